@@ -1,0 +1,102 @@
+"""GDSD on coding: completions are Python programs, rewards are their tests.
+
+  python launch/main.py --config=configs/coding.py          the embedded default: any machine, about 9 minutes on 2 cores
+  python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
+                                                            LLaDA-8B, the recipe of specs/gdsd.md section 9
+  ...:llada,lora_rank=0,init_from=DIR,...                   the same, full fine-tuning
+"""
+from configs import common
+from ml_collections import ConfigDict
+
+MODELS = ("tiny", "llada")
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    model, overrides = common.parse(arg, MODELS)
+    config = embedded() if model == "tiny" else full()
+    return common.override(config, overrides)
+
+
+def embedded() -> ConfigDict:
+    """A LLaDA-shaped denoiser of 0.4 M parameters that learns generated Python problems from nothing."""
+    config = ConfigDict()
+    config.name = "coding-tiny"  # the workdir defaults to runs/NAME
+    config.greeting = "embedded default: a tiny denoiser on generated problems; configs/coding.py names the full recipes"
+    config.model = "llada_tiny"  # a preset of gdsd_jax.models
+    config.init_from = None  # a converted model's folder; None = random weights
+    config.require_init = False
+    config.seed = 0
+
+    config.task = "coding"
+    config.data_file = None  # a JSONL of question and test_cases; None = the generated problems
+    config.heldout_file = None  # the same for evaluation
+    config.data_dir = "runs/data"  # where the generated problems and their tokenizer are built
+    config.prompt_length = 24  # tokens, prompts are padded on the left to this
+    config.too_long = "drop"  # prompts over it: "drop" or "cut" (from the left)
+
+    config.sampler = ConfigDict(dict(kind="llada", gen_length=24, block_length=8, steps=12, remasking="low_confidence"))
+    config.temperature = 1.0  # of training rollouts
+
+    config.objective = "gdsd"
+    config.gdsd = ConfigDict(dict(
+        psi=10.0, weighting="elbo", centring="none", centring_k=64, detach_centre=False, trust=(0.02, 0.02),
+        trust_sides="two", beta=0.0, count="full", preset=None,
+    ))  # fmt: skip
+    config.rounds = 40
+    config.prompts_per_round = 16
+    config.group_size = 8  # completions a prompt
+    config.inner_iterations = 4  # optimizer steps a round, each over all completions
+    config.slices = 1  # gradient accumulation: parts of the completions, one after the other
+    config.mask_draws = 1  # complementary mask pairs a completion and step
+    config.scale_rewards = False  # divide advantages by the group's standard deviation
+    config.shuffle_rewards = False  # control experiment: rewards permuted over the round's completions
+    config.optimizer = ConfigDict(dict(
+        learning_rate=1e-4, warmup_steps=0, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+    ))  # fmt: skip
+
+    config.sft = ConfigDict(dict(
+        steps=360, batch=128, noise=0.5, weighting="uniform", count="full", log_every=50, checkpoint_every=200,
+    ))  # fmt: skip
+    config.sft_optimizer = ConfigDict(dict(
+        learning_rate=3e-3, warmup_steps=40, decay_steps=360, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+    ))  # fmt: skip
+
+    config.lora_rank = 0  # 0 = full fine-tuning
+    config.lora_alpha = 0.0
+    config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
+    config.dtype = "float32"  # of activations
+    config.param_dtype = "float32"
+    config.remat = "dots"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
+
+    config.eval_every = 10  # rounds
+    config.eval_problems = 512  # held-out problems, at most
+    config.checkpoint_every = 10  # rounds
+    config.keep_checkpoints = 2
+    config.sandbox = ConfigDict(dict(mode="auto", cpu_s=1.0, wall_s=20.0, memory_mib=512))
+    return config
+
+
+def full() -> ConfigDict:
+    """LLaDA-8B on AceCode-style problems: 480 completions of 30 prompts a round, LoRA r128 on all seven projections."""
+    config = embedded()
+    config.name = "coding-llada"
+    config.greeting = "LLaDA-8B on coding problems"
+    config.model = "llada_8b"
+    config.require_init = True
+    config.prompt_length = 400
+    config.too_long = "cut"
+    config.sampler.update(gen_length=256, block_length=32, steps=256)
+    config.gdsd.update(psi=10.0, weighting="elbo", centring="none", trust=(0.02, 0.02), beta=5e-2)
+    config.rounds = 1000
+    config.prompts_per_round, config.group_size = 30, 16
+    config.inner_iterations, config.slices, config.mask_draws = 8, 20, 4
+    config.optimizer.update(learning_rate=3e-6, warmup_steps=8, weight_decay=0.0, clip_norm=0.2)
+    config.sft.steps = 0
+    config.lora_rank, config.lora_alpha = 128, 64.0
+    config.dtype, config.param_dtype, config.remat = "bfloat16", "bfloat16", "full"
+    config.mesh.update(data=1, fsdp=-1, tensor=1)
+    config.eval_every, config.eval_problems, config.checkpoint_every = 25, 480, 5
+    config.sandbox.cpu_s = 2.0
+    config.sandbox.wall_s = 40.0
+    return config

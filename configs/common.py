@@ -1,0 +1,67 @@
+"""`get_config(arg)`: the model, then `key=value` overrides, as in `coding.py:llada,lora_rank=0,gdsd.psi=5`."""
+import ast
+import re
+
+import ml_collections
+
+
+def parse(arg: str | None, models: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """(model, overrides); the model is the first entry without "=", by default the first of `models`.
+
+    Raises:
+      ValueError: an unknown model, or an entry that is no `key=value`.
+    """
+    entries = [entry for entry in re.split(r",(?![^()\[\]]*[)\]])", arg or "") if entry]  # commas outside brackets
+    model = entries.pop(0) if entries and "=" not in entries[0] else models[0]
+    if model not in models:
+        raise ValueError(f"unknown model {model!r}, this config knows: {', '.join(models)}")
+    for entry in entries:
+        if "=" not in entry:
+            raise ValueError(f"override {entry!r} is not of the form key=value")
+    return model, dict(entry.split("=", 1) for entry in entries)
+
+
+def override(config: ml_collections.ConfigDict, overrides: dict[str, str]) -> ml_collections.ConfigDict:
+    """The config with overrides applied, locked. A value has the type of the default it replaces.
+
+    Raises:
+      ValueError: an unknown key or a value of the wrong type; one line names it.
+    """
+    known = dict(flat(config))
+    for key, text in overrides.items():
+        if key not in known:
+            raise ValueError(f"unknown config key {key!r}, known: {', '.join(sorted(known))}")
+        *parents, leaf = key.split(".")
+        section = config
+        for name in parents:
+            section = section[name]
+        with section.ignore_type():
+            section[leaf] = typed(key, text, known[key])
+    return config.lock()
+
+
+def flat(config: ml_collections.ConfigDict, prefix: str = ""):
+    """(dotted key, value) of every leaf."""
+    for key in config:
+        value = config[key]
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def typed(key: str, text: str, default):
+    """`text` as a value of the default's type; a default of None takes anything, and None resets any key."""
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
+    except (ValueError, SyntaxError):
+        value = text
+    if value is None or default is None:
+        return value
+    if isinstance(default, str):
+        return text
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise ValueError(f"config key {key!r} takes a {type(default).__name__} such as {default!r}, not {text!r}")
+    return value

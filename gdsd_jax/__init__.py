@@ -1,0 +1,1 @@
+"""Post-training of diffusion language models in JAX: GDSD, OPDLM and their baselines."""

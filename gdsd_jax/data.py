@@ -1,0 +1,130 @@
+"""Problems and fine-tuning rows for the training loop, read through grain with a cursor that can be saved.
+
+B rows of the global batch, b rows of this host's share, P prompt columns, G completion columns.
+"""
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import types
+from typing import Any
+
+import grain
+import numpy as np
+
+from gdsd_jax import tokenizers
+
+Record = Mapping[str, Any]
+Row = dict[str, np.ndarray]
+
+FILLER = -1  # index of a row that only fills up the last batch of a pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Problems:
+    """Records and their prompts as arrays: a random-access source of rows.
+
+    Attributes:
+      records: all the records; `index` counts in them.
+      tokens: int32 [M, P], left-padded.
+      valid: bool [M, P], False on padding.
+      index: int64 [M], the record of each row.
+      too_long: int64, the records whose prompt was dropped or cut.
+    """
+
+    records: Sequence[Record]
+    tokens: np.ndarray
+    valid: np.ndarray
+    index: np.ndarray
+    too_long: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, row: int) -> Row:
+        return {"tokens": self.tokens[row], "valid": self.valid[row], "index": self.index[row]}
+
+
+def prepare(
+    task: types.ModuleType,
+    records: Sequence[Record],
+    tokenizer: tokenizers.Tokenizer,
+    length: int,
+    *,
+    too_long: str = "error",
+    report: Callable[[str], None] = print,
+) -> Problems:
+    """The prompts of `records` in P = `length` columns.
+
+    Prompts over the limit are an error, dropped or cut, as `too_long` says ("error", "drop", "cut"); `report` gets one
+    line with their number. Raises ValueError where none is left.
+    """
+    encoded = tokenizers.encode_prompts(tokenizer, map(task.messages, records), length, too_long=too_long)
+    if len(encoded.too_long):
+        done = {"drop": "dropped", "cut": "cut at the front"}[too_long]
+        report(f"{len(encoded.too_long)} of {len(records)} prompts have more than {length} tokens and were {done}")
+    if not len(encoded.index):
+        raise ValueError(f"no prompt has {length} tokens or fewer: raise the prompt length")
+    return Problems(records, *encoded)
+
+
+def noisy_answers(
+    task: types.ModuleType, problems: Problems, tokenizer: tokenizers.Tokenizer, length: int, *, noise: float, seed: int
+) -> Callable[[int, Row], Row]:
+    """Transform for `make_loader` that adds an answer to each row, wrong with probability `noise`, new at each visit.
+
+    Adds "completion" int32 [G = `length`], right-padded, and "completion_len" int32, the stop id counted. A wrong
+    answer that is too long gives way to the gold one. Raises ValueError, at once, where a gold answer is missing or too
+    long.
+    """
+    answers = [task.completion(problems.records[index]) for index in problems.index]
+    gold, lengths = tokenizers.encode_completions(tokenizer, answers, length)
+    row_of = {int(index): row for row, index in enumerate(problems.index)}
+
+    def add(position: int, row: Row) -> Row:
+        number = row_of[int(row["index"])]
+        text = task.noisy_completion(problems.records[row["index"]], f"{seed} {position}", noise)
+        tokens, used = gold[number], lengths[number]
+        if text != answers[number] and len(tokenizer.encode(text)) < length:
+            (tokens,), (used,) = tokenizers.encode_completions(tokenizer, [text], length)
+        return row | {"completion": tokens, "completion_len": used}
+
+    return add
+
+
+def make_loader(
+    source: Sequence[Row],
+    transform: Callable[[int, Row], Row] | None = None,
+    *,
+    batch: int,
+    seed: int,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    num_epochs: int | None = None,
+    shuffle: bool = True,
+) -> grain.DatasetIterator:
+    """Iterator over this host's b = `batch` / `shard_count` rows of each global batch, every field stacked.
+
+    The global batch, the shards' rows one after another, does not depend on `shard_count`. `transform` gets the
+    position of a row in the whole stream of visits, and the row. With `num_epochs` None the stream has no end; else the
+    last batch is filled up with rows of index FILLER. Each epoch is shuffled anew.
+
+    The iterator's `get_state()` is a small JSON-able dict which `set_state()` takes in any later process, also one with
+    another `shard_count`. Reading is in the calling thread. Raises ValueError where `batch` cannot be shared out.
+    """
+    if batch % shard_count or not 0 <= shard_index < shard_count:
+        raise ValueError(f"a batch of {batch} rows has no equal share {shard_index} of {shard_count}: change batch")
+    rows = grain.MapDataset.range(len(source)).seed(seed)
+    if shuffle:
+        rows = rows.shuffle()
+    rows = rows.repeat(num_epochs)
+    if num_epochs is not None:
+        filler = [FILLER] * (-len(rows) % batch)
+        rows = grain.MapDataset.concatenate([rows, grain.MapDataset.source(filler)]) if filler else rows
+
+    def fetch(position: int, row: int) -> Row:
+        found = source[max(row, 0)]
+        found = found if transform is None else transform(position, found)
+        return found | {"index": np.int64(FILLER)} if row == FILLER else found
+
+    share = rows.map_with_index(fetch).batch(batch // shard_count)[shard_index::shard_count]
+    options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    return iter(share.to_iter_dataset(options))

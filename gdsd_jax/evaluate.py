@@ -1,0 +1,36 @@
+"""Held-out evaluation with the training sampler: the same jitted function, other temperatures."""
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Evaluation(NamedTuple):
+    metrics: dict[str, float]  # means over the problems, 0..1
+    texts: list[str]  # one completion a problem
+    scores: dict[str, np.ndarray]  # float32 [problems] a reward
+
+
+def evaluate(
+    generate: Callable[[np.ndarray, float], list[str]], score: Callable[[np.ndarray, Sequence[str]], dict],
+    problems: int, rows: int, temperature: float,
+) -> Evaluation:  # fmt: skip
+    """One completion for each of the first `problems` problems.
+
+    Args:
+      generate: `(index_B, temperature) -> texts` for exactly `rows` problem numbers.
+      score: `(index_B, texts) -> {"tests": share of tests passed, ...}`, each float32 [B] in 0..1.
+      problems: how many.
+      rows: rows of a device batch; the last batch is filled up by repeating.
+      temperature: of the proposals, 0 = greedy.
+    """
+    texts, parts = [], []
+    for start in range(0, problems, rows):
+        index_B = np.arange(start, min(start + rows, problems))
+        batch = generate(np.resize(index_B, rows), temperature)[: len(index_B)]
+        texts += batch
+        parts.append(score(index_B, batch))
+    scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    metrics = {name: float(values.mean()) for name, values in scores.items()}
+    metrics["solved"] = float((scores["tests"] == 1).mean())
+    return Evaluation(metrics, texts, scores)

@@ -1,0 +1,70 @@
+"""Who attends to whom, and the attention itself. B rows, Q queries, K keys, L columns, H heads, d head width."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax.types import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Full:
+    """Every column attends to every valid column."""
+
+    def allowed(self, query_Q: Array, key_K: Array) -> Array | None:
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Causal:
+    """A column attends to itself and earlier valid columns."""
+
+    def allowed(self, query_Q: Array, key_K: Array) -> Array | None:
+        return key_K[None, :] <= query_Q[:, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockCausal:
+    """A column attends to its own block and earlier ones; block id = (column - offset) // block."""
+
+    block: int
+    offset: int = 0
+
+    def allowed(self, query_Q: Array, key_K: Array) -> Array | None:
+        block_Q, block_K = (query_Q - self.offset) // self.block, (key_K - self.offset) // self.block
+        return block_K[None, :] <= block_Q[:, None]
+
+
+KINDS = {"full": Full(), "causal": Causal()}
+
+
+def attention_mask(spec, valid_BxL: Array | None, length: int) -> Array | None:
+    """[1|B, 1, L, L] bool, True where a query may look; None where everything is allowed.
+
+    Padding is never a key. Its own rows look at the valid keys, which keeps them finite, and nobody reads them.
+    """
+    columns_L = jnp.arange(length)
+    allowed = spec.allowed(columns_L, columns_L)
+    mask = None if allowed is None else allowed[None, None]
+    if valid_BxL is None:
+        return mask
+    keys = valid_BxL[:, None, None, :]
+    return keys if mask is None else mask & keys
+
+
+def xla_attention(q_BxQxHxd: Array, k_BxKxHxd: Array, v_BxKxHxd: Array, mask: Array | None) -> Array:
+    """Softmax attention with scale 1/sqrt(d); grouped heads: query head h reads key head h // (H / KV)."""
+    return jax.nn.dot_product_attention(q_BxQxHxd, k_BxKxHxd, v_BxKxHxd, mask=mask, implementation="xla")
+
+
+def positions_of(valid_BxL: Array) -> Array:
+    """Positions count real tokens, so padding does not move a row's text."""
+    return jnp.maximum(jnp.cumsum(valid_BxL, axis=1) - 1, 0)
+
+
+def previous_valid(valid_BxL: Array) -> Array:
+    """Column of the previous valid position; a position without one keeps its own."""
+    columns_L = jnp.arange(valid_BxL.shape[1])
+    last_seen_BxL = jax.lax.cummax(jnp.where(valid_BxL, columns_L, -1), axis=1)
+    previous_BxL = jnp.pad(last_seen_BxL[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    return jnp.where(previous_BxL >= 0, previous_BxL, columns_L)

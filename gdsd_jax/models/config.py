@@ -1,0 +1,48 @@
+"""What distinguishes one denoiser from another, as data."""
+import dataclasses
+
+PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Shape and conventions of a denoiser (specs/models.md sections 0 to 3).
+
+    `shift` says that the raw state of column i - 1 scores token i (Dream, autoregressive models).
+    """
+
+    family: str
+    vocab_size: int
+    d_model: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    d_ff: int
+    mask_id: int
+    pad_id: int
+    stop_ids: tuple[int, ...]
+    rope_theta: float = 500_000.0
+    norm_eps: float = 1e-5
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tied: bool = False
+    shift: bool = False
+    attention: str = "full"  # "full" or "causal"
+    dtype: str = "float32"  # of activations; parameters keep their own
+    remat: str = "none"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
+    lora_rank: int = 0  # 0 = no adapters
+    lora_alpha: float = 0.0  # adapters are scaled by alpha / rank
+    lora_targets: tuple[str, ...] = PROJECTIONS
+
+    def __post_init__(self):
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
+        if not 0 <= self.mask_id < self.vocab_size:
+            raise ValueError(f"mask_id={self.mask_id} lies outside the vocabulary of {self.vocab_size}")
+        for key, allowed in (("attention", ("full", "causal")), ("remat", ("none", "dots", "full"))):
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"{key}={getattr(self, key)!r}: choose one of {', '.join(allowed)}")
+        unknown = set(self.lora_targets) - set(PROJECTIONS)
+        if unknown:
+            raise ValueError(f"lora_targets: unknown {sorted(unknown)}, choose from {', '.join(PROJECTIONS)}")

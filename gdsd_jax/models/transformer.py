@@ -1,0 +1,129 @@
+"""The one forward of all families: a pre-norm decoder, scanned over stacked layers (specs/models.md section 0).
+
+B rows, L columns, D width, H heads, d head width, F feed-forward width, V vocabulary, N layers.
+Flax lives in this file alone; everybody else sees plain nested dicts of arrays.
+"""
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax.models.config import ModelConfig
+from gdsd_jax.types import Array
+
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class RMSNorm(nn.Module):
+    eps: float
+
+    @nn.compact
+    def __call__(self, x):
+        scale_D = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return scale_D.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) * normed.astype(x.dtype)
+
+
+class Projection(nn.Module):
+    """x W, and beside it x A B where the `lora` collection holds adapters for this layer."""
+
+    config: ModelConfig
+    features: int
+    use_bias: bool = False
+    init_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x):
+        init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "normal")
+        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+        rows = x.reshape(-1, x.shape[-1])  # one flat product: for 3-D ones XLA's CPU backend copies the cotangent
+        y = rows @ kernel.astype(x.dtype)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            y = y + bias.astype(x.dtype)[None]
+        if self.has_variable("lora", "a"):
+            a, b = (self.get_variable("lora", name).astype(x.dtype) for name in "ab")
+            y = y + (rows @ a) @ b * (self.config.lora_alpha / a.shape[-1])
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+def rotate(x_BxLxHxd: Array, positions_BxL: Array, theta: float) -> Array:
+    """Rotary embedding, half-split, computed in float32 whatever the input's dtype."""
+    half = x_BxLxHxd.shape[-1] // 2
+    frequency_d = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angle_BxLx1xd = (positions_BxL[..., None].astype(jnp.float32) * frequency_d[None, None, :])[:, :, None, :]
+    cos, sin = jnp.cos(angle_BxLx1xd), jnp.sin(angle_BxLx1xd)
+    first, second = jnp.split(x_BxLxHxd.astype(jnp.float32), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BxLxHxd.dtype)
+
+
+class Block(nn.Module):
+    config: ModelConfig
+    attend: Callable
+
+    @nn.compact
+    def __call__(self, x_BxLxD, mask, positions_BxL):
+        cfg = self.config
+        residual_scale = 1.0 / (2 * cfg.layers)  # keeps the residual stream's variance flat at the start
+        h_BxLxD = RMSNorm(cfg.norm_eps, name="attn_norm")(x_BxLxD)
+
+        def heads(name, count):
+            y = Projection(cfg, count * cfg.head_dim, cfg.qkv_bias, name=name)(h_BxLxD)
+            return y.reshape(*y.shape[:2], count, cfg.head_dim)
+
+        q, k, v = heads("q", cfg.heads), heads("k", cfg.kv_heads), heads("v", cfg.kv_heads)
+        if cfg.qk_norm:
+            q, k = RMSNorm(cfg.norm_eps, name="q_norm")(q), RMSNorm(cfg.norm_eps, name="k_norm")(k)
+        q, k = rotate(q, positions_BxL, cfg.rope_theta), rotate(k, positions_BxL, cfg.rope_theta)
+        attended = self.attend(q, k, v, mask)
+        attended = attended.reshape(*attended.shape[:2], cfg.heads * cfg.head_dim)
+        x_BxLxD = x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended)
+
+        h_BxLxD = RMSNorm(cfg.norm_eps, name="mlp_norm")(x_BxLxD)
+        gate_BxLxF = jax.nn.silu(Projection(cfg, cfg.d_ff, name="gate")(h_BxLxD))
+        up_BxLxF = Projection(cfg, cfg.d_ff, name="up")(h_BxLxD)
+        return x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="down")(gate_BxLxF * up_BxLxF), None
+
+
+class Transformer(nn.Module):
+    config: ModelConfig
+    attend: Callable
+
+    def setup(self):
+        cfg = self.config
+        block = Block
+        if cfg.remat != "none":
+            block = nn.remat(Block, policy=REMAT_POLICIES[cfg.remat], prevent_cse=False)
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=cfg.layers,
+        )
+        self.embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0))
+        self.layers = scanned(cfg, self.attend)
+        self.final_norm = RMSNorm(cfg.norm_eps)
+        if not cfg.tied:
+            self.lm_head = Projection(cfg, cfg.vocab_size)
+
+    def hidden(self, tokens_BxL, mask, positions_BxL):
+        """[B, L, D] after the last norm, not shifted."""
+        x_BxLxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxL]
+        x_BxLxD, _ = self.layers(x_BxLxD, mask, positions_BxL)
+        return self.final_norm(x_BxLxD)
+
+    def logits(self, h):
+        """float32 logits of any [..., D]."""
+        if self.config.tied:
+            return (h @ self.embed.embedding.astype(h.dtype).T).astype(jnp.float32)
+        return self.lm_head(h).astype(jnp.float32)
+
+    def __call__(self, tokens_BxL, mask, positions_BxL):
+        return self.logits(self.hidden(tokens_BxL, mask, positions_BxL))

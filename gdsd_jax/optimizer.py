@@ -1,0 +1,54 @@
+"""AdamW with warm-up and clipping, and the update step that every objective shares."""
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gdsd_jax.types import Array, Batch, PyTree, TrainState
+
+
+def make_optimizer(
+    *, learning_rate: float, warmup_steps: int = 0, decay_steps: int = 0, weight_decay: float = 0.0,
+    b1: float = 0.9, b2: float = 0.99, clip_norm: float = 0.2,
+) -> optax.GradientTransformation:  # fmt: skip
+    """AdamW; linear warm-up, then constant, or a cosine to zero at `decay_steps`; gradients clipped by global norm."""
+    if decay_steps:
+        schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(warmup_steps, 1), decay_steps)
+    else:
+        schedule = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm), optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
+    )
+
+
+def init_state(trainable: PyTree, optimizer: optax.GradientTransformation) -> TrainState:
+    return TrainState(trainable, optimizer.init(trainable), jnp.zeros((), jnp.int32))
+
+
+def make_update(loss_fn: Callable, optimizer: optax.GradientTransformation) -> Callable:
+    """`update(state, frozen, slices) -> (state, metrics)`: one optimizer step over the mean gradient of all slices.
+
+    `slices` is a `Batch` with a leading slice axis: the gradient is accumulated slice by slice, so that memory is
+    that of one slice.
+    """
+
+    def update(state: TrainState, frozen: dict, slices: Batch) -> tuple[TrainState, dict[str, Array]]:
+        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+        def accumulate(total, batch):
+            (loss, metrics), grads = gradient_fn(state.trainable, frozen, batch)
+            return jax.tree.map(jnp.add, total, (grads, {"loss": loss, **metrics})), None
+
+        first = jax.tree.map(lambda x: x[0], slices)
+        (loss, metrics), grads = jax.eval_shape(gradient_fn, state.trainable, frozen, first)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, {"loss": loss, **metrics}))
+        total, _ = jax.lax.scan(accumulate, zeros, slices)
+        count = jax.tree.leaves(slices)[0].shape[0]
+        grads, metrics = jax.tree.map(lambda x: x / count, total)
+
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        return TrainState(trainable, opt_state, state.step + 1), metrics | {"grad_norm": optax.tree.norm(grads)}
+
+    return update

@@ -1,0 +1,1 @@
+"""Rewards computed on the host: numpy and the standard library only."""

@@ -1,0 +1,141 @@
+"""Masked views of completions and their log-probabilities: what every objective is made of.
+
+B rows, L columns, P prompt columns, G = L - P completion columns, K mask draws, D width, V vocabulary.
+Scores are in nats, lengths in tokens. The method: specs/gdsd.md sections 3.1, 3.2 and 4.
+"""
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax.types import Array, Batch, Denoiser, PyTree
+
+CHUNK_BYTES = 64 << 20  # of float32 logits alive at once in `token_scores`
+
+
+class Centring(NamedTuple):
+    """What is taken from a token's logit besides the normaliser (specs/gdsd.md section 4)."""
+
+    kind: str = "none"  # "none", "vocab" (mean of all logits, Eq. 8) or "top_k" (mean of the k largest)
+    k: int = 64
+    detach: bool = False  # no gradient through the mean
+
+
+class Scores(NamedTuple):
+    """Sequence scores of a pair of complementary views, float32 [K, B] nats."""
+
+    plain_KxB: Array  # of normalised token log-probabilities
+    centred_KxB: Array  # the same under the centring; equal to plain_KxB without one
+
+
+def stratified_counts(offset: Array, length_B: Array) -> Array:
+    """How many of `length_B` positions each row masks, int32 [B] in 0 .. length.
+
+    Row i takes the fraction (offset + i / B) mod 1: uniform for each row, evenly spread over consecutive rows, that
+    is over the completions of one prompt. `offset` is uniform in [0, 1); (k + 1/2) / (L + 1) gives the released
+    code's draw for its integer k (specs/gdsd.md section 3.1).
+    """
+    rows = length_B.shape[0]
+    fraction_B = (offset + jnp.arange(rows) / rows) % 1.0
+    return jnp.minimum(jnp.floor(fraction_B * (length_B + 1)).astype(jnp.int32), length_B)
+
+
+def draw_masks(rng: Array, draws: int, prompt_len: int, columns: int, length_B: Array) -> Array:
+    """Stratified random masks over the first `length_B` completion columns, bool [K, B, L]; the complement is the pair."""
+    offset_B = jnp.arange(columns - prompt_len)
+
+    def draw(rng):
+        rng_count, rng_place = jax.random.split(rng)
+        count_B = stratified_counts(jax.random.uniform(rng_count), length_B)
+        noise_BxG = jax.random.uniform(rng_place, (length_B.shape[0], columns - prompt_len))
+        noise_BxG = jnp.where(offset_B[None, :] < length_B[:, None], noise_BxG, jnp.inf)
+        rank_BxG = jnp.argsort(jnp.argsort(noise_BxG, axis=1), axis=1)
+        return jnp.pad(rank_BxG < count_B[:, None], ((0, 0), (prompt_len, 0)))
+
+    return jax.vmap(draw)(jax.random.split(rng, draws))
+
+
+def counted(batch: Batch, count: str) -> Array:
+    """bool [B, G], the completion positions that a score counts: "full" width or the "answer" through its end token."""
+    columns_1xG = jnp.arange(batch.tokens_BxL.shape[1] - batch.prompt_len)[None, :]
+    width = jnp.full_like(batch.completion_len_B, columns_1xG.shape[1])
+    length_B = batch.completion_len_B if count == "answer" else width
+    return columns_1xG < length_B[:, None]
+
+
+def token_scores(denoiser: Denoiser, params: PyTree, h_BxGxD: Array, tokens_BxG: Array, centring: Centring):
+    """(log-probability, centred score) of each token, both float32 [B, G].
+
+    The vocabulary projection runs in chunks of columns with rematerialisation, so that at most about `CHUNK_BYTES` of
+    logits are alive; [B, G, V] never is.
+    """
+    rows, columns = tokens_BxG.shape
+    fitting = max(1, CHUNK_BYTES // (4 * rows * denoiser.config.vocab_size))
+    chunk = max(size for size in range(1, columns + 1) if columns % size == 0 and size <= max(fitting, 1))
+
+    def score(h_BxCxD, tokens_BxC):
+        logits_BxCxV = denoiser.unembed(params, h_BxCxD)
+        own_BxC = jnp.take_along_axis(logits_BxCxV, tokens_BxC[..., None], axis=-1)[..., 0]
+        logp_BxC = own_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
+        if centring.kind == "none":
+            return logp_BxC, logp_BxC
+        return logp_BxC, own_BxC - centre_of(logits_BxCxV, centring)
+
+    if chunk == columns:
+        return score(h_BxGxD, tokens_BxG)
+
+    def one_chunk(number):
+        take = lambda x: jax.lax.dynamic_slice_in_dim(x, number * chunk, chunk, axis=1)  # noqa: E731
+        return jax.checkpoint(score)(take(h_BxGxD), take(tokens_BxG))
+
+    logp, centred = jax.lax.map(one_chunk, jnp.arange(columns // chunk))  # [chunks, B, C]
+    return tuple(jnp.moveaxis(x, 0, 1).reshape(rows, columns) for x in (logp, centred))
+
+
+def centre_of(logits_BxCxV: Array, centring: Centring) -> Array:
+    """The mean logit to take away, float32 [B, C]."""
+    k = logits_BxCxV.shape[-1] if centring.kind == "vocab" else min(centring.k, logits_BxCxV.shape[-1])
+    whole = k == logits_BxCxV.shape[-1]
+    centre_BxC = jnp.mean(logits_BxCxV if whole else jax.lax.top_k(logits_BxCxV, k)[0], axis=-1)
+    return jax.lax.stop_gradient(centre_BxC) if centring.detach else centre_BxC
+
+
+def half_weights(masked_BxG: Array, counted_BxG: Array, weighting: str) -> Array:
+    """Weight of each token's log-probability in its pair's score, float32 [B, G].
+
+    "uniform": 1/2. "elbo": (length + 1) / (2 m) with m the positions masked in the half that predicts the token,
+    which makes the expected score over all masks the ELBO. No half is empty where it has a token to weigh.
+    """
+    length_Bx1 = jnp.sum(counted_BxG, axis=1, keepdims=True).astype(jnp.float32)
+    if weighting == "uniform":
+        return 0.5 * counted_BxG.astype(jnp.float32)
+    count_Bx1 = jnp.sum(masked_BxG & counted_BxG, axis=1, keepdims=True).astype(jnp.float32)
+    own_BxG = jnp.where(masked_BxG, count_Bx1, length_Bx1 - count_Bx1)
+    return jnp.where(counted_BxG, 0.5 * (length_Bx1 + 1) / jnp.maximum(own_BxG, 1.0), 0.0)
+
+
+def pair_scores(
+    denoiser: Denoiser, params: PyTree, batch: Batch, *, weighting: str, count: str, centring: Centring = Centring()
+) -> Scores:
+    """Sequence scores under each mask and its complement.
+
+    Each counted position is masked in exactly one half, so the two halves' features are merged first and the
+    vocabulary is projected once per pair.
+    """
+    prompt_len, mask_id = batch.prompt_len, denoiser.config.mask_id
+    counted_BxG = counted(batch, count)
+    completion_BxL = jnp.pad(counted_BxG, ((0, 0), (prompt_len, 0)))
+
+    def score(mask_BxL):
+        views = [jnp.where(mask, mask_id, batch.tokens_BxL) for mask in (mask_BxL, completion_BxL & ~mask_BxL)]
+        h_2BxLxD = denoiser.features(
+            params, jnp.concatenate(views), valid_BxL=jnp.concatenate([batch.valid_BxL] * 2)
+        )
+        first_BxGxD, second_BxGxD = jnp.split(h_2BxLxD[:, prompt_len:], 2)
+        masked_BxG = mask_BxL[:, prompt_len:]
+        h_BxGxD = jnp.where(masked_BxG[..., None], first_BxGxD, second_BxGxD)
+        logp, centred = token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], centring)
+        weights_BxG = half_weights(masked_BxG, counted_BxG, weighting)
+        return jnp.sum(weights_BxG * logp, axis=1), jnp.sum(weights_BxG * centred, axis=1)
+
+    return Scores(*jax.lax.map(score, batch.masks_KxBxL))

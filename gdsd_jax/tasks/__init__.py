@@ -1,0 +1,7 @@
+"""Tasks by name. A task is a module with prompts, gold answers and the one score used to train and to evaluate."""
+import types
+from collections.abc import Mapping
+
+from gdsd_jax.tasks import coding
+
+TASKS: Mapping[str, types.ModuleType] = types.MappingProxyType({"coding": coding})

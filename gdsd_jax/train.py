@@ -1,0 +1,343 @@
+"""The one loop: prompts, rollout_fn, rewards, advantages, masked views, loss_fn, update.
+
+B rows (completions of a round), S slices of b rows, P prompt columns, G completion columns, K mask draws.
+"""
+from collections.abc import Callable
+import json
+import signal
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdsd_jax import data, plots, sharding
+from gdsd_jax.checkpoint import Checkpoints
+from gdsd_jax.evaluate import Evaluation, evaluate
+from gdsd_jax.metrics import MetricsWriter, read_metrics, round_line
+from gdsd_jax.optimizer import init_state, make_optimizer
+from gdsd_jax.run import Run, ask, decode, initial_weights, score_texts
+from gdsd_jax.steps import Scored, Steps, make_keys, make_sft_step, make_steps
+from gdsd_jax.types import Batch, PyTree, TrainState
+
+SFT_FIELDS = ("tokens", "valid", "completion", "completion_len")
+SAMPLES = 12  # held-out programs that the report shows
+
+
+class Progress(NamedTuple):
+    """Where a run stands, on the host; goes into every checkpoint as JSON."""
+
+    phase: str = "sft"  # then "rl"
+    step: int = 0  # optimizer steps of the supervised phase
+    round: int = 0  # finished rounds
+    inner: int = 0  # inner iterations done in the present round
+    cursor: Any = None  # of the phase's data loader; None = its start
+    lines: int = 0  # of metrics.jsonl
+
+
+class Buffer(NamedTuple):
+    """The present round's completions, rewarded, and the scores that its updates compare with."""
+
+    slices: Batch
+    scored: Scored
+
+
+class Interrupted(Exception):
+    """SIGTERM came, and the last completed state is saved."""
+
+
+class Loop(NamedTuple):
+    """What the phases share."""
+
+    run: Run
+    steps: Steps
+    seed_key: jax.Array
+    checkpoints: Checkpoints
+    writer: MetricsWriter
+    stopping: Callable[[], bool]
+    say: Callable[[str], None]
+
+    def keys(self, number: int) -> dict[str, jax.Array]:
+        """A key for each use of randomness in round or step `number`."""
+        return make_keys(self.seed_key, sharding.everywhere(self.run.mesh, np.int32(number)))
+
+
+def train(run: Run, say: Callable[[str], None] = print) -> None:
+    """Runs, or resumes, the whole experiment: supervised phase, reinforcement rounds with evaluations, report.
+
+    Resume order: the workdir's own checkpoint, then config.init_from, then random weights.
+
+    Raises:
+      Interrupted: SIGTERM; the state is saved.
+      FloatingPointError: NaN or infinity, naming phase, step and number; the last good checkpoint stays.
+    """
+    config = run.config
+    checkpoints = Checkpoints(run.workdir / "checkpoints", config.keep_checkpoints)
+    (run.workdir / "config.json").write_text(config.to_json_best_effort(indent=2))
+    latest = checkpoints.latest()
+    progress = Progress() if latest is None else Progress(**checkpoints.host(latest))
+    writer = MetricsWriter(run.workdir / "metrics.jsonl", keep=progress.lines)
+    seed_key = jax.device_put(jax.random.key(config.seed), sharding.replicated(run.mesh))
+    steps = make_steps(run.denoiser, config, run.mesh)
+    loop = Loop(run, steps, seed_key, checkpoints, writer, watch_sigterm(), say)
+    with jax.transfer_guard("disallow"):
+        state, frozen, buffer = start(loop) if latest is None else resume(loop, latest, progress)
+        if progress.phase == "sft":
+            state = supervise(loop, state, frozen, progress)
+            frozen |= reference_of(config, state.trainable)
+            state = fresh_state(run, state.trainable, config.optimizer)
+            progress = Progress("rl", step=config.sft.steps, lines=writer.cursor())
+            save(loop, state, frozen, progress)
+        reinforce(loop, state, frozen, buffer, progress)
+    checkpoints.wait()
+    writer.close()
+
+
+def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -> TrainState:
+    """Masked-diffusion fine-tuning on the task's own, partly wrong, solutions."""
+    run, config = loop.run, loop.run.config
+    if config.sft.steps <= progress.step:
+        return state
+    gen_length = config.sampler.gen_length
+    answers = data.noisy_answers(
+        run.task, run.train, run.tokenizer, gen_length, noise=config.sft.noise, seed=config.seed
+    )
+    loader = data.make_loader(run.train, answers, batch=config.sft.batch, seed=config.seed)
+    if progress.cursor:
+        loader.set_state(progress.cursor)
+    sft_step, began, losses = make_sft_step(run.denoiser, config), time.monotonic(), []
+    for step in range(progress.step, config.sft.steps):
+        rows = next(loader)
+        arrays = sharding.global_rows(run.mesh, {name: rows[name] for name in SFT_FIELDS})
+        state, metrics = sft_step(state, frozen, arrays, loop.keys(step)["sft"])
+        losses.append(metrics["loss"])
+        done = step + 1
+        if done % config.sft.log_every == 0 or done == config.sft.steps:
+            loss = float(np.mean(jax.device_get(losses)))
+            check_finite("sft", done, {"loss": loss})
+            loop.writer.write("sft", done, loss=loss)
+            left = (time.monotonic() - began) / (done - progress.step) * (config.sft.steps - done)
+            loop.say(f"sft step {done}/{config.sft.steps} | loss {loss:.3f} nats a token | {left:.0f} s left")
+            losses = []
+        if loop.stopping() or done % config.sft.checkpoint_every == 0:
+            here = Progress("sft", step=done, cursor=loader.get_state(), lines=loop.writer.cursor())
+            save(loop, state, frozen, here)
+            stop_if_asked(loop)
+    return state
+
+
+def reinforce(loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None, progress: Progress) -> TrainState:
+    """The reinforcement rounds."""
+    config, steps, writer = loop.run.config, loop.steps, loop.writer
+    prompts = data.make_loader(loop.run.train, batch=config.prompts_per_round, seed=config.seed + 1)
+    if progress.cursor:
+        prompts.set_state(progress.cursor)
+    pace = Pace(config.rounds - progress.round)
+    for number in range(progress.round, config.rounds):
+        keys = loop.keys(number)
+        if buffer is None:
+            if number % config.eval_every == 0:
+                evaluate_now(loop, state, frozen, number)
+            buffer, summary = collect(loop, state, frozen, next(prompts), keys, number)
+        else:
+            summary = {}  # resumed inside a round: its rollout line is written already
+        outcomes, began = [], time.monotonic()
+        for inner in range(progress.inner, config.inner_iterations):
+            old, ref = buffer.scored.old[inner], buffer.scored.ref[inner]
+            index = sharding.everywhere(loop.run.mesh, np.int32(inner))
+            state, outcome = steps.update(state, frozen, buffer.slices, old, ref, index, keys["masks"])
+            outcomes.append(outcome)
+            if loop.stopping() and inner + 1 < config.inner_iterations:
+                write_updates(loop, number, progress.inner, outcomes, began)
+                here = Progress("rl", progress.step, number, inner + 1, prompts.get_state(), writer.cursor())
+                save(loop, state, frozen, here, buffer)
+                stop_if_asked(loop)
+        write_updates(loop, number, progress.inner, outcomes, began)
+        progress = Progress("rl", progress.step, number + 1, 0, prompts.get_state(), writer.cursor())
+        buffer = None
+        if loop.stopping() or progress.round % config.checkpoint_every == 0 or progress.round == config.rounds:
+            save(loop, state, frozen, progress)
+        stop_if_asked(loop)
+        loop.say(round_line(progress.round, config.rounds, seconds_left=pace.left(), **summary))
+    evaluate_now(loop, state, frozen, config.rounds)
+    return state
+
+
+def collect(loop: Loop, state, frozen, prompts, keys, number: int) -> tuple[Buffer, dict]:
+    """One round's experience: completions from the device, rewards from the host while the device scores."""
+    run, config, steps = loop.run, loop.run.config, loop.steps
+    began = time.monotonic()
+    asked, index_B = ask(run, prompts, config.group_size, config.temperature)
+    rollout = steps.sample(state.trainable, frozen, asked, keys["rollout"])
+    slices = steps.slices(rollout, asked)
+    tokens_BxG, length_B = jax.device_get((rollout.tokens_BxG, rollout.length_B))
+    sampled = time.monotonic()
+    scored = steps.score(state.trainable, frozen, slices, keys["masks"])  # runs while the host executes programs
+    rewards = score_texts(run, run.train, index_B, decode(run, tokens_BxG))
+    reward_B = sum(rewards.values())
+    if config.shuffle_rewards:
+        reward_B = np.random.default_rng((config.seed, number)).permutation(reward_B)
+    slices = steps.reward(slices, sharding.global_rows(run.mesh, reward_B))
+    rewarded = time.monotonic()
+    summary = {
+        "reward": float(reward_B.mean()), "tests": float(rewards["tests"].mean()),
+        "tokens_per_s": float(length_B.sum() / (sampled - began)),
+    }  # fmt: skip
+    loop.writer.write(
+        "rollout", number + 1, **summary, format=rewards["format"].mean(), length=length_B.mean(),
+        solved=(rewards["tests"] == 1).mean(), rollout_s=sampled - began, reward_s=rewarded - sampled,
+    )  # fmt: skip
+    return Buffer(slices, scored), summary
+
+
+def evaluate_now(loop: Loop, state: TrainState, frozen: dict, number: int) -> None:
+    """Held-out problems, greedy and at temperature 1; writes the eval line, sample programs and the report."""
+    run, config = loop.run, loop.run.config
+    rng = loop.keys(0)["evaluation"]  # the same noise at every evaluation
+
+    def generate(row_B: np.ndarray, temperature: float) -> list[str]:
+        asked, _ = ask(run, run.heldout[row_B], 1, temperature)
+        rollout = loop.steps.sample(state.trainable, frozen, asked, rng)
+        return decode(run, jax.device_get(rollout.tokens_BxG))
+
+    def score(row_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
+        return score_texts(run, run.heldout, run.heldout.index[row_B], texts)
+
+    problems = min(config.eval_problems, len(run.heldout))
+    greedy, sampled = (evaluate(generate, score, problems, run.rows, temperature) for temperature in (0.0, 1.0))
+    loop.writer.write(
+        "eval", number, pass_at_1=greedy.metrics["solved"], mean_reward=sampled.metrics["tests"],
+        solved=sampled.metrics["solved"], format=sampled.metrics["format"], problems=problems,
+    )  # fmt: skip
+    loop.say(
+        f"eval  {number}/{config.rounds} | held-out pass@1 {greedy.metrics['solved']:.1%} (temperature 0) | "
+        f"tests passed {sampled.metrics['tests']:.1%} (temperature 1) | {problems} problems"
+    )
+    report(run, number, greedy)
+
+
+def report(run: Run, number: int, greedy: Evaluation) -> None:
+    """Keeps the first held-out programs of this evaluation and redraws report.html."""
+    folder = run.workdir / "samples"
+    folder.mkdir(exist_ok=True)
+    records = [run.heldout.records[run.heldout.index[row]] for row in range(min(SAMPLES, len(greedy.texts)))]
+    shown = [
+        {"question": record["question"], "text": text, "score": float(score)}
+        for record, text, score in zip(records, greedy.texts, greedy.scores["tests"])
+    ]
+    (folder / f"{number:06}.json").write_text(json.dumps(shown, indent=1))
+    first = json.loads((folder / f"{0:06}.json").read_text()) if (folder / f"{0:06}.json").exists() else shown
+    samples = [
+        {"question": old["question"], "before": old["text"], "before_score": old["score"],
+         "after": new["text"], "after_score": new["score"]}
+        for old, new in zip(first, shown)
+    ]  # fmt: skip
+    plots.write_report(run.workdir, run.config.to_dict(), read_metrics(run.workdir / "metrics.jsonl"), samples)
+
+
+def write_updates(loop: Loop, number: int, first: int, outcomes: list[dict], began: float) -> None:
+    """One train line for each inner iteration of round `number` from `first` on."""
+    outcomes = jax.device_get(outcomes)
+    update_s = (time.monotonic() - began) / max(len(outcomes), 1)
+    for inner, outcome in enumerate(outcomes, first):
+        step = number * loop.run.config.inner_iterations + inner + 1
+        check_finite("train", step, outcome)
+        loop.writer.write("train", step, **outcome, update_s=update_s)
+
+
+def check_finite(phase: str, step: int, numbers: dict) -> None:
+    """FloatingPointError before a broken state is saved."""
+    for name in ("loss", "grad_norm"):
+        if name in numbers and not np.isfinite(numbers[name]):
+            raise FloatingPointError(f"{phase} step {step}: {name} is {numbers[name]}; the last checkpoint is good")
+
+
+def reference_of(config, weights: PyTree) -> dict:
+    """The reference policy where the objective asks for one; with adapters it is the base, without a copy."""
+    if config.lora_rank or not config[config.objective].get("beta", 0.0):
+        return {}
+    return {"reference": jax.tree.map(jnp.copy, weights)}
+
+
+def fresh_state(run: Run, trainable: PyTree, optimizer) -> TrainState:
+    """A state with new optimizer moments, placed beside their parameters."""
+    make = lambda weights: init_state(weights, make_optimizer(**optimizer))  # noqa: E731
+    places = sharding.shardings(run.mesh, jax.eval_shape(make, trainable))
+    return jax.jit(make, out_shardings=places)(trainable)
+
+
+def start(loop: Loop) -> tuple[TrainState, dict, Buffer | None]:
+    """The state of a fresh run."""
+    trainable, frozen = initial_weights(loop.run, loop.keys(0)["init"])
+    return fresh_state(loop.run, trainable, loop.run.config.sft_optimizer), frozen, None
+
+
+def resume(loop: Loop, iteration: int, progress: Progress) -> tuple[TrainState, dict, Buffer | None]:
+    """The state of a checkpoint; what it does not hold (a frozen base) is made as for a fresh run."""
+    run, config = loop.run, loop.run.config
+    loop.say(f"resuming {run.workdir}: {progress.phase}, round {progress.round}, step {progress.step}")
+    trainable, frozen = initial_weights(run, loop.keys(0)["init"])
+    state = fresh_state(run, trainable, config.sft_optimizer if progress.phase == "sft" else config.optimizer)
+    if progress.phase == "rl":
+        frozen |= reference_of(config, trainable)
+    buffer = abstract_buffer(loop, state, frozen) if progress.inner else None
+    saved = loop.checkpoints.restore(iteration, as_saved(state, frozen, buffer))
+    frozen |= {name: saved[name] for name in ("reference",) if name in saved}
+    if buffer is not None:
+        buffer = jax.tree.unflatten(jax.tree.structure(buffer), saved["buffer"])
+    return saved["state"], frozen, buffer
+
+
+def abstract_buffer(loop: Loop, state: TrainState, frozen: dict) -> Buffer:
+    """Shapes and places of a round's buffer."""
+    run, steps, keys = loop.run, loop.steps, loop.keys(0)
+    asked, _ = ask(run, run.train[np.zeros(run.config.prompts_per_round, int)], run.config.group_size, 1.0)
+    rollout = jax.eval_shape(steps.sample, state.trainable, frozen, asked, keys["rollout"])
+    slices = jax.eval_shape(steps.slices, rollout, asked)
+    scored = jax.eval_shape(steps.score, state.trainable, frozen, slices, keys["masks"])
+    slices = jax.eval_shape(steps.reward, slices, jax.ShapeDtypeStruct((run.rows,), jnp.float32))
+    placed = lambda tree, lead: jax.tree.map(  # noqa: E731
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.rows(run.mesh, lead)), tree
+    )
+    return Buffer(placed(slices, 1), placed(scored, 2))
+
+
+def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
+    """What a checkpoint holds: everything but the frozen base, which is where it came from."""
+    tree = {"state": state}
+    if "reference" in frozen:
+        tree["reference"] = frozen["reference"]
+    if buffer is not None:
+        tree["buffer"] = jax.tree.leaves(buffer)
+    return tree
+
+
+def save(loop: Loop, state: TrainState, frozen: dict, progress: Progress, buffer: Buffer | None = None) -> None:
+    per_round = loop.run.config.inner_iterations
+    iteration = progress.step + progress.round * per_round + progress.inner + (progress.phase == "rl")
+    loop.checkpoints.save(iteration, as_saved(state, frozen, buffer), progress._asdict())
+
+
+def watch_sigterm() -> Callable[[], bool]:
+    """True once SIGTERM has come; the loop asks between device calls."""
+    received = []
+    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    return lambda: bool(received)
+
+
+def stop_if_asked(loop: Loop) -> None:
+    if loop.stopping():
+        loop.checkpoints.wait()
+        raise Interrupted
+
+
+class Pace:
+    """Seconds left, from the mean of the rounds so far."""
+
+    def __init__(self, rounds: int):
+        self.began, self.rounds, self.done = time.monotonic(), rounds, 0
+
+    def left(self) -> float:
+        self.done += 1
+        return (time.monotonic() - self.began) / self.done * (self.rounds - self.done)

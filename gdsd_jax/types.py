@@ -1,0 +1,77 @@
+"""Structs that cross module borders. B rows, P prompt columns, G completion columns, L = P + G,
+K mask draws, D width, V vocabulary.  Log-probabilities are in nats, lengths in tokens.
+"""
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+
+Array = jax.Array
+PyTree = Any
+
+
+class Denoiser(NamedTuple):
+    """A diffusion language model as pure functions over plain nested dicts (design section 2).
+
+    Attributes:
+      config: the static `ModelConfig`.
+      features: `(params, tokens_BxL, *, valid_BxL=None, positions_BxL=None, attention=None) -> h_BxLxD`.
+        Aligned: `unembed(params, h[:, i])` scores the token AT column i, whatever the family.
+      unembed: `(params, h_...xD) -> logits_...xV` float32.
+      bind: `(trainable, frozen) -> params`; adapters over `frozen["base"]`, or the weights themselves.
+    """
+
+    config: Any
+    features: Callable[..., Array]
+    unembed: Callable[[PyTree, Array], Array]
+    bind: Callable[[PyTree, dict], PyTree]
+
+
+@flax.struct.dataclass
+class Prompts:
+    """What the sampler is asked, one row a completion."""
+
+    tokens_BxP: Array  # int32, left-padded
+    valid_BxP: Array  # bool, False on padding
+    temperature_B: Array | None = None  # float32, None = 0 (greedy)
+    threshold_B: Array | None = None  # float32 probability, inf or None = off
+    max_length_B: Array | None = None  # int32 tokens, None = the sampler's gen_length
+
+
+@flax.struct.dataclass
+class Rollout:
+    """Completions and how they came about; every field is 0 (tokens: pad id) from `length_B` on."""
+
+    tokens_BxG: Array  # int32
+    step_map_BxG: Array  # int32, 1-based count of the row's own denoising passes at the commit
+    logp_BxG: Array  # float32 nats: plain log-softmax at the committing state
+    length_B: Array  # int32, up to and including the first stop id
+    passes_B: Array  # int32, denoising passes the row needed
+
+
+@flax.struct.dataclass
+class Batch:
+    """What an objective sees. Fields that an objective does not use are None."""
+
+    tokens_BxL: Array  # int32, prompt (left-padded) then completion
+    valid_BxL: Array  # bool, False on padding that must not be attended to
+    completion_len_B: Array  # int32, up to and including the first stop id
+    masks_KxBxL: Array  # bool, True where the denoiser sees the mask token
+    advantages_B: Array | None = None  # float32, reward units
+    rewards_B: Array | None = None  # float32
+    group_B: Array | None = None  # int32, rows of one prompt share a number
+    old_KxB: Array | None = None  # float32 nats, None = stop-gradient of the current score
+    ref_KxB: Array | None = None  # float32 nats, None = stop-gradient of the current score
+    noised_BxL: Array | None = None  # int32, distillation states
+    step_map_BxG: Array | None = None  # int32, as in Rollout
+    prompt_len: int = flax.struct.field(pytree_node=False, default=0)  # P, static
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything on the device that a resumed run needs (the host part is the data cursor)."""
+
+    trainable: PyTree  # weights, or adapters over frozen["base"]
+    opt_state: PyTree
+    step: Array  # int32, optimizer steps of the present phase

@@ -1,0 +1,39 @@
+"""Leave-one-out advantages against plain loops."""
+import math
+import statistics
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gdsd_jax.advantages import leave_one_out
+
+REWARDS = [0.0, 1.0, 0.5, 2.0, -1.0, 3.0, 3.0, 3.0, 3.0, 0.25, 0.5, 4.0]
+
+
+@pytest.mark.parametrize("group_size", [2, 3, 4, 6, 12])
+@pytest.mark.parametrize("scale", [False, True])
+def test_each_reward_is_compared_with_the_others_of_its_prompt(group_size, scale):
+    wanted = []
+    for start in range(0, len(REWARDS), group_size):
+        group = REWARDS[start : start + group_size]
+        for i, reward in enumerate(group):
+            others = group[:i] + group[i + 1 :]
+            advantage = reward - statistics.mean(others)
+            wanted.append(advantage / (statistics.stdev(group) + 1e-4) if scale else advantage)
+    found = np.asarray(leave_one_out(jnp.array(REWARDS), group_size, scale))
+    # float32 rounding; a group of equal rewards divided by 1e-4 must still be 0 to it
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-6)
+
+
+def test_group_mean_and_factor():
+    """A = G / (G - 1) (r - mean), and a group's advantages sum to zero."""
+    rewards = np.array(REWARDS).reshape(3, 4)
+    found = np.asarray(leave_one_out(jnp.array(REWARDS), 4)).reshape(3, 4)
+    np.testing.assert_allclose(found, 4 / 3 * (rewards - rewards.mean(axis=1, keepdims=True)), atol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-6)
+
+
+def test_a_missing_reward_counts_as_zero():
+    found = leave_one_out(jnp.array([math.nan, 1.0, 2.0]), 3)
+    np.testing.assert_allclose(found, [-1.5, 0.0, 1.5], atol=1e-6)

@@ -1,0 +1,25 @@
+"""Every test sees eight CPU devices, strict shapes and no compiled code of earlier runs."""
+import os
+from pathlib import Path
+
+# jax reads these when it is first imported, which is after this file.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8"]).strip()
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+# Compiling is most of the tests' time; programs that a test starts keep the default.
+jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of the golden numbers, made by the reference implementations; without it the test is skipped."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "golden"
+    folder = Path(os.environ.get("GDSD_GOLDEN", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no golden numbers in {folder}; set GDSD_GOLDEN to their folder")
+    return folder

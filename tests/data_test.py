@@ -1,0 +1,140 @@
+"""Loading: the cursor restores exactly, hosts share one global batch, nothing is dropped in silence."""
+import json
+import types
+
+import numpy as np
+import pytest
+
+from gdsd_jax import data, tokenizers
+
+TASK = types.SimpleNamespace(
+    messages=lambda record: [{"role": "user", "content": record["question"]}],
+    completion=lambda record: record["solution"],
+    noisy_completion=lambda record, seed, noise: f"{record['solution']}{seed}" if noise else record["solution"],
+)
+RECORDS = [{"question": "add " + "1" * (i % 5 + 1), "solution": f"x{i}"} for i in range(23)]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sp")
+    texts = [record["question"] + record["solution"] for record in RECORDS]
+    tokenizers.train_sentencepiece(texts, folder / "tokenizer.model", 276)
+    return tokenizers.load(folder)
+
+
+@pytest.fixture(scope="module")
+def problems(tokenizer):
+    return data.prepare(TASK, RECORDS, tokenizer, 12)
+
+
+def take(loader, count):
+    return [next(loader) for _ in range(count)]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and all(np.array_equal(x[name], y[name]) for name in x) for x, y in zip(a, b)
+    )
+
+
+def test_batches_have_fixed_shapes_and_every_epoch_sees_each_problem_once(problems):
+    batches = take(data.make_loader(problems, batch=4, seed=0), 23)
+    for batch in batches:
+        assert batch["tokens"].shape == batch["valid"].shape == (4, 12) and batch["index"].shape == (4,)
+        assert (batch["tokens"].dtype, batch["valid"].dtype, batch["index"].dtype) == (np.int32, bool, np.int64)
+        assert np.array_equal(batch["tokens"], problems.tokens[batch["index"]])
+    visits = np.concatenate([batch["index"] for batch in batches])
+    epochs = visits.reshape(4, 23)
+    assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4  # each epoch in another order
+    assert not np.array_equal(visits[:4], take(data.make_loader(problems, batch=4, seed=1), 1)[0]["index"])
+
+
+@pytest.mark.parametrize("taken", [0, 1, 9])
+def test_cursor_restores_exactly_in_a_new_loader(problems, tokenizer, taken):
+    answers = data.noisy_answers(TASK, problems, tokenizer, 16, noise=0.5, seed=3)
+    make = lambda: data.make_loader(problems, answers, batch=4, seed=0)
+    loader = make()
+    take(loader, taken)
+    state = json.loads(json.dumps(loader.get_state()))
+    expected = take(loader, 8)
+    again = make()
+    again.set_state(state)
+    assert same(take(again, 8), expected)
+    take(again, 3)
+    again.set_state(state)  # also backwards, as after a fault
+    assert same(take(again, 8), expected)
+
+
+@pytest.mark.parametrize("shards", [2, 4])
+def test_hosts_together_see_the_batch_of_one(problems, tokenizer, shards):
+    answers = data.noisy_answers(TASK, problems, tokenizer, 16, noise=0.5, seed=3)
+    whole = take(data.make_loader(problems, answers, batch=8, seed=0), 6)
+    hosts = [
+        data.make_loader(problems, answers, batch=8, seed=0, shard_index=i, shard_count=shards) for i in range(shards)
+    ]
+    hosts[0].set_state(hosts[-1].get_state())
+    parts = zip(*(take(host, 6) for host in hosts))
+    joined = [{name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in parts]
+    assert same(joined, whole)
+    # A cursor is good for another number of hosts too.
+    assert hosts[0].get_state() == {"next_index": 6}
+
+
+def test_one_pass_in_order_is_filled_up(problems):
+    for shards in (1, 2):
+        rows = []
+        for i in range(shards):
+            loader = data.make_loader(
+                problems, batch=6, seed=0, num_epochs=1, shuffle=False, shard_index=i, shard_count=shards
+            )
+            rows.append(list(loader))
+        assert all(len(host) == 4 and all(batch["tokens"].shape[0] == 6 // shards for batch in host) for host in rows)
+        visits = np.concatenate([batch["index"] for step in zip(*rows) for batch in step])
+        assert visits.tolist() == [*range(23), data.FILLER]
+
+
+def test_each_visit_draws_another_answer(problems, tokenizer):
+    answers = data.noisy_answers(TASK, problems, tokenizer, 16, noise=0.5, seed=3)
+    batches = take(data.make_loader(problems, answers, batch=23, seed=0), 2)
+    texts = [{int(i): tokenizer.decode(row) for i, row in zip(b["index"], b["completion"])} for b in batches]
+    assert texts[0].keys() == texts[1].keys() and all(texts[0][i] != texts[1][i] for i in texts[0])
+    assert texts[0][int(batches[0]["index"][2])].endswith("3 2")  # the seed and the place in the stream
+    for batch in batches:
+        assert batch["completion"].shape == (23, 16) and batch["completion"].dtype == np.int32
+        stops = (batch["completion"] == tokenizer.stop_ids[0]).argmax(axis=1)
+        assert np.array_equal(batch["completion_len"], stops + 1) and batch["completion_len"].dtype == np.int32
+
+
+def test_gold_answers_must_fit_but_noise_gives_way(problems, tokenizer):
+    with pytest.raises(ValueError, match="completion 0"):
+        data.noisy_answers(TASK, problems, tokenizer, 2, noise=0, seed=0)
+    answers = data.noisy_answers(TASK, problems, tokenizer, 5, noise=0.5, seed=123456789)
+    batch = next(data.make_loader(problems, answers, batch=4, seed=0))
+    assert [tokenizer.decode(row) for row in batch["completion"]] == [f"x{i}" for i in batch["index"]]
+
+
+def test_long_prompts_are_reported_once(tokenizer):
+    lines = []
+    with pytest.raises(ValueError, match="prompt"):
+        data.prepare(TASK, RECORDS, tokenizer, 6)
+    dropped = data.prepare(TASK, RECORDS, tokenizer, 6, too_long="drop", report=lines.append)
+    cut = data.prepare(TASK, RECORDS, tokenizer, 6, too_long="cut", report=lines.append)
+    assert len(lines) == 2 and "dropped" in lines[0] and "cut" in lines[1]
+    assert all(line.startswith(f"{len(dropped.too_long)} of 23 ") for line in lines)
+    assert 0 < len(dropped) < len(cut) == 23 and len(dropped) + len(dropped.too_long) == 23
+    # Dropping must not shift the records that rows point to.
+    batch = next(data.make_loader(dropped, batch=4, seed=0))
+    for row, index in zip(batch["tokens"], batch["index"]):
+        ids = tokenizer.apply_chat(TASK.messages(RECORDS[index]))
+        assert row[-len(ids) :].tolist() == ids
+    with pytest.raises(ValueError, match="raise the prompt length"):
+        data.prepare(TASK, RECORDS, tokenizer, 1, too_long="drop", report=lines.append)
+
+
+def test_batch_must_divide(problems):
+    with pytest.raises(ValueError, match="batch of 6"):
+        data.make_loader(problems, batch=6, seed=0, shard_index=0, shard_count=4)
+    with pytest.raises(ValueError, match="share 2 of 2"):
+        data.make_loader(problems, batch=6, seed=0, shard_index=2, shard_count=2)

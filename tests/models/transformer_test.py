@@ -1,0 +1,159 @@
+"""The forward against float64 NumPy, padding, rematerialisation, precision and the released sizes."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gdsd_jax import models
+from tests.reference import forward, random_params, tiny
+
+L = 9
+TOKENS = np.random.default_rng(3).integers(2, 40, (3, L)).astype(np.int32)
+VALID = np.ones((3, L), bool)
+VALID[1, :4] = False  # left padding
+VALID[2, 6:] = False  # right padding
+
+COLUMN = np.arange(L)
+CAUSAL = COLUMN[None, :] <= COLUMN[:, None]
+BLOCKS_OF_3_FROM_2 = np.array([-1, -1, 0, 0, 0, 1, 1, 1, 2])
+
+CASES = {  # config, attention argument, who may look at whom [query, key]
+    "grouped heads": (tiny(), None, None),
+    "biases and shift, as Dream": (tiny(qkv_bias=True, shift=True, rope_theta=1e6, norm_eps=1e-6), None, None),
+    "q/k-norm, tied, causal, shift, as Qwen3": (
+        tiny(qk_norm=True, tied=True, attention="causal", shift=True), None, CAUSAL,
+    ),
+    "q/k-norm, causal overridden": (tiny(qk_norm=True, attention="causal", kv_heads=1), models.Full(), None),
+    "block-causal": (
+        tiny(kv_heads=4), models.BlockCausal(3, offset=2), BLOCKS_OF_3_FROM_2[None, :] <= BLOCKS_OF_3_FROM_2[:, None],
+    ),
+}  # fmt: skip
+
+
+def logits_of(config, params, tokens, **options):
+    denoiser = models.make_denoiser(config)
+    fn = lambda params, tokens, valid: denoiser.unembed(  # noqa: E731
+        params, denoiser.features(params, tokens, valid_BxL=valid, **options)
+    )
+    return jax.jit(fn)(params, tokens, VALID)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forward_is_the_float64_rendering(case):
+    config, attention, allowed = CASES[case]
+    params = random_params(config, seed=1)
+    ours = np.asarray(logits_of(config, params, TOKENS, attention=attention))
+    theirs = forward(config, params, TOKENS, VALID, allowed_LxL=allowed)
+    assert ours.dtype == np.float32 and np.all(np.isfinite(ours))
+    # float32 rounding over two layers of width 20: a few 1e-6 of the largest logit; a wrong head, angle or norm is 1e-1
+    np.testing.assert_allclose(ours[VALID], theirs[VALID], atol=2e-5 * np.abs(theirs).max())
+
+
+def test_positions_can_be_given():
+    config, positions = tiny(), np.stack([COLUMN + 5, 3 * COLUMN, COLUMN // 2])
+    params = random_params(config, seed=1)
+    ours = np.asarray(logits_of(config, params, TOKENS, positions_BxL=jnp.asarray(positions)))
+    theirs = forward(config, params, TOKENS, VALID, positions)
+    np.testing.assert_allclose(ours[VALID], theirs[VALID], atol=2e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("attention", ["full", "causal"])
+def test_padding_is_never_seen(attention):
+    """Other tokens under the padding change no bit elsewhere, and no gradient reaches their embeddings."""
+    config = tiny(attention=attention, shift=attention == "causal")
+    params, padding_token = random_params(config), 39
+    tokens = np.where(VALID, np.minimum(TOKENS, padding_token - 1), padding_token)
+    denoiser = models.make_denoiser(config)
+
+    @jax.jit
+    def read(params, tokens):
+        def total(params):
+            h = denoiser.features(params, tokens, valid_BxL=jnp.asarray(VALID))
+            return jnp.sum(jnp.where(VALID[..., None], h, 0.0) ** 2), h
+
+        return jax.value_and_grad(total, has_aux=True)(params)
+
+    (_, h), grads = read(params, tokens)
+    (_, other), _ = read(params, np.where(VALID, tokens, 7))
+    np.testing.assert_array_equal(np.asarray(h)[VALID], np.asarray(other)[VALID])
+    gradient_of_row = np.abs(np.asarray(grads["embed"]["embedding"])).max(axis=1)
+    assert gradient_of_row[padding_token] == 0
+    assert gradient_of_row[tokens[0, 0]] > 0
+
+
+@pytest.mark.parametrize("attention, allowed", [(models.Causal(), CAUSAL), CASES["block-causal"][1:]])
+def test_nobody_looks_where_it_is_not_allowed(attention, allowed):
+    """Another token in column j changes column i exactly where i may look at j."""
+    config = tiny()
+    params, denoiser = random_params(config), models.make_denoiser(config)
+    tokens = np.tile(TOKENS[:1], (L + 1, 1))
+    tokens[COLUMN, COLUMN] ^= 1  # row j differs from the last row in column j alone
+    h = jax.jit(lambda tokens: denoiser.features(params, tokens, attention=attention))(tokens)
+    changed_JxI = np.any(np.asarray(h[:L]) != np.asarray(h[L:]), axis=-1)
+    np.testing.assert_array_equal(changed_JxI, allowed.T)
+
+
+def test_remat_changes_no_gradient():
+    params = random_params(tiny())
+
+    def gradient(remat):
+        denoiser = models.make_denoiser(tiny(remat=remat))
+        loss = lambda p: jnp.mean(denoiser.unembed(p, denoiser.features(p, TOKENS, valid_BxL=VALID)) ** 2)  # noqa: E731
+        return jax.jit(jax.grad(loss))(params)
+
+    plain = gradient("none")
+    for remat in ("dots", "full"):
+        # the same operations in another order of fusion: float32 rounding
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(b).max()), gradient(remat), plain
+        )
+
+
+def test_bfloat16_activations_stay_close():
+    config = tiny()
+    params = random_params(config, seed=2)
+    exact = np.asarray(logits_of(config, params, TOKENS))[VALID]
+    rounded = np.asarray(logits_of(dataclasses.replace(config, dtype="bfloat16"), params, TOKENS))[VALID]
+    assert rounded.dtype == np.float32 and not np.array_equal(rounded, exact)
+    # bfloat16 keeps 8 bits (4e-3) and about ten roundings lie on the way
+    assert np.linalg.norm(rounded - exact) < 3e-2 * np.linalg.norm(exact)
+
+
+def test_released_model_has_the_released_sizes():
+    config = models.MODELS["llada_8b"]
+    shapes = models.param_shapes(config)  # abstract: nothing is allocated
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 8_015_581_184
+    flat = {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+            for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}  # fmt: skip
+    assert flat == {
+        "embed.embedding": (126_464, 4096),
+        "layers.attn_norm.scale": (32, 4096), "layers.mlp_norm.scale": (32, 4096),
+        "layers.q.kernel": (32, 4096, 4096), "layers.k.kernel": (32, 4096, 4096),
+        "layers.v.kernel": (32, 4096, 4096), "layers.o.kernel": (32, 4096, 4096),
+        "layers.gate.kernel": (32, 4096, 12_288), "layers.up.kernel": (32, 4096, 12_288),
+        "layers.down.kernel": (32, 12_288, 4096),
+        "final_norm.scale": (4096,), "lm_head.kernel": (4096, 126_464),
+    }  # fmt: skip
+    assert (config.mask_id, config.pad_id, config.stop_ids) == (126_336, 126_081, (126_081, 126_348))
+
+
+def test_optional_parameters_exist_only_where_asked_for():
+    shapes = models.param_shapes(tiny(qkv_bias=True, qk_norm=True, tied=True))
+    assert "lm_head" not in shapes
+    assert shapes["layers"]["q"]["bias"].shape == (2, 24) and shapes["layers"]["k"]["bias"].shape == (2, 12)
+    assert "bias" not in shapes["layers"]["o"]
+    assert shapes["layers"]["q_norm"]["scale"].shape == shapes["layers"]["k_norm"]["scale"].shape == (2, 6)
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"heads": 3}, "kv_heads"), ({"mask_id": 40}, "mask_id"), ({"attention": "ring"}, "attention"),
+        ({"remat": "all"}, "remat"), ({"lora_targets": ("q", "ff")}, "ff"),
+    ],
+)  # fmt: skip
+def test_impossible_configs_are_refused_by_name(change, word):
+    with pytest.raises(ValueError, match=word):
+        tiny(**change)

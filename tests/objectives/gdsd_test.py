@@ -1,0 +1,245 @@
+"""GDSD against the released numbers, float64 NumPy and its gradient by hand."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gdsd_jax import hf, models, objectives
+from gdsd_jax.objectives import GdsdConfig
+from gdsd_jax.types import Batch
+from tests import reference
+from tests.reference import MASK, random_batch, random_params, tiny
+
+RELEASED = {"gdsd": "uniform", "gdsd_tlc": "elbo"}  # the released gdsd_tlc is plain GDSD under ELBO weights
+B, P, G, K, V = 6, 2, 5, 3, 7  # of the batches whose logits are parameters
+
+
+@pytest.fixture(scope="module")
+def llada(golden):
+    config = models.config_from_hf(golden / "llada")
+    return hf.load(golden / "llada", config), models.make_denoiser(config)
+
+
+@pytest.mark.parametrize("case", ["mu1", "mu2_kl", "tight"])
+@pytest.mark.parametrize("algorithm", RELEASED)
+def test_released_losses_and_gradients(golden, llada, algorithm, case):
+    params, denoiser = llada
+    stored = np.load(golden / "loss" / f"{algorithm}_llada.npz")
+    get = lambda name: stored[f"{case}/{name}"]  # noqa: E731
+    tokens, optional = get("input_ids"), lambda name, given: jnp.asarray(get(name)).T if given else None
+    batch = Batch(
+        tokens_BxL=jnp.asarray(tokens), valid_BxL=jnp.ones(tokens.shape, bool), masks_KxBxL=jnp.asarray(get("mask")),
+        completion_len_B=jnp.full(len(tokens), 12), advantages_B=jnp.asarray(get("advantages")),
+        old_KxB=optional("old_seq_logps", not get("old_is_detached_current")),
+        ref_KxB=optional("ref_seq_logps", get("beta") > 0), prompt_len=int(get("prompt_length")),
+    )  # fmt: skip
+    config = GdsdConfig(
+        psi=float(get("psi")), weighting=RELEASED[algorithm], beta=float(get("beta")), preset="r1",
+        trust=(float(get("eps_low")), float(get("eps_high"))),
+    )  # fmt: skip
+    loss_fn = objectives.make_loss_fn("gdsd", denoiser, config)
+    score_fn = objectives.make_score_fn("gdsd", denoiser, config)
+    with jax.default_matmul_precision("highest"):
+        both = lambda p: (jax.value_and_grad(loss_fn, has_aux=True)(p, {}, batch), score_fn(p, batch)[0])  # noqa: E731
+        ((loss, metrics), grads), scores = jax.jit(both)(params)
+
+    # the reference too is float32: 2e-5 of a loss is a few roundings of sums of 12 log-probabilities
+    np.testing.assert_allclose(loss, get("loss"), rtol=2e-5)
+    np.testing.assert_allclose(scores, get("seq_logps").T, atol=2e-4)
+    for found, name in (
+        (grads["lm_head"]["kernel"].T, "grad_lm_head"), (grads["embed"]["embedding"], "grad_embed"),
+        (grads["layers"]["q"]["kernel"][0].T, "grad_layer0_q_proj_weight"),
+    ):  # fmt: skip
+        # 1e-4 of the largest entry: gradients pass through both halves and all layers
+        np.testing.assert_allclose(found, get(name), atol=1e-4 * np.abs(get(name)).max(), rtol=0)
+    norm = np.sqrt(sum(np.sum(np.float64(leaf) ** 2) for leaf in jax.tree.leaves(grads)))
+    np.testing.assert_allclose(norm, get("grad_global_norm"), rtol=1e-4)
+    move = get("seq_logps") - get("old_seq_logps")
+    clipped = (move < np.log1p(-get("eps_low"))) | (move > np.log1p(get("eps_high")))
+    assert metrics["trust"] == clipped.any(axis=1).mean()
+
+
+CASES = {  # name: config; old and reference scores are near the present ones, so that rows lie in and out of the region
+    "defaults": GdsdConfig(beta=0.3),
+    "Eq. 8, one-sided, answer": GdsdConfig(
+        psi=1.0, centring="vocab", trust=(0.02, 0.04), trust_sides="one", beta=0.2, count="answer",
+    ),
+    "top-k, uniform, free": GdsdConfig(psi=2.0, centring="top_k", centring_k=5, weighting="uniform", trust=None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_and_gradient_are_the_float64_rendering(name):
+    """Value, and the derivative along a random direction in every parameter by central differences."""
+    config, model = CASES[name], tiny()
+    params = random_params(model)
+    batch = random_batch(model, rows=4, prompt_len=3, gen=6, draws=2)
+
+    def numpy_loss(params, batch):
+        params = reference.float64(params)
+        logits_fn = lambda tokens, valid: reference.forward(model, params, tokens, valid)  # noqa: E731
+        return reference.gdsd_loss(logits_fn, MASK, batch, config)
+
+    logits_fn = lambda tokens, valid: reference.forward(model, params, tokens, valid)  # noqa: E731
+    plain, centred = reference.pair_scores(
+        logits_fn, MASK, batch, weighting=config.weighting, count=config.count, centring=config.centring,
+        k=config.centring_k,
+    )  # fmt: skip
+    noise = np.random.default_rng(7).standard_normal((2, *plain.shape)) * 0.2
+    batch = batch.replace(old_KxB=jnp.float32(centred + noise[0]), ref_KxB=jnp.float32(plain + noise[1]))
+
+    loss_fn = objectives.make_loss_fn("gdsd", models.make_denoiser(model), config)
+    (loss, metrics), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params, {}, batch)
+    np.testing.assert_allclose(loss, numpy_loss(params, batch), rtol=1e-4)
+    assert (metrics["trust"] > 0) == (config.trust is not None) and metrics["trust"] < 1
+
+    leaves, tree = jax.tree.flatten(reference.float64(params))
+    rng, step = np.random.default_rng(0), 1e-5
+    for number, gradient in enumerate(jax.tree.leaves(reference.float64(grads))):
+        direction = rng.standard_normal(gradient.shape)
+
+        def along(size, number=number, direction=direction):
+            moved = [leaf + size * direction if i == number else leaf for i, leaf in enumerate(leaves)]
+            return numpy_loss(jax.tree.unflatten(tree, moved), batch)
+
+        slope = (along(step) - along(-step)) / (2 * step)
+        # differences leave 1e-7; the rest is float32 rounding of the scores' difference from the old ones
+        assert np.sum(gradient * direction) == pytest.approx(slope, abs=2e-4 * np.linalg.norm(gradient))
+
+
+@pytest.fixture(scope="module")
+def logits():
+    return np.random.default_rng(0).standard_normal((B, P + G, V)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(1)
+    return Batch(
+        jnp.asarray(rng.integers(2, V, (B, P + G))), jnp.ones((B, P + G), bool), jnp.full((B,), G),
+        jnp.asarray((rng.random((K, B, P + G)) < 0.5) & (np.arange(P + G) >= P)),
+        advantages_B=jnp.array([1.0, 0.5, -0.5, 2.0, -1.0, -2.0]), prompt_len=P,
+    )  # fmt: skip
+
+
+def score_and_slope(logits, batch):
+    """By hand, for uniform weights and logits that are parameters: l [B], the same for every mask, and dl/dz [B, L, V]."""
+    logp, tokens = reference.log_softmax(np.float64(logits)), np.asarray(batch.tokens_BxL)
+    slope = 0.5 * (np.eye(V)[tokens] - np.exp(logp))
+    slope[:, :P] = 0
+    own = np.take_along_axis(logp, tokens[..., None], axis=-1)[:, P:, 0]
+    return 0.5 * own.sum(axis=1), slope
+
+
+def run(config, logits, batch):
+    loss_fn = objectives.make_loss_fn("gdsd", reference.position_denoiser(V), config)
+    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)({"z": jnp.asarray(logits)}, {}, batch)
+    return float(loss), metrics, np.asarray(grads["z"])
+
+
+def test_first_iteration_is_a_policy_gradient(logits, batch):
+    """Without old scores the gradient is -(2 psi K / L) mean A dl under r1, and -(2 psi / L^2) mean A dl otherwise."""
+    _, slope = score_and_slope(logits, batch)
+    policy = np.asarray(batch.advantages_B)[:, None, None] * slope / B
+    for trust in ((4e-4, 4e-4), (0.2, 0.28)):
+        found = run(GdsdConfig(psi=0.7, weighting="uniform", trust=trust, preset="r1"), logits, batch)[2]
+        np.testing.assert_allclose(found, -2 * 0.7 * K / G * policy, atol=1e-6)  # float32 rounding
+    found = run(GdsdConfig(psi=0.7, weighting="uniform"), logits, batch)[2]
+    np.testing.assert_allclose(found, -2 * 0.7 / G**2 * policy, atol=1e-6)
+
+
+def test_missing_old_scores_are_the_present_ones_without_gradient(logits, batch):
+    config = GdsdConfig(weighting="uniform", beta=0.5)
+    score = score_and_slope(logits, batch)[0]
+    present = jnp.asarray(np.tile(score, (K, 1)), jnp.float32)
+    implied, given = run(config, logits, batch), run(config, logits, batch.replace(old_KxB=present, ref_KxB=present))
+    np.testing.assert_allclose(implied[0], given[0], rtol=1e-5)
+    np.testing.assert_allclose(implied[2], given[2], atol=1e-6)
+    assert implied[1]["kl"] == 0 and implied[1]["trust"] == 0 and np.abs(implied[2]).max() > 0.1
+
+
+def moved(batch, score, moves):
+    """Old scores such that the sums have moved by `moves` [B] nats since."""
+    return batch.replace(old_KxB=jnp.asarray(np.tile(score - np.array(moves), (K, 1)), jnp.float32))
+
+
+#            advantages of the batch: + + - + - -
+MOVES = np.array([0.019, 0.031, 0.031, -0.021, -0.021, -0.019]) * G
+OUTSIDE = {
+    "two": [False, True, True, True, True, False],
+    "one": [False, True, False, False, True, False],  # only where the move went the advantage's way
+}
+
+
+@pytest.mark.parametrize("sides", OUTSIDE)
+def test_trust_region_stops_the_gradient_exactly_outside(logits, batch, sides):
+    score, slope = score_and_slope(logits, batch)
+    outside, config = np.array(OUTSIDE[sides]), GdsdConfig(
+        psi=0.4, weighting="uniform", trust=(0.02, 0.03), trust_sides=sides
+    )
+    loss, metrics, grads = run(config, logits, moved(batch, score, MOVES))
+    assert np.array_equal(np.any(grads != 0, axis=(1, 2)), ~outside)
+    kept = np.where(outside, np.clip(MOVES / G, -0.02, 0.03), MOVES / G)
+    error = kept - 0.4 * np.asarray(batch.advantages_B) / G
+    wanted = (2 * error / G / B * ~outside)[:, None, None] * slope
+    # float32 rounding of the scores' difference: 1e-6 nats of moves of 0.1
+    np.testing.assert_allclose(grads, wanted, atol=1e-6)
+    np.testing.assert_allclose(loss, np.mean(error**2), rtol=1e-4)
+    np.testing.assert_allclose(metrics["trust"], outside.mean())
+
+
+def test_released_region_is_a_ratio_on_the_sum(logits, batch):
+    """log(1 - 0.2) = -0.2231 and log(1 + 0.28) = 0.2469 nats, both sides, whatever the advantage."""
+    score, _ = score_and_slope(logits, batch)
+    config = GdsdConfig(psi=1.0, weighting="uniform", trust=(0.2, 0.28), trust_sides="one", preset="r1")
+    moves = [0.24, 0.25, 0.25, -0.225, -0.225, -0.22]
+    _, metrics, grads = run(config, logits, moved(batch, score, moves))
+    assert np.array_equal(np.any(grads != 0, axis=(1, 2)), [True, False, False, False, False, True])
+    np.testing.assert_allclose(metrics["trust"], 4 / 6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("centring", ["none", "vocab"])
+def test_kl_is_k2_on_normalised_scores(logits, batch, centring):
+    score, slope = score_and_slope(logits, batch)
+    drift = np.array([0.3, -0.2, 0.1, 0.0, 1.0, -0.5])
+    reference_scores = jnp.asarray(np.tile(score - drift, (K, 1)), jnp.float32)
+    config = GdsdConfig(psi=0.0, weighting="uniform", centring=centring, beta=0.8)
+    loss, metrics, grads = run(config, logits, batch.replace(ref_KxB=reference_scores))
+    np.testing.assert_allclose(metrics["kl"], np.mean(drift**2 / 2 / G), rtol=1e-4)
+    np.testing.assert_allclose(loss, 0.8 * np.mean(drift**2 / 2 / G), rtol=1e-4)
+    np.testing.assert_allclose(grads, 0.8 * (drift / G / B)[:, None, None] * slope, atol=1e-6)
+
+
+def test_psi_is_in_sequence_units(logits, batch):
+    """psi = L x the released per-token psi: the same loss where nothing is clipped and there is one mask."""
+    score, _ = score_and_slope(logits, batch)
+    batch = moved(batch, score, MOVES)
+    batch = batch.replace(masks_KxBxL=batch.masks_KxBxL[:1], old_KxB=batch.old_KxB[:1])
+    options = dict(weighting="uniform", beta=0.1)
+    token = run(GdsdConfig(psi=0.3, trust=(0.9, 9.0), preset="r1", **options), logits, batch)
+    sequence = run(GdsdConfig(psi=0.3 * G, trust=None, **options), logits, batch)
+    np.testing.assert_allclose(token[0], sequence[0], rtol=1e-5)
+    np.testing.assert_allclose(token[2], sequence[2], atol=1e-6)
+    np.testing.assert_allclose(token[1]["target"], sequence[1]["target"], rtol=1e-6)
+
+
+def test_metrics(logits, batch):
+    score, _ = score_and_slope(logits, batch)
+    metrics = run(GdsdConfig(psi=2.0, weighting="uniform", trust=None), logits, moved(batch, score, MOVES))[1]
+    assert set(metrics) >= {"score", "kl", "trust", "move", "target"}
+    np.testing.assert_allclose(metrics["score"], np.mean(score) / G, rtol=1e-5)  # nats per token
+    np.testing.assert_allclose(metrics["move"], np.mean(np.abs(MOVES)) / G, rtol=1e-4)
+    np.testing.assert_allclose(metrics["target"], np.mean(np.abs(batch.advantages_B)) * 2.0 / G, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        (dict(weighting="flat"), "weighting"), (dict(centring="all"), "centring"), (dict(trust_sides="three"), "trust_sides"),
+        (dict(count="some"), "count"), (dict(preset="r9"), "preset"), (dict(trust=(0.1, 0.0)), "trust"),
+        (dict(trust=(0.1,)), "trust"), (dict(preset="r1", trust=None), "preset"),
+    ],
+)  # fmt: skip
+def test_impossible_configs_are_refused_by_name(options, word):
+    with pytest.raises(ValueError, match=word):
+        GdsdConfig(**options)

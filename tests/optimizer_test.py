@@ -1,0 +1,106 @@
+"""One optimizer step against NumPy: accumulation over slices, clipping, warm-up, AdamW."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gdsd_jax.optimizer import init_state, make_optimizer, make_update
+from gdsd_jax.types import Batch
+
+START = {"w": np.array([0.5, -1.0, 2.0, 0.1]), "v": np.array([[1.0, -0.5], [0.25, 3.0]])}
+X = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+SETTINGS = dict(learning_rate=0.1, weight_decay=0.05, b1=0.9, b2=0.99, clip_norm=0.7)
+
+
+def loss_fn(trainable, frozen, batch):
+    """A least-squares fit; `rewards_B` is the target and the inputs ride in `advantages_B` ([B, 4] here)."""
+    error = batch.advantages_B @ trainable["w"] + jnp.sum(trainable["v"] ** 2) * frozen["scale"] - batch.rewards_B
+    return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
+
+
+FROZEN = {"scale": jnp.float32(0.3)}
+TARGET = np.linspace(-1, 1, 6).astype(np.float32)
+
+
+def slices(count):
+    split = lambda x: jnp.asarray(x.reshape(count, -1, *x.shape[1:]))  # noqa: E731
+    unused = jnp.zeros((count, 1))
+    return Batch(unused, unused, unused, unused, advantages_B=split(X), rewards_B=split(TARGET))
+
+
+def numpy_gradient(params):
+    error = X.astype(np.float64) @ params["w"] + 0.3 * np.sum(params["v"] ** 2) - TARGET
+    return {"w": 2 * X.T.astype(np.float64) @ error / 6, "v": 2 * error.mean() * 0.3 * 2 * params["v"]}
+
+
+def numpy_adamw(params, rates, learns=("w", "v")):
+    """Loshchilov and Hutter's decoupled form, over gradients scaled to at most clip_norm together."""
+    params = {key: value.copy() for key, value in params.items()}
+    m = {key: np.zeros_like(value) for key, value in params.items()}
+    s, norms = {key: np.zeros_like(value) for key, value in params.items()}, []
+    for t, rate in enumerate(rates, start=1):
+        grads = numpy_gradient(params)
+        norms.append(np.sqrt(sum(np.sum(g**2) for g in grads.values())))
+        for key, g in grads.items():
+            g = g * min(1.0, SETTINGS["clip_norm"] / norms[-1])
+            m[key] = SETTINGS["b1"] * m[key] + (1 - SETTINGS["b1"]) * g
+            s[key] = SETTINGS["b2"] * s[key] + (1 - SETTINGS["b2"]) * g * g
+            ahead = m[key] / (1 - SETTINGS["b1"] ** t) / (np.sqrt(s[key] / (1 - SETTINGS["b2"] ** t)) + 1e-8)
+            params[key] = params[key] - rate * (ahead + SETTINGS["weight_decay"] * params[key])
+    return params, norms
+
+
+def run(steps, count, **changes):
+    optimizer = make_optimizer(**(SETTINGS | changes))
+    state = init_state(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), START), optimizer)
+    update, history = jax.jit(make_update(loss_fn, optimizer)), []
+    for _ in range(steps):
+        state, metrics = update(state, FROZEN, slices(count))
+        history.append(metrics)
+    return state, history
+
+
+@pytest.mark.parametrize(
+    "schedule, rates",
+    [
+        (dict(), [0.1, 0.1, 0.1]),
+        (dict(warmup_steps=3), [0.025, 0.05, 0.075, 0.1, 0.1]),
+        (dict(warmup_steps=2, decay_steps=4), [0.0, 0.05, 0.1, 0.05, 0.0]),  # half a cosine behind the warm-up
+    ],
+    ids=["constant", "warm-up", "cosine"],
+)
+def test_steps_are_numpys(schedule, rates):
+    state, history = run(len(rates), 1, **schedule)
+    wanted, norms = numpy_adamw(START, rates)
+    assert norms[0] > SETTINGS["clip_norm"]  # clipping happens
+    for key in wanted:
+        # float32 against float64 over a few steps of at most 0.1
+        np.testing.assert_allclose(state.trainable[key], wanted[key], atol=2e-5)
+    # the norm that is reported is the one before clipping
+    np.testing.assert_allclose([m["grad_norm"] for m in history], norms, rtol=1e-4)
+    assert int(state.step) == len(rates)
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_slices_add_up_to_one_batch(count):
+    whole, whole_history = run(2, 1)
+    parts, history = run(2, count)
+    for a, b in zip(jax.tree.leaves(parts), jax.tree.leaves(whole)):
+        # the same mean in another order of additions
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+    for name in ("loss", "error", "grad_norm"):
+        np.testing.assert_allclose(history[-1][name], whole_history[-1][name], rtol=1e-5)
+
+
+def test_what_an_update_leaves_alone():
+    """Dtypes and tree survive, the frozen part is not touched, and without gradient or decay nothing moves."""
+    state, _ = run(1, 2)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state.trainable) == jax.tree.map(
+        lambda x: (x.shape, np.dtype(np.float32)), START
+    )
+    optimizer = make_optimizer(learning_rate=0.1)
+    still = init_state({"w": jnp.ones(4, jnp.bfloat16)}, optimizer)
+    flat_loss = lambda trainable, frozen, batch: (0.0 * jnp.sum(trainable["w"].astype(jnp.float32)), {})  # noqa: E731
+    after, _ = make_update(flat_loss, optimizer)(still, {}, slices(1))
+    assert after.trainable["w"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(after.trainable["w"], still.trainable["w"])

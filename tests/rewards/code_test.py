@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from gdsd_jax.rewards import code
+from gdsd_jax.rewards.sandbox import Program, Verdict
+
+GOOD = "```python\ndef f(x):\n    return x + 1\n```"
+HALF = "Words.\n```python\ndef f(x):\n    return 2\n```\nMore words."
+BROKEN = "```python\ndef f(x) return\n```"
+
+
+class FakeSandbox:
+    """Runs programs in this process, and remembers what it was asked."""
+
+    def __init__(self):
+        self.seen = []
+
+    def run(self, programs):
+        self.seen += programs
+        return [self._verdict(program) for program in programs]
+
+    def _verdict(self, program: Program):
+        names, passed = {}, []
+        exec(program.source, names)
+        for test in program.tests:
+            try:
+                exec(test, dict(names))
+                passed.append(True)
+            except AssertionError:
+                passed.append(False)
+        return Verdict(tuple(passed), "ok")
+
+
+def test_the_last_closed_block_counts():
+    assert code.extract_code(f"{HALF}\n{GOOD}") == "def f(x):\n    return x + 1\n"
+    assert code.extract_code(f"{GOOD}\n```python\nunclosed") == "def f(x):\n    return x + 1\n"
+    assert code.extract_code("```\nx = 1\n```") is None
+    assert code.extract_code("x = 1") is None
+
+
+@pytest.mark.parametrize("text, reward", [
+    ("no block", 0.0), (BROKEN, 0.5), (GOOD, 1.0),
+    ("```python\nx = '\0'\n```", 0.5),
+    ("```python\n" + "(" * 5000 + ")" * 5000 + "\n```", 0.5),
+    ("```python\n" + "-" * 100_000 + "1\n```", 0.5),
+    ("```python\nx = '\\d'\n```", 1.0),
+    ("```python\n```", 1.0),
+])
+def test_format_reward(text, reward):
+    assert code.format_reward(text) == reward
+
+
+def test_scores_format_and_share_of_tests_apart():
+    tests = ["assert f(1) == 2", "assert f(5) == 6"]
+    sandbox = FakeSandbox()
+    scores = code.score_code([GOOD, HALF, BROKEN, "none", GOOD], [tests] * 5, sandbox)
+    assert {k: v.dtype for k, v in scores.items()} == {"format": np.float32, "tests": np.float32}
+    np.testing.assert_array_equal(scores["format"], [1, 1, 0.5, 0, 1])
+    np.testing.assert_array_equal(scores["tests"], [1, 0.5, 0, 0, 1])
+    assert len(sandbox.seen) == 2  # equal programs once, broken ones never
+
+
+def test_equal_sources_with_other_tests_are_other_programs():
+    sandbox = FakeSandbox()
+    scores = code.score_code([GOOD, GOOD], [["assert f(0) == 1"], ["assert f(0) == 2"]], sandbox)
+    np.testing.assert_array_equal(scores["tests"], [1, 0])
+
+
+@pytest.mark.parametrize("tests, message", [
+    ([["assert f(1)"], []], "row 1"), ([["assert f(1)"], "assert f(1)"], "row 1"),
+    ([["assert f(1)"]], "2 completions but 1"),
+])
+def test_rows_without_tests_are_refused(tests, message):
+    with pytest.raises(ValueError, match=message):
+        code.score_code([GOOD, GOOD], tests, FakeSandbox())
+
+
+def test_no_completions():
+    assert code.score_code([], [], FakeSandbox())["tests"].shape == (0,)

@@ -1,0 +1,207 @@
+"""Sequence scores against float64 NumPy and exact enumeration; masks; the chunked projection."""
+import itertools
+import math
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gdsd_jax import models, scoring
+from gdsd_jax.scoring import Centring
+from gdsd_jax.types import Batch, Denoiser
+from tests import reference
+from tests.reference import MASK, PAD, random_batch, random_params, tiny
+
+MODEL = tiny()
+
+
+@pytest.fixture(scope="module")
+def params():
+    return random_params(MODEL)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    batch = random_batch(MODEL, rows=4, prompt_len=3, gen=8, draws=2)
+    masks = np.array(batch.masks_KxBxL)
+    masks[1, 3, 2] = True  # a masked prompt position is hidden in the first half and never scored
+    return batch.replace(masks_KxBxL=jnp.asarray(masks))
+
+
+SCORES = {
+    "uniform": dict(weighting="uniform", count="full"),
+    "elbo": dict(weighting="elbo", count="full"),
+    "elbo, answer, vocab": dict(weighting="elbo", count="answer", centring=Centring("vocab")),
+    "uniform, answer, top 5": dict(weighting="uniform", count="answer", centring=Centring("top_k", 5, True)),
+}
+
+
+@pytest.fixture(scope="module")
+def found(params, batch):
+    denoiser = models.make_denoiser(MODEL)
+    score_all = lambda p, b: {  # noqa: E731
+        name: scoring.pair_scores(denoiser, p, b, **options) for name, options in SCORES.items()
+    }
+    return jax.jit(score_all)(params, batch)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_scores_are_the_float64_rendering(name, found, params, batch):
+    """Row 0 has no masked position, row 1 all of them: one half of the pair is then empty."""
+    options = dict(SCORES[name])
+    centring = options.pop("centring", Centring())
+    logits_fn = lambda tokens, valid: reference.forward(MODEL, params, tokens, valid)  # noqa: E731
+    plain, centred = reference.pair_scores(logits_fn, MASK, batch, **options, centring=centring.kind, k=centring.k)
+    # float32 over sums of at most 8 weighted terms; a lost or doubled position is 1e-1
+    np.testing.assert_allclose(found[name].plain_KxB, plain, rtol=2e-5)
+    np.testing.assert_allclose(found[name].centred_KxB, centred, rtol=2e-5, atol=2e-5 * np.abs(centred).max())
+
+
+def test_empty_halves_have_finite_gradients(params, batch):
+    """No position masked, and all of them: the guarded divisions leave no NaN behind."""
+    denoiser = models.make_denoiser(MODEL)
+    total = lambda p: jnp.sum(scoring.pair_scores(denoiser, p, batch, weighting="elbo", count="answer").plain_KxB)  # noqa: E731
+    value, grads = jax.jit(jax.value_and_grad(total))(params)
+    assert np.isfinite(value) and all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(grads))
+
+
+def table_denoiser(vocab, length):
+    """Arbitrary logits for every state of `length` tokens after one prompt token: a denoiser with no structure."""
+    config = SimpleNamespace(vocab_size=vocab + 2, mask_id=MASK, pad_id=PAD, stop_ids=())
+
+    def features(params, tokens_BxL, *, valid_BxL=None):
+        power = (vocab + 2) ** jnp.arange(length)[None]
+        h_BxGxV = params[jnp.sum(tokens_BxL[:, 1:] * power, axis=1)]
+        return jnp.pad(h_BxGxV, ((0, 0), (1, 0), (0, 0)))
+
+    return Denoiser(config, features, lambda params, h: h, lambda trainable, frozen: trainable)
+
+
+def test_expected_elbo_score_is_the_elbo():
+    """Three tokens from three: over all masks, weighted by their probability, the score is the mean over all orders of
+    revealing the tokens one by one of the log-probability of the sequence."""
+    length, vocab = 3, 3
+    table = np.random.default_rng(0).standard_normal(((vocab + 2) ** length, length, vocab + 2)).astype(np.float32)
+    denoiser, masks = table_denoiser(vocab, length), list(itertools.product([False, True], repeat=length))
+    probability = np.array([1 / (length + 1) / math.comb(length, sum(mask)) for mask in masks])
+
+    def code(state):
+        return sum(token * (vocab + 2) ** i for i, token in enumerate(state))
+
+    for tokens in ((2, 3, 4), (4, 4, 2)):
+        batch = Batch(
+            jnp.array([[2, *tokens]]), jnp.ones((1, length + 1), bool), jnp.array([length]),
+            jnp.array([[[False, *mask]] for mask in masks]), prompt_len=1,
+        )  # fmt: skip
+        score = scoring.pair_scores(denoiser, jnp.asarray(table), batch, weighting="elbo", count="full").plain_KxB
+        elbo, orders = 0.0, list(itertools.permutations(range(length)))
+        for order in orders:
+            state = [MASK] * length
+            for place in order:
+                elbo += reference.log_softmax(np.float64(table[code(state), place]))[tokens[place]] / len(orders)
+                state[place] = tokens[place]
+        # float32 rounding
+        assert np.sum(probability * np.asarray(score)[:, 0]) == pytest.approx(elbo, rel=1e-5)
+
+
+@pytest.mark.parametrize("rows, length", [(4, 12), (6, 256), (10, 7), (1, 5), (8, 3)])
+def test_counts_are_the_released_sequence(rows, length):
+    """torch.round(linspace(k, k + (b - 1)(L + 1) / b, b)) mod (L + 1). At its ties, and ours, rounding decides."""
+    for k in range(length + 1):
+        exact = k + np.arange(rows) * (length + 1) / rows
+        released = np.round(exact).astype(int) % (length + 1)
+        offset = jnp.float32((k + 0.5) / (length + 1))
+        ours = np.asarray(scoring.stratified_counts(offset, jnp.full((rows,), length)))
+        tied = np.isclose(exact % 1, 0.5)
+        np.testing.assert_array_equal(ours[~tied], released[~tied])
+        away = (ours - released) % (length + 1)
+        assert np.all(np.minimum(away, length + 1 - away)[tied] <= 1)
+
+
+def test_masks_are_uniform_in_number_and_place():
+    """Over draws every row masks 0 .. length of its own positions equally often, every position half the time."""
+    length = np.array([5, 3, 1])
+    draws, prompt_len, gen = 6000, 2, 5
+    masks = np.asarray(scoring.draw_masks(jax.random.key(3), draws, prompt_len, prompt_len + gen, jnp.asarray(length)))
+    assert not masks[:, :, :prompt_len].any()
+    for row, own in enumerate(length):
+        assert not masks[:, row, prompt_len + own :].any()
+        seen = np.bincount(masks[:, row].sum(axis=1), minlength=own + 1)
+        expected = draws / (own + 1)
+        # chi-square, 99.9% for 1, 3 and 5 degrees of freedom
+        assert np.sum((seen - expected) ** 2 / expected) < {1: 10.8, 3: 16.3, 5: 20.5}[own]
+        share = masks[:, row, prompt_len : prompt_len + own].mean(axis=0)
+        np.testing.assert_allclose(share, 0.5, atol=0.025)  # four standard errors
+
+
+def test_masked_places_are_independent_of_the_count():
+    """Given two masked positions of four, each of the six pairs is as likely."""
+    masks = np.asarray(scoring.draw_masks(jax.random.key(4), 6000, 0, 4, jnp.full((1,), 4)))[:, 0]
+    pairs = masks[masks.sum(axis=1) == 2] @ (1 << np.arange(4))
+    seen = np.unique(pairs, return_counts=True)[1]
+    assert len(seen) == 6
+    assert np.sum((seen - len(pairs) / 6) ** 2 / (len(pairs) / 6)) < 20.5  # 5 degrees of freedom: 99.9%
+
+
+def test_rows_of_a_draw_are_spread_and_draws_differ():
+    """Eight rows take eight different eighths of the mask ratios; keys alone decide, and each draw has its own."""
+    length = jnp.full((8,), 63)
+    masks = np.asarray(scoring.draw_masks(jax.random.key(0), 3, 1, 64, length))
+    counts = masks.sum(axis=2)
+    for draw in counts:
+        assert len(set(draw // 8)) == 8
+    assert len({tuple(draw) for draw in counts}) == 3
+    np.testing.assert_array_equal(masks, scoring.draw_masks(jax.random.key(0), 3, 1, 64, length))
+
+
+@pytest.mark.parametrize("kind", ["none", "top_k"])
+def test_chunks_change_nothing(monkeypatch, params, kind):
+    """Projecting the vocabulary in chunks of columns gives the whole projection's scores and gradients."""
+    rng, denoiser = np.random.default_rng(0), models.make_denoiser(MODEL)
+    h = jnp.asarray(rng.standard_normal((2, 12, MODEL.d_model)), jnp.float32)
+    tokens, weights = jnp.asarray(rng.integers(0, 40, (2, 12))), jnp.asarray(rng.standard_normal((2, 12)), jnp.float32)
+
+    def run():
+        def total(params, h):
+            logp, centred = scoring.token_scores(denoiser, params, h, tokens, Centring(kind, 4))
+            return jnp.sum(weights * (logp + centred)), (logp, centred)
+
+        step = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+        return step(params, h), str(jax.make_jaxpr(total)(params, h))
+
+    whole, whole_program = run()
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", 4 * 2 * 40 * 5)  # room for 5 columns: the largest divisor of 12 is 4
+    chunked, program = run()
+    assert "f32[2,12,40]" in whole_program
+    assert "f32[2,12,40]" not in program and "f32[2,4,40]" in program
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), chunked, whole)
+
+
+def test_centring_identities():
+    """specs/gdsd.md section 4: values z_y - mean z, and the three gradients."""
+    logits = np.random.default_rng(1).standard_normal(9) * 3
+    token, k = 4, 3
+    softmax = np.exp(reference.log_softmax(logits))
+    onehot, best = np.eye(9)[token], np.zeros(9)
+    best[np.argsort(logits)[-k:]] = 1 / k
+    denoiser = Denoiser(SimpleNamespace(vocab_size=9), None, lambda params, h: h, None)
+
+    def centred(kind, detach=False):
+        fn = lambda z: scoring.token_scores(denoiser, {}, z[None, None], jnp.array([[token]]), Centring(kind, k, detach))  # noqa: E731
+        z = jnp.asarray(logits, jnp.float32)
+        plain = fn(z)[0]
+        np.testing.assert_allclose(plain, [[reference.log_softmax(logits)[token]]], rtol=1e-5)
+        return jax.value_and_grad(lambda z: fn(z)[1][0, 0])(z)
+
+    close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6)  # noqa: E731  float32 rounding of values near 1
+    value, gradient = centred("none")
+    close(value, reference.log_softmax(logits)[token]), close(gradient, onehot - softmax)
+    for kind, centre in (("vocab", np.full(9, 1 / 9)), ("top_k", best)):
+        value, gradient = centred(kind)
+        close(value, logits[token] - logits @ centre)
+        close(value, reference.centred_logp(logits, token, kind, k))  # the same of log-probabilities: Eq. 8
+        close(gradient, onehot - centre)
+        value, gradient = centred(kind, detach=True)
+        close(value, logits[token] - logits @ centre), close(gradient, onehot)

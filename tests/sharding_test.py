@@ -1,0 +1,145 @@
+"""Meshes, placement, and one round on eight devices against the same round on one."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from gdsd_jax import models, objectives, sampling, scoring, sharding
+from gdsd_jax.optimizer import init_state, make_optimizer
+from gdsd_jax.types import Batch, Prompts
+from tests.reference import random_params, random_tree, tiny
+
+# every split dimension is divisible by 8
+MODEL = tiny(
+    vocab_size=32, d_model=16, heads=4, kv_heads=2, head_dim=4, d_ff=32, qkv_bias=True, qk_norm=True, lora_rank=2,
+    lora_alpha=4.0, stop_ids=(5,),
+)  # fmt: skip
+MESHES = {"2x2x2": dict(data=2, fsdp=2, tensor=2), "8x1x1": dict(data=8, fsdp=1, tensor=1)}
+ROWS, P, G = 8, 3, 8
+
+
+@pytest.mark.parametrize(
+    "sizes, wanted",
+    [
+        (dict(data=-1, fsdp=1, tensor=1), (8, 1, 1)), (dict(data=2, fsdp=-1, tensor=2), (2, 2, 2)),
+        (dict(data=1, fsdp=2, tensor=4), (1, 2, 4)), (dict(fsdp=-1), (1, 8, 1)),
+    ],
+)  # fmt: skip
+def test_one_size_may_be_left_open(sizes, wanted):
+    assert tuple(sharding.make_mesh(sizes).shape.values()) == wanted
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        dict(data=3), dict(data=2, fsdp=2, tensor=1), dict(data=-1, fsdp=-1), dict(data=-1, fsdp=3), dict(data=0),
+        dict(data=16), dict(data=-1, fsdp=16), dict(data=-2, fsdp=-4, tensor=1),
+    ],
+)  # fmt: skip
+def test_meshes_that_do_not_fit_are_refused(sizes):
+    with pytest.raises(ValueError, match="does not fit 8 devices"):
+        sharding.make_mesh(sizes)
+
+
+def leaf(*shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def test_what_cannot_be_placed_is_named():
+    mesh = sharding.make_mesh(MESHES["2x2x2"])
+    with pytest.raises(ValueError, match=r"layers/q/kernel.*\(2, 15, 8\).*fsdp=2"):
+        sharding.shardings(mesh, {"layers": {"q": {"kernel": leaf(2, 15, 8)}}})
+    with pytest.raises(ValueError, match="no sharding rule matches layers/router/kernel"):
+        sharding.shardings(mesh, {"layers": {"router": {"kernel": leaf(2, 256, 256)}}})
+    small = sharding.shardings(mesh, {"layers": {"router": {"kernel": leaf(2, 3, 5)}}, "count": leaf()})
+    assert all(place.spec == PartitionSpec() for place in jax.tree.leaves(small))
+    with pytest.raises(ValueError, match="rows=6 must be a multiple of the 4 row shards"):
+        sharding.check_rows(mesh, 6, "rows")
+    sharding.check_rows(mesh, 12, "rows")
+
+
+def test_nothing_large_is_whole_on_a_device():
+    """The released model, its adapters and its optimizer state: every matrix is split over fsdp and tensor."""
+    mesh, model = sharding.make_mesh(dict(fsdp=4, tensor=2)), models.MODELS["llada_8b"]
+    shapes = models.param_shapes(model)
+    state = jax.eval_shape(lambda p: init_state(p, make_optimizer(learning_rate=1e-4)), shapes)
+    places = sharding.shardings(mesh, state)
+    for array, place in zip(jax.tree.leaves(state), jax.tree.leaves(places)):
+        shard = place.shard_shape(array.shape)
+        assert np.prod(shard) <= max(array.size // 8, 1 << 18)
+    # moments lie where their weights lie, or every update would move them
+    weights = jax.tree.leaves(places.trainable)
+    for moments in (places.opt_state[1][0].mu, places.opt_state[1][0].nu):
+        assert jax.tree.leaves(moments) == weights
+
+
+def one_round(denoiser):
+    """(tokens, losses and gradients of adapters and weights) of prompts: everything a round does on the device."""
+    rollout_fn = sampling.make_rollout_fn(denoiser, sampling.SamplerConfig(gen_length=G, block_length=4, steps=8))
+    loss_fn = objectives.make_loss_fn("gdsd", denoiser, objectives.GdsdConfig(psi=10.0, centring="top_k", centring_k=4))
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def fn(weights, adapters, prompts, rng_B, old_KxB):
+        rollout = rollout_fn(denoiser.bind(adapters, {"base": weights}), prompts, rng_B)
+        full = jnp.ones((ROWS, G), bool)
+        batch = Batch(
+            jnp.concatenate([prompts.tokens_BxP, rollout.tokens_BxG], axis=1),
+            jnp.concatenate([prompts.valid_BxP, full], axis=1), rollout.length_B,
+            scoring.draw_masks(jax.random.key(2), 1, P, P + G, jnp.full((ROWS,), G)),
+            advantages_B=jnp.linspace(-1.0, 1.0, ROWS), old_KxB=old_KxB, prompt_len=P,
+        )  # fmt: skip
+        trained = gradient_fn(weights, {}, batch.replace(old_KxB=None)), gradient_fn(adapters, {"base": weights}, batch)
+        return rollout, trained
+
+    return fn
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    rng = np.random.default_rng(0)
+    weights = random_params(MODEL)
+    lora = jax.eval_shape(lambda rng: models.init_lora(MODEL, rng), jax.random.key(0))
+    valid = np.arange(P)[None, :] >= (np.arange(ROWS) % P)[:, None]
+    prompts = Prompts(
+        jnp.asarray(rng.integers(6, 32, (ROWS, P)) * valid, jnp.int32), jnp.asarray(valid),
+        temperature_B=jnp.linspace(0.0, 1.0, ROWS),
+    )  # fmt: skip
+    old = jnp.asarray(rng.standard_normal((1, ROWS)) - 12, jnp.float32)  # some rows leave the trust region
+    return weights, random_tree(lora, seed=1, scale=0.3), prompts, jax.random.split(jax.random.key(5), ROWS), old
+
+
+@pytest.fixture(scope="module")
+def on_one_device(inputs):
+    return jax.jit(one_round(models.make_denoiser(MODEL)))(*inputs)
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_a_round_does_not_depend_on_the_mesh(name, inputs, on_one_device):
+    """The same tokens, and on them the same loss and gradients for weights and adapters."""
+    mesh = sharding.make_mesh(MESHES[name])
+    weights, adapters, prompts, rng_B, old_KxB = inputs
+    placed = (
+        jax.device_put(weights, sharding.shardings(mesh, weights)),
+        jax.device_put(adapters, sharding.shardings(mesh, adapters)),
+        jax.device_put(prompts, sharding.rows(mesh)), jax.device_put(rng_B, sharding.rows(mesh)),
+        jax.device_put(old_KxB, sharding.rows(mesh, leading=1)),
+    )  # fmt: skip
+    assert len(placed[2].tokens_BxP.sharding.device_set) == 8
+    rollout, trained = jax.jit(one_round(models.make_denoiser(MODEL)))(*placed)
+    alone, trained_alone = on_one_device
+    for field in ("tokens_BxG", "step_map_BxG", "length_B", "passes_B"):
+        np.testing.assert_array_equal(getattr(rollout, field), getattr(alone, field))
+    np.testing.assert_allclose(rollout.logp_BxG, alone.logp_BxG, atol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(trained), jax.tree.leaves(trained_alone)):
+        # sums over devices in another order: 1e-5 of the largest entry
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_rows_come_and_go_whole():
+    """Host rows -> one global array; a host value -> the same on every device."""
+    mesh, x = sharding.make_mesh(MESHES["2x2x2"]), np.arange(24.0).reshape(8, 3)
+    split = sharding.global_rows(mesh, {"x": x})["x"]
+    np.testing.assert_array_equal(split, x)
+    assert split.sharding.shard_shape(split.shape) == (2, 3)
+    assert sharding.everywhere(mesh, x).sharding.is_fully_replicated
