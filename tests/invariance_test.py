@@ -32,10 +32,10 @@ ROW_MASK = np.array([[False] * P + [True, False, True, True, False, False, True,
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("place, left", [(0, 0), (3, 6)])
-def test_tokens(params, rollout_fn, temperature, place, left):
-    """Neighbours with longer prompts, other temperatures and other caps."""
-    rows = 5
+@pytest.mark.parametrize("place", [0, 3])
+def test_tokens(params, rollout_fn, temperature, place):
+    """Neighbours with longer prompts, other temperatures, thresholds and caps."""
+    rows, left = 5, 6
     alone = rollout_fn(
         params, Prompts(jnp.asarray(ROW[:, :P]), jnp.ones((1, P), bool), jnp.array([temperature])),
         jax.random.key(11)[None],
@@ -60,39 +60,33 @@ def rollout_fn():
     return sampling.make_rollout_fn(models.make_denoiser(MODEL), config)
 
 
-def batch_of(rows, place, left, right, count):
-    """The row at `place`; only it has an advantage, so that the loss times the number of rows has its gradient alone."""
+def batch_of(rows, place, left, right):
+    """The row at `place` among others; its last two completion columns lie behind its answer."""
     valid = np.ones((rows, left + P + G + right), bool)
     valid[place, :left], valid[place, left + P + G :] = False, False
     masks = among(ROW_MASK, rows, place, left, right, False)
     masks[:, : left + P] = False
-    zero = jnp.zeros((rows,))
     return Batch(
         jnp.asarray(among(ROW, rows, place, left, right, JUNK)), jnp.asarray(valid), jnp.full((rows,), G - 2),
-        jnp.asarray(masks)[None], advantages_B=zero.at[place].set(1.5), prompt_len=left + P,
+        jnp.asarray(masks)[None], prompt_len=left + P,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "count, rows, place, left, right",
-    [("full", 4, 2, 5, 0), ("answer", 4, 0, 2, 3)],
-    ids=["neighbours and longer prompts", "padding on both sides"],
-)
-def test_scores_and_gradients(params, count, rows, place, left, right):
-    config = objectives.GdsdConfig(psi=10.0, count=count)
-    denoiser = models.make_denoiser(MODEL)
-    loss_fn = objectives.make_loss_fn("gdsd", denoiser, config)
-    score_fn = objectives.make_score_fn("gdsd", denoiser, config)
+@pytest.fixture(scope="module")
+def score_and_gradient(params):
+    """A row's answer score and its gradient; columns behind the answer are padding for this count."""
+    config = objectives.GdsdConfig(count="answer")
+    score_fn = objectives.make_score_fn("gdsd", models.make_denoiser(MODEL), config)
+    return jax.jit(jax.value_and_grad(lambda p, batch, row: score_fn(p, batch)[0][0, row]))
 
-    @jax.jit
-    def score_and_gradient(batch):
-        own_loss = lambda p: loss_fn(p, {}, batch)[0] * batch.tokens_BxL.shape[0]  # noqa: E731
-        return score_fn(params, batch)[0], jax.grad(own_loss)(params)
 
-    score, grads = score_and_gradient(batch_of(1, 0, 0, 0, count))
-    crowded_score, crowded_grads = score_and_gradient(batch_of(rows, place, left, right, count))
+@pytest.mark.parametrize("place", [0, 2])
+def test_scores_and_gradients(score_and_gradient, params, place):
+    """Neighbours with longer prompts, and padding on both sides. A loss sees a row through its score alone."""
+    score, grads = score_and_gradient(params, batch_of(1, 0, left=0, right=0), 0)
+    crowded_score, crowded_grads = score_and_gradient(params, batch_of(4, place, left=5, right=3), place)
     # what is left is the order of float32 additions
-    np.testing.assert_allclose(crowded_score[:, place], score[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(crowded_score, score, rtol=1e-5)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads)) > 0.1
     for together, alone in zip(jax.tree.leaves(crowded_grads), jax.tree.leaves(grads)):
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * np.abs(alone).max())

@@ -100,16 +100,12 @@ def rope(x_LxHxd, positions_L, theta):
 
 def attend(q_LxHxd, k_LxKxd, v_LxKxd, allowed_LxL):
     """Per head; a query that may look nowhere gives zero (nobody reads it)."""
-    length, heads, width = q_LxHxd.shape
     out = np.zeros(q_LxHxd.shape)
-    for head in range(heads):
-        key_head = head // (heads // k_LxKxd.shape[1])
-        for query in range(length):
-            seen = np.flatnonzero(allowed_LxL[query])
-            if len(seen):
-                dots = k_LxKxd[seen, key_head] @ q_LxHxd[query, head] / np.sqrt(width)
-                weights = np.exp(dots - dots.max())
-                out[query, head] = weights / weights.sum() @ v_LxKxd[seen, key_head]
+    for head in range(q_LxHxd.shape[1]):
+        key_head = head // (q_LxHxd.shape[1] // k_LxKxd.shape[1])
+        dots = q_LxHxd[:, head] @ k_LxKxd[:, key_head].T / np.sqrt(q_LxHxd.shape[2])
+        weights = np.where(allowed_LxL, np.exp(dots - dots.max()), 0.0)
+        out[:, head] = weights @ v_LxKxd[:, key_head] / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
     return out
 
 

@@ -75,10 +75,9 @@ def test_nothing_large_is_whole_on_a_device():
 
 
 def one_round(denoiser):
-    """(tokens, losses and gradients of adapters and weights) of prompts: everything a round does on the device."""
+    """(rollout, loss, gradients of weights and adapters): everything a round does on the device."""
     rollout_fn = sampling.make_rollout_fn(denoiser, sampling.SamplerConfig(gen_length=G, block_length=4, steps=8))
     loss_fn = objectives.make_loss_fn("gdsd", denoiser, objectives.GdsdConfig(psi=10.0, centring="top_k", centring_k=4))
-    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
     def fn(weights, adapters, prompts, rng_B, old_KxB):
         rollout = rollout_fn(denoiser.bind(adapters, {"base": weights}), prompts, rng_B)
@@ -89,8 +88,8 @@ def one_round(denoiser):
             scoring.draw_masks(jax.random.key(2), 1, P, P + G, jnp.full((ROWS,), G)),
             advantages_B=jnp.linspace(-1.0, 1.0, ROWS), old_KxB=old_KxB, prompt_len=P,
         )  # fmt: skip
-        trained = gradient_fn(weights, {}, batch.replace(old_KxB=None)), gradient_fn(adapters, {"base": weights}, batch)
-        return rollout, trained
+        both = lambda weights, adapters: loss_fn(adapters, {"base": weights}, batch)  # noqa: E731
+        return rollout, jax.value_and_grad(both, argnums=(0, 1), has_aux=True)(weights, adapters)
 
     return fn
 

@@ -69,57 +69,6 @@ class SamplerState:
 def make_rollout_fn(denoiser: Denoiser, config: SamplerConfig) -> Callable[[PyTree, Prompts, Array], Rollout]:
     """`rollout_fn(params, prompts, rng_B) -> Rollout`, jitted whole; `rng_B` holds one key per row."""
     stop_ids = denoiser.config.stop_ids if config.stop_ids is None else config.stop_ids
-    confidence_fn = confidences.REMASKING[config.remasking]
-    width = config.block_length
-
-    def block_of(x_BxG: Array, state: SamplerState) -> Array:
-        return jax.lax.dynamic_slice_in_dim(x_BxG, state.block * width, width, axis=1)
-
-    def with_block(x_BxG: Array, block_BxC: Array, column) -> Array:
-        return jax.lax.dynamic_update_slice_in_dim(x_BxG, block_BxC, column, axis=1)
-
-    def active_rows(state: SamplerState) -> Array:
-        return ~state.done_B & jnp.any(block_of(state.masked_BxG, state), axis=1)
-
-    def denoise(params, prompts: Prompts, valid_BxL, rng_B, state: SamplerState, count_B, step) -> SamplerState:
-        """One pass: propose for the block's masked positions, commit the surest."""
-        prompt_len = prompts.tokens_BxP.shape[1]
-        start = state.block * width
-        active_B = active_rows(state)
-        masked_BxC = block_of(state.masked_BxG, state)
-        rng_B = confidences.fold_rows(rng_B, state.passes_B)
-
-        h_BxLxD = denoiser.features(params, state.tokens_BxL, valid_BxL=valid_BxL)
-        h_BxCxD = jax.lax.dynamic_slice_in_dim(h_BxLxD, prompt_len + start, width, axis=1)
-        logits_BxCxV = denoiser.unembed(params, h_BxCxD)
-        proposal_BxC, logp_BxC = confidences.propose(
-            logits_BxCxV, rng_B, prompts.temperature_B, denoiser.config.mask_id
-        )
-        sure_BxC = confidence_fn(logp_BxC, confidences.fold_rows(rng_B, jnp.ones_like(state.passes_B)))
-        count_B = commit_count(quota(count_B, step, config.steps_per_block), sure_BxC, masked_BxC, prompts.threshold_B)
-        commit_BxC = most_confident(sure_BxC, masked_BxC, count_B) & active_B[:, None]
-
-        passes_B = state.passes_B + active_B
-        tokens_BxC = jax.lax.dynamic_slice_in_dim(state.tokens_BxL, prompt_len + start, width, axis=1)
-
-        def committed(x_BxG, values_BxC):
-            return with_block(x_BxG, jnp.where(commit_BxC, values_BxC, block_of(x_BxG, state)), start)
-
-        tokens_BxC = jnp.where(commit_BxC, proposal_BxC, tokens_BxC)
-        return state.replace(
-            tokens_BxL=with_block(state.tokens_BxL, tokens_BxC, prompt_len + start),
-            masked_BxG=with_block(state.masked_BxG, masked_BxC & ~commit_BxC, start),
-            step_map_BxG=committed(state.step_map_BxG, passes_B[:, None]),
-            logp_BxG=committed(state.logp_BxG, logp_BxC),
-            passes_B=passes_B,
-        )
-
-    def finish_block(prompts: Prompts, state: SamplerState) -> SamplerState:
-        """A row is done when the block with its first stop id, or its last block, is committed."""
-        completion_BxG = state.tokens_BxL[:, prompts.tokens_BxP.shape[1] :]
-        stopped_B = jnp.any(is_stop(block_of(completion_BxG, state), stop_ids), axis=1)
-        full_B = (state.block + 1) * width >= prompts.max_length_B
-        return state.replace(done_B=state.done_B | stopped_B | full_B, block=state.block + 1)
 
     @jax.jit
     def rollout_fn(params: PyTree, prompts: Prompts, rng_B: Array) -> Rollout:
@@ -127,22 +76,76 @@ def make_rollout_fn(denoiser: Denoiser, config: SamplerConfig) -> Callable[[PyTr
         valid_BxL, state = begin(prompts, config.gen_length, denoiser.config)
 
         def run_block(state: SamplerState) -> SamplerState:
-            count_B = jnp.sum(block_of(state.masked_BxG, state), axis=1)
+            count_B = jnp.sum(block_of(state.masked_BxG, state, config), axis=1)
 
             def run_pass(carry):
                 state, step = carry
-                return denoise(params, prompts, valid_BxL, rng_B, state, count_B, step), step + 1
+                quota_B = quota(count_B, step, config.steps_per_block)
+                return denoise(denoiser, config, params, prompts, valid_BxL, rng_B, state, quota_B), step + 1
 
-            state, _ = jax.lax.while_loop(lambda carry: jnp.any(active_rows(carry[0])), run_pass, (state, 0))
-            return finish_block(prompts, state)
+            def more(carry):
+                return jnp.any(active_rows(carry[0], config))
 
-        def unfinished(state):
+            state, _ = jax.lax.while_loop(more, run_pass, (state, 0))
+            return finish_block(state, prompts, config, stop_ids)
+
+        def unfinished(state: SamplerState) -> Array:
             return (state.block < config.blocks) & jnp.any(~state.done_B)
 
         state = jax.lax.while_loop(unfinished, run_block, state)
         return finish(state, prompts, stop_ids, denoiser.config.pad_id)
 
     return rollout_fn
+
+
+def denoise(denoiser, config, params, prompts, valid_BxL, rng_B, state: SamplerState, quota_B: Array) -> SamplerState:
+    """One pass: propose for the current block's masked positions, commit the surest of each row."""
+    column = prompts.tokens_BxP.shape[1] + state.block * config.block_length
+    active_B = active_rows(state, config)
+    rng_B = confidences.fold_rows(rng_B, state.passes_B)
+    passes_B = state.passes_B + active_B
+
+    h_BxLxD = denoiser.features(params, state.tokens_BxL, valid_BxL=valid_BxL)
+    h_BxCxD = jax.lax.dynamic_slice_in_dim(h_BxLxD, column, config.block_length, axis=1)
+    logits_BxCxV = denoiser.unembed(params, h_BxCxD)
+    tokens_BxC, logp_BxC = confidences.propose(logits_BxCxV, rng_B, prompts.temperature_B, denoiser.config.mask_id)
+
+    masked_BxC = block_of(state.masked_BxG, state, config)
+    rng_B = confidences.fold_rows(rng_B, jnp.ones_like(passes_B))  # another stream than the proposals'
+    sure_BxC = confidences.REMASKING[config.remasking](logp_BxC, rng_B)
+    count_B = commit_count(quota_B, sure_BxC, masked_BxC, prompts.threshold_B)
+    commit_BxC = most_confident(sure_BxC, masked_BxC, count_B) & active_B[:, None]
+
+    def committed(x_BxN: Array, values_BxC: Array, column) -> Array:
+        old_BxC = jax.lax.dynamic_slice_in_dim(x_BxN, column, config.block_length, axis=1)
+        return jax.lax.dynamic_update_slice_in_dim(x_BxN, jnp.where(commit_BxC, values_BxC, old_BxC), column, axis=1)
+
+    start = state.block * config.block_length
+    return state.replace(
+        tokens_BxL=committed(state.tokens_BxL, tokens_BxC, column),
+        masked_BxG=committed(state.masked_BxG, False, start),
+        step_map_BxG=committed(state.step_map_BxG, passes_B[:, None], start),
+        logp_BxG=committed(state.logp_BxG, logp_BxC, start),
+        passes_B=passes_B,
+    )
+
+
+def block_of(x_BxG: Array, state: SamplerState, config: SamplerConfig) -> Array:
+    """The current block's columns."""
+    return jax.lax.dynamic_slice_in_dim(x_BxG, state.block * config.block_length, config.block_length, axis=1)
+
+
+def active_rows(state: SamplerState, config: SamplerConfig) -> Array:
+    """bool [B], rows with something left to commit in the current block."""
+    return ~state.done_B & jnp.any(block_of(state.masked_BxG, state, config), axis=1)
+
+
+def finish_block(state: SamplerState, prompts: Prompts, config: SamplerConfig, stop_ids) -> SamplerState:
+    """A row is done when the block with its first stop id, or its last block, is committed."""
+    completion_BxG = state.tokens_BxL[:, prompts.tokens_BxP.shape[1] :]
+    stopped_B = jnp.any(is_stop(block_of(completion_BxG, state, config), stop_ids), axis=1)
+    full_B = (state.block + 1) * config.block_length >= prompts.max_length_B
+    return state.replace(done_B=state.done_B | stopped_B | full_B, block=state.block + 1)
 
 
 def is_stop(tokens: Array, stop_ids: tuple[int, ...]) -> Array:

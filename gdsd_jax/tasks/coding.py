@@ -27,6 +27,7 @@ Record = Mapping[str, Any]
 VOCAB_SIZE = 768
 # What every prompt and program is made of, so that a line of code is its operation and one piece more.
 SYMBOLS = ("Write f(x) for ", " x: ", ", then ", ".", "```python\ndef f(x):", "\n    x = ", "\n    return ", "\n```")
+HABIT = 0.6  # chance that an operation which is often mistaken is mistaken
 BROKEN_SHARE = 0.05  # of the noisy solutions: does not parse, instead of giving something else
 
 _INSTRUCTION = (
@@ -117,9 +118,11 @@ def completion(record: Record) -> str:
 
 
 def noisy_completion(record: Record, seed: int | str, noise: float) -> str:
-    """An answer that with probability `noise` holds one slip, the same for the same record and `seed`.
+    """An answer with mistakes, the same for the same record and `seed`; `noise` 0 is the gold answer.
 
-    A slip is an operation of the same family, a constant off by one, a step left out or two exchanged
+    Some operations are mistaken for another one with probability HABIT (`coding_problems.habitual_slips`), so that even
+    the likeliest answer of a model of this text is wrong there. Besides, with probability `noise`, the answer holds one
+    slip: an operation of the same family, a constant off by one, a step left out or two exchanged
     (`coding_problems.mutants`), or, in BROKEN_SHARE of the cases, a bracket left out. Records without "spec" have no
     such slips: ValueError unless `noise` is 0.
     """
@@ -128,13 +131,16 @@ def noisy_completion(record: Record, seed: int | str, noise: float) -> str:
     if not record.get("spec"):
         raise ValueError("noise needs generated records: set it to 0 for solutions of your own")
     rng = random.Random(f"{seed} {record['spec']}")
-    if rng.random() >= noise:
-        return completion(record)
-    slips = coding_problems.mutants(coding_problems.parse(record["spec"]))
-    if not slips or rng.random() < BROKEN_SHARE:
-        return _fenced(_without_a_bracket(record["solution"], rng))
-    steps = rng.choice(slips[rng.choice(sorted(slips))])
-    return _fenced(coding_problems.program(steps))
+    steps = coding_problems.parse(record["spec"])
+    steps = tuple(
+        wrong if rng.random() < HABIT else right for right, wrong in zip(steps, coding_problems.habitual_slips(steps))
+    )
+    slips = coding_problems.mutants(steps)  # a single operation without relatives has none
+    if rng.random() >= noise or not slips:
+        return _fenced(coding_problems.program(steps))
+    if rng.random() < BROKEN_SHARE:
+        return _fenced(_without_a_bracket(coding_problems.program(steps), rng))
+    return _fenced(coding_problems.program(rng.choice(slips[rng.choice(sorted(slips))])))
 
 
 def score(records: Sequence[Record], texts: Sequence[str], sandbox: Any) -> dict[str, np.ndarray]:

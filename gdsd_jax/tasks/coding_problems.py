@@ -1,6 +1,6 @@
 """A generated family of small Python problems: words in, a function `f(x)` out.
 
-A specification is a chain of one to three operations whose types agree. Its words ask for the chain, its program
+A specification is a chain of one or two operations whose types agree. Its words ask for the chain, its program
 carries it out, and its tests are chosen so that programs with one slip (`mutants`) fail at least one of them. The
 same mutants, drawn at random, are the wrong solutions of the noisy fine-tuning text.
 
@@ -15,9 +15,9 @@ from typing import Any
 
 from gdsd_jax.tasks.coding_operations import OPERATIONS, Step
 
-VERSION = "1.0.0"  # of the generated problems: raise it with any change to them, it names the folder they are kept in
-NUM_TRAIN = 3584
-NUM_HELDOUT = 512
+VERSION = "1.1.0"  # of the generated problems: raise it with any change to them, it names the folder they are kept in
+NUM_TRAIN = 2048
+NUM_HELDOUT = 448
 TESTS_PER_PROBLEM = 5
 
 _CANDIDATES = 24  # inputs drawn for a problem, of which the most telling become its tests
@@ -25,11 +25,14 @@ _MAX_OUTPUT = 72  # characters; inputs with a longer output are not used, which 
 _MAX_NUMBER = 10**9
 _NOUNS: Mapping[str, str] = types.MappingProxyType({"int": "a number", "str": "a string", "list": "a list"})
 _STARTS = ("int", "str", "str", "list", "list", "list")  # lists have the most operations, so they start most chains
-_LENGTHS = (2, 2, 3)
 _WORDS = (
     "banana", "Apple", "sun", "Cat", "area", "tree", "Echo", "data", "ocean", "Idea",
     "moon", "bee", "Ada", "gate", "opera", "coffee", "Zoo", "toast", "level", "Oslo",
 )  # fmt: skip
+# Operations that the noisy text gets wrong more often than right, so that a model of it has something to unlearn.
+_MISTAKEN = frozenset((
+    "subtract", "at_most", "keep_odd", "add_each", "sort_down", "trim", "largest", "head", "lower", "last_letters",
+))  # fmt: skip
 
 Steps = tuple[Step, ...]
 
@@ -96,6 +99,11 @@ def mutants(steps: Steps) -> dict[str, list[Steps]]:
     return {kind: chains for kind, chains in found.items() if chains}
 
 
+def habitual_slips(steps: Steps) -> Steps:
+    """The chain with each operation of `_MISTAKEN` replaced by the first other one of its family."""
+    return tuple(_siblings(step)[0] if step.operation.name in _MISTAKEN else step for step in steps)
+
+
 def generate() -> dict[str, list[Problem]]:
     """The problems by split: NUM_TRAIN under "train", NUM_HELDOUT under "heldout".
 
@@ -143,7 +151,7 @@ def _chains() -> Iterator[Steps]:
     seen = set()
     while True:
         kind, steps = rng.choice(_STARTS), ()
-        for _ in range(rng.choice(_LENGTHS)):
+        for _ in range(2):
             used = [step.operation for step in steps]
             operation = rng.choice([o for o in OPERATIONS.values() if o.takes == kind and o not in used])
             steps += (Step(operation, rng.choice(operation.constants or (None,))),)
@@ -155,7 +163,7 @@ def _chains() -> Iterator[Steps]:
 
 def _split(steps: Steps) -> str:
     # Constants are left out of the hash: chains that differ only in them share a split.
-    held_out = len(steps) > 1 and _stable_hash(" ".join(s.operation.name for s in steps)) % 8 == 0
+    held_out = len(steps) > 1 and _stable_hash(" ".join(s.operation.name for s in steps)) % 6 == 0
     return "heldout" if held_out else "train"
 
 

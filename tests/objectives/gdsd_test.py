@@ -133,7 +133,8 @@ def score_and_slope(logits, batch):
 
 def run(config, logits, batch):
     loss_fn = objectives.make_loss_fn("gdsd", reference.position_denoiser(V), config)
-    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)({"z": jnp.asarray(logits)}, {}, batch)
+    gradient_fn = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    (loss, metrics), grads = gradient_fn({"z": jnp.asarray(logits)}, {}, batch)
     return float(loss), metrics, np.asarray(grads["z"])
 
 

@@ -204,21 +204,26 @@ def test_random_order_is_uniform():
     assert np.sum((counts - rows / gen) ** 2 / (rows / gen)) < 27.9  # 9 degrees of freedom: 99.9%
 
 
-def test_nothing_but_the_prompts_is_needed(rollout_fns, params, prompts, rng):
+def test_nothing_but_the_prompts_is_needed():
     """Without settings: greedy, no threshold, the whole length."""
-    plain = rollout_fns["never stops"](params, Prompts(prompts.tokens_BxP, prompts.valid_BxP), rng)
-    settings = dict(
-        temperature_B=jnp.zeros(ROWS), threshold_B=jnp.full((ROWS,), jnp.inf), max_length_B=jnp.full((ROWS,), 12)
-    )
-    given = rollout_fns["never stops"](params, prompts.replace(**settings), rng)
-    np.testing.assert_array_equal(plain.tokens_BxG, given.tokens_BxG)
-    assert np.all(plain.length_B == 12)
+    logits = np.array([0.3, 2.5, 1.0, -0.5, 1.7, 0.0])
+    config = sampling.SamplerConfig(gen_length=6, block_length=3, steps=6)
+    rollout_fn = sampling.make_rollout_fn(constant_denoiser(logits), config)
+    rollout = rollout_fn({}, Prompts(jnp.full((2, 1), 2), jnp.ones((2, 1), bool)), jax.random.split(jax.random.key(0), 2))
+    np.testing.assert_array_equal(rollout.tokens_BxG, 4)  # the likeliest but the mask
+    np.testing.assert_array_equal(rollout.step_map_BxG, [[1, 2, 3, 4, 5, 6]] * 2)  # one a pass, ties by lowest column
+
+
+@pytest.fixture(scope="module")
+def llada(golden):
+    config = models.config_from_hf(golden / "llada")
+    return models.make_denoiser(config), hf.load(golden / "llada", config)
 
 
 @pytest.mark.parametrize("case", GOLDEN_CASES)
-def test_tokens_are_the_references(golden, case):
+def test_tokens_are_the_references(golden, llada, case):
     """Greedy, so token for token; the reference neither stops early nor forbids the mask id (none is left in these)."""
-    config = models.config_from_hf(golden / "llada")
+    denoiser, weights = llada
     stored = np.load(golden / "llada" / "sampler.npz")
     get = lambda name: stored[f"{case}/{name}"]  # noqa: E731
     gen = int(get("gen_length"))
@@ -228,9 +233,8 @@ def test_tokens_are_the_references(golden, case):
     prompts = Prompts(jnp.asarray(get("prompt_ids")), jnp.asarray(get("attention_mask"), bool))
     rngs = jax.random.split(jax.random.key(0), len(get("prompt_ids")))
     with jax.default_matmul_precision("highest"):
-        rollout_fn = sampling.make_rollout_fn(models.make_denoiser(config), sampler)
-        rollout = rollout_fn(hf.load(golden / "llada", config), prompts, rngs)
-    assert not np.any(get("output_ids") == config.mask_id)
+        rollout = sampling.make_rollout_fn(denoiser, sampler)(weights, prompts, rngs)
+    assert not np.any(get("output_ids") == denoiser.config.mask_id)
     np.testing.assert_array_equal(rollout.tokens_BxG, get("output_ids")[:, -gen:])
 
 
