@@ -19,7 +19,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def embedded() -> ConfigDict:
     """A LLaDA-shaped denoiser of 0.4 M parameters that learns generated Python problems from nothing."""
-    config = ConfigDict()
+    config = common.machinery()
     config.name = "coding-tiny"  # the workdir defaults to runs/NAME
     config.greeting = "embedded default: a tiny denoiser on generated problems; configs/coding.py names the full recipes"
     config.model = "llada_tiny"  # a preset of gdsd_jax.models
@@ -39,10 +39,10 @@ def embedded() -> ConfigDict:
 
     config.objective = "gdsd"
     config.gdsd = ConfigDict(dict(
-        psi=10.0, weighting="elbo", centring="none", centring_k=64, detach_centre=False, trust=(0.02, 0.02),
+        psi=10.0, weighting="uniform", centring="none", centring_k=64, detach_centre=False, trust=(0.02, 0.02),
         trust_sides="two", beta=0.0, count="full", preset=None,
     ))  # fmt: skip
-    config.rounds = 40
+    config.rounds = 60
     config.prompts_per_round = 16
     config.group_size = 8  # completions a prompt
     config.inner_iterations = 4  # optimizer steps a round, each over all completions
@@ -51,29 +51,18 @@ def embedded() -> ConfigDict:
     config.scale_rewards = False  # divide advantages by the group's standard deviation
     config.shuffle_rewards = False  # control experiment: rewards permuted over the round's completions
     config.optimizer = ConfigDict(dict(
-        learning_rate=1e-4, warmup_steps=0, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        learning_rate=1e-4, warmup_steps=20, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
     ))  # fmt: skip
 
     config.sft = ConfigDict(dict(
-        steps=360, batch=128, noise=0.5, weighting="uniform", count="full", log_every=50, checkpoint_every=200,
+        steps=720, batch=64, noise=0.4, weighting="uniform", count="full", log_every=60, checkpoint_every=240,
     ))  # fmt: skip
     config.sft_optimizer = ConfigDict(dict(
-        learning_rate=3e-3, warmup_steps=40, decay_steps=360, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        learning_rate=3e-3, warmup_steps=40, decay_steps=720, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
     ))  # fmt: skip
 
-    config.lora_rank = 0  # 0 = full fine-tuning
-    config.lora_alpha = 0.0
-    config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
-    config.dtype = "float32"  # of activations
-    config.param_dtype = "float32"
-    config.remat = "dots"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
-    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))
-
-    config.eval_every = 10  # rounds
+    config.eval_every = 15  # rounds
     config.eval_problems = 512  # held-out problems, at most
-    config.checkpoint_every = 10  # rounds
-    config.keep_checkpoints = 2
-    config.sandbox = ConfigDict(dict(mode="auto", cpu_s=1.0, wall_s=20.0, memory_mib=512))
     return config
 
 

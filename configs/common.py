@@ -1,8 +1,24 @@
-"""`get_config(arg)`: the model, then `key=value` overrides, as in `coding.py:llada,lora_rank=0,gdsd.psi=5`."""
+"""What the experiments share, and their argument: the model, then `key=value` overrides, as in `llada,lora_rank=0`."""
 import ast
 import re
 
 import ml_collections
+
+
+def machinery() -> ml_collections.ConfigDict:
+    """How a run computes, whatever it learns: adapters, precision, mesh, checkpoints, sandbox."""
+    config = ml_collections.ConfigDict()
+    config.lora_rank = 0  # 0 = full fine-tuning
+    config.lora_alpha = 0.0  # adapters are scaled by alpha / rank
+    config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
+    config.dtype = "float32"  # of activations
+    config.param_dtype = "float32"
+    config.remat = "dots"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
+    config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1 takes what is left
+    config.checkpoint_every = 10  # rounds
+    config.keep_checkpoints = 2
+    config.sandbox = ml_collections.ConfigDict(dict(mode="auto", cpu_s=1.0, wall_s=20.0, memory_mib=512))
+    return config
 
 
 def parse(arg: str | None, models: tuple[str, ...]) -> tuple[str, dict[str, str]]:

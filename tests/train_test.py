@@ -1,0 +1,148 @@
+"""The loop as a whole, on the embedded default made small: resuming, compiling once, stopping, refusing broken numbers."""
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from configs import coding
+from gdsd_jax import metrics, run, train
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = (
+    "tiny,rounds=3,prompts_per_round=4,group_size=2,inner_iterations=2,slices=2,sft.steps=6,sft.batch=16,"
+    "sft.log_every=2,sft.checkpoint_every=2,eval_every=2,eval_problems=12,checkpoint_every=1,gdsd.beta=0.01"
+)
+CLOCK = ("wall_s", "rollout_s", "reward_s", "update_s", "tokens_per_s")  # what may differ between equal runs
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def command(data_dir, tmp_path_factory):
+    """Command line of a small run in a folder; compiled code is shared by the processes of this file."""
+    cache = tmp_path_factory.mktemp("compiled")
+
+    def start(workdir, *overrides):
+        config = ",".join([SMALL, f"data_dir={data_dir}", "mesh.data=1", *overrides])
+        environment = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        }  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, "launch/main.py", f"--config=configs/coding.py:{config}", f"--workdir={workdir}"],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def undisturbed(command, tmp_path_factory):
+    """Folder of a run from start to end."""
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    process = command(workdir)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert output.startswith("embedded default")
+    return workdir
+
+
+def last_state(workdir) -> dict:
+    """Every array of the newest checkpoint by its path."""
+    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
+        saved = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(saved.state)}
+
+
+def without_clock(workdir) -> list[dict]:
+    rows = metrics.read_metrics(workdir / "metrics.jsonl")
+    return [{key: value for key, value in row.items() if key not in CLOCK} for row in rows]
+
+
+def assert_same_run(workdir, other):
+    state, expected = last_state(workdir), last_state(other)
+    assert state.keys() == expected.keys()
+    for path in expected:
+        np.testing.assert_array_equal(state[path], expected[path], err_msg=path)
+    assert without_clock(workdir) == without_clock(other)
+
+
+def when(process, line_start: str, number: int) -> None:
+    """Sends the signal once the process has printed a line with that beginning."""
+    for line in process.stdout:
+        if line.startswith(line_start):
+            break
+    process.send_signal(number)
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_a_killed_run_continues_to_the_same_parameters(command, undisturbed, tmp_path):
+    """Killed in the supervised phase, between two rounds and inside one."""
+    for moment in ("sft step 4", "round 1", "eval  2"):
+        process = command(tmp_path)
+        when(process, moment, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, moment
+    output, errors = (process := command(tmp_path)).communicate()
+    assert process.returncode == 0, errors
+    assert "resuming" in output
+    assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_inside_a_round(command, undisturbed, tmp_path):
+    """143, the inner iteration saved; the same command goes on from there."""
+    process = command(tmp_path)
+    when(process, "round 1", signal.SIGTERM)
+    assert process.returncode == 143
+    output, errors = (process := command(tmp_path)).communicate()
+    assert process.returncode == 0, errors
+    assert "resuming" in output
+    assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.fixture(scope="module")
+def prepared(data_dir, tmp_path_factory):
+    """A run of this process, on all of its devices, with prompts enough for each."""
+    config = coding.get_config(f"{SMALL},data_dir={data_dir},prompts_per_round=8,slices=1,gdsd.beta=0.0,rounds=4")
+    with run.prepare(config, tmp_path_factory.mktemp("prepared")).sandbox as sandbox:
+        yield run.prepare(config, tmp_path_factory.mktemp("again"))._replace(sandbox=sandbox)
+
+
+@pytest.mark.slow
+def test_nothing_is_compiled_after_the_first_round(prepared):
+    """Evaluations at both temperatures, full and short last batches included."""
+    compiled, seen = [], {}
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        train.train(prepared, say=lambda line: seen.setdefault(line[:7], len(compiled)))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert seen["round 1"] > 10
+    assert len(compiled) == seen["round 1"], "something was compiled after the first round"
+    rows = metrics.read_metrics(prepared.workdir / "metrics.jsonl")
+    assert [(row["phase"], row["step"]) for row in rows if row["phase"] == "eval"] == [("eval", 0), ("eval", 2), ("eval", 4)]
+    assert (prepared.workdir / "report.html").read_text().count("<svg") >= 5
+    assert json.loads((prepared.workdir / "config.json").read_text())["rounds"] == 4
+
+
+def test_broken_numbers_stop_the_run():
+    """The line names phase, step and tensor."""
+    train.check_finite("train", 7, {"loss": 1.0, "grad_norm": 2.0})
+    with pytest.raises(FloatingPointError, match="train step 7: grad_norm is nan"):
+        train.check_finite("train", 7, {"loss": 1.0, "grad_norm": float("nan")})
