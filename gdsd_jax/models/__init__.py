@@ -13,6 +13,11 @@ from gdsd_jax.models.lora import init_lora
 from gdsd_jax.models.transformer import Transformer
 from gdsd_jax.types import Array, Denoiser, PyTree
 
+__all__ = [
+    "FAMILIES", "MODELS", "PROJECTIONS", "BlockCausal", "Causal", "Full", "ModelConfig", "config_from_hf", "init_lora",
+    "init_params", "make_denoiser", "param_shapes",
+]  # fmt: skip
+
 FAMILIES = {"llada": llada}
 MODELS = {name: preset for family in FAMILIES.values() for name, preset in family.PRESETS.items()}
 

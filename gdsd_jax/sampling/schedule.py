@@ -1,5 +1,4 @@
 """How many positions a denoising pass commits."""
-import jax.numpy as jnp
 
 from gdsd_jax.types import Array
 

@@ -4,7 +4,6 @@ import contextlib
 import io
 from pathlib import Path
 import shutil
-import shutil
 from typing import Any
 
 import tensorflow_datasets as tfds

@@ -1,10 +1,9 @@
 """Every guarantee is tried by a program that attacks it, in each mode that works here."""
+import dataclasses
 import functools
-import json
 import os
 import pathlib
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -12,11 +11,9 @@ import time
 
 import pytest
 
-from gdsd_jax.rewards import sandbox as sandbox_lib
 from gdsd_jax.rewards.sandbox import Limits, Program, SandboxError, open_sandbox
 
 LIMITS = Limits(cpu_s=0.3, wall_s=3.0, memory_bytes=256 << 20, processes=8, output_bytes=10_000)
-REWARDS = pathlib.Path(sandbox_lib.__file__).parent
 
 
 @functools.cache
@@ -179,6 +176,8 @@ def test_memory_is_bounded(sandbox):
     assert verdict(sandbox, "x = bytearray(1 << 30)", "assert True") == ((False,), "memory")
     result = verdict(sandbox, "def f(): return bytearray(1 << 30)", "assert f()", "assert True")
     assert result == ((False, True), "memory")
+    # Touching that much memory takes some machines longer than the other tests' CPU limit.
+    patient = dataclasses.replace(LIMITS, cpu_s=5.0, wall_s=50.0)
     spread = """
 import os, time
 for _ in range(6):
@@ -187,7 +186,8 @@ for _ in range(6):
         time.sleep(100)
 time.sleep(100)
 """
-    assert verdict(sandbox, spread, "assert True") == ((False,), "memory")
+    with open_sandbox(sandbox.mode, workers=1, limits=patient) as opened:
+        assert verdict(opened, spread, "assert True") == ((False,), "memory")
 
 
 def test_endless_loop_costs_no_other_program(sandbox):
@@ -335,94 +335,3 @@ def test_throughput(sandbox):
     print(f"{sandbox.mode}: {rate:.0f} programs/s on 2 workers")
     assert all(all(v.passed) for v in verdicts)
     assert rate > 10
-
-
-def _readable_python():
-    """An interpreter that another user may start, with the version the package needs."""
-    check = ("import os, sys; base = os.path.realpath(sys._base_executable)\n"
-             "sys.exit(sys.version_info < (3, 11) or not os.access(base, os.X_OK))")
-    for name in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
-        if os.path.exists(name) and subprocess.run(
-                [*_as_user(), name, "-c", check], capture_output=True).returncode == 0:
-            return name
-    return None
-
-
-def _as_user():
-    return ["setpriv", "--reuid", "4321", "--regid", "4321", "--clear-groups"]
-
-
-@pytest.mark.parametrize("mode", ["bwrap", "unshare"])
-def test_works_without_root(mode):
-    if os.geteuid() != 0:
-        pytest.skip("not root: the other tests have shown it")
-    python = _readable_python() if shutil.which("setpriv") else None
-    if python is None:
-        pytest.skip("no setpriv, or no interpreter that another user may start")
-    script = """
-import json, sys
-sys.path.append(sys.argv[2])
-import sandbox
-try:
-    with sandbox.open_sandbox(sys.argv[1], 1, sandbox.Limits(0.3, 3.0)) as opened:
-        attack = "import os\\ntry: os.setuid(0)\\nexcept OSError: uid = os.getuid()"
-        bomb = "import os\\nwhile True:\\n  try: os.fork()\\n  except OSError: pass"
-        print(json.dumps(opened.run([sandbox.Program(attack, ("assert uid == 65534",)),
-                                     sandbox.Program(bomb, ("assert True",))])))
-except sandbox.SandboxError as error:
-    print(json.dumps(str(error)))
-"""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        for name in ("sandbox.py", "sandbox_worker.py", "sandbox_kernel.py"):
-            shutil.copy(REWARDS / name, folder)
-        done = subprocess.run([*_as_user(), python, "-B", "-c", script, mode, folder],
-                              capture_output=True, text=True, cwd="/", timeout=60)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    if isinstance(result, str):
-        pytest.skip(result)
-    assert result == [[[True], "ok"], [[False], "cpu"]]
-
-
-def test_without_tools_it_refuses_and_names_the_mend(monkeypatch):
-    monkeypatch.setenv("PATH", "/nonexistent")
-    with pytest.raises(SandboxError) as caught:
-        open_sandbox()
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in ("bwrap: not installed", "unshare: not installed", "`bubblewrap`",
-                 "seccomp=unconfined", "SYS_ADMIN", "max_user_namespaces", "sandbox='unsafe'"):
-        assert part in message
-
-
-def test_a_tool_that_fails_is_named_with_its_reason(monkeypatch, tmp_path):
-    tool = tmp_path / "bwrap"
-    tool.write_text("#!/bin/sh\necho 'bwrap: no permission here' >&2\nexit 1\n")
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SandboxError, match="no permission here"):
-        open_sandbox("bwrap")
-
-
-def test_unsafe_warns_and_still_limits(capfd):
-    with open_sandbox("unsafe", workers=1, limits=LIMITS) as opened:
-        assert opened.mode == "unsafe"
-        sources = ["x = 1", "while True: pass", "bytearray(1 << 30)", "import os; os._exit(0)"]
-        verdicts = opened.run([Program(source, ("assert x == 1",)) for source in sources])
-    assert [v.status for v in verdicts] == ["ok", "cpu", "memory", "exit"]
-    assert [v.passed for v in verdicts] == [(True,), (False,), (False,), (False,)]
-    assert len(capfd.readouterr().err.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize("fields", [{"wall_s": 5.0}, {"cpu_s": 0.0}, {"processes": 0}])
-def test_bad_limits_are_refused(fields):
-    with pytest.raises(ValueError, match="sandbox limit"):
-        Limits(**fields)
-
-
-def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="should be one of auto, bwrap, unshare, unsafe"):
-        open_sandbox("docker")
-    with pytest.raises(ValueError, match="at least 1"):
-        open_sandbox(workers=0)

@@ -1,0 +1,170 @@
+"""Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16]
+
+Rollout and update of one denoiser against the rate of a square matrix product in the same run (MFU: operations needed
+per second over that rate), peak memory, and programs a second through the sandbox. Timings are medians; each stands
+beside a matrix product timed right before and after it, because a machine's pace drifts.
+"""
+import argparse
+import json
+import pathlib
+import resource
+import statistics
+import sys
+import time
+from typing import NamedTuple
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax import models, objectives, sampling, scoring
+from gdsd_jax.models import flops
+from gdsd_jax.optimizer import init_state, make_optimizer, make_update
+from gdsd_jax.rewards.sandbox import Program, SandboxError, open_sandbox
+from gdsd_jax.types import Batch, Prompts
+
+
+class Size(NamedTuple):
+    """What is timed. The rollout's last two blocks are timed: what precedes them counts as prompt."""
+
+    d_model: int
+    layers: int
+    d_ff: int
+    vocab: int
+    prompt: int  # tokens
+    completion: int  # tokens
+    rows: int
+    block: int  # tokens
+    product: int  # side of the matrix product
+    programs: int
+
+
+SIZES = {
+    "standard": Size(512, 8, 1408, 32_000, 128, 128, 8, 32, 2048, 400),
+    "tiny": Size(32, 2, 64, 128, 8, 16, 4, 4, 128, 8),
+}
+
+
+def timed(fn, *args, repeats: int) -> float:
+    """Median seconds of `fn(*args)`, which must not give its arguments away; the first, compiling call is not counted."""
+    jax.block_until_ready(fn(*args))
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(fn(*args))
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def product_rate(side: int, dtype: str) -> float:
+    """Operations a second of one `side` x `side` matrix product."""
+    a, b = (jax.random.normal(jax.random.key(seed), (side, side), dtype) for seed in range(2))
+    return 2 * side**3 / timed(jax.jit(jnp.matmul), a, b, repeats=9)
+
+
+def beside_product(measure, size: Size, dtype: str) -> dict:
+    """`measure() -> (seconds, operations, extra)` with the product's rate before and after it."""
+    before = product_rate(size.product, dtype)
+    seconds, operations, extra = measure()
+    rate = statistics.mean([before, product_rate(size.product, dtype)])
+    return {"seconds": seconds, "gflops": operations / 1e9, "mfu": operations / seconds / rate, "product_gflops_per_s": rate / 1e9} | extra
+
+
+def denoiser_of(size: Size, dtype: str):
+    heads = max(1, size.d_model // 64)
+    config = models.ModelConfig(
+        family="llada", vocab_size=size.vocab, d_model=size.d_model, layers=size.layers, heads=heads, kv_heads=heads,
+        head_dim=size.d_model // heads, d_ff=size.d_ff, mask_id=1, pad_id=0, stop_ids=(), dtype=dtype,
+    )  # fmt: skip
+    denoiser = models.make_denoiser(config)
+    params = jax.jit(lambda rng: jax.tree.map(lambda x: x.astype(dtype), models.init_params(config, rng)))(jax.random.key(0))
+    return denoiser, params
+
+
+def tokens_of(size: Size, columns: int) -> jax.Array:
+    return jax.random.randint(jax.random.key(1), (size.rows, columns), 2, size.vocab)
+
+
+def rollout(size: Size, dtype: str) -> tuple[float, int, dict]:
+    """Two blocks, one position of each row a pass, temperature 1."""
+    denoiser, params = denoiser_of(size, dtype)
+    columns, timed_tokens = size.prompt + size.completion, 2 * size.block
+    config = sampling.SamplerConfig(gen_length=timed_tokens, block_length=size.block, steps=timed_tokens)
+    tokens_BxP = tokens_of(size, columns - timed_tokens)
+    prompts = Prompts(tokens_BxP, jnp.ones(tokens_BxP.shape, bool), temperature_B=jnp.ones(size.rows))
+    seconds = timed(
+        sampling.make_rollout_fn(denoiser, config), params, prompts, jax.random.split(jax.random.key(2), size.rows), repeats=1
+    )
+    operations = flops.rollout_flops(denoiser.config, size.rows, columns, size.block, passes=timed_tokens)
+    return seconds, operations, {"tokens_per_s": size.rows * timed_tokens / seconds}
+
+
+def update(size: Size, dtype: str) -> tuple[float, int, dict]:
+    """One GDSD optimizer step on one complementary pair of masked views a row, all weights trained."""
+    denoiser, params = denoiser_of(size, dtype)
+    columns = size.prompt + size.completion
+    length_B = jnp.full(size.rows, size.completion)
+    batch = Batch(
+        tokens_of(size, columns), jnp.ones((size.rows, columns), bool), length_B,
+        scoring.draw_masks(jax.random.key(3), 1, size.prompt, columns, length_B),
+        advantages_B=jnp.linspace(-1.0, 1.0, size.rows), prompt_len=size.prompt,
+    )  # fmt: skip
+    optimizer = make_optimizer(learning_rate=1e-5)
+    loss_fn = objectives.make_loss_fn("gdsd", denoiser, objectives.GdsdConfig())
+    step = jax.jit(make_update(loss_fn, optimizer))
+    arguments = jax.jit(lambda p: init_state(p, optimizer))(params), {}, jax.tree.map(lambda x: x[None], batch)
+    seconds = timed(step, *arguments, repeats=5)
+    memory = step.lower(*arguments).compile().memory_analysis()
+    extra = {"temporary_mib": memory.temp_size_in_bytes / 2**20} if memory else {}
+    return seconds, flops.update_flops(denoiser.config, size.rows, columns, size.completion), extra
+
+
+def programs(count: int) -> dict:
+    """Small correct programs of four tests through the sandbox."""
+    batch = [Program(f"def f(x):\n    return x + {n}", tuple(f"assert f({x}) == {x + n}" for x in range(4))) for n in range(count)]
+    try:
+        with open_sandbox() as sandbox:
+            sandbox.run(batch[:8])  # the workers come up
+            began = time.perf_counter()
+            verdicts = sandbox.run(batch)
+            seconds = time.perf_counter() - began
+    except SandboxError as error:
+        return {"error": str(error)}
+    return {"programs_per_s": count / seconds, "passed": sum(all(v.passed) for v in verdicts), "sandbox": sandbox.mode}
+
+
+def peak_memory() -> dict:
+    """Largest resident size of this process, and of the accelerator where it tells."""
+    found = {"host_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    stats = jax.devices()[0].memory_stats() or {}
+    return found | ({"device_peak_mib": stats["peak_bytes_in_use"] / 2**20} if "peak_bytes_in_use" in stats else {})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="file for the numbers")
+    parser.add_argument("--size", choices=SIZES, default="standard")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    args = parser.parse_args()
+    size, device = SIZES[args.size], jax.devices()[0]
+    results = {"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__, "dtype": args.dtype}
+    results["size"] = size._asdict()
+    print(f"{device.device_kind}, jax {jax.__version__}, {args.dtype}, {args.size}: {size}", flush=True)
+    for part in (rollout, update):
+        found = results[part.__name__] = beside_product(lambda part=part: part(size, args.dtype), size, args.dtype)
+        rate = f", {found['tokens_per_s']:,.1f} tokens/s" if "tokens_per_s" in found else ""
+        print(
+            f"{part.__name__:8} {found['seconds']:8.2f} s{rate}, {found['mfu']:.0%} of a {size.product} x {size.product} "
+            f"product's {found['product_gflops_per_s']:,.0f} GFLOP/s", flush=True,
+        )  # fmt: skip
+    results["rewards"], results["memory"] = programs(size.programs), peak_memory()
+    print("programs " + ", ".join(f"{key} {value}" for key, value in results["rewards"].items()))
+    print("memory   " + ", ".join(f"{key} {value:,.0f}" for key, value in results["memory"].items()))
+    if args.json:
+        pathlib.Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
