@@ -70,7 +70,8 @@ def load(folder, config: ModelConfig, dtype: str = "float32") -> PyTree:
     shapes = paths_of(param_shapes(config))
     wanted = {name: path for path in shapes for name in tensor_names(path, config)}
     problems += [f"missing {name}" for name in wanted if name not in files]
-    problems += [f"unknown {name}" for name in files if name not in wanted]
+    duplicate = FAMILIES[config.family].TENSORS["lm_head.kernel"] if config.tied else None
+    problems += [f"unknown {name}" for name in files if name not in wanted and name != duplicate]
     if problems:
         raise ValueError(f"{folder}: {'; '.join(problems)}")
     for path, shape in shapes.items():
