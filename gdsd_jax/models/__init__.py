@@ -4,15 +4,15 @@ import jax.numpy as jnp
 
 from gdsd_jax.models.attention import KINDS, BlockCausal, Causal, Doubled, Full
 from gdsd_jax.models.attention import attention_mask, positions_of, previous_valid, xla_attention
-from gdsd_jax.models.config import PROJECTIONS, ModelConfig
+from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json
 from gdsd_jax.models.families import FAMILIES, MODELS, config_from_hf, config_to_hf
-from gdsd_jax.models.lora import init_lora
+from gdsd_jax.models.lora import init_lora, merge
 from gdsd_jax.models.transformer import Transformer
 from gdsd_jax.types import Array, Denoiser, PyTree
 
 __all__ = [
     "FAMILIES", "MODELS", "PROJECTIONS", "BlockCausal", "Causal", "Doubled", "Full", "ModelConfig", "config_from_hf",
-    "config_to_hf", "init_lora", "init_params", "make_denoiser", "param_shapes",
+    "config_from_json", "config_to_hf", "init_lora", "init_params", "make_denoiser", "merge", "param_shapes",
 ]  # fmt: skip
 
 

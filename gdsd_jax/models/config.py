@@ -48,6 +48,11 @@ class ModelConfig:
             raise ValueError(f"lora_targets: unknown {sorted(unknown)}, choose from {', '.join(PROJECTIONS)}")
 
 
+def config_from_json(entries: dict) -> ModelConfig:
+    """The config that `dataclasses.asdict` made these entries of, after their way through JSON."""
+    return ModelConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()})
+
+
 def ids_of(entries: dict, *, mask: int, pad: int, ends: tuple[int, ...]) -> tuple[int | None, int, tuple[int, ...]]:
     """(mask_id, pad_id, stop_ids) from config.json.
 
