@@ -4,6 +4,7 @@ import json
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from etils import epath
 
 from gdsd_jax.types import LazyArray, PyTree
@@ -45,38 +46,50 @@ class Checkpoints:
         self.manager.close()
 
 
-class _OneByOne(ocp.type_handlers.NumpyHandler):
-    """Writes `LazyArray` leaves: each is read, written and forgotten before the next, and read back as a jax array."""
+CHUNK_BYTES = 16 << 20  # of a stored array, uncompressed: the least that a reader decompresses
 
-    def __init__(self):
-        super().__init__(deepcopy_host_arrays=False)
+
+class _Streamed(ocp.type_handlers.NumpyHandler):
+    """Writes `LazyArray` leaves, one after another and a slab of each at a time; they are read back as jax arrays."""
 
     def typestr(self) -> str:
         return "jax.Array"
 
     async def serialize(self, values, infos, args=None):
-        for value, info, arg in zip(values, infos, args):
-            for written in await super().serialize([value.read()], [info], [arg]):
-                written.result()
+        for value, info in zip(values, infos):
+            await info.await_path_creation()
+            write_array(info.parent_dir / info.name, value)
         return []
 
 
-CHUNK_BYTES = 16 << 20  # of a stored array: what is compressed at once, and the least that a reader decompresses
+def write_array(folder: epath.Path, array: LazyArray) -> None:
+    """A zarr array, as orbax keeps each leaf. A slab is a layer of a stacked leaf, or a row of chunks."""
+    chunk = [1, *array.shape[1:]] if len(array.shape) > 2 else list(array.shape)
+    while np.prod(chunk) * array.dtype.itemsize > CHUNK_BYTES:
+        widest = int(np.argmax(chunk))
+        chunk[widest] = -(-chunk[widest] // 2)
+    where = f"{folder}/" if "://" in str(folder) else f"file://{folder}/"
+    store = ts.open(
+        {"driver": "zarr", "kvstore": where, "metadata": {"compressor": {"id": "zstd", "level": 1}}},
+        create=True, dtype=array.dtype, shape=array.shape, chunk_layout=ts.ChunkLayout(chunk_shape=chunk),
+    ).result()  # fmt: skip
+    for start in range(0, array.shape[0], chunk[0]):
+        slab = (slice(start, min(start + chunk[0], array.shape[0])), *(slice(None) for _ in chunk[1:]))
+        store[slab].write(array.read(slab)).result()
 
 
 def save_params(folder, params: PyTree, manifest: dict) -> None:
     """A finished model: an orbax folder of parameters and manifest.json, written last.
 
-    The leaves are jax arrays, or `LazyArray`s, of which only one is in memory at a time.
+    The leaves are jax arrays, or `LazyArray`s, of which only a layer is in memory at a time.
     """
     folder = epath.Path(folder).resolve()
     registry = ocp.type_handlers.create_type_handler_registry(
-        (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _OneByOne())
+        (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _Streamed())
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_ocdbt=False)
-    chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), params)
     with ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(folder / "params", args=ocp.args.PyTreeSave(params, save_args=chunks), force=True)
+        checkpointer.save(folder / "params", args=ocp.args.PyTreeSave(params), force=True)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
 

@@ -103,7 +103,13 @@ def read_model(config, task) -> tuple[models.ModelConfig, Any]:
     if config.init_from:
         model = models.config_from_json(read_manifest(config.init_from)["model"])
         ids = dict(pad_id=model.pad_id, mask_id=model.mask_id, stop_ids=model.stop_ids)
-        return model, tokenizers.load(config.init_from, **ids)
+        tokenizer = tokenizers.load(config.init_from, **ids)
+        if tokenizer.vocab_size > model.vocab_size:
+            raise ValueError(
+                f"init_from={config.init_from}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
+                f"{model.vocab_size}; copy the model's own tokenizer there"
+            )
+        return model, tokenizer
     tokenizer = tokenizers.load(task.folder(config.data_dir))
     own = dict(
         vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, pad_id=tokenizer.pad_id,

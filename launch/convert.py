@@ -127,7 +127,9 @@ def with_adapters(source: Source, dtype: str | None) -> dict:
 
     def merged(leaf, pair):
         wanted = np.dtype(dtype or leaf.dtype)
-        return dataclasses.replace(leaf, dtype=wanted, read=lambda: models.merge(leaf.read(), pair, source.config, wanted))
+        return dataclasses.replace(
+            leaf, dtype=wanted, read=lambda _=None: models.merge(leaf.read(), pair, source.config, wanted)
+        )
 
     layers = dict(source.params["layers"])
     for target, pair in source.adapters["layers"].items():
@@ -213,9 +215,9 @@ def watched(params: dict, bar) -> dict:
     import jax
 
     def watch(leaf):
-        def read():
-            values = leaf.read()
-            bar.update(bytes_of(leaf))
+        def read(index=None):
+            values = leaf.read(index)
+            bar.update(values.nbytes)
             return values
 
         return dataclasses.replace(leaf, read=read)
@@ -223,14 +225,14 @@ def watched(params: dict, bar) -> dict:
     return jax.tree.map(watch, params)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("from_hf", "to_orbax", "from_orbax", "to_hf"):
         parser.add_argument(f"--{name}", type=pathlib.Path, metavar="DIR")
     parser.add_argument("--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="by default the source's own")
     parser.add_argument("--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     ways = [bool(args.from_hf and args.to_orbax), bool(args.from_orbax and args.to_hf)]
     given = [args.from_hf, args.to_orbax, args.from_orbax, args.to_hf]
     if sum(ways) != 1 or sum(map(bool, given)) != 2:
@@ -240,8 +242,8 @@ def arguments() -> argparse.Namespace:
     return args
 
 
-def main() -> int:
-    args = arguments()
+def main(argv: list[str] | None = None) -> int:
+    args = arguments(argv)
     import absl.logging
     from tqdm import tqdm
 
