@@ -8,6 +8,7 @@ from etils import epath
 from gdsd_jax.models import llada
 from gdsd_jax.models.attention import KINDS, BlockCausal, Causal, Full
 from gdsd_jax.models.attention import attention_mask, positions_of, previous_valid, xla_attention
+from gdsd_jax.models.cache import make_cache_fns
 from gdsd_jax.models.config import PROJECTIONS, ModelConfig
 from gdsd_jax.models.lora import init_lora
 from gdsd_jax.models.transformer import Transformer
@@ -46,7 +47,10 @@ def make_denoiser(config: ModelConfig, attend=xla_attention) -> Denoiser:
     def bind(trainable, frozen):
         return {**frozen["base"], "lora": trainable} if "base" in frozen else trainable
 
-    return Denoiser(config, features, unembed, bind)
+    def hidden(params, *args):
+        return module.apply(variables(params), *args, method="extend")
+
+    return Denoiser(config, features, unembed, bind, *make_cache_fns(config, hidden), BlockCausal)
 
 
 def init_params(config: ModelConfig, rng: Array) -> PyTree:
