@@ -2,10 +2,12 @@
 K mask draws, D width, V vocabulary.  Log-probabilities are in nats, lengths in tokens.
 """
 from collections.abc import Callable
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
+import numpy as np
 
 Array = jax.Array
 PyTree = Any
@@ -43,6 +45,20 @@ class Cache:
     v_NxBxLxKxd: Array  # values
     valid_BxL: Array  # bool, columns that may be attended to; positions count them
     h_BxLxD: Array | None  # unshifted states, for families whose column i is scored by the state before it
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyArray:
+    """An array on disk, read when it is asked for: trees of these pass through a machine that cannot hold the model.
+
+    Attributes:
+      shape, dtype: of the array.
+      read: `(index=None) -> np.ndarray`; a tuple of slices reads that part alone.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[..., np.ndarray]
 
 
 @flax.struct.dataclass
