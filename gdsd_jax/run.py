@@ -82,6 +82,8 @@ def validate(config, mesh) -> None:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
     objectives.make_config(config.objective, config[config.objective])
     sampling.SamplerConfig(**config.sampler)
+    if not 0 < config.drift_share <= 1:
+        raise ValueError(f"drift_share={config.drift_share} must lie in (0, 1]")
 
 
 def read_inputs(config, task):

@@ -73,6 +73,14 @@ class Prompts:
 
 
 @flax.struct.dataclass
+class Uncut:
+    """A completion with what was committed behind its stop id, in the same block: every state the sampler saw is there."""
+
+    tokens_BxG: Array  # int32
+    step_map_BxG: Array  # int32, 0 where nothing was committed
+
+
+@flax.struct.dataclass
 class Rollout:
     """Completions and how they came about; every field is 0 (tokens: pad id) from `length_B` on."""
 
@@ -81,6 +89,7 @@ class Rollout:
     logp_BxG: Array  # float32 nats: plain log-softmax at the committing state
     length_B: Array  # int32, up to and including the first stop id
     passes_B: Array  # int32, denoising passes the row needed
+    uncut: Uncut | None = None
 
 
 @flax.struct.dataclass
