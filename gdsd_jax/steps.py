@@ -87,7 +87,8 @@ def make_steps(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> Steps:
         batch = masked(batch, number, rng).replace(old_KxB=old, ref_KxB=ref)
         return update_fn(state, frozen, batch)
 
-    return Steps(*make_samplers(denoiser, config, mesh), jax.jit(slices), jax.jit(score), jax.jit(reward), jax.jit(update, donate_argnums=0))
+    others = jax.jit(slices), jax.jit(score), jax.jit(reward), jax.jit(update, donate_argnums=0)
+    return Steps(*make_samplers(denoiser, config, mesh), *others)
 
 
 def make_samplers(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> tuple[Callable, Callable | None]:

@@ -200,7 +200,7 @@ def drifted(loop: Loop, number: int, summary: dict) -> bool:
     """Whether round `number`'s rollout recorded log-probabilities too far from the model's; says so."""
     mean, bound = summary.get("drift_mean", 0.0), loop.run.config.drift_bound
     if mean > bound:
-        loop.say(f"round {number + 1}: rollout drift {mean:.3g} nats a token is over drift_bound={bound}; the next round samples exactly")
+        loop.say(f"round {number + 1} drifted by {mean:.3g} nats a token, over drift_bound={bound}: the next one samples exactly")
     return mean > bound
 
 
