@@ -97,6 +97,8 @@ def validate(config, mesh) -> None:
     objectives.make_config(config.objective, config.get(config.objective, {}))
     objectives.SftConfig(weighting=config.sft.weighting, count=config.sft.count)
     sampling.SamplerConfig(**config.sampler)
+    if not 0 < config.drift_share <= 1:
+        raise ValueError(f"drift_share={config.drift_share} must lie in (0, 1]")
 
 
 def setting(config, key: str):
