@@ -44,6 +44,41 @@ class Checkpoints:
         self.manager.close()
 
 
+def load_trainable(workdir, abstract: PyTree) -> PyTree:
+    """Weights or adapters of a run's newest checkpoint, without its optimizer state, placed as `abstract` says.
+
+    Raises:
+      ValueError: no checkpoint, or one of another model; one line names the folder and the mend.
+    """
+    newest = latest_iteration(workdir)
+    if newest is None:
+        raise ValueError(f"{workdir}: no finished checkpoint there; train with launch/main.py --workdir={workdir}")
+    folder = epath.Path(workdir).resolve() / "checkpoints" / str(newest) / "state"
+    item = {"state": {"trainable": abstract}}  # the tree of train.as_saved
+    handler = ocp.PyTreeCheckpointHandler()
+    same_shapes(workdir, handler.metadata(folder).tree["state"]["trainable"], abstract)
+    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+    restored = handler.restore(folder, args=ocp.args.PyTreeRestore(item, restore_args, partial_restore=True))
+    return restored["state"]["trainable"]
+
+
+def latest_iteration(workdir) -> int | None:
+    """Number of a run's newest finished checkpoint, None where there is none; the run may be going on."""
+    folder = epath.Path(workdir).resolve() / "checkpoints"
+    return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
+
+
+def same_shapes(folder, found: PyTree, abstract: PyTree) -> None:
+    """ValueError naming the first leaf that is missing, extra or of another shape."""
+    have, want = (
+        {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (found, abstract)
+    )
+    if have != want:
+        wrong = min(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
+        raise ValueError(f"{folder}: holds another model, first difference at {wrong}")
+
+
 def save_params(folder, params: PyTree, manifest: dict) -> None:
     """A finished model: an orbax folder of parameters and manifest.json, written last."""
     folder = epath.Path(folder).resolve()
@@ -62,10 +97,5 @@ def load_params(folder, abstract: PyTree) -> PyTree:
     if not (folder / "manifest.json").exists():
         raise ValueError(f"{folder}: no converted model there; write one with launch/convert.py --to_orbax")
     with ocp.StandardCheckpointer() as checkpointer:
-        found = checkpointer.metadata(folder / "params").item_metadata
-        have = {jax.tree_util.keystr(k): tuple(v.shape) for k, v in jax.tree_util.tree_leaves_with_path(dict(found))}
-        want = {jax.tree_util.keystr(k): tuple(v.shape) for k, v in jax.tree_util.tree_leaves_with_path(abstract)}
-        if have != want:
-            wrong = sorted(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
-            raise ValueError(f"{folder}: holds another model, first difference at {wrong[0]}")
+        same_shapes(folder, dict(checkpointer.metadata(folder / "params").item_metadata), abstract)
         return checkpointer.restore(folder / "params", abstract)

@@ -249,12 +249,23 @@ def encode_prompts(
         if len(ids) <= length or too_long == "cut":
             rows.append(ids[-length:])
             index.append(number)
-    tokens = np.full((len(rows), length), tokenizer.pad_id, np.int32)
+    tokens, valid = pad_left(rows, length, tokenizer.pad_id)
+    return EncodedPrompts(tokens, valid, np.asarray(index, np.int64), np.asarray(over, np.int64))
+
+
+def pad_left(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens int32 [N, length], valid bool [N, length]) of rows of at most `length` ids each."""
+    tokens = np.full((len(rows), length), pad_id, np.int32)
     valid = np.zeros((len(rows), length), bool)
     for row, ids in enumerate(rows):
-        if ids:
-            tokens[row, -len(ids) :], valid[row, -len(ids) :] = ids, True
-    return EncodedPrompts(tokens, valid, np.asarray(index, np.int64), np.asarray(over, np.int64))
+        first = length - len(ids)
+        tokens[row, first:], valid[row, first:] = ids, True
+    return tokens, valid
+
+
+def bucket(length: int, multiple: int = 32) -> int:
+    """`length` rounded up, so that batches of prompts come in few shapes, each compiled once."""
+    return max(1, -(-length // multiple)) * multiple
 
 
 def encode_completions(tokenizer: Tokenizer, texts: Iterable[str], length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,3 +23,26 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden numbers in {folder}; set GDSD_GOLDEN to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """Where the generated problems and their tokenizer are built, once for all tests."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session", params=["full", "lora"])
+def workdir(request, data_dir, tmp_path_factory) -> Path:
+    """Workdir of a finished run of the embedded default: a few supervised steps, an evaluation, a checkpoint."""
+    from configs import coding
+    from gdsd_jax import run, train
+
+    rank = 0 if request.param == "full" else 4
+    config = coding.get_config(
+        f"tiny,rounds=0,prompts_per_round=8,group_size=2,sft.steps=12,sft.batch=16,sft_optimizer.learning_rate=1e-3,"
+        f"eval_problems=20,lora_rank={rank},lora_alpha=8,data_dir={data_dir}"
+    )
+    prepared = run.prepare(config, tmp_path_factory.mktemp(request.param))
+    with prepared.sandbox:
+        train.train(prepared, say=lambda line: None)
+    return prepared.workdir

@@ -66,8 +66,14 @@ class SamplerState:
     block: Array  # int32, the current block
 
 
-def make_rollout_fn(denoiser: Denoiser, config: SamplerConfig) -> Callable[[PyTree, Prompts, Array], Rollout]:
-    """`rollout_fn(params, prompts, rng_B) -> Rollout`, jitted whole; `rng_B` holds one key per row."""
+def make_rollout_fn(
+    denoiser: Denoiser, config: SamplerConfig, watch: Callable[[Array, Array], None] | None = None
+) -> Callable[[PyTree, Prompts, Array], Rollout]:
+    """`rollout_fn(params, prompts, rng_B) -> Rollout`, jitted whole; `rng_B` holds one key per row.
+
+    `watch(tokens_BxG, step_map_BxG)` is called on the host after every pass, with the state so far (step 0: still
+    masked). On several devices its calls may come out of order; `jax.effects_barrier()` waits for the last.
+    """
     stop_ids = denoiser.config.stop_ids if config.stop_ids is None else config.stop_ids
 
     @jax.jit
@@ -81,7 +87,10 @@ def make_rollout_fn(denoiser: Denoiser, config: SamplerConfig) -> Callable[[PyTr
             def run_pass(carry):
                 state, step = carry
                 quota_B = quota(count_B, step, config.steps_per_block)
-                return denoise(denoiser, config, params, prompts, valid_BxL, rng_B, state, quota_B), step + 1
+                state = denoise(denoiser, config, params, prompts, valid_BxL, rng_B, state, quota_B)
+                if watch is not None:
+                    jax.debug.callback(watch, state.tokens_BxL[:, prompts.tokens_BxP.shape[1] :], state.step_map_BxG)
+                return state, step + 1
 
             def more(carry):
                 return jnp.any(active_rows(carry[0], config))
