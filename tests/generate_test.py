@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import checkpoint, cli, models, restore, run, sampling, tokenizers
+from gdsd_jax import checkpoint, cli, models, restore, run, sampling, sharding, tokenizers
 from gdsd_jax.types import Prompts
 from launch import generate as launch_generate
 from tests.reference import random_params
@@ -62,26 +62,30 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def expected(converted, ids, place, temperature=0.0, threshold=np.inf, seed=0):
-    """One prompt alone, unpadded, by the sampler itself."""
-    folder, config, params = converted
+@pytest.fixture(scope="module")
+def expected(converted):
+    """`expected(prompt, place, ...) -> entries of a line`: one prompt's ids alone, by the sampler itself."""
+    _, config, params = converted
     rollout_fn = sampling.make_rollout_fn(
         models.make_denoiser(config), sampling.SamplerConfig(gen_length=8, block_length=4, steps=4)
     )
-    prompts = Prompts(
-        jnp.array([ids]), jnp.ones((1, len(ids)), bool), jnp.array([temperature]), jnp.array([threshold], jnp.float32)
-    )
-    rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), place), 0)
-    rollout = rollout_fn(params, prompts, rng[None])
-    length = int(rollout.length_B[0])
-    return {
-        "tokens": rollout.tokens_BxG[0, :length].tolist(), "step_map": rollout.step_map_BxG[0, :length].tolist(),
-        "length": length, "passes": int(rollout.passes_B[0]),
-    }  # fmt: skip
+
+    def answer(ids, place, temperature=0.0, threshold=np.inf, seed=0):
+        tokens, valid = tokenizers.pad_left([ids], 70, config.pad_id)
+        prompts = Prompts(tokens, valid, jnp.array([temperature]), jnp.array([threshold], jnp.float32))
+        rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), place), 0)
+        rollout = rollout_fn(params, prompts, rng[None])
+        length = int(rollout.length_B[0])
+        return {
+            "tokens": rollout.tokens_BxG[0, :length].tolist(), "step_map": rollout.step_map_BxG[0, :length].tolist(),
+            "length": length, "passes": int(rollout.passes_B[0]),
+        }  # fmt: skip
+
+    return answer
 
 
-def test_answers_are_the_samplers_whatever_the_batch(generate, converted, tmp_path):
-    folder, config, _ = converted
+def test_answers_are_the_samplers_whatever_the_batch(generate, converted, expected, tmp_path):
+    folder, *_ = converted
     tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
     rows = [{"prompt": text, "id": i} for i, text in enumerate(TEXTS)]
     rows += [{"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}]
@@ -95,7 +99,7 @@ def test_answers_are_the_samplers_whatever_the_batch(generate, converted, tmp_pa
     chats = [f"[{text}]" for text in TEXTS] + ["[a][b]"]
     for place, (row, line, chat) in enumerate(zip(rows, found[2], chats)):
         assert {key: line[key] for key in row} == row  # ids and other entries are kept
-        wanted = expected(converted, tokenizer.encode(chat), place, 0.8, 0.9, 3)
+        wanted = expected(tokenizer.encode(chat), place, 0.8, 0.9, 3)
         assert {key: line[key] for key in wanted} == wanted
         assert line["text"] == tokenizer.decode(line["tokens"]) and line["tokens_per_s"] > 0
         assert {key: found[8][place][key] for key in wanted} == wanted
@@ -103,25 +107,26 @@ def test_answers_are_the_samplers_whatever_the_batch(generate, converted, tmp_pa
     assert len({tuple(line["tokens"]) for line in found[2]}) > 1
 
 
-def test_raw_thinking_and_printing(generate, converted):
+def test_raw_thinking_and_printing(generate, converted, expected):
     folder, *_ = converted
     tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
     flags = [f"--checkpoint={folder}", "--prompt=a b", f"--sampler={SAMPLER}"]
-    for flag, prompt in (("--raw", "a b"), ("--thinking", "[a b]!"), ("--seed=0", "[a b]")):
+    for flag, prompt in (("--raw", "a b"), ("--thinking", "[a b]!")):
         code, said, _ = generate(*flags, flag)
         assert code == 0
-        assert said == tokenizer.decode(expected(converted, tokenizer.encode(prompt), 0)["tokens"]) + "\n"
-    assert generate(*flags, "--dtype=bfloat16")[0] == 0
+        assert said == tokenizer.decode(expected(tokenizer.encode(prompt), 0)["tokens"]) + "\n"
 
 
-def test_a_workdir_answers_with_its_own_tokenizer_and_sampler(generate, workdir, tmp_path):
-    """The trained model, adapters over their base too, asked as `sample` of the loop asks it."""
+@pytest.mark.parametrize("name", ["workdir", "lora_workdir"])
+def test_a_workdir_answers_with_its_own_tokenizer_and_sampler(generate, request, name, tmp_path):
+    """Trained weights, and adapters over their base."""
+    workdir = request.getfixturevalue(name)
     prompts = write(tmp_path / "p.jsonl", [{"prompt": text} for text in TEXTS[:2]])
     code, _, _ = generate(f"--checkpoint={workdir}", f"--prompts={prompts}", f"--out={tmp_path / 'o.jsonl'}", "--batch=8")
     settings = restore.read_settings(workdir)
     model, tokenizer = run.read_model(settings)
     denoiser = models.make_denoiser(model)
-    mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), devices=jax.devices()[:1])
+    mesh = sharding.make_mesh({}, devices=jax.devices()[:1])
     params = denoiser.bind(*restore.load_weights(workdir, model, mesh))
     asked = tokenizers.encode_prompts(tokenizer, TEXTS[:2], 24)
     rollout_fn = sampling.make_rollout_fn(denoiser, sampling.SamplerConfig(**settings.sampler))
@@ -132,8 +137,9 @@ def test_a_workdir_answers_with_its_own_tokenizer_and_sampler(generate, workdir,
         assert line["text"] == tokenizer.decode(tokens)
 
 
-def test_prompts_over_the_limit(generate, converted, tmp_path):
+def test_prompts_over_the_limit(generate, converted, expected, tmp_path):
     folder, *_ = converted
+    tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
     prompts = write(tmp_path / "p.jsonl", [{"prompt": text} for text in TEXTS])
     flags = [f"--checkpoint={folder}", f"--prompts={prompts}", f"--out={tmp_path / 'o.jsonl'}", f"--sampler={SAMPLER}"]
     code, _, said = generate(*flags, "--prompt_length=20")
@@ -142,9 +148,8 @@ def test_prompts_over_the_limit(generate, converted, tmp_path):
     assert code == 0 and said.count("dropped") == 2
     assert [line["prompt"] for line in read(tmp_path / "o.jsonl")] == TEXTS[2:]
     code, _, said = generate(*flags, "--prompt_length=20", "--too_long=cut")
-    tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
     assert code == 0 and said.count("cut at the front") == 2
-    cut = expected(converted, tokenizer.encode(f"[{TEXTS[0]}]")[-20:], 0)
+    cut = expected(tokenizer.encode(f"[{TEXTS[0]}]")[-20:], 0)
     assert read(tmp_path / "o.jsonl")[0]["tokens"] == cut["tokens"]
 
 
