@@ -2,10 +2,12 @@
 import json
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from etils import epath
 
-from gdsd_jax.types import PyTree
+from gdsd_jax.types import LazyArray, PyTree
 
 
 class Checkpoints:
@@ -68,6 +70,81 @@ def latest_iteration(workdir) -> int | None:
     return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
 
 
+CHUNK_BYTES = 16 << 20  # of a stored array, uncompressed: the least that a reader decompresses
+
+
+class _Streamed(ocp.type_handlers.NumpyHandler):
+    """Writes `LazyArray` leaves, one after another and a slab of each at a time; they are read back as jax arrays."""
+
+    def typestr(self) -> str:
+        return "jax.Array"
+
+    async def serialize(self, values, infos, args=None):
+        for value, info in zip(values, infos):
+            await info.await_path_creation()
+            write_array(info.parent_dir / info.name, value)
+        return []
+
+
+def write_array(folder: epath.Path, array: LazyArray) -> None:
+    """A zarr array, as orbax keeps each leaf. A slab is a layer of a stacked leaf, or a row of chunks."""
+    chunk = [1, *array.shape[1:]] if len(array.shape) > 2 else list(array.shape)
+    while np.prod(chunk) * array.dtype.itemsize > CHUNK_BYTES:
+        widest = int(np.argmax(chunk))
+        chunk[widest] = -(-chunk[widest] // 2)
+    where = f"{folder}/" if "://" in str(folder) else f"file://{folder}/"
+    store = ts.open(
+        {"driver": "zarr", "kvstore": where, "metadata": {"compressor": {"id": "zstd", "level": 1}}},
+        create=True, dtype=array.dtype, shape=array.shape, chunk_layout=ts.ChunkLayout(chunk_shape=chunk),
+    ).result()  # fmt: skip
+    for start in range(0, array.shape[0], chunk[0]):
+        slab = (slice(start, min(start + chunk[0], array.shape[0])), *(slice(None) for _ in chunk[1:]))
+        store[slab].write(array.read(slab)).result()
+
+
+def save_params(folder, params: PyTree, manifest: dict) -> None:
+    """A finished model: an orbax folder of parameters and manifest.json, written last.
+
+    The leaves are jax arrays, or `LazyArray`s, of which only a layer is in memory at a time.
+    """
+    folder = epath.Path(folder).resolve()
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _Streamed())
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_ocdbt=False)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(folder / "params", args=ocp.args.PyTreeSave(params), force=True)
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+def read_manifest(folder) -> dict:
+    """What `launch/convert.py` wrote beside the parameters.
+
+    Raises:
+      ValueError: no converted model there, or an unreadable manifest.
+    """
+    path = epath.Path(folder) / "manifest.json"
+    if not path.exists():
+        raise ValueError(f"{folder}: no converted model (no manifest.json) there; write one with launch/convert.py --to_orbax")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable JSON ({error}); convert the model again") from None
+
+
+def load_params(folder, abstract: PyTree) -> PyTree:
+    """Parameters of a converted model, placed as the abstract arrays' shardings say.
+
+    Raises:
+      ValueError: nothing there, or another model's shapes; one line names the folder and the mend.
+    """
+    read_manifest(folder)
+    here = epath.Path(folder).resolve() / "params"
+    with ocp.StandardCheckpointer() as checkpointer:
+        same_shapes(folder, dict(checkpointer.metadata(here).item_metadata), abstract)
+        return checkpointer.restore(here, abstract)
+
+
 def same_shapes(folder, found: PyTree, abstract: PyTree) -> None:
     """ValueError naming the first leaf that is missing, extra or of another shape."""
     have, want = (
@@ -79,23 +156,37 @@ def same_shapes(folder, found: PyTree, abstract: PyTree) -> None:
         raise ValueError(f"{folder}: holds another model, first difference at {wrong}")
 
 
-def save_params(folder, params: PyTree, manifest: dict) -> None:
-    """A finished model: an orbax folder of parameters and manifest.json, written last."""
-    folder = epath.Path(folder).resolve()
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder / "params", params, force=True)
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+def lazy_params(folder, *parents: str) -> PyTree:
+    """The tree of `LazyArray`s below the keys `parents` of an orbax folder.
 
-
-def load_params(folder, abstract: PyTree) -> PyTree:
-    """Parameters of a converted model, placed as the abstract arrays' shardings say.
+    `folder / "params"` of a converted model, or `WORKDIR/checkpoints/N/state` with the parents "state", "trainable".
 
     Raises:
-      ValueError: nothing there, or another model's shapes; one line names the folder and the mend.
+      ValueError: no such orbax folder, or nothing under those keys.
     """
     folder = epath.Path(folder).resolve()
-    if not (folder / "manifest.json").exists():
-        raise ValueError(f"{folder}: no converted model there; write one with launch/convert.py --to_orbax")
-    with ocp.StandardCheckpointer() as checkpointer:
-        same_shapes(folder, dict(checkpointer.metadata(folder / "params").item_metadata), abstract)
-        return checkpointer.restore(folder / "params", abstract)
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            found = checkpointer.metadata(folder).item_metadata.tree
+            for name in parents:
+                found = found[name]
+    except (FileNotFoundError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{folder}: no complete orbax checkpoint there ({error})") from None
+
+    def lazy(path, leaf):
+        keys = [*parents, *(key.key for key in path)]
+        return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index=None: read_leaf(folder, keys, leaf, index))
+
+    return jax.tree_util.tree_map_with_path(lazy, found)
+
+
+def read_leaf(folder: epath.Path, keys: list[str], leaf, index) -> np.ndarray:
+    """One array of an orbax folder, or a part of it, without reading the others."""
+    item, args = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), ocp.RestoreArgs(restore_type=np.ndarray)
+    for key in reversed(keys):
+        item, args = {key: item}, {key: args}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        found = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True))
+    for key in keys:
+        found = found[key]
+    return found if index is None else found[index]

@@ -6,7 +6,7 @@ import ml_collections
 from etils import epath
 
 from gdsd_jax import models, run
-from gdsd_jax.checkpoint import latest_iteration, load_trainable
+from gdsd_jax.checkpoint import latest_iteration, load_trainable, read_manifest
 from gdsd_jax.steps import make_keys
 from gdsd_jax.types import PyTree
 
@@ -19,13 +19,16 @@ def read_settings(folder) -> ml_collections.ConfigDict:
     """
     folder = epath.Path(folder)
     if is_converted(folder):
-        dtype = "bfloat16" if "bfloat16" in _read_json(folder / "manifest.json").get("dtype", ()) else "float32"
+        dtype = "bfloat16" if "bfloat16" in read_manifest(folder).get("dtype", ()) else "float32"
         return ml_collections.ConfigDict(dict(
             init_from=str(folder), enable_thinking=False, lora_rank=0, lora_alpha=0.0, lora_targets=(), dtype=dtype,
             param_dtype=dtype, remat="none",
         ))  # fmt: skip
     if (folder / "config.json").exists() and latest_iteration(folder) is not None:
-        return ml_collections.ConfigDict({"enable_thinking": False} | _read_json(folder / "config.json"))
+        try:
+            return ml_collections.ConfigDict({"enable_thinking": False} | json.loads((folder / "config.json").read_text()))
+        except ValueError as error:
+            raise ValueError(f"{folder / 'config.json'}: not readable JSON ({error}); give the workdir of a run") from None
     raise ValueError(
         f"{folder} has neither the manifest.json of a converted model nor a run's config.json and checkpoints/: convert "
         "a Hugging Face folder with launch/convert.py, or give the workdir of launch/main.py"
@@ -52,10 +55,3 @@ def load_weights(folder, model: models.ModelConfig, mesh: jax.sharding.Mesh) -> 
 
 def is_converted(folder) -> bool:
     return (epath.Path(folder) / "manifest.json").exists()
-
-
-def _read_json(path: epath.Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not readable JSON ({error}): copy it again") from None

@@ -4,7 +4,6 @@ B rows, P prompt columns, G completion columns.
 """
 from collections.abc import Callable
 import dataclasses
-import json
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from gdsd_jax import data, models, objectives, sampling, sharding, tokenizers
-from gdsd_jax.checkpoint import load_params
+from gdsd_jax.checkpoint import load_params, read_manifest
 from gdsd_jax.evaluate import Evaluation, evaluate
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
@@ -94,17 +93,16 @@ def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
     A converted folder brings both; a model from nothing has the vocabulary of its task.
     """
     if config.init_from:
-        manifest = epath.Path(config.init_from) / "manifest.json"
-        if not manifest.exists():
-            raise ValueError(f"init_from={config.init_from}: no manifest.json there; write the folder with launch/convert.py")
-        model = models.ModelConfig(**{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in json.loads(manifest.read_text())["model"].items()
-        })  # fmt: skip
+        model = models.config_from_json(read_manifest(config.init_from)["model"])
         tokenizer = tokenizers.load(
             config.init_from, pad_id=model.pad_id, mask_id=model.mask_id, stop_ids=model.stop_ids,
             template_arguments={"enable_thinking": config.enable_thinking},
         )  # fmt: skip
+        if tokenizer.vocab_size > model.vocab_size:
+            raise ValueError(
+                f"init_from={config.init_from}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
+                f"{model.vocab_size}; copy the model's own tokenizer there"
+            )
     else:
         task = TASKS[config.task]
         task.build(config.data_dir)

@@ -1,6 +1,6 @@
 """Draws a completion in the terminal while it is unmasked: colours tell the order, from blue to red.
 
-B rows, G completion columns.
+G completion columns.
 """
 from collections.abc import Sequence
 import itertools
@@ -62,27 +62,19 @@ def columns_of(character: str) -> int:
 
 
 class Drawing:
-    """`watch` of `sampling.make_rollout_fn`: draws row 0, in place on a terminal, else a line a pass.
+    """Draws the states of one completion one after another: in place on a terminal, else a line each.
 
     Args:
-      passes: how many the sampler may take, for the colours.
+      passes: how many there may be, for the colours.
     """
 
     def __init__(self, tokenizer, passes: int, stream: TextIO):
         self.tokenizer, self.passes, self.stream = tokenizer, passes, stream
-        self.begin()
+        self.drawn = 0  # lines of the last frame on the terminal
 
-    def begin(self) -> None:
-        """The next frame is of another completion and leaves the last one standing."""
-        self.committed, self.drawn = 0, 0  # positions of the last frame, and its lines on the terminal
-
-    def __call__(self, tokens_BxG, step_map_BxG) -> None:
-        tokens_G, step_map_G = np.asarray(tokens_BxG)[0], np.asarray(step_map_BxG)[0]
-        committed, newest = int(np.sum(step_map_G > 0)), int(step_map_G.max())
-        if committed <= self.committed:  # nothing new, or a frame that was overtaken
-            return
-        self.committed = committed
-        cells = pieces(self.tokenizer, tokens_G, step_map_G)
+    def __call__(self, tokens_G: np.ndarray, step_map_G: np.ndarray) -> None:
+        """A state; step 0 is a masked position."""
+        newest, cells = int(step_map_G.max()), pieces(self.tokenizer, tokens_G, step_map_G)
         if self.stream.isatty():
             width, height = shutil.get_terminal_size()
             lines = frame(cells, newest, self.passes, width, max(1, height - 2))
@@ -90,5 +82,5 @@ class Drawing:
             self.drawn = len(lines)
         else:
             text = "".join(text for text, _ in cells)
-            self.stream.write(f"pass {newest}, {committed}/{len(step_map_G)}: {text!r}\n")
+            self.stream.write(f"pass {newest}, {np.sum(step_map_G > 0)}/{len(step_map_G)}: {text!r}\n")
         self.stream.flush()

@@ -2,10 +2,12 @@
 K mask draws, D width, V vocabulary.  Log-probabilities are in nats, lengths in tokens.
 """
 from collections.abc import Callable
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
+import numpy as np
 
 Array = jax.Array
 PyTree = Any
@@ -20,12 +22,43 @@ class Denoiser(NamedTuple):
         Aligned: `unembed(params, h[:, i])` scores the token AT column i, whatever the family.
       unembed: `(params, h_...xD) -> logits_...xV` float32.
       bind: `(trainable, frozen) -> params`; adapters over `frozen["base"]`, or the weights themselves.
+      init_cache: `(params, batch, length, *, valid_BxL=None) -> Cache`, empty.
+      extend: `(params, tokens_BxQ, cache, start, *, write, attention=None) -> (h_BxQxD, cache)`: features of the Q
+        columns from `start` on, aligned too; all other columns are as the cache holds them. `write` keeps the Q columns.
+      block_causal: `(block, offset) -> attention`: a column sees its own block of columns and earlier blocks.
     """
 
     config: Any
     features: Callable[..., Array]
     unembed: Callable[[PyTree, Array], Array]
     bind: Callable[[PyTree, dict], PyTree]
+    init_cache: Callable[..., "Cache"] | None = None  # None: this denoiser keeps nothing
+    extend: Callable[..., tuple[Array, "Cache"]] | None = None
+    block_causal: Callable[[int, int], Any] | None = None
+
+
+@flax.struct.dataclass
+class Cache:
+    """What a denoiser remembers of its rows between forwards. N layers, K key heads, d head width."""
+
+    k_NxBxLxKxd: Array  # keys, rotated, in the activations' dtype
+    v_NxBxLxKxd: Array  # values
+    valid_BxL: Array  # bool, columns that may be attended to; positions count them
+    h_BxLxD: Array | None  # unshifted states, for families whose column i is scored by the state before it
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyArray:
+    """An array on disk, read when it is asked for: trees of these pass through a machine that cannot hold the model.
+
+    Attributes:
+      shape, dtype: of the array.
+      read: `(index=None) -> np.ndarray`; a tuple of slices reads that part alone.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[..., np.ndarray]
 
 
 @flax.struct.dataclass

@@ -7,8 +7,8 @@
 DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint, sampler settings and
 tokenizer are taken. Each line of --prompts is {"prompt": "..."} or {"messages": [{"role": ..., "content": ...}, ...]};
 other entries are kept. Each line of --out is the same with "text", "tokens" (ids up to and including the stop id),
-"step_map" (the pass at which each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its batch, compiling
-not counted). A prompt's answer depends on the seed and its place in the file, not on the batch.
+"step_map" (the pass at which each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its batch, without
+compiling; with --show everything counts). A prompt's answer depends on the seed and its place in the file, not on the batch.
 
 Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
 """
@@ -60,7 +60,8 @@ def read_model(args) -> Model:
     config.enable_thinking = args.thinking
     if args.dtype:
         config.dtype = args.dtype
-    defaults = dataclasses.asdict(sampling.SamplerConfig()) | dict(config.get("sampler", {}))
+    defaults = {field.name: field.default for field in dataclasses.fields(sampling.SamplerConfig)}
+    defaults |= dict(config.get("sampler", {}))
     sampler = sampling.SamplerConfig(**settings("--sampler", args.sampler, defaults))
     mesh = sharding.make_mesh(settings("--mesh", args.mesh, {"data": 1, "fsdp": -1, "tensor": 1}))
     model, tokenizer = run.read_model(config)
@@ -129,58 +130,71 @@ def parse_row(line: str, where: str) -> tuple[dict, str | list[dict]]:
     return entries, prompt
 
 
-def make_answer(
-    model: Model, params: PyTree, args, watch: Callable | None
-) -> Callable[[Sequence[Row], Sequence[int]], tuple[Rollout, float]]:
-    """`answer(rows, places) -> (Rollout on the host, seconds)`; compiles once for each width of prompts."""
-    rollout_fn = sampling.make_rollout_fn(model.denoiser, model.sampler, watch)
-    key = sharding.everywhere(model.mesh, jax.random.key(args.seed))
-    compiled = {}
+def make_sample(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
+    """`sample(params, key, asked) -> Rollout`, jitted whole."""
+    rollout_fn = sampling.make_rollout_fn(model.denoiser, model.sampler)
+    return jax.jit(lambda params, key, asked: rollout_fn(params, *prompts_of(key, asked)))
 
-    def sample(params, key, asked: dict) -> Rollout:
-        rng_B = row_keys(key, asked["place"], jnp.zeros_like(asked["place"]))
-        prompts = Prompts(asked["tokens"], asked["valid"], asked["temperature"], asked["threshold"])
-        return rollout_fn(params, prompts, rng_B)
 
-    def answer(rows: Sequence[Row], places: Sequence[int]) -> tuple[Rollout, float]:
-        width = tokenizers.bucket(max(len(row.ids) for row in rows))
-        tokens, valid = tokenizers.pad_left([row.ids for row in rows], width, model.tokenizer.pad_id)
-        asked = sharding.global_rows(model.mesh, {
-            "tokens": tokens, "valid": valid, "place": np.asarray(places, np.int32),
-            "temperature": np.full(len(rows), args.temperature, np.float32),
-            "threshold": np.full(len(rows), args.threshold, np.float32),
-        })  # fmt: skip
-        if width not in compiled:
-            compiled[width] = jax.jit(sample).lower(params, key, asked).compile()
-        began = time.perf_counter()
-        rollout = jax.device_get(compiled[width](params, key, asked))
-        jax.effects_barrier()
-        return rollout, time.perf_counter() - began
+def make_shown(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
+    """The same, pass by pass, with the first row drawn after each."""
+    passes = sampling.Passes(*map(jax.jit, sampling.make_passes(model.denoiser, model.sampler)))
+    gen_length = model.sampler.gen_length
 
-    return answer
+    def sample(params: PyTree, key: jax.Array, asked: dict) -> Rollout:
+        prompts, rng_B = jax.jit(prompts_of)(key, asked)
+        prompts = sampling.with_defaults(prompts, gen_length)
+        drawing, state = show.Drawing(model.tokenizer, model.sampler.steps, sys.stdout), passes.begin(params, prompts)
+        while passes.running(state):
+            state = passes.advance(params, prompts, rng_B, state)
+            drawing(*jax.device_get((state.tokens_BxL[0, -gen_length:], state.step_map_BxG[0])))
+        return passes.end(prompts, state)
+
+    return sample
+
+
+def prompts_of(key: jax.Array, asked: dict[str, jax.Array]) -> tuple[Prompts, jax.Array]:
+    """(prompts, a key for each row by its place among them)."""
+    rng_B = row_keys(key, asked["place"], jnp.zeros_like(asked["place"]))
+    return Prompts(asked["tokens"], asked["valid"], asked["temperature"], asked["threshold"]), rng_B
 
 
 def answers(model: Model, params: PyTree, rows: Sequence[Row], args) -> Iterator[dict]:
     """A line of --out for each row, in order. The last batch is filled up by repeating."""
-    drawing = show.Drawing(model.tokenizer, model.sampler.steps, sys.stdout) if args.show else None
-    answer = make_answer(model, params, args, drawing)
+    sample = make_shown(model) if args.show else make_sample(model)
+    key = sharding.everywhere(model.mesh, jax.random.key(args.seed))
     shards = math.prod(model.mesh.shape[axis] for axis in sharding.ROWS)
     batch = 1 if args.show else min(args.batch, len(rows))
-    filled = -(-batch // shards) * shards
+    filled, compiled = -(-batch // shards) * shards, {}
     for start in range(0, len(rows), batch):
         places = np.arange(start, min(start + batch, len(rows)))
-        if drawing:
-            drawing.begin()
-        rollout, seconds = answer([rows[place] for place in np.resize(places, filled)], np.resize(places, filled))
-        rate = float(rollout.length_B[: len(places)].sum()) / seconds
+        asked = arrays(model, rows, np.resize(places, filled), args)
+        width = asked["tokens"].shape[1]
+        if width not in compiled:  # here, so that it is not timed
+            compiled[width] = sample if args.show else sample.lower(params, key, asked).compile()
+        began = time.perf_counter()
+        rollout = jax.device_get(compiled[width](params, key, asked))
+        seconds = time.perf_counter() - began
+        tokens_per_s = round(float(rollout.length_B[: len(places)].sum()) / seconds, 1)
         for number, place in enumerate(places):
             length = int(rollout.length_B[number])
             tokens = rollout.tokens_BxG[number, :length].tolist()
             yield rows[place].entries | {
                 "text": model.tokenizer.decode(tokens), "tokens": tokens,
                 "step_map": rollout.step_map_BxG[number, :length].tolist(), "length": length,
-                "passes": int(rollout.passes_B[number]), "tokens_per_s": round(rate, 1),
+                "passes": int(rollout.passes_B[number]), "tokens_per_s": tokens_per_s,
             }  # fmt: skip
+
+
+def arrays(model: Model, rows: Sequence[Row], places_B: np.ndarray, args) -> dict[str, jax.Array]:
+    """A batch of prompts on the mesh, left-padded to a width that few batches have of their own."""
+    ids = [rows[place].ids for place in places_B]
+    tokens, valid = tokenizers.pad_left(ids, tokenizers.bucket(max(map(len, ids))), model.tokenizer.pad_id)
+    return sharding.global_rows(model.mesh, {
+        "tokens": tokens, "valid": valid, "place": places_B.astype(np.int32),
+        "temperature": np.full(len(ids), args.temperature, np.float32),
+        "threshold": np.full(len(ids), args.threshold, np.float32),
+    })  # fmt: skip
 
 
 def arguments() -> argparse.Namespace:

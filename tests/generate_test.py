@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import checkpoint, cli, models, restore, run, sampling, sharding, tokenizers
+from gdsd_jax import checkpoint, cli, models, restore, run, sampling, sharding, show, tokenizers
 from gdsd_jax.types import Prompts
 from launch import generate as launch_generate
 from tests.reference import random_params
@@ -115,6 +115,23 @@ def test_raw_thinking_and_printing(generate, converted, expected):
         code, said, _ = generate(*flags, flag)
         assert code == 0
         assert said == tokenizer.decode(expected(tokenizer.encode(prompt), 0)["tokens"]) + "\n"
+
+
+def test_showing_changes_no_token(generate, converted, expected, tmp_path):
+    """A line a pass, the last with the whole answer."""
+    folder, *_ = converted
+    tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
+    flags = [f"--prompts={write(tmp_path / 'p.jsonl', [{'prompt': 'a b'}, {'prompt': 'c'}])}", "--temperature=0.9"]
+    code, said, _ = generate(f"--checkpoint={folder}", *flags, f"--sampler={SAMPLER}", f"--out={tmp_path / 'o.jsonl'}", "--show")
+    assert code == 0
+    frames = said.splitlines()
+    for place, line in enumerate(read(tmp_path / "o.jsonl")):
+        wanted = expected(tokenizer.encode(f"[{line['prompt']}]"), place, 0.9)
+        assert {key: line[key] for key in wanted} == wanted
+        shown, frames = frames[: line["passes"]], frames[line["passes"] :]
+        assert [frame.split(",")[0] for frame in shown] == [f"pass {number}" for number in range(1, line["passes"] + 1)]
+        assert repr(line["text"])[1:-1] in shown[-1] and show.HOLE in shown[0]
+    assert not frames
 
 
 @pytest.mark.parametrize("name", ["workdir", "lora_workdir"])

@@ -61,7 +61,7 @@ def test_other_folders_are_refused(workdir, tmp_path):
     with pytest.raises(ValueError, match="neither the manifest.json"):  # nothing finished yet
         restore.read_settings(tmp_path)
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="manifest.json is not readable JSON"):
+    with pytest.raises(ValueError, match="manifest.json: not readable JSON"):
         restore.read_settings(tmp_path)
     other = models.MODELS["llada_tiny"]
     with pytest.raises(ValueError, match="holds another model"):

@@ -1,15 +1,11 @@
-"""The drawing: what it says of a state, what it does on a terminal, and that watching changes no token."""
+"""The drawing: what it says of a state, and what it does on a terminal."""
 import io
 import re
 from types import SimpleNamespace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import models, sampling, show
-from gdsd_jax.types import Prompts
-from tests.reference import random_params, tiny
+from gdsd_jax import show
 
 TOKENIZER = SimpleNamespace(  # a token is a byte; 0 ends the answer
     stop_ids=(0,), decode=lambda ids: bytes(i for i in ids if i).decode("utf-8", errors="replace")
@@ -47,36 +43,18 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_is_drawn_in_place_and_overtaken_frames_are_left_out():
+def test_a_terminal_is_drawn_in_place():
     stream = Terminal()
     drawing = show.Drawing(TOKENIZER, 3, stream)
-    drawing(np.array([[97, 1, 98]]), np.array([[1, 0, 1]]))
-    drawing(np.array([[97, 10, 98]]), np.array([[1, 2, 1]]))
-    before = stream.getvalue()
-    drawing(np.array([[97, 1, 98]]), np.array([[1, 0, 1]]))
-    assert stream.getvalue() == before
-    assert [plain(part) for part in before.split("\x1b[J")] == ["", f"a{HOLE}b\n\x1b[1A\r", "a\nb\n"]
-    drawing.begin()
-    drawing(np.array([[97, 1, 1]]), np.array([[1, 0, 0]]))
-    assert stream.getvalue()[len(before) :].startswith("\x1b[J")  # below the last one
+    drawing(np.array([97, 1, 98]), np.array([1, 0, 1]))
+    drawing(np.array([97, 10, 98]), np.array([1, 2, 1]))
+    drawing(np.array([97, 10, 98]), np.array([1, 2, 1]))
+    frames = [plain(part) for part in stream.getvalue().split("\x1b[J")]
+    assert frames == ["", f"a{HOLE}b\n\x1b[1A\r", "a\nb\n\x1b[2A\r", "a\nb\n"]
 
 
-def test_watching_changes_nothing_and_sees_every_pass():
-    config = tiny(stop_ids=(5,))
-    denoiser, params = models.make_denoiser(config), random_params(config, seed=6)
-    settings = sampling.SamplerConfig(gen_length=12, block_length=4, steps=12)
-    prompts = Prompts(jnp.full((2, 3), 7), jnp.ones((2, 3), bool), jnp.array([0.0, 1.0]), max_length_B=jnp.array([12, 9]))
-    rng_B, seen = jax.random.split(jax.random.key(1), 2), []
-    watch = lambda tokens, steps: seen.append((np.asarray(tokens), np.asarray(steps)))  # noqa: E731
-    rollout = sampling.make_rollout_fn(denoiser, settings)(params, prompts, rng_B)
-    watched = jax.block_until_ready(sampling.make_rollout_fn(denoiser, settings, watch)(params, prompts, rng_B))
-    jax.effects_barrier()
-    jax.tree.map(np.testing.assert_array_equal, watched, rollout)
-    assert len(seen) == int(rollout.passes_B.max())
-    seen.sort(key=lambda state: int((state[1] > 0).sum()))
-    for row in range(2):
-        for number, (tokens, steps) in enumerate(seen, 1):
-            shown = (steps[row] > 0) & (np.arange(12) < int(rollout.length_B[row]))
-            known = np.asarray(rollout.step_map_BxG[row])
-            assert np.array_equal(shown, (known > 0) & (known <= number))
-            assert np.array_equal(tokens[row][shown], np.asarray(rollout.tokens_BxG[row])[shown])
+def test_elsewhere_a_state_is_a_line():
+    stream = io.StringIO()
+    drawing = show.Drawing(TOKENIZER, 3, stream)
+    drawing(np.array([97, 1, 10]), np.array([1, 0, 3]))
+    assert stream.getvalue() == f"pass 3, 2/3: 'a{HOLE}\\n'\n"
