@@ -66,15 +66,16 @@ def read(path):
 def expected(converted):
     """`expected(prompt, place, ...) -> entries of a line`: one prompt's ids alone, by the sampler itself."""
     _, config, params = converted
-    rollout_fn = sampling.make_rollout_fn(
-        models.make_denoiser(config), sampling.SamplerConfig(gen_length=8, block_length=4, steps=4)
-    )
+    rollout_fns = {}  # by sampler, each compiled once
 
-    def answer(ids, place, temperature=0.0, threshold=np.inf, seed=0):
+    def answer(ids, place, temperature=0.0, threshold=np.inf, seed=0, **sampler):
+        settings = sampling.SamplerConfig(**{"gen_length": 8, "block_length": 4, "steps": 4} | sampler)
+        if settings not in rollout_fns:
+            rollout_fns[settings] = sampling.make_rollout_fn(models.make_denoiser(config), settings)
         tokens, valid = tokenizers.pad_left([ids], 70, config.pad_id)
         prompts = Prompts(tokens, valid, jnp.array([temperature]), jnp.array([threshold], jnp.float32))
         rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), place), 0)
-        rollout = rollout_fn(params, prompts, rng[None])
+        rollout = rollout_fns[settings](params, prompts, rng[None])
         length = int(rollout.length_B[0])
         return {
             "tokens": rollout.tokens_BxG[0, :length].tolist(), "step_map": rollout.step_map_BxG[0, :length].tolist(),
@@ -115,6 +116,23 @@ def test_raw_thinking_and_printing(generate, converted, expected):
         code, said, _ = generate(*flags, flag)
         assert code == 0
         assert said == tokenizer.decode(expected(tokenizer.encode(prompt), 0)["tokens"]) + "\n"
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [dict(kind="dream", alg="maskgit_plus", top_p=0.9), dict(kind="block", remasking="random"), dict(cache="dual")],
+    ids=lambda sampler: sampler.get("kind", "cache"),
+)
+def test_every_sampler(generate, converted, expected, tmp_path, sampler):
+    folder, *_ = converted
+    tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
+    changes = "".join(f",{key}={value}" for key, value in sampler.items())
+    flags = [f"--checkpoint={folder}", "--prompt=a b", f"--out={tmp_path / 'o.jsonl'}", "--temperature=0.7"]
+    code, _, said = generate(*flags, f"--sampler={SAMPLER}{changes}")
+    assert code == 0, said
+    wanted = expected(tokenizer.encode("[a b]"), 0, 0.7, **sampler)
+    (line,) = read(tmp_path / "o.jsonl")
+    assert {key: line[key] for key in wanted} == wanted
 
 
 def test_showing_changes_no_token(generate, converted, expected, tmp_path):
