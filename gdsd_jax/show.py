@@ -50,8 +50,13 @@ def frame(cells: Sequence[tuple[str, int]], newest: int, passes: int, width: int
             if columns:
                 lines[-1].append((style, character))
                 used += columns
-    runs = ([(style, list(run)) for style, run in itertools.groupby(line, lambda pair: pair[0])] for line in lines[-height:])
-    return ["".join(f"{style}{''.join(c for _, c in run)}\x1b[0m" for style, run in line) for line in runs]
+    return [painted(line) for line in lines[-height:]]
+
+
+def painted(line: Sequence[tuple[str, str]]) -> str:
+    """The characters of (style, character), each run of one style between its codes."""
+    runs = itertools.groupby(line, lambda pair: pair[0])
+    return "".join(f"{style}{''.join(character for _, character in run)}\x1b[0m" for style, run in runs)
 
 
 def columns_of(character: str) -> int:

@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
     Attributes:
       vocab_size: one more than the largest id the tokenizer knows; a model's embedding may have more rows.
       pad_id: fills unused columns.
-      mask_id: stands for a position not yet decided; never occurs in encoded text.
+      mask_id: stands for a position not yet decided; encoded text holds it only where the text spells it out.
       stop_ids: any of these ends an answer; the first is the one we write ourselves.
       bos_id: begins a text, or None.
     """

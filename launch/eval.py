@@ -9,6 +9,7 @@ each problem, the answers at temperature 0 and 1 with their scores.
 Exit codes: 0 done; 2 bad configuration or input, one line says which; 1 a fault.
 """
 import argparse
+import contextlib
 import json
 import pathlib
 import sys
@@ -54,13 +55,14 @@ def main() -> int:
     parser.add_argument("--checkpoint", required=True, help="a converted model's folder, or a run's workdir")
     parser.add_argument("--out", required=True, help="JSON file for the numbers and every answer")
     args = parser.parse_args()
-    try:
-        out, config = output_path("--out", args.out), load_config(args.config)
-        run = prepare(config, args.checkpoint, restore.read_settings(args.checkpoint))
-        weights = restore.load_weights(args.checkpoint, run.denoiser.config, run.mesh)
-    except (ValueError, OSError) as error:
-        return fail(error, 2)
-    with run.sandbox:
+    with contextlib.ExitStack() as opened:
+        try:
+            out, config = output_path("--out", args.out), load_config(args.config)
+            run = prepare(config, args.checkpoint, restore.read_settings(args.checkpoint))
+            opened.enter_context(run.sandbox)
+            weights = restore.load_weights(args.checkpoint, run.denoiser.config, run.mesh)
+        except (ValueError, OSError) as error:
+            return fail(error, 2)
         found = evaluate_weights(run, *weights)
     source = {"config": args.config, "checkpoint": args.checkpoint, "iteration": latest_iteration(args.checkpoint)}
     with replacing(out) as file:

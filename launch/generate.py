@@ -41,6 +41,7 @@ class Row(NamedTuple):
     """A prompt and where it came from."""
 
     where: str  # for messages: FILE:LINE
+    place: int  # among all the prompts given
     entries: dict[str, Any]  # as given
     ids: list[int]
 
@@ -57,7 +58,7 @@ class Model(NamedTuple):
 def read_model(args) -> Model:
     """ValueError, in one line, for a folder or setting that cannot work."""
     config = restore.read_settings(args.checkpoint)
-    config.enable_thinking = args.thinking
+    config.enable_thinking |= args.thinking
     if args.dtype:
         config.dtype = args.dtype
     defaults = {field.name: field.default for field in dataclasses.fields(sampling.SamplerConfig)}
@@ -74,7 +75,7 @@ def read_rows(args, tokenizer) -> Iterator[Row]:
         lines = [("--prompt", json.dumps({"prompt": args.prompt}))]
     else:
         lines = numbered_lines(args.prompts)
-    for where, line in lines:
+    for place, (where, line) in enumerate(lines):
         entries, prompt = parse_row(line, where)
         try:
             if not args.raw:
@@ -92,7 +93,7 @@ def read_rows(args, tokenizer) -> Iterator[Row]:
             print(f"{said}: {'dropped' if args.too_long == 'drop' else 'cut at the front'}", file=sys.stderr)
             if args.too_long == "drop":
                 continue
-        yield Row(where, entries, ids[-args.prompt_length :])
+        yield Row(where, place, entries, ids[-args.prompt_length :])
 
 
 def numbered_lines(path: str) -> list[tuple[str, str]]:
@@ -154,7 +155,7 @@ def make_shown(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
 
 
 def prompts_of(key: jax.Array, asked: dict[str, jax.Array]) -> tuple[Prompts, jax.Array]:
-    """(prompts, a key for each row by its place among them)."""
+    """(prompts, a key for each by its place)."""
     rng_B = row_keys(key, asked["place"], jnp.zeros_like(asked["place"]))
     return Prompts(asked["tokens"], asked["valid"], asked["temperature"], asked["threshold"]), rng_B
 
@@ -167,31 +168,31 @@ def answers(model: Model, params: PyTree, rows: Sequence[Row], args) -> Iterator
     batch = 1 if args.show else min(args.batch, len(rows))
     filled, compiled = -(-batch // shards) * shards, {}
     for start in range(0, len(rows), batch):
-        places = np.arange(start, min(start + batch, len(rows)))
-        asked = arrays(model, rows, np.resize(places, filled), args)
+        asking = rows[start : start + batch]
+        asked = arrays(model, [asking[i % len(asking)] for i in range(filled)], args)
         width = asked["tokens"].shape[1]
         if width not in compiled:  # here, so that it is not timed
             compiled[width] = sample if args.show else sample.lower(params, key, asked).compile()
         began = time.perf_counter()
         rollout = jax.device_get(compiled[width](params, key, asked))
         seconds = time.perf_counter() - began
-        tokens_per_s = round(float(rollout.length_B[: len(places)].sum()) / seconds, 1)
-        for number, place in enumerate(places):
+        tokens_per_s = round(float(rollout.length_B[: len(asking)].sum()) / seconds, 1)
+        for number, row in enumerate(asking):
             length = int(rollout.length_B[number])
             tokens = rollout.tokens_BxG[number, :length].tolist()
-            yield rows[place].entries | {
+            yield row.entries | {
                 "text": model.tokenizer.decode(tokens), "tokens": tokens,
                 "step_map": rollout.step_map_BxG[number, :length].tolist(), "length": length,
                 "passes": int(rollout.passes_B[number]), "tokens_per_s": tokens_per_s,
             }  # fmt: skip
 
 
-def arrays(model: Model, rows: Sequence[Row], places_B: np.ndarray, args) -> dict[str, jax.Array]:
+def arrays(model: Model, rows: Sequence[Row], args) -> dict[str, jax.Array]:
     """A batch of prompts on the mesh, left-padded to a width that few batches have of their own."""
-    ids = [rows[place].ids for place in places_B]
+    ids = [row.ids for row in rows]
     tokens, valid = tokenizers.pad_left(ids, tokenizers.bucket(max(map(len, ids))), model.tokenizer.pad_id)
     return sharding.global_rows(model.mesh, {
-        "tokens": tokens, "valid": valid, "place": places_B.astype(np.int32),
+        "tokens": tokens, "valid": valid, "place": np.asarray([row.place for row in rows], np.int32),
         "temperature": np.full(len(ids), args.temperature, np.float32),
         "threshold": np.full(len(ids), args.threshold, np.float32),
     })  # fmt: skip

@@ -177,14 +177,17 @@ def test_prompts_over_the_limit(generate, converted, expected, tmp_path):
     tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
     prompts = write(tmp_path / "p.jsonl", [{"prompt": text} for text in TEXTS])
     flags = [f"--checkpoint={folder}", f"--prompts={prompts}", f"--out={tmp_path / 'o.jsonl'}", f"--sampler={SAMPLER}"]
+    flags += ["--temperature=0.9"]
     code, _, said = generate(*flags, "--prompt_length=20")
     assert code == 2 and f"{prompts}:1: 35 tokens, over --prompt_length=20" in said and said.count("\n") == 1
     code, _, said = generate(*flags, "--prompt_length=20", "--too_long=drop")
     assert code == 0 and said.count("dropped") == 2
     assert [line["prompt"] for line in read(tmp_path / "o.jsonl")] == TEXTS[2:]
+    wanted = expected(tokenizer.encode(f"[{TEXTS[3]}]"), 3, 0.9)  # its noise is that of its place in the file
+    assert read(tmp_path / "o.jsonl")[1]["tokens"] == wanted["tokens"]
     code, _, said = generate(*flags, "--prompt_length=20", "--too_long=cut")
     assert code == 0 and said.count("cut at the front") == 2
-    cut = expected(tokenizer.encode(f"[{TEXTS[0]}]")[-20:], 0)
+    cut = expected(tokenizer.encode(f"[{TEXTS[0]}]")[-20:], 0, 0.9)
     assert read(tmp_path / "o.jsonl")[0]["tokens"] == cut["tokens"]
 
 
