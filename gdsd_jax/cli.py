@@ -18,7 +18,8 @@ def load_config(text: str):
     path, _, arg = text.partition(":")
     file = pathlib.Path(path)
     if not file.is_file():
-        raise ValueError(f"--config: no file {path}; give one of {', '.join(map(str, sorted((ROOT / 'configs').glob('*.py'))))}")
+        known = [f"configs/{name.name}" for name in sorted((ROOT / "configs").glob("*.py")) if "get_config(" in name.read_text()]
+        raise ValueError(f"--config: no file {path}; there are {', '.join(known)}")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -4,6 +4,7 @@ B rows, P prompt columns, G completion columns.
 """
 from collections.abc import Callable
 import dataclasses
+import functools
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,6 +18,12 @@ from gdsd_jax.evaluate import Evaluation, evaluate
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
 from gdsd_jax.types import Denoiser, PyTree, Rollout
+
+
+COUNTS = (
+    "prompts_per_round", "inner_iterations", "slices", "mask_draws", "prompt_length", "eval_every", "eval_problems",
+    "checkpoint_every", "keep_checkpoints", "sft.batch", "sft.log_every", "sft.checkpoint_every",
+)  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -69,10 +76,17 @@ def prepare(config, workdir, model_config=None) -> Run:
 
 def validate(config, mesh) -> None:
     """ValueError naming the first key that cannot work; nothing is compiled yet."""
-    for key in ("rounds", "prompts_per_round", "inner_iterations", "slices", "mask_draws", "prompt_length",
-                "eval_every", "eval_problems", "checkpoint_every"):  # fmt: skip
-        if config[key] < (0 if key == "rounds" else 1):
-            raise ValueError(f"{key}={config[key]} must be at least {0 if key == 'rounds' else 1}")
+    for keys, least in ((COUNTS, 1), (("rounds", "lora_rank", "sft.steps"), 0)):
+        for key in keys:
+            if (value := setting(config, key)) < least:
+                raise ValueError(f"{key}={value} must be at least {least}")
+    for key in ("dtype", "param_dtype"):
+        if config[key] not in ("float32", "bfloat16"):
+            raise ValueError(f"{key}={config[key]!r}: choose float32 or bfloat16")
+    for section in ("optimizer", "sft_optimizer"):
+        for key in ("learning_rate", "clip_norm"):
+            if not config[section][key] > 0:
+                raise ValueError(f"{section}.{key}={config[section][key]} must be above 0")
     if config.group_size < 2:
         raise ValueError(f"group_size={config.group_size}: advantages compare completions, give at least 2")
     rows = config.prompts_per_round * config.group_size
@@ -83,8 +97,14 @@ def validate(config, mesh) -> None:
         sharding.check_rows(mesh, config.sft.batch, "sft.batch")
     if config.model not in models.MODELS:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
-    objectives.make_config(config.objective, config[config.objective])
+    objectives.make_config(config.objective, config.get(config.objective, {}))
+    objectives.SftConfig(weighting=config.sft.weighting, count=config.sft.count)
     sampling.SamplerConfig(**config.sampler)
+
+
+def setting(config, key: str):
+    """The value of a dotted key."""
+    return functools.reduce(lambda section, name: section[name], key.split("."), config)
 
 
 def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
