@@ -12,6 +12,7 @@ def machinery() -> ml_collections.ConfigDict:
     config.lora_rank = 0  # 0 = full fine-tuning
     config.lora_alpha = 0.0  # adapters are scaled by alpha / rank
     config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
+    config.enable_thinking = False  # for chat templates that know the word, such as Qwen3's
     config.dtype = "float32"  # of activations
     config.param_dtype = "float32"
     config.remat = "dots"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
