@@ -2,10 +2,11 @@
 import json
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from gdsd_jax.types import PyTree
+from gdsd_jax.types import LazyArray, PyTree
 
 
 class Checkpoints:
@@ -44,12 +45,54 @@ class Checkpoints:
         self.manager.close()
 
 
+class _OneByOne(ocp.type_handlers.NumpyHandler):
+    """Writes `LazyArray` leaves: each is read, written and forgotten before the next, and read back as a jax array."""
+
+    def __init__(self):
+        super().__init__(deepcopy_host_arrays=False)
+
+    def typestr(self) -> str:
+        return "jax.Array"
+
+    async def serialize(self, values, infos, args=None):
+        for value, info, arg in zip(values, infos, args):
+            for written in await super().serialize([value.read()], [info], [arg]):
+                written.result()
+        return []
+
+
+CHUNK_BYTES = 16 << 20  # of a stored array: what is compressed at once, and the least that a reader decompresses
+
+
 def save_params(folder, params: PyTree, manifest: dict) -> None:
-    """A finished model: an orbax folder of parameters and manifest.json, written last."""
+    """A finished model: an orbax folder of parameters and manifest.json, written last.
+
+    The leaves are jax arrays, or `LazyArray`s, of which only one is in memory at a time.
+    """
     folder = epath.Path(folder).resolve()
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder / "params", params, force=True)
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _OneByOne())
+    )
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_ocdbt=False)
+    chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES), params)
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(folder / "params", args=ocp.args.PyTreeSave(params, save_args=chunks), force=True)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+def read_manifest(folder) -> dict:
+    """What `launch/convert.py` wrote beside the parameters.
+
+    Raises:
+      ValueError: no converted model there, or an unreadable manifest.
+    """
+    path = epath.Path(folder) / "manifest.json"
+    if not path.exists():
+        raise ValueError(f"{folder}: no converted model (no manifest.json) there; write one with launch/convert.py --to_orbax")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable JSON ({error}); convert the model again") from None
 
 
 def load_params(folder, abstract: PyTree) -> PyTree:
@@ -58,14 +101,51 @@ def load_params(folder, abstract: PyTree) -> PyTree:
     Raises:
       ValueError: nothing there, or another model's shapes; one line names the folder and the mend.
     """
-    folder = epath.Path(folder).resolve()
-    if not (folder / "manifest.json").exists():
-        raise ValueError(f"{folder}: no converted model there; write one with launch/convert.py --to_orbax")
+    read_manifest(folder)
+    here = epath.Path(folder).resolve() / "params"
     with ocp.StandardCheckpointer() as checkpointer:
-        found = checkpointer.metadata(folder / "params").item_metadata
-        have = {jax.tree_util.keystr(k): tuple(v.shape) for k, v in jax.tree_util.tree_leaves_with_path(dict(found))}
-        want = {jax.tree_util.keystr(k): tuple(v.shape) for k, v in jax.tree_util.tree_leaves_with_path(abstract)}
+        have, want = shapes_of(dict(checkpointer.metadata(here).item_metadata)), shapes_of(abstract)
         if have != want:
             wrong = sorted(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
             raise ValueError(f"{folder}: holds another model, first difference at {wrong[0]}")
-        return checkpointer.restore(folder / "params", abstract)
+        return checkpointer.restore(here, abstract)
+
+
+def shapes_of(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def lazy_params(folder, *parents: str) -> PyTree:
+    """The tree of `LazyArray`s below the keys `parents` of an orbax folder.
+
+    `folder / "params"` of a converted model, or `WORKDIR/checkpoints/N/state` with the parents "state", "trainable".
+
+    Raises:
+      ValueError: no such orbax folder, or nothing under those keys.
+    """
+    folder = epath.Path(folder).resolve()
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            found = checkpointer.metadata(folder).item_metadata.tree
+            for name in parents:
+                found = found[name]
+    except (FileNotFoundError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{folder}: no complete orbax checkpoint there ({error})") from None
+
+    def lazy(path, leaf):
+        keys = [*parents, *(key.key for key in path)]
+        return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index=None: read_leaf(folder, keys, leaf, index))
+
+    return jax.tree_util.tree_map_with_path(lazy, found)
+
+
+def read_leaf(folder: epath.Path, keys: list[str], leaf, index) -> np.ndarray:
+    """One array of an orbax folder, or a part of it, without reading the others."""
+    item, args = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), ocp.RestoreArgs(restore_type=np.ndarray)
+    for key in reversed(keys):
+        item, args = {key: item}, {key: args}
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        found = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True))
+    for key in keys:
+        found = found[key]
+    return found if index is None else found[index]

@@ -1,13 +1,35 @@
-"""Hugging Face folders -> parameter trees, from the family's one table (specs/models.md section 0)."""
+"""Hugging Face folders <-> parameter trees, both ways from the family's one table (specs/models.md section 0).
+
+Nothing here holds more than one stacked array: reading makes a tree of `LazyArray`s, writing goes leaf by leaf.
+"""
+from collections.abc import Iterator
+import itertools
 import json
+from typing import NamedTuple
+import warnings
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from safetensors import safe_open
 
-from gdsd_jax.models import FAMILIES, ModelConfig, param_shapes
-from gdsd_jax.types import PyTree
+from gdsd_jax import sharding
+from gdsd_jax.models import FAMILIES, PROJECTIONS, ModelConfig, config_to_hf, param_shapes
+from gdsd_jax.types import LazyArray, PyTree
+
+DTYPES = {"F32": np.dtype("float32"), "F16": np.dtype("float16"), "BF16": np.dtype(jnp.bfloat16)}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+INDEX = "model.safetensors.index.json"
+
+
+class Tensor(NamedTuple):
+    """Where a tensor lies, and what its file says of it."""
+
+    file: epath.Path
+    name: str
+    shape: tuple[int, ...]
+    code: str  # a key of DTYPES, or another that we do not read
 
 
 def paths_of(tree: PyTree, prefix: str = "") -> dict[str, object]:
@@ -36,20 +58,119 @@ def tensor_names(path: str, config: ModelConfig) -> list[str]:
     return [name.format(i=i) for i in range(config.layers)] if "{i}" in name else [name]
 
 
-def tensor_files(folder: epath.Path) -> dict[str, epath.Path]:
-    """{tensor name: file}, from the index or from the single file."""
-    index = folder / "model.safetensors.index.json"
-    files = {}
-    if index.exists():
-        named = set(json.loads(index.read_text())["weight_map"].values())
-    else:
-        named = {"model.safetensors"}
-    for name in sorted(named):
-        if not (folder / name).exists():
-            raise ValueError(f"{folder}: no {name} there; download the whole model folder")
-        with open_tensors(folder / name) as tensors:
-            files |= dict.fromkeys(tensors.keys(), folder / name)
-    return files
+def stacked(path: str) -> bool:
+    """Our leaf has a leading axis of layers."""
+    return path.startswith("layers.")
+
+
+def transposed(path: str) -> bool:
+    """Kernels are [in, out] here and [out, in] there."""
+    return path.endswith("kernel")
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load(folder, config: ModelConfig, dtype: str | None = "float32", mesh: jax.sharding.Mesh | None = None) -> PyTree:
+    """Parameters of a Hugging Face folder as a nested dict of arrays, on the default device or sharded over `mesh`.
+
+    With a mesh each host reads only the slices that its devices hold. `dtype` None keeps the stored one. NaN and
+    infinities in the weights warn.
+
+    Raises:
+      ValueError: missing, extra or mis-shaped tensors or unreadable files; one line lists all of them.
+    """
+    lazy = open_folder(folder, config, dtype)
+    if mesh is None:
+        return jax.tree.map(lambda leaf: jax.device_put(leaf.read()), lazy)
+    places = sharding.shardings(mesh, lazy)
+    return jax.tree.map(lambda leaf, place: jax.make_array_from_callback(leaf.shape, place, leaf.read), lazy, places)
+
+
+def open_folder(folder, config: ModelConfig, dtype: str | None = None) -> PyTree:
+    """The parameters of a Hugging Face folder as `LazyArray`s; only the files' headers are read. Raises as `load`."""
+    folder = epath.Path(folder)
+    tensors, problems = tensors_of(folder)
+    flat, wanted = {}, set()
+    for path, leaf in paths_of(param_shapes(config)).items():
+        names = tensor_names(path, config)
+        wanted.update(names)
+        shape = leaf.shape[1:] if stacked(path) else leaf.shape
+        shape = shape[::-1] if transposed(path) else shape
+        problems += [fault for name in names if (fault := fault_of(name, tensors.get(name), shape))]
+        if not problems:
+            parts = [tensors[name] for name in names]
+            stored = jnp.result_type(*{DTYPES[part.code] for part in parts})
+            flat[path] = lazy_array(path, leaf.shape, np.dtype(dtype or stored), parts)
+    if config.tied:  # the head may be stored once more
+        wanted.add(FAMILIES[config.family].TENSORS["lm_head.kernel"])
+    problems += [f"unknown {name}" for name in tensors if name not in wanted]
+    if problems:
+        raise ValueError(f"{folder}: {'; '.join(problems)}")
+    return nested(flat)
+
+
+def fault_of(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> str | None:
+    if tensor is None:
+        return f"missing {name}"
+    if tensor.shape != shape:
+        return f"{name} has shape {list(tensor.shape)}, config.json says {list(shape)}"
+    if tensor.code not in DTYPES:
+        return f"{name} is stored as {tensor.code}, known: {', '.join(DTYPES)}"
+    return None
+
+
+def lazy_array(path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[Tensor]) -> LazyArray:
+    """Our leaf over the checkpoint's tensors; each is read by itself, so a stack is never in memory twice."""
+
+    def read(index=None) -> np.ndarray:
+        index = tuple(index or (slice(None),) * len(shape))
+        inner = index[1:] if stacked(path) else index
+        chosen = parts[index[0]] if stacked(path) else parts
+        out = np.empty([len(range(*part.indices(size))) for part, size in zip(index, shape)], dtype)
+        for row, part in zip(out if stacked(path) else out[None], chosen):
+            row[...] = read_tensor(part, inner[::-1]).T if transposed(path) else read_tensor(part, inner)
+        return out
+
+    return LazyArray(tuple(shape), dtype, read)
+
+
+def read_tensor(tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
+    """A slice of a tensor. The file is opened anew each time: pages of a mapped file stay in memory until it is closed."""
+    with open_tensors(tensor.file) as opened:
+        values = opened.get_slice(tensor.name)[index]
+    broken = values.size - np.count_nonzero(np.isfinite(values))
+    if broken:
+        warnings.warn(f"{tensor.file}: {tensor.name} holds {broken} values that are NaN or infinite", stacklevel=2)
+    return values
+
+
+def tensors_of(folder: epath.Path) -> tuple[dict[str, Tensor], list[str]]:
+    """({name: tensor}, what is wrong with the index), from the index and its shards or from the single file.
+
+    Raises:
+      ValueError: a file is absent or unreadable, one line naming it.
+    """
+    index = folder / INDEX
+    places = read_index(index) if index.exists() else None
+    tensors = {}
+    for file in sorted(set(places.values())) if places else ["model.safetensors"]:
+        if not (folder / file).exists():
+            raise ValueError(f"{folder}: no {file} there; download the whole model folder")
+        with open_tensors(folder / file) as opened:
+            for name in opened.keys():
+                header = opened.get_slice(name)
+                tensors[name] = Tensor(folder / file, name, tuple(header.get_shape()), header.get_dtype())
+    misplaced = [f"{INDEX} places {name} in {file}, which does not hold it" for name, file in (places or {}).items()
+                 if name not in tensors or tensors[name].file.name != file]  # fmt: skip
+    return tensors, misplaced
+
+
+def read_index(path: epath.Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text())["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: unreadable index ({type(error).__name__}: {error}); download it again") from None
 
 
 def open_tensors(path: epath.Path):
@@ -59,34 +180,108 @@ def open_tensors(path: epath.Path):
         raise ValueError(f"{path}: unreadable safetensors file ({error}); download it again") from None
 
 
-def load(folder, config: ModelConfig, dtype: str = "float32") -> PyTree:
-    """Parameters of a Hugging Face folder as a nested dict of arrays on the default device.
+# ---------------------------------------------------------------- writing
+
+
+def save(
+    folder, config: ModelConfig, params: PyTree, *, dtype: str | None = None, max_shard_bytes: int = 5 << 30,
+    entries: dict | None = None,
+) -> None:  # fmt: skip
+    """Writes a folder that Hugging Face's tools load: config.json last, the weights as one file or shards with an index.
+
+    Leaves are arrays or `LazyArray`s, of which one is in memory at a time. `dtype` None keeps each leaf's own.
+    `entries` are config.json's further entries, such as those of the folder the model came from.
 
     Raises:
-      ValueError: a missing, extra or mis-shaped tensor or an unreadable file; one line lists all of them.
+      ValueError: parameters that are not this config's, naming the first difference.
     """
-    folder = epath.Path(folder)
-    files, flat, problems = tensor_files(folder), {}, []
-    shapes = paths_of(param_shapes(config))
-    wanted = {name: path for path in shapes for name in tensor_names(path, config)}
-    problems += [f"missing {name}" for name in wanted if name not in files]
-    problems += [f"unknown {name}" for name in files if name not in wanted]
-    if problems:
-        raise ValueError(f"{folder}: {'; '.join(problems)}")
-    for path, shape in shapes.items():
-        parts = [read(files[name], name, path) for name in tensor_names(path, config)]
-        wrong = {part.shape for part in parts} - {shape.shape[1:] if path.startswith("layers.") else shape.shape}
-        if wrong:
-            problems.append(f"{path} has shape {wrong.pop()}, config.json says {shape.shape}")
-            continue
-        stacked = np.stack(parts) if path.startswith("layers.") else parts[0]
-        flat[path] = jax.device_put(np.ascontiguousarray(stacked.astype(dtype)))
-    if problems:
-        raise ValueError(f"{folder}: {'; '.join(problems)}")
-    return nested(flat)
+    folder, flat = epath.Path(folder), paths_of(params)
+    shapes = {path: leaf.shape for path, leaf in paths_of(param_shapes(config)).items()}
+    wrong = sorted(path for path in shapes.keys() | flat.keys() if path not in flat or shapes.get(path) != flat[path].shape)
+    if wrong:
+        raise ValueError(f"parameters do not fit the config, first difference at {wrong[0]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    dtypes = {path: np.dtype(dtype or leaf.dtype) for path, leaf in flat.items()}
+    plan = {name: (part, dtypes[path]) for path in flat for name, part in zip(tensor_names(path, config), parts_of(path, shapes))}
+    shards = split(plan, max_shard_bytes)
+    tensors = (tensor for path, leaf in flat.items() for tensor in tensors_behind(path, leaf, dtypes[path]))
+    for file, names in shards.items():
+        write_file(folder / file, {name: plan[name] for name in names}, itertools.islice(tensors, len(names)))
+    if len(shards) > 1:
+        places = {name: file for file, names in shards.items() for name in names}
+        total = sum(size_of(*plan[name]) for name in plan)
+        (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2))
+    written = config_to_hf(config) | (entries or {}) | {"torch_dtype": dtypes["embed.embedding"].name}
+    (folder / "config.json").write_text(json.dumps(written, indent=2))
 
 
-def read(file: epath.Path, name: str, path: str) -> np.ndarray:
-    with open_tensors(file) as tensors:
-        tensor = tensors.get_tensor(name)
-    return tensor.T if path.endswith("kernel") else tensor
+def parts_of(path: str, shapes: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Shapes of the tensors behind our leaf."""
+    inner = shapes[path][1:] if stacked(path) else shapes[path]
+    return [inner[::-1] if transposed(path) else inner] * (shapes[path][0] if stacked(path) else 1)
+
+
+def tensors_behind(path: str, leaf, dtype: np.dtype) -> Iterator[np.ndarray]:
+    values = leaf.read() if isinstance(leaf, LazyArray) else np.asarray(leaf)
+    for part in values if stacked(path) else values[None]:
+        yield (part.T if transposed(path) else part).astype(dtype, order="C", copy=False)
+
+
+def size_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
+    return int(np.prod(shape)) * dtype.itemsize
+
+
+def split(plan: dict[str, tuple], max_shard_bytes: int) -> dict[str, list[str]]:
+    """{file: names}, filled in order."""
+    groups, size = [[]], 0
+    for name, tensor in plan.items():
+        if groups[-1] and size + size_of(*tensor) > max_shard_bytes:
+            groups, size = [*groups, []], 0
+        groups[-1].append(name)
+        size += size_of(*tensor)
+    if len(groups) == 1:
+        return {"model.safetensors": groups[0]}
+    return {f"model-{number:05}-of-{len(groups):05}.safetensors": names for number, names in enumerate(groups, 1)}
+
+
+def write_file(path: epath.Path, plan: dict[str, tuple], tensors: Iterator[np.ndarray]) -> None:
+    """A safetensors file, tensor by tensor: the length of the header, the header as JSON, then the values."""
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for name, (shape, dtype) in plan.items():
+        begin, end = end, end + size_of(shape, dtype)
+        header[name] = {"dtype": CODES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # values begin at a multiple of eight bytes
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors:
+            file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+
+
+def save_adapters(folder, config: ModelConfig, adapters: PyTree, base: str) -> None:
+    """Writes the adapters as the PEFT library lays them out: adapter_model.safetensors and adapter_config.json.
+
+    `base` is the name or folder of the weights they belong to.
+    """
+    folder, tensors = epath.Path(folder), {}
+    modules = {target: tensor_names(f"layers.{target}.kernel", config) for target in PROJECTIONS}
+    for target, pair in adapters["layers"].items():
+        for letter in "ab":
+            values = np.asarray(pair[letter])
+            for i, name in enumerate(modules[target]):
+                module = name.removesuffix(".weight")
+                tensors[f"base_model.model.{module}.lora_{letter.upper()}.weight"] = values[i].T
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    write_file(folder / "adapter_model.safetensors", plan, iter(tensors.values()))
+    prefix, _, _ = FAMILIES[config.family].TENSORS["layers.q.kernel"].partition("{i}")
+    ends = [FAMILIES[config.family].TENSORS[f"layers.{target}.kernel"].partition("{i}.")[2] for target in adapters["layers"]]
+    chosen = "|".join(end.removesuffix(".weight") for end in ends).replace(".", r"\.")
+    entries = {
+        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "r": config.lora_rank,
+        "lora_alpha": config.lora_alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
+        "inference_mode": True,
+        # a pattern, since the last part of a name can also be that of a module outside the layers (LLaDA's ff_out)
+        "target_modules": prefix.replace(".", r"\.") + rf"\d+\.({chosen})",
+    }  # fmt: skip
+    (folder / "adapter_config.json").write_text(json.dumps(entries, indent=2))

@@ -3,7 +3,6 @@
 B rows, P prompt columns, G completion columns.
 """
 import dataclasses
-import json
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from etils import epath
 
 from gdsd_jax import data, models, objectives, sampling, sharding, tokenizers
 from gdsd_jax.advantages import BASELINES
-from gdsd_jax.checkpoint import load_params
+from gdsd_jax.checkpoint import load_params, read_manifest
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
 from gdsd_jax.types import Batch, Denoiser, PyTree
@@ -110,7 +109,6 @@ def validate_objective(config, rows: int) -> None:
 
 def read_inputs(config, task):
     """(ModelConfig, tokenizer, training problems, held-out problems)."""
-    model = models.MODELS[config.model]
     if config.data_file is None or not config.init_from:
         task.build(config.data_dir)
     if config.data_file is None:
@@ -118,23 +116,23 @@ def read_inputs(config, task):
     else:
         form = "full" if config.init_from else "short"  # a model from nothing has only seen bare questions
         sources = [task.read_jsonl(path, form=form) for path in (config.data_file, config.heldout_file or config.data_file)]
-    if config.init_from:
-        manifest = epath.Path(config.init_from) / "manifest.json"
-        if not manifest.exists():
-            raise ValueError(f"init_from={config.init_from}: no manifest.json there; write the folder with launch/convert.py")
-        model = models.ModelConfig(**{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in json.loads(manifest.read_text())["model"].items()
-        })  # fmt: skip
-        tokenizer = tokenizers.load(config.init_from, pad_id=model.pad_id, mask_id=model.mask_id, stop_ids=model.stop_ids)
-    else:
-        tokenizer = tokenizers.load(task.folder(config.data_dir))
-        model = dataclasses.replace(
-            model, vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, pad_id=tokenizer.pad_id,
-            stop_ids=tuple(tokenizer.stop_ids),
-        )  # fmt: skip
+    model, tokenizer = read_model(config, task)
     problems = [data.prepare(task, source, tokenizer, config.prompt_length, too_long=config.too_long) for source in sources]
     return model, tokenizer, *problems
+
+
+def read_model(config, task) -> tuple[models.ModelConfig, Any]:
+    """(ModelConfig, tokenizer) of `init_from`, or of the preset with the vocabulary of the task's own tokenizer."""
+    if config.init_from:
+        model = models.config_from_json(read_manifest(config.init_from)["model"])
+        ids = dict(pad_id=model.pad_id, mask_id=model.mask_id, stop_ids=model.stop_ids)
+        return model, tokenizers.load(config.init_from, **ids)
+    tokenizer = tokenizers.load(task.folder(config.data_dir))
+    own = dict(
+        vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, pad_id=tokenizer.pad_id,
+        stop_ids=tuple(tokenizer.stop_ids),
+    )  # fmt: skip
+    return dataclasses.replace(models.MODELS[config.model], **own), tokenizer
 
 
 def initial_weights(run: Run, rng) -> tuple[PyTree, dict]:

@@ -2,10 +2,12 @@
 K mask draws, D width, V vocabulary.  Log-probabilities are in nats, lengths in tokens.
 """
 from collections.abc import Callable
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.struct
 import jax
+import numpy as np
 
 Array = jax.Array
 PyTree = Any
@@ -26,6 +28,20 @@ class Denoiser(NamedTuple):
     features: Callable[..., Array]
     unembed: Callable[[PyTree, Array], Array]
     bind: Callable[[PyTree, dict], PyTree]
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyArray:
+    """An array on disk, read when it is asked for: trees of these pass through a machine that cannot hold the model.
+
+    Attributes:
+      shape, dtype: of the array.
+      read: `(index=None) -> np.ndarray`; a tuple of slices reads that part alone.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[..., np.ndarray]
 
 
 @flax.struct.dataclass

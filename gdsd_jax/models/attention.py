@@ -35,6 +35,34 @@ class BlockCausal:
         return block_K[None, :] <= block_Q[:, None]
 
 
+@dataclasses.dataclass(frozen=True)
+class Doubled:
+    """The row [prompt | clean | noised] that scores a block-causal denoiser: two streams that share the prompt.
+
+    Blocks are counted from the end of the prompt. A clean column attends like `BlockCausal(block, prompt_len)` and
+    never to the noised stream; a noised one to clean columns of earlier blocks and to its own noised block. The keys
+    must be the whole row, whose width tells where the noised stream begins.
+    """
+
+    prompt_len: int
+    block: int
+
+    def allowed(self, query_Q: Array, key_K: Array) -> Array | None:
+        completion = self.completion(key_K.shape[0])
+        noised_Q, noised_K = (columns >= self.prompt_len + completion for columns in (query_Q, key_K))
+        block_Q, block_K = (
+            (columns - self.prompt_len - completion * noised) // self.block
+            for columns, noised in ((query_Q, noised_Q), (key_K, noised_K))
+        )
+        query, key = block_Q[:, None], block_K[None, :]
+        clean_key = jnp.where(noised_Q[:, None], key < query, key <= query)
+        return jnp.where(noised_K[None, :], noised_Q[:, None] & (key == query), clean_key)
+
+    def completion(self, columns: int) -> int:
+        """Columns of each stream behind the prompt."""
+        return (columns - self.prompt_len) // 2
+
+
 KINDS = {"full": Full(), "causal": Causal()}
 
 
@@ -57,13 +85,23 @@ def xla_attention(q_BxQxHxd: Array, k_BxKxHxd: Array, v_BxKxHxd: Array, mask: Ar
     return jax.nn.dot_product_attention(q_BxQxHxd, k_BxKxHxd, v_BxKxHxd, mask=mask, implementation="xla")
 
 
-def positions_of(valid_BxL: Array) -> Array:
-    """Positions count real tokens, so padding does not move a row's text."""
+def positions_of(valid_BxL: Array, spec=Full()) -> Array:
+    """Positions count real tokens, so padding does not move a row's text; the streams of a doubled row count alike."""
+    if isinstance(spec, Doubled):
+        clean = spec.prompt_len + spec.completion(valid_BxL.shape[1])
+        once = positions_of(valid_BxL[:, :clean])
+        return jnp.concatenate([once, once[:, spec.prompt_len :]], axis=1)
     return jnp.maximum(jnp.cumsum(valid_BxL, axis=1) - 1, 0)
 
 
-def previous_valid(valid_BxL: Array) -> Array:
-    """Column of the previous valid position; a position without one keeps its own."""
+def previous_valid(valid_BxL: Array, spec=Full()) -> Array:
+    """Column of the previous valid position of the same stream; a position without one keeps its own."""
+    if isinstance(spec, Doubled):
+        prompt, completion = spec.prompt_len, spec.completion(valid_BxL.shape[1])
+        clean_BxS = previous_valid(valid_BxL[:, : prompt + completion])
+        noised_BxS = previous_valid(jnp.concatenate([valid_BxL[:, :prompt], valid_BxL[:, prompt + completion :]], axis=1))
+        noised_BxS += completion * (noised_BxS >= prompt)
+        return jnp.concatenate([clean_BxS, noised_BxS[:, prompt:]], axis=1)
     columns_L = jnp.arange(valid_BxL.shape[1])
     last_seen_BxL = jax.lax.cummax(jnp.where(valid_BxL, columns_L, -1), axis=1)
     previous_BxL = jnp.pad(last_seen_BxL[:, :-1], ((0, 0), (1, 0)), constant_values=-1)

@@ -11,7 +11,7 @@ class ModelConfig:
     `shift` says that the raw state of column i - 1 scores token i (Dream, autoregressive models).
     """
 
-    family: str
+    family: str  # the model_type of Hugging Face's config.json; names tensors and ids, nothing else follows from it
     vocab_size: int
     d_model: int
     layers: int
@@ -19,7 +19,7 @@ class ModelConfig:
     kv_heads: int
     head_dim: int
     d_ff: int
-    mask_id: int
+    mask_id: int | None  # None: the model has no mask token (an autoregressive teacher)
     pad_id: int
     stop_ids: tuple[int, ...]
     rope_theta: float = 500_000.0
@@ -38,7 +38,7 @@ class ModelConfig:
     def __post_init__(self):
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
-        if not 0 <= self.mask_id < self.vocab_size:
+        if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
             raise ValueError(f"mask_id={self.mask_id} lies outside the vocabulary of {self.vocab_size}")
         for key, allowed in (("attention", ("full", "causal")), ("remat", ("none", "dots", "full"))):
             if getattr(self, key) not in allowed:
@@ -46,3 +46,25 @@ class ModelConfig:
         unknown = set(self.lora_targets) - set(PROJECTIONS)
         if unknown:
             raise ValueError(f"lora_targets: unknown {sorted(unknown)}, choose from {', '.join(PROJECTIONS)}")
+
+
+def config_from_json(entries: dict) -> ModelConfig:
+    """The config that `dataclasses.asdict` made these entries of, after their way through JSON."""
+    return ModelConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()})
+
+
+def ids_of(entries: dict, *, mask: int, pad: int, ends: tuple[int, ...]) -> tuple[int | None, int, tuple[int, ...]]:
+    """(mask_id, pad_id, stop_ids) from config.json.
+
+    The released models' ids `mask` and `pad` stand in for absent entries, and `ends` (of text, of a turn) stop an
+    answer too, each only where the vocabulary has it.
+    """
+    def released(token):
+        return token if token < entries["vocab_size"] else None
+
+    end = entries["eos_token_id"]
+    stop_ids = dict.fromkeys([*(end if isinstance(end, list) else [end]), *filter(released, ends)])
+    mask_id, pad_id = (entries.get(f"{name}_token_id") for name in ("mask", "pad"))
+    mask_id = released(mask) if mask_id is None else mask_id
+    pad_id = released(pad) if pad_id is None else pad_id
+    return mask_id, next(iter(stop_ids)) if pad_id is None else pad_id, tuple(stop_ids)

@@ -1,6 +1,7 @@
 """Low-rank adapters as a tree of their own, with the same paths as the weights they stand beside."""
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gdsd_jax.models.config import ModelConfig
 from gdsd_jax.types import Array, PyTree
@@ -27,3 +28,12 @@ def init_lora(config: ModelConfig, rng: Array) -> PyTree:
             "b": jnp.zeros((config.layers, config.lora_rank, width_out), jnp.float32),
         }
     return {"layers": adapters}
+
+
+def merge(kernel_NxIxO: np.ndarray, pair: dict, config: ModelConfig, dtype: np.dtype) -> np.ndarray:
+    """The kernel with its adapters summed in, layer by layer on the host, in float32 before the cast to `dtype`."""
+    scale, merged = np.float32(config.lora_alpha / config.lora_rank), np.empty(kernel_NxIxO.shape, dtype)
+    for n, (a_Ixr, b_rxO) in enumerate(zip(pair["a"], pair["b"])):
+        change = np.asarray(a_Ixr, np.float32) @ np.asarray(b_rxO, np.float32)
+        merged[n] = kernel_NxIxO[n].astype(np.float32) + scale * change
+    return merged

@@ -1,0 +1,80 @@
+"""Qwen3, autoregressive, and a2d-qwen3, the denoiser converted from it: presets, tensor names, ids (specs/models.md section 3).
+
+The two differ in who attends to whom, in the shift and in nothing else; the weights have the same names and shapes.
+"""
+from gdsd_jax.models.config import ModelConfig, ids_of
+
+MODEL_TYPES = {"qwen3": "Qwen3ForCausalLM", "a2d-qwen3": "A2DQwen3LMHeadModel"}
+MASK, END_OF_TEXT, END_OF_TURN = 151_669, 151_643, 151_645  # the mask is the first id that the tokenizer leaves free
+
+
+def conventions(model_type: str) -> dict:
+    """What follows from the model type rather than from its sizes."""
+    causal = model_type == "qwen3"
+    return {"family": model_type, "qk_norm": True, "shift": causal, "attention": "causal" if causal else "full"}
+
+
+def released(model_type: str, d_model: int, layers: int, heads: int, d_ff: int, tied: bool) -> ModelConfig:
+    return ModelConfig(
+        **conventions(model_type), vocab_size=151_936, d_model=d_model, layers=layers, heads=heads, kv_heads=8,
+        head_dim=128, d_ff=d_ff, mask_id=MASK, pad_id=END_OF_TEXT, stop_ids=(END_OF_TURN, END_OF_TEXT),
+        rope_theta=1e6, norm_eps=1e-6, tied=tied,
+    )  # fmt: skip
+
+
+SIZES = {  # d_model, layers, heads, d_ff, tied
+    "0p6b": (1024, 28, 16, 3072, True),
+    "1p7b": (2048, 28, 16, 6144, True),
+    "4b": (2560, 36, 32, 9728, True),
+    "8b": (4096, 36, 32, 12_288, False),
+}
+PRESETS = {
+    f"{model_type.replace('-', '_')}_{size}": released(model_type, *shape)
+    for model_type in MODEL_TYPES for size, shape in SIZES.items()
+}  # fmt: skip
+
+# our path -> the checkpoint's tensor; every 2-D tensor but the embedding is stored [out, in] there
+TENSORS = {
+    "embed.embedding": "model.embed_tokens.weight",
+    "layers.attn_norm.scale": "model.layers.{i}.input_layernorm.weight",
+    "layers.q.kernel": "model.layers.{i}.self_attn.q_proj.weight",
+    "layers.k.kernel": "model.layers.{i}.self_attn.k_proj.weight",
+    "layers.v.kernel": "model.layers.{i}.self_attn.v_proj.weight",
+    "layers.q_norm.scale": "model.layers.{i}.self_attn.q_norm.weight",
+    "layers.k_norm.scale": "model.layers.{i}.self_attn.k_norm.weight",
+    "layers.o.kernel": "model.layers.{i}.self_attn.o_proj.weight",
+    "layers.mlp_norm.scale": "model.layers.{i}.post_attention_layernorm.weight",
+    "layers.gate.kernel": "model.layers.{i}.mlp.gate_proj.weight",
+    "layers.up.kernel": "model.layers.{i}.mlp.up_proj.weight",
+    "layers.down.kernel": "model.layers.{i}.mlp.down_proj.weight",
+    "final_norm.scale": "model.norm.weight",
+    "lm_head.kernel": "lm_head.weight",
+}
+
+# what the forward assumes; another value in config.json is refused by name
+REQUIRED = {"hidden_act": "silu", "attention_bias": False, "rope_scaling": None, "use_sliding_window": False}
+
+
+def config_from_hf(entries: dict) -> ModelConfig:
+    """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
+    heads = entries["num_attention_heads"]
+    mask_id, pad_id, stop_ids = ids_of(entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TURN, END_OF_TEXT))
+    return ModelConfig(
+        **conventions(entries["model_type"]), vocab_size=entries["vocab_size"], d_model=entries["hidden_size"],
+        layers=entries["num_hidden_layers"], heads=heads, kv_heads=entries["num_key_value_heads"],
+        head_dim=entries["head_dim"], d_ff=entries["intermediate_size"], mask_id=mask_id, pad_id=pad_id,
+        stop_ids=stop_ids, rope_theta=float(entries["rope_theta"]), norm_eps=entries["rms_norm_eps"],
+        tied=entries["tie_word_embeddings"],
+    )  # fmt: skip
+
+
+def config_to_hf(config: ModelConfig) -> dict:
+    """The entries of config.json that lead back to this config; the rest is the class's default."""
+    return {
+        "model_type": config.family, "architectures": [MODEL_TYPES[config.family]], "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model, "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads, "head_dim": config.head_dim, "intermediate_size": config.d_ff,
+        "rope_theta": config.rope_theta, "rms_norm_eps": config.norm_eps, "tie_word_embeddings": config.tied,
+        "mask_token_id": config.mask_id, "pad_token_id": config.pad_id, "eos_token_id": config.stop_ids[0],
+        **REQUIRED,
+    }  # fmt: skip

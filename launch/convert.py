@@ -1,0 +1,263 @@
+"""Converts models:
+
+  python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]     a Hugging Face folder, to train from
+  python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]    a converted folder or a run's workdir back
+
+A workdir stands for its newest checkpoint. With --lora=merge (the default) adapters are summed into the weights, in
+float32; with --lora=keep the folder holds the adapters alone, in the layout of the PEFT library.
+The destination appears when it is complete. Exit codes: 0 done; 2 bad input, one line says which; the destination is
+then untouched.
+"""
+import argparse
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+import shutil
+import sys
+from typing import NamedTuple
+import warnings
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # `python launch/convert.py` puts launch/ there, not the repository
+
+COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")  # tokenizer, generation settings, the model's own code
+NOT_COMPANIONS = ("config.json", "manifest.json", "model.safetensors.index.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+class Source(NamedTuple):
+    """What is to be written as a Hugging Face folder."""
+
+    config: object  # ModelConfig, with the adapters' rank and alpha where there are any
+    params: dict  # LazyArrays
+    adapters: dict | None  # arrays
+    companions: pathlib.Path  # folder of tokenizer files
+    entries: dict  # of the config.json that the model came with
+    base: str  # where that came from
+
+
+def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None) -> None:
+    from gdsd_jax import checkpoint, hf, models
+
+    config = models.config_from_hf(source)
+    check_tokenizer(source, config)
+    params = hf.open_folder(source, config, dtype)
+    files = sorted({source / "config.json", *source.glob("model*.safetensors*")})
+    leaves = hf.paths_of(params).values()
+    need_space(destination, sum(map(bytes_of, leaves)))
+    with new_folder(destination) as partial, progress([*leaves], [*files]) as bar:
+        manifest = {
+            "family": config.family, "model": dataclasses.asdict(config), "source": str(source.resolve()),
+            "sha256": {file.name: digest(file, bar) for file in files},
+            "dtype": sorted({leaf.dtype.name for leaf in leaves}),
+            "tokenizer": copy_companions(source, partial), "config": json.loads((source / "config.json").read_text()),
+        }  # fmt: skip
+        checkpoint.save_params(partial, watched(params, bar), manifest)
+
+
+def from_orbax(source: pathlib.Path, destination: pathlib.Path, lora: str | None, dtype: str | None, shard: int) -> None:
+    from gdsd_jax import hf
+
+    found = read_workdir(source) if (source / "checkpoints").exists() else read_converted(source)
+    if found.adapters is None and lora == "keep":
+        raise ValueError(f"{source}: --lora=keep, but there are no adapters; leave it out")
+    if lora == "keep":
+        with new_folder(destination) as partial:
+            hf.save_adapters(partial, found.config, found.adapters, found.base)
+            copy_companions(found.companions, partial)
+        return
+    params = found.params if found.adapters is None else with_adapters(found, dtype)
+    leaves = hf.paths_of(params).values()
+    need_space(destination, sum(bytes_of(leaf, dtype) for leaf in leaves))
+    with new_folder(destination) as partial, progress([*leaves]) as bar:
+        copy_companions(found.companions, partial)
+        hf.save(
+            partial, found.config, watched(params, bar), dtype=dtype, max_shard_bytes=shard, entries=found.entries
+        )  # fmt: skip
+
+
+def read_converted(folder: pathlib.Path) -> Source:
+    """A folder that this script wrote."""
+    from gdsd_jax import checkpoint, models
+
+    manifest = checkpoint.read_manifest(folder)
+    config = models.config_from_json(manifest["model"])
+    params = checkpoint.lazy_params(folder / "params")
+    return Source(config, params, None, folder, manifest.get("config", {}), manifest.get("source", str(folder)))
+
+
+def read_workdir(workdir: pathlib.Path) -> Source:
+    """The newest checkpoint of a run: weights, or adapters over the weights that its config names."""
+    import jax
+    import ml_collections
+    import numpy as np
+
+    from gdsd_jax import checkpoint, run, tasks
+
+    if not (workdir / "config.json").exists():
+        raise ValueError(f"{workdir}: checkpoints without config.json; give the workdir of a run")
+    config = ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text()))
+    steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+    if not steps:
+        raise ValueError(f"{workdir}: no complete checkpoint yet")
+    trainable = checkpoint.lazy_params(workdir / "checkpoints" / str(max(steps)) / "state", "state", "trainable")
+    if config.init_from:
+        base = read_converted(pathlib.Path(config.init_from))
+    else:
+        model, _ = run.read_model(config, tasks.TASKS[config.task])
+        base = Source(model, {}, None, pathlib.Path(tasks.TASKS[config.task].folder(config.data_dir)), {}, str(workdir))
+    if not config.lora_rank:
+        return base._replace(params=trainable)
+    if not config.init_from:
+        raise ValueError(f"{workdir}: its adapters stand over random weights (no init_from), which no checkpoint holds")
+    adapted = dataclasses.replace(
+        base.config, lora_rank=config.lora_rank, lora_alpha=config.lora_alpha, lora_targets=tuple(config.lora_targets)
+    )
+    return base._replace(config=adapted, adapters=jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable))
+
+
+def with_adapters(source: Source, dtype: str | None) -> dict:
+    """The base's leaves with the adapters summed into each kernel as it is read."""
+    import numpy as np
+
+    from gdsd_jax import models
+
+    def merged(leaf, pair):
+        wanted = np.dtype(dtype or leaf.dtype)
+        return dataclasses.replace(leaf, dtype=wanted, read=lambda: models.merge(leaf.read(), pair, source.config, wanted))
+
+    layers = dict(source.params["layers"])
+    for target, pair in source.adapters["layers"].items():
+        layers[target] = layers[target] | {"kernel": merged(layers[target]["kernel"], pair)}
+    return source.params | {"layers": layers}
+
+
+# ---------------------------------------------------------------- files
+
+
+@contextlib.contextmanager
+def new_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A hidden sibling to write into, renamed to `destination` when everything in it is complete.
+
+    Raises:
+      ValueError: something is at `destination` already.
+    """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ValueError(f"{destination} is not empty; name a new folder")
+    partial = destination.parent / f".{destination.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    partial.replace(destination)  # an empty folder there gives way
+
+
+def need_space(destination: pathlib.Path, size: int) -> None:
+    """ValueError where the disk is too full; the parameters take at most `size` bytes."""
+    folder = next(parent for parent in destination.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise ValueError(f"{folder} has {free / 1e9:.1f} GB free, {destination.name} takes up to {size / 1e9:.1f} GB; make room")
+
+
+def check_tokenizer(source: pathlib.Path, config) -> None:
+    """Warns where there is none; ValueError where there is one that cannot be read."""
+    from gdsd_jax import tokenizers
+
+    if not any((source / name).exists() for name in TOKENIZERS):
+        warnings.warn(f"{source}: no tokenizer there, so none is copied; training will need one", stacklevel=2)
+        return
+    mask_id = -1 if config.mask_id is None else config.mask_id
+    tokenizers.load(source, pad_id=config.pad_id, mask_id=mask_id, stop_ids=config.stop_ids)
+
+
+def copy_companions(source: pathlib.Path, destination: pathlib.Path) -> list[str]:
+    """Copies tokenizer files and the like and returns their names."""
+    files = [path for path in sorted(source.iterdir()) if path.suffix in COMPANIONS and path.name not in NOT_COMPANIONS]
+    for path in files:
+        shutil.copyfile(path, destination / path.name)
+    return [path.name for path in files]
+
+
+def digest(file: pathlib.Path, bar) -> str:
+    sha = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 24):
+            sha.update(block)
+            bar.update(len(block))
+    return sha.hexdigest()
+
+
+def bytes_of(leaf, dtype: str | None = None) -> int:
+    import numpy as np
+
+    return int(np.prod(leaf.shape)) * np.dtype(dtype or leaf.dtype).itemsize
+
+
+def progress(leaves: list, files: list[pathlib.Path] = ()):
+    """A bar over the bytes of the files to hash and of the arrays to write."""
+    from tqdm import tqdm
+
+    total = sum(map(bytes_of, leaves)) + sum(file.stat().st_size for file in files)
+    return tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1000, desc="converting")
+
+
+def watched(params: dict, bar) -> dict:
+    """The same lazy arrays, each moving the bar when it is read."""
+    import jax
+
+    def watch(leaf):
+        def read():
+            values = leaf.read()
+            bar.update(bytes_of(leaf))
+            return values
+
+        return dataclasses.replace(leaf, read=read)
+
+    return jax.tree.map(watch, params)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("from_hf", "to_orbax", "from_orbax", "to_hf"):
+        parser.add_argument(f"--{name}", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="by default the source's own")
+    parser.add_argument("--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes")
+    args = parser.parse_args()
+    ways = [bool(args.from_hf and args.to_orbax), bool(args.from_orbax and args.to_hf)]
+    given = [args.from_hf, args.to_orbax, args.from_orbax, args.to_hf]
+    if sum(ways) != 1 or sum(map(bool, given)) != 2:
+        parser.error("give either --from_hf and --to_orbax, or --from_orbax and --to_hf")
+    if args.from_hf and args.lora:
+        parser.error("--lora belongs to --from_orbax")
+    return args
+
+
+def main() -> int:
+    args = arguments()
+    import absl.logging
+    from tqdm import tqdm
+
+    warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        if args.from_hf:
+            from_hf(args.from_hf, args.to_orbax, args.dtype)
+        else:
+            from_orbax(args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9))
+    except (ValueError, OSError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    print(args.to_orbax or args.to_hf)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Presets have the released sizes and ids; config.json is read, refused by name, and written back."""
+import json
+
+import pytest
+
+from gdsd_jax import hf, models
+
+# specs/models.md sections 1 to 3: parameters (a tied head counted once), tensors, mask, pad, stops
+RELEASED = {
+    "llada_8b": (8_015_581_184, 291, 126_336, 126_081, (126_081, 126_348)),
+    "dream_7b": (7_615_616_512, 339, 151_666, 151_643, (151_643, 151_645)),
+    "qwen3_0p6b": (596_049_920, 310, 151_669, 151_643, (151_645, 151_643)),
+    "qwen3_1p7b": (1_720_574_976, 310, 151_669, 151_643, (151_645, 151_643)),
+    "qwen3_4b": (4_022_468_096, 398, 151_669, 151_643, (151_645, 151_643)),
+    "qwen3_8b": (8_190_735_360, 399, 151_669, 151_643, (151_645, 151_643)),
+}
+RELEASED |= {f"a2d_{name}": numbers for name, numbers in RELEASED.items() if name.startswith("qwen3")}
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_released_models_have_the_released_sizes(name):
+    config, (parameters, tensors, mask_id, pad_id, stop_ids) = models.MODELS[name], RELEASED[name]
+    shapes = hf.paths_of(models.param_shapes(config))  # abstract: nothing is allocated
+    assert sum(leaf.size for leaf in shapes.values()) == parameters
+    assert sum(len(hf.tensor_names(path, config)) for path in shapes) == tensors
+    assert (config.mask_id, config.pad_id, config.stop_ids) == (mask_id, pad_id, stop_ids)
+
+
+@pytest.mark.parametrize("name", ["dream_7b", "qwen3_4b", "a2d_qwen3_8b"])
+def test_shapes_that_are_easily_confused(name):
+    shapes = {path: leaf.shape[1:] for path, leaf in hf.paths_of(models.param_shapes(models.MODELS[name])).items()}
+    if name == "dream_7b":
+        assert shapes["layers.q.kernel"] == (3584, 3584) and shapes["layers.k.bias"] == (512,)
+        assert "layers.o.bias" not in shapes and "layers.q_norm.scale" not in shapes
+    if name == "qwen3_4b":  # heads x head_dim is not the width
+        assert shapes["layers.q.kernel"] == (2560, 4096) and shapes["layers.o.kernel"] == (4096, 2560)
+        assert shapes["layers.q_norm.scale"] == (128,) and "lm_head.kernel" not in shapes
+    if name == "a2d_qwen3_8b":
+        assert "lm_head.kernel" in shapes and "layers.q.bias" not in shapes
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_config_json_leads_back(name, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(models.config_to_hf(models.MODELS[name])))
+    assert models.config_from_hf(tmp_path) == models.MODELS[name]
+
+
+def test_who_attends_and_who_shifts():
+    """By the model type alone (design section 2)."""
+    ways = {name: (config.attention, config.shift) for name, config in models.MODELS.items()}
+    assert ways["llada_8b"] == ways["a2d_qwen3_8b"] == ("full", False)
+    assert ways["dream_7b"] == ("full", True) and ways["qwen3_8b"] == ("causal", True)
+
+
+QWEN3 = models.config_to_hf(models.MODELS["qwen3_0p6b"])
+DREAM = models.config_to_hf(models.MODELS["dream_7b"])
+LLADA = models.config_to_hf(models.MODELS["llada_8b"])
+
+
+def test_both_spellings_of_the_rotation_are_read(tmp_path):
+    entries = {key: value for key, value in QWEN3.items() if key not in ("rope_theta", "rope_scaling")}
+    entries["rope_parameters"] = {"rope_type": "default", "rope_theta": 1_000_000}  # as transformers 5 writes it
+    (tmp_path / "config.json").write_text(json.dumps(entries))
+    assert models.config_from_hf(tmp_path) == models.MODELS["qwen3_0p6b"]
+
+
+def test_ids_of_another_vocabulary(tmp_path):
+    """The released ids stand in only where the vocabulary has them."""
+    entries = QWEN3 | {"vocab_size": 100, "eos_token_id": [7, 3], "mask_token_id": None, "pad_token_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(entries))
+    config = models.config_from_hf(tmp_path)
+    assert (config.mask_id, config.pad_id, config.stop_ids) == (None, 7, (7, 3))
+
+
+@pytest.mark.parametrize(
+    "entries, word",
+    [
+        (QWEN3 | {"model_type": "gpt2"}, "gpt2.*llada, Dream, qwen3, a2d-qwen3"),
+        (LLADA | {"block_type": "sequential"}, "block_type"),
+        (LLADA | {"activation_type": "swiglu"}, "activation_type"),
+        (LLADA | {"multi_query_attention": True}, "multi_query_attention"),
+        ({key: value for key, value in LLADA.items() if key != "mlp_hidden_size"}, "mlp_hidden_size"),
+        (DREAM | {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.*yarn"),
+        (DREAM | {"hidden_act": "gelu"}, "hidden_act"),
+        (QWEN3 | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6}}, "rope_scaling.*linear"),
+        (QWEN3 | {"use_sliding_window": True, "sliding_window": 4096}, "use_sliding_window"),
+        (QWEN3 | {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        (QWEN3 | {"attention_bias": True}, "attention_bias"),
+        (QWEN3 | {"num_attention_heads": 7}, "kv_heads=8"),
+        ("{", "not readable JSON"),
+        (None, "no config.json"),
+    ],
+)
+def test_configs_that_cannot_run_are_refused(tmp_path, entries, word):
+    if entries:
+        (tmp_path / "config.json").write_text(entries if isinstance(entries, str) else json.dumps(entries))
+    with pytest.raises(ValueError, match=word) as error:
+        models.config_from_hf(tmp_path)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
