@@ -116,6 +116,8 @@ class Transformer(nn.Module):
     def hidden(self, tokens_BxL, mask, positions_BxL):
         """[B, L, D] after the last norm, not shifted."""
         x_BxLxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxL]
+        if self.config.freeze_pad:
+            x_BxLxD = jnp.where((tokens_BxL == self.config.pad_id)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)
         x_BxLxD, _ = self.layers(x_BxLxD, mask, positions_BxL)
         return self.final_norm(x_BxLxD)
 
