@@ -59,21 +59,21 @@ def views(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Array:
     if config.forward == "all":
         return draw_full_masks(rng, draws, batch, config.mask_prompt)
     rng_block, rng_count, rng_place, rng_before = jax.random.split(rng, 4)
-    column_L = jnp.arange(-batch.prompt_len, gen)
-    answer_1xBxL = ((column_L >= 0) & (column_L < batch.completion_len_B[:, None]))[None]
+    column_1x1xL = jnp.arange(-batch.prompt_len, gen)[None, None]
+    answer_1xBxL = (column_1x1xL >= 0) & (column_1x1xL < batch.completion_len_B[None, :, None])
     if config.forward == "random":  # the completion is one block
         start_KxBx1, size = jnp.zeros((draws, rows, 1), jnp.int32), gen
     else:
         start_KxBx1, size = draw_blocks(config, batch, draws, rng_block)[..., None] * config.block_length, config.block_length
-    block_KxBxL = answer_1xBxL & (column_L >= start_KxBx1) & (column_L < start_KxBx1 + size)
+    block_KxBxL = answer_1xBxL & (column_1x1xL >= start_KxBx1) & (column_1x1xL < start_KxBx1 + size)
     if config.forward != "block_all":
         count_KxB = draw_counts(config, jnp.sum(block_KxBxL, axis=-1), gen, rng_count)
         place_KxBxL = jax.random.uniform(rng_place, block_KxBxL.shape)
         chosen_KxBxL = ranks(place_KxBxL, block_KxBxL) < count_KxB[..., None]
     else:
         chosen_KxBxL = block_KxBxL
-    behind_KxBxL = (column_L >= 0) & ((column_L >= start_KxBx1 + size) | ~answer_1xBxL)
-    before_KxBxL = (column_L < start_KxBx1) & jax.random.bernoulli(rng_before, config.mask_prompt, block_KxBxL.shape)
+    behind_KxBxL = (column_1x1xL >= 0) & ((column_1x1xL >= start_KxBx1 + size) | ~answer_1xBxL)
+    before_KxBxL = (column_1x1xL < start_KxBx1) & jax.random.bernoulli(rng_before, config.mask_prompt, block_KxBxL.shape)
     return chosen_KxBxL | behind_KxBxL | before_KxBxL
 
 

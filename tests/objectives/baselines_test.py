@@ -178,17 +178,19 @@ def test_loss_and_gradient_are_the_float64_rendering(params, case):
         assert sum(np.sum(g * w) for g, w in zip(slopes, way)) == pytest.approx(slope, abs=2e-4 * norm)
 
 
-def test_missing_old_scores_are_the_present_ones_without_gradient(params):
+@pytest.mark.parametrize("name, config", [("diffu_grpo", DiffuGrpoConfig()), ("dmpo", DmpoConfig(alpha=0.7))])
+def test_missing_old_scores_are_the_present_ones_without_gradient(name, config):
     """The first inner iteration: GRPO's gradient is then the policy gradient, DMPO weighs by rewards alone."""
-    denoiser = models.make_denoiser(MODEL)
-    for case in ("diffu_grpo", "dmpo"):
-        name, config, scores, _ = CASES[case]
-        batch = make_batch(params, scores, config, compared=False)
-        now = objectives.make_score_fn(name, denoiser, config)(params, batch)[0]
-        loss_fn = jax.jit(jax.value_and_grad(objectives.make_loss_fn(name, denoiser, config), has_aux=True))
-        implied = loss_fn(params, {}, batch)
-        given = loss_fn(params, {}, batch.replace(old_KxB=now, ref_KxB=now))
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), implied, given)
+    rng, denoiser = np.random.default_rng(0), reference.position_denoiser(MODEL.vocab_size)
+    params = {"z": jnp.asarray(rng.standard_normal((5, P + G, MODEL.vocab_size)), jnp.float32)}
+    batch = random_batch(
+        MODEL, rows=5, prompt_len=P, gen=G, draws=2, group_B=GROUPS, rewards_B=rng.random(5).astype(np.float32)
+    )
+    now = objectives.make_score_fn(name, denoiser, config)(params, batch)[0]
+    loss_fn = jax.value_and_grad(objectives.make_loss_fn(name, denoiser, config), has_aux=True)
+    implied, given = loss_fn(params, {}, batch), loss_fn(params, {}, batch.replace(old_KxB=now, ref_KxB=now))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), implied, given)
+    assert np.abs(implied[1]["z"]).max() > 0.01
 
 
 def test_gain_and_divergence_at_their_edges():
