@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import data, plots, sharding
+from gdsd_jax import data, objectives, plots, sharding
 from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.evaluate import Evaluation, summary, summary_line
 from gdsd_jax.metrics import MetricsWriter, read_metrics, round_line
@@ -253,7 +253,8 @@ def check_finite(phase: str, step: int, numbers: dict) -> None:
 
 def reference_of(config, weights: PyTree) -> dict:
     """The reference policy where the objective asks for one; with adapters it is the base, without a copy."""
-    if config.lora_rank or not config[config.objective].get("beta", 0.0):
+    settings = objectives.make_config(config.objective, config[config.objective])
+    if config.lora_rank or not objectives.uses_reference(config.objective, settings):
         return {}
     return {"reference": jax.tree.map(jnp.copy, weights)}
 
