@@ -45,7 +45,7 @@ def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None) 
     config = models.config_from_hf(source)
     check_tokenizer(source, config)
     params = hf.open_folder(source, config, dtype)
-    files = sorted({source / "config.json", *source.glob("model*.safetensors*")})
+    files = sorted({source / "config.json", *source.glob("*.safetensors*")})
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(map(bytes_of, leaves)))
     with new_folder(destination) as partial, progress([*leaves], [*files]) as bar:
@@ -150,6 +150,7 @@ def new_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       ValueError: something is at `destination` already.
     """
+    destination = destination.resolve()
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{destination} is not empty; name a new folder")
     partial = destination.parent / f".{destination.name}.partial"
