@@ -46,6 +46,30 @@ class Checkpoints:
         self.manager.close()
 
 
+def load_trainable(workdir, abstract: PyTree) -> PyTree:
+    """Weights or adapters of a run's newest checkpoint, without its optimizer state, placed as `abstract` says.
+
+    Raises:
+      ValueError: no checkpoint, or one of another model; one line names the folder and the mend.
+    """
+    newest = latest_iteration(workdir)
+    if newest is None:
+        raise ValueError(f"{workdir}: no finished checkpoint there; train with launch/main.py --workdir={workdir}")
+    folder = epath.Path(workdir).resolve() / "checkpoints" / str(newest) / "state"
+    item = {"state": {"trainable": abstract}}  # the tree of train.as_saved
+    handler = ocp.PyTreeCheckpointHandler()
+    same_shapes(workdir, handler.metadata(folder).tree["state"]["trainable"], abstract)
+    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+    restored = handler.restore(folder, args=ocp.args.PyTreeRestore(item, restore_args, partial_restore=True))
+    return restored["state"]["trainable"]
+
+
+def latest_iteration(workdir) -> int | None:
+    """Number of a run's newest finished checkpoint, None where there is none; the run may be going on."""
+    folder = epath.Path(workdir).resolve() / "checkpoints"
+    return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
+
+
 CHUNK_BYTES = 16 << 20  # of a stored array, uncompressed: the least that a reader decompresses
 
 
@@ -119,15 +143,19 @@ def load_params(folder, abstract: PyTree) -> PyTree:
     read_manifest(folder)
     here = epath.Path(folder).resolve() / "params"
     with ocp.StandardCheckpointer() as checkpointer:
-        have, want = shapes_of(dict(checkpointer.metadata(here).item_metadata)), shapes_of(abstract)
-        if have != want:
-            wrong = sorted(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
-            raise ValueError(f"{folder}: holds another model, first difference at {wrong[0]}")
+        same_shapes(folder, dict(checkpointer.metadata(here).item_metadata), abstract)
         return checkpointer.restore(here, abstract)
 
 
-def shapes_of(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def same_shapes(folder, found: PyTree, abstract: PyTree) -> None:
+    """ValueError naming the first leaf that is missing, extra or of another shape."""
+    have, want = (
+        {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (found, abstract)
+    )
+    if have != want:
+        wrong = min(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
+        raise ValueError(f"{folder}: holds another model, first difference at {wrong}")
 
 
 def lazy_params(folder, *parents: str) -> PyTree:

@@ -110,7 +110,7 @@ def read_workdir(workdir: pathlib.Path) -> Source:
     if config.init_from:
         base = read_converted(pathlib.Path(config.init_from))
     else:
-        model, _ = run.read_model(config, tasks.TASKS[config.task])
+        model, _ = run.read_model(config)
         base = Source(model, {}, None, pathlib.Path(tasks.TASKS[config.task].folder(config.data_dir)), {}, str(workdir))
     if not config.lora_rank:
         return base._replace(params=trainable)

@@ -66,13 +66,17 @@ class Doubled:
 KINDS = {"full": Full(), "causal": Causal()}
 
 
-def attention_mask(spec, valid_BxL: Array | None, length: int) -> Array | None:
+def attention_mask(
+    spec, valid_BxL: Array | None, length: int, start: Array | int = 0, queries: int | None = None
+) -> Array | None:
     """[1|B, 1, L, L] bool, True where a query may look; None where everything is allowed.
+
+    With `queries` the second axis from the end is these columns from `start` on.
 
     Padding is never a key. Its own rows look at the valid keys, which keeps them finite, and nobody reads them.
     """
     columns_L = jnp.arange(length)
-    allowed = spec.allowed(columns_L, columns_L)
+    allowed = spec.allowed(columns_L if queries is None else start + jnp.arange(queries), columns_L)
     mask = None if allowed is None else allowed[None, None]
     if valid_BxL is None:
         return mask

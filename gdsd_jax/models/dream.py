@@ -7,7 +7,7 @@ from gdsd_jax.models.config import ModelConfig, ids_of
 
 MODEL_TYPES = {"Dream": "DreamModel"}
 MASK, END_OF_TEXT, END_OF_TURN = 151_666, 151_643, 151_645
-CONVENTIONS = {"family": "Dream", "qkv_bias": True, "shift": True}
+CONVENTIONS = {"family": "Dream", "qkv_bias": True, "shift": True, "freeze_pad": True}
 
 PRESETS = {
     "dream_7b": ModelConfig(  # Base and Instruct
