@@ -1,5 +1,4 @@
 """Converted folders: written one array at a time, read back as one tree, whole or in parts."""
-import gc
 import weakref
 
 import jax
@@ -42,7 +41,6 @@ def test_lazy_arrays_pass_through_the_memory_slab_by_slab(tmp_path, monkeypatch)
 
     def read(name):
         def part(index):
-            gc.collect()
             assert not [array for array in alive if array() is not None], "read beside another"
             array = values[name][index].copy()
             alive.append(weakref.ref(array))

@@ -151,11 +151,14 @@ def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):
 
 def test_orbax_folders_that_are_none_are_refused(tmp_path, capsys):
     (tmp_path / "in").mkdir()
-    refused(tmp_path, capsys, "no converted model", ("from_orbax", "to_hf"))
-    (tmp_path / "in" / "checkpoints").mkdir()
-    refused(tmp_path, capsys, "checkpoints without config.json", ("from_orbax", "to_hf"))
-    (tmp_path / "in" / "config.json").write_text("{}")
-    refused(tmp_path, capsys, "no complete checkpoint", ("from_orbax", "to_hf"))
+    refused(tmp_path, capsys, "neither the manifest.json of a converted model nor", ("from_orbax", "to_hf"))
+    (tmp_path / "in" / "manifest.json").write_text("{")
+    refused(tmp_path, capsys, "manifest.json: not readable JSON", ("from_orbax", "to_hf"))
+    folders.write(tmp_path / "model")
+    assert run(f"--from_hf={tmp_path / 'model'}", f"--to_orbax={tmp_path / 'good'}") == 0
+    shutil.copyfile(tmp_path / "good" / "manifest.json", tmp_path / "in" / "manifest.json")
+    capsys.readouterr()
+    refused(tmp_path, capsys, "params: no complete orbax checkpoint", ("from_orbax", "to_hf"))
 
 
 @pytest.mark.parametrize(
