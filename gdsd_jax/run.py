@@ -204,7 +204,7 @@ def make_trainable(config, model: models.ModelConfig):
 
 def abstract(mesh, make) -> PyTree:
     """Shapes and places of the tree that `make(rng)` returns."""
-    shapes = jax.eval_shape(make, jax.random.key(0))
+    shapes = jax.eval_shape(lambda: make(jax.random.key(0)))  # inside, where nothing is put on a device
     place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
     return jax.tree.map(place, shapes, sharding.shardings(mesh, shapes))
 
