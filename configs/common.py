@@ -19,8 +19,20 @@ def machinery() -> ml_collections.ConfigDict:
     config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1 takes what is left
     config.checkpoint_every = 10  # rounds
     config.keep_checkpoints = 2
+    config.threshold = None  # commit every proposal of at least this probability; None = the schedule alone
+    config.drift_share = 0.125  # with a cache or threshold: share of rollout rows whose log-probabilities are recomputed
+    config.drift_bound = 0.1  # nats a token in the mean; above it the next round samples without cache and threshold
     config.sandbox = ml_collections.ConfigDict(dict(mode="auto", cpu_s=1.0, wall_s=20.0, memory_mib=512))
     return config
+
+
+def sampler(**changes) -> ml_collections.ConfigDict:
+    """The fields of gdsd_jax.sampling.SamplerConfig, where they are explained, with `changes`."""
+    fields = dict(
+        kind="llada", gen_length=256, block_length=None, steps=256, remasking="low_confidence", alg="entropy",
+        alg_temp=0.0, top_p=1.0, cache=None, refresh_every=None, cfg_scale=0.0,
+    )  # fmt: skip
+    return ml_collections.ConfigDict(fields | changes)
 
 
 def parse(arg: str | None, models: tuple[str, ...]) -> tuple[str, dict[str, str]]:

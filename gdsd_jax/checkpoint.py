@@ -87,7 +87,8 @@ class _Streamed(ocp.type_handlers.NumpyHandler):
 
 
 def write_array(folder: epath.Path, array: LazyArray) -> None:
-    """A zarr array, as orbax keeps each leaf. A slab is a layer of a stacked leaf, or a row of chunks."""
+    """A zarr array, as orbax keeps each leaf, slab by slab: a layer of a stack, or some words of an embedding or head."""
+    axis = 0 if len(array.shape) > 2 else int(np.argmax(array.shape))
     chunk = [1, *array.shape[1:]] if len(array.shape) > 2 else list(array.shape)
     while np.prod(chunk) * array.dtype.itemsize > CHUNK_BYTES:
         widest = int(np.argmax(chunk))
@@ -97,15 +98,16 @@ def write_array(folder: epath.Path, array: LazyArray) -> None:
         {"driver": "zarr", "kvstore": where, "metadata": {"compressor": {"id": "zstd", "level": 1}}},
         create=True, dtype=array.dtype, shape=array.shape, chunk_layout=ts.ChunkLayout(chunk_shape=chunk),
     ).result()  # fmt: skip
-    for start in range(0, array.shape[0], chunk[0]):
-        slab = (slice(start, min(start + chunk[0], array.shape[0])), *(slice(None) for _ in chunk[1:]))
-        store[slab].write(array.read(slab)).result()
+    for start in range(0, array.shape[axis], chunk[axis]):
+        slab = [slice(None)] * len(chunk)
+        slab[axis] = slice(start, min(start + chunk[axis], array.shape[axis]))
+        store[tuple(slab)].write(array.read(tuple(slab))).result()
 
 
 def save_params(folder, params: PyTree, manifest: dict) -> None:
     """A finished model: an orbax folder of parameters and manifest.json, written last.
 
-    The leaves are jax arrays, or `LazyArray`s, of which only a layer is in memory at a time.
+    The leaves are jax arrays, or `LazyArray`s, of which only a slab is in memory at a time.
     """
     folder = epath.Path(folder).resolve()
     registry = ocp.type_handlers.create_type_handler_registry(
@@ -125,7 +127,7 @@ def read_manifest(folder) -> dict:
     """
     path = epath.Path(folder) / "manifest.json"
     if not path.exists():
-        raise ValueError(f"{folder}: no converted model (no manifest.json) there; write one with launch/convert.py --to_orbax")
+        raise ValueError(f"{folder}: no converted model there (manifest.json); write one with launch/convert.py")
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -175,7 +177,8 @@ def lazy_params(folder, *parents: str) -> PyTree:
 
     def lazy(path, leaf):
         keys = [*parents, *(key.key for key in path)]
-        return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index=None: read_leaf(folder, keys, leaf, index))
+        read = lambda index=None: read_leaf(folder, keys, leaf, index)  # noqa: E731
+        return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), read)
 
     return jax.tree_util.tree_map_with_path(lazy, found)
 

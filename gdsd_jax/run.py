@@ -9,16 +9,17 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from gdsd_jax import data, models, objectives, sampling, sharding, tokenizers
+from gdsd_jax.advantages import BASELINES
 from gdsd_jax.checkpoint import load_params, read_manifest
 from gdsd_jax.evaluate import Evaluation, evaluate
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
-from gdsd_jax.types import Denoiser, PyTree, Rollout
-
+from gdsd_jax.types import Batch, Denoiser, PyTree, Rollout
 
 COUNTS = (
     "prompts_per_round", "inner_iterations", "slices", "mask_draws", "prompt_length", "eval_every", "eval_problems",
@@ -99,9 +100,32 @@ def validate(config, mesh) -> None:
         sharding.check_rows(mesh, config.sft.batch, "sft.batch")
     if config.model not in models.MODELS:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
-    objectives.make_config(config.objective, config.get(config.objective, {}))
     objectives.SftConfig(weighting=config.sft.weighting, count=config.sft.count)
     sampling.SamplerConfig(**config.sampler)
+    if not 0 < config.drift_share <= 1:
+        raise ValueError(f"drift_share={config.drift_share} must lie in (0, 1]")
+    validate_objective(config, rows // config.slices)
+
+
+def validate_objective(config, rows: int) -> None:
+    """ValueError where the objective's settings do not fit a slice of `rows` completions."""
+    objectives.find(config.objective)
+    settings = objectives.make_config(config.objective, config[config.objective])
+    if config.baseline not in BASELINES:
+        raise ValueError(f"baseline={config.baseline!r}: choose one of {', '.join(BASELINES)}")
+    if objectives.compares_groups(config.objective) and rows % config.group_size:
+        raise ValueError(
+            f"objective {config.objective!r} compares the completions of a prompt: the {rows} completions of a slice must "
+            f"be a multiple of group_size={config.group_size}; choose other slices"
+        )
+    gen = config.sampler.gen_length
+    abstract = jax.eval_shape(lambda: Batch(
+        tokens_BxL=jnp.zeros((rows, config.prompt_length + gen), jnp.int32), masks_KxBxL=None, prompt_len=config.prompt_length,
+        valid_BxL=jnp.zeros((rows, config.prompt_length + gen), bool), completion_len_B=jnp.zeros(rows, jnp.int32),
+        logp_BxG=jnp.zeros((rows, gen)),
+    ))  # fmt: skip
+    views_fn = objectives.make_views_fn(config.objective, settings)
+    jax.eval_shape(lambda batch, rng: views_fn(batch, config.mask_draws, rng), abstract, jax.eval_shape(jax.random.key, 0))
 
 
 def setting(config, key: str):

@@ -4,15 +4,15 @@ B rows (completions of a round), S slices of b rows, P prompt columns, G complet
 mu inner iterations.
 """
 from collections.abc import Callable
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gdsd_jax import objectives, sampling, sharding
-from gdsd_jax.advantages import leave_one_out
+from gdsd_jax.advantages import BASELINES
 from gdsd_jax.optimizer import make_optimizer, make_update
-from gdsd_jax.scoring import draw_masks
 from gdsd_jax.types import Array, Batch, Denoiser, Prompts, Rollout, TrainState
 
 STREAMS = ("init", "sft", "rollout", "masks", "shuffle", "evaluation")  # what randomness is for
@@ -21,7 +21,8 @@ STREAMS = ("init", "sft", "rollout", "masks", "shuffle", "evaluation")  # what r
 class Steps(NamedTuple):
     """What a round calls on the device, in this order. `number` is the inner iteration, 0 .. mu - 1."""
 
-    sample: Callable  # (trainable, frozen, prompts, rng) -> Rollout
+    sample: Callable  # (trainable, frozen, prompts, rng, exact=False) -> Rollout; exact: without cache and threshold
+    drift: Callable | None  # (trainable, frozen, prompts, rollout) -> sampling.Drift; None: nothing is approximated
     slices: Callable  # (rollout, prompts) -> Batch [S, b, ...] without masks
     score: Callable  # (trainable, frozen, slices, rng) -> Scored
     reward: Callable  # (slices, rewards_B) -> slices with advantages
@@ -29,9 +30,8 @@ class Steps(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """Scores at the parameters of the rollout, [S, K, b] nats for each inner iteration; empty where nothing is compared.
-
-    Iteration 0 has no old score: it is its own.
+    """Scores at the parameters of the rollout for each inner iteration, [S, K, b] or [S, K, b, G] nats as the objective
+    compares sequences or tokens; None where nothing is compared. Iteration 0 has no old score: it is its own.
     """
 
     old: tuple[Array | None, ...]
@@ -50,27 +50,22 @@ def make_steps(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> Steps:
     """The functions of a reinforcement round; configs/coding.py says what the settings mean."""
     mu, parts, draws = config.inner_iterations, config.slices, config.mask_draws
     settings = objectives.make_config(config.objective, config[config.objective])
-    rollout_fn = sampling.make_rollout_fn(denoiser, sampling.SamplerConfig(**config.sampler))
     loss_fn = objectives.make_loss_fn(config.objective, denoiser, settings)
     score_fn = objectives.make_score_fn(config.objective, denoiser, settings)
+    views_fn = objectives.make_views_fn(config.objective, settings)
     update_fn = make_update(loss_fn, make_optimizer(**config.optimizer))
 
-    def sample(trainable, frozen, prompts: dict[str, Array], rng: Array) -> Rollout:
-        rng_B = row_keys(rng, prompts["index"], prompts["sample"])
-        asked = Prompts(prompts["tokens"], prompts["valid"], prompts["temperature"])
-        rollout = rollout_fn(denoiser.bind(trainable, frozen), asked, rng_B)
-        return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
-
     def slices(rollout: Rollout, prompts: dict[str, Array]) -> Batch:
-        batch = as_batch(prompts["tokens"], prompts["valid"], rollout.tokens_BxG, rollout.length_B)
+        batch = as_batch(prompts["tokens"], prompts["valid"], rollout.tokens_BxG, rollout.length_B).replace(
+            logp_BxG=rollout.logp_BxG, group_B=jnp.arange(len(rollout.length_B)) // config.group_size
+        )
         batch = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
         return jax.lax.with_sharding_constraint(batch, sharding.rows(mesh, leading=1))
 
     def masked(batch: Batch, number: int, rng: Array) -> Batch:
         """The views of inner iteration `number`, fresh for every slice."""
         keys_S = jax.random.split(jax.random.fold_in(rng, number), parts)
-        draw = lambda key, length_b: draw_masks(key, draws, batch.prompt_len, batch.tokens_BxL.shape[-1], length_b)  # noqa: E731
-        return batch.replace(masks_KxBxL=jax.vmap(draw)(keys_S, scored_length(batch, settings.count)))
+        return batch.replace(masks_KxBxL=jax.vmap(lambda one, key: views_fn(one, draws, key))(batch, keys_S))
 
     def score(trainable, frozen, batch: Batch, rng: Array) -> Scored:
         def at(params, number):
@@ -79,32 +74,57 @@ def make_steps(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> Steps:
         old, ref = [None] * mu, [None] * mu
         if score_fn is not None:
             old[1:] = [at(denoiser.bind(trainable, frozen), number)[0] for number in range(1, mu)]
-            if settings.beta > 0:
+            if objectives.uses_reference(config.objective, settings):
                 ref = [at(frozen.get("reference", frozen.get("base")), number)[1] for number in range(mu)]
         scored = Scored(tuple(old), tuple(ref))
         return jax.lax.with_sharding_constraint(scored, sharding.rows(mesh, leading=2))
 
     def reward(batch: Batch, rewards_B: Array) -> Batch:
-        advantages_B = leave_one_out(rewards_B, config.group_size, config.scale_rewards)
+        advantages_B = BASELINES[config.baseline](rewards_B, config.group_size, config.scale_rewards)
         return batch.replace(rewards_B=rewards_B.reshape(parts, -1), advantages_B=advantages_B.reshape(parts, -1))
 
     def update(state: TrainState, frozen, batch: Batch, old, ref, number: Array, rng: Array):
         batch = masked(batch, number, rng).replace(old_KxB=old, ref_KxB=ref)
         return update_fn(state, frozen, batch)
 
-    return Steps(jax.jit(sample), jax.jit(slices), jax.jit(score), jax.jit(reward), jax.jit(update, donate_argnums=0))
+    others = jax.jit(slices), jax.jit(score), jax.jit(reward), jax.jit(update, donate_argnums=0)
+    return Steps(*make_samplers(denoiser, config, mesh), *others)
+
+
+def make_samplers(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> tuple[Callable, Callable | None]:
+    """`Steps.sample` and `Steps.drift`."""
+    sampler = sampling.SamplerConfig(**config.sampler)
+    exactly = dataclasses.replace(sampler, cache="none") if sampler.approximate else sampler
+    rollout_fn, exact_fn = (sampling.make_rollout_fn(denoiser, one) for one in (sampler, exactly))
+
+    def asked(prompts: dict[str, Array], exact: bool = False) -> Prompts:
+        threshold = jnp.inf if exact or config.threshold is None else config.threshold
+        threshold_B = jnp.full(prompts["temperature"].shape, threshold, jnp.float32)
+        return Prompts(prompts["tokens"], prompts["valid"], prompts["temperature"], threshold_B)
+
+    def sample(trainable, frozen, prompts: dict[str, Array], rng: Array, exact: bool = False) -> Rollout:
+        rng_B = row_keys(rng, prompts["index"], prompts["sample"])
+        rollout = (exact_fn if exact else rollout_fn)(denoiser.bind(trainable, frozen), asked(prompts, exact), rng_B)
+        return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
+
+    def drift(trainable, frozen, prompts: dict[str, Array], rollout: Rollout) -> sampling.Drift:
+        count = max(1, round(config.drift_share * rollout.tokens_BxG.shape[0]))
+        chosen, rollout = sampling.take_rows((asked(prompts), rollout), count)
+        return sampling.drift(denoiser, sampler, denoiser.bind(trainable, frozen), chosen, rollout)
+
+    watched = sampler.approximate or config.threshold is not None
+    return jax.jit(sample, static_argnames="exact"), jax.jit(drift) if watched else None
 
 
 def make_sft_step(denoiser: Denoiser, config) -> Callable:
     """`step(state, frozen, arrays, rng) -> (state, metrics)` on given completions, jitted."""
     settings = objectives.SftConfig(weighting=config.sft.weighting, count=config.sft.count)
-    loss_fn = objectives.make_loss_fn("sft", denoiser, settings)
+    loss_fn, views_fn = objectives.make_loss_fn("sft", denoiser, settings), objectives.make_views_fn("sft", settings)
     update_fn = make_update(loss_fn, make_optimizer(**config.sft_optimizer))
 
     def step(state: TrainState, frozen, arrays: dict[str, Array], rng: Array):
         batch = as_batch(arrays["tokens"], arrays["valid"], arrays["completion"], arrays["completion_len"])
-        length_B = scored_length(batch, settings.count)
-        batch = batch.replace(masks_KxBxL=draw_masks(rng, 1, batch.prompt_len, batch.tokens_BxL.shape[1], length_B))
+        batch = batch.replace(masks_KxBxL=views_fn(batch, 1, rng))
         return update_fn(state, frozen, jax.tree.map(lambda x: x[None], batch))
 
     return jax.jit(step, donate_argnums=0)
@@ -114,12 +134,6 @@ def row_keys(rng: Array, prompt_B: Array, sample_B: Array) -> Array:
     """One key a row, from the prompt's global index and the number of the completion among the prompt's."""
     fold = lambda prompt, number: jax.random.fold_in(jax.random.fold_in(rng, prompt), number)  # noqa: E731
     return jax.vmap(fold)(prompt_B, sample_B)
-
-
-def scored_length(batch: Batch, count: str) -> Array:
-    """Completion columns that masks are drawn over: all, or the answer's."""
-    whole = batch.tokens_BxL.shape[-1] - batch.prompt_len
-    return batch.completion_len_B if count == "answer" else jnp.full_like(batch.completion_len_B, whole)
 
 
 def as_batch(tokens_BxP: Array, valid_BxP: Array, completion_BxG: Array, length_B: Array) -> Batch:

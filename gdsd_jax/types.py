@@ -73,6 +73,14 @@ class Prompts:
 
 
 @flax.struct.dataclass
+class Uncut:
+    """A completion with what was committed behind its stop id, in the same block: every state the sampler saw is there."""
+
+    tokens_BxG: Array  # int32
+    step_map_BxG: Array  # int32, 0 where nothing was committed
+
+
+@flax.struct.dataclass
 class Rollout:
     """Completions and how they came about; every field is 0 (tokens: pad id) from `length_B` on."""
 
@@ -81,6 +89,7 @@ class Rollout:
     logp_BxG: Array  # float32 nats: plain log-softmax at the committing state
     length_B: Array  # int32, up to and including the first stop id
     passes_B: Array  # int32, denoising passes the row needed
+    uncut: Uncut | None = None
 
 
 @flax.struct.dataclass
@@ -94,10 +103,11 @@ class Batch:
     advantages_B: Array | None = None  # float32, reward units
     rewards_B: Array | None = None  # float32
     group_B: Array | None = None  # int32, rows of one prompt share a number
-    old_KxB: Array | None = None  # float32 nats, None = stop-gradient of the current score
-    ref_KxB: Array | None = None  # float32 nats, None = stop-gradient of the current score
+    old_KxB: Array | None = None  # float32 nats, None = stop-gradient of the current score; [K, B, G] for tokens
+    ref_KxB: Array | None = None  # the same of the reference policy
     noised_BxL: Array | None = None  # int32, distillation states
     step_map_BxG: Array | None = None  # int32, as in Rollout
+    logp_BxG: Array | None = None  # float32 nats, as in Rollout
     prompt_len: int = flax.struct.field(pytree_node=False, default=0)  # P, static
 
 

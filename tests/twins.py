@@ -38,6 +38,23 @@ def confidence(config, z, token):
     return best[0] - best[1]
 
 
+def propose(config, model, logits, raw, temperature, gumbel, order_noise):
+    """(order, token, log-probability, probability) of one position."""
+    z = logits / temperature if temperature else logits.copy()
+    z[model.mask_id] = -np.inf
+    z = truncated(z, config.top_p)
+    token = int(np.argmax(z + (gumbel if temperature else 0)))
+    sure = softmax(logits)[token]
+    if config.kind != "dream":
+        order = sure if config.remasking == "low_confidence" else order_noise
+    elif config.alg == "origin":
+        order = None
+    else:
+        order = confidence(config, z, token)
+        order = order / config.alg_temp + order_noise if config.alg_temp else order
+    return order, token, log_softmax(raw)[token], sure
+
+
 def rollout(look, prompts, row, rng, config, model):
     """(tokens, step_map, logp, length, passes) of one row.
 
@@ -62,24 +79,11 @@ def rollout(look, prompts, row, rng, config, model):
             order_noise = numbers(
                 jax.random.gumbel if config.kind == "dream" else jax.random.uniform, jax.random.fold_in(key, 1), (width,)
             )
-            proposals = {}
-            for i in sorted(masked & block):
-                logits = raw[i - start] if without is None else (
-                    without[i - start] + (1 + config.cfg_scale) * (raw[i - start] - without[i - start])
-                )
-                z = logits / temperature if temperature else logits.copy()
-                z[model.mask_id] = -np.inf
-                z = truncated(z, config.top_p)
-                token = int(np.argmax(z + (gumbel[i - start] if temperature else 0)))
-                sure = softmax(logits)[token]
-                if config.kind != "dream":
-                    order = sure if config.remasking == "low_confidence" else order_noise[i - start]
-                elif config.alg == "origin":
-                    order = None
-                else:
-                    order = confidence(config, z, token)
-                    order = order / config.alg_temp + order_noise[i - start] if config.alg_temp else order
-                proposals[i] = order, token, log_softmax(raw[i - start])[token], sure
+            logits = raw if without is None else without + (1 + config.cfg_scale) * (raw - without)
+            proposals = {
+                i: propose(config, model, logits[i - start], raw[i - start], temperature, gumbel[i - start], order_noise[i - start])
+                for i in sorted(masked & block)
+            }
             step, chosen = due(step, {i: p[0] for i, p in proposals.items()})
             passes, age = passes + 1, age + 1
             for i in chosen | {i for i, p in proposals.items() if p[3] >= threshold}:

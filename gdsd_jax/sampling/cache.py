@@ -4,6 +4,7 @@ R rows of a forward (twice the batch under guidance), L columns, C columns of a 
 which makes the cache right for the present state, or reads, which forwards fewer columns and leaves the cache alone.
 """
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
@@ -33,10 +34,10 @@ def make_forward(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
 
 def whole(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
     """Every pass is a forward of all columns; nothing is kept."""
-    options = {"attention": attention_of(denoiser, config, prompt_len)} if config.kind == "block" else {}
+    features = full_features(denoiser, config, prompt_len)
 
     def write(params, tokens_RxL, valid_RxL, cache, block):
-        h_RxLxD = denoiser.features(params, tokens_RxL, valid_BxL=valid_RxL, **options)
+        h_RxLxD = features(params, tokens_RxL, valid_BxL=valid_RxL)
         return columns(h_RxLxD, prompt_len + block * config.block_length, config.block_length), cache
 
     return Forward(lambda params, tokens_RxL, valid_RxL: None, write)
@@ -108,6 +109,13 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
         return denoiser.extend(params, tokens_RxC, cache, start, write=False, attention=attention)[0]
 
     return Forward(begin, write, read)
+
+
+def full_features(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Callable[..., Array]:
+    """`Denoiser.features` under the attention of the config's kind."""
+    if config.kind != "block":
+        return denoiser.features
+    return functools.partial(denoiser.features, attention=attention_of(denoiser, config, prompt_len))
 
 
 def attention_of(denoiser: Denoiser, config: SamplerConfig, prompt_len: int):

@@ -15,7 +15,7 @@ from gdsd_jax.sampling import confidence, schedule
 from gdsd_jax.sampling.cache import columns, make_forward
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.sampling.select import most_confident, sure_enough
-from gdsd_jax.types import Array, Cache, Denoiser, Prompts, PyTree, Rollout
+from gdsd_jax.types import Array, Cache, Denoiser, Prompts, PyTree, Rollout, Uncut
 
 
 @flax.struct.dataclass
@@ -106,8 +106,7 @@ def make_passes(denoiser: Denoiser, config: SamplerConfig) -> Passes:
         return end_block(state, prompts, config, model.pad_id)
 
     def running(state):
-        rows = jnp.any(~state.done_B)
-        return (state.block < config.blocks) & rows
+        return (state.block < config.blocks) & jnp.any(~state.done_B)
 
     return Passes(begin, advance, running, lambda prompts, state: finish(state, prompts, config, model.pad_id))
 
@@ -191,7 +190,8 @@ def block_noise(config: SamplerConfig, rng_B: Array, state: SamplerState, width:
     """What decides at which step "origin" commits a position, float32 [B, C] in [0, 1); the same in all passes."""
     if config.kind != "dream" or config.alg != "origin":
         return None
-    return confidence.row_uniform(confidence.fold_rows(rng_B, jnp.full_like(state.passes_B, confidence.BLOCK_NOISE) + state.block), (width,))
+    number_B = jnp.full_like(state.passes_B, confidence.BLOCK_NOISE) + state.block
+    return confidence.row_uniform(confidence.fold_rows(rng_B, number_B), (width,))
 
 
 def next_step(config: SamplerConfig, state: SamplerState, masked_BxC: Array, noise_BxC) -> tuple[Array, Array]:
@@ -300,4 +300,5 @@ def finish(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id:
         logp_BxG=jnp.where(keep_BxG, state.logp_BxG, 0.0),
         length_B=length_B.astype(jnp.int32),
         passes_B=state.passes_B,
+        uncut=Uncut(tokens_BxG, state.step_map_BxG),
     )
