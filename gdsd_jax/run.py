@@ -2,7 +2,7 @@
 
 B rows, P prompt columns, G completion columns.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from types import ModuleType
@@ -66,9 +66,11 @@ def prepare(config, workdir, model_config=None) -> Run:
     if config.task not in TASKS:
         raise ValueError(f"unknown task {config.task!r}, known: {', '.join(TASKS)}")
     task = TASKS[config.task]
+    records = read_records(config, task, model_config)
     model, tokenizer = read_model(model_config)
-    form = "full" if model_config.init_from else "short"  # a model from nothing has only seen bare questions
-    train, heldout = read_problems(config, task, tokenizer, form)
+    train, heldout = (
+        data.prepare(task, rows, tokenizer, config.prompt_length, too_long=config.too_long) for rows in records
+    )
     sharding.shardings(mesh, models.param_shapes(model))
     limits = Limits(cpu_s=config.sandbox.cpu_s, wall_s=config.sandbox.wall_s, memory_bytes=config.sandbox.memory_mib << 20)
     sandbox = open_sandbox(config.sandbox.mode, limits=limits)
@@ -162,14 +164,13 @@ def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
     return model, tokenizer
 
 
-def read_problems(config, task, tokenizer, form: str) -> list[data.Problems]:
-    """[training problems, held-out problems]."""
+def read_records(config, task, model_config) -> list[Sequence[data.Record]]:
+    """[training records, held-out records]."""
     if config.data_file is None:
         task.build(config.data_dir)
-        sources = [task.records(config.data_dir, split) for split in ("train", "heldout")]
-    else:
-        sources = [task.read_jsonl(path, form=form) for path in (config.data_file, config.heldout_file or config.data_file)]
-    return [data.prepare(task, source, tokenizer, config.prompt_length, too_long=config.too_long) for source in sources]
+        return [task.records(config.data_dir, split) for split in ("train", "heldout")]
+    form = "full" if model_config.init_from else "short"  # a model from nothing has only seen bare questions
+    return [task.read_jsonl(path, form=form) for path in (config.data_file, config.heldout_file or config.data_file)]
 
 
 def initial_weights(run: Run, rng) -> tuple[PyTree, dict]:
@@ -204,7 +205,7 @@ def make_trainable(config, model: models.ModelConfig):
 
 def abstract(mesh, make) -> PyTree:
     """Shapes and places of the tree that `make(rng)` returns."""
-    shapes = jax.eval_shape(lambda: make(jax.random.key(0)))  # inside, where nothing is put on a device
+    shapes = jax.eval_shape(make, jax.eval_shape(jax.random.key, 0))
     place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
     return jax.tree.map(place, shapes, sharding.shardings(mesh, shapes))
 

@@ -25,16 +25,16 @@ from gdsd_jax.checkpoint import latest_iteration
 from gdsd_jax.cli import fail, load_config, output_path, replacing
 from gdsd_jax.evaluate import summary, summary_line
 from gdsd_jax.run import Run, evaluate_heldout, prepare
-from gdsd_jax.steps import make_keys, make_steps
+from gdsd_jax.steps import make_keys, make_samplers
 from gdsd_jax.types import PyTree
 
 
 def evaluate_weights(run: Run, trainable: PyTree, frozen: dict) -> dict:
     """The numbers, and each problem's question, answers and scores; the noise is that of the run's own evaluations."""
-    steps = make_steps(run.denoiser, run.config, run.mesh)
+    sample_fn, _ = make_samplers(run.denoiser, run.config, run.mesh)
     seed_key = jax.device_put(jax.random.key(run.config.seed), sharding.replicated(run.mesh))
     rng = make_keys(seed_key, sharding.everywhere(run.mesh, np.int32(0)))["evaluation"]
-    sample = lambda asked: steps.sample(trainable, frozen, asked, rng)  # noqa: E731
+    sample = lambda asked: sample_fn(trainable, frozen, asked, rng)  # noqa: E731
     greedy, sampled = (evaluate_heldout(run, sample, temperature) for temperature in (0.0, 1.0))
 
     def answer(evaluation, row: int) -> dict:
