@@ -117,7 +117,6 @@ CASES = {  # name: objective, config, its scores, its loss of them
     "wd1": ("wd1", Wd1Config(psi=0.8), diffu_scores, wd1_loss),
     "wd1, released": ("wd1", Wd1Config(softmax_over="batch", negative=0.5, count="full"), diffu_scores, wd1_loss),
     "dmpo": ("dmpo", DmpoConfig(alpha=0.7, centring=0.6, count="answer"), dmpo_scores, dmpo_loss),
-    "dmpo, released": ("dmpo", DmpoConfig(alpha=0.7), dmpo_scores, dmpo_loss),
 }
 
 
