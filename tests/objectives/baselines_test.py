@@ -76,8 +76,8 @@ def softmax(x):
 
 def wd1_loss(score_KxBxG, batch, config):
     lengths, advantages = reference.completion_lengths(batch, config.count), np.float64(batch.advantages_B)
-    score_B = [np.mean([score_KxBxG[k, i, : lengths[i]].sum() for k in range(len(score_KxBxG))]) for i in range(len(lengths))]
-    groups = [np.flatnonzero(GROUPS == g) for g in np.unique(GROUPS)] if config.softmax_over == "group" else [GROUPS * 0 + np.arange(5)]
+    score_B = [np.mean([score[i, :length].sum() for score in score_KxBxG]) for i, length in enumerate(lengths)]
+    groups = [np.flatnonzero(GROUPS == g) for g in np.unique(GROUPS)] if config.softmax_over == "group" else [np.arange(5)]
     total = 0.0
     for rows in groups:
         good, bad = softmax(config.psi * advantages[rows]), softmax(-config.psi * advantages[rows])
