@@ -37,7 +37,7 @@ def embedded() -> ConfigDict:
     config.prompt_length = 24  # tokens, prompts are padded on the left to this
     config.too_long = "drop"  # prompts over it: "drop" or "cut" (from the left)
 
-    config.sampler = ConfigDict(dict(kind="llada", gen_length=24, block_length=8, steps=12, remasking="low_confidence"))
+    config.sampler = common.sampler(gen_length=24, block_length=8, steps=12)
     config.temperature = 1.0  # of training rollouts
 
     config.rounds = 60

@@ -1,5 +1,6 @@
 """What the experiments share, and their argument: the model, then `key=value` overrides, as in `llada,lora_rank=0`."""
 import ast
+import difflib
 import re
 
 import ml_collections
@@ -11,14 +12,27 @@ def machinery() -> ml_collections.ConfigDict:
     config.lora_rank = 0  # 0 = full fine-tuning
     config.lora_alpha = 0.0  # adapters are scaled by alpha / rank
     config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
+    config.enable_thinking = False  # for chat templates that know the word, such as Qwen3's
     config.dtype = "float32"  # of activations
     config.param_dtype = "float32"
     config.remat = "dots"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
     config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1 takes what is left
     config.checkpoint_every = 10  # rounds
     config.keep_checkpoints = 2
+    config.threshold = None  # commit every proposal of at least this probability; None = the schedule alone
+    config.drift_share = 0.125  # with a cache or threshold: share of rollout rows whose log-probabilities are recomputed
+    config.drift_bound = 0.1  # nats a token in the mean; above it the next round samples without cache and threshold
     config.sandbox = ml_collections.ConfigDict(dict(mode="auto", cpu_s=1.0, wall_s=20.0, memory_mib=512))
     return config
+
+
+def sampler(**changes) -> ml_collections.ConfigDict:
+    """The fields of gdsd_jax.sampling.SamplerConfig, where they are explained, with `changes`."""
+    fields = dict(
+        kind="llada", gen_length=256, block_length=None, steps=256, remasking="low_confidence", alg="entropy",
+        alg_temp=0.0, top_p=1.0, cache=None, refresh_every=None, cfg_scale=0.0,
+    )  # fmt: skip
+    return ml_collections.ConfigDict(fields | changes)
 
 
 def parse(arg: str | None, models: tuple[str, ...]) -> tuple[str, dict[str, str]]:
@@ -46,7 +60,8 @@ def override(config: ml_collections.ConfigDict, overrides: dict[str, str]) -> ml
     known = dict(flat(config))
     for key, text in overrides.items():
         if key not in known:
-            raise ValueError(f"unknown config key {key!r}, known: {', '.join(sorted(known))}")
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or sorted(known)
+            raise ValueError(f"unknown config key {key!r}; near it: {', '.join(near)}")
         *parents, leaf = key.split(".")
         section = config
         for name in parents:
@@ -79,5 +94,5 @@ def typed(key: str, text: str, default):
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if type(value) is not type(default):
-        raise ValueError(f"config key {key!r} takes a {type(default).__name__} such as {default!r}, not {text!r}")
+        raise ValueError(f"config key {key!r} takes {type(default).__name__} values such as {default!r}, not {text!r}")
     return value

@@ -4,6 +4,7 @@ B rows (completions of a round), S slices of b rows, P prompt columns, G complet
 mu inner iterations.
 """
 from collections.abc import Callable
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -20,7 +21,8 @@ STREAMS = ("init", "sft", "rollout", "masks", "shuffle", "evaluation")  # what r
 class Steps(NamedTuple):
     """What a round calls on the device, in this order. `number` is the inner iteration, 0 .. mu - 1."""
 
-    sample: Callable  # (trainable, frozen, prompts, rng) -> Rollout
+    sample: Callable  # (trainable, frozen, prompts, rng, exact=False) -> Rollout; exact: without cache and threshold
+    drift: Callable | None  # (trainable, frozen, prompts, rollout) -> sampling.Drift; None: nothing is approximated
     slices: Callable  # (rollout, prompts) -> Batch [S, b, ...] without masks
     score: Callable  # (trainable, frozen, slices, rng) -> Scored
     reward: Callable  # (slices, rewards_B) -> slices with advantages
@@ -48,17 +50,10 @@ def make_steps(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> Steps:
     """The functions of a reinforcement round; configs/coding.py says what the settings mean."""
     mu, parts, draws = config.inner_iterations, config.slices, config.mask_draws
     settings = objectives.make_config(config.objective, config[config.objective])
-    rollout_fn = sampling.make_rollout_fn(denoiser, sampling.SamplerConfig(**config.sampler))
     loss_fn = objectives.make_loss_fn(config.objective, denoiser, settings)
     score_fn = objectives.make_score_fn(config.objective, denoiser, settings)
     views_fn = objectives.make_views_fn(config.objective, settings)
     update_fn = make_update(loss_fn, make_optimizer(**config.optimizer))
-
-    def sample(trainable, frozen, prompts: dict[str, Array], rng: Array) -> Rollout:
-        rng_B = row_keys(rng, prompts["index"], prompts["sample"])
-        asked = Prompts(prompts["tokens"], prompts["valid"], prompts["temperature"])
-        rollout = rollout_fn(denoiser.bind(trainable, frozen), asked, rng_B)
-        return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
 
     def slices(rollout: Rollout, prompts: dict[str, Array]) -> Batch:
         batch = as_batch(prompts["tokens"], prompts["valid"], rollout.tokens_BxG, rollout.length_B).replace(
@@ -92,7 +87,33 @@ def make_steps(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> Steps:
         batch = masked(batch, number, rng).replace(old_KxB=old, ref_KxB=ref)
         return update_fn(state, frozen, batch)
 
-    return Steps(jax.jit(sample), jax.jit(slices), jax.jit(score), jax.jit(reward), jax.jit(update, donate_argnums=0))
+    others = jax.jit(slices), jax.jit(score), jax.jit(reward), jax.jit(update, donate_argnums=0)
+    return Steps(*make_samplers(denoiser, config, mesh), *others)
+
+
+def make_samplers(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> tuple[Callable, Callable | None]:
+    """`Steps.sample` and `Steps.drift`."""
+    sampler = sampling.SamplerConfig(**config.sampler)
+    exactly = dataclasses.replace(sampler, cache="none") if sampler.approximate else sampler
+    rollout_fn, exact_fn = (sampling.make_rollout_fn(denoiser, one) for one in (sampler, exactly))
+
+    def asked(prompts: dict[str, Array], exact: bool = False) -> Prompts:
+        threshold = jnp.inf if exact or config.threshold is None else config.threshold
+        threshold_B = jnp.full(prompts["temperature"].shape, threshold, jnp.float32)
+        return Prompts(prompts["tokens"], prompts["valid"], prompts["temperature"], threshold_B)
+
+    def sample(trainable, frozen, prompts: dict[str, Array], rng: Array, exact: bool = False) -> Rollout:
+        rng_B = row_keys(rng, prompts["index"], prompts["sample"])
+        rollout = (exact_fn if exact else rollout_fn)(denoiser.bind(trainable, frozen), asked(prompts, exact), rng_B)
+        return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
+
+    def drift(trainable, frozen, prompts: dict[str, Array], rollout: Rollout) -> sampling.Drift:
+        count = max(1, round(config.drift_share * rollout.tokens_BxG.shape[0]))
+        chosen, rollout = sampling.take_rows((asked(prompts), rollout), count)
+        return sampling.drift(denoiser, sampler, denoiser.bind(trainable, frozen), chosen, rollout)
+
+    watched = sampler.approximate or config.threshold is not None
+    return jax.jit(sample, static_argnames="exact"), jax.jit(drift) if watched else None
 
 
 def make_sft_step(denoiser: Denoiser, config) -> Callable:

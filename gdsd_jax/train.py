@@ -14,10 +14,10 @@ import numpy as np
 
 from gdsd_jax import data, objectives, plots, sharding
 from gdsd_jax.checkpoint import Checkpoints
-from gdsd_jax.evaluate import Evaluation, evaluate
+from gdsd_jax.evaluate import Evaluation, summary, summary_line
 from gdsd_jax.metrics import MetricsWriter, read_metrics, round_line
 from gdsd_jax.optimizer import init_state, make_optimizer
-from gdsd_jax.run import Run, ask, decode, initial_weights, score_texts
+from gdsd_jax.run import Run, ask, decode, evaluate_heldout, initial_weights, score_texts
 from gdsd_jax.steps import Scored, Steps, make_keys, make_sft_step, make_steps
 from gdsd_jax.types import Batch, PyTree, TrainState
 
@@ -34,6 +34,7 @@ class Progress(NamedTuple):
     inner: int = 0  # inner iterations done in the present round
     cursor: Any = None  # of the phase's data loader; None = its start
     lines: int = 0  # of metrics.jsonl
+    exact: bool = False  # the next round's rollout drifted too far in this one: sample it without cache and threshold
 
 
 class Buffer(NamedTuple):
@@ -139,7 +140,8 @@ def reinforce(loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None
         if buffer is None:
             if number % config.eval_every == 0:
                 evaluate_now(loop, state, frozen, number)
-            buffer, summary = collect(loop, state, frozen, next(prompts), keys, number)
+            buffer, summary = collect(loop, state, frozen, next(prompts), keys, number, progress.exact)
+            progress = progress._replace(exact=drifted(loop, number, summary))
         else:
             summary = {}  # resumed inside a round: its rollout line is written already
         outcomes, began = [], time.monotonic()
@@ -150,11 +152,11 @@ def reinforce(loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None
             outcomes.append(outcome)
             if loop.stopping() and inner + 1 < config.inner_iterations:
                 write_updates(loop, number, progress.inner, outcomes, began)
-                here = Progress("rl", progress.step, number, inner + 1, prompts.get_state(), writer.cursor())
+                here = progress._replace(round=number, inner=inner + 1, cursor=prompts.get_state(), lines=writer.cursor())
                 save(loop, state, frozen, here, buffer)
                 stop_if_asked(loop)
         write_updates(loop, number, progress.inner, outcomes, began)
-        progress = Progress("rl", progress.step, number + 1, 0, prompts.get_state(), writer.cursor())
+        progress = progress._replace(round=number + 1, inner=0, cursor=prompts.get_state(), lines=writer.cursor())
         buffer = None
         if loop.stopping() or progress.round % config.checkpoint_every == 0 or progress.round == config.rounds:
             save(loop, state, frozen, progress)
@@ -164,15 +166,17 @@ def reinforce(loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None
     return state
 
 
-def collect(loop: Loop, state, frozen, prompts, keys, number: int) -> tuple[Buffer, dict]:
+def collect(loop: Loop, state, frozen, prompts, keys, number: int, exact: bool) -> tuple[Buffer, dict]:
     """One round's experience: completions from the device, rewards from the host while the device scores."""
     run, config, steps = loop.run, loop.run.config, loop.steps
     began = time.monotonic()
     asked, index_B = ask(run, prompts, config.group_size, config.temperature)
-    rollout = steps.sample(state.trainable, frozen, asked, keys["rollout"])
+    rollout = steps.sample(state.trainable, frozen, asked, keys["rollout"], exact=exact)
     slices = steps.slices(rollout, asked)
     tokens_BxG, length_B = jax.device_get((rollout.tokens_BxG, rollout.length_B))
     sampled = time.monotonic()
+    watched = steps.drift is not None and not exact
+    drift = steps.drift(state.trainable, frozen, asked, rollout)._asdict() if watched else {}
     scored = steps.score(state.trainable, frozen, slices, keys["masks"])  # runs while the host executes programs
     rewards = score_texts(run, run.train, index_B, decode(run, tokens_BxG))
     reward_B = sum(rewards.values())
@@ -183,6 +187,7 @@ def collect(loop: Loop, state, frozen, prompts, keys, number: int) -> tuple[Buff
     summary = {
         "reward": float(reward_B.mean()), "tests": float(rewards["tests"].mean()),
         "tokens_per_s": float(length_B.sum() / (sampled - began)),
+        **{f"drift_{name}": float(value) for name, value in jax.device_get(drift).items()},
     }  # fmt: skip
     loop.writer.write(
         "rollout", number + 1, **summary, format=rewards["format"].mean(), length=length_B.mean(),
@@ -191,30 +196,23 @@ def collect(loop: Loop, state, frozen, prompts, keys, number: int) -> tuple[Buff
     return Buffer(slices, scored), summary
 
 
+def drifted(loop: Loop, number: int, summary: dict) -> bool:
+    """Whether round `number`'s rollout recorded log-probabilities too far from the model's; says so."""
+    mean, bound = summary.get("drift_mean", 0.0), loop.run.config.drift_bound
+    if mean > bound:
+        loop.say(f"round {number + 1} drifted by {mean:.3g} nats a token, over drift_bound={bound}: the next one samples exactly")
+    return mean > bound
+
+
 def evaluate_now(loop: Loop, state: TrainState, frozen: dict, number: int) -> None:
     """Held-out problems, greedy and at temperature 1; writes the eval line, sample programs and the report."""
-    run, config = loop.run, loop.run.config
     rng = loop.keys(0)["evaluation"]  # the same noise at every evaluation
-
-    def generate(row_B: np.ndarray, temperature: float) -> list[str]:
-        asked, _ = ask(run, run.heldout[row_B], 1, temperature)
-        rollout = loop.steps.sample(state.trainable, frozen, asked, rng)
-        return decode(run, jax.device_get(rollout.tokens_BxG))
-
-    def score(row_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
-        return score_texts(run, run.heldout, run.heldout.index[row_B], texts)
-
-    problems = min(config.eval_problems, len(run.heldout))
-    greedy, sampled = (evaluate(generate, score, problems, run.rows, temperature) for temperature in (0.0, 1.0))
-    loop.writer.write(
-        "eval", number, pass_at_1=greedy.metrics["solved"], mean_reward=sampled.metrics["tests"],
-        solved=sampled.metrics["solved"], format=sampled.metrics["format"], problems=problems,
-    )  # fmt: skip
-    loop.say(
-        f"eval  {number}/{config.rounds} | held-out pass@1 {greedy.metrics['solved']:.1%} (temperature 0) | "
-        f"tests passed {sampled.metrics['tests']:.1%} (temperature 1) | {problems} problems"
-    )
-    report(run, number, greedy)
+    sample = lambda asked: loop.steps.sample(state.trainable, frozen, asked, rng)  # noqa: E731
+    greedy, sampled = (evaluate_heldout(loop.run, sample, temperature) for temperature in (0.0, 1.0))
+    numbers = summary(greedy, sampled)
+    loop.writer.write("eval", number, **numbers)
+    loop.say(f"eval  {number}/{loop.run.config.rounds} | {summary_line(numbers)}")
+    report(loop.run, number, greedy)
 
 
 def report(run: Run, number: int, greedy: Evaluation) -> None:

@@ -22,12 +22,29 @@ class Denoiser(NamedTuple):
         Aligned: `unembed(params, h[:, i])` scores the token AT column i, whatever the family.
       unembed: `(params, h_...xD) -> logits_...xV` float32.
       bind: `(trainable, frozen) -> params`; adapters over `frozen["base"]`, or the weights themselves.
+      init_cache: `(params, batch, length, *, valid_BxL=None) -> Cache`, empty.
+      extend: `(params, tokens_BxQ, cache, start, *, write, attention=None) -> (h_BxQxD, cache)`: features of the Q
+        columns from `start` on, aligned too; all other columns are as the cache holds them. `write` keeps the Q columns.
+      block_causal: `(block, offset) -> attention`: a column sees its own block of columns and earlier blocks.
     """
 
     config: Any
     features: Callable[..., Array]
     unembed: Callable[[PyTree, Array], Array]
     bind: Callable[[PyTree, dict], PyTree]
+    init_cache: Callable[..., "Cache"] | None = None  # None: this denoiser keeps nothing
+    extend: Callable[..., tuple[Array, "Cache"]] | None = None
+    block_causal: Callable[[int, int], Any] | None = None
+
+
+@flax.struct.dataclass
+class Cache:
+    """What a denoiser remembers of its rows between forwards. N layers, K key heads, d head width."""
+
+    k_NxBxLxKxd: Array  # keys, rotated, in the activations' dtype
+    v_NxBxLxKxd: Array  # values
+    valid_BxL: Array  # bool, columns that may be attended to; positions count them
+    h_BxLxD: Array | None  # unshifted states, for families whose column i is scored by the state before it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +73,14 @@ class Prompts:
 
 
 @flax.struct.dataclass
+class Uncut:
+    """A completion with what was committed behind its stop id, in the same block: every state the sampler saw is there."""
+
+    tokens_BxG: Array  # int32
+    step_map_BxG: Array  # int32, 0 where nothing was committed
+
+
+@flax.struct.dataclass
 class Rollout:
     """Completions and how they came about; every field is 0 (tokens: pad id) from `length_B` on."""
 
@@ -64,6 +89,7 @@ class Rollout:
     logp_BxG: Array  # float32 nats: plain log-softmax at the committing state
     length_B: Array  # int32, up to and including the first stop id
     passes_B: Array  # int32, denoising passes the row needed
+    uncut: Uncut | None = None
 
 
 @flax.struct.dataclass

@@ -1,6 +1,6 @@
 """Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16]
 
-Rollout and update of one denoiser against the rate of a square matrix product in the same run (MFU: operations needed
+Rollout, the samplers' caches and update of one denoiser against the rate of a square matrix product in the same run (MFU: operations needed
 per second over that rate), peak memory, and programs a second through the sandbox. Timings are medians; each stands
 beside a matrix product timed right before and after it, because a machine's pace drifts.
 """
@@ -38,11 +38,14 @@ class Size(NamedTuple):
     block: int  # tokens
     product: int  # side of the matrix product
     programs: int
+    sampler_prompt: int  # tokens, of the samplers' table
+    sampler_completion: int  # tokens
+    sampler_steps: int
 
 
 SIZES = {
-    "standard": Size(512, 8, 1408, 32_000, 128, 128, 8, 32, 2048, 400),
-    "tiny": Size(32, 2, 64, 128, 8, 16, 4, 4, 128, 8),
+    "standard": Size(512, 8, 1408, 32_000, 128, 128, 8, 32, 2048, 400, 400, 256, 128),
+    "tiny": Size(32, 2, 64, 128, 8, 16, 4, 4, 128, 8, 8, 16, 8),
 }
 
 
@@ -98,6 +101,84 @@ def rollout(size: Size, dtype: str) -> tuple[float, int, dict]:
     )
     operations = flops.rollout_flops(denoiser.config, size.rows, columns, size.block, passes=timed_tokens)
     return seconds, operations, {"tokens_per_s": size.rows * timed_tokens / seconds}
+
+
+SAMPLERS = {  # the samplers' table; the first is what the others are compared with
+    "exact": dict(kind="llada", cache="none"), "prefix": dict(kind="llada", cache="prefix"),
+    "dual": dict(kind="llada", cache="dual"), "block": dict(kind="block", cache="block"),
+}  # fmt: skip
+
+
+def sampler_flops(config, size: Size, cache: str, block: int, passes: int) -> int:
+    """Operations that `passes` passes in one block need; keys that nobody may attend to are not counted."""
+    start, columns = size.sampler_prompt + block * size.block, size.sampler_prompt + size.sampler_completion
+    logits = flops.unembed_flops(config, size.rows * size.block)
+    count = lambda queries, keys: flops.features_flops(config, size.rows, queries, keys)  # noqa: E731
+    first, later = {
+        "none": (count(columns, columns), count(columns, columns)),
+        "prefix": (count(columns, columns), count(columns - start, columns)),
+        "dual": (count(columns, columns), count(size.block, columns)),
+        "block": (count(size.block, start) + count(size.block, start + size.block), count(size.block, start + size.block)),
+    }[cache]
+    return first + (passes - 1) * later + passes * logits
+
+
+def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
+    """Seconds of one whole block at temperature 1, those before it filled with random tokens."""
+    begin, advance, _, _ = sampling.make_passes(denoiser, config)
+    tokens_BxP, done = tokens_of(size, size.sampler_prompt), block * size.block
+    prompts = Prompts(tokens_BxP, jnp.ones(tokens_BxP.shape, bool), temperature_B=jnp.ones(size.rows))
+    prompts = sampling.with_defaults(prompts, config.gen_length)
+    rng_B = jax.random.split(jax.random.key(2), size.rows)
+
+    @jax.jit
+    def at_block(params):
+        state = begin(params, prompts)
+        tokens_BxL = state.tokens_BxL.at[:, size.sampler_prompt : size.sampler_prompt + done].set(tokens_of(size, done))
+        return state.replace(
+            tokens_BxL=tokens_BxL, masked_BxG=state.masked_BxG.at[:, :done].set(False), block=jnp.int32(block)
+        )
+
+    def run(params, state):
+        return jax.lax.while_loop(lambda now: now.block == block, lambda now: advance(params, prompts, rng_B, now), state)
+
+    state = jax.block_until_ready(at_block(params))
+    compiled = jax.jit(run, donate_argnums=1).lower(params, state).compile()
+    began = time.perf_counter()
+    jax.block_until_ready(compiled(params, state))
+    return time.perf_counter() - began
+
+
+def samplers(size: Size, dtype: str) -> dict:
+    """A rollout under each cache, from its first and its last block: seconds, operations, and both against "exact".
+
+    `ceiling` is the exact sampler's operations over this one's, `reached` the measured speed-up's share of it.
+    """
+    denoiser, params = denoiser_of(size, dtype)
+    found = {}
+    for name, settings in SAMPLERS.items():
+        config = sampling.SamplerConfig(
+            gen_length=size.sampler_completion, block_length=size.block, steps=size.sampler_steps, **settings
+        )
+        rate = product_rate(size.product, dtype)
+        ends = (0, config.blocks - 1)
+        seconds = config.blocks * statistics.mean(block_seconds(denoiser, params, config, size, end) for end in ends)
+        operations = config.blocks * statistics.mean(
+            sampler_flops(denoiser.config, size, config.cache, end, config.steps_per_block) for end in ends
+        )
+        rate = statistics.mean([rate, product_rate(size.product, dtype)])
+        row = found[name] = {
+            "seconds": seconds, "tokens_per_s": size.rows * config.gen_length / seconds, "gflops": operations / 1e9,
+            "mfu": operations / seconds / rate,
+        }  # fmt: skip
+        row["ceiling"] = found["exact"]["gflops"] / row["gflops"]
+        row["speed_up"] = found["exact"]["seconds"] / seconds
+        row["reached"] = row["speed_up"] / row["ceiling"]
+        print(
+            f"sampler {name:7} {row['tokens_per_s']:10,.1f} tokens/s, {row['mfu']:.0%} of the product's rate, "
+            f"{row['speed_up']:.2f} x exact of {row['ceiling']:.2f} x possible ({row['reached']:.0%})", flush=True,
+        )  # fmt: skip
+    return found
 
 
 def update(size: Size, dtype: str) -> tuple[float, int, dict]:
@@ -158,6 +239,7 @@ def main() -> int:
             f"{part.__name__:8} {found['seconds']:8.2f} s{rate}, {found['mfu']:.0%} of a {size.product} x {size.product} "
             f"product's {found['product_gflops_per_s']:,.0f} GFLOP/s", flush=True,
         )  # fmt: skip
+    results["samplers"] = samplers(size, args.dtype)
     results["rewards"], results["memory"] = programs(size.programs), peak_memory()
     print("programs " + ", ".join(f"{key} {value}" for key, value in results["rewards"].items()))
     print("memory   " + ", ".join(f"{key} {value:,.0f}" for key, value in results["memory"].items()))

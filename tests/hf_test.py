@@ -1,99 +1,189 @@
-"""Hugging Face folders: the reference's logits, its dtypes, and everything that can be wrong with a folder."""
+"""Hugging Face folders both ways, sharded and not, and everything that can be wrong with them."""
+import dataclasses
 import json
-import shutil
+import warnings
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from gdsd_jax import hf, models
-from tests.reference import tiny
+from gdsd_jax import hf, models, sharding
+from tests import folders
+from tests.folders import DREAM, LLADA, QWEN3
 
-CONFIG = tiny(d_model=24)  # LLaDA derives head_dim from it
-ENTRIES = {
-    "model_type": "llada", "d_model": 24, "n_heads": 4, "n_kv_heads": 2, "n_layers": 2, "mlp_hidden_size": 28,
-    "vocab_size": 40, "embedding_size": 40, "mask_token_id": 1, "pad_token_id": 0, "eos_token_id": 0,
-    "rope_theta": 10_000.0, "rms_norm_eps": 1e-5, "weight_tying": False, "block_type": "llama",
-}  # fmt: skip
+BFLOAT16 = ml_dtypes.bfloat16
 
 
-def write_folder(folder, changes=(), drop=(), dtype=np.float32, entries=ENTRIES):
-    """A folder in the released layout: tensors [out, in], counted up so that a swap of any two shows."""
-    config, tensors = CONFIG, {}
-    names = models.FAMILIES["llada"].TENSORS
-    for path, leaf in hf.paths_of(models.param_shapes(config)).items():
-        layered = path.startswith("layers.")
-        for i in range(config.layers if layered else 1):
-            shape = leaf.shape[1:] if layered else leaf.shape
-            shape = shape[::-1] if path.endswith("kernel") else shape
-            values = np.random.default_rng(len(tensors)).standard_normal(shape)
-            tensors[names[path].format(i=i)] = np.ascontiguousarray(values.astype(dtype))
-    tensors = {name: tensor for name, tensor in (tensors | dict(changes)).items() if name not in drop}
-    folder.mkdir(exist_ok=True)
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(entries))
-    return tensors
+def same_bytes(tensors, others):
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert tensor.dtype == others[name].dtype and tensor.shape == others[name].shape, name
+        assert tensor.tobytes() == others[name].tobytes(), name
 
 
-@pytest.mark.parametrize("stored", [np.float32, ml_dtypes.bfloat16])
-def test_every_tensor_lands_in_its_place(tmp_path, stored):
-    tensors = write_folder(tmp_path, dtype=stored)
+@pytest.mark.parametrize("stored", [np.float32, np.float16, BFLOAT16])
+@pytest.mark.parametrize("shards", [1, 3])
+def test_every_tensor_lands_in_its_place(tmp_path, stored, shards):
+    tensors = folders.write(tmp_path, dtype=stored, shards=shards)
     config = models.config_from_hf(tmp_path)
-    assert config == CONFIG
-    params = hf.load(tmp_path, config)
+    assert config == LLADA
+    params = hf.paths_of(hf.load(tmp_path, config))
     block = "model.transformer.blocks.1."
     for path, name, transposed in (
-        (("embed", "embedding"), "model.transformer.wte.weight", False),
-        (("lm_head", "kernel"), "model.transformer.ff_out.weight", True),  # same leaf name as the block's down
-        (("layers", "down", "kernel"), block + "ff_out.weight", True),
-        (("layers", "gate", "kernel"), block + "ff_proj.weight", True),
-        (("layers", "up", "kernel"), block + "up_proj.weight", True),
-        (("layers", "o", "kernel"), block + "attn_out.weight", True),
-        (("layers", "mlp_norm", "scale"), block + "ff_norm.weight", False),
+        ("embed.embedding", "model.transformer.wte.weight", False),
+        ("lm_head.kernel", "model.transformer.ff_out.weight", True),  # same leaf name as the block's down
+        ("layers.down.kernel", block + "ff_out.weight", True),
+        ("layers.gate.kernel", block + "ff_proj.weight", True),
+        ("layers.up.kernel", block + "up_proj.weight", True),
+        ("layers.o.kernel", block + "attn_out.weight", True),
+        ("layers.mlp_norm.scale", block + "ff_norm.weight", False),
     ):
-        leaf = params
-        for key in path:
-            leaf = leaf[key]
-        leaf = leaf[1] if path[0] == "layers" else leaf
+        leaf = params[path][1] if path.startswith("layers") else params[path]
         wanted = tensors[name].astype(np.float32)
         assert leaf.dtype == jnp.float32
         np.testing.assert_array_equal(leaf, wanted.T if transposed else wanted)
 
 
-def test_parameters_can_be_kept_in_bfloat16(tmp_path):
-    write_folder(tmp_path)
-    params = hf.load(tmp_path, CONFIG, dtype="bfloat16")
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+def test_parameters_take_the_dtype_asked_for_or_the_stored_one(tmp_path):
+    folders.write(tmp_path)
+    for dtype, wanted in (("bfloat16", "bfloat16"), (None, "float32")):
+        params = hf.load(tmp_path, LLADA, dtype=dtype)
+        assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(wanted)}
 
 
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        (dict(drop=("model.transformer.blocks.1.k_proj.weight",)), ["missing", "blocks.1.k_proj"]),
-        (dict(changes={"model.transformer.extra": np.ones(2, np.float32)}), ["unknown", "model.transformer.extra"]),
-        (dict(changes={"model.transformer.blocks.0.up_proj.weight": np.ones((2, 2), np.float32)}), ["layers.up.kernel"]),
-    ],
-)  # fmt: skip
-def test_tensors_that_do_not_fit_are_named(tmp_path, options, words):
-    write_folder(tmp_path, **options)
+@pytest.mark.parametrize("duplicate", [False, True])
+def test_tied_heads_are_absent_or_a_duplicate(tmp_path, duplicate):
+    tensors = folders.random_tensors(QWEN3)
+    head = {"lm_head.weight": tensors["model.embed_tokens.weight"]} if duplicate else {}
+    folders.write(tmp_path, QWEN3, tensors | head)
+    params = hf.load(tmp_path, QWEN3)
+    assert "lm_head" not in params
+    np.testing.assert_array_equal(params["embed"]["embedding"], tensors["model.embed_tokens.weight"])
+
+
+def test_each_device_reads_only_its_slice(tmp_path, monkeypatch):
+    """On a mesh the arrays are the same, placed by the rules, and no read is larger than what a device holds."""
+    config = dataclasses.replace(LLADA, d_ff=32)
+    folders.write(tmp_path, config, shards=2)
+    whole, reads = hf.load(tmp_path, config), []
+    read_tensor = hf.read_tensor
+    monkeypatch.setattr(hf, "read_tensor", lambda *a: reads.append(part := read_tensor(*a)) or part)
+    mesh = sharding.make_mesh({"fsdp": 4, "tensor": 2})
+    params = hf.load(tmp_path, config, mesh=mesh)
+    jax.tree.map(np.testing.assert_array_equal, params, whole)
+    assert params["layers"]["gate"]["kernel"].sharding == sharding.shardings(mesh, whole)["layers"]["gate"]["kernel"]
+    assert max(part.size for part in reads) == whole["embed"]["embedding"].size // 8
+
+
+def test_what_does_not_fit_is_listed_in_one_line(tmp_path):
+    tensors = folders.random_tensors(LLADA)
+    del tensors["model.transformer.blocks.1.k_proj.weight"], tensors["model.transformer.ln_f.weight"]
+    tensors["model.transformer.blocks.0.up_proj.weight"] = np.ones((2, 3), np.float32)
+    tensors["model.transformer.blocks.0.ff_norm.weight"] = np.ones(24, np.int8)
+    tensors["model.transformer.blocks.2.q_proj.weight"] = np.ones((24, 24), np.float32)  # a layer too many
+    folders.write(tmp_path, tensors=tensors)
     with pytest.raises(ValueError) as error:
-        hf.load(tmp_path, CONFIG)
-    assert all(word in str(error.value) for word in [str(tmp_path), *words]) and "\n" not in str(error.value)
+        hf.load(tmp_path, LLADA)
+    assert "\n" not in str(error.value)
+    for words in (
+        str(tmp_path), "missing model.transformer.blocks.1.k_proj.weight", "missing model.transformer.ln_f.weight",
+        "blocks.0.up_proj.weight has shape [2, 3], config.json says [28, 24]", "blocks.0.ff_norm.weight is stored as I8",
+        "unknown model.transformer.blocks.2.q_proj.weight",
+    ):  # fmt: skip
+        assert words in str(error.value)
 
 
-def test_broken_folders_are_named(tmp_path):
-    with pytest.raises(ValueError, match="model.safetensors"):
-        hf.load(tmp_path, CONFIG)
-    (tmp_path / "model.safetensors").write_bytes(b"not a tensor file")
-    with pytest.raises(ValueError, match="unreadable.*download it again"):
-        hf.load(tmp_path, CONFIG)
+def drop_a_shard(folder):
+    (folder / "model-00002-of-00002.safetensors").unlink()
 
 
-def test_a_missing_shard_is_named(golden, tmp_path):
-    for name in ("config.json", "model.safetensors.index.json", "model-00001-of-00002.safetensors"):
-        shutil.copyfile(golden / "llada" / name, tmp_path / name)
-    with pytest.raises(ValueError, match="model-00002-of-00002.safetensors"):
-        hf.load(tmp_path, models.config_from_hf(tmp_path))
+def cut_a_shard(folder):
+    path = folder / "model-00002-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def misplace_a_tensor(folder):
+    index = json.loads((folder / hf.INDEX).read_text())
+    index["weight_map"]["model.transformer.wte.weight"] = "model-00002-of-00002.safetensors"
+    (folder / hf.INDEX).write_text(json.dumps(index))
+
+
+DAMAGES = {
+    drop_a_shard: "no model-00002-of-00002.safetensors there; download",
+    cut_a_shard: "model-00002-of-00002.safetensors: unreadable safetensors file.*download it again",
+    misplace_a_tensor: "places model.transformer.wte.weight in model-00002-of-00002.safetensors, which does not hold it",
+    lambda folder: (folder / hf.INDEX).write_text("{"): "index.json: unreadable index",
+    lambda folder: (folder / hf.INDEX).unlink(): "no model.safetensors there",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_folders_are_named(tmp_path, damage):
+    folders.write(tmp_path, shards=2)
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=DAMAGES[damage]) as error:
+        hf.load(tmp_path, LLADA)
+    assert "\n" not in str(error.value)
+
+
+def test_broken_numbers_warn(tmp_path):
+    tensors = folders.random_tensors(LLADA, BFLOAT16)
+    tensors["model.transformer.blocks.1.q_proj.weight"][3, 2:4] = np.nan, np.inf
+    folders.write(tmp_path, tensors=tensors)
+    with pytest.warns(UserWarning, match="model.safetensors: model.transformer.blocks.1.q_proj.weight holds 2 values"):
+        params = hf.load(tmp_path, LLADA)
+    assert np.isnan(params["layers"]["q"]["kernel"][1, 2, 3])
+    folders.write(tmp_path)
+    with warnings.catch_warnings(action="error"):
+        hf.load(tmp_path, LLADA)
+
+
+@pytest.mark.parametrize("config, dtype", [(LLADA, BFLOAT16), (DREAM, np.float16), (QWEN3, np.float32)])
+def test_what_is_loaded_is_saved_byte_for_byte(tmp_path, config, dtype):
+    tensors = folders.write(tmp_path / "in", config, dtype=dtype, shards=2)
+    assert models.config_from_hf(tmp_path / "in") == config
+    hf.save(tmp_path / "out", config, hf.load(tmp_path / "in", config, dtype=None), max_shard_bytes=8000)
+    assert models.config_from_hf(tmp_path / "out") == config
+    files = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert len(files) > 2 and all(file.stat().st_size < 8000 + 4000 for file in files)  # the headers come on top
+    same_bytes(folders.read(tmp_path / "out"), tensors)
+    jax.tree.map(  # through the index
+        np.testing.assert_array_equal, hf.load(tmp_path / "out", config), hf.load(tmp_path / "in", config)
+    )
+
+
+def test_one_file_needs_no_index(tmp_path):
+    tensors = folders.write(tmp_path / "in")
+    hf.save(tmp_path / "out", LLADA, hf.load(tmp_path / "in", LLADA), dtype="bfloat16", entries={"auto_map": {"a": "b"}})
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+    same_bytes(folders.read(tmp_path / "out"), {name: tensor.astype(BFLOAT16) for name, tensor in tensors.items()})
+    entries = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert entries["auto_map"] == {"a": "b"} and entries["torch_dtype"] == "bfloat16"
+
+
+def test_other_parameters_are_not_saved(tmp_path):
+    folders.write(tmp_path)
+    params = hf.load(tmp_path, LLADA)
+    with pytest.raises(ValueError, match="layers.k.bias"):
+        hf.save(tmp_path / "out", dataclasses.replace(LLADA, qkv_bias=True), params)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_saved_folder_loads_in_transformers(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed; it is only needed for this comparison")
+    transformers = pytest.importorskip("transformers")
+    tensors = folders.random_tensors(QWEN3)
+    folders.write(tmp_path / "in", QWEN3, tensors)
+    params = hf.load(tmp_path / "in", QWEN3)
+    hf.save(tmp_path / "out", QWEN3, params, max_shard_bytes=8000)
+    tokens = np.random.default_rng(0).integers(2, 40, (2, 9))
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    with torch.no_grad():
+        theirs = model(torch.tensor(tokens)).logits.numpy()
+    denoiser = models.make_denoiser(dataclasses.replace(QWEN3, shift=False))
+    with jax.default_matmul_precision("highest"):
+        ours = jax.jit(lambda p: denoiser.unembed(p, denoiser.features(p, tokens)))(params)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)  # float32 rounding on both sides

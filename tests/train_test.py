@@ -22,11 +22,6 @@ CLOCK = ("wall_s", "rollout_s", "reward_s", "update_s", "tokens_per_s")  # what 
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def command(data_dir, tmp_path_factory):
     """Command line of a small run in a folder; compiled code is shared by the processes of this file."""
     cache = tmp_path_factory.mktemp("compiled")
@@ -139,6 +134,20 @@ def test_nothing_is_compiled_after_the_first_round(prepared):
     assert [(row["phase"], row["step"]) for row in rows if row["phase"] == "eval"] == [("eval", 0), ("eval", 2), ("eval", 4)]
     assert (prepared.workdir / "report.html").read_text().count("<svg") >= 5
     assert json.loads((prepared.workdir / "config.json").read_text())["rounds"] == 4
+
+
+@pytest.mark.slow
+def test_after_a_round_that_drifted_one_is_exact(data_dir, tmp_path):
+    """Every rollout with a stale cache carries its drift; with no tolerance every second round is sampled exactly."""
+    overrides = "rounds=3,prompts_per_round=8,slices=1,gdsd.beta=0.0,sampler.cache=dual,threshold=0.9,drift_bound=0.0"
+    config, said = coding.get_config(f"{SMALL},data_dir={data_dir},{overrides}"), []
+    prepared = run.prepare(config, tmp_path)
+    with prepared.sandbox:
+        train.train(prepared, say=said.append)
+    rollouts = [row for row in metrics.read_metrics(tmp_path / "metrics.jsonl") if row["phase"] == "rollout"]
+    assert ["drift_mean" in row for row in rollouts] == [True, False, True]
+    assert 0 < rollouts[0]["drift_mean"] <= rollouts[0]["drift_max"]
+    assert sum("drifted by" in line and "samples exactly" in line for line in said) == 2
 
 
 def test_broken_numbers_stop_the_run():

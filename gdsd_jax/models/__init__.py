@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from gdsd_jax.models.attention import KINDS, BlockCausal, Causal, Doubled, Full
 from gdsd_jax.models.attention import attention_mask, positions_of, previous_valid, xla_attention
+from gdsd_jax.models.cache import make_cache_fns
 from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json
 from gdsd_jax.models.families import FAMILIES, MODELS, config_from_hf, config_to_hf
 from gdsd_jax.models.lora import init_lora, merge
@@ -41,7 +42,10 @@ def make_denoiser(config: ModelConfig, attend=xla_attention) -> Denoiser:
     def bind(trainable, frozen):
         return {**frozen["base"], "lora": trainable} if "base" in frozen else trainable
 
-    return Denoiser(config, features, unembed, bind)
+    def hidden(params, *args):
+        return module.apply(variables(params), *args, method="extend")
+
+    return Denoiser(config, features, unembed, bind, *make_cache_fns(config, hidden), BlockCausal)
 
 
 def init_params(config: ModelConfig, rng: Array) -> PyTree:

@@ -66,13 +66,17 @@ class Doubled:
 KINDS = {"full": Full(), "causal": Causal()}
 
 
-def attention_mask(spec, valid_BxL: Array | None, length: int) -> Array | None:
+def attention_mask(
+    spec, valid_BxL: Array | None, length: int, start: Array | int = 0, queries: int | None = None
+) -> Array | None:
     """[1|B, 1, L, L] bool, True where a query may look; None where everything is allowed.
+
+    With `queries` the second axis from the end is these columns from `start` on.
 
     Padding is never a key. Its own rows look at the valid keys, which keeps them finite, and nobody reads them.
     """
     columns_L = jnp.arange(length)
-    allowed = spec.allowed(columns_L, columns_L)
+    allowed = spec.allowed(columns_L if queries is None else start + jnp.arange(queries), columns_L)
     mask = None if allowed is None else allowed[None, None]
     if valid_BxL is None:
         return mask
@@ -99,7 +103,8 @@ def previous_valid(valid_BxL: Array, spec=Full()) -> Array:
     if isinstance(spec, Doubled):
         prompt, completion = spec.prompt_len, spec.completion(valid_BxL.shape[1])
         clean_BxS = previous_valid(valid_BxL[:, : prompt + completion])
-        noised_BxS = previous_valid(jnp.concatenate([valid_BxL[:, :prompt], valid_BxL[:, prompt + completion :]], axis=1))
+        noised = jnp.concatenate([valid_BxL[:, :prompt], valid_BxL[:, prompt + completion :]], axis=1)
+        noised_BxS = previous_valid(noised)
         noised_BxS += completion * (noised_BxS >= prompt)
         return jnp.concatenate([clean_BxS, noised_BxS[:, prompt:]], axis=1)
     columns_L = jnp.arange(valid_BxL.shape[1])

@@ -7,10 +7,13 @@ from gdsd_jax.models.config import ModelConfig
 from gdsd_jax.models.lora import projection_shapes
 
 
-def features_flops(config: ModelConfig, rows: int, columns: int) -> int:
-    """`Denoiser.features` of `rows` sequences of `columns` tokens: projections, scores and weighted values."""
+def features_flops(config: ModelConfig, rows: int, columns: int, keys: int | None = None) -> int:
+    """`Denoiser.features` of `rows` sequences of `columns` tokens: projections, scores and weighted values.
+
+    Or `Denoiser.extend` of so many columns that attend to `keys` columns each.
+    """
     projections = sum(width_in * width_out for width_in, width_out in projection_shapes(config).values())
-    attention = 2 * columns * config.heads * config.head_dim
+    attention = 2 * (columns if keys is None else keys) * config.heads * config.head_dim
     return 2 * rows * columns * config.layers * (projections + attention)
 
 

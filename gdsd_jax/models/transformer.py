@@ -68,7 +68,8 @@ class Block(nn.Module):
     attend: Callable
 
     @nn.compact
-    def __call__(self, x_BxLxD, mask, positions_BxL):
+    def __call__(self, x_BxLxD, kept, mask, positions_BxL, start):
+        """Columns `start` .. of rows whose other keys and values are `kept`; None = these are all columns."""
         cfg = self.config
         residual_scale = 1.0 / (2 * cfg.layers)  # keeps the residual stream's variance flat at the start
         h_BxLxD = RMSNorm(cfg.norm_eps, name="attn_norm")(x_BxLxD)
@@ -81,6 +82,9 @@ class Block(nn.Module):
         if cfg.qk_norm:
             q, k = RMSNorm(cfg.norm_eps, name="q_norm")(q), RMSNorm(cfg.norm_eps, name="k_norm")(k)
         q, k = rotate(q, positions_BxL, cfg.rope_theta), rotate(k, positions_BxL, cfg.rope_theta)
+        fresh = None if kept is None else (k, v)
+        if kept is not None:
+            k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1) for old, new in zip(kept, fresh))
         attended = self.attend(q, k, v, mask)
         attended = attended.reshape(*attended.shape[:2], cfg.heads * cfg.head_dim)
         x_BxLxD = x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended)
@@ -88,7 +92,8 @@ class Block(nn.Module):
         h_BxLxD = RMSNorm(cfg.norm_eps, name="mlp_norm")(x_BxLxD)
         gate_BxLxF = jax.nn.silu(Projection(cfg, cfg.d_ff, name="gate")(h_BxLxD))
         up_BxLxF = Projection(cfg, cfg.d_ff, name="up")(h_BxLxD)
-        return x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="down")(gate_BxLxF * up_BxLxF), None
+        down_BxLxD = Projection(cfg, cfg.d_model, init_scale=residual_scale, name="down")(gate_BxLxF * up_BxLxF)
+        return x_BxLxD + down_BxLxD, fresh
 
 
 class Transformer(nn.Module):
@@ -104,7 +109,7 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=cfg.layers,
         )
         self.embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0))
@@ -115,11 +120,15 @@ class Transformer(nn.Module):
 
     def hidden(self, tokens_BxL, mask, positions_BxL):
         """[B, L, D] after the last norm, not shifted."""
-        x_BxLxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxL]
+        return self.extend(tokens_BxL, mask, positions_BxL, None, 0)[0]
+
+    def extend(self, tokens_BxQ, mask, positions_BxQ, kept, start):
+        """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and values `kept`."""
+        x_BxQxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxQ]
         if self.config.freeze_pad:
-            x_BxLxD = jnp.where((tokens_BxL == self.config.pad_id)[..., None], jax.lax.stop_gradient(x_BxLxD), x_BxLxD)
-        x_BxLxD, _ = self.layers(x_BxLxD, mask, positions_BxL)
-        return self.final_norm(x_BxLxD)
+            x_BxQxD = jnp.where((tokens_BxQ == self.config.pad_id)[..., None], jax.lax.stop_gradient(x_BxQxD), x_BxQxD)
+        x_BxQxD, fresh = self.layers(x_BxQxD, kept, mask, positions_BxQ, start)
+        return self.final_norm(x_BxQxD), fresh
 
     def logits(self, h):
         """float32 logits of any [..., D]."""

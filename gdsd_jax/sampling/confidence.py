@@ -1,10 +1,24 @@
-"""What a sampler proposes for masked positions, and how sure of it it is. B rows, C block columns, V vocabulary."""
+"""What a sampler proposes for masked positions, and who is committed first. B rows, C columns, V vocabulary."""
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
+from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.types import Array
 
 FORBIDDEN = -1e30  # finite, so that adding noise to it never makes a NaN
+BFLOAT16_END = 5.54  # the largest Gumbel number that uniform bfloat16 numbers give (specs/gdsd.md section 11.12)
+BLOCK_NOISE = 1 << 30  # a row's key for a block is folded with this and the block, for a pass with the pass
+
+
+class Proposal(NamedTuple):
+    """One candidate a position, [B, C] each."""
+
+    tokens_BxC: Array  # int32
+    logp_BxC: Array  # float32 nats: of the raw logits; temperature 1, no guidance, nothing forbidden
+    probability_BxC: Array  # float32, of the guided logits at temperature 1: what a threshold is held against
+    order_BxC: Array  # float32, the highest are committed first
 
 
 def fold_rows(rng_B: Array, number_B: Array) -> Array:
@@ -17,34 +31,85 @@ def row_gumbel(rng_B: Array, shape: tuple[int, ...]) -> Array:
     return jax.vmap(lambda rng: jax.random.gumbel(rng, shape, jnp.float32))(rng_B)
 
 
-def propose(logits_BxCxV: Array, rng_B: Array, temperature_B: Array, mask_id: int) -> tuple[Array, Array]:
-    """Tokens sampled from softmax(logits / temperature) and their plain log-probabilities.
+def row_uniform(rng_B: Array, shape: tuple[int, ...]) -> Array:
+    """Uniform noise in [0, 1), float32 [B, *shape], drawn row by row."""
+    return jax.vmap(lambda rng: jax.random.uniform(rng, shape))(rng_B)
 
-    The mask id is never proposed; the log-probability is of the raw logits (temperature 1, nothing forbidden).
 
-    Returns:
-      int32 [B, C] tokens and float32 [B, C] nats.
+def guided(raw_BxCxV: Array, without_BxCxV: Array | None, scale: float) -> Array:
+    """Classifier-free guidance: away from what the model would say `without` the prompt."""
+    return raw_BxCxV if without_BxCxV is None else without_BxCxV + (1 + scale) * (raw_BxCxV - without_BxCxV)
+
+
+def tempered(logits_BxCxV: Array, temperature_B: Array, config: SamplerConfig, mask_id: int) -> Array:
+    """The scores whose softmax is sampled: over the row's temperature, without the mask id, the top-p set alone."""
+    scores_BxCxV = logits_BxCxV / jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None, None]
+    if not config.reference_quirks:
+        is_mask_V = jnp.arange(logits_BxCxV.shape[-1]) == mask_id
+        scores_BxCxV = jnp.where(is_mask_V[None, None], FORBIDDEN, scores_BxCxV)
+    return scores_BxCxV if config.top_p == 1 else nucleus(scores_BxCxV, config.top_p)
+
+
+def nucleus(scores_BxCxV: Array, top_p: float) -> Array:
+    """Forbids every token but the likeliest ones that together first exceed `top_p`; at least one stays."""
+    falling_BxCxV = -jnp.sort(-jax.nn.softmax(scores_BxCxV, axis=-1), axis=-1)
+    before_BxCxV = jnp.cumsum(falling_BxCxV, axis=-1) - falling_BxCxV
+    least_BxC = jnp.min(jnp.where(before_BxCxV <= top_p, falling_BxCxV, jnp.inf), axis=-1)
+    return jnp.where(jax.nn.softmax(scores_BxCxV, axis=-1) >= least_BxC[..., None], scores_BxCxV, FORBIDDEN)
+
+
+def sample(scores_BxCxV: Array, rng_B: Array, temperature_B: Array, limit: float | None) -> Array:
+    """int32 [B, C]: draws from softmax(scores); the likeliest where the temperature is 0. `limit` cuts the noise."""
+
+    def noisy():
+        noise = row_gumbel(rng_B, scores_BxCxV.shape[1:])
+        noise = noise if limit is None else jnp.minimum(noise, limit)
+        return scores_BxCxV + (temperature_B > 0)[:, None, None] * noise
+
+    # greedy batches do not pay for noise
+    scores_BxCxV = jax.lax.cond(jnp.any(temperature_B > 0), noisy, lambda: scores_BxCxV)
+    return jnp.argmax(scores_BxCxV, axis=-1).astype(jnp.int32)
+
+
+def logp_of(logits_BxCxV: Array, tokens_BxC: Array) -> Array:
+    """float32 [B, C] nats of the tokens."""
+    own_BxC = jnp.take_along_axis(logits_BxCxV, tokens_BxC[..., None], axis=-1)[..., 0]
+    return own_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
+
+
+def propose(
+    raw_BxCxV, without_BxCxV, rng_B, temperature_B, config: SamplerConfig, mask_id: int, order_BxC=None
+) -> Proposal:
+    """Proposals from softmax(logits / temperature), with noise of the pass's own key `rng_B`.
+
+    `without_BxCxV` are the logits without the prompt, for guidance, or None. An `order_BxC` that is given stands.
     """
-    is_mask_1x1xV = (jnp.arange(logits_BxCxV.shape[-1]) == mask_id)[None, None]
-    scores = jnp.where(is_mask_1x1xV, FORBIDDEN, logits_BxCxV)
-    scores = jax.lax.cond(  # greedy batches do not pay for noise
-        jnp.any(temperature_B > 0),
-        lambda: scores + temperature_B[:, None, None] * row_gumbel(rng_B, scores.shape[1:]),
-        lambda: scores,
-    )
-    tokens_BxC = jnp.argmax(scores, axis=-1).astype(jnp.int32)
-    chosen = jnp.take_along_axis(logits_BxCxV, tokens_BxC[..., None], axis=-1)[..., 0]
-    return tokens_BxC, chosen - jax.nn.logsumexp(logits_BxCxV, axis=-1)
+    logits_BxCxV = guided(raw_BxCxV, without_BxCxV, config.cfg_scale)
+    scores_BxCxV = tempered(logits_BxCxV, temperature_B, config, mask_id)
+    limit = BFLOAT16_END if config.reference_quirks and config.kind == "llada" else None
+    tokens_BxC = sample(scores_BxCxV, rng_B, temperature_B, limit)
+    logp_BxC = logp_of(raw_BxCxV, tokens_BxC)
+    probability_BxC = jnp.exp(logp_BxC if without_BxCxV is None else logp_of(logits_BxCxV, tokens_BxC))
+    rng_B = fold_rows(rng_B, jnp.ones(rng_B.shape[0], jnp.int32))  # another stream than the proposals'
+    if order_BxC is not None:
+        pass
+    elif config.kind == "dream":
+        order_BxC = dream_order(config, scores_BxCxV, tokens_BxC, rng_B)
+    else:
+        order_BxC = probability_BxC if config.remasking == "low_confidence" else row_uniform(rng_B, tokens_BxC.shape[1:])
+    return Proposal(tokens_BxC, logp_BxC, probability_BxC, order_BxC)
 
 
-def low_confidence(logp_BxC: Array, rng_B: Array) -> Array:
-    """Confidence is the model's own probability of the proposal; the least sure stay masked."""
-    return jnp.exp(logp_BxC)
-
-
-def random(logp_BxC: Array, rng_B: Array) -> Array:
-    """Confidence is uniform noise: positions are committed in random order."""
-    return jax.vmap(lambda rng: jax.random.uniform(rng, logp_BxC.shape[1:]))(rng_B)
-
-
-REMASKING = {"low_confidence": low_confidence, "random": random}
+def dream_order(config: SamplerConfig, scores_BxCxV: Array, tokens_BxC: Array, rng_B: Array) -> Array:
+    """Dream's confidences, of the distribution that is sampled (specs/gdsd.md section 7.2)."""
+    p_BxCxV = jax.nn.softmax(scores_BxCxV, axis=-1)
+    if config.alg == "entropy":
+        order_BxC = jnp.sum(p_BxCxV * jnp.log(p_BxCxV + 1e-10), axis=-1)
+    elif config.alg == "maskgit_plus":
+        order_BxC = jnp.take_along_axis(p_BxCxV, tokens_BxC[..., None], axis=-1)[..., 0]
+    else:
+        order_BxC = -jnp.diff(jax.lax.top_k(p_BxCxV, 2)[0], axis=-1)[..., 0]
+    if config.alg_temp == 0:
+        return order_BxC
+    # the largest of scores with Gumbel noise are a draw without replacement from their softmax
+    return order_BxC / config.alg_temp + row_gumbel(rng_B, tokens_BxC.shape[1:])

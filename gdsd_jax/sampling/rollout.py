@@ -1,151 +1,268 @@
-"""The sampling engine: block after block, denoising passes until every row is done.
+"""The sampling engine: denoising pass after pass, block after block, until every row is done.
 
-B rows, P prompt columns, G completion columns, L = P + G, C columns of a block, D width, V vocabulary.
+B rows, P prompt columns, G completion columns, L = P + G, C columns that a pass may commit (a block's), D width,
+V vocabulary.
 """
-import dataclasses
 from collections.abc import Callable
+import dataclasses
+from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.sampling import confidence as confidences
-from gdsd_jax.sampling.schedule import quota
-from gdsd_jax.sampling.select import commit_count, most_confident
-from gdsd_jax.types import Array, Denoiser, Prompts, PyTree, Rollout
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplerConfig:
-    """What changes the sampler's shapes or code; temperature, threshold and length cap are per row (`Prompts`).
-
-    Attributes:
-      kind: "llada", the semi-autoregressive sampler of specs/gdsd.md section 7.1.
-      gen_length: completion columns, tokens.
-      block_length: columns of a block, a divisor of gen_length.
-      steps: denoising passes over the whole completion, shared evenly by the blocks.
-      remasking: "low_confidence" or "random", who is committed first.
-      stop_ids: tokens that end a completion; None = the model's own.
-    """
-
-    kind: str = "llada"
-    gen_length: int = 256
-    block_length: int = 32
-    steps: int = 256
-    remasking: str = "low_confidence"
-    stop_ids: tuple[int, ...] | None = None
-
-    def __post_init__(self):
-        if self.kind != "llada":
-            raise ValueError(f"kind={self.kind!r}: only 'llada' is known")
-        if self.remasking not in confidences.REMASKING:
-            raise ValueError(f"remasking={self.remasking!r}: choose one of {', '.join(confidences.REMASKING)}")
-        for key in ("gen_length", "block_length", "steps"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
-        if self.gen_length % self.block_length:
-            raise ValueError(f"gen_length={self.gen_length} must be a multiple of block_length={self.block_length}")
-
-    @property
-    def blocks(self) -> int:
-        return self.gen_length // self.block_length
-
-    @property
-    def steps_per_block(self) -> int:
-        return max(1, self.steps // self.blocks)
+from gdsd_jax.sampling import confidence, schedule
+from gdsd_jax.sampling.cache import columns, make_forward
+from gdsd_jax.sampling.config import SamplerConfig
+from gdsd_jax.sampling.select import most_confident, sure_enough
+from gdsd_jax.types import Array, Cache, Denoiser, Prompts, PyTree, Rollout, Uncut
 
 
 @flax.struct.dataclass
 class SamplerState:
     tokens_BxL: Array  # int32, mask id where nothing is committed
+    valid_BxL: Array  # bool, columns that exist for the row
     masked_BxG: Array  # bool, the truth about what is committed
     step_map_BxG: Array  # int32
     logp_BxG: Array  # float32 nats
     passes_B: Array  # int32, the row's denoising passes so far
     done_B: Array  # bool
     block: Array  # int32, the current block
+    begun_B: Array  # int32, positions masked when the block began
+    step_B: Array  # int32, the row's next step of the block's schedule
+    age: Array  # int32, passes since the block began
+    cache: Cache | None
+
+
+class Passes(NamedTuple):
+    """A rollout one denoising pass at a time, for those who want to watch: `make_rollout_fn` loops over the same.
+
+    Attributes:
+      begin: `(params, prompts) -> SamplerState`.
+      advance: `(params, prompts, rng_B, state) -> SamplerState`, one pass later; rows that are done do not change.
+      running: `(state) -> bool`, whether anything is left to do.
+      end: `(prompts, state) -> Rollout`.
+    """
+
+    begin: Callable[[PyTree, Prompts], SamplerState]
+    advance: Callable[[PyTree, Prompts, Array, SamplerState], SamplerState]
+    running: Callable[[SamplerState], Array]
+    end: Callable[[Prompts, SamplerState], Rollout]
 
 
 def make_rollout_fn(denoiser: Denoiser, config: SamplerConfig) -> Callable[[PyTree, Prompts, Array], Rollout]:
-    """`rollout_fn(params, prompts, rng_B) -> Rollout`, jitted whole; `rng_B` holds one key per row."""
-    stop_ids = denoiser.config.stop_ids if config.stop_ids is None else config.stop_ids
+    """`rollout_fn(params, prompts, rng_B) -> Rollout`, jitted whole; `rng_B` holds one key per row.
+
+    Raises:
+      ValueError: the denoiser cannot do what the config asks for.
+    """
+    begin, advance, running, end = make_passes(denoiser, config)
 
     @jax.jit
     def rollout_fn(params: PyTree, prompts: Prompts, rng_B: Array) -> Rollout:
         prompts = with_defaults(prompts, config.gen_length)
-        valid_BxL, state = begin(prompts, config.gen_length, denoiser.config)
-
-        def run_block(state: SamplerState) -> SamplerState:
-            count_B = jnp.sum(block_of(state.masked_BxG, state, config), axis=1)
-
-            def run_pass(carry):
-                state, step = carry
-                quota_B = quota(count_B, step, config.steps_per_block)
-                return denoise(denoiser, config, params, prompts, valid_BxL, rng_B, state, quota_B), step + 1
-
-            def more(carry):
-                return jnp.any(active_rows(carry[0], config))
-
-            state, _ = jax.lax.while_loop(more, run_pass, (state, 0))
-            return finish_block(state, prompts, config, stop_ids)
-
-        def unfinished(state: SamplerState) -> Array:
-            return (state.block < config.blocks) & jnp.any(~state.done_B)
-
-        state = jax.lax.while_loop(unfinished, run_block, state)
-        return finish(state, prompts, stop_ids, denoiser.config.pad_id)
+        step = lambda state: advance(params, prompts, rng_B, state)  # noqa: E731
+        return end(prompts, jax.lax.while_loop(running, step, begin(params, prompts)))
 
     return rollout_fn
 
 
-def denoise(denoiser, config, params, prompts, valid_BxL, rng_B, state: SamplerState, quota_B: Array) -> SamplerState:
-    """One pass: propose for the current block's masked positions, commit the surest of each row."""
-    column = prompts.tokens_BxP.shape[1] + state.block * config.block_length
-    active_B = active_rows(state, config)
-    rng_B = confidences.fold_rows(rng_B, state.passes_B)
-    passes_B = state.passes_B + active_B
+def make_passes(denoiser: Denoiser, config: SamplerConfig) -> Passes:
+    """The rollout's parts, not jitted; `prompts` must have been through `with_defaults`."""
+    check(denoiser, config)
+    model = denoiser.config
+    if config.stop_ids is None:
+        config = dataclasses.replace(config, stop_ids=tuple(model.stop_ids))
+    # the released full-attention samplers go on trying masks left over in earlier blocks: they see all blocks at once
+    every_block = config.reference_quirks and config.kind != "block"
+    view = dataclasses.replace(config, block_length=config.gen_length) if every_block else config
 
-    h_BxLxD = denoiser.features(params, state.tokens_BxL, valid_BxL=valid_BxL)
-    h_BxCxD = jax.lax.dynamic_slice_in_dim(h_BxLxD, column, config.block_length, axis=1)
-    logits_BxCxV = denoiser.unembed(params, h_BxCxD)
-    tokens_BxC, logp_BxC = confidences.propose(logits_BxCxV, rng_B, prompts.temperature_B, denoiser.config.mask_id)
+    def forward_of(state: SamplerState):
+        return make_forward(denoiser, view, state.tokens_BxL.shape[1] - config.gen_length)
 
-    masked_BxC = block_of(state.masked_BxG, state, config)
-    rng_B = confidences.fold_rows(rng_B, jnp.ones_like(passes_B))  # another stream than the proposals'
-    sure_BxC = confidences.REMASKING[config.remasking](logp_BxC, rng_B)
-    count_B = commit_count(quota_B, sure_BxC, masked_BxC, prompts.threshold_B)
-    commit_BxC = most_confident(sure_BxC, masked_BxC, count_B) & active_B[:, None]
+    def begin(params, prompts):
+        state = fresh_state(prompts, config, model)
+        tokens_RxL, valid_RxL = streams(state, config, model.mask_id)
+        return state.replace(cache=forward_of(state).begin(params, tokens_RxL, valid_RxL))
 
-    def committed(x_BxN: Array, values_BxC: Array, column) -> Array:
-        old_BxC = jax.lax.dynamic_slice_in_dim(x_BxN, column, config.block_length, axis=1)
-        return jax.lax.dynamic_update_slice_in_dim(x_BxN, jnp.where(commit_BxC, values_BxC, old_BxC), column, axis=1)
+    def advance(params, prompts, rng_B, state):
+        window = Window(0 if every_block else state.block, view.block_length)
+        masked_BxC = window.of(state.masked_BxG) & before_block_end(state, config, window)
+        noise_BxC = block_noise(config, rng_B, state, view.block_length)
+        step_B, quota_B = next_step(config, state, masked_BxC, noise_BxC)
+        active_B = jnp.any(masked_BxC, axis=1) & ~state.done_B
+        h_RxCxD, cache = features(forward_of(state), config, model.mask_id, params, state, window.block)
+        raw, *without = jnp.split(denoiser.unembed(params, h_RxCxD), h_RxCxD.shape[0] // rng_B.shape[0])
+        found = confidence.propose(
+            raw, without[0] if without else None, confidence.fold_rows(rng_B, state.passes_B), prompts.temperature_B,
+            config, model.mask_id, noise_BxC,
+        )  # fmt: skip
+        commit_BxC = most_confident(found.order_BxC, masked_BxC, quota_B)
+        commit_BxC |= sure_enough(found.probability_BxC, masked_BxC, prompts.threshold_B)
+        state = state.replace(step_B=step_B + 1, passes_B=state.passes_B + active_B, age=state.age + 1, cache=cache)
+        state = committed(state, window, commit_BxC & active_B[:, None], found)
+        if config.reference_quirks:
+            state = state.replace(masked_BxG=state.tokens_BxL[:, -config.gen_length :] == model.mask_id)
+        return end_block(state, prompts, config, model.pad_id)
 
-    start = state.block * config.block_length
-    return state.replace(
-        tokens_BxL=committed(state.tokens_BxL, tokens_BxC, column),
-        masked_BxG=committed(state.masked_BxG, False, start),
-        step_map_BxG=committed(state.step_map_BxG, passes_B[:, None], start),
-        logp_BxG=committed(state.logp_BxG, logp_BxC, start),
-        passes_B=passes_B,
+    def running(state):
+        return (state.block < config.blocks) & jnp.any(~state.done_B)
+
+    return Passes(begin, advance, running, lambda prompts, state: finish(state, prompts, config, model.pad_id))
+
+
+def check(denoiser: Denoiser, config: SamplerConfig) -> None:
+    """ValueError naming what this denoiser lacks."""
+    if denoiser.config.mask_id is None:
+        raise ValueError("mask_id is None: an autoregressive model has no masked positions to fill, convert it first")
+    if config.cache != "none" and denoiser.extend is None:
+        raise ValueError(f"cache={config.cache!r}: this denoiser keeps no keys and values, use cache='none'")
+    if config.kind == "block" and config.cfg_scale and config.reference_quirks:
+        raise ValueError("cfg_scale: the released block sampler has no guidance, set reference_quirks=False")
+
+
+class Window(NamedTuple):
+    """The completion columns that a pass may commit."""
+
+    block: Array | int  # counted in windows
+    width: int  # columns
+
+    def of(self, x_BxG: Array) -> Array:
+        return columns(x_BxG, self.block * self.width, self.width)
+
+    def put(self, x_BxG: Array, new_BxC: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(x_BxG, new_BxC, self.block * self.width, axis=1)
+
+
+def fresh_state(prompts: Prompts, config: SamplerConfig, model) -> SamplerState:
+    """Every completion position masked; columns beyond a row's cap do not exist for it. Without a cache yet."""
+    rows, gen_length = prompts.tokens_BxP.shape[0], config.gen_length
+    # "block" needs a whole block before the first; blocks are counted from the prompt's end, so this moves none
+    pad = ((0, 0), (-prompts.tokens_BxP.shape[1] % config.block_length if config.cache == "block" else 0, 0))
+    tokens_BxP = jnp.pad(prompts.tokens_BxP, pad, constant_values=model.pad_id)
+    exists_BxG = jnp.arange(gen_length)[None, :] < prompts.max_length_B[:, None]
+    completion_BxG = jnp.where(exists_BxG, model.mask_id, model.pad_id).astype(jnp.int32)
+    return SamplerState(
+        tokens_BxL=jnp.concatenate([tokens_BxP, completion_BxG], axis=1),
+        valid_BxL=jnp.concatenate([jnp.pad(prompts.valid_BxP, pad), exists_BxG], axis=1),
+        masked_BxG=exists_BxG,
+        step_map_BxG=jnp.zeros((rows, gen_length), jnp.int32),
+        logp_BxG=jnp.zeros((rows, gen_length), jnp.float32),
+        passes_B=jnp.zeros((rows,), jnp.int32),
+        done_B=prompts.max_length_B <= 0,
+        block=jnp.zeros((), jnp.int32),
+        begun_B=jnp.minimum(prompts.max_length_B, config.block_length),
+        step_B=jnp.zeros((rows,), jnp.int32),
+        age=jnp.zeros((), jnp.int32),
+        cache=None,
     )
 
 
-def block_of(x_BxG: Array, state: SamplerState, config: SamplerConfig) -> Array:
-    """The current block's columns."""
-    return jax.lax.dynamic_slice_in_dim(x_BxG, state.block * config.block_length, config.block_length, axis=1)
+def streams(state: SamplerState, config: SamplerConfig, mask_id: int) -> tuple[Array, Array]:
+    """(tokens, valid) that are forwarded: the rows, and under guidance below them the rows with the prompt masked."""
+    if not config.cfg_scale:
+        return state.tokens_BxL, state.valid_BxL
+    in_prompt_L = jnp.arange(state.tokens_BxL.shape[1]) < state.tokens_BxL.shape[1] - config.gen_length
+    without_BxL = jnp.where(in_prompt_L[None, :], mask_id, state.tokens_BxL)
+    return jnp.concatenate([state.tokens_BxL, without_BxL]), jnp.concatenate([state.valid_BxL] * 2)
 
 
-def active_rows(state: SamplerState, config: SamplerConfig) -> Array:
-    """bool [B], rows with something left to commit in the current block."""
-    return ~state.done_B & jnp.any(block_of(state.masked_BxG, state, config), axis=1)
+def features(forward, config: SamplerConfig, mask_id: int, params, state: SamplerState, block) -> tuple[Array, Cache | None]:
+    """The window's features in the present state, and the cache behind them."""
+    tokens_RxL, valid_RxL = streams(state, config, mask_id)
+    write = lambda cache: forward.write(params, tokens_RxL, valid_RxL, cache, block)  # noqa: E731
+    if forward.read is None:
+        return write(state.cache)
+    read = lambda cache: (forward.read(params, tokens_RxL, cache, block), cache)  # noqa: E731
+    due = state.age == 0
+    if config.refresh_every:
+        due |= state.age % config.refresh_every == 0
+    return jax.lax.cond(due, write, read, state.cache)
 
 
-def finish_block(state: SamplerState, prompts: Prompts, config: SamplerConfig, stop_ids) -> SamplerState:
-    """A row is done when the block with its first stop id, or its last block, is committed."""
-    completion_BxG = state.tokens_BxL[:, prompts.tokens_BxP.shape[1] :]
-    stopped_B = jnp.any(is_stop(block_of(completion_BxG, state, config), stop_ids), axis=1)
-    full_B = (state.block + 1) * config.block_length >= prompts.max_length_B
-    return state.replace(done_B=state.done_B | stopped_B | full_B, block=state.block + 1)
+def before_block_end(state: SamplerState, config: SamplerConfig, window: Window) -> Array:
+    """bool [1, C], the window's columns that do not lie behind the current block."""
+    column_C = window.block * window.width + jnp.arange(window.width)
+    return (column_C < (state.block + 1) * config.block_length)[None, :]
+
+
+def block_noise(config: SamplerConfig, rng_B: Array, state: SamplerState, width: int) -> Array | None:
+    """What decides at which step "origin" commits a position, float32 [B, C] in [0, 1); the same in all passes."""
+    if config.kind != "dream" or config.alg != "origin":
+        return None
+    number_B = jnp.full_like(state.passes_B, confidence.BLOCK_NOISE) + state.block
+    return confidence.row_uniform(confidence.fold_rows(rng_B, number_B), (width,))
+
+
+def next_step(config: SamplerConfig, state: SamplerState, masked_BxC: Array, noise_BxC) -> tuple[Array, Array]:
+    """(the row's step in its block's schedule, how many positions it commits there), int32 [B] both."""
+    steps, quirks = config.steps_per_block, config.reference_quirks
+    if noise_BxC is not None:
+        quota_BxS = schedule.dream_origin(noise_BxC, masked_BxC, steps)
+    elif config.kind == "dream":
+        count_B = jnp.sum(masked_BxC, axis=1)
+        quota_BxS = schedule.dream(jnp.full(count_B.shape, jnp.mean(count_B)) if quirks else count_B, steps)
+    elif config.kind == "block" and quirks:
+        quota_S = jnp.array(schedule.half_even(config.block_length, steps))
+        quota_BxS = jnp.tile(quota_S[None, :], (masked_BxC.shape[0], 1))
+    else:
+        quota_BxS = schedule.even(state.begun_B, steps)
+    return (schedule.at_step if quirks else schedule.next_quota)(quota_BxS, state.step_B)
+
+
+def committed(state: SamplerState, window: Window, commit_BxC: Array, found: confidence.Proposal) -> SamplerState:
+    """The state with the proposals at `commit_BxC` taken."""
+    gen_length = state.masked_BxG.shape[1]
+
+    def taken(x_BxG: Array, new_BxC) -> Array:
+        return window.put(x_BxG, jnp.where(commit_BxC, new_BxC, window.of(x_BxG)))
+
+    prompt_BxP, tokens_BxG = jnp.split(state.tokens_BxL, [state.tokens_BxL.shape[1] - gen_length], axis=1)
+    return state.replace(
+        tokens_BxL=jnp.concatenate([prompt_BxP, taken(tokens_BxG, found.tokens_BxC)], axis=1),
+        masked_BxG=taken(state.masked_BxG, False),
+        step_map_BxG=taken(state.step_map_BxG, state.passes_B[:, None]),
+        logp_BxG=taken(state.logp_BxG, found.logp_BxC),
+    )
+
+
+def end_block(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id: int) -> SamplerState:
+    """The next block, if the current one is committed in every row that is not done.
+
+    A row is done when the block with its first stop id, or its last block, is committed.
+    """
+    block = Window(state.block, config.block_length)
+    tokens_BxG = state.tokens_BxL[:, -config.gen_length :]
+    stopped_B = jnp.any(is_stop(block.of(tokens_BxG), config.stop_ids), axis=1)
+    valid_BxL = state.valid_BxL
+    if config.reference_quirks:
+        ended, done_B = quirky_end(state, config, stopped_B)
+        if config.kind == "block":
+            valid_BxL = jnp.concatenate([valid_BxL[:, : -config.gen_length], tokens_BxG != pad_id], axis=1)
+    else:
+        ended = ~jnp.any(jnp.any(block.of(state.masked_BxG), axis=1) & ~state.done_B)
+        done_B = state.done_B | stopped_B | ((state.block + 1) * config.block_length >= prompts.max_length_B)
+    following = Window(state.block + 1, config.block_length)
+    then = lambda new, old: jnp.where(ended, new, old)  # noqa: E731
+    return state.replace(
+        block=state.block + ended,
+        begun_B=then(jnp.sum(following.of(state.masked_BxG), axis=1), state.begun_B),
+        step_B=then(0, state.step_B),
+        age=then(0, state.age),
+        done_B=then(done_B, state.done_B),
+        valid_BxL=then(valid_BxL, state.valid_BxL),
+    )
+
+
+def quirky_end(state: SamplerState, config: SamplerConfig, stopped_B: Array) -> tuple[Array, Array]:
+    """(block ended, rows done) as the references have it: after a fixed number of passes, and all rows together."""
+    if config.kind != "block":
+        return state.step_B[0] == config.steps_per_block, state.done_B
+    completion_BxG = state.tokens_BxL[:, -config.gen_length :]
+    seen_BxG = jnp.arange(config.gen_length)[None, :] < (state.block + 1) * config.block_length
+    every = jnp.all(jnp.any(is_stop(completion_BxG, config.stop_ids) & seen_BxG, axis=1))
+    passes = len(schedule.half_even(config.block_length, config.steps_per_block))
+    return state.step_B[0] == passes, jnp.full_like(state.done_B, every)
 
 
 def is_stop(tokens: Array, stop_ids: tuple[int, ...]) -> Array:
@@ -167,34 +284,21 @@ def with_defaults(prompts: Prompts, gen_length: int) -> Prompts:
     )
 
 
-def begin(prompts: Prompts, gen_length: int, model) -> tuple[Array, SamplerState]:
-    """(valid_BxL, state) with every completion position masked; columns beyond a row's cap do not exist for it."""
-    rows = prompts.tokens_BxP.shape[0]
-    exists_BxG = jnp.arange(gen_length)[None, :] < prompts.max_length_B[:, None]
-    completion_BxG = jnp.where(exists_BxG, model.mask_id, model.pad_id).astype(jnp.int32)
-    state = SamplerState(
-        tokens_BxL=jnp.concatenate([prompts.tokens_BxP, completion_BxG], axis=1),
-        masked_BxG=exists_BxG,
-        step_map_BxG=jnp.zeros((rows, gen_length), jnp.int32),
-        logp_BxG=jnp.zeros((rows, gen_length), jnp.float32),
-        passes_B=jnp.zeros((rows,), jnp.int32),
-        done_B=jnp.zeros((rows,), bool),
-        block=jnp.zeros((), jnp.int32),
-    )
-    return jnp.concatenate([prompts.valid_BxP, exists_BxG], axis=1), state
-
-
-def finish(state: SamplerState, prompts: Prompts, stop_ids: tuple[int, ...], pad_id: int) -> Rollout:
+def finish(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id: int) -> Rollout:
     """Cut every row behind its first stop id."""
-    tokens_BxG = state.tokens_BxL[:, prompts.tokens_BxP.shape[1] :]
-    stops_BxG = is_stop(tokens_BxG, stop_ids) & ~state.masked_BxG
-    stops_BxG &= jnp.arange(tokens_BxG.shape[1])[None, :] < prompts.max_length_B[:, None]
-    length_B = jnp.where(jnp.any(stops_BxG, axis=1), jnp.argmax(stops_BxG, axis=1) + 1, prompts.max_length_B)
-    keep_BxG = jnp.arange(tokens_BxG.shape[1])[None, :] < length_B[:, None]
+    tokens_BxG = state.tokens_BxL[:, -config.gen_length :]
+    column_1xG = jnp.arange(config.gen_length)[None, :]
+    if config.reference_quirks:
+        length_B = jnp.minimum(prompts.max_length_B, state.block * config.block_length)
+    else:
+        stops_BxG = is_stop(tokens_BxG, config.stop_ids) & ~state.masked_BxG & (column_1xG < prompts.max_length_B[:, None])
+        length_B = jnp.where(jnp.any(stops_BxG, axis=1), jnp.argmax(stops_BxG, axis=1) + 1, prompts.max_length_B)
+    keep_BxG = column_1xG < length_B[:, None]
     return Rollout(
         tokens_BxG=jnp.where(keep_BxG, tokens_BxG, pad_id),
         step_map_BxG=jnp.where(keep_BxG, state.step_map_BxG, 0),
         logp_BxG=jnp.where(keep_BxG, state.logp_BxG, 0.0),
         length_B=length_B.astype(jnp.int32),
         passes_B=state.passes_B,
+        uncut=Uncut(tokens_BxG, state.step_map_BxG),
     )

@@ -1,4 +1,4 @@
-"""Which masked positions of the current block are committed. B rows, C block columns."""
+"""Which masked positions are committed. B rows, C columns."""
 import jax.numpy as jnp
 
 from gdsd_jax.types import Array
@@ -14,7 +14,6 @@ def most_confident(confidence_BxC: Array, masked_BxC: Array, count_B: Array) -> 
     return masked_BxC & (rank_BxC < count_B[:, None])
 
 
-def commit_count(quota_B: Array, confidence_BxC: Array, masked_BxC: Array, threshold_B: Array) -> Array:
-    """The quota, or more where more proposals reach the row's threshold (a probability; inf = off)."""
-    sure_BxC = masked_BxC & (confidence_BxC >= threshold_B[:, None])
-    return jnp.maximum(quota_B, jnp.sum(sure_BxC, axis=-1))
+def sure_enough(probability_BxC: Array, masked_BxC: Array, threshold_B: Array) -> Array:
+    """bool [B, C]: masked positions whose proposal has at least the row's threshold of probability; inf = off."""
+    return masked_BxC & (probability_BxC >= threshold_B[:, None])

@@ -1,0 +1,48 @@
+"""Keys and values kept between forwards, so that a forward of Q columns sees a whole row.
+
+B rows, Q columns of one forward, L columns of the cache, D width, N layers, K key heads, d head width.
+"""
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax.models.attention import KINDS, attention_mask, positions_of, previous_valid
+from gdsd_jax.models.config import ModelConfig
+from gdsd_jax.types import Array, Cache, PyTree
+
+
+def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Callable]:
+    """(init_cache, extend) of a denoiser; `hidden(params, tokens, mask, positions, kept, start)` is its forward."""
+
+    def init_cache(params: PyTree, batch: int, length: int, *, valid_BxL: Array | None = None) -> Cache:
+        """An empty cache; its columns are all valid unless `valid_BxL` says otherwise."""
+        del params  # shapes follow from the config
+        zeros = jnp.zeros((config.layers, batch, length, config.kv_heads, config.head_dim), config.dtype)
+        return Cache(
+            k_NxBxLxKxd=zeros, v_NxBxLxKxd=zeros,
+            valid_BxL=jnp.ones((batch, length), bool) if valid_BxL is None else valid_BxL,
+            h_BxLxD=jnp.zeros((batch, length, config.d_model), config.dtype) if config.shift else None,
+        )  # fmt: skip
+
+    def extend(params, tokens_BxQ: Array, cache: Cache, start, *, write: bool, attention=None) -> tuple[Array, Cache]:
+        """Features of columns start .. start + Q of rows whose other columns are as the cache holds them.
+
+        `start` may be traced. Within the call the Q columns' own keys and values are fresh; `write` keeps them.
+        """
+        columns = tokens_BxQ.shape[1]
+        own = lambda x: jax.lax.dynamic_slice_in_dim(x, start, columns, axis=1)  # noqa: E731
+        put = lambda x, new, axis: jax.lax.dynamic_update_slice_in_dim(x, new, start, axis)  # noqa: E731
+        mask = attention_mask(attention or KINDS[config.attention], cache.valid_BxL, cache.valid_BxL.shape[1], start, columns)
+        kept = cache.k_NxBxLxKxd, cache.v_NxBxLxKxd
+        h_BxQxD, fresh = hidden(params, tokens_BxQ, mask, own(positions_of(cache.valid_BxL)), kept, start)
+        if config.shift:
+            h_BxLxD = put(cache.h_BxLxD, h_BxQxD, 1)
+            h_BxQxD = jnp.take_along_axis(h_BxLxD, own(previous_valid(cache.valid_BxL))[..., None], axis=1)
+            cache = cache.replace(h_BxLxD=h_BxLxD) if write else cache
+        if write:
+            k, v = (put(old, new, 2) for old, new in zip(kept, fresh))
+            cache = cache.replace(k_NxBxLxKxd=k, v_NxBxLxKxd=v)
+        return h_BxQxD, cache
+
+    return init_cache, extend

@@ -1,0 +1,128 @@
+"""The current block's features, from a full forward or from a cache.
+
+R rows of a forward (twice the batch under guidance), L columns, C columns of a block, D width. A pass either writes,
+which makes the cache right for the present state, or reads, which forwards fewer columns and leaves the cache alone.
+"""
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
+
+import jax
+
+from gdsd_jax.sampling.config import SamplerConfig
+from gdsd_jax.types import Array, Cache, Denoiser, PyTree
+
+
+class Forward(NamedTuple):
+    """How a sampler gets at features; made for one prompt width.
+
+    Attributes:
+      begin: `(params, tokens_RxL, valid_RxL) -> cache`, None where nothing is kept.
+      write: `(params, tokens_RxL, valid_RxL, cache, block) -> (h_RxCxD, cache)`.
+      read: `(params, tokens_RxL, cache, block) -> h_RxCxD`; None: every pass writes.
+    """
+
+    begin: Callable[[PyTree, Array, Array], Cache | None]
+    write: Callable[..., tuple[Array, Cache | None]]
+    read: Callable[..., Array] | None = None
+
+
+def make_forward(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
+    """The `Forward` of the config's cache for prompts of `prompt_len` columns."""
+    return {"none": whole, "prefix": prefix, "dual": dual, "block": block_causal}[config.cache](denoiser, config, prompt_len)
+
+
+def whole(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
+    """Every pass is a forward of all columns; nothing is kept."""
+    features = full_features(denoiser, config, prompt_len)
+
+    def write(params, tokens_RxL, valid_RxL, cache, block):
+        h_RxLxD = features(params, tokens_RxL, valid_BxL=valid_RxL)
+        return columns(h_RxLxD, prompt_len + block * config.block_length, config.block_length), cache
+
+    return Forward(lambda params, tokens_RxL, valid_RxL: None, write)
+
+
+def dual(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
+    """A refresh keeps all columns; in between, the current block alone is forwarded."""
+    width = config.block_length
+
+    def begin(params, tokens_RxL, valid_RxL):
+        return denoiser.init_cache(params, *tokens_RxL.shape, valid_BxL=valid_RxL)
+
+    def write(params, tokens_RxL, valid_RxL, cache, block):
+        h_RxLxD, cache = denoiser.extend(params, tokens_RxL, cache.replace(valid_BxL=valid_RxL), 0, write=True)
+        return columns(h_RxLxD, prompt_len + block * width, width), cache
+
+    def read(params, tokens_RxL, cache, block):
+        start = prompt_len + block * width
+        return denoiser.extend(params, columns(tokens_RxL, start, width), cache, start, write=False)[0]
+
+    return Forward(begin, write, read)
+
+
+def prefix(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
+    """A refresh keeps all columns; in between, the current block and everything behind it are forwarded."""
+    width = config.block_length
+
+    def from_block(block: int):
+        start = prompt_len + block * width
+
+        def forward(params, tokens_RxL, cache):
+            return denoiser.extend(params, tokens_RxL[:, start:], cache, start, write=False)[0][:, :width]
+
+        return forward
+
+    branches = [from_block(block) for block in range(config.blocks)]  # each has its own number of columns
+
+    def read(params, tokens_RxL, cache, block):
+        return jax.lax.switch(block, branches, params, tokens_RxL, cache)
+
+    return dual(denoiser, config, prompt_len)._replace(read=read)
+
+
+def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
+    """Finished blocks are kept, which is exact: no later column changes them.
+
+    A block's first pass forwards the block before it too, which by then is final, and keeps that: no pass only saves.
+    `prompt_len` must be a multiple of the block, so that the first block has one before it.
+    """
+    width, attention = config.block_length, attention_of(denoiser, config, prompt_len)
+
+    def begin(params, tokens_RxL, valid_RxL):
+        cache = denoiser.init_cache(params, *tokens_RxL.shape, valid_BxL=valid_RxL)
+        if prompt_len == width:
+            return cache
+        tokens_RxQ = tokens_RxL[:, : prompt_len - width]
+        return denoiser.extend(params, tokens_RxQ, cache, 0, write=True, attention=attention)[1]
+
+    def write(params, tokens_RxL, valid_RxL, cache, block):
+        start, cache = prompt_len + (block - 1) * width, cache.replace(valid_BxL=valid_RxL)
+        h_Rx2CxD, cache = denoiser.extend(
+            params, columns(tokens_RxL, start, 2 * width), cache, start, write=True, attention=attention
+        )
+        return h_Rx2CxD[:, width:], cache
+
+    def read(params, tokens_RxL, cache, block):
+        start = prompt_len + block * width
+        tokens_RxC = columns(tokens_RxL, start, width)
+        return denoiser.extend(params, tokens_RxC, cache, start, write=False, attention=attention)[0]
+
+    return Forward(begin, write, read)
+
+
+def full_features(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Callable[..., Array]:
+    """`Denoiser.features` under the attention of the config's kind."""
+    if config.kind != "block":
+        return denoiser.features
+    return functools.partial(denoiser.features, attention=attention_of(denoiser, config, prompt_len))
+
+
+def attention_of(denoiser: Denoiser, config: SamplerConfig, prompt_len: int):
+    """Blocks counted from the end of the prompt."""
+    return denoiser.block_causal(config.block_length, prompt_len)
+
+
+def columns(x_RxLx_: Array, start: Array | int, count: int) -> Array:
+    """Columns start .. start + count."""
+    return jax.lax.dynamic_slice_in_dim(x_RxLx_, start, count, axis=1)

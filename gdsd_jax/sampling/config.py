@@ -1,0 +1,91 @@
+"""What a sampler is, apart from its weights and rows."""
+import dataclasses
+
+ALGS = ("entropy", "maskgit_plus", "topk_margin", "origin")
+CACHES = {"llada": ("none", "prefix", "dual"), "dream": ("none", "prefix", "dual"), "block": ("none", "block")}
+REMASKING = ("low_confidence", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig:
+    """What changes the sampler's shapes or code; temperature, threshold and length cap are per row (`Prompts`).
+
+    Attributes:
+      kind: "llada", the semi-autoregressive sampler of specs/gdsd.md section 7.1; "dream", section 7.2; "block", for
+        block-causal denoisers, specs/opdlm.md section 2, with blocks counted from the end of the prompt.
+      gen_length: completion columns, tokens.
+      block_length: columns of a block, a divisor of gen_length; None = the whole completion for "dream" (its released
+        sampler knows no blocks), otherwise at most 32.
+      steps: denoising passes over the whole completion, shared evenly by the blocks ("block" rounds a share up).
+      remasking: of "llada" and "block": who is committed first, by "low_confidence" or at "random".
+      alg: of "dream": "entropy", "maskgit_plus", "topk_margin" or "origin".
+      alg_temp: of "dream": temperature of the choice whom to commit; 0 = the surest.
+      top_p: proposals come from the smallest set of tokens that holds this probability.
+      cache: "none"; "prefix" or "dual" for full attention (Fast-dLLM: approximate between refreshes); "block" for
+        kind "block" (exact). None = "block" for that kind, else "none".
+      refresh_every: passes from one recomputation of a "prefix" or "dual" cache to the next; None = at each block's
+        first pass alone. 1 gives the tokens of "none".
+      cfg_scale: classifier-free guidance: logits become u + (1 + cfg_scale) (c - u), u without the prompt; 0 = off.
+      stop_ids: tokens that end a completion; None = the model's own.
+      reference_quirks: the released samplers' behaviour, for parity: a proposed mask token counts as masked, every
+        block takes all its passes, nothing is cut behind a stop id, "block" stops when all rows have stopped and takes
+        a generated pad token for padding, quotas are the batch's ("dream") or rounded half to even ("block"), noise of
+        "llada" ends where bfloat16's does.
+    """
+
+    kind: str = "llada"
+    gen_length: int = 256
+    block_length: int | None = None
+    steps: int = 256
+    remasking: str = "low_confidence"
+    alg: str = "entropy"
+    alg_temp: float | None = 0.0
+    top_p: float | None = 1.0
+    cache: str | None = None
+    refresh_every: int | None = None
+    cfg_scale: float = 0.0
+    stop_ids: tuple[int, ...] | None = None
+    reference_quirks: bool = False
+
+    def __post_init__(self):
+        for key, allowed in (("kind", CACHES), ("remasking", REMASKING), ("alg", ALGS)):
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"{key}={getattr(self, key)!r}: choose one of {', '.join(allowed)}")
+        for key, default in self.defaults().items():
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, default)
+        if self.cache not in CACHES[self.kind]:
+            raise ValueError(f"cache={self.cache!r}: kind {self.kind!r} has {', '.join(CACHES[self.kind])}")
+        for key in ("gen_length", "block_length", "steps"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        if self.gen_length % self.block_length:
+            raise ValueError(f"gen_length={self.gen_length} must be a multiple of block_length={self.block_length}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")
+        for key in ("refresh_every", "cfg_scale", "alg_temp"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}={getattr(self, key)} must not be negative")
+
+    def defaults(self) -> dict:
+        """What None stands for. A refresh after 0 passes means: never inside a block."""
+        return {
+            "block_length": self.gen_length if self.kind == "dream" else min(32, self.gen_length),
+            "cache": "block" if self.kind == "block" else "none",
+            "refresh_every": 0, "alg_temp": 0.0, "top_p": 1.0,
+        }  # fmt: skip
+
+    @property
+    def blocks(self) -> int:
+        return self.gen_length // self.block_length
+
+    @property
+    def steps_per_block(self) -> int:
+        if self.kind == "block":
+            return -(-self.steps // self.blocks)
+        return max(1, self.steps // self.blocks)
+
+    @property
+    def approximate(self) -> bool:
+        """Whether a pass may see other keys and values than a full forward would give it."""
+        return self.cache in ("prefix", "dual") and self.refresh_every != 1

@@ -1,0 +1,101 @@
+"""Converted folders: written one array at a time, read back as one tree, whole or in parts."""
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from gdsd_jax import checkpoint, sharding
+from gdsd_jax.types import LazyArray
+
+TREE = {
+    "embed": {"embedding": np.arange(48, dtype=np.float32).reshape(8, 6)},
+    "layers": {"q": {"kernel": np.arange(96).reshape(2, 8, 6).astype(ml_dtypes.bfloat16), "bias": np.ones((2, 6), np.float32)}},
+}  # fmt: skip
+
+
+def lazy(values):
+    return LazyArray(values.shape, values.dtype, lambda index=None: values if index is None else values[index])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("converted")
+    checkpoint.save_params(path, jax.tree.map(lazy, TREE), {"family": "llada"})
+    return path
+
+
+def test_lazy_arrays_pass_through_the_memory_slab_by_slab(tmp_path, monkeypatch):
+    """When a layer is read, the one before has left the memory; a matrix goes in rows of chunks."""
+    monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 1000)
+    values = {"stack": np.arange(3 * 20 * 30, dtype=np.float32).reshape(3, 20, 30), "matrix": np.arange(2000.0).reshape(100, 20)}
+    alive, sizes = [], []
+
+    def read(name):
+        def part(index):
+            gc.collect()
+            assert not [array for array in alive if array() is not None], "read beside another"
+            array = values[name][index].copy()
+            alive.append(weakref.ref(array))
+            sizes.append(array.nbytes)
+            return array
+
+        return LazyArray(values[name].shape, values[name].dtype, part)
+
+    checkpoint.save_params(tmp_path, {name: read(name) for name in values}, {})
+    assert max(sizes) == 20 * 30 * 4 and sum(sizes) == sum(array.nbytes for array in values.values())
+    abstract = {name: jax.ShapeDtypeStruct(array.shape, jnp.float32) for name, array in values.items()}
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.load_params(tmp_path, abstract), values)
+
+
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_a_converted_model_is_read_onto_its_places(folder, dtype):
+    mesh = sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2})
+    abstract = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype, sharding=place), TREE, sharding.shardings(mesh, TREE)
+    )
+    params = checkpoint.load_params(folder, abstract)
+    for leaf, wanted, shape in zip(*map(jax.tree.leaves, (params, TREE, abstract)), strict=True):
+        assert leaf.dtype == shape.dtype and leaf.sharding == shape.sharding
+        np.testing.assert_array_equal(leaf, wanted.astype(shape.dtype))
+
+
+def test_arrays_of_the_device_are_written_too(tmp_path):
+    params = jax.tree.map(jnp.asarray, TREE)
+    checkpoint.save_params(tmp_path, params, {})
+    found = checkpoint.load_params(tmp_path, jax.eval_shape(lambda: params))
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(found))
+    jax.tree.map(np.testing.assert_array_equal, found, params)
+
+
+def test_single_arrays_can_be_read(folder):
+    found = checkpoint.lazy_params(folder / "params")
+    kernel, wanted = found["layers"]["q"]["kernel"], TREE["layers"]["q"]["kernel"]
+    assert (kernel.shape, kernel.dtype) == (wanted.shape, wanted.dtype)
+    np.testing.assert_array_equal(kernel.read(), wanted)
+    part = (slice(1, 2), slice(2, 5), slice(None))
+    np.testing.assert_array_equal(kernel.read(part), wanted[part])
+
+
+def test_the_newest_state_of_a_run_can_be_read(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    checkpoints.save(3, {"state": {"trainable": jax.tree.map(jnp.asarray, TREE), "step": jnp.int32(3)}}, {"round": 1})
+    checkpoints.close()
+    found = checkpoint.lazy_params(tmp_path / "3" / "state", "state", "trainable")
+    jax.tree.map(lambda leaf, wanted: np.testing.assert_array_equal(leaf.read(), wanted), found, TREE)
+
+
+def test_wrong_folders_are_named(folder, tmp_path):
+    other = {**TREE, "embed": {"embedding": jax.ShapeDtypeStruct((8, 7), jnp.float32)}}
+    with pytest.raises(ValueError, match="another model, first difference at .*embedding"):
+        checkpoint.load_params(folder, other)
+    with pytest.raises(ValueError, match="no converted model.*convert.py"):
+        checkpoint.load_params(tmp_path, TREE)
+    with pytest.raises(ValueError, match="no complete orbax checkpoint"):
+        checkpoint.lazy_params(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="not readable JSON"):
+        checkpoint.read_manifest(tmp_path)

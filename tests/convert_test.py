@@ -1,0 +1,279 @@
+"""launch/convert.py: both ways, adapters merged and kept, killed and refused, and a run that starts from its folder."""
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from gdsd_jax import checkpoint, hf, models, tokenizers
+from gdsd_jax.tasks import coding
+from launch import convert
+from tests import folders
+from tests.folders import DREAM, LLADA, QWEN3
+from tests.models.lora_test import adapters
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "JAX_PLATFORMS": "cpu"}
+
+
+def run(*arguments) -> int:
+    return convert.main([str(argument) for argument in arguments])
+
+
+def there_and_back(folder, source, *options):
+    assert run(f"--from_hf={source}", f"--to_orbax={folder / 'orbax'}", *options) == 0
+    assert run(f"--from_orbax={folder / 'orbax'}", f"--to_hf={folder / 'hf'}", "--max_shard_gb=8e-6") == 0
+    return folders.read(folder / "hf")
+
+
+@pytest.mark.parametrize(
+    "config, dtype, shards", [(LLADA, ml_dtypes.bfloat16, 3), (DREAM, np.float16, 1), (QWEN3, np.float32, 2)]
+)
+def test_there_and_back_is_byte_for_byte(tmp_path, config, dtype, shards, capsys):
+    tensors = folders.write(tmp_path / "in", config, dtype=dtype, shards=shards)
+    found = there_and_back(tmp_path, tmp_path / "in")
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype and found[name].tobytes() == tensor.tobytes(), name
+    assert models.config_from_hf(tmp_path / "hf") == config
+    errors = capsys.readouterr().err
+    assert "warning:" in errors and "no tokenizer there" in errors and "converting: 100%" in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "in", "orbax"]
+
+
+def test_the_manifest_says_where_the_weights_came_from(tmp_path):
+    folders.write(tmp_path / "in", shards=2, entries=models.config_to_hf(LLADA) | {"auto_map": {"AutoModel": "code.Model"}})
+    coding.build(tmp_path / "data")
+    for name in ("tokenizer.model", "code.py", "generation_config.json", "weights.bin"):
+        (tmp_path / "in" / name).write_bytes(b"{}")
+    shutil.copyfile(Path(coding.folder(tmp_path / "data")) / "tokenizer.model", tmp_path / "in" / "tokenizer.model")
+    there_and_back(tmp_path, tmp_path / "in", "--dtype=bfloat16")
+    manifest = checkpoint.read_manifest(tmp_path / "orbax")
+    assert manifest["family"] == "llada" and manifest["dtype"] == ["bfloat16"]
+    assert models.config_from_json(manifest["model"]) == LLADA
+    hashed = {path.name for path in (tmp_path / "in").glob("model*")} | {"config.json"}
+    assert manifest["sha256"] == {
+        name: hashlib.sha256((tmp_path / "in" / name).read_bytes()).hexdigest() for name in hashed
+    }
+    copied = ["code.py", "generation_config.json", "tokenizer.model"]
+    assert manifest["tokenizer"] == copied
+    for folder in ("orbax", "hf"):
+        assert all((tmp_path / folder / name).read_bytes() == (tmp_path / "in" / name).read_bytes() for name in copied)
+    entries = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert entries["auto_map"] == {"AutoModel": "code.Model"} and entries["torch_dtype"] == "bfloat16"
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def no_folder(folder):
+    shutil.rmtree(folder)
+
+
+def unknown_family(folder):
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+
+
+def cut_shard(folder):
+    path = folder / "model-00001-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def extra_tensor(folder):
+    folders.write(folder, tensors=folders.random_tensors(LLADA) | {"extra": np.ones(1, np.float32)}, shards=2)
+
+
+def broken_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("{")
+
+
+DAMAGES = {
+    no_folder: "no config.json there", unknown_family: "unknown model_type 'gpt2', known: llada",
+    cut_shard: "unreadable safetensors file", extra_tensor: "unknown extra",
+    broken_tokenizer: "tokenizer.json is not a readable tokenizer",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_damaged_folders_leave_the_destination_alone(tmp_path, damage, capsys):
+    folders.write(tmp_path / "in", shards=2)
+    damage(tmp_path / "in")
+    refused(tmp_path, capsys, DAMAGES[damage])
+    assert not (tmp_path / "out").exists()
+
+
+def refused(folder, capsys, words, way=("from_hf", "to_orbax")):
+    """Exit code 2, one line with these words, and nothing half-written beside the destination."""
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    assert run(f"--{way[0]}={folder / 'in'}", f"--{way[1]}={folder / 'out'}") == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and re.search(words, errors[0])
+    assert {path for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_destination_in_use_is_refused(tmp_path, capsys):
+    folders.write(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("precious")
+    refused(tmp_path, capsys, "out is not empty; name a new folder")
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").write_text("a file")
+    refused(tmp_path, capsys, "out is not empty")
+
+
+def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):
+    folders.write(tmp_path / "in")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
+        refused(tmp_path, capsys, "GB free, out takes up to 0.0 GB; make room")
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:  # the disk fills while arrays are written
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
+        refused(tmp_path, capsys, "File too large")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def test_orbax_folders_that_are_none_are_refused(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    refused(tmp_path, capsys, "no converted model", ("from_orbax", "to_hf"))
+    (tmp_path / "in" / "checkpoints").mkdir()
+    refused(tmp_path, capsys, "checkpoints without config.json", ("from_orbax", "to_hf"))
+    (tmp_path / "in" / "config.json").write_text("{}")
+    refused(tmp_path, capsys, "no complete checkpoint", ("from_orbax", "to_hf"))
+
+
+@pytest.mark.parametrize("arguments", [["--from_hf=a"], ["--from_hf=a", "--to_hf=b"], ["--lora=keep", "--from_hf=a", "--to_orbax=b"]])
+def test_half_a_command_is_refused(arguments):
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+
+
+def test_a_killed_conversion_leaves_nothing_that_looks_finished(tmp_path):
+    folders.write(tmp_path / "in", shards=2)
+    command = [sys.executable, "launch/convert.py", f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'out'}"]
+    process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    while not (tmp_path / ".out.partial").exists() and process.poll() is None:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out").exists() and (tmp_path / ".out.partial").exists()
+    assert run(*command[2:]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+# ---------------------------------------------------------------- adapters and runs
+
+
+def save_run(folder, config, base):
+    """A workdir as a run with adapters over the converted folder `base` leaves it."""
+    lora = adapters(config)
+    checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
+    checkpoints.save(4, {"state": {"trainable": jax.tree.map(np.zeros_like, lora)}}, {})
+    checkpoints.save(12, {"state": {"trainable": lora}}, {})
+    checkpoints.close()
+    entries = {"init_from": str(base), "lora_rank": config.lora_rank, "lora_alpha": config.lora_alpha,
+               "lora_targets": config.lora_targets, "task": "coding", "model": "llada_8b"}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(entries))
+    return lora
+
+
+def logits_of(config, trainable, frozen):
+    denoiser = models.make_denoiser(config)
+    tokens = np.random.default_rng(0).integers(2, 40, (2, 7))
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(lambda t, f: denoiser.unembed(p := denoiser.bind(t, f), denoiser.features(p, tokens)))(trainable, frozen)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(folder, config, adapters): in/ from Hugging Face, base/ converted, work/ with adapters over it."""
+    folder = tmp_path_factory.mktemp("trained")
+    config = dataclasses.replace(LLADA, lora_rank=3, lora_alpha=6.0)
+    folders.write(folder / "in")
+    assert run(f"--from_hf={folder / 'in'}", f"--to_orbax={folder / 'base'}") == 0
+    (folder / "work").mkdir()
+    return folder, config, save_run(folder / "work", config, folder / "base")
+
+
+def test_merged_adapters_give_the_same_logits(trained):
+    folder, config, lora = trained
+    assert run(f"--from_orbax={folder / 'work'}", f"--to_hf={folder / 'merged'}") == 0
+    base, merged = hf.load(folder / "in", LLADA), hf.load(folder / "merged", LLADA)
+    unmerged = np.asarray(logits_of(config, lora, {"base": base}))
+    assert np.abs(unmerged - logits_of(LLADA, base, {})).max() > 0.1  # the adapters do something
+    # one product instead of two sums in float32: rounding
+    np.testing.assert_allclose(logits_of(LLADA, merged, {}), unmerged, atol=1e-5 * max(1, np.abs(unmerged).max()))
+
+
+def test_kept_adapters_have_pefts_layout(trained):
+    folder, config, lora = trained
+    assert run(f"--from_orbax={folder / 'work'}", f"--to_hf={folder / 'kept'}", "--lora=keep") == 0
+    assert sorted(path.name for path in (folder / "kept").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    entries = json.loads((folder / "kept" / "adapter_config.json").read_text())
+    assert (entries["peft_type"], entries["r"], entries["lora_alpha"]) == ("LORA", 3, 6.0)
+    assert entries["base_model_name_or_path"] == str(folder / "in")
+    tensors = load_file(folder / "kept" / "adapter_model.safetensors")
+    assert len(tensors) == 2 * 7 * LLADA.layers
+    weights = hf.paths_of(hf.load(folder / "in", LLADA))
+    for target in models.PROJECTIONS:
+        for i, name in enumerate(hf.tensor_names(f"layers.{target}.kernel", LLADA)):
+            module = name.removesuffix(".weight")
+            assert re.fullmatch(entries["target_modules"], module)
+            a, b = (tensors[f"base_model.model.{module}.lora_{letter}.weight"] for letter in "AB")
+            change = entries["lora_alpha"] / entries["r"] * (b @ a).T  # PEFT adds B A to its [out, in] weight
+            assert change.shape == weights[f"layers.{target}.kernel"].shape[1:]
+            ours = 2.0 * np.asarray(lora["layers"][target]["a"][i]) @ np.asarray(lora["layers"][target]["b"][i])
+            np.testing.assert_allclose(change, ours, rtol=1e-5, atol=1e-6)
+    assert not re.fullmatch(entries["target_modules"], "model.transformer.ff_out")  # the head, of the same last name
+
+
+def test_there_must_be_adapters_to_keep(trained, capsys):
+    folder = trained[0]
+    assert run(f"--from_orbax={folder / 'base'}", f"--to_hf={folder / 'none'}", "--lora=keep") == 2
+    assert "there are no adapters" in capsys.readouterr().err and not (folder / "none").exists()
+
+
+@pytest.mark.slow
+def test_a_run_starts_from_a_converted_folder_and_goes_back(tmp_path):
+    """Folder -> orbax -> one round with adapters on all seven projections -> folder: only the projections have moved."""
+    coding.build(tmp_path / "data")
+    tokenizer = tokenizers.load(coding.folder(tmp_path / "data"))
+    preset = dataclasses.replace(
+        models.MODELS["llada_tiny"], vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, pad_id=tokenizer.pad_id,
+        stop_ids=tokenizer.stop_ids,
+    )  # fmt: skip
+    before = folders.write(tmp_path / "in", preset, shards=2)
+    shutil.copyfile(Path(coding.folder(tmp_path / "data")) / "tokenizer.model", tmp_path / "in" / "tokenizer.model")
+    assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'orbax'}") == 0
+    overrides = (
+        f"tiny,init_from={tmp_path / 'orbax'},data_dir={tmp_path / 'data'},lora_rank=4,lora_alpha=8.0,rounds=1,mesh.data=1,"
+        "prompts_per_round=4,group_size=2,inner_iterations=2,sft.steps=2,sft.batch=8,eval_problems=4,optimizer.warmup_steps=0,"
+        "sft_optimizer.warmup_steps=0"
+    )
+    command = [sys.executable, "launch/main.py", f"--config=configs/coding.py:{overrides}", f"--workdir={tmp_path / 'work'}"]
+    environment = ENVIRONMENT | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert run(f"--from_orbax={tmp_path / 'work'}", f"--to_hf={tmp_path / 'out'}") == 0
+    after = folders.read(tmp_path / "out")
+    moved = {name.split(".")[-2] for name in after if not np.array_equal(after[name], before[name])}
+    projections = {"q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out"}
+    assert moved == projections
+    np.testing.assert_array_equal(after["model.transformer.ff_out.weight"], before["model.transformer.ff_out.weight"])
+    assert (tmp_path / "out" / "tokenizer.model").exists()

@@ -1,0 +1,95 @@
+"""Caches change the cost of a rollout, and its numbers only between refreshes; the drift tells by how much."""
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gdsd_jax import models, sampling
+from gdsd_jax.types import Prompts
+from tests.reference import PAD, forward, log_softmax, random_params, tiny
+
+ROWS, P, G = 4, 5, 12
+SHIFTED = tiny(vocab_size=24, stop_ids=(5, 9), qkv_bias=True, shift=True)
+NORMED = tiny(vocab_size=24, stop_ids=(5, 9), qk_norm=True)
+EQUAL = {  # two samplers that must give the same tokens
+    "dual": (SHIFTED, dict(cache="dual", refresh_every=1), dict(cache="none")),
+    "prefix": (SHIFTED, dict(cache="prefix", refresh_every=1), dict(cache="none")),
+    "dream, dual": (NORMED, dict(kind="dream", cache="dual", refresh_every=1), dict(kind="dream", cache="none")),
+    "block": (NORMED, dict(kind="block", cache="block"), dict(kind="block", cache="none")),
+    "block, shifted": (SHIFTED, dict(kind="block", cache="block"), dict(kind="block", cache="none")),
+}
+
+
+def weights(model):
+    params = random_params(model, seed=6)
+    params["layers"]["o"]["kernel"] *= 4.0
+    return params
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    tokens = np.random.default_rng(1).integers(2, 24, (ROWS, P)).astype(np.int32)
+    valid = np.arange(P)[None, :] >= np.array([0, 1, 4, 2])[:, None]
+    return Prompts(
+        jnp.asarray(np.where(valid, tokens, PAD)), jnp.asarray(valid), temperature_B=jnp.array([0.0, 1.0, 0.7, 1.0]),
+        threshold_B=jnp.array([jnp.inf, jnp.inf, 0.3, 0.2]), max_length_B=jnp.array([12, 12, 9, 7]),
+    )  # fmt: skip
+
+
+def rolled(model, prompts, **settings):
+    """(config, rollout), on the host."""
+    config = sampling.SamplerConfig(**{"gen_length": G, "block_length": 6, "steps": 12, **settings})
+    rng_B = jax.random.split(jax.random.key(3), ROWS)
+    return config, jax.tree.map(np.asarray, sampling.make_rollout_fn(models.make_denoiser(model), config)(weights(model), prompts, rng_B))
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_what_is_exact_gives_the_same_tokens(name, prompts):
+    model, cached, uncached = EQUAL[name]
+    first, second = (rolled(model, prompts, **settings)[1] for settings in (cached, uncached))
+    for field in ("tokens_BxG", "step_map_BxG", "length_B", "passes_B"):
+        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+    np.testing.assert_allclose(first.logp_BxG, second.logp_BxG, atol=1e-5)  # float32 sums in another order
+
+
+def drift_of(model, config, prompts, rollout):
+    found = jax.jit(lambda *args: sampling.drift(models.make_denoiser(model), config, *args))(weights(model), prompts, rollout)
+    return tuple(float(x) for x in found)
+
+
+@pytest.mark.parametrize("settings", [dict(cache="none"), dict(kind="block"), dict(kind="dream", block_length=None)])
+def test_exact_rollouts_do_not_drift(settings, prompts):
+    """Every state, those with tokens behind the stop id too, is rebuilt from what the rollout keeps."""
+    config, rollout = rolled(NORMED, prompts, **settings)
+    assert np.any(rollout.uncut.tokens_BxG != rollout.tokens_BxG)
+    assert drift_of(NORMED, config, prompts, rollout)[1] < 2e-5
+
+
+def test_drift_is_the_float64_rendering(prompts):
+    model = SHIFTED
+    config, rollout = rolled(model, prompts, cache="dual")
+    differences = []
+    for row in range(ROWS):
+        cap = int(prompts.max_length_B[row])
+        valid = np.concatenate([prompts.valid_BxP[row], np.arange(G) < cap])
+        steps, written = rollout.uncut.step_map_BxG[row], rollout.uncut.tokens_BxG[row]
+        for i in range(rollout.length_B[row]):
+            known = (steps > 0) & (steps < steps[i]) | (np.arange(G) >= cap)
+            tokens = np.concatenate([prompts.tokens_BxP[row], np.where(known, written, model.mask_id)])
+            logits = forward(model, weights(model), tokens[None], valid[None])[0, P + i]
+            differences.append(abs(log_softmax(logits)[written[i]] - rollout.logp_BxG[row, i]))
+    mean, worst = drift_of(model, config, prompts, rollout)
+    assert worst > 1e-3  # a stale cache shows
+    np.testing.assert_allclose([mean, worst], [np.mean(differences), np.max(differences)], rtol=1e-3, atol=1e-5)
+
+
+def test_a_share_of_rows():
+    assert sampling.take_rows({"x": jnp.arange(10)}, 3)["x"].tolist() == [0, 3, 6]
+
+
+def test_only_stale_caches_are_approximate():
+    dual = sampling.SamplerConfig(gen_length=G, cache="dual")
+    assert dual.approximate and not dataclasses.replace(dual, refresh_every=1).approximate
+    assert not sampling.SamplerConfig(kind="block", gen_length=G).approximate
