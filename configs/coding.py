@@ -16,7 +16,7 @@ MODELS = ("tiny", "llada")
 def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     config, recipes = (embedded(), objectives.EMBEDDED) if model == "tiny" else (full(), objectives.PUBLISHED)
-    objectives.select(config, overrides.get("objective", "gdsd"), recipes)  # before the other overrides, whatever their order
+    objectives.select(config, overrides.get("objective", "gdsd"), recipes)  # before the other overrides
     return common.override(config, overrides)
 
 
@@ -66,7 +66,7 @@ def embedded() -> ConfigDict:
 
 
 def full() -> ConfigDict:
-    """LLaDA-8B on AceCode-style problems, here for GDSD: 480 completions of 30 prompts a round, LoRA r128 on all seven projections."""
+    """LLaDA-8B on AceCode-style problems: GDSD's 480 completions of 30 prompts a round, LoRA r128 on all projections."""
     config = embedded()
     config.name = "coding-llada"
     config.greeting = "LLaDA-8B on coding problems"
