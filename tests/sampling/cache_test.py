@@ -41,8 +41,8 @@ def prompts():
 def rolled(model, prompts, **settings):
     """(config, rollout), on the host."""
     config = sampling.SamplerConfig(**{"gen_length": G, "block_length": 6, "steps": 12, **settings})
-    rng_B = jax.random.split(jax.random.key(3), ROWS)
-    return config, jax.tree.map(np.asarray, sampling.make_rollout_fn(models.make_denoiser(model), config)(weights(model), prompts, rng_B))
+    rollout_fn = sampling.make_rollout_fn(models.make_denoiser(model), config)
+    return config, jax.tree.map(np.asarray, rollout_fn(weights(model), prompts, jax.random.split(jax.random.key(3), ROWS)))
 
 
 @pytest.mark.parametrize("name", EQUAL)
@@ -55,8 +55,8 @@ def test_what_is_exact_gives_the_same_tokens(name, prompts):
 
 
 def drift_of(model, config, prompts, rollout):
-    found = jax.jit(lambda *args: sampling.drift(models.make_denoiser(model), config, *args))(weights(model), prompts, rollout)
-    return tuple(float(x) for x in found)
+    fn = jax.jit(lambda *args: sampling.drift(models.make_denoiser(model), config, *args))
+    return tuple(float(x) for x in fn(weights(model), prompts, rollout))
 
 
 @pytest.mark.parametrize("settings", [dict(cache="none"), dict(kind="block"), dict(kind="dream", block_length=None)])

@@ -45,8 +45,9 @@ def test_tokens_are_the_references(released):
         fields, ids, valid, prompt_len = settings_of(kind, stored, case)
         config = sampling.SamplerConfig(kind=kind, reference_quirks=True, **fields)
         prompts = Prompts(jnp.asarray(ids), jnp.asarray(valid))
+        rng_B = jax.random.split(jax.random.key(0), len(ids))  # greedy: unused
         with jax.default_matmul_precision("highest"):
-            rollout = sampling.make_rollout_fn(denoiser, config)(weights, prompts, jax.random.split(jax.random.key(0), len(ids)))
+            rollout = sampling.make_rollout_fn(denoiser, config)(weights, prompts, rng_B)
         wanted = stored[f"{case}/output_ids"][:, prompt_len:]
         np.testing.assert_array_equal(rollout.tokens_BxG[:, : wanted.shape[1]], wanted, err_msg=case)
         assert np.all(rollout.length_B == wanted.shape[1]), case
