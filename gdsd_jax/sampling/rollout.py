@@ -117,8 +117,6 @@ def check(denoiser: Denoiser, config: SamplerConfig) -> None:
         raise ValueError("mask_id is None: an autoregressive model has no masked positions to fill, convert it first")
     if config.cache != "none" and denoiser.extend is None:
         raise ValueError(f"cache={config.cache!r}: this denoiser keeps no keys and values, use cache='none'")
-    if config.kind == "block" and config.cfg_scale and config.reference_quirks:
-        raise ValueError("cfg_scale: the released block sampler has no guidance, set reference_quirks=False")
 
 
 class Window(NamedTuple):

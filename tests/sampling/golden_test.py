@@ -54,7 +54,7 @@ def test_tokens_are_the_references(released):
 
 
 def test_without_quirks_nothing_is_left_masked(released):
-    """The cases in which the reference leaves a mask behind, and all others, end complete and agree where they can."""
+    """Not in the case either in which the reference leaves most masks behind."""
     kind, denoiser, weights, stored = released
     case = max(stored["case_names"], key=lambda name: np.sum(stored[f"{name}/output_ids"] == denoiser.config.mask_id))
     fields, ids, valid, _ = settings_of(kind, stored, case)

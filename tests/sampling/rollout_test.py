@@ -34,7 +34,6 @@ CASES = {  # model, sampler
     "dream, margin, in blocks": ("shifted", of(kind="dream", block_length=6, steps=8, alg="topk_margin")),
     "dream, origin": ("shifted", of(kind="dream", block_length=None, steps=8, alg="origin")),
     "block-causal": ("normed", of(kind="block", steps=7)),
-    "block-causal, uncached": ("normed", of(kind="block", steps=7, cache="none")),
     "dual": ("shifted", of(block_length=6, steps=12, cache="dual")),
     "prefix, refreshed": ("plain", of(block_length=6, steps=12, cache="prefix", refresh_every=3)),
     "dual, guided": ("plain", of(block_length=6, steps=8, cache="dual", cfg_scale=0.5)),
