@@ -4,8 +4,10 @@
   python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
                                                             LLaDA-8B, the recipe of specs/gdsd.md section 9
   ...:llada,lora_rank=0,init_from=DIR,...                   the same, full fine-tuning
+  ...:MODEL,objective=espo                                  another objective with its recipe (configs/objectives.py):
+                                                            espo, spg, diffu_grpo, coupled_grpo, wd1, dmpo
 """
-from configs import common
+from configs import common, objectives
 from ml_collections import ConfigDict
 
 MODELS = ("tiny", "llada")
@@ -13,7 +15,8 @@ MODELS = ("tiny", "llada")
 
 def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
-    config = embedded() if model == "tiny" else full()
+    config, recipes = (embedded(), objectives.EMBEDDED) if model == "tiny" else (full(), objectives.PUBLISHED)
+    objectives.select(config, overrides.get("objective", "gdsd"), recipes)  # before the other overrides, whatever their order
     return common.override(config, overrides)
 
 
@@ -37,17 +40,13 @@ def embedded() -> ConfigDict:
     config.sampler = common.sampler(gen_length=24, block_length=8, steps=12)
     config.temperature = 1.0  # of training rollouts
 
-    config.objective = "gdsd"
-    config.gdsd = ConfigDict(dict(
-        psi=10.0, weighting="uniform", centring="none", centring_k=64, detach_centre=False, trust=(0.02, 0.02),
-        trust_sides="two", beta=0.0, count="full", preset=None,
-    ))  # fmt: skip
     config.rounds = 60
     config.prompts_per_round = 16
     config.group_size = 8  # completions a prompt
     config.inner_iterations = 4  # optimizer steps a round, each over all completions
     config.slices = 1  # gradient accumulation: parts of the completions, one after the other
-    config.mask_draws = 1  # complementary mask pairs a completion and step
+    config.mask_draws = 1  # views of a completion in a step: complementary pairs, or single ones (spg, diffu_grpo, wd1)
+    config.baseline = "leave_one_out"  # what a reward is compared with: that, or the "mean" of all its prompt's
     config.scale_rewards = False  # divide advantages by the group's standard deviation
     config.shuffle_rewards = False  # control experiment: rewards permuted over the round's completions
     config.optimizer = ConfigDict(dict(
@@ -67,7 +66,7 @@ def embedded() -> ConfigDict:
 
 
 def full() -> ConfigDict:
-    """LLaDA-8B on AceCode-style problems: 480 completions of 30 prompts a round, LoRA r128 on all seven projections."""
+    """LLaDA-8B on AceCode-style problems, here for GDSD: 480 completions of 30 prompts a round, LoRA r128 on all seven projections."""
     config = embedded()
     config.name = "coding-llada"
     config.greeting = "LLaDA-8B on coding problems"
@@ -76,7 +75,6 @@ def full() -> ConfigDict:
     config.prompt_length = 400
     config.too_long = "cut"
     config.sampler.update(gen_length=256, block_length=32, steps=256)
-    config.gdsd.update(psi=10.0, weighting="elbo", centring="none", trust=(0.02, 0.02), beta=5e-2)
     config.rounds = 1000
     config.prompts_per_round, config.group_size = 30, 16
     config.inner_iterations, config.slices, config.mask_draws = 8, 20, 4

@@ -1,5 +1,6 @@
 """What the experiments share, and their argument: the model, then `key=value` overrides, as in `llada,lora_rank=0`."""
 import ast
+import difflib
 import re
 
 import ml_collections
@@ -11,6 +12,7 @@ def machinery() -> ml_collections.ConfigDict:
     config.lora_rank = 0  # 0 = full fine-tuning
     config.lora_alpha = 0.0  # adapters are scaled by alpha / rank
     config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
+    config.enable_thinking = False  # for chat templates that know the word, such as Qwen3's
     config.dtype = "float32"  # of activations
     config.param_dtype = "float32"
     config.remat = "dots"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
@@ -58,7 +60,8 @@ def override(config: ml_collections.ConfigDict, overrides: dict[str, str]) -> ml
     known = dict(flat(config))
     for key, text in overrides.items():
         if key not in known:
-            raise ValueError(f"unknown config key {key!r}, known: {', '.join(sorted(known))}")
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or sorted(known)
+            raise ValueError(f"unknown config key {key!r}; near it: {', '.join(near)}")
         *parents, leaf = key.split(".")
         section = config
         for name in parents:
@@ -91,5 +94,5 @@ def typed(key: str, text: str, default):
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if type(value) is not type(default):
-        raise ValueError(f"config key {key!r} takes a {type(default).__name__} such as {default!r}, not {text!r}")
+        raise ValueError(f"config key {key!r} takes {type(default).__name__} values such as {default!r}, not {text!r}")
     return value

@@ -1,11 +1,11 @@
-"""From rewards to advantages."""
+"""From rewards to advantages, and softmax over the completions of a prompt."""
 import jax.numpy as jnp
 
 from gdsd_jax.types import Array
 
 
-def leave_one_out(rewards_B: Array, group_size: int, scale: bool = False) -> Array:
-    """A_i = r_i - mean of the other completions of its prompt; consecutive rows are a group (specs/gdsd.md section 3.5).
+def from_group_mean(rewards_B: Array, group_size: int, scale: bool = False) -> Array:
+    """A_i = r_i - mean over the completions of its prompt; consecutive rows are a group (specs/gdsd.md section 6).
 
     Args:
       rewards_B: float32; NaN counts as 0.
@@ -13,8 +13,31 @@ def leave_one_out(rewards_B: Array, group_size: int, scale: bool = False) -> Arr
       scale: divide by the group's unbiased standard deviation + 1e-4.
     """
     rewards_NxG = jnp.nan_to_num(rewards_B).reshape(-1, group_size)
-    centred_NxG = rewards_NxG - jnp.mean(rewards_NxG, axis=1, keepdims=True)
-    advantages_NxG = centred_NxG * group_size / (group_size - 1)
+    advantages_NxG = rewards_NxG - jnp.mean(rewards_NxG, axis=1, keepdims=True)
     if scale:
         advantages_NxG = advantages_NxG / (jnp.std(rewards_NxG, axis=1, keepdims=True, ddof=1) + 1e-4)
     return advantages_NxG.reshape(rewards_B.shape)
+
+
+def leave_one_out(rewards_B: Array, group_size: int, scale: bool = False) -> Array:
+    """A_i = r_i - mean of the other completions of its prompt, G / (G - 1) times the above (section 3.5)."""
+    return from_group_mean(rewards_B, group_size, scale) * (group_size / (group_size - 1))
+
+
+BASELINES = {"leave_one_out": leave_one_out, "mean": from_group_mean}
+
+
+def group_softmax(x_B: Array, group_B: Array | None) -> Array:
+    """softmax of x over the rows of the same group, float32 [B]; without groups all rows are one."""
+    if group_B is None:
+        group_B = jnp.zeros(x_B.shape, jnp.int32)
+    x_BxB = jnp.where(group_B[:, None] == group_B[None, :], x_B[None, :], -jnp.inf)
+    weights_BxB = jnp.exp(x_BxB - jnp.max(x_BxB, axis=1, keepdims=True))
+    return jnp.diagonal(weights_BxB) / jnp.sum(weights_BxB, axis=1)
+
+
+def group_count(group_B: Array | None) -> Array:
+    """How many groups there are, float32."""
+    if group_B is None:
+        return jnp.float32(1.0)
+    return jnp.sum(1.0 / jnp.sum(group_B[:, None] == group_B[None, :], axis=1))

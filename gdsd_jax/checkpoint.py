@@ -46,6 +46,30 @@ class Checkpoints:
         self.manager.close()
 
 
+def load_trainable(workdir, abstract: PyTree) -> PyTree:
+    """Weights or adapters of a run's newest checkpoint, without its optimizer state, placed as `abstract` says.
+
+    Raises:
+      ValueError: no checkpoint, or one of another model; one line names the folder and the mend.
+    """
+    newest = latest_iteration(workdir)
+    if newest is None:
+        raise ValueError(f"{workdir}: no finished checkpoint there; train with launch/main.py --workdir={workdir}")
+    folder = epath.Path(workdir).resolve() / "checkpoints" / str(newest) / "state"
+    item = {"state": {"trainable": abstract}}  # the tree of train.as_saved
+    handler = ocp.PyTreeCheckpointHandler()
+    same_shapes(workdir, handler.metadata(folder).tree["state"]["trainable"], abstract)
+    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
+    restored = handler.restore(folder, args=ocp.args.PyTreeRestore(item, restore_args, partial_restore=True))
+    return restored["state"]["trainable"]
+
+
+def latest_iteration(workdir) -> int | None:
+    """Number of a run's newest finished checkpoint, None where there is none; the run may be going on."""
+    folder = epath.Path(workdir).resolve() / "checkpoints"
+    return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
+
+
 CHUNK_BYTES = 16 << 20  # of a stored array, uncompressed: the least that a reader decompresses
 
 
@@ -63,7 +87,8 @@ class _Streamed(ocp.type_handlers.NumpyHandler):
 
 
 def write_array(folder: epath.Path, array: LazyArray) -> None:
-    """A zarr array, as orbax keeps each leaf. A slab is a layer of a stacked leaf, or a row of chunks."""
+    """A zarr array, as orbax keeps each leaf, slab by slab: a layer of a stack, or some words of an embedding or head."""
+    axis = 0 if len(array.shape) > 2 else int(np.argmax(array.shape))
     chunk = [1, *array.shape[1:]] if len(array.shape) > 2 else list(array.shape)
     while np.prod(chunk) * array.dtype.itemsize > CHUNK_BYTES:
         widest = int(np.argmax(chunk))
@@ -73,15 +98,16 @@ def write_array(folder: epath.Path, array: LazyArray) -> None:
         {"driver": "zarr", "kvstore": where, "metadata": {"compressor": {"id": "zstd", "level": 1}}},
         create=True, dtype=array.dtype, shape=array.shape, chunk_layout=ts.ChunkLayout(chunk_shape=chunk),
     ).result()  # fmt: skip
-    for start in range(0, array.shape[0], chunk[0]):
-        slab = (slice(start, min(start + chunk[0], array.shape[0])), *(slice(None) for _ in chunk[1:]))
-        store[slab].write(array.read(slab)).result()
+    for start in range(0, array.shape[axis], chunk[axis]):
+        slab = [slice(None)] * len(chunk)
+        slab[axis] = slice(start, min(start + chunk[axis], array.shape[axis]))
+        store[tuple(slab)].write(array.read(tuple(slab))).result()
 
 
 def save_params(folder, params: PyTree, manifest: dict) -> None:
     """A finished model: an orbax folder of parameters and manifest.json, written last.
 
-    The leaves are jax arrays, or `LazyArray`s, of which only a layer is in memory at a time.
+    The leaves are jax arrays, or `LazyArray`s, of which only a slab is in memory at a time.
     """
     folder = epath.Path(folder).resolve()
     registry = ocp.type_handlers.create_type_handler_registry(
@@ -101,7 +127,7 @@ def read_manifest(folder) -> dict:
     """
     path = epath.Path(folder) / "manifest.json"
     if not path.exists():
-        raise ValueError(f"{folder}: no converted model (no manifest.json) there; write one with launch/convert.py --to_orbax")
+        raise ValueError(f"{folder}: no converted model there (manifest.json); write one with launch/convert.py")
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -117,15 +143,19 @@ def load_params(folder, abstract: PyTree) -> PyTree:
     read_manifest(folder)
     here = epath.Path(folder).resolve() / "params"
     with ocp.StandardCheckpointer() as checkpointer:
-        have, want = shapes_of(dict(checkpointer.metadata(here).item_metadata)), shapes_of(abstract)
-        if have != want:
-            wrong = sorted(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
-            raise ValueError(f"{folder}: holds another model, first difference at {wrong[0]}")
+        same_shapes(folder, dict(checkpointer.metadata(here).item_metadata), abstract)
         return checkpointer.restore(here, abstract)
 
 
-def shapes_of(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+def same_shapes(folder, found: PyTree, abstract: PyTree) -> None:
+    """ValueError naming the first leaf that is missing, extra or of another shape."""
+    have, want = (
+        {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        for tree in (found, abstract)
+    )
+    if have != want:
+        wrong = min(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
+        raise ValueError(f"{folder}: holds another model, first difference at {wrong}")
 
 
 def lazy_params(folder, *parents: str) -> PyTree:
@@ -147,7 +177,8 @@ def lazy_params(folder, *parents: str) -> PyTree:
 
     def lazy(path, leaf):
         keys = [*parents, *(key.key for key in path)]
-        return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), lambda index=None: read_leaf(folder, keys, leaf, index))
+        read = lambda index=None: read_leaf(folder, keys, leaf, index)  # noqa: E731
+        return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), read)
 
     return jax.tree_util.tree_map_with_path(lazy, found)
 

@@ -34,3 +34,18 @@ def evaluate(
     metrics = {name: float(values.mean()) for name, values in scores.items()}
     metrics["solved"] = float((scores["tests"] == 1).mean())
     return Evaluation(metrics, texts, scores)
+
+
+def summary(greedy: Evaluation, sampled: Evaluation) -> dict[str, float]:
+    """The numbers of an evaluation at temperatures 0 and 1, under the names of metrics.jsonl."""
+    return {
+        "pass_at_1": greedy.metrics["solved"], "mean_reward": sampled.metrics["tests"],
+        "solved": sampled.metrics["solved"], "format": sampled.metrics["format"], "problems": len(greedy.texts),
+    }  # fmt: skip
+
+
+def summary_line(numbers: dict[str, float]) -> str:
+    return (
+        f"held-out pass@1 {numbers['pass_at_1']:.1%} (temperature 0) | "
+        f"tests passed {numbers['mean_reward']:.1%} (temperature 1) | {numbers['problems']} problems"
+    )

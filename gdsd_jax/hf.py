@@ -15,7 +15,7 @@ from etils import epath
 from safetensors import safe_open
 
 from gdsd_jax import sharding
-from gdsd_jax.models import FAMILIES, PROJECTIONS, ModelConfig, config_to_hf, param_shapes
+from gdsd_jax.models import FAMILIES, ModelConfig, config_to_hf, param_shapes
 from gdsd_jax.types import LazyArray, PyTree
 
 DTYPES = {"F32": np.dtype("float32"), "F16": np.dtype("float16"), "BF16": np.dtype(jnp.bfloat16)}
@@ -68,6 +68,22 @@ def transposed(path: str) -> bool:
     return path.endswith("kernel")
 
 
+def tensor_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a tensor behind our leaf of that shape."""
+    inner = shape[1:] if stacked(path) else shape
+    return inner[::-1] if transposed(path) else inner
+
+
+def fill(out: np.ndarray, values: np.ndarray, path: str) -> np.ndarray:
+    """`out` filled with a tensor of our leaf, turned from its layout there to ours or back."""
+    if not transposed(path):
+        out[...] = values
+    else:  # sixteen rows at a time stay in the cache, which is five times as fast as all at once
+        for start in range(0, len(values), 16):
+            out[:, start : start + 16] = values[start : start + 16].T
+    return out
+
+
 # ---------------------------------------------------------------- reading
 
 
@@ -95,8 +111,7 @@ def open_folder(folder, config: ModelConfig, dtype: str | None = None) -> PyTree
     for path, leaf in paths_of(param_shapes(config)).items():
         names = tensor_names(path, config)
         wanted.update(names)
-        shape = leaf.shape[1:] if stacked(path) else leaf.shape
-        shape = shape[::-1] if transposed(path) else shape
+        shape = tensor_shape(path, leaf.shape)
         problems += [fault for name in names if (fault := fault_of(name, tensors.get(name), shape))]
         if not problems:
             parts = [tensors[name] for name in names]
@@ -129,14 +144,14 @@ def lazy_array(path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[T
         chosen = parts[index[0]] if stacked(path) else parts
         out = np.empty([len(range(*part.indices(size))) for part, size in zip(index, shape)], dtype)
         for row, part in zip(out if stacked(path) else out[None], chosen):
-            row[...] = read_tensor(part, inner[::-1]).T if transposed(path) else read_tensor(part, inner)
+            fill(row, read_tensor(part, inner[::-1] if transposed(path) else inner), path)
         return out
 
     return LazyArray(tuple(shape), dtype, read)
 
 
 def read_tensor(tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
-    """A slice of a tensor. The file is opened anew each time: pages of a mapped file stay in memory until it is closed."""
+    """A slice of a tensor; the file is opened anew each time, since a mapped file's pages stay until it is closed."""
     with open_tensors(tensor.file) as opened:
         values = opened.get_slice(tensor.name)[index]
     broken = values.size - np.count_nonzero(np.isfinite(values))
@@ -187,7 +202,7 @@ def save(
     folder, config: ModelConfig, params: PyTree, *, dtype: str | None = None, max_shard_bytes: int = 5 << 30,
     entries: dict | None = None,
 ) -> None:  # fmt: skip
-    """Writes a folder that Hugging Face's tools load: config.json last, the weights as one file or shards with an index.
+    """Writes a folder that Hugging Face's tools load: one file or shards with an index, config.json last.
 
     Leaves are arrays or `LazyArray`s, of which one is in memory at a time. `dtype` None keeps each leaf's own.
     `entries` are config.json's further entries, such as those of the folder the model came from.
@@ -197,12 +212,13 @@ def save(
     """
     folder, flat = epath.Path(folder), paths_of(params)
     shapes = {path: leaf.shape for path, leaf in paths_of(param_shapes(config)).items()}
-    wrong = sorted(path for path in shapes.keys() | flat.keys() if path not in flat or shapes.get(path) != flat[path].shape)
+    wrong = shapes.items() ^ {path: tuple(leaf.shape) for path, leaf in flat.items()}.items()
     if wrong:
-        raise ValueError(f"parameters do not fit the config, first difference at {wrong[0]}")
+        raise ValueError(f"parameters do not fit the config, first difference at {min(wrong)[0]}")
     folder.mkdir(parents=True, exist_ok=True)
     dtypes = {path: np.dtype(dtype or leaf.dtype) for path, leaf in flat.items()}
-    plan = {name: (part, dtypes[path]) for path in flat for name, part in zip(tensor_names(path, config), parts_of(path, shapes))}
+    plan = {name: (tensor_shape(path, shapes[path]), dtypes[path])
+            for path in flat for name in tensor_names(path, config)}  # fmt: skip
     shards = split(plan, max_shard_bytes)
     tensors = (tensor for path, leaf in flat.items() for tensor in tensors_behind(path, leaf, dtypes[path]))
     for file, names in shards.items():
@@ -215,16 +231,10 @@ def save(
     (folder / "config.json").write_text(json.dumps(written, indent=2))
 
 
-def parts_of(path: str, shapes: dict[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Shapes of the tensors behind our leaf."""
-    inner = shapes[path][1:] if stacked(path) else shapes[path]
-    return [inner[::-1] if transposed(path) else inner] * (shapes[path][0] if stacked(path) else 1)
-
-
 def tensors_behind(path: str, leaf, dtype: np.dtype) -> Iterator[np.ndarray]:
     values = leaf.read() if isinstance(leaf, LazyArray) else np.asarray(leaf)
     for part in values if stacked(path) else values[None]:
-        yield (part.T if transposed(path) else part).astype(dtype, order="C", copy=False)
+        yield fill(np.empty(part.shape[::-1] if transposed(path) else part.shape, dtype), part, path)
 
 
 def size_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
@@ -263,25 +273,21 @@ def save_adapters(folder, config: ModelConfig, adapters: PyTree, base: str) -> N
 
     `base` is the name or folder of the weights they belong to.
     """
-    folder, tensors = epath.Path(folder), {}
-    modules = {target: tensor_names(f"layers.{target}.kernel", config) for target in PROJECTIONS}
+    folder, tensors, names = epath.Path(folder), {}, FAMILIES[config.family].TENSORS
     for target, pair in adapters["layers"].items():
-        for letter in "ab":
-            values = np.asarray(pair[letter])
-            for i, name in enumerate(modules[target]):
-                module = name.removesuffix(".weight")
-                tensors[f"base_model.model.{module}.lora_{letter.upper()}.weight"] = values[i].T
+        for i, name in enumerate(tensor_names(f"layers.{target}.kernel", config)):
+            for letter in "ab":
+                adapter = name.replace("weight", f"lora_{letter.upper()}.weight")
+                tensors[f"base_model.model.{adapter}"] = np.asarray(pair[letter][i]).T
     folder.mkdir(parents=True, exist_ok=True)
     plan = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     write_file(folder / "adapter_model.safetensors", plan, iter(tensors.values()))
-    prefix, _, _ = FAMILIES[config.family].TENSORS["layers.q.kernel"].partition("{i}")
-    ends = [FAMILIES[config.family].TENSORS[f"layers.{target}.kernel"].partition("{i}.")[2] for target in adapters["layers"]]
-    chosen = "|".join(end.removesuffix(".weight") for end in ends).replace(".", r"\.")
+    modules = [names[f"layers.{target}.kernel"].removesuffix(".weight") for target in adapters["layers"]]
     entries = {
         "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "r": config.lora_rank,
         "lora_alpha": config.lora_alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
         "inference_mode": True,
         # a pattern, since the last part of a name can also be that of a module outside the layers (LLaDA's ff_out)
-        "target_modules": prefix.replace(".", r"\.") + rf"\d+\.({chosen})",
+        "target_modules": "|".join(modules).replace(".", r"\.").replace("{i}", r"\d+"),
     }  # fmt: skip
     (folder / "adapter_config.json").write_text(json.dumps(entries, indent=2))

@@ -26,11 +26,16 @@ def init_state(trainable: PyTree, optimizer: optax.GradientTransformation) -> Tr
     return TrainState(trainable, optimizer.init(trainable), jnp.zeros((), jnp.int32))
 
 
+def fold(metric: str) -> Callable:
+    """How a metric adds up over slices: the largest of those named `..._max`, which are not negative, else the sum."""
+    return jnp.maximum if metric.endswith("_max") else jnp.add
+
+
 def make_update(loss_fn: Callable, optimizer: optax.GradientTransformation) -> Callable:
     """`update(state, frozen, slices) -> (state, metrics)`: one optimizer step over the mean gradient of all slices.
 
     `slices` is a `Batch` with a leading slice axis: the gradient is accumulated slice by slice, so that memory is
-    that of one slice.
+    that of one slice. Metrics are means over the slices, or the largest where the name ends in `_max`.
     """
 
     def update(state: TrainState, frozen: dict, slices: Batch) -> tuple[TrainState, dict[str, Array]]:
@@ -38,14 +43,16 @@ def make_update(loss_fn: Callable, optimizer: optax.GradientTransformation) -> C
 
         def accumulate(total, batch):
             (loss, metrics), grads = gradient_fn(state.trainable, frozen, batch)
-            return jax.tree.map(jnp.add, total, (grads, {"loss": loss, **metrics})), None
+            grads = jax.tree.map(jnp.add, total[0], grads)
+            return (grads, {name: fold(name)(total[1][name], x) for name, x in {"loss": loss, **metrics}.items()}), None
 
         first = jax.tree.map(lambda x: x[0], slices)
         (loss, metrics), grads = jax.eval_shape(gradient_fn, state.trainable, frozen, first)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, {"loss": loss, **metrics}))
         total, _ = jax.lax.scan(accumulate, zeros, slices)
         count = jax.tree.leaves(slices)[0].shape[0]
-        grads, metrics = jax.tree.map(lambda x: x / count, total)
+        grads = jax.tree.map(lambda x: x / count, total[0])
+        metrics = {name: x if fold(name) is jnp.maximum else x / count for name, x in total[1].items()}
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)

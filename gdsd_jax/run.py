@@ -2,19 +2,29 @@
 
 B rows, P prompt columns, G completion columns.
 """
+from collections.abc import Callable
 import dataclasses
+import functools
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from gdsd_jax import data, models, objectives, sampling, sharding, tokenizers
+from gdsd_jax.advantages import BASELINES
 from gdsd_jax.checkpoint import load_params, read_manifest
+from gdsd_jax.evaluate import Evaluation, evaluate
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
-from gdsd_jax.types import Denoiser, PyTree
+from gdsd_jax.types import Batch, Denoiser, PyTree, Rollout
+
+COUNTS = (
+    "prompts_per_round", "inner_iterations", "slices", "mask_draws", "prompt_length", "eval_every", "eval_problems",
+    "checkpoint_every", "keep_checkpoints", "sft.batch", "sft.log_every", "sft.checkpoint_every",
+)  # fmt: skip
 
 
 class Run(NamedTuple):
@@ -36,14 +46,17 @@ class Run(NamedTuple):
         return self.config.prompts_per_round * self.config.group_size
 
 
-def prepare(config, workdir) -> Run:
+def prepare(config, workdir, model_config=None) -> Run:
     """Reads data and tokenizer, lays out the mesh, opens the sandbox.
+
+    `model_config` is the config that the model was trained with, where that is another one.
 
     Raises:
       ValueError: anything that is wrong with the config or its files, one line naming it and the mend.
     """
     workdir = epath.Path(workdir)
-    if config.require_init and not config.init_from:
+    model_config = config if model_config is None else model_config
+    if config.require_init and not model_config.init_from:
         raise ValueError(
             f"{config.name} starts from released weights: convert them with `python launch/convert.py "
             "--from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the config"
@@ -53,11 +66,9 @@ def prepare(config, workdir) -> Run:
     if config.task not in TASKS:
         raise ValueError(f"unknown task {config.task!r}, known: {', '.join(TASKS)}")
     task = TASKS[config.task]
-    model, tokenizer, train, heldout = read_inputs(config, task)
-    model = dataclasses.replace(
-        model, dtype=config.dtype, remat=config.remat, lora_rank=config.lora_rank, lora_alpha=config.lora_alpha,
-        lora_targets=tuple(config.lora_targets) if config.lora_rank else models.PROJECTIONS,
-    )  # fmt: skip
+    model, tokenizer = read_model(model_config)
+    form = "full" if model_config.init_from else "short"  # a model from nothing has only seen bare questions
+    train, heldout = read_problems(config, task, tokenizer, form)
     sharding.shardings(mesh, models.param_shapes(model))
     limits = Limits(cpu_s=config.sandbox.cpu_s, wall_s=config.sandbox.wall_s, memory_bytes=config.sandbox.memory_mib << 20)
     sandbox = open_sandbox(config.sandbox.mode, limits=limits)
@@ -66,10 +77,17 @@ def prepare(config, workdir) -> Run:
 
 def validate(config, mesh) -> None:
     """ValueError naming the first key that cannot work; nothing is compiled yet."""
-    for key in ("rounds", "prompts_per_round", "inner_iterations", "slices", "mask_draws", "prompt_length",
-                "eval_every", "eval_problems", "checkpoint_every"):  # fmt: skip
-        if config[key] < (0 if key == "rounds" else 1):
-            raise ValueError(f"{key}={config[key]} must be at least {0 if key == 'rounds' else 1}")
+    for keys, least in ((COUNTS, 1), (("rounds", "lora_rank", "sft.steps"), 0)):
+        for key in keys:
+            if (value := setting(config, key)) < least:
+                raise ValueError(f"{key}={value} must be at least {least}")
+    for key in ("dtype", "param_dtype"):
+        if config[key] not in ("float32", "bfloat16"):
+            raise ValueError(f"{key}={config[key]!r}: choose float32 or bfloat16")
+    for section in ("optimizer", "sft_optimizer"):
+        for key in ("learning_rate", "clip_norm"):
+            if not config[section][key] > 0:
+                raise ValueError(f"{section}.{key}={config[section][key]} must be above 0")
     if config.group_size < 2:
         raise ValueError(f"group_size={config.group_size}: advantages compare completions, give at least 2")
     rows = config.prompts_per_round * config.group_size
@@ -80,65 +98,115 @@ def validate(config, mesh) -> None:
         sharding.check_rows(mesh, config.sft.batch, "sft.batch")
     if config.model not in models.MODELS:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
-    objectives.make_config(config.objective, config[config.objective])
+    objectives.SftConfig(weighting=config.sft.weighting, count=config.sft.count)
     sampling.SamplerConfig(**config.sampler)
     if not 0 < config.drift_share <= 1:
         raise ValueError(f"drift_share={config.drift_share} must lie in (0, 1]")
+    validate_objective(config, rows // config.slices)
 
 
-def read_inputs(config, task):
-    """(ModelConfig, tokenizer, training problems, held-out problems)."""
-    if config.data_file is None or not config.init_from:
-        task.build(config.data_dir)
-    if config.data_file is None:
-        sources = [task.records(config.data_dir, split) for split in ("train", "heldout")]
-    else:
-        form = "full" if config.init_from else "short"  # a model from nothing has only seen bare questions
-        sources = [task.read_jsonl(path, form=form) for path in (config.data_file, config.heldout_file or config.data_file)]
-    model, tokenizer = read_model(config, task)
-    problems = [data.prepare(task, source, tokenizer, config.prompt_length, too_long=config.too_long) for source in sources]
-    return model, tokenizer, *problems
+def validate_objective(config, rows: int) -> None:
+    """ValueError where the objective's settings do not fit a slice of `rows` completions."""
+    objectives.find(config.objective)
+    settings = objectives.make_config(config.objective, config[config.objective])
+    if config.baseline not in BASELINES:
+        raise ValueError(f"baseline={config.baseline!r}: choose one of {', '.join(BASELINES)}")
+    if objectives.compares_groups(config.objective) and rows % config.group_size:
+        raise ValueError(
+            f"objective {config.objective!r} compares the completions of a prompt: the {rows} completions of a slice must "
+            f"be a multiple of group_size={config.group_size}; choose other slices"
+        )
+    gen = config.sampler.gen_length
+    abstract = jax.eval_shape(lambda: Batch(
+        tokens_BxL=jnp.zeros((rows, config.prompt_length + gen), jnp.int32), masks_KxBxL=None, prompt_len=config.prompt_length,
+        valid_BxL=jnp.zeros((rows, config.prompt_length + gen), bool), completion_len_B=jnp.zeros(rows, jnp.int32),
+        logp_BxG=jnp.zeros((rows, gen)),
+    ))  # fmt: skip
+    views_fn = objectives.make_views_fn(config.objective, settings)
+    jax.eval_shape(lambda batch, rng: views_fn(batch, config.mask_draws, rng), abstract, jax.eval_shape(jax.random.key, 0))
 
 
-def read_model(config, task) -> tuple[models.ModelConfig, Any]:
-    """(ModelConfig, tokenizer) of `init_from`, or of the preset with the vocabulary of the task's own tokenizer."""
+def setting(config, key: str):
+    """The value of a dotted key."""
+    return functools.reduce(lambda section, name: section[name], key.split("."), config)
+
+
+def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
+    """The model that a config speaks of, with its precision and adapters, and its tokenizer.
+
+    A converted folder brings both; a model from nothing has the vocabulary of its task.
+    """
     if config.init_from:
         model = models.config_from_json(read_manifest(config.init_from)["model"])
-        ids = dict(pad_id=model.pad_id, mask_id=model.mask_id, stop_ids=model.stop_ids)
-        tokenizer = tokenizers.load(config.init_from, **ids)
+        tokenizer = tokenizers.load(
+            config.init_from, pad_id=model.pad_id, mask_id=model.mask_id, stop_ids=model.stop_ids,
+            template_arguments={"enable_thinking": config.enable_thinking},
+        )  # fmt: skip
         if tokenizer.vocab_size > model.vocab_size:
             raise ValueError(
                 f"init_from={config.init_from}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
                 f"{model.vocab_size}; copy the model's own tokenizer there"
             )
-        return model, tokenizer
-    tokenizer = tokenizers.load(task.folder(config.data_dir))
-    own = dict(
-        vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, pad_id=tokenizer.pad_id,
-        stop_ids=tuple(tokenizer.stop_ids),
+    else:
+        task = TASKS[config.task]
+        task.build(config.data_dir)
+        tokenizer = tokenizers.load(task.folder(config.data_dir))
+        model = dataclasses.replace(
+            models.MODELS[config.model], vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id,
+            pad_id=tokenizer.pad_id, stop_ids=tuple(tokenizer.stop_ids),
+        )  # fmt: skip
+    model = dataclasses.replace(
+        model, dtype=config.dtype, remat=config.remat, lora_rank=config.lora_rank, lora_alpha=config.lora_alpha,
+        lora_targets=tuple(config.lora_targets) if config.lora_rank else models.PROJECTIONS,
     )  # fmt: skip
-    return dataclasses.replace(models.MODELS[config.model], **own), tokenizer
+    return model, tokenizer
+
+
+def read_problems(config, task, tokenizer, form: str) -> list[data.Problems]:
+    """[training problems, held-out problems]."""
+    if config.data_file is None:
+        task.build(config.data_dir)
+        sources = [task.records(config.data_dir, split) for split in ("train", "heldout")]
+    else:
+        sources = [task.read_jsonl(path, form=form) for path in (config.data_file, config.heldout_file or config.data_file)]
+    return [data.prepare(task, source, tokenizer, config.prompt_length, too_long=config.too_long) for source in sources]
 
 
 def initial_weights(run: Run, rng) -> tuple[PyTree, dict]:
     """(trainable, frozen), placed on the mesh: a converted model or random weights, adapters over them for LoRA."""
     config, model = run.config, run.denoiser.config
-
-    def cast(tree):
-        return jax.tree.map(lambda x: x.astype(config.param_dtype), tree)
-
-    shapes = jax.eval_shape(lambda rng: cast(models.init_params(model, rng)), rng)
-    places = sharding.shardings(run.mesh, shapes)
-    if config.init_from:
-        abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, places)
-        weights = load_params(config.init_from, abstract)
-    else:
-        weights = jax.jit(lambda rng: cast(models.init_params(model, rng)), out_shardings=places)(rng)
+    weights = base_weights(config, model, run.mesh, rng)
     if not config.lora_rank:
         return weights, {}
-    make = lambda rng: models.init_lora(model, jax.random.fold_in(rng, 1))  # noqa: E731
-    adapters = jax.jit(make, out_shardings=sharding.shardings(run.mesh, jax.eval_shape(make, rng)))(rng)
-    return adapters, {"base": weights}
+    make = make_trainable(config, model)
+    return jax.jit(make, out_shardings=sharding.shardings(run.mesh, jax.eval_shape(make, rng)))(rng), {"base": weights}
+
+
+def base_weights(config, model: models.ModelConfig, mesh, rng) -> PyTree:
+    """A converted model's weights, or random ones."""
+    make = make_weights(config, model)
+    if config.init_from:
+        return load_params(config.init_from, abstract(mesh, make))
+    return jax.jit(make, out_shardings=sharding.shardings(mesh, jax.eval_shape(make, rng)))(rng)
+
+
+def make_weights(config, model: models.ModelConfig):
+    """`rng -> weights` in the config's param_dtype."""
+    return lambda rng: jax.tree.map(lambda x: x.astype(config.param_dtype), models.init_params(model, rng))
+
+
+def make_trainable(config, model: models.ModelConfig):
+    """`rng -> what is trained`: adapters for LoRA, else the weights."""
+    if config.lora_rank:
+        return lambda rng: models.init_lora(model, jax.random.fold_in(rng, 1))
+    return make_weights(config, model)
+
+
+def abstract(mesh, make) -> PyTree:
+    """Shapes and places of the tree that `make(rng)` returns."""
+    shapes = jax.eval_shape(make, jax.random.key(0))
+    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)  # noqa: E731
+    return jax.tree.map(place, shapes, sharding.shardings(mesh, shapes))
 
 
 def ask(run: Run, rows: dict[str, np.ndarray], copies: int, temperature: float) -> tuple[dict, np.ndarray]:
@@ -156,6 +224,19 @@ def ask(run: Run, rows: dict[str, np.ndarray], copies: int, temperature: float) 
 def decode(run: Run, tokens_BxG: np.ndarray) -> list[str]:
     """Each row's text before its first stop id."""
     return [run.tokenizer.decode(row) for row in tokens_BxG]
+
+
+def evaluate_heldout(run: Run, sample: Callable[[dict], Rollout], temperature: float) -> Evaluation:
+    """A completion, by `sample(prompt arrays)`, for each of the first `config.eval_problems` held-out problems."""
+
+    def generate(row_B: np.ndarray, temperature: float) -> list[str]:
+        asked, _ = ask(run, run.heldout[row_B], 1, temperature)
+        return decode(run, jax.device_get(sample(asked).tokens_BxG))
+
+    def score(row_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
+        return score_texts(run, run.heldout, run.heldout.index[row_B], texts)
+
+    return evaluate(generate, score, min(run.config.eval_problems, len(run.heldout)), run.rows, temperature)
 
 
 def score_texts(run: Run, problems: data.Problems, index_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:

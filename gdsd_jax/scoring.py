@@ -40,27 +40,54 @@ def stratified_counts(offset: Array, length_B: Array) -> Array:
     return jnp.minimum(jnp.floor(fraction_B * (length_B + 1)).astype(jnp.int32), length_B)
 
 
-def draw_masks(rng: Array, draws: int, prompt_len: int, columns: int, length_B: Array) -> Array:
-    """Stratified random masks over the first `length_B` completion columns, bool [K, B, L]; the complement is the pair."""
-    offset_B = jnp.arange(columns - prompt_len)
+def draw_masks(
+    rng: Array, draws: int, prompt_len: int, columns: int, length_B: Array, *,
+    block_length: int | None = None, order_BxG: Array | None = None,
+) -> Array:  # fmt: skip
+    """Stratified masks over the first `length_B` completion columns, bool [K, B, L]; the complement is the pair.
+
+    Args:
+      block_length: tokens; the masked positions then fill whole blocks from the last one backwards, and only the
+        foremost of them is masked in part, like the states of a sampler that goes block by block (specs/gdsd.md
+        section 9, R2). None: the whole completion is one block.
+      order_BxG: where a block is masked in part, its positions of lowest `order` are; None = random ones.
+    """
+    column_1xG = jnp.arange(columns - prompt_len)[None, :]
+    inside_BxG = column_1xG < length_B[:, None]
 
     def draw(rng):
         rng_count, rng_place = jax.random.split(rng)
         count_B = stratified_counts(jax.random.uniform(rng_count), length_B)
-        noise_BxG = jax.random.uniform(rng_place, (length_B.shape[0], columns - prompt_len))
-        noise_BxG = jnp.where(offset_B[None, :] < length_B[:, None], noise_BxG, jnp.inf)
-        rank_BxG = jnp.argsort(jnp.argsort(noise_BxG, axis=1), axis=1)
+        rank_BxG = ranks(jax.random.uniform(rng_place, inside_BxG.shape) if order_BxG is None else order_BxG, inside_BxG)
+        if block_length is not None:
+            block_1xG = column_1xG // block_length
+            rank_BxG = ranks(rank_BxG - rank_BxG.shape[1] * block_1xG, inside_BxG)
         return jnp.pad(rank_BxG < count_B[:, None], ((0, 0), (prompt_len, 0)))
 
     return jax.vmap(draw)(jax.random.split(rng, draws))
 
 
+def ranks(order_BxG: Array, among_BxG: Array) -> Array:
+    """Place of each column in its row's ascending order, int32 [B, G]; ties to the left, columns outside `among` last."""
+    return jnp.argsort(jnp.argsort(jnp.where(among_BxG, order_BxG, jnp.inf), axis=-1), axis=-1)
+
+
+def draw_full_masks(rng: Array, draws: int, batch: Batch, mask_prompt: float) -> Array:
+    """The whole completion masked, and each prompt token with probability `mask_prompt`; bool [K, B, L]."""
+    rows, columns = batch.tokens_BxL.shape
+    hidden_KxBxL = jax.random.bernoulli(rng, mask_prompt, (draws, rows, columns))
+    return hidden_KxBxL | (jnp.arange(columns) >= batch.prompt_len)[None, None, :]
+
+
+def counted_length(batch: Batch, count: str) -> Array:
+    """int32 [B], the completion columns that count: all of them ("full") or the "answer" through its end token."""
+    width = jnp.full_like(batch.completion_len_B, batch.tokens_BxL.shape[1] - batch.prompt_len)
+    return batch.completion_len_B if count == "answer" else width
+
+
 def counted(batch: Batch, count: str) -> Array:
-    """bool [B, G], the completion positions that a score counts: "full" width or the "answer" through its end token."""
-    columns_1xG = jnp.arange(batch.tokens_BxL.shape[1] - batch.prompt_len)[None, :]
-    width = jnp.full_like(batch.completion_len_B, columns_1xG.shape[1])
-    length_B = batch.completion_len_B if count == "answer" else width
-    return columns_1xG < length_B[:, None]
+    """bool [B, G], the completion positions that count."""
+    return jnp.arange(batch.tokens_BxL.shape[1] - batch.prompt_len)[None, :] < counted_length(batch, count)[:, None]
 
 
 def token_scores(denoiser: Denoiser, params: PyTree, h_BxGxD: Array, tokens_BxG: Array, centring: Centring):
@@ -103,27 +130,28 @@ def centre_of(logits_BxCxV: Array, centring: Centring) -> Array:
 def half_weights(masked_BxG: Array, counted_BxG: Array, weighting: str) -> Array:
     """Weight of each token's log-probability in its pair's score, float32 [B, G].
 
-    "uniform": 1/2. "elbo": (length + 1) / (2 m) with m the positions masked in the half that predicts the token,
-    which makes the expected score over all masks the ELBO. No half is empty where it has a token to weigh.
+    With m the positions masked in the half that predicts the token, "uniform": 1/2; "elbo": (length + 1) / 2m, which
+    makes the expected score over all stratified masks the ELBO; "share": length / 2m, the same for masks whose tokens
+    are drawn one by one. No half is empty where it has a token to weigh.
     """
     length_Bx1 = jnp.sum(counted_BxG, axis=1, keepdims=True).astype(jnp.float32)
     if weighting == "uniform":
         return 0.5 * counted_BxG.astype(jnp.float32)
     count_Bx1 = jnp.sum(masked_BxG & counted_BxG, axis=1, keepdims=True).astype(jnp.float32)
     own_BxG = jnp.where(masked_BxG, count_Bx1, length_Bx1 - count_Bx1)
-    return jnp.where(counted_BxG, 0.5 * (length_Bx1 + 1) / jnp.maximum(own_BxG, 1.0), 0.0)
+    whole_Bx1 = length_Bx1 + 1 if weighting == "elbo" else length_Bx1
+    return jnp.where(counted_BxG, 0.5 * whole_Bx1 / jnp.maximum(own_BxG, 1.0), 0.0)
 
 
-def pair_scores(
-    denoiser: Denoiser, params: PyTree, batch: Batch, *, weighting: str, count: str, centring: Centring = Centring()
-) -> Scores:
-    """Sequence scores under each mask and its complement.
+def pair_token_scores(
+    denoiser: Denoiser, params: PyTree, batch: Batch, counted_BxG: Array, centring: Centring = Centring()
+) -> tuple[Array, Array]:
+    """(log-probability, centred score) of each token in the half of its pair that masks it, float32 [K, B, G].
 
     Each counted position is masked in exactly one half, so the two halves' features are merged first and the
     vocabulary is projected once per pair.
     """
     prompt_len, mask_id = batch.prompt_len, denoiser.config.mask_id
-    counted_BxG = counted(batch, count)
     completion_BxL = jnp.pad(counted_BxG, ((0, 0), (prompt_len, 0)))
 
     def score(mask_BxL):
@@ -132,10 +160,30 @@ def pair_scores(
             params, jnp.concatenate(views), valid_BxL=jnp.concatenate([batch.valid_BxL] * 2)
         )
         first_BxGxD, second_BxGxD = jnp.split(h_2BxLxD[:, prompt_len:], 2)
-        masked_BxG = mask_BxL[:, prompt_len:]
-        h_BxGxD = jnp.where(masked_BxG[..., None], first_BxGxD, second_BxGxD)
-        logp, centred = token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], centring)
-        weights_BxG = half_weights(masked_BxG, counted_BxG, weighting)
-        return jnp.sum(weights_BxG * logp, axis=1), jnp.sum(weights_BxG * centred, axis=1)
+        h_BxGxD = jnp.where(mask_BxL[:, prompt_len:, None], first_BxGxD, second_BxGxD)
+        return token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], centring)
 
-    return Scores(*jax.lax.map(score, batch.masks_KxBxL))
+    return jax.lax.map(score, batch.masks_KxBxL)
+
+
+def pair_scores(
+    denoiser: Denoiser, params: PyTree, batch: Batch, *, weighting: str, count: str, centring: Centring = Centring()
+) -> Scores:
+    """Sequence scores under each mask and its complement."""
+    counted_BxG = counted(batch, count)
+    tokens = pair_token_scores(denoiser, params, batch, counted_BxG, centring)
+    weigh = lambda masked_BxG: half_weights(masked_BxG, counted_BxG, weighting)  # noqa: E731
+    weights_KxBxG = jax.vmap(weigh)(batch.masks_KxBxL[:, :, batch.prompt_len :])
+    return Scores(*(jnp.sum(weights_KxBxG * score_KxBxG, axis=-1) for score_KxBxG in tokens))
+
+
+def view_token_scores(denoiser: Denoiser, params: PyTree, batch: Batch, masks_KxBxL: Array) -> Array:
+    """Log-probability of every completion token, masked or not, under each view alone; float32 [K, B, G]."""
+    prompt_len = batch.prompt_len
+
+    def score(mask_BxL):
+        view_BxL = jnp.where(mask_BxL, denoiser.config.mask_id, batch.tokens_BxL)
+        h_BxGxD = denoiser.features(params, view_BxL, valid_BxL=batch.valid_BxL)[:, prompt_len:]
+        return token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], Centring())[0]
+
+    return jax.lax.map(score, masks_KxBxL)

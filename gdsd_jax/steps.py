@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax import objectives, sampling, sharding
-from gdsd_jax.advantages import leave_one_out
+from gdsd_jax.advantages import BASELINES
 from gdsd_jax.optimizer import make_optimizer, make_update
-from gdsd_jax.scoring import draw_masks
 from gdsd_jax.types import Array, Batch, Denoiser, Prompts, Rollout, TrainState
 
 STREAMS = ("init", "sft", "rollout", "masks", "shuffle", "evaluation")  # what randomness is for
@@ -31,9 +30,8 @@ class Steps(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """Scores at the parameters of the rollout, [S, K, b] nats for each inner iteration; empty where nothing is compared.
-
-    Iteration 0 has no old score: it is its own.
+    """Scores at the parameters of the rollout for each inner iteration, [S, K, b] or [S, K, b, G] nats as the objective
+    compares sequences or tokens; None where nothing is compared. Iteration 0 has no old score: it is its own.
     """
 
     old: tuple[Array | None, ...]
@@ -54,18 +52,20 @@ def make_steps(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> Steps:
     settings = objectives.make_config(config.objective, config[config.objective])
     loss_fn = objectives.make_loss_fn(config.objective, denoiser, settings)
     score_fn = objectives.make_score_fn(config.objective, denoiser, settings)
+    views_fn = objectives.make_views_fn(config.objective, settings)
     update_fn = make_update(loss_fn, make_optimizer(**config.optimizer))
 
     def slices(rollout: Rollout, prompts: dict[str, Array]) -> Batch:
-        batch = as_batch(prompts["tokens"], prompts["valid"], rollout.tokens_BxG, rollout.length_B)
+        batch = as_batch(prompts["tokens"], prompts["valid"], rollout.tokens_BxG, rollout.length_B).replace(
+            logp_BxG=rollout.logp_BxG, group_B=jnp.arange(len(rollout.length_B)) // config.group_size
+        )
         batch = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
         return jax.lax.with_sharding_constraint(batch, sharding.rows(mesh, leading=1))
 
     def masked(batch: Batch, number: int, rng: Array) -> Batch:
         """The views of inner iteration `number`, fresh for every slice."""
         keys_S = jax.random.split(jax.random.fold_in(rng, number), parts)
-        draw = lambda key, length_b: draw_masks(key, draws, batch.prompt_len, batch.tokens_BxL.shape[-1], length_b)  # noqa: E731
-        return batch.replace(masks_KxBxL=jax.vmap(draw)(keys_S, scored_length(batch, settings.count)))
+        return batch.replace(masks_KxBxL=jax.vmap(lambda one, key: views_fn(one, draws, key))(batch, keys_S))
 
     def score(trainable, frozen, batch: Batch, rng: Array) -> Scored:
         def at(params, number):
@@ -74,13 +74,13 @@ def make_steps(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> Steps:
         old, ref = [None] * mu, [None] * mu
         if score_fn is not None:
             old[1:] = [at(denoiser.bind(trainable, frozen), number)[0] for number in range(1, mu)]
-            if settings.beta > 0:
+            if objectives.uses_reference(config.objective, settings):
                 ref = [at(frozen.get("reference", frozen.get("base")), number)[1] for number in range(mu)]
         scored = Scored(tuple(old), tuple(ref))
         return jax.lax.with_sharding_constraint(scored, sharding.rows(mesh, leading=2))
 
     def reward(batch: Batch, rewards_B: Array) -> Batch:
-        advantages_B = leave_one_out(rewards_B, config.group_size, config.scale_rewards)
+        advantages_B = BASELINES[config.baseline](rewards_B, config.group_size, config.scale_rewards)
         return batch.replace(rewards_B=rewards_B.reshape(parts, -1), advantages_B=advantages_B.reshape(parts, -1))
 
     def update(state: TrainState, frozen, batch: Batch, old, ref, number: Array, rng: Array):
@@ -119,13 +119,12 @@ def make_samplers(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> tuple[
 def make_sft_step(denoiser: Denoiser, config) -> Callable:
     """`step(state, frozen, arrays, rng) -> (state, metrics)` on given completions, jitted."""
     settings = objectives.SftConfig(weighting=config.sft.weighting, count=config.sft.count)
-    loss_fn = objectives.make_loss_fn("sft", denoiser, settings)
+    loss_fn, views_fn = objectives.make_loss_fn("sft", denoiser, settings), objectives.make_views_fn("sft", settings)
     update_fn = make_update(loss_fn, make_optimizer(**config.sft_optimizer))
 
     def step(state: TrainState, frozen, arrays: dict[str, Array], rng: Array):
         batch = as_batch(arrays["tokens"], arrays["valid"], arrays["completion"], arrays["completion_len"])
-        length_B = scored_length(batch, settings.count)
-        batch = batch.replace(masks_KxBxL=draw_masks(rng, 1, batch.prompt_len, batch.tokens_BxL.shape[1], length_B))
+        batch = batch.replace(masks_KxBxL=views_fn(batch, 1, rng))
         return update_fn(state, frozen, jax.tree.map(lambda x: x[None], batch))
 
     return jax.jit(step, donate_argnums=0)
@@ -135,12 +134,6 @@ def row_keys(rng: Array, prompt_B: Array, sample_B: Array) -> Array:
     """One key a row, from the prompt's global index and the number of the completion among the prompt's."""
     fold = lambda prompt, number: jax.random.fold_in(jax.random.fold_in(rng, prompt), number)  # noqa: E731
     return jax.vmap(fold)(prompt_B, sample_B)
-
-
-def scored_length(batch: Batch, count: str) -> Array:
-    """Completion columns that masks are drawn over: all, or the answer's."""
-    whole = batch.tokens_BxL.shape[-1] - batch.prompt_len
-    return batch.completion_len_B if count == "answer" else jnp.full_like(batch.completion_len_B, whole)
 
 
 def as_batch(tokens_BxP: Array, valid_BxP: Array, completion_BxG: Array, length_B: Array) -> Batch:

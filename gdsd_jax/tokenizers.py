@@ -4,6 +4,7 @@ Both kinds have the same attributes and methods (`Tokenizer`). Special ids are g
 own models, never looked up by a model's name. N texts, P prompt columns, G completion columns.
 """
 from collections.abc import Iterable, Mapping, Sequence
+import datetime
 import io
 import itertools
 import json
@@ -34,9 +35,9 @@ class Tokenizer(Protocol):
     """What the rest of the package knows of a tokenizer.
 
     Attributes:
-      vocab_size: number of ids the tokenizer knows; a model's embedding may have more rows.
+      vocab_size: one more than the largest id the tokenizer knows; a model's embedding may have more rows.
       pad_id: fills unused columns.
-      mask_id: stands for a position not yet decided; never occurs in encoded text.
+      mask_id: stands for a position not yet decided; encoded text holds it only where the text spells it out.
       stop_ids: any of these ends an answer; the first is the one we write ourselves.
       bos_id: begins a text, or None.
     """
@@ -107,9 +108,9 @@ class SentencePiece:
 
 
 class HuggingFace:
-    """A folder with tokenizer.json, or vocab.json and merges.txt, and tokenizer_config.json; see `Tokenizer`.
+    """A folder with tokenizer.json, or vocab.json and merges.txt (and added_tokens.json); see `Tokenizer`.
 
-    The chat template comes from tokenizer_config.json or chat_template.jinja and is rendered in a sandbox with the
+    The chat template comes from chat_template.jinja or tokenizer_config.json and is rendered in a sandbox with the
     helpers that templates expect of transformers.
     """
 
@@ -127,11 +128,12 @@ class HuggingFace:
         Raises ValueError, in one line, where a file cannot be read or an id is missing.
         """
         folder = Path(folder)
-        config = _read_json(folder / "tokenizer_config.json", missing={})
+        config = {**_read_json(folder / "special_tokens_map.json", missing={})}
+        config |= _read_json(folder / "tokenizer_config.json", missing={})
         self._tokenizer = _read_tokenizer(folder, config)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         self.pad_id, self.mask_id, self.stop_ids = _special_ids(
             folder, pad_id=pad_id, mask_id=mask_id, stop_ids=stop_ids
         )
@@ -247,12 +249,23 @@ def encode_prompts(
         if len(ids) <= length or too_long == "cut":
             rows.append(ids[-length:])
             index.append(number)
-    tokens = np.full((len(rows), length), tokenizer.pad_id, np.int32)
+    tokens, valid = pad_left(rows, length, tokenizer.pad_id)
+    return EncodedPrompts(tokens, valid, np.asarray(index, np.int64), np.asarray(over, np.int64))
+
+
+def pad_left(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens int32 [N, length], valid bool [N, length]) of rows of at most `length` ids each."""
+    tokens = np.full((len(rows), length), pad_id, np.int32)
     valid = np.zeros((len(rows), length), bool)
     for row, ids in enumerate(rows):
-        if ids:
-            tokens[row, -len(ids) :], valid[row, -len(ids) :] = ids, True
-    return EncodedPrompts(tokens, valid, np.asarray(index, np.int64), np.asarray(over, np.int64))
+        first = length - len(ids)
+        tokens[row, first:], valid[row, first:] = ids, True
+    return tokens, valid
+
+
+def bucket(length: int, multiple: int = 32) -> int:
+    """`length` rounded up, so that batches of prompts come in few shapes, each compiled once."""
+    return max(1, -(-length // multiple)) * multiple
 
 
 def encode_completions(tokenizer: Tokenizer, texts: Iterable[str], length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -328,13 +341,27 @@ def _byte_level_bpe(folder: Path, config: Mapping[str, Any]) -> tokenizers.Token
         tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    added = {int(i): token for i, token in config.get("added_tokens_decoder", {}).items()}
-    for i in sorted(added):
-        flags = {flag: added[i].get(flag, False) for flag in ("special", "lstrip", "rstrip", "single_word")}
-        tokenizer.add_tokens([tokenizers.AddedToken(added[i]["content"], normalized=False, **flags)])
-        if tokenizer.token_to_id(added[i]["content"]) != i:
-            raise ValueError(f"{folder / 'tokenizer_config.json'} puts {added[i]['content']!r} at a taken id, {i}")
+    for i, token in _added_tokens(folder, config):
+        tokenizer.add_tokens([token])
+        if tokenizer.token_to_id(token.content) != i:
+            raise ValueError(f"{folder} wants {token.content!r} at id {i}, which is taken or leaves a gap: copy it again")
     return tokenizer
+
+
+def _added_tokens(folder: Path, config: Mapping[str, Any]) -> list[tuple[int, tokenizers.AddedToken]]:
+    """(id, token) of what is known beside vocab.json, by id: from tokenizer_config.json, else added_tokens.json."""
+    if "added_tokens_decoder" in config:
+        entries = {int(i): entry for i, entry in config["added_tokens_decoder"].items()}
+    else:  # its tokens are ordinary text but for those with a role
+        roles = [config[name] for name in config if name.endswith("_token") and config[name]]
+        roles = {_content(token) for token in [*roles, *config.get("additional_special_tokens", [])]}
+        ids = _read_json(folder / "added_tokens.json", missing={})
+        entries = {i: {"content": content, "special": content in roles} for content, i in ids.items()}
+    flags = ("special", "normalized", "lstrip", "rstrip", "single_word")
+    return [
+        (i, tokenizers.AddedToken(entry["content"], **{flag: entry.get(flag, False) for flag in flags}))
+        for i, entry in sorted(entries.items())
+    ]
 
 
 def _read_template(folder: Path, config: Mapping[str, Any]) -> jinja2.Template | None:
@@ -348,8 +375,9 @@ def _read_template(folder: Path, config: Mapping[str, Any]) -> jinja2.Template |
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
     )
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    environment.filters["tojson"] = lambda value, **how: json.dumps(value, **{"ensure_ascii": False} | how)
     environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     try:
         return environment.from_string(source)
     except jinja2.TemplateError as error:

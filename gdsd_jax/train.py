@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import data, plots, sharding
+from gdsd_jax import data, objectives, plots, sharding
 from gdsd_jax.checkpoint import Checkpoints
-from gdsd_jax.evaluate import Evaluation, evaluate
+from gdsd_jax.evaluate import Evaluation, summary, summary_line
 from gdsd_jax.metrics import MetricsWriter, read_metrics, round_line
 from gdsd_jax.optimizer import init_state, make_optimizer
-from gdsd_jax.run import Run, ask, decode, initial_weights, score_texts
+from gdsd_jax.run import Run, ask, decode, evaluate_heldout, initial_weights, score_texts
 from gdsd_jax.steps import Scored, Steps, make_keys, make_sft_step, make_steps
 from gdsd_jax.types import Batch, PyTree, TrainState
 
@@ -206,28 +206,13 @@ def drifted(loop: Loop, number: int, summary: dict) -> bool:
 
 def evaluate_now(loop: Loop, state: TrainState, frozen: dict, number: int) -> None:
     """Held-out problems, greedy and at temperature 1; writes the eval line, sample programs and the report."""
-    run, config = loop.run, loop.run.config
     rng = loop.keys(0)["evaluation"]  # the same noise at every evaluation
-
-    def generate(row_B: np.ndarray, temperature: float) -> list[str]:
-        asked, _ = ask(run, run.heldout[row_B], 1, temperature)
-        rollout = loop.steps.sample(state.trainable, frozen, asked, rng)
-        return decode(run, jax.device_get(rollout.tokens_BxG))
-
-    def score(row_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
-        return score_texts(run, run.heldout, run.heldout.index[row_B], texts)
-
-    problems = min(config.eval_problems, len(run.heldout))
-    greedy, sampled = (evaluate(generate, score, problems, run.rows, temperature) for temperature in (0.0, 1.0))
-    loop.writer.write(
-        "eval", number, pass_at_1=greedy.metrics["solved"], mean_reward=sampled.metrics["tests"],
-        solved=sampled.metrics["solved"], format=sampled.metrics["format"], problems=problems,
-    )  # fmt: skip
-    loop.say(
-        f"eval  {number}/{config.rounds} | held-out pass@1 {greedy.metrics['solved']:.1%} (temperature 0) | "
-        f"tests passed {sampled.metrics['tests']:.1%} (temperature 1) | {problems} problems"
-    )
-    report(run, number, greedy)
+    sample = lambda asked: loop.steps.sample(state.trainable, frozen, asked, rng)  # noqa: E731
+    greedy, sampled = (evaluate_heldout(loop.run, sample, temperature) for temperature in (0.0, 1.0))
+    numbers = summary(greedy, sampled)
+    loop.writer.write("eval", number, **numbers)
+    loop.say(f"eval  {number}/{loop.run.config.rounds} | {summary_line(numbers)}")
+    report(loop.run, number, greedy)
 
 
 def report(run: Run, number: int, greedy: Evaluation) -> None:
@@ -268,7 +253,8 @@ def check_finite(phase: str, step: int, numbers: dict) -> None:
 
 def reference_of(config, weights: PyTree) -> dict:
     """The reference policy where the objective asks for one; with adapters it is the base, without a copy."""
-    if config.lora_rank or not config[config.objective].get("beta", 0.0):
+    settings = objectives.make_config(config.objective, config[config.objective])
+    if config.lora_rank or not objectives.uses_reference(config.objective, settings):
         return {}
     return {"reference": jax.tree.map(jnp.copy, weights)}
 

@@ -103,10 +103,11 @@ class Batch:
     advantages_B: Array | None = None  # float32, reward units
     rewards_B: Array | None = None  # float32
     group_B: Array | None = None  # int32, rows of one prompt share a number
-    old_KxB: Array | None = None  # float32 nats, None = stop-gradient of the current score
-    ref_KxB: Array | None = None  # float32 nats, None = stop-gradient of the current score
+    old_KxB: Array | None = None  # float32 nats, None = stop-gradient of the current score; [K, B, G] for tokens
+    ref_KxB: Array | None = None  # the same of the reference policy
     noised_BxL: Array | None = None  # int32, distillation states
     step_map_BxG: Array | None = None  # int32, as in Rollout
+    logp_BxG: Array | None = None  # float32 nats, as in Rollout
     prompt_len: int = flax.struct.field(pytree_node=False, default=0)  # P, static
 
 

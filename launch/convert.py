@@ -1,7 +1,7 @@
 """Converts models:
 
   python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]     a Hugging Face folder, to train from
-  python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]    a converted folder or a run's workdir back
+  python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]    a converted folder or a workdir, back
 
 A workdir stands for its newest checkpoint. With --lora=merge (the default) adapters are summed into the weights, in
 float32; with --lora=keep the folder holds the adapters alone, in the layout of the PEFT library.
@@ -58,7 +58,9 @@ def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None) 
         checkpoint.save_params(partial, watched(params, bar), manifest)
 
 
-def from_orbax(source: pathlib.Path, destination: pathlib.Path, lora: str | None, dtype: str | None, shard: int) -> None:
+def from_orbax(
+    source: pathlib.Path, destination: pathlib.Path, lora: str | None, dtype: str | None, max_shard_bytes: int
+) -> None:
     from gdsd_jax import hf
 
     found = read_workdir(source) if (source / "checkpoints").exists() else read_converted(source)
@@ -75,7 +77,8 @@ def from_orbax(source: pathlib.Path, destination: pathlib.Path, lora: str | None
     with new_folder(destination) as partial, progress([*leaves]) as bar:
         copy_companions(found.companions, partial)
         hf.save(
-            partial, found.config, watched(params, bar), dtype=dtype, max_shard_bytes=shard, entries=found.entries
+            partial, found.config, watched(params, bar), dtype=dtype, max_shard_bytes=max_shard_bytes,
+            entries=found.entries,
         )  # fmt: skip
 
 
@@ -107,7 +110,7 @@ def read_workdir(workdir: pathlib.Path) -> Source:
     if config.init_from:
         base = read_converted(pathlib.Path(config.init_from))
     else:
-        model, _ = run.read_model(config, tasks.TASKS[config.task])
+        model, _ = run.read_model(config)
         base = Source(model, {}, None, pathlib.Path(tasks.TASKS[config.task].folder(config.data_dir)), {}, str(workdir))
     if not config.lora_rank:
         return base._replace(params=trainable)
@@ -165,7 +168,8 @@ def need_space(destination: pathlib.Path, size: int) -> None:
     folder = next(parent for parent in destination.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise ValueError(f"{folder} has {free / 1e9:.1f} GB free, {destination.name} takes up to {size / 1e9:.1f} GB; make room")
+        sizes = f"{free / 1e9:.1f} GB free, {destination.name} takes up to {size / 1e9:.1f} GB"
+        raise ValueError(f"{folder} has {sizes}; make room")
 
 
 def check_tokenizer(source: pathlib.Path, config) -> None:

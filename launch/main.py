@@ -3,31 +3,13 @@
 Exit codes: 0 done; 2 bad configuration or input, one line says which; 143 after SIGTERM, with the state saved; 1 a fault.
 """
 import argparse
-import importlib.util
 import pathlib
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # `python launch/main.py` puts launch/ there, not the repository
+# `python launch/main.py` puts launch/ there, not the repository
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-
-def load_config(text: str):
-    """The locked config of `FILE.py[:ARG]`; ValueError where there is none."""
-    path, _, arg = text.partition(":")
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise ValueError(f"--config: no file {path}; give one of {', '.join(map(str, sorted((ROOT / 'configs').glob('*.py'))))}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise ValueError(f"--config: {path} has no get_config(arg)")
-    return module.get_config(arg or None)
-
-
-def fail(error: BaseException, code: int) -> int:
-    print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-    return code
+from gdsd_jax.cli import ROOT, fail, load_config
 
 
 def main() -> int:

@@ -23,3 +23,43 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden numbers in {folder}; set GDSD_GOLDEN to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> Path:
+    """Where the generated problems and their tokenizer are built, once for all tests."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def workdir(data_dir, tmp_path_factory) -> Path:
+    """Workdir of a finished run of the embedded default: a few supervised steps, an evaluation, a checkpoint."""
+    from configs import coding
+    from gdsd_jax import run, train
+
+    config = coding.get_config(
+        "tiny,rounds=0,prompts_per_round=8,group_size=2,sft.steps=4,sft.batch=16,sft_optimizer.learning_rate=1e-3,"
+        f"eval_problems=20,data_dir={data_dir}"
+    )
+    prepared = run.prepare(config, tmp_path_factory.mktemp("full"))
+    with prepared.sandbox:
+        train.train(prepared, say=lambda line: None)
+    return prepared.workdir
+
+
+@pytest.fixture(scope="session")
+def lora_workdir(data_dir, tmp_path_factory) -> Path:
+    """Workdir with a checkpoint of adapters that are not zero, over a base that no checkpoint holds."""
+    from configs import coding
+    from gdsd_jax import run, steps, train
+    from gdsd_jax.checkpoint import Checkpoints
+
+    config = coding.get_config(f"tiny,prompts_per_round=8,group_size=2,lora_rank=4,lora_alpha=8,seed=5,data_dir={data_dir}")
+    prepared = run.prepare(config, tmp_path_factory.mktemp("lora"))
+    adapters, frozen = run.initial_weights(prepared, steps.make_keys(jax.random.key(config.seed), 0)["init"])
+    adapters = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(9), x.shape), adapters)
+    (prepared.workdir / "config.json").write_text(config.to_json_best_effort())
+    checkpoints = Checkpoints(prepared.workdir / "checkpoints")
+    checkpoints.save(3, train.as_saved(train.fresh_state(prepared, adapters, config.optimizer), frozen, None), {})
+    checkpoints.close()
+    return prepared.workdir

@@ -12,12 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 GROUPS = (
-    ("types", "sharding", "metrics", "plots", "rewards", "tokenizers"),
+    ("types", "sharding", "metrics", "plots", "rewards", "tokenizers", "cli", "show"),
     ("models", "scoring", "sampling", "advantages", "optimizer", "checkpoint", "tasks"),
     ("hf", "objectives", "data"),
     ("evaluate",),
     ("run", "steps"),
-    ("train",),
+    ("train", "restore"),
     ("launch",),
 )
 WITHIN = {("sharding", "types")}  # (importer, imported) of one group; a package may import its own files

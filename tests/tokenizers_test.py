@@ -119,6 +119,25 @@ def test_chat_template_of_its_own_file_and_none(folder, tmp_path):
     assert chat == [special["pad_id"] + 3, *tokenizer.encode("x")]
 
 
+def test_added_tokens_keep_their_ids(folder, tmp_path):
+    """A model's ids are fixed: a list that cannot be had is refused, and an id beyond a gap is not lost in decode."""
+    path, special = folder
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_bytes((path / name).read_bytes())
+    size = special["pad_id"]
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<a>": size, "<b>": size + 1}))
+    tokenizer = tokenizers.load(tmp_path, **special)
+    assert tokenizer.encode("<b>x<a>")[::2] == [size + 1, size] and tokenizer.vocab_size == size + 2
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<a>": size, "<b>": size + 2}))
+    with pytest.raises(ValueError, match=f"'<b>' at id {size + 2}"):
+        tokenizers.load(tmp_path, **special)
+    words = {**json.loads((path / "vocab.json").read_text()), "<far>": 5000}
+    (tmp_path / "vocab.json").write_text(json.dumps(words))
+    (tmp_path / "added_tokens.json").unlink()
+    gap = tokenizers.load(tmp_path, **special)
+    assert gap.vocab_size == 5001 and gap.decode([5000, 4000]) == "<far>"
+
+
 def test_templates_run_in_a_sandbox(folder, tmp_path):
     path, special = folder
     (tmp_path / "tokenizer.json").write_text((path / "tokenizer.json").read_text())
@@ -167,6 +186,14 @@ def test_prompts_over_the_limit(small):
     assert tokenizers.encode_prompts(small, [], 10).tokens.shape == (0, 10)
     with pytest.raises(ValueError, match="too_long"):
         tokenizers.encode_prompts(small, texts, 10, too_long="keep")
+
+
+def test_batches_of_prompts_come_in_few_widths():
+    assert [tokenizers.bucket(length) for length in (0, 1, 32, 33)] == [32, 32, 32, 64]
+    assert tokenizers.bucket(5, 4) == 8
+    tokens, valid = tokenizers.pad_left([[3, 4], [], [5, 6, 7, 8]], 4, 9)
+    assert tokens.tolist() == [[9, 9, 3, 4], [9, 9, 9, 9], [5, 6, 7, 8]]
+    assert valid.tolist() == [[False, False, True, True], [False] * 4, [True] * 4]
 
 
 def test_completions_end_with_a_stop_and_are_padded_right(small):

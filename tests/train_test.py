@@ -22,11 +22,6 @@ CLOCK = ("wall_s", "rollout_s", "reward_s", "update_s", "tokens_per_s")  # what 
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("data")
-
-
-@pytest.fixture(scope="module")
 def command(data_dir, tmp_path_factory):
     """Command line of a small run in a folder; compiled code is shared by the processes of this file."""
     cache = tmp_path_factory.mktemp("compiled")

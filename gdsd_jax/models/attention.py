@@ -102,7 +102,8 @@ def previous_valid(valid_BxL: Array, spec=Full()) -> Array:
     if isinstance(spec, Doubled):
         prompt, completion = spec.prompt_len, spec.completion(valid_BxL.shape[1])
         clean_BxS = previous_valid(valid_BxL[:, : prompt + completion])
-        noised_BxS = previous_valid(jnp.concatenate([valid_BxL[:, :prompt], valid_BxL[:, prompt + completion :]], axis=1))
+        noised = jnp.concatenate([valid_BxL[:, :prompt], valid_BxL[:, prompt + completion :]], axis=1)
+        noised_BxS = previous_valid(noised)
         noised_BxS += completion * (noised_BxS >= prompt)
         return jnp.concatenate([clean_BxS, noised_BxS[:, prompt:]], axis=1)
     columns_L = jnp.arange(valid_BxL.shape[1])

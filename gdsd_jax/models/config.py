@@ -27,6 +27,7 @@ class ModelConfig:
     qkv_bias: bool = False
     qk_norm: bool = False
     tied: bool = False
+    freeze_pad: bool = False  # no gradient to the padding token's embedding, as released training code has it
     shift: bool = False
     attention: str = "full"  # "full" or "causal"
     dtype: str = "float32"  # of activations; parameters keep their own

@@ -7,7 +7,7 @@ from gdsd_jax.models.config import ModelConfig, ids_of
 
 MODEL_TYPES = {"Dream": "DreamModel"}
 MASK, END_OF_TEXT, END_OF_TURN = 151_666, 151_643, 151_645
-CONVENTIONS = {"family": "Dream", "qkv_bias": True, "shift": True}
+CONVENTIONS = {"family": "Dream", "qkv_bias": True, "shift": True, "freeze_pad": True}
 
 PRESETS = {
     "dream_7b": ModelConfig(  # Base and Instruct
@@ -16,7 +16,7 @@ PRESETS = {
     ),
 }  # fmt: skip
 
-TENSORS = {path: name for path, name in qwen3.TENSORS.items() if path not in ("layers.q_norm.scale", "layers.k_norm.scale")}
+TENSORS = {path: name for path, name in qwen3.TENSORS.items() if not path.endswith(("q_norm.scale", "k_norm.scale"))}
 TENSORS |= {f"layers.{p}.bias": TENSORS[f"layers.{p}.kernel"].replace("weight", "bias") for p in "qkv"}
 
 REQUIRED = {"hidden_act": "silu", "rope_scaling": None, "use_mrope": False, "use_sliding_window": False}

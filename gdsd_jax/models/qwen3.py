@@ -1,4 +1,4 @@
-"""Qwen3, autoregressive, and a2d-qwen3, the denoiser converted from it: presets, tensor names, ids (specs/models.md section 3).
+"""Qwen3, autoregressive, and a2d-qwen3, the denoiser made from it: presets, names, ids (specs/models.md section 3).
 
 The two differ in who attends to whom, in the shift and in nothing else; the weights have the same names and shapes.
 """

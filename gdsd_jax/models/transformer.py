@@ -125,6 +125,8 @@ class Transformer(nn.Module):
     def extend(self, tokens_BxQ, mask, positions_BxQ, kept, start):
         """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and values `kept`."""
         x_BxQxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxQ]
+        if self.config.freeze_pad:
+            x_BxQxD = jnp.where((tokens_BxQ == self.config.pad_id)[..., None], jax.lax.stop_gradient(x_BxQxD), x_BxQxD)
         x_BxQxD, fresh = self.layers(x_BxQxD, kept, mask, positions_BxQ, start)
         return self.final_norm(x_BxQxD), fresh
 

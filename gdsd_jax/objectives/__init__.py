@@ -1,24 +1,58 @@
-"""Objectives: `make_loss_fn(name, denoiser, config)` gives `loss_fn(trainable, frozen, batch) -> (loss, metrics)`."""
+"""Objectives: `make_loss_fn(name, denoiser, config)` gives `loss_fn(trainable, frozen, batch) -> (loss, metrics)`.
+
+A file an objective: a frozen config, `loss`, `views` (the masks it wants) and `scores` (what old and reference it wants).
+"""
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gdsd_jax.objectives import gdsd, sft
+from gdsd_jax.objectives import coupled_grpo, diffu_grpo, dmpo, espo, gdsd, sft, spg, wd1
+from gdsd_jax.objectives.coupled_grpo import CoupledGrpoConfig
+from gdsd_jax.objectives.diffu_grpo import DiffuGrpoConfig
+from gdsd_jax.objectives.dmpo import DmpoConfig
+from gdsd_jax.objectives.espo import EspoConfig
 from gdsd_jax.objectives.gdsd import GdsdConfig
 from gdsd_jax.objectives.sft import SftConfig
+from gdsd_jax.objectives.spg import SpgConfig
+from gdsd_jax.objectives.wd1 import Wd1Config
 from gdsd_jax.types import Denoiser
 
-__all__ = ["OBJECTIVES", "GdsdConfig", "Objective", "SftConfig", "make_config", "make_loss_fn", "make_score_fn"]
+__all__ = [
+    "OBJECTIVES", "CoupledGrpoConfig", "DiffuGrpoConfig", "DmpoConfig", "EspoConfig", "GdsdConfig", "Objective",
+    "SftConfig", "SpgConfig", "Wd1Config", "compares_groups", "make_config", "make_loss_fn", "make_score_fn",
+    "make_views_fn", "uses_reference",
+]  # fmt: skip
 
 
 class Objective(NamedTuple):
+    """What the loop knows of an objective; K draws, B rows, L columns, G completion columns.
+
+    Attributes:
+      config: a frozen dataclass.
+      loss: `(denoiser, config, params, batch) -> (loss, metrics)`.
+      views: `(config, batch, draws, rng) -> masks_KxBxL`, the masks that the loss wants.
+      scores: `(denoiser, config, params, batch) -> (old, reference)`, [K, B] or [K, B, G] nats: what
+        `Batch.old_KxB` and `Batch.ref_KxB` hold. None where the loss reads neither.
+      reference: `config -> bool`, whether the loss compares with the reference policy.
+      by_group: a loss that compares the completions of a prompt, all of which must lie in its batch.
+    """
+
     config: type
     loss: Callable
-    scores: Callable | None  # what `Batch.old_KxB` and `Batch.ref_KxB` hold; None where the objective reads neither
+    views: Callable
+    scores: Callable | None = None
+    reference: Callable = lambda config: getattr(config, "beta", 0.0) > 0
+    by_group: bool = False
 
 
 OBJECTIVES = {
-    "gdsd": Objective(GdsdConfig, gdsd.loss, gdsd.scores),
-    "sft": Objective(SftConfig, sft.loss, None),
+    "gdsd": Objective(GdsdConfig, gdsd.loss, gdsd.views, gdsd.scores),
+    "espo": Objective(EspoConfig, espo.loss, espo.views, espo.scores),
+    "spg": Objective(SpgConfig, spg.loss, spg.views),
+    "diffu_grpo": Objective(DiffuGrpoConfig, diffu_grpo.loss, diffu_grpo.views, diffu_grpo.scores),
+    "coupled_grpo": Objective(CoupledGrpoConfig, coupled_grpo.loss, coupled_grpo.views, coupled_grpo.scores),
+    "wd1": Objective(Wd1Config, wd1.loss, wd1.views, by_group=True),
+    "dmpo": Objective(DmpoConfig, dmpo.loss, dmpo.views, dmpo.scores, reference=lambda config: True, by_group=True),
+    "sft": Objective(SftConfig, sft.loss, sft.views),
 }
 
 
@@ -39,14 +73,30 @@ def make_loss_fn(name: str, denoiser: Denoiser, config) -> Callable:
 
 
 def make_score_fn(name: str, denoiser: Denoiser, config) -> Callable | None:
-    """`score_fn(params, batch) -> (old_KxB, ref_KxB)`: the scores that the loss compares with, at these parameters."""
+    """`score_fn(params, batch) -> (old, ref)`: the scores that the loss compares with, at these parameters."""
     scores = find(name).scores
     return None if scores is None else lambda params, batch: scores(denoiser, config, params, batch)
+
+
+def make_views_fn(name: str, config) -> Callable:
+    """`views_fn(batch, draws, rng) -> masks_KxBxL`: the masks that the loss wants; ValueError for impossible ones."""
+    views = find(name).views
+    return lambda batch, draws, rng: views(config, batch, draws, rng)
 
 
 def make_config(name: str, settings):
     """The objective's config from a mapping of its fields; ValueError for values that it refuses."""
     return find(name).config(**settings)
+
+
+def uses_reference(name: str, config) -> bool:
+    """Whether the loss compares with the reference policy."""
+    return find(name).reference(config)
+
+
+def compares_groups(name: str) -> bool:
+    """Whether all completions of a prompt must lie in one batch."""
+    return find(name).by_group
 
 
 def find(name: str) -> Objective:

@@ -1,13 +1,21 @@
 """Guided Denoiser Self-Distillation: move the score of each completion by psi times its advantage.
 
 arXiv 2605.29398; specs/gdsd.md sections 2 to 5. B rows, K mask draws, G completion columns; nats unless said.
+
+The defaults mend what section 11 lists, the presets restore it: token-logit centring that does something (1), one
+weighting whatever the centring (2), a trust region on the score per token (3), psi on the whole sequence (4), the mean
+over masks in both terms (5); the released regularity that the main term falls with L^2 and the KL with L (6) is kept.
+`count` (8) chooses whether padding behind the end token counts. Masks are booleans from explicit keys (11, 19), halves
+without a masked token weigh nothing (9), old scores come from the same function as the loss, without dropout (15, 16),
+and padding is never attended to (17).
 """
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.scoring import Centring, Scores, counted, pair_scores
+from gdsd_jax.objectives.checks import check_choices
+from gdsd_jax.scoring import Centring, Scores, counted_length, draw_masks, pair_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -19,14 +27,19 @@ class GdsdConfig:
       psi: guidance, nats per unit of advantage on the whole sequence (paper Table 4: 10); per token under a preset.
       weighting: of token scores, "elbo" (unbiased, specs/gdsd.md section 3.2) or "uniform".
       centring: "none", "vocab" (token-logit centralisation, Eq. 8) or "top_k" (over the `centring_k` best tokens).
-      centring_k: tokens in the mean of "top_k".
+      centring_k: tokens in the mean of "top_k" (released: 64; 8 for Dream on sudoku).
       detach_centre: no gradient through the mean.
       trust: (low, high), how far the per-token score may move from the old one, nats; None = anywhere.
         Under a preset the released (epsilon_low, epsilon_high), a ratio bound on the raw sum.
       trust_sides: "two" stops the gradient outside the region, "one" only beyond it in the advantage's direction.
       beta: weight of the k2 KL to the reference policy on normalised scores.
       count: positions that count, "full" width (padding included, as the models are trained) or the "answer".
-      preset: "r1" for the released formula: psi per token, clip on the raw sum, sum over masks (section 3.3).
+      masks: "uniform" over the completion; or like the states of a sampler that goes block by block, the last blocks
+        masked whole and one of them in part, there "block_random" positions or by "block_confidence" those that the
+        rollout committed with the lowest probability (section 9, R2).
+      mask_block: tokens of such a block.
+      preset: the released formula, psi per token, clip on the raw sum, sum over masks (section 3.3): "r1", or "r2",
+        the later one, which is the same under ELBO weights with or without centring (section 9).
     """
 
     psi: float = 10.0
@@ -38,20 +51,32 @@ class GdsdConfig:
     trust_sides: str = "two"
     beta: float = 0.0
     count: str = "full"
+    masks: str = "uniform"
+    mask_block: int = 32
     preset: str | None = None
 
     def __post_init__(self):
-        choices = {
-            "weighting": ("elbo", "uniform"), "centring": ("none", "vocab", "top_k"), "trust_sides": ("one", "two"),
-            "count": ("full", "answer"), "preset": (None, "r1"),
-        }  # fmt: skip
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                raise ValueError(f"{key}={getattr(self, key)!r}: choose one of {allowed}")
+        check_choices(
+            self, weighting=("elbo", "uniform"), centring=("none", "vocab", "top_k"), trust_sides=("one", "two"),
+            count=("full", "answer"), masks=("uniform", "block_random", "block_confidence"), preset=(None, "r1", "r2"),
+        )  # fmt: skip
         if self.trust is not None and not (len(self.trust) == 2 and min(self.trust) > 0):
             raise ValueError(f"trust={self.trust!r}: give two positive numbers, (low, high), or None")
-        if self.preset is not None and self.trust is None:
-            raise ValueError(f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high)")
+        if self.preset is not None and (self.trust is None or self.trust[0] >= 1):
+            raise ValueError(f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high), epsilon_low below 1")
+        if self.preset == "r2" and self.weighting != "elbo":
+            raise ValueError(f"preset='r2' is ELBO-weighted, not weighting={self.weighting!r}")
+        if self.mask_block < 1:
+            raise ValueError(f"mask_block={self.mask_block} must be at least 1")
+
+
+def views(config: GdsdConfig, batch: Batch, draws: int, rng: Array) -> Array:
+    """Complementary pairs, stratified over the batch; bool [K, B, L], one half of each."""
+    return draw_masks(
+        rng, draws, batch.prompt_len, batch.tokens_BxL.shape[1], counted_length(batch, config.count),
+        block_length=None if config.masks == "uniform" else config.mask_block,
+        order_BxG=batch.logp_BxG if config.masks == "block_confidence" else None,
+    )  # fmt: skip
 
 
 def sequence_scores(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -> Scores:
@@ -72,28 +97,29 @@ def loss(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -
     score = sequence_scores(denoiser, config, params, batch)
     old_KxB = jax.lax.stop_gradient(score.centred_KxB) if batch.old_KxB is None else batch.old_KxB
     ref_KxB = jax.lax.stop_gradient(score.plain_KxB) if batch.ref_KxB is None else batch.ref_KxB
-    length_1xB = jnp.sum(counted(batch, config.count), axis=1)[None].astype(jnp.float32)
+    length_1xB = counted_length(batch, config.count)[None].astype(jnp.float32)
     advantage_1xB = batch.advantages_B[None]
 
     move_KxB = score.centred_KxB - old_KxB
     kl_KxB = 0.5 * jnp.square(score.plain_KxB - ref_KxB) / length_1xB
-    if config.preset == "r1":
+    if config.preset is None:
+        move_KxB = move_KxB / length_1xB
+        target_1xB = config.psi * advantage_1xB / length_1xB
+        kept_KxB, outside_KxB = within_trust(move_KxB, advantage_1xB, config)
+        residual_KxB, draws = kept_KxB - target_1xB, 1
+    else:
         low, high = config.trust
         kept_KxB = jnp.clip(move_KxB, jnp.log1p(-low), jnp.log1p(high))
-        target_KxB = config.psi * advantage_1xB
-        main = jnp.mean(jnp.sum(jnp.square(kept_KxB / length_1xB - target_KxB), axis=0))
-        outside_KxB = kept_KxB != move_KxB
-    else:
-        move_KxB = move_KxB / length_1xB
-        target_KxB = config.psi * advantage_1xB / length_1xB
-        kept_KxB, outside_KxB = within_trust(move_KxB, advantage_1xB, config)
-        main = jnp.mean(jnp.square(kept_KxB - target_KxB))
+        target_1xB = config.psi * advantage_1xB
+        residual_KxB, outside_KxB, draws = kept_KxB / length_1xB - target_1xB, kept_KxB != move_KxB, len(move_KxB)
+    main = draws * jnp.mean(jnp.square(residual_KxB))
     metrics = {
         "score": jnp.mean(score.plain_KxB / length_1xB),
         "kl": jnp.mean(kl_KxB),
+        "kl_max": jnp.max(kl_KxB),
         "trust": jnp.mean(jnp.any(outside_KxB, axis=0)),
-        "move": jnp.mean(jnp.abs(move_KxB)),
-        "target": jnp.mean(jnp.abs(target_KxB)),
+        "target": jnp.mean(jnp.abs(target_1xB)),
+        **diagnostics(score.centred_KxB / length_1xB, move_KxB, outside_KxB, residual_KxB, length_1xB),
     }
     return main + config.beta * jnp.mean(kl_KxB), metrics
 
@@ -108,3 +134,25 @@ def within_trust(move_KxB: Array, advantage_1xB: Array, config: GdsdConfig) -> t
     if config.trust_sides == "one":
         outside_KxB &= jnp.sign(move_KxB) == jnp.sign(advantage_1xB)
     return jnp.where(outside_KxB, kept_KxB, move_KxB), outside_KxB
+
+
+def diagnostics(
+    score_KxB: Array, move_KxB: Array, outside_KxB: Array, residual_KxB: Array, length_1xB: Array
+) -> dict[str, Array]:
+    """Numbers that R2 logs (specs/gdsd.md section 9): scores per token, their noise over the masks, and the main term's
+    slope 2 residual / L with respect to a score, its mean over its spread being a signal-to-noise ratio."""
+    slope_KxB = 2 * residual_KxB / length_1xB
+    spread = jnp.std(slope_KxB, ddof=1) if slope_KxB.size > 1 else jnp.float32(0.0)
+    noise_B = jnp.std(score_KxB, axis=0, ddof=1) if len(score_KxB) > 1 else jnp.zeros(score_KxB.shape[1])
+    return {
+        "centred_score": jnp.mean(score_KxB),
+        "centred_score_max": jnp.max(jnp.abs(score_KxB)),
+        "score_noise": jnp.mean(noise_B),
+        "move": jnp.mean(jnp.abs(move_KxB)),
+        "move_max": jnp.max(jnp.abs(move_KxB)),
+        "clipped": jnp.mean(outside_KxB.astype(jnp.float32)),
+        "residual": jnp.mean(jnp.abs(residual_KxB)),
+        "slope": jnp.mean(jnp.abs(slope_KxB)),
+        "slope_spread": spread,
+        "slope_snr": jnp.abs(jnp.mean(slope_KxB)) / (spread + 1e-12),
+    }

@@ -3,7 +3,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from gdsd_jax.scoring import counted, pair_scores
+from gdsd_jax.objectives.checks import check_choices
+from gdsd_jax.scoring import counted_length, draw_masks, pair_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -18,14 +19,16 @@ class SftConfig:
     count: str = "full"
 
     def __post_init__(self):
-        for key, allowed in (("weighting", ("elbo", "uniform")), ("count", ("full", "answer"))):
-            if getattr(self, key) not in allowed:
-                raise ValueError(f"{key}={getattr(self, key)!r}: choose one of {allowed}")
+        check_choices(self, weighting=("elbo", "uniform"), count=("full", "answer"))
+
+
+def views(config: SftConfig, batch: Batch, draws: int, rng: Array) -> Array:
+    """Complementary pairs, stratified over the batch."""
+    return draw_masks(rng, draws, batch.prompt_len, batch.tokens_BxL.shape[1], counted_length(batch, config.count))
 
 
 def loss(denoiser: Denoiser, config: SftConfig, params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
     """Nats per counted token."""
     score = pair_scores(denoiser, params, batch, weighting=config.weighting, count=config.count)
-    length_1xB = jnp.sum(counted(batch, config.count), axis=1)[None].astype(jnp.float32)
-    nats = -jnp.mean(score.plain_KxB / length_1xB)
+    nats = -jnp.mean(score.plain_KxB / counted_length(batch, config.count)[None])
     return nats, {"score": -nats}

@@ -1,0 +1,110 @@
+"""Runs variants of one experiment over seeds and draws them side by side; started again, it goes on where it was.
+
+  python launch/compare.py --config=configs/coding.py --out=runs/compare "gdsd=" "shuffled=shuffle_rewards=true"
+  python launch/compare.py --config=configs/coding.py --out=runs/rates --learning_rates=3e-5,1e-4,3e-4 "gdsd=" ...
+
+A variant is NAME=OVERRIDES of the config's keys. The variants of a seed start from the same supervised model, which is
+trained once. With --learning_rates each variant runs its first seed at every rate and the other seeds at the best one.
+OUT holds a folder a run, curves.png and table.md.
+"""
+import argparse
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from gdsd_jax import metrics, plots  # noqa: E402
+
+SCORES = ("mean_reward", "pass_at_1")
+
+
+def evaluations(workdir: pathlib.Path) -> list[dict]:
+    """The eval lines of a run so far."""
+    file = workdir / "metrics.jsonl"
+    return [row for row in metrics.read_metrics(file) if row["phase"] == "eval"] if file.exists() else []
+
+
+def train(config: str, workdir: pathlib.Path, *overrides: str) -> None:
+    """One run to its end, in a process of its own; SystemExit with its code where it fails."""
+    argument = ",".join([config if ":" in config else f"{config}:", *filter(None, overrides)]).replace(":,", ":")
+    print(f"== {workdir.name}: {argument}", flush=True)
+    done = subprocess.run([sys.executable, "launch/main.py", f"--config={argument}", f"--workdir={workdir}"], cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def compare(config: str, out: pathlib.Path, variants: dict[str, str], seeds: list[int], rates: list[str]) -> dict:
+    """{variant: the workdirs of its seeds}, every one trained to the end."""
+
+    def run(name: str, seed: int, *overrides: str) -> pathlib.Path:
+        workdir, start, finished = out / f"{name}-{seed}", out / f"start-{seed}", out / f"{name}-{seed}" / "finished"
+        if finished.exists():
+            return workdir
+        if not evaluations(start):
+            train(config, start, f"seed={seed}", "rounds=0")
+        if not workdir.exists():
+            shutil.copytree(start, partial := out / f".{workdir.name}", dirs_exist_ok=True)
+            partial.rename(workdir)
+        train(config, workdir, f"seed={seed}", *overrides)
+        finished.touch()
+        return workdir
+
+    runs = {}
+    for name, overrides in variants.items():
+        if not rates:
+            runs[name] = [run(name, seed, overrides) for seed in seeds]
+            continue
+        tried = {rate: run(f"{name}-{rate}", seeds[0], overrides, f"optimizer.learning_rate={rate}") for rate in rates}
+        best = max(tried, key=lambda rate: evaluations(tried[rate])[-1]["mean_reward"])
+        rest = [run(f"{name}-{best}", seed, overrides, f"optimizer.learning_rate={best}") for seed in seeds[1:]]
+        runs[f"{name} {best}"] = [tried[best], *rest]
+    return runs
+
+
+def table(runs: dict[str, list[pathlib.Path]]) -> str:
+    """Held-out scores before and after, mean and range over seeds, as a Markdown table; shares in percent."""
+    lines = ["| run | tests passed, temperature 1 | gain | solved, temperature 0 | gain | worst drop |", "| --- " * 6 + "|"]
+    for name, workdirs in runs.items():
+        cells = [name]
+        curves = [evaluations(workdir) for workdir in workdirs]
+        for score in SCORES:
+            pairs = [(rows[0][score], rows[-1][score]) for rows in curves]
+            before, after = (statistics.mean(values) for values in zip(*pairs))
+            gains = [end - start for start, end in pairs]
+            cells += [f"{before:.1%} -> {after:.1%}", f"{statistics.mean(gains):+.3f} ({min(gains):+.3f} to {max(gains):+.3f})"]
+        drops = [a["mean_reward"] - b["mean_reward"] for rows in curves for a, b in zip(rows, rows[1:])]
+        lines.append("| " + " | ".join([*cells, f"{max([0.0, *drops]):.3f}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="+", metavar="NAME=OVERRIDES")
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--out", required=True, type=pathlib.Path)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--learning_rates", default="")
+    args = parser.parse_args()
+    if wrong := [text for text in args.variants if "=" not in text or text.startswith("=")]:
+        print(f"error: variant {wrong[0]!r} is not of the form NAME=OVERRIDES", file=sys.stderr)
+        return 2
+    variants = dict(text.split("=", 1) for text in args.variants)
+    seeds = [int(seed) for seed in args.seeds.split(",")]
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs = compare(args.config, args.out.resolve(), variants, seeds, [rate for rate in args.learning_rates.split(",") if rate])
+    (args.out / "table.md").write_text(table(runs))
+    curves = {
+        name if len(workdirs) == 1 else f"{name}, seed {seed}": metrics.read_metrics(workdir / "metrics.jsonl")
+        for name, workdirs in runs.items() for seed, workdir in zip(seeds, workdirs)
+    }  # fmt: skip
+    (args.out / "curves.png").write_bytes(plots.curve_figure(curves))
+    print(table(runs), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

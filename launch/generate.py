@@ -1,0 +1,249 @@
+"""Answers prompts with a checkpoint:
+
+  python launch/generate.py --checkpoint=DIR --prompts=FILE.jsonl --out=FILE.jsonl
+  python launch/generate.py --checkpoint=DIR --prompt="Write f(x) ..." --show
+  ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 --seed=1 --batch=16
+
+DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint, sampler settings and
+tokenizer are taken. Each line of --prompts is {"prompt": "..."} or {"messages": [{"role": ..., "content": ...}, ...]};
+other entries are kept. Each line of --out is the same with "text", "tokens" (ids up to and including the stop id),
+"step_map" (the pass at which each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its batch, without
+compiling; with --show everything counts). A prompt's answer depends on the seed and its place in the file, not on the batch.
+
+Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
+"""
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import sys
+import time
+from typing import Any, NamedTuple
+
+# `python launch/generate.py` puts launch/ there, not the repository
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gdsd_jax import models, restore, run, sampling, sharding, show, tokenizers
+from gdsd_jax.cli import fail, output_path, replacing, settings
+from gdsd_jax.steps import row_keys
+from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
+
+
+class Row(NamedTuple):
+    """A prompt and where it came from."""
+
+    where: str  # for messages: FILE:LINE
+    place: int  # among all the prompts given
+    entries: dict[str, Any]  # as given
+    ids: list[int]
+
+
+class Model(NamedTuple):
+    """What answers, but for the weights."""
+
+    denoiser: Denoiser
+    tokenizer: tokenizers.Tokenizer
+    sampler: sampling.SamplerConfig
+    mesh: jax.sharding.Mesh
+
+
+def read_model(args) -> Model:
+    """ValueError, in one line, for a folder or setting that cannot work."""
+    config = restore.read_settings(args.checkpoint)
+    config.enable_thinking |= args.thinking
+    if args.dtype:
+        config.dtype = args.dtype
+    defaults = {field.name: field.default for field in dataclasses.fields(sampling.SamplerConfig)}
+    defaults |= dict(config.get("sampler", {}))
+    sampler = sampling.SamplerConfig(**settings("--sampler", args.sampler, defaults))
+    mesh = sharding.make_mesh(settings("--mesh", args.mesh, {"data": 1, "fsdp": -1, "tensor": 1}))
+    model, tokenizer = run.read_model(config)
+    return Model(models.make_denoiser(model), tokenizer, sampler, mesh)
+
+
+def read_rows(args, tokenizer) -> Iterator[Row]:
+    """Prompts as ids; ValueError naming FILE:LINE for the first that is none. Too long ones are reported."""
+    if args.prompt is not None:
+        lines = [("--prompt", json.dumps({"prompt": args.prompt}))]
+    else:
+        lines = numbered_lines(args.prompts)
+    for place, (where, line) in enumerate(lines):
+        entries, prompt = parse_row(line, where)
+        try:
+            if not args.raw:
+                ids = tokenizer.apply_chat([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+            elif isinstance(prompt, str):
+                ids = tokenizer.encode(prompt)
+            else:
+                raise ValueError("--raw takes a text as prompt: give \"prompt\" instead of \"messages\"")
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if len(ids) > args.prompt_length:
+            said = f"{where}: {len(ids)} tokens, over --prompt_length={args.prompt_length}"
+            if args.too_long == "error":
+                raise ValueError(f"{said}: raise it, or give --too_long=drop or --too_long=cut")
+            print(f"{said}: {'dropped' if args.too_long == 'drop' else 'cut at the front'}", file=sys.stderr)
+            if args.too_long == "drop":
+                continue
+        yield Row(where, place, entries, ids[-args.prompt_length :])
+
+
+def numbered_lines(path: str) -> list[tuple[str, str]]:
+    """(FILE:LINE, text) of the lines that are not blank."""
+    try:
+        text = epath.Path(path).read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--prompts={path} is not a readable UTF-8 file ({type(error).__name__}): check the path") from None
+    # Not splitlines: JSON strings may hold other line separators as they are.
+    lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"--prompts={path} has no rows: give one JSON object a line, such as {{\"prompt\": \"...\"}}")
+    return lines
+
+
+def parse_row(line: str, where: str) -> tuple[dict, str | list[dict]]:
+    """(the row's entries, its text or messages)."""
+    try:
+        entries = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error}): write one object a line") from None
+    if not isinstance(entries, dict) or ("prompt" in entries) == ("messages" in entries):
+        raise ValueError(f"{where}: give an object with either \"prompt\" or \"messages\"")
+    prompt = entries.get("prompt", entries.get("messages"))
+    if "messages" in entries:
+        turns = prompt if isinstance(prompt, list) else [None]
+        texts = [turn.get(key) if isinstance(turn, dict) else None for turn in turns for key in ("role", "content")]
+        wanted = "messages is a list of {\"role\": \"...\", \"content\": \"...\"}"
+    else:
+        texts, wanted = [prompt], "prompt is a text that is not empty"
+    if not texts or not all(isinstance(text, str) for text in texts) or not any(texts):
+        raise ValueError(f"{where}: {wanted}")
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        raise ValueError(f"{where}: a lone surrogate (\\ud800 to \\udfff) is no character: write it as UTF-8")
+    return entries, prompt
+
+
+def make_sample(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
+    """`sample(params, key, asked) -> Rollout`, jitted whole."""
+    rollout_fn = sampling.make_rollout_fn(model.denoiser, model.sampler)
+    return jax.jit(lambda params, key, asked: rollout_fn(params, *prompts_of(key, asked)))
+
+
+def make_shown(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
+    """The same, pass by pass, with the first row drawn after each."""
+    passes = sampling.Passes(*map(jax.jit, sampling.make_passes(model.denoiser, model.sampler)))
+    gen_length = model.sampler.gen_length
+
+    def sample(params: PyTree, key: jax.Array, asked: dict) -> Rollout:
+        prompts, rng_B = jax.jit(prompts_of)(key, asked)
+        prompts = sampling.with_defaults(prompts, gen_length)
+        drawing, state = show.Drawing(model.tokenizer, model.sampler.steps, sys.stdout), passes.begin(params, prompts)
+        while passes.running(state):
+            state = passes.advance(params, prompts, rng_B, state)
+            drawing(*jax.device_get((state.tokens_BxL[0, -gen_length:], state.step_map_BxG[0])))
+        return passes.end(prompts, state)
+
+    return sample
+
+
+def prompts_of(key: jax.Array, asked: dict[str, jax.Array]) -> tuple[Prompts, jax.Array]:
+    """(prompts, a key for each by its place)."""
+    rng_B = row_keys(key, asked["place"], jnp.zeros_like(asked["place"]))
+    return Prompts(asked["tokens"], asked["valid"], asked["temperature"], asked["threshold"]), rng_B
+
+
+def answers(model: Model, params: PyTree, rows: Sequence[Row], args) -> Iterator[dict]:
+    """A line of --out for each row, in order. The last batch is filled up by repeating."""
+    sample = make_shown(model) if args.show else make_sample(model)
+    key = sharding.everywhere(model.mesh, jax.random.key(args.seed))
+    shards = math.prod(model.mesh.shape[axis] for axis in sharding.ROWS)
+    batch = 1 if args.show else min(args.batch, len(rows))
+    filled, compiled = -(-batch // shards) * shards, {}
+    for start in range(0, len(rows), batch):
+        asking = rows[start : start + batch]
+        asked = arrays(model, [asking[i % len(asking)] for i in range(filled)], args)
+        width = asked["tokens"].shape[1]
+        if width not in compiled:  # here, so that it is not timed
+            compiled[width] = sample if args.show else sample.lower(params, key, asked).compile()
+        began = time.perf_counter()
+        rollout = jax.device_get(compiled[width](params, key, asked))
+        seconds = time.perf_counter() - began
+        tokens_per_s = round(float(rollout.length_B[: len(asking)].sum()) / seconds, 1)
+        for number, row in enumerate(asking):
+            length = int(rollout.length_B[number])
+            tokens = rollout.tokens_BxG[number, :length].tolist()
+            yield row.entries | {
+                "text": model.tokenizer.decode(tokens), "tokens": tokens,
+                "step_map": rollout.step_map_BxG[number, :length].tolist(), "length": length,
+                "passes": int(rollout.passes_B[number]), "tokens_per_s": tokens_per_s,
+            }  # fmt: skip
+
+
+def arrays(model: Model, rows: Sequence[Row], args) -> dict[str, jax.Array]:
+    """A batch of prompts on the mesh, left-padded to a width that few batches have of their own."""
+    ids = [row.ids for row in rows]
+    tokens, valid = tokenizers.pad_left(ids, tokenizers.bucket(max(map(len, ids))), model.tokenizer.pad_id)
+    return sharding.global_rows(model.mesh, {
+        "tokens": tokens, "valid": valid, "place": np.asarray([row.place for row in rows], np.int32),
+        "temperature": np.full(len(ids), args.temperature, np.float32),
+        "threshold": np.full(len(ids), args.threshold, np.float32),
+    })  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="a converted model's folder, or a run's workdir")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--prompts", help="JSONL file")
+    asked.add_argument("--prompt", help="one prompt")
+    parser.add_argument("--out", help="JSONL file for the answers; without it their text is printed")
+    parser.add_argument("--sampler", default="", help="key=value,...: fields of sampling.SamplerConfig")
+    parser.add_argument("--temperature", type=float, default=0.0, help="of the proposals; 0, the default, is greedy")
+    parser.add_argument("--threshold", type=float, default=math.inf, help="commit all at least this probable; default off")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=8, help="prompts at once")
+    parser.add_argument("--raw", action="store_true", help="continue the prompt's text, without the chat template")
+    parser.add_argument("--thinking", action="store_true", help="let templates that know enable_thinking ask for it")
+    parser.add_argument("--prompt_length", type=int, default=1024, help="most tokens of a prompt")
+    parser.add_argument("--too_long", choices=("error", "drop", "cut"), default="error", help="prompts over it")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of activations; default: the weights' own")
+    parser.add_argument("--mesh", default="", help="key=value,... of data, fsdp, tensor; default all devices on fsdp")
+    parser.add_argument("--show", action="store_true", help="draw the unmasking as it happens, one prompt at a time")
+    args = parser.parse_args()
+    for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
+        if not getattr(args, name) >= least:
+            raise ValueError(f"--{name}={getattr(args, name)} must be at least {least}")
+    return args
+
+
+def main() -> int:
+    try:
+        args = arguments()
+        out = args.out and output_path("--out", args.out)
+        model = read_model(args)
+        rows = list(read_rows(args, model.tokenizer))
+        if not rows:
+            raise ValueError("no prompt is left: raise --prompt_length")
+        weights = restore.load_weights(args.checkpoint, model.denoiser.config, model.mesh)
+    except (ValueError, OSError) as error:
+        return fail(error, 2)
+    tokens, began = 0, time.perf_counter()
+    with replacing(out) if out else contextlib.nullcontext(sys.stdout) as file:
+        for line in answers(model, model.denoiser.bind(*weights), rows, args):
+            file.write(json.dumps(line) + "\n" if out else line["text"] + "\n")
+            tokens += line["length"]
+    seconds = time.perf_counter() - began
+    print(f"{len(rows)} answers, {tokens} tokens in {seconds:.1f} s with compiling" + f" | {out}" * bool(out), file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Evaluating a checkpoint gives what training wrote about it; what cannot be evaluated is said in one line."""
+import json
+
+import pytest
+
+from gdsd_jax import metrics
+from launch import eval as launch_eval
+
+
+@pytest.fixture
+def evaluate(monkeypatch, capsys, data_dir, tmp_path):
+    """`evaluate(checkpoint, *overrides, flags...) -> (exit code, what --out holds, what was printed)`."""
+
+    def start(checkpoint, *overrides, out=tmp_path / "eval.json", config="configs/coding.py"):
+        entries = ["tiny", "prompts_per_round=8", "group_size=2", "eval_problems=20", f"data_dir={data_dir}", *overrides]
+        flags = [f"--config={config}:{','.join(entries)}", f"--checkpoint={checkpoint}", f"--out={out}"]
+        monkeypatch.setattr("sys.argv", ["eval.py", *flags])
+        code = launch_eval.main()
+        said = capsys.readouterr()
+        return code, json.loads(out.read_text()) if out.is_file() else None, said.out + said.err
+
+    return start
+
+
+def test_numbers_and_answers_are_those_of_training(evaluate, workdir):
+    code, found, said = evaluate(workdir)
+    assert code == 0 and said.count("\n") == 1 and said.startswith("held-out pass@1")
+    (line,) = [row for row in metrics.read_metrics(workdir / "metrics.jsonl") if row["phase"] == "eval"]
+    assert {key: found[key] for key in line if key in found} == {
+        key: line[key] for key in line if key not in ("phase", "step", "wall_s")
+    }
+    assert found["iteration"] == 5 and found["checkpoint"] == str(workdir)
+    written = json.loads((workdir / "samples" / "000000.json").read_text())
+    assert [row["text"] for row in written] == [row["greedy"]["text"] for row in found["per_problem"][: len(written)]]
+    assert [row["question"] for row in written] == [row["question"] for row in found["per_problem"][: len(written)]]
+    assert any(row["text"] for row in written)
+    assert len(found["per_problem"]) == found["problems"] == 20
+    for score, name in (("format", "format"), ("tests", "mean_reward")):
+        assert sum(row["sampled"][score] for row in found["per_problem"]) / 20 == pytest.approx(found[name])
+
+
+def test_what_cannot_be_evaluated_is_said_in_one_line(evaluate, tmp_path, data_dir):
+    (tmp_path / "empty").mkdir()
+
+    def error(*args, **kwargs):
+        code, _, said = evaluate(*args, **kwargs)
+        assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, said
+        return said
+
+    assert "neither the manifest.json" in error(tmp_path / "empty")
+    assert "no folder" in error(tmp_path, out=tmp_path / "none" / "eval.json")
+    assert "unknown config key 'nothing'" in error(tmp_path, "nothing=1")
+    assert "no file configs/none.py" in error(tmp_path, config="configs/none.py")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]

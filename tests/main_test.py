@@ -1,0 +1,84 @@
+"""What a user gets wrong ends with exit code 2 and one line that names it, before anything is compiled or written."""
+import importlib.util
+import json
+from pathlib import Path
+import sys
+
+import pytest
+
+from gdsd_jax import train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def main():
+    spec = importlib.util.spec_from_file_location("launch_main", ROOT / "launch" / "main.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def launch(main, monkeypatch, capsys, tmp_path):
+    """`launch(argument) -> (exit code, error lines)` of `--config=configs/coding.py:argument`."""
+
+    def call(argument: str, file: str = "configs/coding.py"):
+        workdir = tmp_path / "workdir"
+        monkeypatch.setattr(train, "train", lambda *_, **__: pytest.fail("accepted, and training began"))
+        monkeypatch.setattr(sys, "argv", ["main.py", f"--config={ROOT / file}:{argument}", f"--workdir={workdir}"])
+        code = main()
+        assert not workdir.exists(), "something was written"
+        return code, capsys.readouterr().err.splitlines()
+
+    return call
+
+
+BAD = {
+    "big": "unknown model 'big', this config knows: tiny, llada",
+    "tiny,round=3": "unknown config key 'round'; near it: rounds",
+    "tiny,gdsd.psy=3": "unknown config key 'gdsd.psy'; near it: gdsd.psi",
+    "tiny,rounds": "override 'rounds' is not of the form key=value",
+    "tiny,rounds=many": "config key 'rounds' takes int values such as 60, not 'many'",
+    "tiny,gdsd.trust=3": "config key 'gdsd.trust' takes tuple values",
+    "tiny,gdsd.trust=(1,)": "trust=(1,): give two positive numbers",
+    "tiny,gdsd.centring=some": "centring='some': choose one of",
+    "tiny,slices=3": "slices=3 must divide the 128 completions of a round",
+    "tiny,prompts_per_round=2,group_size=3": "prompts_per_round * group_size / slices=6 must be a multiple of the 8 row",
+    "tiny,group_size=1": "group_size=1: advantages compare completions",
+    "tiny,sft.batch=0": "sft.batch=0 must be at least 1",
+    "tiny,lora_rank=-1": "lora_rank=-1 must be at least 0",
+    "tiny,dtype=int8": "dtype='int8': choose float32 or bfloat16",
+    "tiny,optimizer.learning_rate=0.0": "optimizer.learning_rate=0.0 must be above 0",
+    "tiny,objective=best": "unknown objective 'best', known: ",
+    "tiny,task=cooking": "unknown task 'cooking', known: coding",
+    "tiny,model=gpt": "unknown model 'gpt', known: ",
+    "tiny,mesh.data=1,mesh.tensor=3": "does not fit 8 devices",
+    "tiny,sampler.block_length=5": "gen_length=24 must be a multiple of block_length=5",
+    "tiny,sampler.kind=slow": "kind='slow'",
+    "tiny,data_file=none.jsonl,init_from=none": "none.jsonl is not a readable UTF-8 file",
+    "llada": "convert them with `python launch/convert.py --from_hf=DIR --to_orbax=DIR`",
+}
+
+
+@pytest.mark.parametrize(("argument", "said"), BAD.items())
+def test_one_line_names_what_is_wrong(launch, argument, said):
+    code, lines = launch(argument)
+    assert code == 2
+    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], lines
+
+
+def test_an_absent_config_is_named_with_those_there_are(launch):
+    code, lines = launch("tiny", file="configs/poetry.py")
+    assert code == 2 and len(lines) == 1
+    assert "no file" in lines[0] and lines[0].endswith("there are configs/coding.py")
+
+
+def test_a_bad_row_and_absent_weights_are_named(launch, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"question": "q", "test_cases": ["assert f()"]}) + '\n{"question": 3}\n')
+    code, lines = launch(f"llada,init_from={tmp_path},data_file={rows},prompts_per_round=32,slices=4")
+    assert code == 2 and len(lines) == 1 and "rows.jsonl:2: question" in lines[0]
+    rows.write_text(json.dumps({"question": "q", "test_cases": ["assert f()"]}))
+    code, lines = launch(f"llada,init_from={tmp_path},data_file={rows},prompts_per_round=32,slices=4")
+    assert code == 2 and len(lines) == 1 and str(tmp_path) in lines[0] and "convert.py" in lines[0]

@@ -1,0 +1,138 @@
+"""The masks each objective asks for, against plain loops and counts. B rows, K draws, P prompt and G completion columns."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gdsd_jax import objectives, scoring
+from gdsd_jax.objectives import CoupledGrpoConfig, DiffuGrpoConfig, DmpoConfig, GdsdConfig, SpgConfig, Wd1Config, spg
+from gdsd_jax.types import Batch
+
+P, G = 3, 12
+LENGTH = np.array([12, 7, 4, 1, 12, 9])  # answers through their end token
+
+
+def make_batch(length=LENGTH, **fields):
+    rows = len(length)
+    return Batch(
+        jnp.zeros((rows, P + G), jnp.int32), jnp.ones((rows, P + G), bool), jnp.asarray(length), None, prompt_len=P, **fields
+    )
+
+
+def views(name, config, draws, seed=0, batch=None):
+    views_fn = objectives.make_views_fn(name, config)
+    draw = jax.jit(lambda batch, rng: views_fn(batch, draws, rng))
+    return np.asarray(draw(make_batch() if batch is None else batch, jax.random.key(seed)))
+
+
+@pytest.mark.parametrize("count", ["full", "answer"])
+@pytest.mark.parametrize("block", [4, 5, 100])
+def test_blocks_by_confidence_are_the_released_loop(block, count):
+    """The last floor(x / b) blocks whole, and of the block before them the x mod b least confident; with b over the
+    length, that of the whole. Blocks here start with the completion, so a last one may be short: loop below."""
+    logp = np.random.default_rng(0).standard_normal((len(LENGTH), G)).astype(np.float32)
+    batch = make_batch(logp_BxG=jnp.asarray(logp))
+    found = views("gdsd", GdsdConfig(masks="block_confidence", mask_block=block, count=count), 40, batch=batch)
+    assert not found[:, :, :P].any()
+    seen = set()
+    for draw in found[:, :, P:]:
+        for row, mask in enumerate(draw):
+            length, left, wanted = (LENGTH[row] if count == "answer" else G), mask.sum(), np.zeros(G, bool)
+            seen.add((row, left))
+            for start in reversed(range(0, length, block)):
+                places = np.arange(start, min(start + block, length))
+                chosen = places[np.argsort(logp[row, places])][:left]
+                wanted[chosen], left = True, left - len(chosen)
+            np.testing.assert_array_equal(mask, wanted)
+    assert len(seen) > 30  # counts of every size
+
+
+def test_random_blocks_are_uniform_within_the_block():
+    """Of the partly masked block each position is as likely; whole blocks lie behind it."""
+    found = views("gdsd", GdsdConfig(masks="block_random", mask_block=4), 3000, batch=make_batch([12]))[:, 0, P:]
+    counts = np.bincount(found.sum(axis=1), minlength=G + 1)
+    assert np.sum((counts - 3000 / 13) ** 2 / (3000 / 13)) < 32.9  # 12 degrees of freedom: 99.9%
+    for mask in found:
+        whole, part = divmod(mask.sum(), 4)
+        assert mask[G - 4 * whole :].all() and mask[: max(G - 4 * whole - 4, 0)].sum() == 0
+        assert mask[max(G - 4 * whole - 4, 0) : G - 4 * whole].sum() == part
+    six = found[found.sum(axis=1) == 6]  # two of the second block's four
+    seen = six[:, 4:8].sum(axis=0)
+    assert np.sum((seen - len(six) / 2) ** 2 / (len(six) / 2)) < 16.3  # at most 3 degrees of freedom
+
+
+@pytest.mark.parametrize("forward", ["random", "block_all", "block_random"])
+def test_spg_views(forward):
+    """specs/gdsd.md section 6.3, position by position; the blocks of a draw are known by drawing them again."""
+    config = SpgConfig(forward=forward, block_length=4, min_share=0.3, max_share=0.8, mask_prompt=0.25)
+    views_fn = objectives.make_views_fn("spg", config)
+
+    @jax.jit
+    def draw(rng):
+        return views_fn(make_batch(), 2, rng), spg.draw_blocks(config, make_batch(), 2, jax.random.split(rng, 4)[0])
+
+    before, blocks, counts = [], [set() for _ in LENGTH], []
+    for seed in range(150):
+        masks, block = map(np.asarray, draw(jax.random.key(seed)))
+        assert block[0, 0] != block[1, 0]  # three blocks are touched: two draws take different ones
+        for k, row in np.ndindex(block.shape):
+            mask, length = masks[k, row, P:], LENGTH[row]
+            start, end = (0, length) if forward == "random" else (4 * block[k, row], min(4 * block[k, row] + 4, length))
+            blocks[row].add(start // 4)
+            before += masks[k, row, : P + start].tolist()
+            assert mask[end:].all() and start < end
+            low = max(int((end - start) * 0.3), 1)
+            high = max(int((end - start) * 0.8), low)
+            assert mask[start:end].all() if forward == "block_all" else low <= mask[start:end].sum() <= high
+            if end - start == 4:
+                counts.append(mask[start:end].sum())
+    assert np.mean(before) == pytest.approx(0.25, abs=0.02)
+    assert forward == "random" or blocks == [set(range((length - 1) // 4 + 1)) for length in LENGTH]
+    if forward == "block_random":  # of four, 1, 2 or 3 are masked, each a third of the time
+        np.testing.assert_allclose(np.bincount(counts)[1:] / len(counts), 1 / 3, atol=0.06)
+
+
+def test_one_step_views():
+    """The completion whole, each prompt token by its own coin."""
+    for name, config in (("diffu_grpo", DiffuGrpoConfig()), ("wd1", Wd1Config()), ("spg", SpgConfig(forward="all"))):
+        found = views(name, config, 800)
+        assert found[:, :, P:].all()
+        assert found[:, :, :P].mean() == pytest.approx(0.15, abs=0.015)  # five standard errors
+    assert not views("diffu_grpo", DiffuGrpoConfig(mask_prompt=0.0), 50)[:, :, :P].any()
+
+
+def test_coupled_views_share_one_ratio():
+    found = views("coupled_grpo", CoupledGrpoConfig(), 500)
+    counts = found[:, :, P:].sum(axis=2)
+    assert not found[:, :, :P].any()
+    assert (counts == counts[:, :1]).all()  # one ratio for all rows
+    assert set(np.unique(counts)) == set(range(2, 11))  # round(12 t), t in 0.2 .. 0.8
+    assert len({tuple(mask) for mask in found[counts[:, 0] == 6, 0]}) > 20  # other positions each time
+
+
+def test_dmpo_views_are_coins():
+    """Masked with probability uniform in 0.1 .. 1, so with 0.55 on average, only within the answer where that counts."""
+    found = views("dmpo", DmpoConfig(), 2000)[:, :, P:]
+    assert found.mean() == pytest.approx(0.55, abs=0.02)
+    share = found.mean(axis=2)
+    # variance of the mean of 12 coins of a probability uniform in 0.1 .. 1: 0.9^2 / 12 + E p(1 - p) / 12
+    assert share.var() == pytest.approx(0.81 / 12 + (0.55 - 0.37) / 12, rel=0.1)
+    answer = views("dmpo", DmpoConfig(count="answer"), 50)[:, :, P:]
+    for row, length in enumerate(LENGTH):
+        assert not answer[:, row, length:].any() and answer[:, row, :length].any()
+
+
+def test_impossible_views_are_refused_by_name():
+    for config, draws in ((SpgConfig(block_length=5), 2), (SpgConfig(block_length=6), 3)):
+        with pytest.raises(ValueError, match="spg.block_length"):
+            views("spg", config, draws)
+    for options, word in ((dict(estimate="flat"), "estimate"), (dict(min_share=0.9, max_share=0.1), "min_share"),
+                          (dict(forward="all_of"), "forward"), (dict(beta_eubo=0.0), "beta_eubo")):  # fmt: skip
+        with pytest.raises(ValueError, match=word):
+            SpgConfig(**options)
+
+
+def test_ranks_order_columns():
+    order = jnp.array([[3.0, 1.0, 2.0, 1.0, 0.0]])
+    among = jnp.array([[True, True, True, True, False]])
+    np.testing.assert_array_equal(scoring.ranks(order, among), [[3, 0, 2, 1, 4]])
