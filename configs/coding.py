@@ -16,7 +16,7 @@ MODELS = ("tiny", "llada")
 def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     config, recipes = (embedded(), objectives.EMBEDDED) if model == "tiny" else (full(), objectives.PUBLISHED)
-    objectives.select(config, overrides.get("objective", "gdsd"), recipes)  # before the other overrides, whatever their order
+    objectives.select(config, overrides.get("objective", "gdsd"), recipes)  # before the other overrides
     return common.override(config, overrides)
 
 
@@ -40,7 +40,7 @@ def embedded() -> ConfigDict:
     config.sampler = common.sampler(gen_length=24, block_length=8, steps=12)
     config.temperature = 1.0  # of training rollouts
 
-    config.rounds = 60
+    config.rounds = 120
     config.prompts_per_round = 16
     config.group_size = 8  # completions a prompt
     config.inner_iterations = 4  # optimizer steps a round, each over all completions
@@ -50,23 +50,23 @@ def embedded() -> ConfigDict:
     config.scale_rewards = False  # divide advantages by the group's standard deviation
     config.shuffle_rewards = False  # control experiment: rewards permuted over the round's completions
     config.optimizer = ConfigDict(dict(
-        learning_rate=1e-4, warmup_steps=20, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        learning_rate=5e-5, warmup_steps=20, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
     ))  # fmt: skip
 
     config.sft = ConfigDict(dict(
-        steps=720, batch=64, noise=0.4, weighting="uniform", count="full", log_every=60, checkpoint_every=240,
+        steps=600, batch=64, noise=0.5, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
     ))  # fmt: skip
     config.sft_optimizer = ConfigDict(dict(
-        learning_rate=3e-3, warmup_steps=40, decay_steps=720, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        learning_rate=3e-3, warmup_steps=40, decay_steps=600, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
     ))  # fmt: skip
 
-    config.eval_every = 15  # rounds
+    config.eval_every = 30  # rounds
     config.eval_problems = 512  # held-out problems, at most
     return config
 
 
 def full() -> ConfigDict:
-    """LLaDA-8B on AceCode-style problems, here for GDSD: 480 completions of 30 prompts a round, LoRA r128 on all seven projections."""
+    """LLaDA-8B on AceCode-style problems: GDSD's 480 completions of 30 prompts a round, LoRA r128 on all projections."""
     config = embedded()
     config.name = "coding-llada"
     config.greeting = "LLaDA-8B on coding problems"

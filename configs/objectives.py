@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 SECTIONS = {  # the fields of each objective's config in gdsd_jax/objectives, for the embedded task
     "gdsd": dict(
         psi=10.0, weighting="uniform", centring="none", centring_k=64, detach_centre=False, trust=(0.02, 0.02),
-        trust_sides="two", beta=0.0, count="full", masks="uniform", mask_block=8, preset=None,
+        trust_sides="two", beta=1e-3, count="full", masks="uniform", mask_block=8, preset=None,
     ),
     "espo": dict(epsilon_low=0.2, epsilon_high=0.2, beta=0.0, weighting="elbo", count="full"),
     "spg": dict(

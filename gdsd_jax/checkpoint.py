@@ -87,7 +87,7 @@ class _Streamed(ocp.type_handlers.NumpyHandler):
 
 
 def write_array(folder: epath.Path, array: LazyArray) -> None:
-    """A zarr array, as orbax keeps each leaf, slab by slab: a layer of a stack, or some words of an embedding or head."""
+    """A zarr array, as orbax keeps each leaf, slab by slab: a layer of a stack, some words of an embedding or head."""
     axis = 0 if len(array.shape) > 2 else int(np.argmax(array.shape))
     chunk = [1, *array.shape[1:]] if len(array.shape) > 2 else list(array.shape)
     while np.prod(chunk) * array.dtype.itemsize > CHUNK_BYTES:

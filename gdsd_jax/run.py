@@ -119,13 +119,16 @@ def validate_objective(config, rows: int) -> None:
             f"be a multiple of group_size={config.group_size}; choose other slices"
         )
     gen = config.sampler.gen_length
-    abstract = jax.eval_shape(lambda: Batch(
-        tokens_BxL=jnp.zeros((rows, config.prompt_length + gen), jnp.int32), masks_KxBxL=None, prompt_len=config.prompt_length,
-        valid_BxL=jnp.zeros((rows, config.prompt_length + gen), bool), completion_len_B=jnp.zeros(rows, jnp.int32),
-        logp_BxG=jnp.zeros((rows, gen)),
-    ))  # fmt: skip
-    views_fn = objectives.make_views_fn(config.objective, settings)
-    jax.eval_shape(lambda batch, rng: views_fn(batch, config.mask_draws, rng), abstract, jax.eval_shape(jax.random.key, 0))
+    columns, views_fn = config.prompt_length + gen, objectives.make_views_fn(config.objective, settings)
+
+    def views():
+        batch = Batch(
+            jnp.zeros((rows, columns), jnp.int32), jnp.ones((rows, columns), bool), jnp.full((rows,), gen), None,
+            logp_BxG=jnp.zeros((rows, gen)), prompt_len=config.prompt_length,
+        )  # fmt: skip
+        return views_fn(batch, config.mask_draws, jax.random.key(0))
+
+    jax.eval_shape(views)
 
 
 def setting(config, key: str):

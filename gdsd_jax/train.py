@@ -34,7 +34,7 @@ class Progress(NamedTuple):
     inner: int = 0  # inner iterations done in the present round
     cursor: Any = None  # of the phase's data loader; None = its start
     lines: int = 0  # of metrics.jsonl
-    exact: bool = False  # the next round's rollout drifted too far in this one: sample it without cache and threshold
+    exact: bool = False  # the present round's rollout drifted too far: the next one goes without cache and threshold
 
 
 class Buffer(NamedTuple):

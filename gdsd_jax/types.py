@@ -24,7 +24,7 @@ class Denoiser(NamedTuple):
       bind: `(trainable, frozen) -> params`; adapters over `frozen["base"]`, or the weights themselves.
       init_cache: `(params, batch, length, *, valid_BxL=None) -> Cache`, empty.
       extend: `(params, tokens_BxQ, cache, start, *, write, attention=None) -> (h_BxQxD, cache)`: features of the Q
-        columns from `start` on, aligned too; all other columns are as the cache holds them. `write` keeps the Q columns.
+        columns from `start` on, aligned too; the other columns are as the cache holds them. `write` keeps the Q.
       block_causal: `(block, offset) -> attention`: a column sees its own block of columns and earlier blocks.
     """
 

@@ -20,8 +20,16 @@ import sys
 from typing import NamedTuple
 import warnings
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # `python launch/convert.py` puts launch/ there, not the repository
+# `python launch/convert.py` puts launch/ there, not the repository
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import absl.logging
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from gdsd_jax import checkpoint, hf, models, restore, run, tasks, tokenizers
+from gdsd_jax.cli import fail
 
 COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")  # tokenizer, generation settings, the model's own code
 NOT_COMPANIONS = ("config.json", "manifest.json", "model.safetensors.index.json")
@@ -40,12 +48,10 @@ class Source(NamedTuple):
 
 
 def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None) -> None:
-    from gdsd_jax import checkpoint, hf, models
-
     config = models.config_from_hf(source)
     check_tokenizer(source, config)
     params = hf.open_folder(source, config, dtype)
-    files = sorted({source / "config.json", *source.glob("model*.safetensors*")})
+    files = sorted({source / "config.json", *source.glob("*.safetensors*")})
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(map(bytes_of, leaves)))
     with new_folder(destination) as partial, progress([*leaves], [*files]) as bar:
@@ -61,9 +67,7 @@ def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None) 
 def from_orbax(
     source: pathlib.Path, destination: pathlib.Path, lora: str | None, dtype: str | None, max_shard_bytes: int
 ) -> None:
-    from gdsd_jax import hf
-
-    found = read_workdir(source) if (source / "checkpoints").exists() else read_converted(source)
+    found = read_converted(source) if restore.is_converted(source) else read_workdir(source)
     if found.adapters is None and lora == "keep":
         raise ValueError(f"{source}: --lora=keep, but there are no adapters; leave it out")
     if lora == "keep":
@@ -84,8 +88,6 @@ def from_orbax(
 
 def read_converted(folder: pathlib.Path) -> Source:
     """A folder that this script wrote."""
-    from gdsd_jax import checkpoint, models
-
     manifest = checkpoint.read_manifest(folder)
     config = models.config_from_json(manifest["model"])
     params = checkpoint.lazy_params(folder / "params")
@@ -94,19 +96,8 @@ def read_converted(folder: pathlib.Path) -> Source:
 
 def read_workdir(workdir: pathlib.Path) -> Source:
     """The newest checkpoint of a run: weights, or adapters over the weights that its config names."""
-    import jax
-    import ml_collections
-    import numpy as np
-
-    from gdsd_jax import checkpoint, run, tasks
-
-    if not (workdir / "config.json").exists():
-        raise ValueError(f"{workdir}: checkpoints without config.json; give the workdir of a run")
-    config = ml_collections.ConfigDict(json.loads((workdir / "config.json").read_text()))
-    steps = [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
-    if not steps:
-        raise ValueError(f"{workdir}: no complete checkpoint yet")
-    trainable = checkpoint.lazy_params(workdir / "checkpoints" / str(max(steps)) / "state", "state", "trainable")
+    config, newest = restore.read_settings(workdir), str(checkpoint.latest_iteration(workdir))
+    trainable = checkpoint.lazy_params(workdir / "checkpoints" / newest / "state", "state", "trainable")
     if config.init_from:
         base = read_converted(pathlib.Path(config.init_from))
     else:
@@ -124,9 +115,6 @@ def read_workdir(workdir: pathlib.Path) -> Source:
 
 def with_adapters(source: Source, dtype: str | None) -> dict:
     """The base's leaves with the adapters summed into each kernel as it is read."""
-    import numpy as np
-
-    from gdsd_jax import models
 
     def merged(leaf, pair):
         wanted = np.dtype(dtype or leaf.dtype)
@@ -150,6 +138,7 @@ def new_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
       ValueError: something is at `destination` already.
     """
+    destination = destination.resolve()
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{destination} is not empty; name a new folder")
     partial = destination.parent / f".{destination.name}.partial"
@@ -174,8 +163,6 @@ def need_space(destination: pathlib.Path, size: int) -> None:
 
 def check_tokenizer(source: pathlib.Path, config) -> None:
     """Warns where there is none; ValueError where there is one that cannot be read."""
-    from gdsd_jax import tokenizers
-
     if not any((source / name).exists() for name in TOKENIZERS):
         warnings.warn(f"{source}: no tokenizer there, so none is copied; training will need one", stacklevel=2)
         return
@@ -201,14 +188,11 @@ def digest(file: pathlib.Path, bar) -> str:
 
 
 def bytes_of(leaf, dtype: str | None = None) -> int:
-    import numpy as np
-
     return int(np.prod(leaf.shape)) * np.dtype(dtype or leaf.dtype).itemsize
 
 
 def progress(leaves: list, files: list[pathlib.Path] = ()):
     """A bar over the bytes of the files to hash and of the arrays to write."""
-    from tqdm import tqdm
 
     total = sum(map(bytes_of, leaves)) + sum(file.stat().st_size for file in files)
     return tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1000, desc="converting")
@@ -216,7 +200,6 @@ def progress(leaves: list, files: list[pathlib.Path] = ()):
 
 def watched(params: dict, bar) -> dict:
     """The same lazy arrays, each moving the bar when it is read."""
-    import jax
 
     def watch(leaf):
         def read(index=None):
@@ -248,9 +231,6 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
-    import absl.logging
-    from tqdm import tqdm
-
     warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
@@ -259,8 +239,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             from_orbax(args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9))
     except (ValueError, OSError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
+        return fail(error, 2)
     print(args.to_orbax or args.to_hf)
     return 0
 

@@ -1,4 +1,4 @@
-"""Leave-one-out advantages against plain loops."""
+"""Advantages and softmax over groups, against plain loops."""
 import math
 import statistics
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax.advantages import leave_one_out
+from gdsd_jax.advantages import from_group_mean, group_count, group_softmax, leave_one_out
 
 REWARDS = [0.0, 1.0, 0.5, 2.0, -1.0, 3.0, 3.0, 3.0, 3.0, 0.25, 0.5, 4.0]
 
@@ -37,3 +37,23 @@ def test_group_mean_and_factor():
 def test_a_missing_reward_counts_as_zero():
     found = leave_one_out(jnp.array([math.nan, 1.0, 2.0]), 3)
     np.testing.assert_allclose(found, [-1.5, 0.0, 1.5], atol=1e-6)
+
+
+def test_group_mean_baseline():
+    rewards = np.array(REWARDS).reshape(3, 4)
+    centred = rewards - rewards.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(from_group_mean(jnp.array(REWARDS), 4).reshape(3, 4), centred, atol=1e-6)
+    scaled = centred / (rewards.std(axis=1, ddof=1, keepdims=True) + 1e-4)
+    np.testing.assert_allclose(from_group_mean(jnp.array(REWARDS), 4, scale=True).reshape(3, 4), scaled, atol=1e-5)
+
+
+def test_softmax_over_groups():
+    """Groups may have any numbers, sizes and order; far apart values do not overflow; no groups are one."""
+    x, group = np.array([0.5, 500.0, -1.0, 2.0, 499.0, 3.0]), np.array([7, 2, 7, 7, 2, 9])
+    found = np.asarray(group_softmax(jnp.asarray(x, jnp.float32), jnp.asarray(group)))
+    for number in (2, 7, 9):
+        rows = group == number
+        wanted = np.exp(x[rows] - x[rows].max()) / np.exp(x[rows] - x[rows].max()).sum()
+        np.testing.assert_allclose(found[rows], wanted, rtol=1e-6)
+    assert group_count(jnp.asarray(group)) == pytest.approx(3.0) and group_count(None) == 1.0
+    np.testing.assert_allclose(np.sum(group_softmax(jnp.asarray(x, jnp.float32), None)), 1.0, rtol=1e-6)

@@ -53,7 +53,8 @@ def test_there_and_back_is_byte_for_byte(tmp_path, config, dtype, shards, capsys
 
 
 def test_the_manifest_says_where_the_weights_came_from(tmp_path):
-    folders.write(tmp_path / "in", shards=2, entries=models.config_to_hf(LLADA) | {"auto_map": {"AutoModel": "code.Model"}})
+    entries = models.config_to_hf(LLADA) | {"auto_map": {"AutoModel": "code.Model"}}
+    folders.write(tmp_path / "in", shards=2, entries=entries)
     coding.build(tmp_path / "data")
     for name in ("tokenizer.model", "code.py", "generation_config.json", "weights.bin"):
         (tmp_path / "in" / name).write_bytes(b"{}")
@@ -150,14 +151,19 @@ def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):
 
 def test_orbax_folders_that_are_none_are_refused(tmp_path, capsys):
     (tmp_path / "in").mkdir()
-    refused(tmp_path, capsys, "no converted model", ("from_orbax", "to_hf"))
-    (tmp_path / "in" / "checkpoints").mkdir()
-    refused(tmp_path, capsys, "checkpoints without config.json", ("from_orbax", "to_hf"))
-    (tmp_path / "in" / "config.json").write_text("{}")
-    refused(tmp_path, capsys, "no complete checkpoint", ("from_orbax", "to_hf"))
+    refused(tmp_path, capsys, "neither the manifest.json of a converted model nor", ("from_orbax", "to_hf"))
+    (tmp_path / "in" / "manifest.json").write_text("{")
+    refused(tmp_path, capsys, "manifest.json: not readable JSON", ("from_orbax", "to_hf"))
+    folders.write(tmp_path / "model")
+    assert run(f"--from_hf={tmp_path / 'model'}", f"--to_orbax={tmp_path / 'good'}") == 0
+    shutil.copyfile(tmp_path / "good" / "manifest.json", tmp_path / "in" / "manifest.json")
+    capsys.readouterr()
+    refused(tmp_path, capsys, "params: no complete orbax checkpoint", ("from_orbax", "to_hf"))
 
 
-@pytest.mark.parametrize("arguments", [["--from_hf=a"], ["--from_hf=a", "--to_hf=b"], ["--lora=keep", "--from_hf=a", "--to_orbax=b"]])
+@pytest.mark.parametrize(
+    "arguments", [["--from_hf=a"], ["--from_hf=a", "--to_hf=b"], ["--from_hf=a", "--to_orbax=b", "--lora=keep"]]
+)
 def test_half_a_command_is_refused(arguments):
     with pytest.raises(SystemExit) as stop:
         run(*arguments)
@@ -173,6 +179,7 @@ def test_a_killed_conversion_leaves_nothing_that_looks_finished(tmp_path):
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "out").exists() and (tmp_path / ".out.partial").exists()
+    (tmp_path / "out").mkdir()  # an empty folder may be there
     assert run(*command[2:]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
@@ -196,8 +203,9 @@ def save_run(folder, config, base):
 def logits_of(config, trainable, frozen):
     denoiser = models.make_denoiser(config)
     tokens = np.random.default_rng(0).integers(2, 40, (2, 7))
+    fn = lambda t, f: denoiser.unembed(p := denoiser.bind(t, f), denoiser.features(p, tokens))  # noqa: E731
     with jax.default_matmul_precision("highest"):
-        return jax.jit(lambda t, f: denoiser.unembed(p := denoiser.bind(t, f), denoiser.features(p, tokens)))(trainable, frozen)
+        return jax.jit(fn)(trainable, frozen)
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +232,8 @@ def test_merged_adapters_give_the_same_logits(trained):
 def test_kept_adapters_have_pefts_layout(trained):
     folder, config, lora = trained
     assert run(f"--from_orbax={folder / 'work'}", f"--to_hf={folder / 'kept'}", "--lora=keep") == 0
-    assert sorted(path.name for path in (folder / "kept").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    names = sorted(path.name for path in (folder / "kept").iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
     entries = json.loads((folder / "kept" / "adapter_config.json").read_text())
     assert (entries["peft_type"], entries["r"], entries["lora_alpha"]) == ("LORA", 3, 6.0)
     assert entries["base_model_name_or_path"] == str(folder / "in")
@@ -251,22 +260,20 @@ def test_there_must_be_adapters_to_keep(trained, capsys):
 
 @pytest.mark.slow
 def test_a_run_starts_from_a_converted_folder_and_goes_back(tmp_path):
-    """Folder -> orbax -> one round with adapters on all seven projections -> folder: only the projections have moved."""
+    """Folder -> orbax -> training with adapters on all seven projections -> folder: only the projections have moved."""
     coding.build(tmp_path / "data")
     tokenizer = tokenizers.load(coding.folder(tmp_path / "data"))
-    preset = dataclasses.replace(
-        models.MODELS["llada_tiny"], vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id, pad_id=tokenizer.pad_id,
-        stop_ids=tokenizer.stop_ids,
-    )  # fmt: skip
+    ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "mask_id", "pad_id", "stop_ids")}
+    preset = dataclasses.replace(models.MODELS["llada_tiny"], **ids)
     before = folders.write(tmp_path / "in", preset, shards=2)
     shutil.copyfile(Path(coding.folder(tmp_path / "data")) / "tokenizer.model", tmp_path / "in" / "tokenizer.model")
     assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'orbax'}") == 0
-    overrides = (
-        f"tiny,init_from={tmp_path / 'orbax'},data_dir={tmp_path / 'data'},lora_rank=4,lora_alpha=8.0,rounds=1,mesh.data=1,"
-        "prompts_per_round=4,group_size=2,inner_iterations=2,sft.steps=2,sft.batch=8,eval_problems=4,optimizer.warmup_steps=0,"
-        "sft_optimizer.warmup_steps=0"
+    config = (
+        f"configs/coding.py:tiny,init_from={tmp_path / 'orbax'},data_dir={tmp_path / 'data'},lora_rank=4,"
+        "lora_alpha=8.0,rounds=1,mesh.data=1,prompts_per_round=4,group_size=2,inner_iterations=2,sft.steps=2,sft.batch=8,"
+        "eval_problems=4,sft_optimizer.warmup_steps=0"
     )
-    command = [sys.executable, "launch/main.py", f"--config=configs/coding.py:{overrides}", f"--workdir={tmp_path / 'work'}"]
+    command = [sys.executable, "launch/main.py", f"--config={config}", f"--workdir={tmp_path / 'work'}"]
     environment = ENVIRONMENT | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

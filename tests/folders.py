@@ -9,7 +9,7 @@ from tests.reference import tiny
 
 LLADA = tiny(d_model=24, rope_theta=10_000.0)  # LLaDA and Dream derive head_dim from the width
 DREAM = tiny(
-    family="Dream", d_model=24, qkv_bias=True, shift=True, rope_theta=1e6, norm_eps=1e-6
+    family="Dream", d_model=24, qkv_bias=True, shift=True, freeze_pad=True, rope_theta=1e6, norm_eps=1e-6
 )  # fmt: skip
 QWEN3 = tiny(family="qwen3", qk_norm=True, tied=True, shift=True, attention="causal", rope_theta=1e6, norm_eps=1e-6)
 

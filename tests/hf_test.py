@@ -89,7 +89,8 @@ def test_what_does_not_fit_is_listed_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
     for words in (
         str(tmp_path), "missing model.transformer.blocks.1.k_proj.weight", "missing model.transformer.ln_f.weight",
-        "blocks.0.up_proj.weight has shape [2, 3], config.json says [28, 24]", "blocks.0.ff_norm.weight is stored as I8",
+        "blocks.0.up_proj.weight has shape [2, 3], config.json says [28, 24]",
+        "blocks.0.ff_norm.weight is stored as I8, known: F32, F16, BF16",
         "unknown model.transformer.blocks.2.q_proj.weight",
     ):  # fmt: skip
         assert words in str(error.value)
@@ -113,7 +114,7 @@ def misplace_a_tensor(folder):
 DAMAGES = {
     drop_a_shard: "no model-00002-of-00002.safetensors there; download",
     cut_a_shard: "model-00002-of-00002.safetensors: unreadable safetensors file.*download it again",
-    misplace_a_tensor: "places model.transformer.wte.weight in model-00002-of-00002.safetensors, which does not hold it",
+    misplace_a_tensor: "places model.transformer.wte.weight in model-00002-of-00002.safetensors, which does not",
     lambda folder: (folder / hf.INDEX).write_text("{"): "index.json: unreadable index",
     lambda folder: (folder / hf.INDEX).unlink(): "no model.safetensors there",
 }
@@ -156,7 +157,8 @@ def test_what_is_loaded_is_saved_byte_for_byte(tmp_path, config, dtype):
 
 def test_one_file_needs_no_index(tmp_path):
     tensors = folders.write(tmp_path / "in")
-    hf.save(tmp_path / "out", LLADA, hf.load(tmp_path / "in", LLADA), dtype="bfloat16", entries={"auto_map": {"a": "b"}})
+    params = hf.load(tmp_path / "in", LLADA)
+    hf.save(tmp_path / "out", LLADA, params, dtype="bfloat16", entries={"auto_map": {"a": "b"}})
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
     same_bytes(folders.read(tmp_path / "out"), {name: tensor.astype(BFLOAT16) for name, tensor in tensors.items()})
     entries = json.loads((tmp_path / "out" / "config.json").read_text())

@@ -54,9 +54,9 @@ def test_tokens(params, rollout_fn, temperature, place):
     np.testing.assert_allclose(together.logp_BxG[place], alone.logp_BxG[0], atol=1e-5)  # float32 rounding
 
 
-@pytest.fixture(scope="module")
-def rollout_fn():
-    config = sampling.SamplerConfig(gen_length=G, block_length=4, steps=6)
+@pytest.fixture(scope="module", params=[{"kind": "llada"}, {"kind": "llada", "cache": "dual"}, {"kind": "block"}], ids=str)
+def rollout_fn(request):
+    config = sampling.SamplerConfig(gen_length=G, block_length=4, steps=6, **request.param)
     return sampling.make_rollout_fn(models.make_denoiser(MODEL), config)
 
 

@@ -77,8 +77,7 @@ def test_an_absent_config_is_named_with_those_there_are(launch):
 def test_a_bad_row_and_absent_weights_are_named(launch, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"question": "q", "test_cases": ["assert f()"]}) + '\n{"question": 3}\n')
-    code, lines = launch(f"llada,init_from={tmp_path},data_file={rows},prompts_per_round=32,slices=4")
+    code, lines = launch(f"tiny,data_dir={tmp_path / 'data'},data_file={rows}")
     assert code == 2 and len(lines) == 1 and "rows.jsonl:2: question" in lines[0]
-    rows.write_text(json.dumps({"question": "q", "test_cases": ["assert f()"]}))
     code, lines = launch(f"llada,init_from={tmp_path},data_file={rows},prompts_per_round=32,slices=4")
     assert code == 2 and len(lines) == 1 and str(tmp_path) in lines[0] and "convert.py" in lines[0]

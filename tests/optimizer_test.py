@@ -104,3 +104,14 @@ def test_what_an_update_leaves_alone():
     after, _ = make_update(flat_loss, optimizer)(still, {}, slices(1))
     assert after.trainable["w"].dtype == jnp.bfloat16
     np.testing.assert_array_equal(after.trainable["w"], still.trainable["w"])
+
+
+def test_the_largest_of_a_metric_stays_the_largest():
+    """Means over slices, except of what is named `..._max`."""
+    def loss_fn(trainable, frozen, batch):
+        return jnp.sum(trainable["w"]), {"x": jnp.mean(batch.rewards_B), "x_max": jnp.max(jnp.abs(batch.rewards_B))}
+
+    optimizer = make_optimizer(**SETTINGS)
+    state = init_state({"w": jnp.zeros(2)}, optimizer)
+    metrics = jax.jit(make_update(loss_fn, optimizer))(state, {}, slices(3))[1]
+    assert metrics["x_max"] == 1.0 and metrics["x"] == pytest.approx(TARGET.mean(), abs=1e-6)

@@ -38,7 +38,7 @@ def confidence(config, z, token):
     return best[0] - best[1]
 
 
-def propose(config, model, logits, raw, temperature, gumbel, order_noise):
+def propose(config, model, temperature, logits, raw, gumbel, order_noise):
     """(order, token, log-probability, probability) of one position."""
     z = logits / temperature if temperature else logits.copy()
     z[model.mask_id] = -np.inf
@@ -76,12 +76,11 @@ def rollout(look, prompts, row, rng, config, model):
             raw, without = look(np.array(tokens, np.int32), valid, number, age)
             key = jax.random.fold_in(rng, passes)
             gumbel = numbers(jax.random.gumbel, key, raw.shape)
-            order_noise = numbers(
-                jax.random.gumbel if config.kind == "dream" else jax.random.uniform, jax.random.fold_in(key, 1), (width,)
-            )
+            order_noise = jax.random.gumbel if config.kind == "dream" else jax.random.uniform
+            order_noise = numbers(order_noise, jax.random.fold_in(key, 1), (width,))
             logits = raw if without is None else without + (1 + config.cfg_scale) * (raw - without)
             proposals = {
-                i: propose(config, model, logits[i - start], raw[i - start], temperature, gumbel[i - start], order_noise[i - start])
+                i: propose(config, model, temperature, *(x[i - start] for x in (logits, raw, gumbel, order_noise)))
                 for i in sorted(masked & block)
             }
             step, chosen = due(step, {i: p[0] for i, p in proposals.items()})

@@ -56,4 +56,4 @@ def init_params(config: ModelConfig, rng: Array) -> PyTree:
 
 def param_shapes(config: ModelConfig) -> PyTree:
     """The same tree as abstract arrays."""
-    return jax.eval_shape(lambda rng: init_params(config, rng), jax.random.key(0))
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0)))

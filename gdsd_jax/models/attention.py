@@ -71,8 +71,7 @@ def attention_mask(
 ) -> Array | None:
     """[1|B, 1, L, L] bool, True where a query may look; None where everything is allowed.
 
-    With `queries` the second axis from the end is these columns from `start` on.
-
+    With `queries`, [1|B, 1, Q, L]: of so many columns from `start` on.
     Padding is never a key. Its own rows look at the valid keys, which keeps them finite, and nobody reads them.
     """
     columns_L = jnp.arange(length)

@@ -33,12 +33,12 @@ def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Cal
         columns = tokens_BxQ.shape[1]
         own = lambda x: jax.lax.dynamic_slice_in_dim(x, start, columns, axis=1)  # noqa: E731
         put = lambda x, new, axis: jax.lax.dynamic_update_slice_in_dim(x, new, start, axis)  # noqa: E731
-        mask = attention_mask(attention or KINDS[config.attention], cache.valid_BxL, cache.valid_BxL.shape[1], start, columns)
-        kept = cache.k_NxBxLxKxd, cache.v_NxBxLxKxd
-        h_BxQxD, fresh = hidden(params, tokens_BxQ, mask, own(positions_of(cache.valid_BxL)), kept, start)
+        valid_BxL, kept = cache.valid_BxL, (cache.k_NxBxLxKxd, cache.v_NxBxLxKxd)
+        mask = attention_mask(attention or KINDS[config.attention], valid_BxL, valid_BxL.shape[1], start, columns)
+        h_BxQxD, fresh = hidden(params, tokens_BxQ, mask, own(positions_of(valid_BxL)), kept, start)
         if config.shift:
             h_BxLxD = put(cache.h_BxLxD, h_BxQxD, 1)
-            h_BxQxD = jnp.take_along_axis(h_BxLxD, own(previous_valid(cache.valid_BxL))[..., None], axis=1)
+            h_BxQxD = jnp.take_along_axis(h_BxLxD, own(previous_valid(valid_BxL))[..., None], axis=1)
             cache = cache.replace(h_BxLxD=h_BxLxD) if write else cache
         if write:
             k, v = (put(old, new, 2) for old, new in zip(kept, fresh))

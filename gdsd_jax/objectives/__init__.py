@@ -1,6 +1,7 @@
 """Objectives: `make_loss_fn(name, denoiser, config)` gives `loss_fn(trainable, frozen, batch) -> (loss, metrics)`.
 
-A file an objective: a frozen config, `loss`, `views` (the masks it wants) and `scores` (what old and reference it wants).
+A file an objective: a frozen config, `loss`, `views` (the masks it wants), `scores` (what it compares with, old and
+reference).
 """
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,7 @@
-"""What the clipped objectives share: PPO's gain, the k3 divergence, and the token-level loss. B rows, K views, G columns."""
+"""What the clipped objectives share: PPO's gain, the k3 divergence, the token-level loss.
+
+B rows, K views, G completion columns; nats.
+"""
 import jax
 import jax.numpy as jnp
 

@@ -55,7 +55,8 @@ def scores(denoiser: Denoiser, config: DmpoConfig, params: PyTree, batch: Batch)
 
 
 def loss(denoiser: Denoiser, config: DmpoConfig, params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """- sum over a group of (w - centring w-) l / L, mean over groups; w, w- = softmax(sharpness (l_ref - l_old +- r / alpha))."""
+    """- sum over a group of (w - centring w-) l / L, mean over groups, with w, w- the softmax over the group of
+    sharpness (l_ref - l_old +- r / alpha)."""
     if batch.rewards_B is None:
         raise ValueError("objective 'dmpo' weighs by rewards: batch.rewards_B is None")
     score_B = jnp.mean(scores(denoiser, config, params, batch)[0], axis=0)

@@ -61,20 +61,17 @@ def views(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Array:
     rng_block, rng_count, rng_place, rng_before = jax.random.split(rng, 4)
     column_1x1xL = jnp.arange(-batch.prompt_len, gen)[None, None]
     answer_1xBxL = (column_1x1xL >= 0) & (column_1x1xL < batch.completion_len_B[None, :, None])
-    if config.forward == "random":  # the completion is one block
-        start_KxBx1, size = jnp.zeros((draws, rows, 1), jnp.int32), gen
-    else:
-        start_KxBx1, size = draw_blocks(config, batch, draws, rng_block)[..., None] * config.block_length, config.block_length
-    block_KxBxL = answer_1xBxL & (column_1x1xL >= start_KxBx1) & (column_1x1xL < start_KxBx1 + size)
+    start_KxBx1, size = jnp.zeros((draws, rows, 1), jnp.int32), gen  # "random": the completion is one block
+    if config.forward != "random":
+        size = config.block_length
+        start_KxBx1 = draw_blocks(config, batch, draws, rng_block)[..., None] * size
+    chosen_KxBxL = answer_1xBxL & (column_1x1xL >= start_KxBx1) & (column_1x1xL < start_KxBx1 + size)
     if config.forward != "block_all":
-        count_KxB = draw_counts(config, jnp.sum(block_KxBxL, axis=-1), gen, rng_count)
-        place_KxBxL = jax.random.uniform(rng_place, block_KxBxL.shape)
-        chosen_KxBxL = ranks(place_KxBxL, block_KxBxL) < count_KxB[..., None]
-    else:
-        chosen_KxBxL = block_KxBxL
+        count_KxB = draw_counts(config, jnp.sum(chosen_KxBxL, axis=-1), gen, rng_count)
+        chosen_KxBxL = ranks(jax.random.uniform(rng_place, chosen_KxBxL.shape), chosen_KxBxL) < count_KxB[..., None]
     behind_KxBxL = (column_1x1xL >= 0) & ((column_1x1xL >= start_KxBx1 + size) | ~answer_1xBxL)
-    before_KxBxL = (column_1x1xL < start_KxBx1) & jax.random.bernoulli(rng_before, config.mask_prompt, block_KxBxL.shape)
-    return chosen_KxBxL | behind_KxBxL | before_KxBxL
+    coin_KxBxL = jax.random.bernoulli(rng_before, config.mask_prompt, chosen_KxBxL.shape)
+    return chosen_KxBxL | behind_KxBxL | ((column_1x1xL < start_KxBx1) & coin_KxBxL)
 
 
 def draw_blocks(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Array:
@@ -120,7 +117,7 @@ def loss(denoiser: Denoiser, config: SpgConfig, params: PyTree, batch: Batch) ->
     length_B = batch.completion_len_B.astype(jnp.float32)
     elbo_B, eubo_B = bounds(config, logp_KxBxG, scored_KxBxG, length_B)
     upper_B = {
-        "mix": config.mix * eubo_B + (1 - config.mix) * elbo_B, "elbo": elbo_B, "eubo": eubo_B, "zero": 0.0 * elbo_B,
+        "mix": config.mix * eubo_B + (1 - config.mix) * elbo_B, "elbo": elbo_B, "eubo": eubo_B, "zero": jnp.zeros_like(elbo_B),
     }[config.estimate]  # fmt: skip
     score_B = jnp.where(batch.advantages_B > 0, elbo_B, upper_B)
     zero = jnp.float32(0.0)

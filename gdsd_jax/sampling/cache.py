@@ -29,7 +29,8 @@ class Forward(NamedTuple):
 
 def make_forward(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
     """The `Forward` of the config's cache for prompts of `prompt_len` columns."""
-    return {"none": whole, "prefix": prefix, "dual": dual, "block": block_causal}[config.cache](denoiser, config, prompt_len)
+    make = {"none": whole, "prefix": prefix, "dual": dual, "block": block_causal}[config.cache]
+    return make(denoiser, config, prompt_len)
 
 
 def whole(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:

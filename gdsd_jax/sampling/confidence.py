@@ -90,17 +90,19 @@ def propose(
     tokens_BxC = sample(scores_BxCxV, rng_B, temperature_B, limit)
     logp_BxC = logp_of(raw_BxCxV, tokens_BxC)
     probability_BxC = jnp.exp(logp_BxC if without_BxCxV is None else logp_of(logits_BxCxV, tokens_BxC))
-    rng_B = fold_rows(rng_B, jnp.ones(rng_B.shape[0], jnp.int32))  # another stream than the proposals'
-    if order_BxC is not None:
-        pass
-    elif config.kind == "dream":
-        order_BxC = dream_order(config, scores_BxCxV, tokens_BxC, rng_B)
-    else:
-        order_BxC = probability_BxC if config.remasking == "low_confidence" else row_uniform(rng_B, tokens_BxC.shape[1:])
+    if order_BxC is None:
+        rng_B = fold_rows(rng_B, jnp.ones(rng_B.shape[0], jnp.int32))  # another stream than the proposals'
+        order = dream_order if config.kind == "dream" else llada_order
+        order_BxC = order(config, scores_BxCxV, tokens_BxC, probability_BxC, rng_B)
     return Proposal(tokens_BxC, logp_BxC, probability_BxC, order_BxC)
 
 
-def dream_order(config: SamplerConfig, scores_BxCxV: Array, tokens_BxC: Array, rng_B: Array) -> Array:
+def llada_order(config: SamplerConfig, scores_BxCxV, tokens_BxC, probability_BxC: Array, rng_B: Array) -> Array:
+    """The model's own probability of the proposal, so that the least sure stay masked; or noise."""
+    return probability_BxC if config.remasking == "low_confidence" else row_uniform(rng_B, probability_BxC.shape[1:])
+
+
+def dream_order(config: SamplerConfig, scores_BxCxV: Array, tokens_BxC: Array, probability_BxC, rng_B: Array) -> Array:
     """Dream's confidences, of the distribution that is sampled (specs/gdsd.md section 7.2)."""
     p_BxCxV = jax.nn.softmax(scores_BxCxV, axis=-1)
     if config.alg == "entropy":

@@ -3,6 +3,7 @@ import dataclasses
 
 ALGS = ("entropy", "maskgit_plus", "topk_margin", "origin")
 CACHES = {"llada": ("none", "prefix", "dual"), "dream": ("none", "prefix", "dual"), "block": ("none", "block")}
+PREFIX_BLOCKS = 64  # each compiles a forward of its own
 REMASKING = ("low_confidence", "random")
 
 
@@ -59,6 +60,11 @@ class SamplerConfig:
         for key in ("gen_length", "block_length", "steps"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        if self.cache == "prefix" and self.blocks > PREFIX_BLOCKS:
+            raise ValueError(
+                f"cache='prefix' compiles a forward for each of {self.blocks} blocks, at most {PREFIX_BLOCKS}: "
+                "take a longer block_length or cache='dual'"
+            )
         if self.gen_length % self.block_length:
             raise ValueError(f"gen_length={self.gen_length} must be a multiple of block_length={self.block_length}")
         if not 0 < self.top_p <= 1:

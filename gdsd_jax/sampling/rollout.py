@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.sampling import confidence, schedule
-from gdsd_jax.sampling.cache import columns, make_forward
+from gdsd_jax.sampling.cache import Forward, columns, make_forward
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.sampling.select import most_confident, sure_enough
 from gdsd_jax.types import Array, Cache, Denoiser, Prompts, PyTree, Rollout, Uncut
@@ -117,8 +117,6 @@ def check(denoiser: Denoiser, config: SamplerConfig) -> None:
         raise ValueError("mask_id is None: an autoregressive model has no masked positions to fill, convert it first")
     if config.cache != "none" and denoiser.extend is None:
         raise ValueError(f"cache={config.cache!r}: this denoiser keeps no keys and values, use cache='none'")
-    if config.kind == "block" and config.cfg_scale and config.reference_quirks:
-        raise ValueError("cfg_scale: the released block sampler has no guidance, set reference_quirks=False")
 
 
 class Window(NamedTuple):
@@ -167,7 +165,9 @@ def streams(state: SamplerState, config: SamplerConfig, mask_id: int) -> tuple[A
     return jnp.concatenate([state.tokens_BxL, without_BxL]), jnp.concatenate([state.valid_BxL] * 2)
 
 
-def features(forward, config: SamplerConfig, mask_id: int, params, state: SamplerState, block) -> tuple[Array, Cache | None]:
+def features(
+    forward: Forward, config: SamplerConfig, mask_id: int, params, state: SamplerState, block
+) -> tuple[Array, Cache | None]:
     """The window's features in the present state, and the cache behind them."""
     tokens_RxL, valid_RxL = streams(state, config, mask_id)
     write = lambda cache: forward.write(params, tokens_RxL, valid_RxL, cache, block)  # noqa: E731
@@ -291,7 +291,8 @@ def finish(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id:
     if config.reference_quirks:
         length_B = jnp.minimum(prompts.max_length_B, state.block * config.block_length)
     else:
-        stops_BxG = is_stop(tokens_BxG, config.stop_ids) & ~state.masked_BxG & (column_1xG < prompts.max_length_B[:, None])
+        stops_BxG = is_stop(tokens_BxG, config.stop_ids) & ~state.masked_BxG
+        stops_BxG &= column_1xG < prompts.max_length_B[:, None]
         length_B = jnp.where(jnp.any(stops_BxG, axis=1), jnp.argmax(stops_BxG, axis=1) + 1, prompts.max_length_B)
     keep_BxG = column_1xG < length_B[:, None]
     return Rollout(

@@ -82,7 +82,7 @@ def test_ids_of_another_vocabulary(tmp_path):
         ({key: value for key, value in LLADA.items() if key != "mlp_hidden_size"}, "mlp_hidden_size"),
         (DREAM | {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.*yarn"),
         (DREAM | {"hidden_act": "gelu"}, "hidden_act"),
-        (QWEN3 | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6}}, "rope_scaling.*linear"),
+        (QWEN3 | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6}}, "rope_scaling.*lin"),
         (QWEN3 | {"use_sliding_window": True, "sliding_window": 4096}, "use_sliding_window"),
         (QWEN3 | {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         (QWEN3 | {"attention_bias": True}, "attention_bias"),

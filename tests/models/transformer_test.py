@@ -1,5 +1,6 @@
 """The forward against float64 NumPy, padding, rematerialisation, precision and the released sizes."""
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -68,28 +69,30 @@ def test_forward_is_the_float64_rendering(case):
 
 @pytest.mark.parametrize("shift", [False, True])
 def test_doubled_row_is_its_streams_apart(shift):
-    """The clean stream is a block-causal row; each noised block is that row with the block replaced by its noised self."""
+    """The clean stream is a block-causal row; a noised block is that row with the block replaced by its noised self."""
     config = tiny(shift=shift)
     params, denoiser = random_params(config, seed=1), models.make_denoiser(config)
     valid = np.ones((2, L), bool)
     valid[1, 0] = False
-    logits = jax.jit(
-        lambda t, v, p, a: denoiser.unembed(params, denoiser.features(params, t, valid_BxL=v, positions_BxL=p, attention=a)),
-        static_argnums=3,
-    )
-    ours = np.asarray(logits(TOKENS[:2], valid, None, models.Doubled(PROMPT, BLOCK)))
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def logits(tokens, valid, attention):
+        h = denoiser.features(params, tokens, valid_BxL=valid, attention=attention)
+        return denoiser.unembed(params, h)
+
+    ours = np.asarray(logits(TOKENS[:2], valid, models.Doubled(PROMPT, BLOCK)))
     clean, noised = TOKENS[:2, : PROMPT + GEN], TOKENS[:2, PROMPT + GEN :]
     block_causal = models.BlockCausal(BLOCK, PROMPT)
     atol = 2e-5 * np.abs(ours).max()
-    whole = logits(clean, valid[:, : PROMPT + GEN], None, block_causal)
+    whole = logits(clean, valid[:, : PROMPT + GEN], block_causal)
     np.testing.assert_allclose(ours[0, : PROMPT + GEN], whole[0], atol=atol)
     np.testing.assert_allclose(ours[1, 1 : PROMPT + GEN], whole[1, 1:], atol=atol)
     for start in range(0, GEN, BLOCK):
         block = slice(start, min(start + BLOCK, GEN))
         row = clean.copy()
         row[:, PROMPT:][:, block] = noised[:, block]
-        alone = np.asarray(logits(row, valid[:, : PROMPT + GEN], None, block_causal))[:, PROMPT:][:, block]
-        # with a shift the block's first position takes the state before it, which is the noised stream's, not the clean one's
+        alone = np.asarray(logits(row, valid[:, : PROMPT + GEN], block_causal))[:, PROMPT:][:, block]
+        # with a shift the block's first position takes the state before it, which is another in the noised stream
         first = 1 if shift and start else 0
         np.testing.assert_allclose(ours[:, PROMPT + GEN :][:, block][:, first:], alone[:, first:], atol=atol)
 

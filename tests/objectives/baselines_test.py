@@ -76,8 +76,8 @@ def softmax(x):
 
 def wd1_loss(score_KxBxG, batch, config):
     lengths, advantages = reference.completion_lengths(batch, config.count), np.float64(batch.advantages_B)
-    score_B = [np.mean([score_KxBxG[k, i, : lengths[i]].sum() for k in range(len(score_KxBxG))]) for i in range(len(lengths))]
-    groups = [np.flatnonzero(GROUPS == g) for g in np.unique(GROUPS)] if config.softmax_over == "group" else [GROUPS * 0 + np.arange(5)]
+    score_B = [np.mean([score[i, :length].sum() for score in score_KxBxG]) for i, length in enumerate(lengths)]
+    groups = [np.flatnonzero(GROUPS == g) for g in np.unique(GROUPS)] if config.softmax_over == "group" else [np.arange(5)]
     total = 0.0
     for rows in groups:
         good, bad = softmax(config.psi * advantages[rows]), softmax(-config.psi * advantages[rows])
@@ -117,7 +117,6 @@ CASES = {  # name: objective, config, its scores, its loss of them
     "wd1": ("wd1", Wd1Config(psi=0.8), diffu_scores, wd1_loss),
     "wd1, released": ("wd1", Wd1Config(softmax_over="batch", negative=0.5, count="full"), diffu_scores, wd1_loss),
     "dmpo": ("dmpo", DmpoConfig(alpha=0.7, centring=0.6, count="answer"), dmpo_scores, dmpo_loss),
-    "dmpo, released": ("dmpo", DmpoConfig(alpha=0.7), dmpo_scores, dmpo_loss),
 }
 
 

@@ -178,13 +178,42 @@ def test_psi_is_in_sequence_units(logits, batch):
     np.testing.assert_allclose(token[1]["target"], sequence[1]["target"], rtol=1e-6)
 
 
-def test_metrics(logits, batch):
-    score, _ = score_and_slope(logits, batch)
-    metrics = run(GdsdConfig(psi=2.0, weighting="uniform", trust=None), logits, moved(batch, score, MOVES))[1]
-    assert set(metrics) >= {"score", "kl", "trust", "move", "target"}
-    np.testing.assert_allclose(metrics["score"], np.mean(score) / G, rtol=1e-5)  # nats per token
-    np.testing.assert_allclose(metrics["move"], np.mean(np.abs(MOVES)) / G, rtol=1e-4)
-    np.testing.assert_allclose(metrics["target"], np.mean(np.abs(batch.advantages_B)) * 2.0 / G, rtol=1e-5)
+@pytest.mark.parametrize("config", [
+    GdsdConfig(psi=2.0, weighting="uniform", trust=(0.02, 0.03)),
+    GdsdConfig(psi=0.4, centring="top_k", centring_k=3, trust=(0.2, 0.2), beta=0.3, preset="r2"),
+], ids=["default", "r2"])  # fmt: skip
+def test_diagnostics_are_those_of_the_later_release(logits, batch, config):
+    """specs/gdsd.md section 9, in loops over float64; scores and moves per token except the preset's, on the sum."""
+    logits_fn = lambda tokens, valid: np.float64(logits)  # noqa: E731
+    plain, centred = reference.pair_scores(
+        logits_fn, MASK, batch, weighting=config.weighting, count="full", centring=config.centring, k=config.centring_k
+    )
+    rng = np.random.default_rng(4)
+    old, ref = (np.float32(x + 0.2 * rng.standard_normal(x.shape)) for x in (centred, plain))
+    loss, metrics, _ = run(config, logits, batch.replace(old_KxB=jnp.asarray(old), ref_KxB=jnp.asarray(ref)))
+
+    released, advantages = config.preset == "r2", np.asarray(batch.advantages_B)
+    low, high = (np.log1p(-0.2), np.log1p(0.2)) if released else (-0.02, 0.03)
+    move = (centred - old) / (1 if released else G)
+    kept = np.clip(move, low, high)
+    target = config.psi * advantages / (1 if released else G)
+    residual = kept / (G if released else 1) - target
+    kl, slope, outside = (plain - ref) ** 2 / 2 / G, 2 * residual / G, kept != move
+    assert 0 < outside.mean() < 1
+    main = np.mean(np.sum(residual**2, axis=0)) if released else np.mean(residual**2)
+    wanted = {
+        "score": plain.mean() / G, "centred_score": centred.mean() / G, "centred_score_max": np.abs(centred).max() / G,
+        "score_noise": np.std(centred / G, axis=0, ddof=1).mean(), "kl": kl.mean(), "kl_max": kl.max(),
+        "move": np.abs(move).mean(), "move_max": np.abs(move).max(), "clipped": outside.mean(),
+        "trust": outside.any(axis=0).mean(), "target": np.abs(target).mean(), "residual": np.abs(residual).mean(),
+        "slope": np.abs(slope).mean(), "slope_spread": np.std(slope, ddof=1),
+        "slope_snr": np.abs(slope.mean()) / np.std(slope, ddof=1),
+    }  # fmt: skip
+    assert set(metrics) == set(wanted)
+    for name, value in wanted.items():
+        # moves are differences of float32 scores of 1 to 10 nats
+        np.testing.assert_allclose(metrics[name], value, rtol=2e-4, atol=2e-6, err_msg=name)
+    np.testing.assert_allclose(loss, main + config.beta * kl.mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +221,8 @@ def test_metrics(logits, batch):
     [
         (dict(weighting="flat"), "weighting"), (dict(centring="all"), "centring"), (dict(trust_sides="three"), "trust_sides"),
         (dict(count="some"), "count"), (dict(preset="r9"), "preset"), (dict(trust=(0.1, 0.0)), "trust"),
-        (dict(trust=(0.1,)), "trust"), (dict(preset="r1", trust=None), "preset"),
+        (dict(trust=(0.1,)), "trust"), (dict(preset="r1", trust=None), "preset"), (dict(masks="blocks"), "masks"),
+        (dict(preset="r2", weighting="uniform"), "weighting"), (dict(mask_block=0), "mask_block"),
     ],
 )  # fmt: skip
 def test_impossible_configs_are_refused_by_name(options, word):

@@ -11,8 +11,10 @@ from gdsd_jax.objectives import EspoConfig, GdsdConfig, SpgConfig
 from gdsd_jax.types import Batch
 
 SEQUENCE = ("mu1", "mu2_kl", "tight")
-CASES = [(file, case) for file in ("gdsd_llada", "gdsd_tlc_llada", "espo_llada", "gdsd_dream", "gdsd_tlc_dream", "espo_dream")
-         for case in SEQUENCE] + [("spg_llada", case) for case in ("mix_block", "mix_random", "eubo_block")]  # fmt: skip
+CASES = [
+    *((f"{name}_{family}", case) for family in ("llada", "dream") for name in ("gdsd", "gdsd_tlc", "espo") for case in SEQUENCE),
+    *(("spg_llada", case) for case in ("mix_block", "mix_random", "eubo_block")),
+]
 
 
 @pytest.fixture(scope="module")

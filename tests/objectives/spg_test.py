@@ -36,7 +36,8 @@ def logits():
 
 def numpy_loss(logits, batch, config):
     """Loops of specs/gdsd.md section 6.3; logits do not depend on the view here."""
-    logp, tokens, masks = reference.log_softmax(np.float64(logits)), np.asarray(batch.tokens_BxL), np.asarray(batch.masks_KxBxL)
+    logp, tokens = reference.log_softmax(np.float64(logits)), np.asarray(batch.tokens_BxL)
+    masks = np.asarray(batch.masks_KxBxL)
     total = 0.0
     for i, (length, a) in enumerate(zip(LENGTH, ADVANTAGES)):
         own = [logp[i, P + n, tokens[i, P + n]] for n in range(length)]
@@ -44,7 +45,8 @@ def numpy_loss(logits, batch, config):
         elbo = np.mean([np.mean([own[n] for n in places]) if places else 0.0 for places in placed])
         logs = []
         for n in range(length):
-            s = np.mean([np.exp(own[n]) ** config.beta_eubo / (len(places) / length) if n in places else 0.0 for places in placed])
+            power = np.exp(own[n]) ** config.beta_eubo
+            s = np.mean([power / (len(places) / length) if n in places else 0.0 for places in placed])
             if s > 0:
                 logs.append(np.log(s))
         eubo = np.mean(logs) / config.beta_eubo if logs else 0.0

@@ -28,11 +28,12 @@ CASES = {  # model, sampler
     "never stops": ("plain", of(steps=6, stop_ids=())),
     "guided, top-p": ("normed", of(steps=9, cfg_scale=0.7, top_p=0.8)),
     "dream": ("shifted", of(kind="dream", block_length=None, steps=9)),
-    "dream, maskgit_plus at a temperature": ("shifted", of(kind="dream", block_length=None, steps=6, alg="maskgit_plus", alg_temp=0.3, top_p=0.9)),
+    "dream, maskgit_plus at a temperature": (
+        "shifted", of(kind="dream", block_length=None, steps=6, alg="maskgit_plus", alg_temp=0.3, top_p=0.9),
+    ),
     "dream, margin, in blocks": ("shifted", of(kind="dream", block_length=6, steps=8, alg="topk_margin")),
     "dream, origin": ("shifted", of(kind="dream", block_length=None, steps=8, alg="origin")),
     "block-causal": ("normed", of(kind="block", steps=7)),
-    "block-causal, uncached": ("normed", of(kind="block", steps=7, cache="none")),
     "dual": ("shifted", of(block_length=6, steps=12, cache="dual")),
     "prefix, refreshed": ("plain", of(block_length=6, steps=12, cache="prefix", refresh_every=3)),
     "dual, guided": ("plain", of(block_length=6, steps=8, cache="dual", cfg_scale=0.5)),
@@ -84,7 +85,8 @@ def rollout_fns(traces):
 
         return denoiser._replace(features=features)
 
-    return {name: sampling.make_rollout_fn(counting(FAMILIES[family]), config) for name, (family, config) in CASES.items()}
+    counted = {name: counting(model) for name, model in FAMILIES.items()}
+    return {name: sampling.make_rollout_fn(counted[family], config) for name, (family, config) in CASES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,8 @@ def full_logits():
 
         def fn(params, tokens, valid, width):
             attention = models.BlockCausal(width, P) if width else None
-            return denoiser.unembed(params, denoiser.features(params, tokens[None], valid_BxL=valid[None], attention=attention))[0]
+            h = denoiser.features(params, tokens[None], valid_BxL=valid[None], attention=attention)
+            return denoiser.unembed(params, h)[0]
 
         return jax.jit(fn, static_argnums=3)
 
@@ -110,7 +113,7 @@ def full_logits():
 
 
 class Look:
-    """What the twin sees of the model: every column forwarded, or in between refreshes as few as the cache's name says."""
+    """What the twin sees of the model: every column forwarded, or between refreshes as few as the cache's name says."""
 
     def __init__(self, config, params, denoiser, extend, full_logits):
         self.config, self.params, self.denoiser, self.extend, self.full, self.kept = (
@@ -185,8 +188,9 @@ def test_every_rollout_keeps_its_promises(rollouts):
 def test_settings_of_a_row_do_not_recompile(rollout_fns, rollouts, traces, weights, prompts, rng):
     rollout_fn, params, before = rollout_fns["never stops"], weights["plain"], len(traces)
     other = prompts.replace(
-        temperature_B=prompts.temperature_B + 1, threshold_B=prompts.threshold_B / 2, max_length_B=prompts.max_length_B - 1
-    )
+        temperature_B=prompts.temperature_B + 1, threshold_B=prompts.threshold_B / 2,
+        max_length_B=prompts.max_length_B - 1,
+    )  # fmt: skip
     shorter = rollout_fn(params, other, rng)
     rollout_fn(params, prompts.replace(tokens_BxP=prompts.tokens_BxP[::-1]), rng[::-1])
     assert before > 0 and len(traces) == before
@@ -214,7 +218,8 @@ def test_nothing_but_the_prompts_is_needed():
     logits = np.array([0.3, 2.5, 1.0, -0.5, 1.7, 0.0])
     config = sampling.SamplerConfig(gen_length=6, block_length=3, steps=6)
     rollout_fn = sampling.make_rollout_fn(constant_denoiser(logits), config)
-    rollout = rollout_fn({}, Prompts(jnp.full((2, 1), 2), jnp.ones((2, 1), bool)), jax.random.split(jax.random.key(0), 2))
+    prompts = Prompts(jnp.full((2, 1), 2), jnp.ones((2, 1), bool))
+    rollout = rollout_fn({}, prompts, jax.random.split(jax.random.key(0), 2))
     np.testing.assert_array_equal(rollout.tokens_BxG, 4)  # the likeliest but the mask
     np.testing.assert_array_equal(rollout.step_map_BxG, [[1, 2, 3, 4, 5, 6]] * 2)  # one a pass, ties by lowest column
 
@@ -226,6 +231,7 @@ def test_nothing_but_the_prompts_is_needed():
         ({"kind": "dreamy"}, "kind"), ({"block_length": -8}, "block_length"), ({"alg": "random"}, "alg"),
         ({"cache": "block"}, "cache"), ({"kind": "block", "cache": "dual"}, "cache"), ({"top_p": 0.0}, "top_p"),
         ({"cfg_scale": -1.0}, "cfg_scale"), ({"refresh_every": -1}, "refresh_every"),
+        ({"gen_length": 130, "block_length": 2, "cache": "prefix"}, "prefix"),
     ],
 )  # fmt: skip
 def test_impossible_configs_are_refused_by_name(change, word):
