@@ -54,7 +54,8 @@ def embedded() -> ConfigDict:
     ))  # fmt: skip
 
     config.sft = ConfigDict(dict(
-        steps=600, batch=64, noise=0.5, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
+        steps=600, batch=64, noise=0.4, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
+        share=0.5,  # of the training problems; the rounds take the others
     ))  # fmt: skip
     config.sft_optimizer = ConfigDict(dict(
         learning_rate=3e-3, warmup_steps=40, decay_steps=600, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,

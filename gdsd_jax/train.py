@@ -102,9 +102,9 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
         return state
     gen_length = config.sampler.gen_length
     answers = data.noisy_answers(
-        run.task, run.train, run.tokenizer, gen_length, noise=config.sft.noise, seed=config.seed
+        run.task, run.lessons, run.tokenizer, gen_length, noise=config.sft.noise, seed=config.seed
     )
-    loader = data.make_loader(run.train, answers, batch=config.sft.batch, seed=config.seed)
+    loader = data.make_loader(run.lessons, answers, batch=config.sft.batch, seed=config.seed)
     if progress.cursor:
         loader.set_state(progress.cursor)
     sft_step, began, losses = make_sft_step(run.denoiser, config), time.monotonic(), []
