@@ -89,7 +89,7 @@ def train(run: Run, say: Callable[[str], None] = print) -> None:
             frozen |= reference_of(config, state.trainable)
             state = fresh_state(run, state.trainable, config.optimizer)
             progress = Progress("rl", step=config.sft.steps, lines=writer.cursor())
-            save(loop, state, frozen, progress)
+            save(loop, state, {}, progress)  # without the reference, which is the weights themselves
         reinforce(loop, state, frozen, buffer, progress)
     checkpoints.wait()
     writer.close()
@@ -278,11 +278,14 @@ def resume(loop: Loop, iteration: int, progress: Progress) -> tuple[TrainState, 
     loop.say(f"resuming {run.workdir}: {progress.phase}, round {progress.round}, step {progress.step}")
     trainable, frozen = initial_weights(run, loop.keys(0)["init"])
     state = fresh_state(run, trainable, config.sft_optimizer if progress.phase == "sft" else config.optimizer)
-    if progress.phase == "rl":
+    if begun := progress.round or progress.inner:
         frozen |= reference_of(config, trainable)
     buffer = abstract_buffer(loop, state, frozen) if progress.inner else None
     saved = loop.checkpoints.restore(iteration, as_saved(state, frozen, buffer))
-    frozen |= {name: saved[name] for name in ("reference",) if name in saved}
+    if begun:
+        frozen |= {name: saved[name] for name in ("reference",) if name in saved}
+    elif progress.phase == "rl":
+        frozen |= reference_of(config, saved["state"].trainable)
     if buffer is not None:
         buffer = jax.tree.unflatten(jax.tree.structure(buffer), saved["buffer"])
     return saved["state"], frozen, buffer

@@ -22,7 +22,7 @@ def main() -> int:
         if config.greeting:
             print(config.greeting, flush=True)
         from gdsd_jax import run as runs  # slow to import: a wrong config is told before
-        from gdsd_jax import train
+        from gdsd_jax import checkpoint, train
 
         run = runs.prepare(config, args.workdir or ROOT / "runs" / config.name)
     except (ValueError, OSError) as error:
@@ -32,6 +32,8 @@ def main() -> int:
             train.train(run, say=lambda line: print(line, flush=True))
     except train.Interrupted:
         return 143
+    except checkpoint.OtherSettings as error:
+        return fail(error, 2)
     except FloatingPointError as error:
         return fail(error, 1)
     print(f"report: {run.workdir / 'report.html'}")
