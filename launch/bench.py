@@ -78,7 +78,7 @@ def denoiser_of(size: Size, dtype: str):
     heads = max(1, size.d_model // 64)
     config = models.ModelConfig(
         family="llada", vocab_size=size.vocab, d_model=size.d_model, layers=size.layers, heads=heads, kv_heads=heads,
-        head_dim=size.d_model // heads, d_ff=size.d_ff, mask_id=1, pad_id=0, stop_ids=(), dtype=dtype,
+        head_dim=size.d_model // heads, d_ff=size.d_ff, mask_id=1, pad_id=0, stop_ids=(), dtype=dtype, remat="dots",
     )  # fmt: skip
     denoiser = models.make_denoiser(config)
     params = jax.jit(lambda rng: jax.tree.map(lambda x: x.astype(dtype), models.init_params(config, rng)))(jax.random.key(0))
