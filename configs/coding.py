@@ -40,7 +40,7 @@ def embedded() -> ConfigDict:
     config.sampler = common.sampler(gen_length=24, block_length=8, steps=12)
     config.temperature = 1.0  # of training rollouts
 
-    config.rounds = 60
+    config.rounds = 90
     config.prompts_per_round = 32
     config.group_size = 8  # completions a prompt
     config.inner_iterations = 2  # optimizer steps a round, each over all completions
@@ -61,7 +61,7 @@ def embedded() -> ConfigDict:
         learning_rate=3e-3, warmup_steps=40, decay_steps=600, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
     ))  # fmt: skip
 
-    config.eval_every = 15  # rounds
+    config.eval_every = 30  # rounds
     config.eval_problems = 512  # held-out problems, at most
     return config
 
