@@ -40,29 +40,30 @@ def embedded() -> ConfigDict:
     config.sampler = common.sampler(gen_length=24, block_length=8, steps=12)
     config.temperature = 1.0  # of training rollouts
 
-    config.rounds = 120
-    config.prompts_per_round = 16
+    config.rounds = 60
+    config.prompts_per_round = 32
     config.group_size = 8  # completions a prompt
-    config.inner_iterations = 4  # optimizer steps a round, each over all completions
+    config.inner_iterations = 2  # optimizer steps a round, each over all completions
     config.slices = 1  # gradient accumulation: parts of the completions, one after the other
     config.mask_draws = 1  # views of a completion in a step: complementary pairs, or single ones (spg, diffu_grpo, wd1)
     config.baseline = "leave_one_out"  # what a reward is compared with: that, or the "mean" of all its prompt's
     config.scale_rewards = False  # divide advantages by the group's standard deviation
     config.shuffle_rewards = False  # control experiment: rewards permuted over the round's completions
     config.optimizer = ConfigDict(dict(
-        learning_rate=5e-5, warmup_steps=20, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        learning_rate=2e-4, warmup_steps=10, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
         moments_dtype="float32",
     ))  # fmt: skip
 
     config.sft = ConfigDict(dict(
-        steps=600, batch=64, noise=0.5, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
+        steps=600, batch=64, noise=0.4, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
+        share=0.5,  # of the training problems; the rounds take the others
     ))  # fmt: skip
     config.sft_optimizer = ConfigDict(dict(
         learning_rate=3e-3, warmup_steps=40, decay_steps=600, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
         moments_dtype="float32",
     ))  # fmt: skip
 
-    config.eval_every = 30  # rounds
+    config.eval_every = 15  # rounds
     config.eval_problems = 512  # held-out problems, at most
     return config
 

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 SECTIONS = {  # the fields of each objective's config in gdsd_jax/objectives, for the embedded task
     "gdsd": dict(
         psi=10.0, weighting="uniform", centring="none", centring_k=64, detach_centre=False, trust=(0.02, 0.02),
-        trust_sides="two", beta=1e-3, count="full", masks="uniform", mask_block=8, preset=None,
+        trust_sides="two", beta=1e-3, count="full", masks="block_confidence", mask_block=8, preset=None,
     ),
     "espo": dict(epsilon_low=0.2, epsilon_high=0.2, beta=0.0, weighting="elbo", count="full"),
     "spg": dict(
@@ -29,7 +29,7 @@ D1 = {  # diffu-GRPO's own recipe, B 6, 2 slices; wd1 took it over
 
 PUBLISHED = {  # what differs from the GDSD recipe on coding, which configs/coding.py writes out
     "gdsd": {
-        "gdsd.weighting": "elbo", "gdsd.beta": 5e-2, "gdsd.mask_block": 32,
+        "gdsd.weighting": "elbo", "gdsd.beta": 5e-2, "gdsd.masks": "uniform", "gdsd.mask_block": 32,
     },
     "espo": {  # its recipe on code: full fine-tuning, B 1
         "prompts_per_round": 16, "group_size": 10, "slices": 20, "mask_draws": 2, "lora_rank": 0,

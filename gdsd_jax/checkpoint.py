@@ -10,6 +10,10 @@ from etils import epath
 from gdsd_jax.types import LazyArray, PyTree
 
 
+class OtherSettings(ValueError):
+    """A checkpoint does not hold what the run's config asks for."""
+
+
 class Checkpoints:
     """The checkpoints of one run, newest last.
 
@@ -34,9 +38,19 @@ class Checkpoints:
         return self.manager.restore(iteration, args=ocp.args.Composite(host=ocp.args.JsonRestore())).host
 
     def restore(self, iteration: int, abstract: PyTree) -> PyTree:
-        """The state, placed as the abstract arrays' shardings say."""
+        """The state, placed as the abstract arrays' shardings say.
+
+        Raises:
+          OtherSettings: it holds other arrays or shapes; one line names the folder and the mend.
+        """
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        return self.manager.restore(iteration, args=items).state
+        try:
+            return self.manager.restore(iteration, args=items).state
+        except ValueError as error:
+            raise OtherSettings(
+                f"{self.manager.directory}: checkpoint {iteration} was written with other settings than the config's; "
+                f"give another --workdir, or the settings in its config.json ({str(error)[:200]}...)"
+            ) from None
 
     def wait(self) -> None:
         """Returns when everything saved so far is complete on disk."""

@@ -42,6 +42,10 @@ class Problems:
     def __getitem__(self, row: int) -> Row:
         return {"tokens": self.tokens[row], "valid": self.valid[row], "index": self.index[row]}
 
+    def rows(self, part: slice) -> "Problems":
+        """The problems of some rows, over the same records."""
+        return dataclasses.replace(self, tokens=self.tokens[part], valid=self.valid[part], index=self.index[part])
+
 
 def prepare(
     task: types.ModuleType,

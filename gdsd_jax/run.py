@@ -36,7 +36,8 @@ class Run(NamedTuple):
     mesh: jax.sharding.Mesh
     task: ModuleType
     tokenizer: Any
-    train: data.Problems
+    lessons: data.Problems  # of the supervised phase
+    train: data.Problems  # of the rounds
     heldout: data.Problems
     denoiser: Denoiser
     sandbox: Sandbox
@@ -76,17 +77,26 @@ def prepare(config, workdir, model_config=None, hosts: Hosts | None = None) -> R
     train, heldout = (
         data.prepare(task, rows, tokenizer, config.prompt_length, too_long=config.too_long) for rows in records
     )
+    lessons, train = shared_out(config, train)
     sharding.shardings(mesh, models.param_shapes(model))
     limits = Limits(cpu_s=config.sandbox.cpu_s, wall_s=config.sandbox.wall_s, memory_bytes=config.sandbox.memory_mib << 20)
     sandbox = open_sandbox(config.sandbox.mode, limits=limits)
     denoiser = models.make_denoiser(model, place=sharding.row_placer(mesh))
-    return Run(config, workdir, mesh, task, tokenizer, train, heldout, denoiser, sandbox, hosts)
+    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, denoiser, sandbox, hosts)
 
 
 def make_mesh(config, devices=None) -> jax.sharding.Mesh:
     """The mesh of a config, by default of all devices there are."""
     rows = config.prompts_per_round * config.group_size // config.slices
     return sharding.make_mesh(dict(config.mesh), devices, rows)
+
+
+def shared_out(config, train: data.Problems) -> tuple[data.Problems, data.Problems]:
+    """(problems of the supervised phase, problems of the rounds): apart, unless the config gives the former all."""
+    if not config.sft.steps or config.sft.share == 1:
+        return train, train
+    count = max(1, min(round(config.sft.share * len(train)), len(train) - 1))
+    return train.rows(slice(count)), train.rows(slice(count, None))
 
 
 def validate(config, mesh) -> None:
@@ -112,6 +122,8 @@ def validate(config, mesh) -> None:
     sharding.check_rows(mesh, rows // config.slices, "prompts_per_round * group_size / slices")
     if config.sft.steps:
         sharding.check_rows(mesh, config.sft.batch, "sft.batch")
+    if not 0 < config.sft.share <= 1:
+        raise ValueError(f"sft.share={config.sft.share} must lie in (0, 1]")
     if config.model not in models.MODELS:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
     objectives.SftConfig(weighting=config.sft.weighting, count=config.sft.count)

@@ -97,7 +97,7 @@ def train(run: Run, say: Callable[[str], None] = print, profile: int | None = No
             frozen |= reference_of(config, state.trainable)
             state = fresh_state(run, state.trainable, config.optimizer)
             progress = Progress("rl", step=config.sft.steps, lines=writer.cursor())
-            save(loop, state, frozen, progress)
+            save(loop, state, {}, progress)  # without the reference, which is the weights themselves
         reinforce(loop, state, frozen, buffer, progress)
     checkpoints.wait()
     writer.close()
@@ -110,9 +110,9 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
         return state
     gen_length = config.sampler.gen_length
     answers = data.noisy_answers(
-        run.task, run.train, run.tokenizer, gen_length, noise=config.sft.noise, seed=config.seed
+        run.task, run.lessons, run.tokenizer, gen_length, noise=config.sft.noise, seed=config.seed
     )
-    loader = data.make_loader(run.train, answers, batch=config.sft.batch, seed=config.seed)
+    loader = data.make_loader(run.lessons, answers, batch=config.sft.batch, seed=config.seed)
     if progress.cursor:
         loader.set_state(progress.cursor)
     sft_step, began, losses = make_sft_step(run.denoiser, config), time.monotonic(), []
@@ -313,11 +313,14 @@ def resume(loop: Loop, iteration: int, progress: Progress) -> tuple[TrainState, 
     loop.say(f"resuming {run.workdir}: {progress.phase}, round {progress.round}, step {progress.step}")
     trainable, frozen = initial_weights(run, loop.keys(0)["init"])
     state = fresh_state(run, trainable, config.sft_optimizer if progress.phase == "sft" else config.optimizer)
-    if progress.phase == "rl":
+    if begun := progress.round or progress.inner:
         frozen |= reference_of(config, trainable)
     buffer = Buffer(*abstract_round(loop.steps, config, run.mesh, state.trainable, frozen)[1:]) if progress.inner else None
     saved = loop.checkpoints.restore(iteration, as_saved(state, frozen, buffer))
-    frozen |= {name: saved[name] for name in ("reference",) if name in saved}
+    if begun:
+        frozen |= {name: saved[name] for name in ("reference",) if name in saved}
+    elif progress.phase == "rl":
+        frozen |= reference_of(config, saved["state"].trainable)
     if buffer is not None:
         buffer = jax.tree.unflatten(jax.tree.structure(buffer), saved["buffer"])
     return saved["state"], frozen, buffer

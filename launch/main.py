@@ -44,7 +44,7 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
     import jax
 
     from gdsd_jax import run as runs
-    from gdsd_jax import train
+    from gdsd_jax import checkpoint, train
 
     workdir = workdir or str(ROOT / "runs" / config.name)
     if jax.default_backend() != "cpu" and jax.config.jax_compilation_cache_dir is None:
@@ -60,6 +60,8 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
             train.train(run, say=lambda line: print(line, flush=True), profile=profile)
     except train.Interrupted:
         return 143
+    except checkpoint.OtherSettings as error:
+        return fail(error, 2)
     except FloatingPointError as error:
         return fail(error, 1)
     if hosts.first:

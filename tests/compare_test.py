@@ -70,8 +70,9 @@ def test_a_malformed_variant_is_refused(compare, monkeypatch, capsys, tmp_path):
 
 @pytest.mark.slow
 def test_a_variant_trains_from_the_shared_start(compare, monkeypatch, tmp_path):
+    """Also one without the reference policy that the config's own objective has."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
-    arguments(monkeypatch, f"--config={SMALL},data_dir={tmp_path / 'data'}", f"--out={tmp_path / 'out'}", "--seeds=3", "b=gdsd.psi=2.0")
+    arguments(monkeypatch, f"--config={SMALL},data_dir={tmp_path / 'data'}", f"--out={tmp_path / 'out'}", "--seeds=3", "b=objective=wd1")
     assert compare.main() == 0
     start, run = (compare.evaluations(tmp_path / "out" / name) for name in ("start-3", "b-3"))
     assert len(start) == 1 and len(run) == 2

@@ -140,7 +140,8 @@ def test_showing_changes_no_token(generate, converted, expected, tmp_path):
     folder, *_ = converted
     tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
     flags = [f"--prompts={write(tmp_path / 'p.jsonl', [{'prompt': 'a b'}, {'prompt': 'c'}])}", "--temperature=0.9"]
-    code, said, _ = generate(f"--checkpoint={folder}", *flags, f"--sampler={SAMPLER}", f"--out={tmp_path / 'o.jsonl'}", "--show")
+    flags += [f"--checkpoint={folder}", f"--sampler={SAMPLER}", f"--out={tmp_path / 'o.jsonl'}"]
+    code, said, _ = generate(*flags, "--show")
     assert code == 0
     frames = said.splitlines()
     for place, line in enumerate(read(tmp_path / "o.jsonl")):

@@ -43,7 +43,7 @@ BAD = {
     "tiny,gdsd.trust=3": "config key 'gdsd.trust' takes tuple values",
     "tiny,gdsd.trust=(1,)": "trust=(1,): give two positive numbers",
     "tiny,gdsd.centring=some": "centring='some': choose one of",
-    "tiny,slices=3": "slices=3 must divide the 128 completions of a round",
+    "tiny,slices=3": "slices=3 must divide the 256 completions of a round",
     "tiny,prompts_per_round=2,group_size=3": "prompts_per_round * group_size / slices=6 must be a multiple of the 8 row",
     "tiny,group_size=1": "group_size=1: advantages compare completions",
     "tiny,sft.batch=0": "sft.batch=0 must be at least 1",

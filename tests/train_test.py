@@ -1,5 +1,6 @@
 """The loop as a whole, on the embedded default made small: resuming, compiling once, stopping, refusing broken numbers."""
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,17 @@ def test_sigterm_saves_inside_a_round(command, undisturbed, tmp_path):
     assert process.returncode == 0, errors
     assert "resuming" in output
     assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_other_settings_is_refused(command, undisturbed, tmp_path):
+    """And stays as it was."""
+    workdir = shutil.copytree(undisturbed, tmp_path / "other")
+    _, errors = (process := command(workdir, "lora_rank=2")).communicate()
+    assert process.returncode == 2
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert str(workdir / "checkpoints") in line and "other settings" in line and "--workdir" in line
+    assert last_state(workdir).keys() == last_state(undisturbed).keys()
 
 
 @pytest.fixture(scope="module")
