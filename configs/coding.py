@@ -51,6 +51,7 @@ def embedded() -> ConfigDict:
     config.shuffle_rewards = False  # control experiment: rewards permuted over the round's completions
     config.optimizer = ConfigDict(dict(
         learning_rate=2e-4, warmup_steps=10, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        moments_dtype="float32",
     ))  # fmt: skip
 
     config.sft = ConfigDict(dict(
@@ -59,6 +60,7 @@ def embedded() -> ConfigDict:
     ))  # fmt: skip
     config.sft_optimizer = ConfigDict(dict(
         learning_rate=3e-3, warmup_steps=40, decay_steps=600, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        moments_dtype="float32",
     ))  # fmt: skip
 
     config.eval_every = 30  # rounds
@@ -78,12 +80,12 @@ def full() -> ConfigDict:
     config.sampler.update(gen_length=256, block_length=32, steps=256)
     config.rounds = 1000
     config.prompts_per_round, config.group_size = 30, 16
-    config.inner_iterations, config.slices, config.mask_draws = 8, 20, 4
+    config.inner_iterations, config.slices, config.mask_draws = 8, 15, 4
     config.optimizer.update(learning_rate=3e-6, warmup_steps=8, weight_decay=0.0, clip_norm=0.2)
     config.sft.steps = 0
     config.lora_rank, config.lora_alpha = 128, 64.0
-    config.dtype, config.param_dtype, config.remat = "bfloat16", "bfloat16", "full"
-    config.mesh.update(data=1, fsdp=-1, tensor=1)
+    config.dtype, config.remat = "bfloat16", "full"
+    config.mesh.update(data=1, fsdp=-1, tensor=-1)  # fsdp as far as a slice's completions go round
     config.eval_every, config.eval_problems, config.checkpoint_every = 25, 480, 5
     config.sandbox.cpu_s = 2.0
     config.sandbox.wall_s = 40.0

@@ -14,9 +14,11 @@ def machinery() -> ml_collections.ConfigDict:
     config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
     config.enable_thinking = False  # for chat templates that know the word, such as Qwen3's
     config.dtype = "float32"  # of activations
-    config.param_dtype = "float32"
+    config.param_dtype = None  # None: float32 for weights that are trained, as activations for those under adapters
     config.remat = "dots"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
     config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1 takes what is left
+    config.rollout_weights = "auto"  # "whole" on each tensor group, "split" over fsdp too, auto: whole where half the
+    # memory holds them; in both cases cast once a rollout
     config.checkpoint_every = 10  # rounds
     config.keep_checkpoints = 2
     config.threshold = None  # commit every proposal of at least this probability; None = the schedule alone

@@ -17,6 +17,7 @@ from gdsd_jax import data, models, objectives, sampling, sharding, tokenizers
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.checkpoint import load_params, read_manifest
 from gdsd_jax.evaluate import Evaluation, evaluate
+from gdsd_jax.hosts import Hosts
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
 from gdsd_jax.types import Batch, Denoiser, PyTree, Rollout
@@ -40,6 +41,7 @@ class Run(NamedTuple):
     heldout: data.Problems
     denoiser: Denoiser
     sandbox: Sandbox
+    hosts: Hosts
 
     @property
     def rows(self) -> int:
@@ -47,10 +49,11 @@ class Run(NamedTuple):
         return self.config.prompts_per_round * self.config.group_size
 
 
-def prepare(config, workdir, model_config=None) -> Run:
+def prepare(config, workdir, model_config=None, hosts: Hosts | None = None) -> Run:
     """Reads data and tokenizer, lays out the mesh, opens the sandbox.
 
-    `model_config` is the config that the model was trained with, where that is another one.
+    `model_config` is the config that the model was trained with, where that is another one; `hosts` are the processes
+    that run together, by default this one alone.
 
     Raises:
       ValueError: anything that is wrong with the config or its files, one line naming it and the mend.
@@ -62,11 +65,13 @@ def prepare(config, workdir, model_config=None) -> Run:
             f"{config.name} starts from released weights: convert them with `python launch/convert.py "
             "--from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the config"
         )
-    mesh = sharding.make_mesh(dict(config.mesh))
+    mesh = make_mesh(config)
     validate(config, mesh)
     if config.task not in TASKS:
         raise ValueError(f"unknown task {config.task!r}, known: {', '.join(TASKS)}")
-    task = TASKS[config.task]
+    task, hosts = TASKS[config.task], hosts or Hosts()
+    if config.data_file is None or not model_config.init_from:
+        hosts.one_by_one(lambda: task.build(config.data_dir))
     records = read_records(config, task, model_config)
     model, tokenizer = read_model(model_config)
     train, heldout = (
@@ -76,7 +81,14 @@ def prepare(config, workdir, model_config=None) -> Run:
     sharding.shardings(mesh, models.param_shapes(model))
     limits = Limits(cpu_s=config.sandbox.cpu_s, wall_s=config.sandbox.wall_s, memory_bytes=config.sandbox.memory_mib << 20)
     sandbox = open_sandbox(config.sandbox.mode, limits=limits)
-    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, models.make_denoiser(model), sandbox)
+    denoiser = models.make_denoiser(model, place=sharding.row_placer(mesh))
+    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, denoiser, sandbox, hosts)
+
+
+def make_mesh(config, devices=None) -> jax.sharding.Mesh:
+    """The mesh of a config, by default of all devices there are."""
+    rows = config.prompts_per_round * config.group_size // config.slices
+    return sharding.make_mesh(dict(config.mesh), devices, rows)
 
 
 def shared_out(config, train: data.Problems) -> tuple[data.Problems, data.Problems]:
@@ -93,9 +105,11 @@ def validate(config, mesh) -> None:
         for key in keys:
             if (value := setting(config, key)) < least:
                 raise ValueError(f"{key}={value} must be at least {least}")
-    for key in ("dtype", "param_dtype"):
-        if config[key] not in ("float32", "bfloat16"):
-            raise ValueError(f"{key}={config[key]!r}: choose float32 or bfloat16")
+    for key in ("dtype", "param_dtype", "optimizer.moments_dtype", "sft_optimizer.moments_dtype"):
+        if (value := setting(config, key)) not in ("float32", "bfloat16") and (key, value) != ("param_dtype", None):
+            raise ValueError(f"{key}={value!r}: choose float32 or bfloat16")
+    if config.rollout_weights not in sharding.ROLLOUT_WEIGHTS:
+        raise ValueError(f"rollout_weights={config.rollout_weights!r}: choose one of {', '.join(sharding.ROLLOUT_WEIGHTS)}")
     for section in ("optimizer", "sft_optimizer"):
         for key in ("learning_rate", "clip_norm"):
             if not config[section][key] > 0:
@@ -172,11 +186,15 @@ def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
             models.MODELS[config.model], vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id,
             pad_id=tokenizer.pad_id, stop_ids=tuple(tokenizer.stop_ids),
         )  # fmt: skip
-    model = dataclasses.replace(
+    return with_settings(model, config), tokenizer
+
+
+def with_settings(model: models.ModelConfig, config) -> models.ModelConfig:
+    """The model with the precision and adapters that a config asks for."""
+    return dataclasses.replace(
         model, dtype=config.dtype, remat=config.remat, lora_rank=config.lora_rank, lora_alpha=config.lora_alpha,
         lora_targets=tuple(config.lora_targets) if config.lora_rank else models.PROJECTIONS,
     )  # fmt: skip
-    return model, tokenizer
 
 
 def read_records(config, task, model_config) -> list[Sequence[data.Record]]:
@@ -207,8 +225,9 @@ def base_weights(config, model: models.ModelConfig, mesh, rng) -> PyTree:
 
 
 def make_weights(config, model: models.ModelConfig):
-    """`rng -> weights` in the config's param_dtype."""
-    return lambda rng: jax.tree.map(lambda x: x.astype(config.param_dtype), models.init_params(model, rng))
+    """`rng -> weights` in the config's param_dtype; without one, float32 where they are trained, else as activations."""
+    dtype = config.param_dtype or (config.dtype if config.lora_rank else "float32")
+    return lambda rng: jax.tree.map(lambda x: x.astype(dtype), models.init_params(model, rng))
 
 
 def make_trainable(config, model: models.ModelConfig):
@@ -247,7 +266,7 @@ def evaluate_heldout(run: Run, sample: Callable[[dict], Rollout], temperature: f
 
     def generate(row_B: np.ndarray, temperature: float) -> list[str]:
         asked, _ = ask(run, run.heldout[row_B], 1, temperature)
-        return decode(run, jax.device_get(sample(asked).tokens_BxG))
+        return decode(run, sharding.fetch(run.mesh, sample(asked).tokens_BxG))
 
     def score(row_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
         return score_texts(run, run.heldout, run.heldout.index[row_B], texts)
@@ -256,5 +275,8 @@ def evaluate_heldout(run: Run, sample: Callable[[dict], Rollout], temperature: f
 
 
 def score_texts(run: Run, problems: data.Problems, index_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
-    """The task's rewards of one completion for each record of `index_B`, float32 [B] each."""
-    return run.task.score([problems.records[index] for index in index_B], texts, run.sandbox)
+    """The task's rewards of one completion for each record of `index_B`, float32 [B] each; every host scores its share."""
+    own = run.hosts.share(len(index_B))
+    records = [problems.records[index] for index in index_B[own]]
+    found = run.task.score(records, texts[own], run.sandbox) if records else {}
+    return run.hosts.merge(found, len(index_B))

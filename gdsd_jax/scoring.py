@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
-CHUNK_BYTES = 128 << 20  # of float32 logits alive at once in `token_scores`
+CHUNK_BYTES = 128 << 20  # of float32 logits alive at once on a device in `token_scores`
 
 
 class Centring(NamedTuple):
@@ -97,12 +97,14 @@ def token_scores(denoiser: Denoiser, params: PyTree, h_BxGxD: Array, tokens_BxG:
     logits are alive; [B, G, V] never is.
     """
     rows, columns = tokens_BxG.shape
-    fitting = max(1, CHUNK_BYTES // (4 * rows * denoiser.config.vocab_size))
+    fitting = max(1, CHUNK_BYTES * denoiser.logit_shards // (4 * rows * denoiser.config.vocab_size))
     chunk = max(size for size in range(1, columns + 1) if columns % size == 0 and size <= max(fitting, 1))
 
     def score(h_BxCxD, tokens_BxC):
         logits_BxCxV = denoiser.unembed(params, h_BxCxD)
-        own_BxC = jnp.take_along_axis(logits_BxCxV, tokens_BxC[..., None], axis=-1)[..., 0]
+        # a sum with one term, which needs no logits of other devices
+        is_own_BxCxV = tokens_BxC[..., None] == jnp.arange(logits_BxCxV.shape[-1])[None, None, :]
+        own_BxC = jnp.sum(jnp.where(is_own_BxCxV, logits_BxCxV, 0.0), axis=-1)
         logp_BxC = own_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
         if centring.kind == "none":
             return logp_BxC, logp_BxC
@@ -156,10 +158,10 @@ def pair_token_scores(
 
     def score(mask_BxL):
         views = [jnp.where(mask, mask_id, batch.tokens_BxL) for mask in (mask_BxL, completion_BxL & ~mask_BxL)]
-        h_2BxLxD = denoiser.features(
-            params, jnp.concatenate(views), valid_BxL=jnp.concatenate([batch.valid_BxL] * 2)
-        )
-        first_BxGxD, second_BxGxD = jnp.split(h_2BxLxD[:, prompt_len:], 2)
+        # a row's two views side by side, so that rows stay on their devices
+        both_2BxL = jnp.stack(views, axis=1).reshape(-1, mask_BxL.shape[1])
+        h_2BxLxD = denoiser.features(params, both_2BxL, valid_BxL=jnp.repeat(batch.valid_BxL, 2, axis=0))
+        first_BxGxD, second_BxGxD = h_2BxLxD[0::2, prompt_len:], h_2BxLxD[1::2, prompt_len:]
         h_BxGxD = jnp.where(mask_BxL[:, prompt_len:, None], first_BxGxD, second_BxGxD)
         return token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], centring)
 

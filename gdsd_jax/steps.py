@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax import objectives, sampling, sharding
+from gdsd_jax import chips, objectives, sampling, sharding
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.optimizer import make_optimizer, make_update
-from gdsd_jax.types import Array, Batch, Denoiser, Prompts, Rollout, TrainState
+from gdsd_jax.types import Array, Batch, Denoiser, Prompts, PyTree, Rollout, TrainState
 
 STREAMS = ("init", "sft", "rollout", "masks", "shuffle", "evaluation")  # what randomness is for
 
@@ -50,8 +50,9 @@ def make_steps(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> Steps:
     """The functions of a reinforcement round; configs/coding.py says what the settings mean."""
     mu, parts, draws = config.inner_iterations, config.slices, config.mask_draws
     settings = objectives.make_config(config.objective, config[config.objective])
-    loss_fn = objectives.make_loss_fn(config.objective, denoiser, settings)
-    score_fn = objectives.make_score_fn(config.objective, denoiser, settings)
+    scorer = sharding.by_vocabulary(mesh, denoiser)
+    loss_fn = objectives.make_loss_fn(config.objective, scorer, settings)
+    score_fn = objectives.make_score_fn(config.objective, scorer, settings)
     views_fn = objectives.make_views_fn(config.objective, settings)
     update_fn = make_update(loss_fn, make_optimizer(**config.optimizer))
 
@@ -95,7 +96,7 @@ def make_samplers(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> tuple[
     """`Steps.sample` and `Steps.drift`."""
     sampler = sampling.SamplerConfig(**config.sampler)
     exactly = dataclasses.replace(sampler, cache="none") if sampler.approximate else sampler
-    rollout_fn, exact_fn = (sampling.make_rollout_fn(denoiser, one) for one in (sampler, exactly))
+    rollout_fn, exact_fn = (sampling.make_rollout_fn(sharding.by_rows(mesh, denoiser), one) for one in (sampler, exactly))
 
     def asked(prompts: dict[str, Array], exact: bool = False) -> Prompts:
         threshold = jnp.inf if exact or config.threshold is None else config.threshold
@@ -104,7 +105,8 @@ def make_samplers(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> tuple[
 
     def sample(trainable, frozen, prompts: dict[str, Array], rng: Array, exact: bool = False) -> Rollout:
         rng_B = row_keys(rng, prompts["index"], prompts["sample"])
-        rollout = (exact_fn if exact else rollout_fn)(denoiser.bind(trainable, frozen), asked(prompts, exact), rng_B)
+        params = rollout_params(denoiser.bind(trainable, frozen), denoiser.config.dtype, config.rollout_weights, mesh)
+        rollout = (exact_fn if exact else rollout_fn)(params, asked(prompts, exact), rng_B)
         return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
 
     def drift(trainable, frozen, prompts: dict[str, Array], rollout: Rollout) -> sampling.Drift:
@@ -114,6 +116,42 @@ def make_samplers(denoiser: Denoiser, config, mesh: jax.sharding.Mesh) -> tuple[
 
     watched = sampler.approximate or config.threshold is not None
     return jax.jit(sample, static_argnames="exact"), jax.jit(drift) if watched else None
+
+
+def abstract_round(calls: Steps, config, mesh, trainable: PyTree, frozen: dict) -> tuple[dict, Batch, Scored]:
+    """Shapes and places of a round's (prompts, rewarded slices, scores); the trees may be abstract."""
+    rows, columns = config.prompts_per_round * config.group_size, config.prompt_length
+
+    def placed(tree, leading):
+        place = sharding.rows(mesh, leading)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+    row = lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype)  # noqa: E731
+    prompts = {
+        "tokens": row(jnp.int32, columns), "valid": row(bool, columns), "index": row(jnp.int32),
+        "sample": row(jnp.int32), "temperature": row(jnp.float32),
+    }  # fmt: skip
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    rollout = jax.eval_shape(calls.sample, trainable, frozen, prompts, rng)
+    slices = jax.eval_shape(calls.slices, rollout, prompts)
+    scored = jax.eval_shape(calls.score, trainable, frozen, slices, rng)
+    slices = jax.eval_shape(calls.reward, slices, row(jnp.float32))
+    return placed(prompts, 0), placed(slices, 1), placed(scored, 2)
+
+
+def rollout_params(params: PyTree, dtype: str, weights: str, mesh: jax.sharding.Mesh) -> PyTree:
+    """Parameters as a rollout wants them: cast once for all its passes, and placed as `rollout_weights` says."""
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    places = sharding.shardings(mesh, params)
+    return jax.lax.with_sharding_constraint(params, sharding.gathered(places) if whole(params, weights, mesh) else places)
+
+
+def whole(params: PyTree, weights: str, mesh: jax.sharding.Mesh) -> bool:
+    """Whether a rollout keeps its (possibly abstract) parameters whole along fsdp."""
+    memory = chips.memory_of(mesh.devices.flat[0])
+    if weights != "auto" or memory is None:
+        return weights != "split"
+    return sharding.bytes_per_device(params, sharding.gathered(sharding.shardings(mesh, params))) <= memory // 2
 
 
 def make_sft_step(denoiser: Denoiser, config) -> Callable:

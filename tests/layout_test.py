@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 GROUPS = (
-    ("types", "sharding", "metrics", "plots", "rewards", "tokenizers", "cli", "show"),
+    ("types", "sharding", "metrics", "plots", "rewards", "tokenizers", "cli", "show", "chips", "hlo", "hosts"),
     ("models", "scoring", "sampling", "advantages", "optimizer", "checkpoint", "tasks"),
     ("hf", "objectives", "data"),
     ("evaluate",),

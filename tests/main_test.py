@@ -39,7 +39,7 @@ BAD = {
     "tiny,round=3": "unknown config key 'round'; near it: rounds",
     "tiny,gdsd.psy=3": "unknown config key 'gdsd.psy'; near it: gdsd.psi",
     "tiny,rounds": "override 'rounds' is not of the form key=value",
-    "tiny,rounds=many": "config key 'rounds' takes int values such as 60, not 'many'",
+    "tiny,rounds=many": "config key 'rounds' takes int values such as ",
     "tiny,gdsd.trust=3": "config key 'gdsd.trust' takes tuple values",
     "tiny,gdsd.trust=(1,)": "trust=(1,): give two positive numbers",
     "tiny,gdsd.centring=some": "centring='some': choose one of",
@@ -76,8 +76,10 @@ def test_an_absent_config_is_named_with_those_there_are(launch):
 
 def test_a_bad_row_and_absent_weights_are_named(launch, tmp_path):
     rows = tmp_path / "rows.jsonl"
-    rows.write_text(json.dumps({"question": "q", "test_cases": ["assert f()"]}) + '\n{"question": 3}\n')
+    good = json.dumps({"question": "q", "test_cases": ["assert f()"]}) + "\n"
+    rows.write_text(good + '{"question": 3}\n')
     code, lines = launch(f"tiny,data_dir={tmp_path / 'data'},data_file={rows}")
     assert code == 2 and len(lines) == 1 and "rows.jsonl:2: question" in lines[0]
+    rows.write_text(good)
     code, lines = launch(f"llada,init_from={tmp_path},data_file={rows},prompts_per_round=32,slices=4")
     assert code == 2 and len(lines) == 1 and str(tmp_path) in lines[0] and "convert.py" in lines[0]

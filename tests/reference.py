@@ -67,7 +67,7 @@ def position_denoiser(vocab_size: int) -> types.Denoiser:
     config = SimpleNamespace(vocab_size=vocab_size, mask_id=MASK, pad_id=PAD, stop_ids=())
 
     def features(params, tokens_BxL, *, valid_BxL=None):
-        return jnp.tile(params["z"], (tokens_BxL.shape[0] // params["z"].shape[0], 1, 1))
+        return jnp.repeat(params["z"], tokens_BxL.shape[0] // params["z"].shape[0], axis=0)  # a row's views side by side
 
     return types.Denoiser(config, features, lambda params, h: h, lambda trainable, frozen: trainable)
 

@@ -17,9 +17,10 @@ __all__ = [
 ]  # fmt: skip
 
 
-def make_denoiser(config: ModelConfig, attend=xla_attention) -> Denoiser:
-    """The `Denoiser` of a config. `attend(q, k, v, mask)` replaces the attention kernel."""
-    module = Transformer(config, attend)
+def make_denoiser(config: ModelConfig, attend=xla_attention, place=lambda x: x) -> Denoiser:
+    """The `Denoiser` of a config. `attend(q, k, v, mask)` replaces the attention kernel; `place(x_BxLxD)` says where the
+    states between layers lie on a mesh, as `sharding.row_placer` does."""
+    module = Transformer(config, attend, place)
 
     def variables(params: PyTree) -> dict:
         weights = {name: leaf for name, leaf in params.items() if name != "lora"}
