@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import data, objectives, plots, sharding
+from gdsd_jax import curriculum, data, distill, objectives, plots, sharding
 from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.evaluate import Evaluation, summary, summary_line
 from gdsd_jax.metrics import MetricsWriter, read_metrics, round_line
@@ -22,6 +22,7 @@ from gdsd_jax.steps import Scored, Steps, make_keys, make_sft_step, make_steps
 from gdsd_jax.types import Batch, PyTree, TrainState
 
 SFT_FIELDS = ("tokens", "valid", "completion", "completion_len")
+COPIES = ("reference", "teacher")  # of weights, frozen; a checkpoint holds them
 SAMPLES = 12  # held-out programs that the report shows
 
 
@@ -80,13 +81,13 @@ def train(run: Run, say: Callable[[str], None] = print) -> None:
     progress = Progress() if latest is None else Progress(**checkpoints.host(latest))
     writer = MetricsWriter(run.workdir / "metrics.jsonl", keep=progress.lines)
     seed_key = jax.device_put(jax.random.key(config.seed), sharding.replicated(run.mesh))
-    steps = make_steps(run.denoiser, config, run.mesh)
+    steps = make_steps(run.denoiser, config, run.mesh, run.teacher)
     loop = Loop(run, steps, seed_key, checkpoints, writer, watch_sigterm(), say)
     with jax.transfer_guard("disallow"):
         state, frozen, buffer = start(loop) if latest is None else resume(loop, latest, progress)
         if progress.phase == "sft":
             state = supervise(loop, state, frozen, progress)
-            frozen |= reference_of(config, state.trainable)
+            frozen |= copies_of(config, state.trainable)
             state = fresh_state(run, state.trainable, config.optimizer)
             progress = Progress("rl", step=config.sft.steps, lines=writer.cursor())
             save(loop, state, frozen, progress)
@@ -96,7 +97,7 @@ def train(run: Run, say: Callable[[str], None] = print) -> None:
 
 
 def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -> TrainState:
-    """Masked-diffusion fine-tuning on the task's own, partly wrong, solutions."""
+    """Fine-tuning on the task's own, partly wrong, solutions: of the denoiser, or of the teacher it will start from."""
     run, config = loop.run, loop.run.config
     if config.sft.steps <= progress.step:
         return state
@@ -107,7 +108,7 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
     loader = data.make_loader(run.train, answers, batch=config.sft.batch, seed=config.seed)
     if progress.cursor:
         loader.set_state(progress.cursor)
-    sft_step, began, losses = make_sft_step(run.denoiser, config), time.monotonic(), []
+    sft_step, began, losses = make_sft_step(run.teacher or run.denoiser, config), time.monotonic(), []
     for step in range(progress.step, config.sft.steps):
         rows = next(loader)
         arrays = sharding.global_rows(run.mesh, {name: rows[name] for name in SFT_FIELDS})
@@ -170,29 +171,35 @@ def collect(loop: Loop, state, frozen, prompts, keys, number: int, exact: bool) 
     """One round's experience: completions from the device, rewards from the host while the device scores."""
     run, config, steps = loop.run, loop.run.config, loop.steps
     began = time.monotonic()
-    asked, index_B = ask(run, prompts, config.group_size, config.temperature)
-    rollout = steps.sample(state.trainable, frozen, asked, keys["rollout"], exact=exact)
+    threshold, longest = curriculum.of_round(config, number)
+    asked, index_B = ask(
+        run, run.train, prompts, config.group_size, config.temperature, threshold=threshold, longest=longest
+    )
+    answer = steps.teach if config.answers == "teacher" else steps.sample
+    rollout = answer(state.trainable, frozen, asked, keys["rollout"], exact=exact)
     slices = steps.slices(rollout, asked)
     tokens_BxG, length_B = jax.device_get((rollout.tokens_BxG, rollout.length_B))
     sampled = time.monotonic()
     watched = steps.drift is not None and not exact
     drift = steps.drift(state.trainable, frozen, asked, rollout)._asdict() if watched else {}
     scored = steps.score(state.trainable, frozen, slices, keys["masks"])  # runs while the host executes programs
-    rewards = score_texts(run, run.train, index_B, decode(run, tokens_BxG))
-    reward_B = sum(rewards.values())
-    if config.shuffle_rewards:
-        reward_B = np.random.default_rng((config.seed, number)).permutation(reward_B)
-    slices = steps.reward(slices, sharding.global_rows(run.mesh, reward_B))
-    rewarded = time.monotonic()
     summary = {
-        "reward": float(reward_B.mean()), "tests": float(rewards["tests"].mean()),
         "tokens_per_s": float(length_B.sum() / (sampled - began)),
         **{f"drift_{name}": float(value) for name, value in jax.device_get(drift).items()},
-    }  # fmt: skip
-    loop.writer.write(
-        "rollout", number + 1, **summary, format=rewards["format"].mean(), length=length_B.mean(),
-        solved=(rewards["tests"] == 1).mean(), rollout_s=sampled - began, reward_s=rewarded - sampled,
-    )  # fmt: skip
+    }
+    numbers = {"length": length_B.mean(), "tokens": int(length_B.sum()), "rollout_s": sampled - began}
+    if objectives.uses_rewards(config.objective):
+        rewards = score_texts(run, run.train, index_B, decode(run, tokens_BxG))
+        reward_B = sum(rewards.values())
+        if config.shuffle_rewards:
+            reward_B = np.random.default_rng((config.seed, number)).permutation(reward_B)
+        slices = steps.reward(slices, sharding.global_rows(run.mesh, reward_B))
+        summary |= {"reward": float(reward_B.mean()), "tests": float(rewards["tests"].mean())}
+        numbers |= {
+            "format": rewards["format"].mean(), "solved": (rewards["tests"] == 1).mean(),
+            "reward_s": time.monotonic() - sampled,
+        }  # fmt: skip
+    loop.writer.write("rollout", number + 1, **summary, **numbers)
     return Buffer(slices, scored), summary
 
 
@@ -209,9 +216,11 @@ def evaluate_now(loop: Loop, state: TrainState, frozen: dict, number: int) -> No
     rng = loop.keys(0)["evaluation"]  # the same noise at every evaluation
     sample = lambda asked: loop.steps.sample(state.trainable, frozen, asked, rng)  # noqa: E731
     greedy, sampled = (evaluate_heldout(loop.run, sample, temperature) for temperature in (0.0, 1.0))
-    numbers = summary(greedy, sampled)
-    loop.writer.write("eval", number, **numbers)
-    loop.say(f"eval  {number}/{loop.run.config.rounds} | {summary_line(numbers)}")
+    numbers, more = summary(greedy, sampled), {}
+    if loop.run.teacher is not None:
+        more = distill.evaluate(loop.run, loop.steps, state.trainable, frozen, rng)
+    loop.writer.write("eval", number, **numbers, **more)
+    loop.say(f"eval  {number}/{loop.run.config.rounds} | {summary_line(numbers)}" + distill.line(more))
     report(loop.run, number, greedy)
 
 
@@ -251,10 +260,14 @@ def check_finite(phase: str, step: int, numbers: dict) -> None:
             raise FloatingPointError(f"{phase} step {step}: {name} is {numbers[name]}; the last checkpoint is good")
 
 
-def reference_of(config, weights: PyTree) -> dict:
-    """The reference policy where the objective asks for one; with adapters it is the base, without a copy."""
+def copies_of(config, weights: PyTree) -> dict:
+    """The reference policy or the teacher where the objective asks for one; with adapters it is the base, without a copy."""
+    if config.lora_rank:
+        return {}
+    if objectives.has_teacher(config.objective):
+        return {"teacher": jax.tree.map(lambda x: jnp.copy(x.astype(config.dtype)), weights)}
     settings = objectives.make_config(config.objective, config[config.objective])
-    if config.lora_rank or not objectives.uses_reference(config.objective, settings):
+    if not objectives.uses_reference(config.objective, settings):
         return {}
     return {"reference": jax.tree.map(jnp.copy, weights)}
 
@@ -279,10 +292,10 @@ def resume(loop: Loop, iteration: int, progress: Progress) -> tuple[TrainState, 
     trainable, frozen = initial_weights(run, loop.keys(0)["init"])
     state = fresh_state(run, trainable, config.sft_optimizer if progress.phase == "sft" else config.optimizer)
     if progress.phase == "rl":
-        frozen |= reference_of(config, trainable)
+        frozen |= copies_of(config, trainable)
     buffer = abstract_buffer(loop, state, frozen) if progress.inner else None
     saved = loop.checkpoints.restore(iteration, as_saved(state, frozen, buffer))
-    frozen |= {name: saved[name] for name in ("reference",) if name in saved}
+    frozen |= {name: saved[name] for name in COPIES if name in saved}
     if buffer is not None:
         buffer = jax.tree.unflatten(jax.tree.structure(buffer), saved["buffer"])
     return saved["state"], frozen, buffer
@@ -291,11 +304,13 @@ def resume(loop: Loop, iteration: int, progress: Progress) -> tuple[TrainState, 
 def abstract_buffer(loop: Loop, state: TrainState, frozen: dict) -> Buffer:
     """Shapes and places of a round's buffer."""
     run, steps, keys = loop.run, loop.steps, loop.keys(0)
-    asked, _ = ask(run, run.train[np.zeros(run.config.prompts_per_round, int)], run.config.group_size, 1.0)
+    prompts = run.train[np.zeros(run.config.prompts_per_round, int)]
+    asked, _ = ask(run, run.train, prompts, run.config.group_size, 1.0)
     rollout = jax.eval_shape(steps.sample, state.trainable, frozen, asked, keys["rollout"])
     slices = jax.eval_shape(steps.slices, rollout, asked)
     scored = jax.eval_shape(steps.score, state.trainable, frozen, slices, keys["masks"])
-    slices = jax.eval_shape(steps.reward, slices, jax.ShapeDtypeStruct((run.rows,), jnp.float32))
+    if objectives.uses_rewards(run.config.objective):
+        slices = jax.eval_shape(steps.reward, slices, jax.ShapeDtypeStruct((run.rows,), jnp.float32))
     placed = lambda tree, lead: jax.tree.map(  # noqa: E731
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.rows(run.mesh, lead)), tree
     )
@@ -304,9 +319,7 @@ def abstract_buffer(loop: Loop, state: TrainState, frozen: dict) -> Buffer:
 
 def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
     """What a checkpoint holds: everything but the frozen base, which is where it came from."""
-    tree = {"state": state}
-    if "reference" in frozen:
-        tree["reference"] = frozen["reference"]
+    tree = {"state": state} | {name: frozen[name] for name in COPIES if name in frozen}
     if buffer is not None:
         tree["buffer"] = jax.tree.leaves(buffer)
     return tree
