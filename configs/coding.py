@@ -4,18 +4,21 @@
   python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
                                                             LLaDA-8B, the recipe of specs/gdsd.md section 9
   ...:llada,lora_rank=0,init_from=DIR,...                   the same, full fine-tuning
+  ...:a2d,init_from=DIR                                     a denoiser that configs/opdlm.py:tiny made, exported and
+                                                            converted by launch/convert.py, block sampler
   ...:MODEL,objective=espo                                  another objective with its recipe (configs/objectives.py):
                                                             espo, spg, diffu_grpo, coupled_grpo, wd1, dmpo
 """
 from configs import common, objectives
 from ml_collections import ConfigDict
 
-MODELS = ("tiny", "llada")
+MODELS = ("tiny", "llada", "a2d")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
-    config, recipes = (embedded(), objectives.EMBEDDED) if model == "tiny" else (full(), objectives.PUBLISHED)
+    config = {"tiny": embedded, "llada": full, "a2d": converted}[model]()
+    recipes = objectives.PUBLISHED if model == "llada" else objectives.EMBEDDED
     objectives.select(config, overrides.get("objective", "gdsd"), recipes)  # before the other overrides
     return common.override(config, overrides)
 
@@ -55,7 +58,7 @@ def embedded() -> ConfigDict:
     ))  # fmt: skip
 
     config.sft = ConfigDict(dict(
-        steps=600, batch=64, noise=0.4, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
+        objective="sft", steps=600, batch=64, noise=0.4, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
         share=0.5,  # of the training problems; the rounds take the others
     ))  # fmt: skip
     config.sft_optimizer = ConfigDict(dict(
@@ -65,6 +68,18 @@ def embedded() -> ConfigDict:
 
     config.eval_every = 30  # rounds
     config.eval_problems = 512  # held-out problems, at most
+    return config
+
+
+def converted() -> ConfigDict:
+    """The embedded task for a block-causal denoiser, which generates blocks of 4 one after the other."""
+    config = embedded()
+    config.name = "coding-a2d"
+    config.greeting = "GDSD on from a converted denoiser, on generated problems"
+    config.model = "a2d_qwen3_tiny"
+    config.require_init = True
+    config.sampler.update(kind="block", block_length=4, steps=24)
+    config.sft.steps = 0
     return config
 
 

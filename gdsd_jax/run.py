@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from gdsd_jax import data, models, objectives, sampling, sharding, tokenizers
+from gdsd_jax import curriculum, data, models, objectives, sampling, sharding, tokenizers
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.checkpoint import load_params, read_manifest
 from gdsd_jax.evaluate import Evaluation, evaluate
@@ -23,8 +23,9 @@ from gdsd_jax.tasks import TASKS
 from gdsd_jax.types import Batch, Denoiser, PyTree, Rollout
 
 COUNTS = (
-    "prompts_per_round", "inner_iterations", "slices", "mask_draws", "prompt_length", "eval_every", "eval_problems",
-    "checkpoint_every", "keep_checkpoints", "sft.batch", "sft.log_every", "sft.checkpoint_every",
+    "prompts_per_round", "group_size", "inner_iterations", "minibatches", "slices", "mask_draws", "prompt_length",
+    "eval_every", "eval_problems", "checkpoint_every", "keep_checkpoints", "sft.batch", "sft.log_every",
+    "sft.checkpoint_every",
 )  # fmt: skip
 
 
@@ -40,6 +41,7 @@ class Run(NamedTuple):
     train: data.Problems  # of the rounds
     heldout: data.Problems
     denoiser: Denoiser
+    teacher: Denoiser | None  # of objectives that distil one
     sandbox: Sandbox
     hosts: Hosts
 
@@ -81,13 +83,17 @@ def prepare(config, workdir, model_config=None, hosts: Hosts | None = None) -> R
     sharding.shardings(mesh, models.param_shapes(model))
     limits = Limits(cpu_s=config.sandbox.cpu_s, wall_s=config.sandbox.wall_s, memory_bytes=config.sandbox.memory_mib << 20)
     sandbox = open_sandbox(config.sandbox.mode, limits=limits)
-    denoiser = models.make_denoiser(model, place=sharding.row_placer(mesh))
-    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, denoiser, sandbox, hosts)
+    place = sharding.row_placer(mesh)
+    denoiser, teacher = models.make_denoiser(model, place=place), None
+    if objectives.has_teacher(config.objective):
+        alone = dataclasses.replace(models.to_autoregressive(model), lora_rank=0)
+        teacher = models.make_denoiser(alone, place=place)
+    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, denoiser, teacher, sandbox, hosts)
 
 
 def make_mesh(config, devices=None) -> jax.sharding.Mesh:
     """The mesh of a config, by default of all devices there are."""
-    rows = config.prompts_per_round * config.group_size // config.slices
+    rows = config.prompts_per_round * config.group_size // (config.minibatches * config.slices)
     return sharding.make_mesh(dict(config.mesh), devices, rows)
 
 
@@ -114,29 +120,40 @@ def validate(config, mesh) -> None:
         for key in ("learning_rate", "clip_norm"):
             if not config[section][key] > 0:
                 raise ValueError(f"{section}.{key}={config[section][key]} must be above 0")
-    if config.group_size < 2:
-        raise ValueError(f"group_size={config.group_size}: advantages compare completions, give at least 2")
-    rows = config.prompts_per_round * config.group_size
-    if rows % config.slices:
-        raise ValueError(f"slices={config.slices} must divide the {rows} completions of a round")
-    sharding.check_rows(mesh, rows // config.slices, "prompts_per_round * group_size / slices")
+    rows, parts = config.prompts_per_round * config.group_size, config.minibatches * config.slices
+    if rows % parts:
+        raise ValueError(
+            f"minibatches={config.minibatches} times slices={config.slices} must divide the {rows} completions of a round"
+        )
+    sharding.check_rows(mesh, rows // parts, "prompts_per_round * group_size / (minibatches * slices)")
     if config.sft.steps:
         sharding.check_rows(mesh, config.sft.batch, "sft.batch")
     if not 0 < config.sft.share <= 1:
         raise ValueError(f"sft.share={config.sft.share} must lie in (0, 1]")
     if config.model not in models.MODELS:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
-    objectives.SftConfig(weighting=config.sft.weighting, count=config.sft.count)
-    sampling.SamplerConfig(**config.sampler)
+    objectives.make_sft_config(config.sft)
+    sampler = sampling.SamplerConfig(**config.sampler)
+    for key in ("length_ramp.shape", "threshold_ramp.shape"):
+        if (shape := setting(config, key)) not in curriculum.SHAPES:
+            raise ValueError(f"{key}={shape!r}: choose one of {', '.join(curriculum.SHAPES)}")
     if not 0 < config.drift_share <= 1:
         raise ValueError(f"drift_share={config.drift_share} must lie in (0, 1]")
-    validate_objective(config, rows // config.slices)
+    validate_objective(config, rows // parts)
 
 
 def validate_objective(config, rows: int) -> None:
     """ValueError where the objective's settings do not fit a slice of `rows` completions."""
     objectives.find(config.objective)
     settings = objectives.make_config(config.objective, config[config.objective])
+    if objectives.uses_rewards(config.objective) and config.group_size < 2:
+        raise ValueError(f"group_size={config.group_size}: advantages compare completions, give at least 2")
+    if config.answers not in ("student", "teacher")[: 1 + objectives.has_teacher(config.objective)]:
+        raise ValueError(f"answers={config.answers!r}: choose student, or teacher for an objective that distils one")
+    if objectives.has_teacher(config.objective) and not (config.sampler.kind == "block" and config.sampler.block_length):
+        raise ValueError(
+            f"objective {config.objective!r} trains a block-causal model: set sampler.kind=block and sampler.block_length"
+        )
     if config.baseline not in BASELINES:
         raise ValueError(f"baseline={config.baseline!r}: choose one of {', '.join(BASELINES)}")
     if objectives.compares_groups(config.objective) and rows % config.group_size:
@@ -144,13 +161,15 @@ def validate_objective(config, rows: int) -> None:
             f"objective {config.objective!r} compares the completions of a prompt: the {rows} completions of a slice must "
             f"be a multiple of group_size={config.group_size}; choose other slices"
         )
-    gen = config.sampler.gen_length
+    sampler = sampling.SamplerConfig(**config.sampler)
+    gen = sampler.gen_length
     columns, views_fn = config.prompt_length + gen, objectives.make_views_fn(config.objective, settings)
 
     def views():
         batch = Batch(
             jnp.zeros((rows, columns), jnp.int32), jnp.ones((rows, columns), bool), jnp.full((rows,), gen), None,
-            logp_BxG=jnp.zeros((rows, gen)), prompt_len=config.prompt_length,
+            logp_BxG=jnp.zeros((rows, gen)), step_map_BxG=jnp.zeros((rows, gen), jnp.int32),
+            prompt_len=config.prompt_length, block=sampler.causal_block,
         )  # fmt: skip
         return views_fn(batch, config.mask_draws, jax.random.key(0))
 
@@ -244,14 +263,25 @@ def abstract(mesh, make) -> PyTree:
     return jax.tree.map(place, shapes, sharding.shardings(mesh, shapes))
 
 
-def ask(run: Run, rows: dict[str, np.ndarray], copies: int, temperature: float) -> tuple[dict, np.ndarray]:
-    """(prompt arrays on the mesh, record index of each row): every row of `rows` `copies` times, one after another."""
+def ask(
+    run: Run, problems: data.Problems, rows: dict[str, np.ndarray], copies: int, temperature: float, *,
+    threshold: float | None = None, longest: int | None = None,
+) -> tuple[dict, np.ndarray]:  # fmt: skip
+    """(prompt arrays on the mesh, record index of each row): every row of `rows` `copies` times, one after another.
+
+    `threshold` None = off; `longest` None = gen_length tokens, under the cap of the record's domain in any case.
+    """
     repeated = {name: np.repeat(rows[name], copies, axis=0) for name in ("tokens", "valid", "index")}
     count = len(repeated["index"])
+    longest = run.config.sampler.gen_length if longest is None else longest
+    cap_of = dict(run.config.max_lengths)
+    caps = [cap_of.get(problems.records[index].get("domain"), longest) for index in repeated["index"]]
     arrays = {
         "tokens": repeated["tokens"], "valid": repeated["valid"], "index": repeated["index"].astype(np.int32),
         "sample": np.tile(np.arange(copies, dtype=np.int32), count // copies),
         "temperature": np.full(count, temperature, np.float32),
+        "threshold": np.full(count, np.inf if threshold is None else threshold, np.float32),
+        "max_length": np.minimum(caps, longest).astype(np.int32),
     }  # fmt: skip
     return sharding.global_rows(run.mesh, arrays), repeated["index"]
 
@@ -261,11 +291,13 @@ def decode(run: Run, tokens_BxG: np.ndarray) -> list[str]:
     return [run.tokenizer.decode(row) for row in tokens_BxG]
 
 
-def evaluate_heldout(run: Run, sample: Callable[[dict], Rollout], temperature: float) -> Evaluation:
+def evaluate_heldout(
+    run: Run, sample: Callable[[dict], Rollout], temperature: float, threshold: float | None = None
+) -> Evaluation:
     """A completion, by `sample(prompt arrays)`, for each of the first `config.eval_problems` held-out problems."""
 
     def generate(row_B: np.ndarray, temperature: float) -> list[str]:
-        asked, _ = ask(run, run.heldout[row_B], 1, temperature)
+        asked, _ = ask(run, run.heldout, run.heldout[row_B], 1, temperature, threshold=threshold)
         return decode(run, sharding.fetch(run.mesh, sample(asked).tokens_BxG))
 
     def score(row_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:

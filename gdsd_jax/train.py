@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import chips, data, objectives, plots, sharding
+from gdsd_jax import chips, curriculum, data, distill, objectives, plots, sharding
 from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.evaluate import Evaluation, summary, summary_line
 from gdsd_jax.metrics import MetricsWriter, read_metrics, round_line
@@ -22,6 +22,7 @@ from gdsd_jax.steps import Scored, Steps, abstract_round, make_keys, make_sft_st
 from gdsd_jax.types import Batch, PyTree, TrainState
 
 SFT_FIELDS = ("tokens", "valid", "completion", "completion_len")
+COPIES = ("reference", "teacher")  # of weights, frozen; a checkpoint holds them
 SAMPLES = 12  # held-out programs that the report shows
 
 
@@ -88,13 +89,13 @@ def train(run: Run, say: Callable[[str], None] = print, profile: int | None = No
     writer = MetricsWriter(run.workdir / "metrics.jsonl", keep=progress.lines, enabled=run.hosts.first)
     say = say if run.hosts.first else lambda line: None
     seed_key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(run.mesh))()
-    steps = make_steps(run.denoiser, config, run.mesh)
+    steps = make_steps(run.denoiser, config, run.mesh, run.teacher)
     loop = Loop(run, steps, seed_key, checkpoints, writer, watch_sigterm(), say, profile)
     with jax.transfer_guard("disallow"):
         state, frozen, buffer = start(loop) if latest is None else resume(loop, latest, progress)
         if progress.phase == "sft":
             state = supervise(loop, state, frozen, progress)
-            frozen |= reference_of(config, state.trainable)
+            frozen |= copies_of(config, state.trainable)
             state = fresh_state(run, state.trainable, config.optimizer)
             progress = Progress("rl", step=config.sft.steps, lines=writer.cursor())
             save(loop, state, {}, progress)  # without the reference, which is the weights themselves
@@ -104,7 +105,7 @@ def train(run: Run, say: Callable[[str], None] = print, profile: int | None = No
 
 
 def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -> TrainState:
-    """Masked-diffusion fine-tuning on the task's own, partly wrong, solutions."""
+    """Fine-tuning on the task's own, partly wrong, solutions: of the denoiser, or of the teacher it will start from."""
     run, config = loop.run, loop.run.config
     if config.sft.steps <= progress.step:
         return state
@@ -115,7 +116,7 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
     loader = data.make_loader(run.lessons, answers, batch=config.sft.batch, seed=config.seed)
     if progress.cursor:
         loader.set_state(progress.cursor)
-    sft_step, began, losses = make_sft_step(run.denoiser, config), time.monotonic(), []
+    sft_step, began, losses = make_sft_step(run.teacher or run.denoiser, config), time.monotonic(), []
     for step in range(progress.step, config.sft.steps):
         rows = next(loader)
         arrays = sharding.global_rows(run.mesh, {name: rows[name] for name in SFT_FIELDS})
@@ -182,8 +183,12 @@ def collect(loop: Loop, state, frozen, prompts, keys, progress: Progress) -> tup
     """One round's experience: completions from the device, rewards from the host while the device scores."""
     run, config, steps = loop.run, loop.run.config, loop.steps
     number, exact, began = progress.round, progress.exact, time.monotonic()
-    asked, index_B = ask(run, prompts, config.group_size, config.temperature)
-    rollout = steps.sample(state.trainable, frozen, asked, keys["rollout"], exact=exact)
+    threshold, longest = curriculum.of_round(config, number)
+    asked, index_B = ask(
+        run, run.train, prompts, config.group_size, config.temperature, threshold=threshold, longest=longest
+    )
+    answer = steps.teach if config.answers == "teacher" else steps.sample
+    rollout = answer(state.trainable, frozen, asked, keys["rollout"], exact=exact)
     wait(loop, rollout, state, frozen, progress)
     slices = steps.slices(rollout, asked)
     tokens_BxG, length_B = sharding.fetch(run.mesh, (rollout.tokens_BxG, rollout.length_B))
@@ -191,21 +196,23 @@ def collect(loop: Loop, state, frozen, prompts, keys, progress: Progress) -> tup
     watched = steps.drift is not None and not exact
     drift = steps.drift(state.trainable, frozen, asked, rollout)._asdict() if watched else {}
     scored = steps.score(state.trainable, frozen, slices, keys["masks"])  # runs while the host executes programs
-    rewards = score_texts(run, run.train, index_B, decode(run, tokens_BxG))
-    reward_B = sum(rewards.values())
-    if config.shuffle_rewards:
-        reward_B = np.random.default_rng((config.seed, number)).permutation(reward_B)
-    slices = steps.reward(slices, sharding.global_rows(run.mesh, reward_B))
-    rewarded = time.monotonic()
     summary = {
-        "reward": float(reward_B.mean()), "tests": float(rewards["tests"].mean()),
         "tokens_per_s": float(length_B.sum() / (sampled - began)),
         **{f"drift_{name}": float(value) for name, value in jax.device_get(drift).items()},
-    }  # fmt: skip
-    loop.writer.write(
-        "rollout", number + 1, **summary, format=rewards["format"].mean(), length=length_B.mean(),
-        solved=(rewards["tests"] == 1).mean(), rollout_s=sampled - began, reward_s=rewarded - sampled,
-    )  # fmt: skip
+    }
+    numbers = {"length": length_B.mean(), "tokens": int(length_B.sum()), "rollout_s": sampled - began}
+    if objectives.uses_rewards(config.objective):
+        rewards = score_texts(run, run.train, index_B, decode(run, tokens_BxG))
+        reward_B = sum(rewards.values())
+        if config.shuffle_rewards:
+            reward_B = np.random.default_rng((config.seed, number)).permutation(reward_B)
+        slices = steps.reward(slices, sharding.global_rows(run.mesh, reward_B))
+        summary |= {"reward": float(reward_B.mean()), "tests": float(rewards["tests"].mean())}
+        numbers |= {
+            "format": rewards["format"].mean(), "solved": (rewards["tests"] == 1).mean(),
+            "reward_s": time.monotonic() - sampled,
+        }  # fmt: skip
+    loop.writer.write("rollout", number + 1, **summary, **numbers)
     return Buffer(slices, scored), summary
 
 
@@ -243,9 +250,11 @@ def evaluate_now(loop: Loop, state: TrainState, frozen: dict, progress: Progress
         return rollout
 
     greedy, sampled = (evaluate_heldout(loop.run, sample, temperature) for temperature in (0.0, 1.0))
-    numbers = summary(greedy, sampled)
-    loop.writer.write("eval", number, **numbers)
-    loop.say(f"eval  {number}/{loop.run.config.rounds} | {summary_line(numbers)}")
+    numbers, more = summary(greedy, sampled), {}
+    if loop.run.teacher is not None:
+        more = distill.evaluate(loop.run, loop.steps, state.trainable, frozen, rng)
+    loop.writer.write("eval", number, **numbers, **more)
+    loop.say(f"eval  {number}/{loop.run.config.rounds} | {summary_line(numbers)}" + distill.line(more))
     if loop.run.hosts.first:
         report(loop.run, number, greedy)
 
@@ -286,10 +295,14 @@ def check_finite(phase: str, step: int, numbers: dict) -> None:
             raise FloatingPointError(f"{phase} step {step}: {name} is {numbers[name]}; the last checkpoint is good")
 
 
-def reference_of(config, weights: PyTree) -> dict:
-    """The reference policy where the objective asks for one; with adapters it is the base, without a copy."""
+def copies_of(config, weights: PyTree) -> dict:
+    """The reference policy or the teacher where the objective asks for one; with adapters it is the base, without a copy."""
+    if config.lora_rank:
+        return {}
+    if objectives.has_teacher(config.objective):
+        return {"teacher": jax.tree.map(lambda x: jnp.copy(x.astype(config.dtype)), weights)}
     settings = objectives.make_config(config.objective, config[config.objective])
-    if config.lora_rank or not objectives.uses_reference(config.objective, settings):
+    if not objectives.uses_reference(config.objective, settings):
         return {}
     return {"reference": jax.tree.map(jnp.copy, weights)}
 
@@ -314,13 +327,13 @@ def resume(loop: Loop, iteration: int, progress: Progress) -> tuple[TrainState, 
     trainable, frozen = initial_weights(run, loop.keys(0)["init"])
     state = fresh_state(run, trainable, config.sft_optimizer if progress.phase == "sft" else config.optimizer)
     if begun := progress.round or progress.inner:
-        frozen |= reference_of(config, trainable)
+        frozen |= copies_of(config, trainable)
     buffer = Buffer(*abstract_round(loop.steps, config, run.mesh, state.trainable, frozen)[1:]) if progress.inner else None
     saved = loop.checkpoints.restore(iteration, as_saved(state, frozen, buffer))
     if begun:
-        frozen |= {name: saved[name] for name in ("reference",) if name in saved}
+        frozen |= {name: saved[name] for name in COPIES if name in saved}
     elif progress.phase == "rl":
-        frozen |= reference_of(config, saved["state"].trainable)
+        frozen |= copies_of(config, saved["state"].trainable)
     if buffer is not None:
         buffer = jax.tree.unflatten(jax.tree.structure(buffer), saved["buffer"])
     return saved["state"], frozen, buffer
@@ -328,9 +341,7 @@ def resume(loop: Loop, iteration: int, progress: Progress) -> tuple[TrainState, 
 
 def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
     """What a checkpoint holds: everything but the frozen base, which is where it came from."""
-    tree = {"state": state}
-    if "reference" in frozen:
-        tree["reference"] = frozen["reference"]
+    tree = {"state": state} | {name: frozen[name] for name in COPIES if name in frozen}
     if buffer is not None:
         tree["buffer"] = jax.tree.leaves(buffer)
     return tree
