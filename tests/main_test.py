@@ -43,8 +43,8 @@ BAD = {
     "tiny,gdsd.trust=3": "config key 'gdsd.trust' takes tuple values",
     "tiny,gdsd.trust=(1,)": "trust=(1,): give two positive numbers",
     "tiny,gdsd.centring=some": "centring='some': choose one of",
-    "tiny,slices=3": "slices=3 must divide the 256 completions of a round",
-    "tiny,prompts_per_round=2,group_size=3": "prompts_per_round * group_size / slices=6 must be a multiple of the 8 row",
+    "tiny,slices=3": "minibatches=1 times slices=3 must divide the 256 completions of a round",
+    "tiny,prompts_per_round=2,group_size=3": "prompts_per_round * group_size / (minibatches * slices)=6 must be a multiple of the",
     "tiny,group_size=1": "group_size=1: advantages compare completions",
     "tiny,sft.batch=0": "sft.batch=0 must be at least 1",
     "tiny,lora_rank=-1": "lora_rank=-1 must be at least 0",
@@ -71,7 +71,7 @@ def test_one_line_names_what_is_wrong(launch, argument, said):
 def test_an_absent_config_is_named_with_those_there_are(launch):
     code, lines = launch("tiny", file="configs/poetry.py")
     assert code == 2 and len(lines) == 1
-    assert "no file" in lines[0] and lines[0].endswith("there are configs/coding.py")
+    assert "no file" in lines[0] and lines[0].endswith("there are configs/coding.py, configs/opdlm.py")
 
 
 def test_a_bad_row_and_absent_weights_are_named(launch, tmp_path):
