@@ -10,6 +10,7 @@ KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "s64": 8, "u64": 8}
 
 HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
@@ -41,12 +42,16 @@ class Visit(NamedTuple):
 def collectives(text: str, passes: int = 1) -> list[Collective]:
     """The exchanges of a compiled program; a loop whose length is not known runs `passes` times."""
     bodies, entry = computations(text)
-    found, waiting = [], [(entry, Visit(1, 0, False))]
+    found, waiting, begun = [], [(entry, Visit(1, 0, False))], set()
     while waiting:
         name, visit = waiting.pop()
         for result, operation, rest in bodies[name]:
             if operation.removesuffix("-start") in KINDS:
-                found.append(exchange(result, operation, rest, visit))
+                # one that runs beside products is written in the first of them, in the last, and between
+                parts = re.search(r"channel_id=(\d+).*chain_id=", rest)
+                if parts is None or parts[1] not in begun:
+                    found.append(exchange(result, operation, rest, visit, scattered=name.startswith("all-reduce-scatter")))
+                begun |= {parts[1]} if parts else set()
             inner = visit
             if operation == "while":
                 trips = trip_count(bodies, rest)
@@ -85,22 +90,20 @@ def trip_count(bodies: dict, rest: str) -> int | None:
     return int(limits[0]) if plain and len(limits) == len(compares) == 1 else None
 
 
-def exchange(result: str, operation: str, rest: str, visit: Visit) -> Collective:
+def exchange(result: str, operation: str, rest: str, visit: Visit, scattered: bool) -> Collective:
+    """One instruction; `scattered` where a fusion keeps a device's own part of a sum alone."""
     kind = operation.removesuffix("-start")
-    shapes = {f"{dtype}[{dims}]": nbytes(dtype, dims) for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", result)}
-    largest = max(shapes, key=shapes.get)
-    # the result of a -start names its operand too; several arrays may be exchanged at once
-    size = shapes[largest] if operation != kind else sum(
-        nbytes(dtype, dims) for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", result)
-    )  # fmt: skip
+    arrays = {array: nbytes(*array) for array in ARRAY.findall(result)}
+    largest = max(arrays, key=arrays.get)
+    # several arrays may be exchanged at once; but the result of a -start names operand and result of one
+    size = sum(nbytes(*array) for array in ARRAY.findall(result)) if operation == kind else arrays[largest]
     devices = group_of(rest)
     count = max(len(devices), 1)
-    sent = {
-        "all-gather": size * (count - 1) // count, "all-reduce": 2 * size * (count - 1) // count,
-        "reduce-scatter": size * (count - 1) * (1 if operation == kind else 0) + (operation != kind) * size * (count - 1) // count,
-        "all-to-all": size * (count - 1) // count, "collective-permute": size,
-    }[kind]  # fmt: skip
-    return Collective(kind, largest, sent, devices, *visit)
+    share = size * (count - 1) // count
+    if scattered:
+        return Collective("reduce-scatter", "{}[{}]".format(*largest), share, devices, *visit)
+    sent = {"all-reduce": 2 * share, "reduce-scatter": size * (count - 1), "collective-permute": size}.get(kind, share)
+    return Collective(kind, "{}[{}]".format(*largest), sent, devices, *visit)
 
 
 def group_of(rest: str) -> tuple[int, ...]:

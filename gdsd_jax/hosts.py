@@ -20,7 +20,7 @@ import numpy as np
 from jax._src import distributed  # the service's client has no public name
 
 BEAT_S = 2.0
-SILENCE_S = 20.0  # after which a process counts as dead
+SILENCE_S = 30.0  # after which a process counts as dead
 WAIT_MS = 24 * 3600 * 1000  # for others that live but take their time
 
 

@@ -26,8 +26,8 @@ RULES = (
     (r"layers/(o|down)/kernel$", P(None, "tensor", "fsdp")),
     (r"layers/(q|k|v)/bias$", P(None, "tensor")),
     (r"layers/(q|k|v|gate|up)/a$", P(None, "fsdp", None)),
-    (r"layers/(q|k|v|gate|up)/b$", P(None, None, "tensor")),
-    (r"layers/(o|down)/a$", P(None, "tensor", None)),
+    (r"layers/(q|k|v|gate|up)/b$", P(None, None, ("tensor", "fsdp"))),
+    (r"layers/(o|down)/a$", P(None, ("tensor", "fsdp"), None)),
     (r"layers/(o|down)/b$", P(None, None, "fsdp")),
     (r"(norm|_norm)/scale$", P()),
 )

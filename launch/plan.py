@@ -155,14 +155,11 @@ def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, 
         ),
         "update": Call(calls.update, update, 0, 1, 3 * views),
     }  # fmt: skip
-    whole = steps.whole(jax.eval_shape(lambda: cast(denoiser.bind(state.trainable, frozen), model.dtype)), config.rollout_weights, mesh)
+    cast = lambda *trees: jax.tree.map(lambda x: x.astype(model.dtype), denoiser.bind(*trees))  # noqa: E731
+    whole = steps.whole(jax.eval_shape(cast, state.trainable, frozen), config.rollout_weights, mesh)
     score_ops = hlo.operations(calls.score.trace(state.trainable, frozen, slices, rng).jaxpr.jaxpr)
     update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
     return found, model, score_ops / update_ops, whole
-
-
-def cast(tree, dtype):
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(jnp.zeros(x.shape, x.dtype), dtype), tree)
 
 
 def held(tree) -> int:

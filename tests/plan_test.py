@@ -131,7 +131,19 @@ TEXT = """HloModule m
 %open (p: (s32[])) -> pred[] {
   ROOT %a = pred[] and(%x, %y)
 }
+%all-reduce-scatter.1 (a: f32[4,4]) -> f32[4,4] {
+  ROOT %s = f32[4,4] all-reduce(%a), replica_groups={{0,1,2,3}}, to_apply=%sum
+}
+%start (a: bf16[2]) -> bf16[8] {
+  ROOT %g = bf16[8] all-gather(%a), channel_id=3, replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="1"}
+}
+%done (a: bf16[2]) -> bf16[8] {
+  ROOT %g = bf16[8] all-gather(%a), channel_id=3, replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="1"}
+}
 ENTRY %main (a: f32[4]) -> f32[4] {
+  %s = f32[4,4] fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
+  %b = bf16[8] fusion(%a), kind=kCustom, calls=%start
+  %d = bf16[8] fusion(%b), kind=kCustom, calls=%done
   %r = f32[4,4] all-reduce(%a), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}, to_apply=%sum
   %w = (s32[]) while(%t), condition=%cond, body=%body
   ROOT %v = (s32[]) while(%t), condition=%open, body=%body
@@ -143,5 +155,7 @@ def test_collectives_are_counted_through_loops():
     found = hlo.collectives(TEXT, passes=10)
     reduce, = (one for one in found if one.kind == "all-reduce")
     assert (reduce.sent, reduce.devices, reduce.times, reduce.depth) == (64, (0, 4), 1, 0)
+    scatter, = (one for one in found if one.kind == "reduce-scatter")
+    assert (scatter.sent, scatter.devices) == (48, (0, 1, 2, 3))
     gathers = sorted((one.times, one.open_loop, one.sent, one.devices) for one in found if one.kind == "all-gather")
-    assert gathers == [(6, False, 1536, (0, 2, 4, 6)), (10, True, 1536, (0, 2, 4, 6))]
+    assert gathers == [(1, False, 12, (0, 1, 2, 3)), (6, False, 1536, (0, 2, 4, 6)), (10, True, 1536, (0, 2, 4, 6))]
