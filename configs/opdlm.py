@@ -13,10 +13,11 @@ from ml_collections import ConfigDict
 
 SIZES = {"qwen3_0p6b": None, "qwen3_1p7b": None, "qwen3_4b": 16, "qwen3_8b": 16}  # the divergence's top_k
 MODELS = ("tiny", *SIZES)
+OFF_POLICY = {"answers": "teacher", "opd.states": "random", "opd.exclude_stop": False}  # its ends teach where to stop
 CONTROLS = {
     "none": {},
-    "sft": {"answers": "teacher", "opd.states": "random", "opd.divergence": "nll"},
-    "kd": {"answers": "teacher", "opd.states": "random"},
+    "sft": OFF_POLICY | {"opd.divergence": "nll"},
+    "kd": OFF_POLICY,
     "random": {"opd.states": "random"},
 }
 
