@@ -21,7 +21,6 @@ from jax._src import distributed  # the service's client has no public name
 
 BEAT_S = 2.0
 SILENCE_S = 30.0  # after which a process counts as dead
-WAIT_MS = 24 * 3600 * 1000  # for others that live but take their time
 
 
 class Hosts:
@@ -48,13 +47,19 @@ class Hosts:
         self._number += 1
         key = lambda number, index: f"exchange/{number}/{index}"  # noqa: E731
         self._client.key_value_set_bytes(key(self._number, self.index), pickle.dumps(value))
-        values = [
-            pickle.loads(self._client.blocking_key_value_get_bytes(key(self._number, index), WAIT_MS))
-            for index in range(self.count)
-        ]
+        values = [pickle.loads(self._read(key(self._number, index))) for index in range(self.count)]
         if self._number > 1:  # whoever has answered this time has read the last one
             self._client.key_value_delete(key(self._number - 1, self.index))
         return values
+
+    def _read(self, key: str) -> bytes:
+        """Waits for the key, however long; that its writer still lives is `watch`'s business, which a blocking call of the
+        service would not let run."""
+        while True:
+            try:
+                return self._client.key_value_try_get_bytes(key)
+            except jax.errors.JaxRuntimeError:
+                time.sleep(0.002)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
@@ -139,7 +144,8 @@ def on_tpu_vm() -> bool:
 
 def watch(hosts: Hosts, names: list[str]) -> None:
     """Ends this process when another one has been silent for `SILENCE_S`, with a line that names it."""
-    client, seen, beat = distributed.global_state.client, {}, 0
+    client, beat = distributed.global_state.client, 0
+    seen = {f"beat/{index}": ("", time.monotonic()) for index in range(hosts.count)}  # its last beat, and since when
     while not hosts.done(BEAT_S):
         beat += 1
         try:
@@ -151,7 +157,7 @@ def watch(hosts: Hosts, names: list[str]) -> None:
             return
         now = time.monotonic()
         for key, value in beats.items():
-            if seen.get(key, (None,))[0] != value:
+            if seen[key][0] != value:
                 seen[key] = (value, now)
         key, (_, since) = min(seen.items(), key=lambda entry: entry[1][1])
         if now - since > SILENCE_S:
