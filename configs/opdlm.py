@@ -72,13 +72,16 @@ def embedded() -> ConfigDict:
     config.baseline, config.scale_rewards, config.shuffle_rewards = "leave_one_out", False, False  # nothing is rewarded
     config.optimizer = ConfigDict(dict(
         learning_rate=1e-3, warmup_steps=20, decay_steps=1200, final_share=0.1, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        moments_dtype="float32",
     ))  # fmt: skip
 
     config.sft = ConfigDict(dict(  # the teacher's making
         objective="ar", steps=300, batch=64, noise=0.0, weighting="uniform", count="answer", log_every=60, checkpoint_every=200,
+        share=1.0,
     ))  # fmt: skip
     config.sft_optimizer = ConfigDict(dict(
         learning_rate=3e-3, warmup_steps=40, decay_steps=300, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        moments_dtype="float32",
     ))  # fmt: skip
 
     config.eval_every = 75
