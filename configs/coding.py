@@ -40,7 +40,7 @@ def embedded() -> ConfigDict:
     config.sampler = common.sampler(gen_length=24, block_length=8, steps=12)
     config.temperature = 1.0  # of training rollouts
 
-    config.rounds = 90
+    config.rounds = 110
     config.prompts_per_round = 32
     config.group_size = 8  # completions a prompt
     config.inner_iterations = 2  # optimizer steps a round, each over all completions

@@ -39,7 +39,7 @@ BAD = {
     "tiny,round=3": "unknown config key 'round'; near it: rounds",
     "tiny,gdsd.psy=3": "unknown config key 'gdsd.psy'; near it: gdsd.psi",
     "tiny,rounds": "override 'rounds' is not of the form key=value",
-    "tiny,rounds=many": "config key 'rounds' takes int values such as 90, not 'many'",
+    "tiny,rounds=many": "config key 'rounds' takes int values such as 110, not 'many'",
     "tiny,gdsd.trust=3": "config key 'gdsd.trust' takes tuple values",
     "tiny,gdsd.trust=(1,)": "trust=(1,): give two positive numbers",
     "tiny,gdsd.centring=some": "centring='some': choose one of",
