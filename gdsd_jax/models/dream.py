@@ -24,23 +24,15 @@ REQUIRED = {"hidden_act": "silu", "rope_scaling": None, "use_mrope": False, "use
 
 def config_from_hf(entries: dict) -> ModelConfig:
     """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
-    width, heads = entries["hidden_size"], entries["num_attention_heads"]
+    sizes = qwen3.sizes_of(entries)
     mask_id, pad_id, stop_ids = ids_of(entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TEXT, END_OF_TURN))
     return ModelConfig(
-        **CONVENTIONS, vocab_size=entries["vocab_size"], d_model=width, layers=entries["num_hidden_layers"],
-        heads=heads, kv_heads=entries["num_key_value_heads"], head_dim=width // heads,
-        d_ff=entries["intermediate_size"], mask_id=mask_id, pad_id=pad_id, stop_ids=stop_ids,
-        rope_theta=float(entries["rope_theta"]), norm_eps=entries["rms_norm_eps"], tied=entries["tie_word_embeddings"],
+        **CONVENTIONS, **sizes, head_dim=sizes["d_model"] // sizes["heads"], mask_id=mask_id, pad_id=pad_id,
+        stop_ids=stop_ids,
     )  # fmt: skip
 
 
 def config_to_hf(config: ModelConfig) -> dict:
     """The entries of config.json that lead back to this config; the rest is the class's default."""
-    return {
-        "model_type": config.family, "architectures": [MODEL_TYPES[config.family]], "vocab_size": config.vocab_size,
-        "hidden_size": config.d_model, "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads, "intermediate_size": config.d_ff, "rope_theta": config.rope_theta,
-        "rms_norm_eps": config.norm_eps, "tie_word_embeddings": config.tied, "mask_token_id": config.mask_id,
-        "pad_token_id": config.pad_id, "eos_token_id": config.stop_ids[0], "bos_token_id": config.stop_ids[0],
-        **REQUIRED,
-    }  # fmt: skip
+    entries = qwen3.entries_of(config, MODEL_TYPES[config.family])
+    return {**entries, "bos_token_id": config.stop_ids[0], **REQUIRED}

@@ -55,26 +55,38 @@ TENSORS = {
 REQUIRED = {"hidden_act": "silu", "attention_bias": False, "rope_scaling": None, "use_sliding_window": False}
 
 
+# our field -> its entry of config.json, for all families of this layout
+ENTRIES = {
+    "vocab_size": "vocab_size", "d_model": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads", "d_ff": "intermediate_size", "rope_theta": "rope_theta",
+    "norm_eps": "rms_norm_eps", "tied": "tie_word_embeddings",
+}  # fmt: skip
+
+
+def sizes_of(entries: dict) -> dict:
+    """The fields of `ENTRIES`; KeyError names what is absent."""
+    sizes = {field: entries[entry] for field, entry in ENTRIES.items()}
+    return sizes | {"rope_theta": float(sizes["rope_theta"])}
+
+
+def entries_of(config: ModelConfig, architecture: str) -> dict:
+    """The inverse, with the model's type and ids."""
+    return {
+        "model_type": config.family, "architectures": [architecture],
+        **{entry: getattr(config, field) for field, entry in ENTRIES.items()},
+        "mask_token_id": config.mask_id, "pad_token_id": config.pad_id, "eos_token_id": config.stop_ids[0],
+    }  # fmt: skip
+
+
 def config_from_hf(entries: dict) -> ModelConfig:
     """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
-    heads = entries["num_attention_heads"]
     mask_id, pad_id, stop_ids = ids_of(entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TURN, END_OF_TEXT))
     return ModelConfig(
-        **conventions(entries["model_type"]), vocab_size=entries["vocab_size"], d_model=entries["hidden_size"],
-        layers=entries["num_hidden_layers"], heads=heads, kv_heads=entries["num_key_value_heads"],
-        head_dim=entries["head_dim"], d_ff=entries["intermediate_size"], mask_id=mask_id, pad_id=pad_id,
-        stop_ids=stop_ids, rope_theta=float(entries["rope_theta"]), norm_eps=entries["rms_norm_eps"],
-        tied=entries["tie_word_embeddings"],
+        **conventions(entries["model_type"]), **sizes_of(entries), head_dim=entries["head_dim"], mask_id=mask_id,
+        pad_id=pad_id, stop_ids=stop_ids,
     )  # fmt: skip
 
 
 def config_to_hf(config: ModelConfig) -> dict:
     """The entries of config.json that lead back to this config; the rest is the class's default."""
-    return {
-        "model_type": config.family, "architectures": [MODEL_TYPES[config.family]], "vocab_size": config.vocab_size,
-        "hidden_size": config.d_model, "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads, "head_dim": config.head_dim, "intermediate_size": config.d_ff,
-        "rope_theta": config.rope_theta, "rms_norm_eps": config.norm_eps, "tie_word_embeddings": config.tied,
-        "mask_token_id": config.mask_id, "pad_token_id": config.pad_id, "eos_token_id": config.stop_ids[0],
-        **REQUIRED,
-    }  # fmt: skip
+    return {**entries_of(config, MODEL_TYPES[config.family]), "head_dim": config.head_dim, **REQUIRED}
