@@ -4,18 +4,21 @@
   python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
                                                             LLaDA-8B, the recipe of specs/gdsd.md section 9
   ...:llada,lora_rank=0,init_from=DIR,...                   the same, full fine-tuning
+  ...:a2d,init_from=DIR                                     a denoiser that configs/opdlm.py:tiny made, exported and
+                                                            converted by launch/convert.py, block sampler
   ...:MODEL,objective=espo                                  another objective with its recipe (configs/objectives.py):
                                                             espo, spg, diffu_grpo, coupled_grpo, wd1, dmpo
 """
 from configs import common, objectives
 from ml_collections import ConfigDict
 
-MODELS = ("tiny", "llada")
+MODELS = ("tiny", "llada", "a2d")
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
-    config, recipes = (embedded(), objectives.EMBEDDED) if model == "tiny" else (full(), objectives.PUBLISHED)
+    config = {"tiny": embedded, "llada": full, "a2d": converted}[model]()
+    recipes = objectives.PUBLISHED if model == "llada" else objectives.EMBEDDED
     objectives.select(config, overrides.get("objective", "gdsd"), recipes)  # before the other overrides
     return common.override(config, overrides)
 
@@ -51,18 +54,32 @@ def embedded() -> ConfigDict:
     config.shuffle_rewards = False  # control experiment: rewards permuted over the round's completions
     config.optimizer = ConfigDict(dict(
         learning_rate=2e-4, warmup_steps=10, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        moments_dtype="float32",
     ))  # fmt: skip
 
     config.sft = ConfigDict(dict(
-        steps=600, batch=64, noise=0.4, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
+        objective="sft", steps=600, batch=64, noise=0.4, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
         share=0.5,  # of the training problems; the rounds take the others
     ))  # fmt: skip
     config.sft_optimizer = ConfigDict(dict(
         learning_rate=3e-3, warmup_steps=40, decay_steps=600, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
+        moments_dtype="float32",
     ))  # fmt: skip
 
     config.eval_every = 30  # rounds
     config.eval_problems = 512  # held-out problems, at most
+    return config
+
+
+def converted() -> ConfigDict:
+    """The embedded task for a block-causal denoiser, which generates blocks of 4 one after the other."""
+    config = embedded()
+    config.name = "coding-a2d"
+    config.greeting = "GDSD on from a converted denoiser, on generated problems"
+    config.model = "a2d_qwen3_tiny"
+    config.require_init = True
+    config.sampler.update(kind="block", block_length=4, steps=24)
+    config.sft.steps = 0
     return config
 
 
@@ -78,12 +95,12 @@ def full() -> ConfigDict:
     config.sampler.update(gen_length=256, block_length=32, steps=256)
     config.rounds = 1000
     config.prompts_per_round, config.group_size = 30, 16
-    config.inner_iterations, config.slices, config.mask_draws = 8, 20, 4
+    config.inner_iterations, config.slices, config.mask_draws = 8, 15, 4
     config.optimizer.update(learning_rate=3e-6, warmup_steps=8, weight_decay=0.0, clip_norm=0.2)
     config.sft.steps = 0
     config.lora_rank, config.lora_alpha = 128, 64.0
-    config.dtype, config.param_dtype, config.remat = "bfloat16", "bfloat16", "full"
-    config.mesh.update(data=1, fsdp=-1, tensor=1)
+    config.dtype, config.remat = "bfloat16", "full"
+    config.mesh.update(data=1, fsdp=-1, tensor=-1)  # fsdp as far as a slice's completions go round
     config.eval_every, config.eval_problems, config.checkpoint_every = 25, 480, 5
     config.sandbox.cpu_s = 2.0
     config.sandbox.wall_s = 40.0

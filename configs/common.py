@@ -14,12 +14,19 @@ def machinery() -> ml_collections.ConfigDict:
     config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
     config.enable_thinking = False  # for chat templates that know the word, such as Qwen3's
     config.dtype = "float32"  # of activations
-    config.param_dtype = "float32"
+    config.param_dtype = None  # None: float32 for weights that are trained, as activations for those under adapters
     config.remat = "dots"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
     config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1 takes what is left
+    config.rollout_weights = "auto"  # "whole" on each tensor group, "split" over fsdp too, auto: whole where half the
+    # memory holds them; in both cases cast once a rollout
     config.checkpoint_every = 10  # rounds
     config.keep_checkpoints = 2
+    config.minibatches = 1  # parts of a round's completions; inner iterations take one after the other
+    config.answers = "student"  # whose completions are trained on; distillation has a "teacher" too
     config.threshold = None  # commit every proposal of at least this probability; None = the schedule alone
+    config.threshold_ramp = ml_collections.ConfigDict(dict(end=None, hold=0, rounds=0, shape="cos"))  # gdsd_jax/curriculum.py
+    config.length_ramp = ml_collections.ConfigDict(dict(start=None, rounds=0, shape="cos"))
+    config.max_lengths = ml_collections.ConfigDict()  # domain of a record -> most tokens of its completions
     config.drift_share = 0.125  # with a cache or threshold: share of rollout rows whose log-probabilities are recomputed
     config.drift_bound = 0.1  # nats a token in the mean; above it the next round samples without cache and threshold
     config.sandbox = ml_collections.ConfigDict(dict(mode="auto", cpu_s=1.0, wall_s=20.0, memory_mib=512))

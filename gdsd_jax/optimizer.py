@@ -9,17 +9,37 @@ from gdsd_jax.types import Array, Batch, PyTree, TrainState
 
 
 def make_optimizer(
-    *, learning_rate: float, warmup_steps: int = 0, decay_steps: int = 0, weight_decay: float = 0.0,
-    b1: float = 0.9, b2: float = 0.99, clip_norm: float = 0.2,
+    *, learning_rate: float, warmup_steps: int = 0, decay_steps: int = 0, final_share: float = 0.0,
+    weight_decay: float = 0.0, b1: float = 0.9, b2: float = 0.99, clip_norm: float = 0.2, moments_dtype: str = "float32",
 ) -> optax.GradientTransformation:  # fmt: skip
-    """AdamW; linear warm-up, then constant, or a cosine to zero at `decay_steps`; gradients clipped by global norm."""
+    """AdamW; linear warm-up, then constant, or a cosine to `final_share` of the rate at `decay_steps` and constant from
+    there; gradients clipped by global norm.
+
+    Moments are kept in `moments_dtype`; the update is computed in the parameters' own.
+    """
     if decay_steps:
-        schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(warmup_steps, 1), decay_steps)
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0, learning_rate, max(warmup_steps, 1), decay_steps, final_share * learning_rate
+        )
     else:
         schedule = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+    adamw = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
     return optax.chain(
-        optax.clip_by_global_norm(clip_norm), optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
+        optax.clip_by_global_norm(clip_norm), adamw if moments_dtype == "float32" else kept_in(adamw, moments_dtype)
     )
+
+
+def kept_in(optimizer: optax.GradientTransformation, dtype: str) -> optax.GradientTransformation:
+    """The optimizer with its moments stored in `dtype` between updates."""
+
+    def cast(state: PyTree, dtype) -> PyTree:
+        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+    def update(grads, state, params=None):
+        updates, state = optimizer.update(grads, cast(state, jnp.float32), params)
+        return updates, cast(state, dtype)
+
+    return optax.GradientTransformation(lambda params: cast(optimizer.init(params), dtype), update)
 
 
 def init_state(trainable: PyTree, optimizer: optax.GradientTransformation) -> TrainState:

@@ -114,10 +114,14 @@ def charts_of(rows: Rows) -> list[Chart]:
         Chart("Programs that pass", "Share of tests passed or problems solved", lines(
             ("eval", "pass_at_1", "held-out, solved at temperature 0"),
             ("eval", "mean_reward", "held-out, tests at temperature 1"),
+            ("eval", "teacher_pass_at_1", "teacher, solved at temperature 0"),
             ("rollout", "tests", "training, tests at temperature 1")), share=True),
         Chart("Reward", "Mean over the completions of a round", lines(
             ("rollout", "reward", "reward"), ("rollout", "format", "format alone"))),
-        Chart("KL", "Divergence from the reference, nats", lines(("train", "kl", "KL"))),
+        Chart("Distance to the teacher", "Held-out KL at masked positions, nats", lines(("eval", "kl", "KL"))),
+        Chart("Forwards a token", "Held-out, by the threshold, saving passes counted", lines(
+            ("eval", "threshold_forwards_per_token", "forwards"))),
+        Chart("KL", "Divergence from the reference or the teacher, nats", lines(("train", "kl", "KL"))),
         Chart("Trust region", "Share of completions at its edge", lines(("train", "trust", "share")), share=True),
         Chart("Loss", "Objective and norm of its gradient", lines(
             ("train", "loss", "loss"), ("train", "grad_norm", "gradient norm"))),
@@ -160,6 +164,8 @@ def headlines(rows: Rows) -> list[tuple[str, str, str, str]]:
     found = []
     for key, name in (
         ("pass_at_1", "held-out problems solved, temperature 0"),
+        ("threshold_pass_at_1", "the same by a threshold"),
+        ("teacher_pass_at_1", "the same by the teacher"),
         ("mean_reward", "held-out tests passed, temperature 1"),
         ("format", "held-out programs in the asked form"),
     ):

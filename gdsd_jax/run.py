@@ -13,17 +13,19 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from gdsd_jax import data, models, objectives, sampling, sharding, tokenizers
+from gdsd_jax import curriculum, data, models, objectives, sampling, sharding, tokenizers
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.checkpoint import load_params, read_manifest
 from gdsd_jax.evaluate import Evaluation, evaluate
+from gdsd_jax.hosts import Hosts
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
 from gdsd_jax.types import Batch, Denoiser, PyTree, Rollout
 
 COUNTS = (
-    "prompts_per_round", "inner_iterations", "slices", "mask_draws", "prompt_length", "eval_every", "eval_problems",
-    "checkpoint_every", "keep_checkpoints", "sft.batch", "sft.log_every", "sft.checkpoint_every",
+    "prompts_per_round", "group_size", "inner_iterations", "minibatches", "slices", "mask_draws", "prompt_length",
+    "eval_every", "eval_problems", "checkpoint_every", "keep_checkpoints", "sft.batch", "sft.log_every",
+    "sft.checkpoint_every",
 )  # fmt: skip
 
 
@@ -39,7 +41,9 @@ class Run(NamedTuple):
     train: data.Problems  # of the rounds
     heldout: data.Problems
     denoiser: Denoiser
+    teacher: Denoiser | None  # of objectives that distil one
     sandbox: Sandbox
+    hosts: Hosts
 
     @property
     def rows(self) -> int:
@@ -47,10 +51,11 @@ class Run(NamedTuple):
         return self.config.prompts_per_round * self.config.group_size
 
 
-def prepare(config, workdir, model_config=None) -> Run:
+def prepare(config, workdir, model_config=None, hosts: Hosts | None = None) -> Run:
     """Reads data and tokenizer, lays out the mesh, opens the sandbox.
 
-    `model_config` is the config that the model was trained with, where that is another one.
+    `model_config` is the config that the model was trained with, where that is another one; `hosts` are the processes
+    that run together, by default this one alone.
 
     Raises:
       ValueError: anything that is wrong with the config or its files, one line naming it and the mend.
@@ -62,11 +67,13 @@ def prepare(config, workdir, model_config=None) -> Run:
             f"{config.name} starts from released weights: convert them with `python launch/convert.py "
             "--from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the config"
         )
-    mesh = sharding.make_mesh(dict(config.mesh))
+    mesh = make_mesh(config)
     validate(config, mesh)
     if config.task not in TASKS:
         raise ValueError(f"unknown task {config.task!r}, known: {', '.join(TASKS)}")
-    task = TASKS[config.task]
+    task, hosts = TASKS[config.task], hosts or Hosts()
+    if config.data_file is None or not model_config.init_from:
+        hosts.one_by_one(lambda: task.build(config.data_dir))
     records = read_records(config, task, model_config)
     model, tokenizer = read_model(model_config)
     train, heldout = (
@@ -76,7 +83,18 @@ def prepare(config, workdir, model_config=None) -> Run:
     sharding.shardings(mesh, models.param_shapes(model))
     limits = Limits(cpu_s=config.sandbox.cpu_s, wall_s=config.sandbox.wall_s, memory_bytes=config.sandbox.memory_mib << 20)
     sandbox = open_sandbox(config.sandbox.mode, limits=limits)
-    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, models.make_denoiser(model), sandbox)
+    place = sharding.row_placer(mesh)
+    denoiser, teacher = models.make_denoiser(model, place=place), None
+    if objectives.has_teacher(config.objective):
+        alone = dataclasses.replace(models.to_autoregressive(model), lora_rank=0)
+        teacher = models.make_denoiser(alone, place=place)
+    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, denoiser, teacher, sandbox, hosts)
+
+
+def make_mesh(config, devices=None) -> jax.sharding.Mesh:
+    """The mesh of a config, by default of all devices there are."""
+    rows = config.prompts_per_round * config.group_size // (config.minibatches * config.slices)
+    return sharding.make_mesh(dict(config.mesh), devices, rows)
 
 
 def shared_out(config, train: data.Problems) -> tuple[data.Problems, data.Problems]:
@@ -93,36 +111,49 @@ def validate(config, mesh) -> None:
         for key in keys:
             if (value := setting(config, key)) < least:
                 raise ValueError(f"{key}={value} must be at least {least}")
-    for key in ("dtype", "param_dtype"):
-        if config[key] not in ("float32", "bfloat16"):
-            raise ValueError(f"{key}={config[key]!r}: choose float32 or bfloat16")
+    for key in ("dtype", "param_dtype", "optimizer.moments_dtype", "sft_optimizer.moments_dtype"):
+        if (value := setting(config, key)) not in ("float32", "bfloat16") and (key, value) != ("param_dtype", None):
+            raise ValueError(f"{key}={value!r}: choose float32 or bfloat16")
+    if config.rollout_weights not in sharding.ROLLOUT_WEIGHTS:
+        raise ValueError(f"rollout_weights={config.rollout_weights!r}: choose one of {', '.join(sharding.ROLLOUT_WEIGHTS)}")
     for section in ("optimizer", "sft_optimizer"):
         for key in ("learning_rate", "clip_norm"):
             if not config[section][key] > 0:
                 raise ValueError(f"{section}.{key}={config[section][key]} must be above 0")
-    if config.group_size < 2:
-        raise ValueError(f"group_size={config.group_size}: advantages compare completions, give at least 2")
-    rows = config.prompts_per_round * config.group_size
-    if rows % config.slices:
-        raise ValueError(f"slices={config.slices} must divide the {rows} completions of a round")
-    sharding.check_rows(mesh, rows // config.slices, "prompts_per_round * group_size / slices")
+    rows, parts = config.prompts_per_round * config.group_size, config.minibatches * config.slices
+    if rows % parts:
+        raise ValueError(
+            f"minibatches={config.minibatches} times slices={config.slices} must divide the {rows} completions of a round"
+        )
+    sharding.check_rows(mesh, rows // parts, "prompts_per_round * group_size / (minibatches * slices)")
     if config.sft.steps:
         sharding.check_rows(mesh, config.sft.batch, "sft.batch")
     if not 0 < config.sft.share <= 1:
         raise ValueError(f"sft.share={config.sft.share} must lie in (0, 1]")
     if config.model not in models.MODELS:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
-    objectives.SftConfig(weighting=config.sft.weighting, count=config.sft.count)
-    sampling.SamplerConfig(**config.sampler)
+    objectives.make_sft_config(config.sft)
+    sampler = sampling.SamplerConfig(**config.sampler)
+    for key in ("length_ramp.shape", "threshold_ramp.shape"):
+        if (shape := setting(config, key)) not in curriculum.SHAPES:
+            raise ValueError(f"{key}={shape!r}: choose one of {', '.join(curriculum.SHAPES)}")
     if not 0 < config.drift_share <= 1:
         raise ValueError(f"drift_share={config.drift_share} must lie in (0, 1]")
-    validate_objective(config, rows // config.slices)
+    validate_objective(config, rows // parts)
 
 
 def validate_objective(config, rows: int) -> None:
     """ValueError where the objective's settings do not fit a slice of `rows` completions."""
     objectives.find(config.objective)
     settings = objectives.make_config(config.objective, config[config.objective])
+    if objectives.uses_rewards(config.objective) and config.group_size < 2:
+        raise ValueError(f"group_size={config.group_size}: advantages compare completions, give at least 2")
+    if config.answers not in ("student", "teacher")[: 1 + objectives.has_teacher(config.objective)]:
+        raise ValueError(f"answers={config.answers!r}: choose student, or teacher for an objective that distils one")
+    if objectives.has_teacher(config.objective) and not (config.sampler.kind == "block" and config.sampler.block_length):
+        raise ValueError(
+            f"objective {config.objective!r} trains a block-causal model: set sampler.kind=block and sampler.block_length"
+        )
     if config.baseline not in BASELINES:
         raise ValueError(f"baseline={config.baseline!r}: choose one of {', '.join(BASELINES)}")
     if objectives.compares_groups(config.objective) and rows % config.group_size:
@@ -130,13 +161,15 @@ def validate_objective(config, rows: int) -> None:
             f"objective {config.objective!r} compares the completions of a prompt: the {rows} completions of a slice must "
             f"be a multiple of group_size={config.group_size}; choose other slices"
         )
-    gen = config.sampler.gen_length
+    sampler = sampling.SamplerConfig(**config.sampler)
+    gen = sampler.gen_length
     columns, views_fn = config.prompt_length + gen, objectives.make_views_fn(config.objective, settings)
 
     def views():
         batch = Batch(
             jnp.zeros((rows, columns), jnp.int32), jnp.ones((rows, columns), bool), jnp.full((rows,), gen), None,
-            logp_BxG=jnp.zeros((rows, gen)), prompt_len=config.prompt_length,
+            logp_BxG=jnp.zeros((rows, gen)), step_map_BxG=jnp.zeros((rows, gen), jnp.int32),
+            prompt_len=config.prompt_length, block=sampler.causal_block,
         )  # fmt: skip
         return views_fn(batch, config.mask_draws, jax.random.key(0))
 
@@ -172,11 +205,15 @@ def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
             models.MODELS[config.model], vocab_size=tokenizer.vocab_size, mask_id=tokenizer.mask_id,
             pad_id=tokenizer.pad_id, stop_ids=tuple(tokenizer.stop_ids),
         )  # fmt: skip
-    model = dataclasses.replace(
+    return with_settings(model, config), tokenizer
+
+
+def with_settings(model: models.ModelConfig, config) -> models.ModelConfig:
+    """The model with the precision and adapters that a config asks for."""
+    return dataclasses.replace(
         model, dtype=config.dtype, remat=config.remat, lora_rank=config.lora_rank, lora_alpha=config.lora_alpha,
         lora_targets=tuple(config.lora_targets) if config.lora_rank else models.PROJECTIONS,
     )  # fmt: skip
-    return model, tokenizer
 
 
 def read_records(config, task, model_config) -> list[Sequence[data.Record]]:
@@ -207,8 +244,9 @@ def base_weights(config, model: models.ModelConfig, mesh, rng) -> PyTree:
 
 
 def make_weights(config, model: models.ModelConfig):
-    """`rng -> weights` in the config's param_dtype."""
-    return lambda rng: jax.tree.map(lambda x: x.astype(config.param_dtype), models.init_params(model, rng))
+    """`rng -> weights` in the config's param_dtype; without one, float32 where they are trained, else as activations."""
+    dtype = config.param_dtype or (config.dtype if config.lora_rank else "float32")
+    return lambda rng: jax.tree.map(lambda x: x.astype(dtype), models.init_params(model, rng))
 
 
 def make_trainable(config, model: models.ModelConfig):
@@ -225,14 +263,25 @@ def abstract(mesh, make) -> PyTree:
     return jax.tree.map(place, shapes, sharding.shardings(mesh, shapes))
 
 
-def ask(run: Run, rows: dict[str, np.ndarray], copies: int, temperature: float) -> tuple[dict, np.ndarray]:
-    """(prompt arrays on the mesh, record index of each row): every row of `rows` `copies` times, one after another."""
+def ask(
+    run: Run, problems: data.Problems, rows: dict[str, np.ndarray], copies: int, temperature: float, *,
+    threshold: float | None = None, longest: int | None = None,
+) -> tuple[dict, np.ndarray]:  # fmt: skip
+    """(prompt arrays on the mesh, record index of each row): every row of `rows` `copies` times, one after another.
+
+    `threshold` None = off; `longest` None = gen_length tokens, under the cap of the record's domain in any case.
+    """
     repeated = {name: np.repeat(rows[name], copies, axis=0) for name in ("tokens", "valid", "index")}
     count = len(repeated["index"])
+    longest = run.config.sampler.gen_length if longest is None else longest
+    cap_of = dict(run.config.max_lengths)
+    caps = [cap_of.get(problems.records[index].get("domain"), longest) for index in repeated["index"]]
     arrays = {
         "tokens": repeated["tokens"], "valid": repeated["valid"], "index": repeated["index"].astype(np.int32),
         "sample": np.tile(np.arange(copies, dtype=np.int32), count // copies),
         "temperature": np.full(count, temperature, np.float32),
+        "threshold": np.full(count, np.inf if threshold is None else threshold, np.float32),
+        "max_length": np.minimum(caps, longest).astype(np.int32),
     }  # fmt: skip
     return sharding.global_rows(run.mesh, arrays), repeated["index"]
 
@@ -242,12 +291,14 @@ def decode(run: Run, tokens_BxG: np.ndarray) -> list[str]:
     return [run.tokenizer.decode(row) for row in tokens_BxG]
 
 
-def evaluate_heldout(run: Run, sample: Callable[[dict], Rollout], temperature: float) -> Evaluation:
+def evaluate_heldout(
+    run: Run, sample: Callable[[dict], Rollout], temperature: float, threshold: float | None = None
+) -> Evaluation:
     """A completion, by `sample(prompt arrays)`, for each of the first `config.eval_problems` held-out problems."""
 
     def generate(row_B: np.ndarray, temperature: float) -> list[str]:
-        asked, _ = ask(run, run.heldout[row_B], 1, temperature)
-        return decode(run, jax.device_get(sample(asked).tokens_BxG))
+        asked, _ = ask(run, run.heldout, run.heldout[row_B], 1, temperature, threshold=threshold)
+        return decode(run, sharding.fetch(run.mesh, sample(asked).tokens_BxG))
 
     def score(row_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
         return score_texts(run, run.heldout, run.heldout.index[row_B], texts)
@@ -256,5 +307,8 @@ def evaluate_heldout(run: Run, sample: Callable[[dict], Rollout], temperature: f
 
 
 def score_texts(run: Run, problems: data.Problems, index_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
-    """The task's rewards of one completion for each record of `index_B`, float32 [B] each."""
-    return run.task.score([problems.records[index] for index in index_B], texts, run.sandbox)
+    """The task's rewards of one completion for each record of `index_B`, float32 [B] each; every host scores its share."""
+    own = run.hosts.share(len(index_B))
+    records = [problems.records[index] for index in index_B[own]]
+    found = run.task.score(records, texts[own], run.sandbox) if records else {}
+    return run.hosts.merge(found, len(index_B))

@@ -3,6 +3,7 @@
 B rows, L columns, P prompt columns, G = L - P completion columns, K mask draws, D width, V vocabulary.
 Scores are in nats, lengths in tokens. The method: specs/gdsd.md sections 3.1, 3.2 and 4.
 """
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
-CHUNK_BYTES = 64 << 20  # of float32 logits alive at once in `token_scores`
+CHUNK_BYTES = 128 << 20  # of float32 logits alive at once on a device in `token_scores`
 
 
 class Centring(NamedTuple):
@@ -96,27 +97,37 @@ def token_scores(denoiser: Denoiser, params: PyTree, h_BxGxD: Array, tokens_BxG:
     The vocabulary projection runs in chunks of columns with rematerialisation, so that at most about `CHUNK_BYTES` of
     logits are alive; [B, G, V] never is.
     """
-    rows, columns = tokens_BxG.shape
-    fitting = max(1, CHUNK_BYTES // (4 * rows * denoiser.config.vocab_size))
-    chunk = max(size for size in range(1, columns + 1) if columns % size == 0 and size <= max(fitting, 1))
 
     def score(h_BxCxD, tokens_BxC):
         logits_BxCxV = denoiser.unembed(params, h_BxCxD)
-        own_BxC = jnp.take_along_axis(logits_BxCxV, tokens_BxC[..., None], axis=-1)[..., 0]
+        # a sum with one term, which needs no logits of other devices
+        is_own_BxCxV = tokens_BxC[..., None] == jnp.arange(logits_BxCxV.shape[-1])[None, None, :]
+        own_BxC = jnp.sum(jnp.where(is_own_BxCxV, logits_BxCxV, 0.0), axis=-1)
         logp_BxC = own_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
         if centring.kind == "none":
             return logp_BxC, logp_BxC
         return logp_BxC, own_BxC - centre_of(logits_BxCxV, centring)
 
+    return by_chunks(score, denoiser.config.vocab_size // denoiser.logit_shards, h_BxGxD, tokens_BxG)
+
+
+def by_chunks(score: Callable, vocab_size: int, *arrays: Array) -> PyTree:
+    """`score(*arrays)` of arrays [B, G, ...], a tree of [B, G], computed for some columns at a time.
+
+    `vocab_size` is a device's part of the vocabulary. A chunk's float32 logits take about `CHUNK_BYTES`; the backward pass computes them again.
+    """
+    rows, columns = arrays[0].shape[:2]
+    fitting = max(1, CHUNK_BYTES // (4 * rows * vocab_size))
+    chunk = max(size for size in range(1, columns + 1) if columns % size == 0 and size <= fitting)
     if chunk == columns:
-        return score(h_BxGxD, tokens_BxG)
+        return score(*arrays)
 
     def one_chunk(number):
         take = lambda x: jax.lax.dynamic_slice_in_dim(x, number * chunk, chunk, axis=1)  # noqa: E731
-        return jax.checkpoint(score)(take(h_BxGxD), take(tokens_BxG))
+        return jax.checkpoint(score)(*map(take, arrays))
 
-    logp, centred = jax.lax.map(one_chunk, jnp.arange(columns // chunk))  # [chunks, B, C]
-    return tuple(jnp.moveaxis(x, 0, 1).reshape(rows, columns) for x in (logp, centred))
+    found = jax.lax.map(one_chunk, jnp.arange(columns // chunk))  # [chunks, B, C]
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, columns), found)
 
 
 def centre_of(logits_BxCxV: Array, centring: Centring) -> Array:
@@ -143,6 +154,30 @@ def half_weights(masked_BxG: Array, counted_BxG: Array, weighting: str) -> Array
     return jnp.where(counted_BxG, 0.5 * whole_Bx1 / jnp.maximum(own_BxG, 1.0), 0.0)
 
 
+def view_features(denoiser: Denoiser, params: PyTree, batch: Batch, masks_NxBxL: Array) -> Array:
+    """States that score each completion token under N views, [N, B, G, D], in one forward of R = B x N rows.
+
+    A row's views lie side by side, so that rows stay on their devices.
+
+    A block-causal denoiser (`batch.block`) gets the row [prompt | clean | view], in which a block of the view sees the
+    clean blocks before it, as in its rollouts.
+    """
+    views, rows, columns = masks_NxBxL.shape
+    prompt_len, gen_length = batch.prompt_len, columns - batch.prompt_len
+    tokens_RxL, valid_RxL = (jnp.repeat(x, views, axis=0) for x in (batch.tokens_BxL, batch.valid_BxL))
+    masks_RxL = jnp.moveaxis(masks_NxBxL, 0, 1).reshape(-1, columns)
+    view_RxL = jnp.where(masks_RxL, denoiser.config.mask_id, tokens_RxL)
+    if batch.block is None:
+        h_RxLxD = denoiser.features(params, view_RxL, valid_BxL=valid_RxL)
+    else:
+        prompt_RxP, view_RxG = jnp.split(view_RxL, [prompt_len], axis=1)
+        row_RxL = jnp.concatenate([prompt_RxP, tokens_RxL[:, prompt_len:], view_RxG], axis=1)
+        valid_RxL = jnp.concatenate([valid_RxL, valid_RxL[:, prompt_len:]], axis=1)
+        spec = denoiser.doubled(prompt_len, batch.block)
+        h_RxLxD = denoiser.features(params, row_RxL, valid_BxL=valid_RxL, attention=spec)
+    return jnp.moveaxis(h_RxLxD[:, -gen_length:].reshape(rows, views, gen_length, -1), 1, 0)
+
+
 def pair_token_scores(
     denoiser: Denoiser, params: PyTree, batch: Batch, counted_BxG: Array, centring: Centring = Centring()
 ) -> tuple[Array, Array]:
@@ -151,15 +186,12 @@ def pair_token_scores(
     Each counted position is masked in exactly one half, so the two halves' features are merged first and the
     vocabulary is projected once per pair.
     """
-    prompt_len, mask_id = batch.prompt_len, denoiser.config.mask_id
+    prompt_len = batch.prompt_len
     completion_BxL = jnp.pad(counted_BxG, ((0, 0), (prompt_len, 0)))
 
     def score(mask_BxL):
-        views = [jnp.where(mask, mask_id, batch.tokens_BxL) for mask in (mask_BxL, completion_BxL & ~mask_BxL)]
-        h_2BxLxD = denoiser.features(
-            params, jnp.concatenate(views), valid_BxL=jnp.concatenate([batch.valid_BxL] * 2)
-        )
-        first_BxGxD, second_BxGxD = jnp.split(h_2BxLxD[:, prompt_len:], 2)
+        halves_2xBxL = jnp.stack([mask_BxL, completion_BxL & ~mask_BxL])
+        first_BxGxD, second_BxGxD = view_features(denoiser, params, batch, halves_2xBxL)
         h_BxGxD = jnp.where(mask_BxL[:, prompt_len:, None], first_BxGxD, second_BxGxD)
         return token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], centring)
 
@@ -182,8 +214,7 @@ def view_token_scores(denoiser: Denoiser, params: PyTree, batch: Batch, masks_Kx
     prompt_len = batch.prompt_len
 
     def score(mask_BxL):
-        view_BxL = jnp.where(mask_BxL, denoiser.config.mask_id, batch.tokens_BxL)
-        h_BxGxD = denoiser.features(params, view_BxL, valid_BxL=batch.valid_BxL)[:, prompt_len:]
+        (h_BxGxD,) = view_features(denoiser, params, batch, mask_BxL[None])
         return token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], Centring())[0]
 
     return jax.lax.map(score, masks_KxBxL)

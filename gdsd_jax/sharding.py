@@ -2,50 +2,73 @@
 
 `data` and `fsdp` split the rows of a batch; `fsdp` and `tensor` split parameters.
 """
+from collections.abc import Callable
+import math
 import re
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gdsd_jax.types import PyTree
+from gdsd_jax.types import Denoiser, PyTree
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = ("data", "fsdp")
+ROLLOUT_WEIGHTS = ("auto", "whole", "split")  # along fsdp, while a rollout goes on
 
 # first match over the parameter's path wins; stacked leaves carry their layer axis first
 RULES = (
     (r"embed/embedding$", P("tensor", "fsdp")),
-    (r"lm_head/kernel$", P("fsdp", "tensor")),
+    (r"lm_head/kernel$", P(None, ("fsdp", "tensor"))),  # by words: see `by_vocabulary`
     (r"layers/(q|k|v|gate|up)/kernel$", P(None, "fsdp", "tensor")),
     (r"layers/(o|down)/kernel$", P(None, "tensor", "fsdp")),
     (r"layers/(q|k|v)/bias$", P(None, "tensor")),
     (r"layers/(q|k|v|gate|up)/a$", P(None, "fsdp", None)),
-    (r"layers/(q|k|v|gate|up)/b$", P(None, None, "tensor")),
-    (r"layers/(o|down)/a$", P(None, "tensor", None)),
+    (r"layers/(q|k|v|gate|up)/b$", P(None, None, ("tensor", "fsdp"))),
+    (r"layers/(o|down)/a$", P(None, ("tensor", "fsdp"), None)),
     (r"layers/(o|down)/b$", P(None, None, "fsdp")),
     (r"(norm|_norm)/scale$", P()),
 )
 LARGE = 1 << 16  # elements; a bigger array that no rule names is a mistake, not something to replicate
 
 
-def make_mesh(sizes: dict[str, int], devices=None) -> Mesh:
+def make_mesh(sizes: dict[str, int], devices=None, rows: int | None = None) -> Mesh:
     """Mesh of `data` x `fsdp` x `tensor`; one size may be -1 and takes what is left.
+
+    If `fsdp` and `tensor` both are -1, `fsdp` takes as many devices as `rows` can be split over and `tensor` the rest.
+    The sizes are those within a TPU slice: with several slices `data` is that much larger, and it alone crosses them.
 
     Raises:
       ValueError: sizes that do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    shape = [sizes.get(axis, 1) for axis in AXES]
-    known = int(np.prod([size for size in shape if size != -1]))
-    if shape.count(-1) > 1 or min(size for size in [*shape, 1] if size != -1) < 1 or len(devices) % known:
-        raise ValueError(f"mesh {dict(zip(AXES, shape))} does not fit {len(devices)} devices")
-    shape = [len(devices) // known if size == -1 else size for size in shape]
-    if int(np.prod(shape)) != len(devices):
-        raise ValueError(f"mesh {dict(zip(AXES, shape))} does not fit {len(devices)} devices")
-    # Auto: the partitioner infers what the rules leave open (jax 0.10 defaults to Explicit)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    slices = len({slice_of(device) for device in devices})
+    shape = {axis: sizes.get(axis, 1) for axis in AXES}
+    refusal = ValueError(f"mesh {shape} does not fit {len(devices) // slices} devices")
+    known = [size for size in shape.values() if size != -1]
+    left, rest = divmod(len(devices) // slices, int(np.prod(known)) or 1)
+    if rest or min(known, default=1) < 1:
+        raise refusal
+    if rows and shape["fsdp"] == shape["tensor"] == -1 != shape["data"]:
+        shape["fsdp"] = math.gcd(rows // math.gcd(rows, slices * shape["data"]), left)
+        left //= shape["fsdp"]
+    if list(shape.values()).count(-1) > 1:
+        raise refusal
+    inside = [left if size == -1 else size for size in shape.values()]
+    if slices * int(np.prod(inside)) != len(devices):
+        raise refusal
+    if slices == 1:
+        # Auto: the partitioner infers what the rules leave open (jax 0.10 defaults to Explicit)
+        return jax.make_mesh(inside, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def slice_of(device) -> int:
+    """Number of the TPU slice; the links between other machines are the caller's business."""
+    return getattr(device, "slice_index", None) or 0 if device.platform == "tpu" else 0
 
 
 def spec_of(path: str, shape: tuple[int, ...]) -> P:
@@ -68,12 +91,55 @@ def shardings(mesh: Mesh, tree: PyTree) -> PyTree:
     def place(keys, leaf):
         path = "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in keys)
         spec = spec_of(path, leaf.shape)
-        for size, axis in zip(leaf.shape, spec):
-            if axis is not None and size % mesh.shape[axis]:
-                raise ValueError(f"{path} {leaf.shape}: {size} is not divisible by mesh axis {axis}={mesh.shape[axis]}")
+        for size, axes in zip(leaf.shape, spec):
+            axes = (axes,) if isinstance(axes, str) else axes or ()
+            if size % math.prod(mesh.shape[axis] for axis in axes):
+                told = " ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
+                raise ValueError(f"{path} {leaf.shape}: {size} is not divisible by mesh axis {told}")
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def gathered(places: PyTree) -> PyTree:
+    """The same places, but whole along `fsdp`: parameters that no layer has to collect again."""
+
+    def without(axes):
+        kept = tuple(axis for axis in ((axes,) if isinstance(axes, str) else axes or ()) if axis != "fsdp")
+        return kept[0] if len(kept) == 1 else kept or None
+
+    return jax.tree.map(lambda place: NamedSharding(place.mesh, P(*map(without, place.spec))), places)
+
+
+def bytes_per_device(tree: PyTree, places: PyTree) -> int:
+    """What one device holds of a (possibly abstract) tree."""
+    sizes = jax.tree.map(lambda x, place: math.prod(place.shard_shape(x.shape)) * x.dtype.itemsize, tree, places)
+    return sum(jax.tree.leaves(sizes))
+
+
+def by_vocabulary(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
+    """The denoiser whose logits lie split over the vocabulary: states are collected, which are far smaller than the head,
+    and the sums of a softmax cross the mesh, one number a token. For losses; a sampler's rows stay where they are."""
+    parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    if denoiser.config.vocab_size % parts:
+        raise ValueError(f"a vocabulary of {denoiser.config.vocab_size} is not divisible by fsdp * tensor = {parts}")
+
+    def unembed(params, h):
+        h = constrained(mesh, h, "data")
+        return constrained(mesh, denoiser.unembed(params, h), "data", ("fsdp", "tensor"))
+
+    return denoiser._replace(unembed=unembed, logit_shards=mesh.size)
+
+
+def by_rows(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
+    """The denoiser whose logits stay with their rows, for samplers, which draw noise row by row."""
+    unembed = lambda params, h: constrained(mesh, denoiser.unembed(params, h), ROWS, "tensor")  # noqa: E731
+    return denoiser._replace(unembed=unembed)
+
+
+def constrained(mesh: Mesh, x, first, last=None):
+    """`x` with its first and last axis split as named, and no other."""
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(first, *[None] * (x.ndim - 2), last)))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -85,6 +151,13 @@ def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
     return NamedSharding(mesh, P(*[None] * leading, ROWS))
 
 
+def row_placer(mesh: Mesh) -> Callable:
+    """`place(x) -> x` with its rows split, where they go round: for the states between layers, or the partitioner may
+    follow the parameters' split and keep all rows on every device."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    return lambda x: x if x.shape[0] % parts else constrained(mesh, x, ROWS)
+
+
 def check_rows(mesh: Mesh, count: int, what: str) -> None:
     """ValueError where `count` rows cannot be split evenly."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -93,10 +166,29 @@ def check_rows(mesh: Mesh, count: int, what: str) -> None:
 
 
 def global_rows(mesh: Mesh, tree: PyTree) -> PyTree:
-    """Host arrays holding this process's rows -> one array over all processes."""
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(rows(mesh), np.asarray(x)), tree)
+    """Host arrays with all rows, the same in every process -> arrays split over the mesh."""
+    return global_arrays(rows(mesh), tree)
 
 
 def everywhere(mesh: Mesh, tree: PyTree) -> PyTree:
     """The same host value on every device."""
-    return jax.device_put(tree, replicated(mesh))
+    return global_arrays(replicated(mesh), tree)
+
+
+def global_arrays(place: NamedSharding, tree: PyTree) -> PyTree:
+    """Each process puts its own devices' part of the host arrays there."""
+
+    put = lambda x: jax.make_array_from_callback(x.shape, place, lambda index: x[index])  # noqa: E731
+    with jax.transfer_guard_host_to_device("allow"):  # it is asked for, whatever the guard of the loop says
+        return jax.tree.map(lambda x: put(np.asarray(x)), tree)
+
+
+def fetch(mesh: Mesh, tree: PyTree) -> PyTree:
+    """Arrays as NumPy ones, whole in every process."""
+    if jax.process_count() > 1:
+        tree = jax.jit(as_it_is, out_shardings=replicated(mesh))(tree)
+    return jax.device_get(tree)
+
+
+def as_it_is(tree: PyTree) -> PyTree:
+    return tree  # by name, so that its jit is compiled once

@@ -146,6 +146,9 @@ class HuggingFace:
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
+    def id_of(self, token: str) -> int | None:
+        return self._tokenizer.token_to_id(token)
+
     def decode(self, ids: Iterable[int]) -> str:
         return self._tokenizer.decode(_meaningful(ids, self), skip_special_tokens=True)
 

@@ -12,16 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import data, objectives, plots, sharding
+from gdsd_jax import chips, curriculum, data, distill, objectives, plots, sharding
 from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.evaluate import Evaluation, summary, summary_line
 from gdsd_jax.metrics import MetricsWriter, read_metrics, round_line
 from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.run import Run, ask, decode, evaluate_heldout, initial_weights, score_texts
-from gdsd_jax.steps import Scored, Steps, make_keys, make_sft_step, make_steps
+from gdsd_jax.steps import Scored, Steps, abstract_round, make_keys, make_sft_step, make_steps
 from gdsd_jax.types import Batch, PyTree, TrainState
 
 SFT_FIELDS = ("tokens", "valid", "completion", "completion_len")
+COPIES = ("reference", "teacher")  # of weights, frozen; a checkpoint holds them
 SAMPLES = 12  # held-out programs that the report shows
 
 
@@ -56,17 +57,23 @@ class Loop(NamedTuple):
     seed_key: jax.Array
     checkpoints: Checkpoints
     writer: MetricsWriter
-    stopping: Callable[[], bool]
+    signalled: Callable[[], bool]  # whether SIGTERM has come to this process
     say: Callable[[str], None]
+    profile: int | None = None  # the round of which the profiler writes a trace
 
     def keys(self, number: int) -> dict[str, jax.Array]:
         """A key for each use of randomness in round or step `number`."""
         return make_keys(self.seed_key, sharding.everywhere(self.run.mesh, np.int32(number)))
 
+    def stopping(self) -> bool:
+        """Whether SIGTERM has come to any process; all ask at the same points and get the same answer."""
+        return self.run.hosts.any(self.signalled())
 
-def train(run: Run, say: Callable[[str], None] = print) -> None:
+
+def train(run: Run, say: Callable[[str], None] = print, profile: int | None = None) -> None:
     """Runs, or resumes, the whole experiment: supervised phase, reinforcement rounds with evaluations, report.
 
+    Round `profile`, counted from 1, is traced into WORKDIR/profile.
     Resume order: the workdir's own checkpoint, then config.init_from, then random weights.
 
     Raises:
@@ -75,18 +82,20 @@ def train(run: Run, say: Callable[[str], None] = print) -> None:
     """
     config = run.config
     checkpoints = Checkpoints(run.workdir / "checkpoints", config.keep_checkpoints)
-    (run.workdir / "config.json").write_text(config.to_json_best_effort(indent=2))
+    if run.hosts.first:
+        (run.workdir / "config.json").write_text(config.to_json_best_effort(indent=2))
     latest = checkpoints.latest()
     progress = Progress() if latest is None else Progress(**checkpoints.host(latest))
-    writer = MetricsWriter(run.workdir / "metrics.jsonl", keep=progress.lines)
-    seed_key = jax.device_put(jax.random.key(config.seed), sharding.replicated(run.mesh))
-    steps = make_steps(run.denoiser, config, run.mesh)
-    loop = Loop(run, steps, seed_key, checkpoints, writer, watch_sigterm(), say)
+    writer = MetricsWriter(run.workdir / "metrics.jsonl", keep=progress.lines, enabled=run.hosts.first)
+    say = say if run.hosts.first else lambda line: None
+    seed_key = jax.jit(lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(run.mesh))()
+    steps = make_steps(run.denoiser, config, run.mesh, run.teacher)
+    loop = Loop(run, steps, seed_key, checkpoints, writer, watch_sigterm(), say, profile)
     with jax.transfer_guard("disallow"):
         state, frozen, buffer = start(loop) if latest is None else resume(loop, latest, progress)
         if progress.phase == "sft":
             state = supervise(loop, state, frozen, progress)
-            frozen |= reference_of(config, state.trainable)
+            frozen |= copies_of(config, state.trainable)
             state = fresh_state(run, state.trainable, config.optimizer)
             progress = Progress("rl", step=config.sft.steps, lines=writer.cursor())
             save(loop, state, {}, progress)  # without the reference, which is the weights themselves
@@ -96,7 +105,7 @@ def train(run: Run, say: Callable[[str], None] = print) -> None:
 
 
 def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -> TrainState:
-    """Masked-diffusion fine-tuning on the task's own, partly wrong, solutions."""
+    """Fine-tuning on the task's own, partly wrong, solutions: of the denoiser, or of the teacher it will start from."""
     run, config = loop.run, loop.run.config
     if config.sft.steps <= progress.step:
         return state
@@ -107,7 +116,7 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
     loader = data.make_loader(run.lessons, answers, batch=config.sft.batch, seed=config.seed)
     if progress.cursor:
         loader.set_state(progress.cursor)
-    sft_step, began, losses = make_sft_step(run.denoiser, config), time.monotonic(), []
+    sft_step, began, losses = make_sft_step(run.teacher or run.denoiser, config), time.monotonic(), []
     for step in range(progress.step, config.sft.steps):
         rows = next(loader)
         arrays = sharding.global_rows(run.mesh, {name: rows[name] for name in SFT_FIELDS})
@@ -121,10 +130,10 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
             left = (time.monotonic() - began) / (done - progress.step) * (config.sft.steps - done)
             loop.say(f"sft step {done}/{config.sft.steps} | loss {loss:.3f} nats a token | {left:.0f} s left")
             losses = []
-        if loop.stopping() or done % config.sft.checkpoint_every == 0:
+        stop = loop.stopping()
+        if stop or done % config.sft.checkpoint_every == 0:
             here = Progress("sft", step=done, cursor=loader.get_state(), lines=loop.writer.cursor())
-            save(loop, state, frozen, here)
-            stop_if_asked(loop)
+            save(loop, state, frozen, here, stop=stop)
     return state
 
 
@@ -134,13 +143,15 @@ def reinforce(loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None
     prompts = data.make_loader(loop.run.train, batch=config.prompts_per_round, seed=config.seed + 1)
     if progress.cursor:
         prompts.set_state(progress.cursor)
-    pace = Pace(config.rounds - progress.round)
+    pace, first, compiling = Pace(config.rounds - progress.round), progress.round, Compiling()
     for number in range(progress.round, config.rounds):
+        if number + 1 == loop.profile:
+            jax.profiler.start_trace(str(loop.run.workdir / "profile"))
         keys = loop.keys(number)
         if buffer is None:
             if number % config.eval_every == 0:
-                evaluate_now(loop, state, frozen, number)
-            buffer, summary = collect(loop, state, frozen, next(prompts), keys, number, progress.exact)
+                evaluate_now(loop, state, frozen, progress)
+            buffer, summary = collect(loop, state, frozen, next(prompts), keys, progress)
             progress = progress._replace(exact=drifted(loop, number, summary))
         else:
             summary = {}  # resumed inside a round: its rollout line is written already
@@ -150,49 +161,58 @@ def reinforce(loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None
             index = sharding.everywhere(loop.run.mesh, np.int32(inner))
             state, outcome = steps.update(state, frozen, buffer.slices, old, ref, index, keys["masks"])
             outcomes.append(outcome)
-            if loop.stopping() and inner + 1 < config.inner_iterations:
+            if inner + 1 < config.inner_iterations and loop.stopping():
                 write_updates(loop, number, progress.inner, outcomes, began)
                 here = progress._replace(round=number, inner=inner + 1, cursor=prompts.get_state(), lines=writer.cursor())
-                save(loop, state, frozen, here, buffer)
-                stop_if_asked(loop)
+                save(loop, state, frozen, here, buffer, stop=True)
         write_updates(loop, number, progress.inner, outcomes, began)
         progress = progress._replace(round=number + 1, inner=0, cursor=prompts.get_state(), lines=writer.cursor())
-        buffer = None
-        if loop.stopping() or progress.round % config.checkpoint_every == 0 or progress.round == config.rounds:
-            save(loop, state, frozen, progress)
-        stop_if_asked(loop)
+        buffer, stop = None, loop.stopping()
+        if stop or progress.round % config.checkpoint_every == 0 or progress.round == config.rounds:
+            save(loop, state, frozen, progress, stop=stop)
+        if progress.round == loop.profile:
+            jax.profiler.stop_trace()
+        if number == first:
+            loop.say(f"first round: {compiling.seconds:.0f} s of compiling{chips.peak_line()}")
         loop.say(round_line(progress.round, config.rounds, seconds_left=pace.left(), **summary))
-    evaluate_now(loop, state, frozen, config.rounds)
+    evaluate_now(loop, state, frozen, progress)
     return state
 
 
-def collect(loop: Loop, state, frozen, prompts, keys, number: int, exact: bool) -> tuple[Buffer, dict]:
+def collect(loop: Loop, state, frozen, prompts, keys, progress: Progress) -> tuple[Buffer, dict]:
     """One round's experience: completions from the device, rewards from the host while the device scores."""
     run, config, steps = loop.run, loop.run.config, loop.steps
-    began = time.monotonic()
-    asked, index_B = ask(run, prompts, config.group_size, config.temperature)
-    rollout = steps.sample(state.trainable, frozen, asked, keys["rollout"], exact=exact)
+    number, exact, began = progress.round, progress.exact, time.monotonic()
+    threshold, longest = curriculum.of_round(config, number)
+    asked, index_B = ask(
+        run, run.train, prompts, config.group_size, config.temperature, threshold=threshold, longest=longest
+    )
+    answer = steps.teach if config.answers == "teacher" else steps.sample
+    rollout = answer(state.trainable, frozen, asked, keys["rollout"], exact=exact)
+    wait(loop, rollout, state, frozen, progress)
     slices = steps.slices(rollout, asked)
-    tokens_BxG, length_B = jax.device_get((rollout.tokens_BxG, rollout.length_B))
+    tokens_BxG, length_B = sharding.fetch(run.mesh, (rollout.tokens_BxG, rollout.length_B))
     sampled = time.monotonic()
     watched = steps.drift is not None and not exact
     drift = steps.drift(state.trainable, frozen, asked, rollout)._asdict() if watched else {}
     scored = steps.score(state.trainable, frozen, slices, keys["masks"])  # runs while the host executes programs
-    rewards = score_texts(run, run.train, index_B, decode(run, tokens_BxG))
-    reward_B = sum(rewards.values())
-    if config.shuffle_rewards:
-        reward_B = np.random.default_rng((config.seed, number)).permutation(reward_B)
-    slices = steps.reward(slices, sharding.global_rows(run.mesh, reward_B))
-    rewarded = time.monotonic()
     summary = {
-        "reward": float(reward_B.mean()), "tests": float(rewards["tests"].mean()),
         "tokens_per_s": float(length_B.sum() / (sampled - began)),
         **{f"drift_{name}": float(value) for name, value in jax.device_get(drift).items()},
-    }  # fmt: skip
-    loop.writer.write(
-        "rollout", number + 1, **summary, format=rewards["format"].mean(), length=length_B.mean(),
-        solved=(rewards["tests"] == 1).mean(), rollout_s=sampled - began, reward_s=rewarded - sampled,
-    )  # fmt: skip
+    }
+    numbers = {"length": length_B.mean(), "tokens": int(length_B.sum()), "rollout_s": sampled - began}
+    if objectives.uses_rewards(config.objective):
+        rewards = score_texts(run, run.train, index_B, decode(run, tokens_BxG))
+        reward_B = sum(rewards.values())
+        if config.shuffle_rewards:
+            reward_B = np.random.default_rng((config.seed, number)).permutation(reward_B)
+        slices = steps.reward(slices, sharding.global_rows(run.mesh, reward_B))
+        summary |= {"reward": float(reward_B.mean()), "tests": float(rewards["tests"].mean())}
+        numbers |= {
+            "format": rewards["format"].mean(), "solved": (rewards["tests"] == 1).mean(),
+            "reward_s": time.monotonic() - sampled,
+        }  # fmt: skip
+    loop.writer.write("rollout", number + 1, **summary, **numbers)
     return Buffer(slices, scored), summary
 
 
@@ -204,15 +224,39 @@ def drifted(loop: Loop, number: int, summary: dict) -> bool:
     return mean > bound
 
 
-def evaluate_now(loop: Loop, state: TrainState, frozen: dict, number: int) -> None:
+def wait(loop: Loop, arrays: PyTree, state: TrainState, frozen: dict, progress: Progress) -> None:
+    """Returns when the device has made `arrays`; a stop meanwhile saves the state, which the device only reads."""
+    hosts, asked = loop.run.hosts, 0.0
+    while not all(x.is_ready() for x in jax.tree.leaves(arrays)):
+        if loop.signalled():
+            hosts.say("stop")
+            break
+        if time.monotonic() > asked + 1.0:
+            if hosts.said("stop"):
+                break
+            asked = time.monotonic()
+        time.sleep(0.002)
+    if loop.stopping():
+        save(loop, state, frozen, progress, stop=True)
+
+
+def evaluate_now(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -> None:
     """Held-out problems, greedy and at temperature 1; writes the eval line, sample programs and the report."""
-    rng = loop.keys(0)["evaluation"]  # the same noise at every evaluation
-    sample = lambda asked: loop.steps.sample(state.trainable, frozen, asked, rng)  # noqa: E731
+    rng, number = loop.keys(0)["evaluation"], progress.round  # the same noise at every evaluation
+
+    def sample(asked):
+        rollout = loop.steps.sample(state.trainable, frozen, asked, rng)
+        wait(loop, rollout, state, frozen, progress)
+        return rollout
+
     greedy, sampled = (evaluate_heldout(loop.run, sample, temperature) for temperature in (0.0, 1.0))
-    numbers = summary(greedy, sampled)
-    loop.writer.write("eval", number, **numbers)
-    loop.say(f"eval  {number}/{loop.run.config.rounds} | {summary_line(numbers)}")
-    report(loop.run, number, greedy)
+    numbers, more = summary(greedy, sampled), {}
+    if loop.run.teacher is not None:
+        more = distill.evaluate(loop.run, loop.steps, state.trainable, frozen, rng)
+    loop.writer.write("eval", number, **numbers, **more)
+    loop.say(f"eval  {number}/{loop.run.config.rounds} | {summary_line(numbers)}" + distill.line(more))
+    if loop.run.hosts.first:
+        report(loop.run, number, greedy)
 
 
 def report(run: Run, number: int, greedy: Evaluation) -> None:
@@ -251,10 +295,14 @@ def check_finite(phase: str, step: int, numbers: dict) -> None:
             raise FloatingPointError(f"{phase} step {step}: {name} is {numbers[name]}; the last checkpoint is good")
 
 
-def reference_of(config, weights: PyTree) -> dict:
-    """The reference policy where the objective asks for one; with adapters it is the base, without a copy."""
+def copies_of(config, weights: PyTree) -> dict:
+    """The reference policy or the teacher where the objective asks for one; with adapters it is the base, without a copy."""
+    if config.lora_rank:
+        return {}
+    if objectives.has_teacher(config.objective):
+        return {"teacher": jax.tree.map(lambda x: jnp.copy(x.astype(config.dtype)), weights)}
     settings = objectives.make_config(config.objective, config[config.objective])
-    if config.lora_rank or not objectives.uses_reference(config.objective, settings):
+    if not objectives.uses_reference(config.objective, settings):
         return {}
     return {"reference": jax.tree.map(jnp.copy, weights)}
 
@@ -279,59 +327,53 @@ def resume(loop: Loop, iteration: int, progress: Progress) -> tuple[TrainState, 
     trainable, frozen = initial_weights(run, loop.keys(0)["init"])
     state = fresh_state(run, trainable, config.sft_optimizer if progress.phase == "sft" else config.optimizer)
     if begun := progress.round or progress.inner:
-        frozen |= reference_of(config, trainable)
-    buffer = abstract_buffer(loop, state, frozen) if progress.inner else None
+        frozen |= copies_of(config, trainable)
+    buffer = Buffer(*abstract_round(loop.steps, config, run.mesh, state.trainable, frozen)[1:]) if progress.inner else None
     saved = loop.checkpoints.restore(iteration, as_saved(state, frozen, buffer))
     if begun:
-        frozen |= {name: saved[name] for name in ("reference",) if name in saved}
+        frozen |= {name: saved[name] for name in COPIES if name in saved}
     elif progress.phase == "rl":
-        frozen |= reference_of(config, saved["state"].trainable)
+        frozen |= copies_of(config, saved["state"].trainable)
     if buffer is not None:
         buffer = jax.tree.unflatten(jax.tree.structure(buffer), saved["buffer"])
     return saved["state"], frozen, buffer
 
 
-def abstract_buffer(loop: Loop, state: TrainState, frozen: dict) -> Buffer:
-    """Shapes and places of a round's buffer."""
-    run, steps, keys = loop.run, loop.steps, loop.keys(0)
-    asked, _ = ask(run, run.train[np.zeros(run.config.prompts_per_round, int)], run.config.group_size, 1.0)
-    rollout = jax.eval_shape(steps.sample, state.trainable, frozen, asked, keys["rollout"])
-    slices = jax.eval_shape(steps.slices, rollout, asked)
-    scored = jax.eval_shape(steps.score, state.trainable, frozen, slices, keys["masks"])
-    slices = jax.eval_shape(steps.reward, slices, jax.ShapeDtypeStruct((run.rows,), jnp.float32))
-    placed = lambda tree, lead: jax.tree.map(  # noqa: E731
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.rows(run.mesh, lead)), tree
-    )
-    return Buffer(placed(slices, 1), placed(scored, 2))
-
-
 def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
     """What a checkpoint holds: everything but the frozen base, which is where it came from."""
-    tree = {"state": state}
-    if "reference" in frozen:
-        tree["reference"] = frozen["reference"]
+    tree = {"state": state} | {name: frozen[name] for name in COPIES if name in frozen}
     if buffer is not None:
         tree["buffer"] = jax.tree.leaves(buffer)
     return tree
 
 
-def save(loop: Loop, state: TrainState, frozen: dict, progress: Progress, buffer: Buffer | None = None) -> None:
+def save(loop: Loop, state: TrainState, frozen: dict, progress: Progress, buffer: Buffer | None = None, stop=False) -> None:
+    """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted."""
     per_round = loop.run.config.inner_iterations
     iteration = progress.step + progress.round * per_round + progress.inner + (progress.phase == "rl")
     loop.checkpoints.save(iteration, as_saved(state, frozen, buffer), progress._asdict())
+    if stop:
+        loop.checkpoints.wait()
+        raise Interrupted
 
 
 def watch_sigterm() -> Callable[[], bool]:
-    """True once SIGTERM has come; the loop asks between device calls."""
+    """True once SIGTERM has come; the loop asks between device calls and while it waits for one."""
     received = []
     signal.signal(signal.SIGTERM, lambda *_: received.append(True))
     return lambda: bool(received)
 
 
-def stop_if_asked(loop: Loop) -> None:
-    if loop.stopping():
-        loop.checkpoints.wait()
-        raise Interrupted
+class Compiling:
+    """Seconds that jax has spent compiling since this was made."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self.add)
+
+    def add(self, event: str, seconds: float, **_) -> None:
+        if event.endswith("backend_compile_duration"):
+            self.seconds += seconds
 
 
 class Pace:

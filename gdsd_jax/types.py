@@ -26,6 +26,9 @@ class Denoiser(NamedTuple):
       extend: `(params, tokens_BxQ, cache, start, *, write, attention=None) -> (h_BxQxD, cache)`: features of the Q
         columns from `start` on, aligned too; the other columns are as the cache holds them. `write` keeps the Q.
       block_causal: `(block, offset) -> attention`: a column sees its own block of columns and earlier blocks.
+      doubled: `(prompt_len, block, causal=False) -> attention` of the row [prompt | clean | noised]: a noised column sees
+        the prompt, the clean blocks before its own, and its own noised block; `causal`: nothing to the right of itself.
+      logit_shards: how many devices share the logits that `unembed` gives.
     """
 
     config: Any
@@ -35,6 +38,8 @@ class Denoiser(NamedTuple):
     init_cache: Callable[..., "Cache"] | None = None  # None: this denoiser keeps nothing
     extend: Callable[..., tuple[Array, "Cache"]] | None = None
     block_causal: Callable[[int, int], Any] | None = None
+    doubled: Callable[..., Any] | None = None
+    logit_shards: int = 1
 
 
 @flax.struct.dataclass
@@ -109,6 +114,7 @@ class Batch:
     step_map_BxG: Array | None = None  # int32, as in Rollout
     logp_BxG: Array | None = None  # float32 nats, as in Rollout
     prompt_len: int = flax.struct.field(pytree_node=False, default=0)  # P, static
+    block: int | None = flax.struct.field(pytree_node=False, default=None)  # of a block-causal denoiser, tokens, static
 
 
 @flax.struct.dataclass

@@ -66,8 +66,14 @@ def compare(config: str, out: pathlib.Path, variants: dict[str, str], seeds: lis
 
 
 def table(runs: dict[str, list[pathlib.Path]]) -> str:
-    """Held-out scores before and after, mean and range over seeds, as a Markdown table; shares in percent."""
-    lines = ["| run | tests passed, temperature 1 | gain | solved, temperature 0 | gain | worst drop |", "| --- " * 6 + "|"]
+    """Held-out scores before and after, mean and range over seeds, as a Markdown table; shares in percent.
+
+    Distillation adds the distance to the teacher, forwards a token with the threshold, and a row for the teacher.
+    """
+    distilled = all("kl" in evaluations(workdir)[-1] for workdirs in runs.values() for workdir in workdirs)
+    heads = ["run", "tests passed, temperature 1", "gain", "solved, temperature 0", "gain", "worst drop"]
+    heads += ["held-out KL, nats", "forwards a token"] if distilled else []
+    lines, teachers = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"], []
     for name, workdirs in runs.items():
         cells = [name]
         curves = [evaluations(workdir) for workdir in workdirs]
@@ -77,7 +83,16 @@ def table(runs: dict[str, list[pathlib.Path]]) -> str:
             gains = [end - start for start, end in pairs]
             cells += [f"{before:.1%} -> {after:.1%}", f"{statistics.mean(gains):+.3f} ({min(gains):+.3f} to {max(gains):+.3f})"]
         drops = [a["mean_reward"] - b["mean_reward"] for rows in curves for a, b in zip(rows, rows[1:])]
-        lines.append("| " + " | ".join([*cells, f"{max([0.0, *drops]):.3f}"]) + " |")
+        cells.append(f"{max([0.0, *drops]):.3f}")
+        if distilled:
+            first, last = ([rows[place] for rows in curves] for place in (0, -1))
+            cells.append(" -> ".join(f"{statistics.mean(row['kl'] for row in part):.3f}" for part in (first, last)))
+            speeds = [row["threshold_forwards_per_token"] for row in last if "threshold_forwards_per_token" in row]
+            cells.append(f"{statistics.mean(speeds):.2f}" if speeds else "-")
+            teachers += [row["teacher_pass_at_1"] for row in last]
+        lines.append("| " + " | ".join(cells) + " |")
+    if teachers:
+        lines.append("| " + " | ".join(["teacher", "-", "-", f"{statistics.mean(teachers):.1%}", *"----"]) + " |")
     return "\n".join(lines) + "\n"
 
 

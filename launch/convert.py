@@ -1,10 +1,13 @@
 """Converts models:
 
   python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]     a Hugging Face folder, to train from
+  python launch/convert.py --from_hf=DIR --to_orbax=DIR --a2d                  Qwen3, to be distilled into a denoiser
   python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]    a converted folder or a workdir, back
 
 A workdir stands for its newest checkpoint. With --lora=merge (the default) adapters are summed into the weights, in
 float32; with --lora=keep the folder holds the adapters alone, in the layout of the PEFT library.
+With --a2d the weights stay what they are; the config says a2d-qwen3, and the tokenizer gets a mask token, whose row of the
+embedding Qwen3 never used. configs/opdlm.py trains it.
 The destination appears when it is complete. Exit codes: 0 done; 2 bad input, one line says which; the destination is
 then untouched.
 """
@@ -33,6 +36,7 @@ from gdsd_jax.cli import fail
 
 COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")  # tokenizer, generation settings, the model's own code
 NOT_COMPANIONS = ("config.json", "manifest.json", "model.safetensors.index.json")
+MASK = "<|mask|>"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -47,9 +51,13 @@ class Source(NamedTuple):
     base: str  # where that came from
 
 
-def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None) -> None:
+def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None, a2d: bool = False) -> None:
     config = models.config_from_hf(source)
     check_tokenizer(source, config)
+    entries = json.loads((source / "config.json").read_text())
+    if a2d:
+        config = with_mask(source, models.to_denoiser(config))
+        entries = {key: value for key, value in entries.items() if key not in models.config_to_hf(config)}
     params = hf.open_folder(source, config, dtype)
     files = sorted({source / "config.json", *source.glob("*.safetensors*")})
     leaves = hf.paths_of(params).values()
@@ -59,8 +67,10 @@ def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None) 
             "family": config.family, "model": dataclasses.asdict(config), "source": str(source.resolve()),
             "sha256": {file.name: digest(file, bar) for file in files},
             "dtype": sorted({leaf.dtype.name for leaf in leaves}),
-            "tokenizer": copy_companions(source, partial), "config": json.loads((source / "config.json").read_text()),
+            "tokenizer": copy_companions(source, partial), "config": entries,
         }  # fmt: skip
+        if a2d:
+            add_mask(partial, config.mask_id)
         checkpoint.save_params(partial, watched(params, bar), manifest)
 
 
@@ -161,6 +171,47 @@ def need_space(destination: pathlib.Path, size: int) -> None:
         raise ValueError(f"{folder} has {sizes}; make room")
 
 
+def with_mask(source: pathlib.Path, config):
+    """The config with the mask's id: its token's if there is one, else the first that the tokenizer leaves free.
+
+    Raises:
+      ValueError: no tokenizer, one that cannot be added to, or no free row in the embedding.
+    """
+    known = tokenizers.load(source, pad_id=config.pad_id, mask_id=-1, stop_ids=config.stop_ids)
+    if not isinstance(known, tokenizers.HuggingFace):
+        raise ValueError(f"{source}: a mask cannot be added to tokenizer.model: copy tokenizer.json there")
+    mask_id = known.id_of(MASK)
+    mask_id = known.vocab_size if mask_id is None else mask_id
+    if mask_id >= config.vocab_size:
+        raise ValueError(f"{source}: the tokenizer uses all {config.vocab_size} rows of the embedding, none is left for a mask")
+    return dataclasses.replace(config, mask_id=mask_id)
+
+
+def add_mask(folder: pathlib.Path, mask_id: int) -> None:
+    """Makes `mask_id` the mask token in every tokenizer file of a folder that lists added tokens."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    token = {"content": MASK, **flags}
+
+    def rewrite(name: str, change) -> None:
+        if (folder / name).exists():
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+            change(found)
+            (folder / name).write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
+
+    def to_tokenizer(found: dict) -> None:
+        found["added_tokens"] = [*(one for one in found["added_tokens"] if one["id"] != mask_id), {"id": mask_id, **token}]
+
+    def to_config(found: dict) -> None:
+        found["mask_token"] = MASK
+        if "added_tokens_decoder" in found:
+            found["added_tokens_decoder"][str(mask_id)] = token
+
+    rewrite("tokenizer.json", to_tokenizer)
+    rewrite("added_tokens.json", lambda found: found.update({MASK: mask_id}))
+    rewrite("tokenizer_config.json", to_config)
+    rewrite("special_tokens_map.json", lambda found: found.update({"mask_token": MASK}))
+
+
 def check_tokenizer(source: pathlib.Path, config) -> None:
     """Warns where there is none; ValueError where there is one that cannot be read."""
     if not any((source / name).exists() for name in TOKENIZERS):
@@ -217,6 +268,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     for name in ("from_hf", "to_orbax", "from_orbax", "to_hf"):
         parser.add_argument(f"--{name}", type=pathlib.Path, metavar="DIR")
     parser.add_argument("--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge")
+    parser.add_argument("--a2d", action="store_true", help="make a Qwen3 the start of a denoiser")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="by default the source's own")
     parser.add_argument("--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes")
     args = parser.parse_args(argv)
@@ -224,6 +276,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     given = [args.from_hf, args.to_orbax, args.from_orbax, args.to_hf]
     if sum(ways) != 1 or sum(map(bool, given)) != 2:
         parser.error("give either --from_hf and --to_orbax, or --from_orbax and --to_hf")
+    if args.from_orbax and args.a2d:
+        parser.error("--a2d belongs to --from_hf")
     if args.from_hf and args.lora:
         parser.error("--lora belongs to --from_orbax")
     return args
@@ -235,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
         if args.from_hf:
-            from_hf(args.from_hf, args.to_orbax, args.dtype)
+            from_hf(args.from_hf, args.to_orbax, args.dtype, args.a2d)
         else:
             from_orbax(args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9))
     except (ValueError, OSError) as error:

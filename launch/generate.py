@@ -163,7 +163,7 @@ def prompts_of(key: jax.Array, asked: dict[str, jax.Array]) -> tuple[Prompts, ja
 def answers(model: Model, params: PyTree, rows: Sequence[Row], args) -> Iterator[dict]:
     """A line of --out for each row, in order. The last batch is filled up by repeating."""
     sample = make_shown(model) if args.show else make_sample(model)
-    key = sharding.everywhere(model.mesh, jax.random.key(args.seed))
+    key = jax.device_put(jax.random.key(args.seed), sharding.replicated(model.mesh))
     shards = math.prod(model.mesh.shape[axis] for axis in sharding.ROWS)
     batch = 1 if args.show else min(args.batch, len(rows))
     filled, compiled = -(-batch // shards) * shards, {}

@@ -1,5 +1,7 @@
 """Trains, or resumes: python launch/main.py --config=configs/coding.py[:MODEL[,key=value...]] [--workdir=DIR]
 
+On TPU VM pod slices the same command on every host: the processes find one another. Elsewhere each is told:
+  ... --coordinator=HOST:PORT --num_processes=N --process_id=I
 Exit codes: 0 done; 2 bad configuration or input, one line says which; 143 after SIGTERM, with the state saved; 1 a fault.
 """
 import argparse
@@ -16,27 +18,54 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
     parser.add_argument("--workdir", help="local folder or gs:// address; by default runs/NAME")
+    parser.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
+    parser.add_argument("--num_processes", type=int)
+    parser.add_argument("--process_id", type=int)
+    parser.add_argument("--profile", type=int, metavar="ROUND", help="write a profiler trace of that round to WORKDIR/profile")
     args = parser.parse_args()
     try:
         config = load_config(args.config)
-        if config.greeting:
-            print(config.greeting, flush=True)
-        from gdsd_jax import run as runs  # slow to import: a wrong config is told before
-        from gdsd_jax import checkpoint, train
+        from gdsd_jax import hosts  # slow to import: a wrong config is told before
 
-        run = runs.prepare(config, args.workdir or ROOT / "runs" / config.name)
+        here = hosts.start(args.coordinator, args.num_processes, args.process_id)
+    except ValueError as error:
+        return fail(error, 2)
+    if here.count == 1:
+        return launch(config, args.workdir, here, args.profile)
+    with hosts.naming_failures(here):
+        code = launch(config, args.workdir, here, args.profile)
+        if code in (0, 143):
+            here.finish()
+    hosts.leave(code)
+
+
+def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
+    """The run in this process; its exit code."""
+    import jax
+
+    from gdsd_jax import run as runs
+    from gdsd_jax import checkpoint, train
+
+    workdir = workdir or str(ROOT / "runs" / config.name)
+    if jax.default_backend() != "cpu" and jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", f"{workdir.rstrip('/')}/compiled")  # a run that resumes compiles nothing
+    if config.greeting and hosts.first:
+        print(config.greeting, flush=True)
+    try:
+        run = runs.prepare(config, workdir, hosts=hosts)
     except (ValueError, OSError) as error:
         return fail(error, 2)
     try:
         with run.sandbox:
-            train.train(run, say=lambda line: print(line, flush=True))
+            train.train(run, say=lambda line: print(line, flush=True), profile=profile)
     except train.Interrupted:
         return 143
     except checkpoint.OtherSettings as error:
         return fail(error, 2)
     except FloatingPointError as error:
         return fail(error, 1)
-    print(f"report: {run.workdir / 'report.html'}")
+    if hosts.first:
+        print(f"report: {run.workdir / 'report.html'}")
     return 0
 
 

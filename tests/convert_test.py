@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+import tokenizers as hf_tokenizers
 
 from gdsd_jax import checkpoint, hf, models, tokenizers
 from gdsd_jax.tasks import coding
@@ -73,6 +74,48 @@ def test_the_manifest_says_where_the_weights_came_from(tmp_path):
         assert all((tmp_path / folder / name).read_bytes() == (tmp_path / "in" / name).read_bytes() for name in copied)
     entries = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert entries["auto_map"] == {"AutoModel": "code.Model"} and entries["torch_dtype"] == "bfloat16"
+
+
+# ---------------------------------------------------------------- a denoiser to be
+
+
+def write_qwen3(folder, words: int, config=QWEN3) -> dict:
+    """A folder with a tokenizer of so many words and no mask, and its tensors."""
+    entries = {key: value for key, value in models.config_to_hf(config).items() if key != "mask_token_id"}
+    tensors = folders.write(folder, config, entries=entries)
+    vocabulary = {f"w{i}": i for i in range(words)}
+    hf_tokenizers.Tokenizer(hf_tokenizers.models.WordLevel(vocabulary, unk_token="w0")).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"added_tokens_decoder": {}, "eos_token": "w0"}')
+    return tensors
+
+
+def test_qwen3_becomes_a_denoiser_and_is_exported_as_one(tmp_path):
+    """The weights stay, byte for byte; type, mask and tokenizer change, in the converted folder and back in a released
+    layout."""
+    tensors = write_qwen3(tmp_path / "in", words=37)
+    found = there_and_back(tmp_path, tmp_path / "in", "--a2d")
+    assert {name: tensor.tobytes() for name, tensor in found.items()} == {name: x.tobytes() for name, x in tensors.items()}
+    wanted = dataclasses.replace(models.to_denoiser(QWEN3), mask_id=37)
+    assert (wanted.family, wanted.shift, wanted.attention) == ("a2d-qwen3", False, "full")
+    assert models.config_from_json(checkpoint.read_manifest(tmp_path / "orbax")["model"]) == wanted
+    assert models.config_from_hf(tmp_path / "hf") == wanted
+    entries = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert entries["model_type"] == "a2d-qwen3" and entries["architectures"] == ["A2DQwen3LMHeadModel"]
+    for folder in ("orbax", "hf"):
+        tokenizer = tokenizers.load(tmp_path / folder, pad_id=0, mask_id=37, stop_ids=(0,))
+        assert tokenizer.vocab_size == 38 and tokenizer.encode("<|mask|>") == [37]
+        settings = json.loads((tmp_path / folder / "tokenizer_config.json").read_text())
+        assert settings["mask_token"] == settings["added_tokens_decoder"]["37"]["content"] == "<|mask|>"
+
+
+def test_what_cannot_become_a_denoiser_is_refused(tmp_path, capsys):
+    folders.write(tmp_path / "llada")
+    write_qwen3(tmp_path / "full", words=40)
+    for name, word in (("llada", "a llada model cannot become a2d-qwen3"), ("full", "all 40 rows of the embedding")):
+        assert run(f"--from_hf={tmp_path / name}", f"--to_orbax={tmp_path / 'out'}", "--a2d") == 2
+        assert word in capsys.readouterr().err and not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        run(f"--from_orbax={tmp_path / 'full'}", f"--to_hf={tmp_path / 'out'}", "--a2d")
 
 
 # ---------------------------------------------------------------- refusals

@@ -12,11 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 GROUPS = (
-    ("types", "sharding", "metrics", "plots", "rewards", "tokenizers", "cli", "show"),
+    (
+        "types", "sharding", "metrics", "plots", "rewards", "tokenizers", "cli", "curriculum", "show", "chips", "hlo", "hosts",
+    ),  # fmt: skip
     ("models", "scoring", "sampling", "advantages", "optimizer", "checkpoint", "tasks"),
     ("hf", "objectives", "data"),
     ("evaluate",),
     ("run", "steps"),
+    ("distill",),
     ("train", "restore"),
     ("launch",),
 )

@@ -39,12 +39,12 @@ BAD = {
     "tiny,round=3": "unknown config key 'round'; near it: rounds",
     "tiny,gdsd.psy=3": "unknown config key 'gdsd.psy'; near it: gdsd.psi",
     "tiny,rounds": "override 'rounds' is not of the form key=value",
-    "tiny,rounds=many": "config key 'rounds' takes int values such as 110, not 'many'",
+    "tiny,rounds=many": "config key 'rounds' takes int values such as ",
     "tiny,gdsd.trust=3": "config key 'gdsd.trust' takes tuple values",
     "tiny,gdsd.trust=(1,)": "trust=(1,): give two positive numbers",
     "tiny,gdsd.centring=some": "centring='some': choose one of",
-    "tiny,slices=3": "slices=3 must divide the 256 completions of a round",
-    "tiny,prompts_per_round=2,group_size=3": "prompts_per_round * group_size / slices=6 must be a multiple of the 8 row",
+    "tiny,slices=3": "minibatches=1 times slices=3 must divide the 256 completions of a round",
+    "tiny,prompts_per_round=2,group_size=3": "prompts_per_round * group_size / (minibatches * slices)=6 must be a multiple of the",
     "tiny,group_size=1": "group_size=1: advantages compare completions",
     "tiny,sft.batch=0": "sft.batch=0 must be at least 1",
     "tiny,lora_rank=-1": "lora_rank=-1 must be at least 0",
@@ -71,12 +71,13 @@ def test_one_line_names_what_is_wrong(launch, argument, said):
 def test_an_absent_config_is_named_with_those_there_are(launch):
     code, lines = launch("tiny", file="configs/poetry.py")
     assert code == 2 and len(lines) == 1
-    assert "no file" in lines[0] and lines[0].endswith("there are configs/coding.py")
+    assert "no file" in lines[0] and lines[0].endswith("there are configs/coding.py, configs/opdlm.py")
 
 
 def test_a_bad_row_and_absent_weights_are_named(launch, tmp_path):
-    rows, good = tmp_path / "rows.jsonl", json.dumps({"question": "q", "test_cases": ["assert f()"]})
-    rows.write_text(good + '\n{"question": 3}\n')
+    rows = tmp_path / "rows.jsonl"
+    good = json.dumps({"question": "q", "test_cases": ["assert f()"]}) + "\n"
+    rows.write_text(good + '{"question": 3}\n')
     code, lines = launch(f"tiny,data_dir={tmp_path / 'data'},data_file={rows}")
     assert code == 2 and len(lines) == 1 and "rows.jsonl:2: question" in lines[0]
     rows.write_text(good)

@@ -115,3 +115,14 @@ def test_the_largest_of_a_metric_stays_the_largest():
     state = init_state({"w": jnp.zeros(2)}, optimizer)
     metrics = jax.jit(make_update(loss_fn, optimizer))(state, {}, slices(3))[1]
     assert metrics["x_max"] == 1.0 and metrics["x"] == pytest.approx(TARGET.mean(), abs=1e-6)
+
+
+def test_moments_may_be_kept_in_half_the_bytes():
+    """The step is that of float32 moments but for their rounding, 2^-8 of each."""
+    exact, _ = run(4, 2)
+    half, _ = run(4, 2, moments_dtype="bfloat16")
+    kinds = {leaf.dtype.name for leaf in jax.tree.leaves(half.opt_state) if leaf.ndim}
+    assert kinds == {"bfloat16"} and half.trainable["w"].dtype == jnp.float32
+    for key, start in START.items():
+        moved = np.abs(exact.trainable[key] - start)
+        np.testing.assert_allclose(half.trainable[key], exact.trainable[key], rtol=0, atol=2**-7 * moved.max())

@@ -67,7 +67,7 @@ def position_denoiser(vocab_size: int) -> types.Denoiser:
     config = SimpleNamespace(vocab_size=vocab_size, mask_id=MASK, pad_id=PAD, stop_ids=())
 
     def features(params, tokens_BxL, *, valid_BxL=None):
-        return jnp.tile(params["z"], (tokens_BxL.shape[0] // params["z"].shape[0], 1, 1))
+        return jnp.repeat(params["z"], tokens_BxL.shape[0] // params["z"].shape[0], axis=0)  # a row's views side by side
 
     return types.Denoiser(config, features, lambda params, h: h, lambda trainable, frozen: trainable)
 
@@ -149,6 +149,32 @@ def forward(config, params, tokens_BxL, valid_BxL=None, positions_BxL=None, allo
         allowed_LxL = np.ones((tokens_BxL.shape[1],) * 2, bool)
     rows = zip(tokens_BxL, valid_BxL, positions_BxL)
     return np.stack([row_forward(config, params, *row, allowed_LxL) for row in rows])
+
+
+def allowed_doubled(prompt_len, gen, block):
+    """Who may look at whom in [prompt | clean | noised], specs/opdlm.md section 3.1 row by row, padding apart."""
+    columns = prompt_len + 2 * gen
+    allowed = np.zeros((columns, columns), bool)
+    for p in range(prompt_len):
+        allowed[p, : prompt_len - block * ((prompt_len - 1 - p) // block)] = True
+    for i in range(gen):
+        start, end = i // block * block, min((i // block + 1) * block, gen)
+        allowed[prompt_len + i, : prompt_len + end] = True
+        allowed[prompt_len + gen + i, : prompt_len + start] = True
+        allowed[prompt_len + gen + i, prompt_len + gen + start : prompt_len + gen + end] = True
+    return allowed
+
+
+def doubled_logits(config, params, tokens, view, valid, prompt_len, block, causal=False):
+    """Logits float64 [B, G, V] of the noised part of the row [prompt | tokens | view]; `causal`: inside each part too."""
+    tokens, view, valid = (np.asarray(x) for x in (tokens, view, valid))
+    positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
+    row = np.concatenate([view[:, :prompt_len], tokens[:, prompt_len:], view[:, prompt_len:]], axis=1)
+    valid, positions = (np.concatenate([x, x[:, prompt_len:]], axis=1) for x in (valid, positions))
+    gen = tokens.shape[1] - prompt_len
+    allowed = allowed_doubled(prompt_len, gen, block)
+    allowed = allowed & np.tril(np.ones_like(allowed)) if causal else allowed
+    return forward(config, params, row, valid, positions, allowed)[:, prompt_len + gen :]
 
 
 # ---------------------------------------------------------------- scores and the loss

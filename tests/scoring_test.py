@@ -47,6 +47,17 @@ def found(params, batch):
     return jax.jit(score_all)(params, batch)
 
 
+def test_a_block_causal_denoiser_is_scored_on_the_doubled_row(params, batch):
+    """A block of a view sees the clean blocks before it and its own masked self, also behind a masked prompt token."""
+    batch = batch.replace(block=4)
+    denoiser = models.make_denoiser(MODEL)
+    pair = jax.jit(lambda p, b: scoring.pair_scores(denoiser, p, b, **SCORES["elbo"]).plain_KxB)
+    doubled = lambda view, valid: reference.doubled_logits(MODEL, params, batch.tokens_BxL, view, valid, 3, 4)  # noqa: E731
+    logits_fn = lambda view, valid: np.pad(doubled(view, valid), ((0, 0), (3, 0), (0, 0)))  # noqa: E731
+    plain, _ = reference.pair_scores(logits_fn, MASK, batch, **SCORES["elbo"])
+    np.testing.assert_allclose(pair(params, batch), plain, rtol=2e-5)  # as below
+
+
 @pytest.mark.parametrize("name", SCORES)
 def test_scores_are_the_float64_rendering(name, found, params, batch):
     """Row 0 has no masked position, row 1 all of them: one half of the pair is then empty."""

@@ -15,7 +15,10 @@ MODEL = tiny(
     vocab_size=32, d_model=16, heads=4, kv_heads=2, head_dim=4, d_ff=32, qkv_bias=True, qk_norm=True, lora_rank=2,
     lora_alpha=4.0, stop_ids=(5,),
 )  # fmt: skip
-MESHES = {"2x2x2": dict(data=2, fsdp=2, tensor=2), "8x1x1": dict(data=8, fsdp=1, tensor=1)}
+MESHES = {
+    "2x2x2": dict(data=2, fsdp=2, tensor=2), "8x1x1": dict(data=8, fsdp=1, tensor=1),
+    "1x4x2": dict(data=1, fsdp=4, tensor=2), "1x1x8": dict(data=1, fsdp=1, tensor=8),
+}  # fmt: skip
 ROWS, P, G = 8, 3, 8
 
 
@@ -40,6 +43,15 @@ def test_one_size_may_be_left_open(sizes, wanted):
 def test_meshes_that_do_not_fit_are_refused(sizes):
     with pytest.raises(ValueError, match="does not fit 8 devices"):
         sharding.make_mesh(sizes)
+
+
+@pytest.mark.parametrize(
+    "rows, wanted", [(32, (1, 8, 1)), (24, (1, 8, 1)), (4, (1, 4, 2)), (6, (1, 2, 4)), (7, (1, 1, 8))]
+)
+def test_rows_decide_between_fsdp_and_tensor(rows, wanted):
+    mesh = sharding.make_mesh(dict(data=1, fsdp=-1, tensor=-1), rows=rows)
+    assert tuple(mesh.shape.values()) == wanted
+    sharding.check_rows(mesh, rows, "rows")
 
 
 def leaf(*shape):
@@ -74,9 +86,13 @@ def test_nothing_large_is_whole_on_a_device():
         assert jax.tree.leaves(moments) == weights
 
 
-def one_round(denoiser):
-    """(rollout, loss, gradients of weights and adapters): everything a round does on the device."""
-    rollout_fn = sampling.make_rollout_fn(denoiser, sampling.SamplerConfig(gen_length=G, block_length=4, steps=8))
+def one_round(mesh=None):
+    """(rollout, loss, gradients of weights and adapters): everything a round does on the device, placed as the loop does."""
+    denoiser = sampled = models.make_denoiser(MODEL)
+    if mesh is not None:
+        denoiser = models.make_denoiser(MODEL, place=sharding.row_placer(mesh))
+        denoiser, sampled = sharding.by_vocabulary(mesh, denoiser), sharding.by_rows(mesh, denoiser)
+    rollout_fn = sampling.make_rollout_fn(sampled, sampling.SamplerConfig(gen_length=G, block_length=4, steps=8))
     loss_fn = objectives.make_loss_fn("gdsd", denoiser, objectives.GdsdConfig(psi=10.0, centring="top_k", centring_k=4))
 
     def fn(weights, adapters, prompts, rng_B, old_KxB):
@@ -110,10 +126,10 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def on_one_device(inputs):
-    return jax.jit(one_round(models.make_denoiser(MODEL)))(*inputs)
+    return jax.jit(one_round())(*inputs)
 
 
-@pytest.mark.parametrize("name", MESHES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name[0] == "1")) for name in MESHES])
 def test_a_round_does_not_depend_on_the_mesh(name, inputs, on_one_device):
     """The same tokens, and on them the same loss and gradients for weights and adapters."""
     mesh = sharding.make_mesh(MESHES[name])
@@ -125,7 +141,7 @@ def test_a_round_does_not_depend_on_the_mesh(name, inputs, on_one_device):
         jax.device_put(old_KxB, sharding.rows(mesh, leading=1)),
     )  # fmt: skip
     assert len(placed[2].tokens_BxP.sharding.device_set) == 8
-    rollout, trained = jax.jit(one_round(models.make_denoiser(MODEL)))(*placed)
+    rollout, trained = jax.jit(one_round(mesh))(*placed)
     alone, trained_alone = on_one_device
     for field in ("tokens_BxG", "step_map_BxG", "length_B", "passes_B"):
         np.testing.assert_array_equal(getattr(rollout, field), getattr(alone, field))
@@ -142,3 +158,14 @@ def test_rows_come_and_go_whole():
     np.testing.assert_array_equal(split, x)
     assert split.sharding.shard_shape(split.shape) == (2, 3)
     assert sharding.everywhere(mesh, x).sharding.is_fully_replicated
+
+
+def test_rollout_weights_are_whole_along_fsdp_alone():
+    mesh = sharding.make_mesh(MESHES["2x2x2"])
+    places = sharding.shardings(mesh, models.param_shapes(MODEL))
+    whole = sharding.gathered(places)
+    assert whole["layers"]["q"]["kernel"].spec == PartitionSpec(None, None, "tensor")
+    assert whole["lm_head"]["kernel"].spec == PartitionSpec(None, "tensor")
+    assert whole["embed"]["embedding"].spec == PartitionSpec("tensor", None)
+    shapes = models.param_shapes(MODEL)
+    assert sharding.bytes_per_device(shapes, places) < sharding.bytes_per_device(shapes, whole)

@@ -6,7 +6,7 @@ from gdsd_jax.models.attention import KINDS, BlockCausal, Causal, Doubled, Full
 from gdsd_jax.models.attention import attention_mask, positions_of, previous_valid, xla_attention
 from gdsd_jax.models.cache import make_cache_fns
 from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json
-from gdsd_jax.models.families import FAMILIES, MODELS, config_from_hf, config_to_hf
+from gdsd_jax.models.families import FAMILIES, MODELS, config_from_hf, config_to_hf, to_autoregressive, to_denoiser
 from gdsd_jax.models.lora import init_lora, merge
 from gdsd_jax.models.transformer import Transformer
 from gdsd_jax.types import Array, Denoiser, PyTree
@@ -14,12 +14,14 @@ from gdsd_jax.types import Array, Denoiser, PyTree
 __all__ = [
     "FAMILIES", "MODELS", "PROJECTIONS", "BlockCausal", "Causal", "Doubled", "Full", "ModelConfig", "config_from_hf",
     "config_from_json", "config_to_hf", "init_lora", "init_params", "make_denoiser", "merge", "param_shapes",
+    "to_autoregressive", "to_denoiser",
 ]  # fmt: skip
 
 
-def make_denoiser(config: ModelConfig, attend=xla_attention) -> Denoiser:
-    """The `Denoiser` of a config. `attend(q, k, v, mask)` replaces the attention kernel."""
-    module = Transformer(config, attend)
+def make_denoiser(config: ModelConfig, attend=xla_attention, place=lambda x: x) -> Denoiser:
+    """The `Denoiser` of a config. `attend(q, k, v, mask)` replaces the attention kernel; `place(x_BxLxD)` says where the
+    states between layers lie on a mesh, as `sharding.row_placer` does."""
+    module = Transformer(config, attend, place)
 
     def variables(params: PyTree) -> dict:
         weights = {name: leaf for name, leaf in params.items() if name != "lora"}
@@ -45,7 +47,7 @@ def make_denoiser(config: ModelConfig, attend=xla_attention) -> Denoiser:
     def hidden(params, *args):
         return module.apply(variables(params), *args, method="extend")
 
-    return Denoiser(config, features, unembed, bind, *make_cache_fns(config, hidden), BlockCausal)
+    return Denoiser(config, features, unembed, bind, *make_cache_fns(config, hidden), BlockCausal, Doubled)
 
 
 def init_params(config: ModelConfig, rng: Array) -> PyTree:

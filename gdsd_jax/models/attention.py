@@ -42,10 +42,14 @@ class Doubled:
     Blocks are counted from the end of the prompt. A clean column attends like `BlockCausal(block, prompt_len)` and
     never to the noised stream; a noised one to clean columns of earlier blocks and to its own noised block. The keys
     must be the whole row, whose width tells where the noised stream begins.
+
+    `causal`: nothing to the right of itself besides, and where states are shifted a noised block follows the clean one:
+    how an autoregressive model reads the blocks of a noised stream, each behind the clean text.
     """
 
     prompt_len: int
     block: int
+    causal: bool = False
 
     def allowed(self, query_Q: Array, key_K: Array) -> Array | None:
         completion = self.completion(key_K.shape[0])
@@ -56,7 +60,8 @@ class Doubled:
         )
         query, key = block_Q[:, None], block_K[None, :]
         clean_key = jnp.where(noised_Q[:, None], key < query, key <= query)
-        return jnp.where(noised_K[None, :], noised_Q[:, None] & (key == query), clean_key)
+        allowed = jnp.where(noised_K[None, :], noised_Q[:, None] & (key == query), clean_key)
+        return allowed & (key_K[None, :] <= query_Q[:, None]) if self.causal else allowed
 
     def completion(self, columns: int) -> int:
         """Columns of each stream behind the prompt."""
@@ -105,6 +110,9 @@ def previous_valid(valid_BxL: Array, spec=Full()) -> Array:
         noised = jnp.concatenate([valid_BxL[:, :prompt], valid_BxL[:, prompt + completion :]], axis=1)
         noised_BxS = previous_valid(noised)
         noised_BxS += completion * (noised_BxS >= prompt)
+        if spec.causal:
+            begins_S = jnp.arange(-prompt, completion) % spec.block == 0
+            noised_BxS = jnp.where(begins_S[None, :], clean_BxS, noised_BxS)
         return jnp.concatenate([clean_BxS, noised_BxS[:, prompt:]], axis=1)
     columns_L = jnp.arange(valid_BxL.shape[1])
     last_seen_BxL = jax.lax.cummax(jnp.where(valid_BxL, columns_L, -1), axis=1)

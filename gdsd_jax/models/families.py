@@ -41,6 +41,16 @@ def config_to_hf(config: ModelConfig) -> dict:
     return FAMILIES[config.family].config_to_hf(config)
 
 
+def to_denoiser(config: ModelConfig) -> ModelConfig:
+    """The block-causal student that starts from an autoregressive Qwen3's weights."""
+    return qwen3.as_type(config, "a2d-qwen3")
+
+
+def to_autoregressive(config: ModelConfig) -> ModelConfig:
+    """The autoregressive model whose weights a student started from: its teacher."""
+    return qwen3.as_type(config, "qwen3")
+
+
 def with_plain_rope(entries: dict) -> dict:
     """transformers 5 writes `rope_parameters` where earlier versions write `rope_theta` and `rope_scaling`."""
     rope = dict(entries.get("rope_parameters") or entries.get("rope_scaling") or {})

@@ -2,6 +2,8 @@
 
 The two differ in who attends to whom, in the shift and in nothing else; the weights have the same names and shapes.
 """
+import dataclasses
+
 from gdsd_jax.models.config import ModelConfig, ids_of
 
 MODEL_TYPES = {"qwen3": "Qwen3ForCausalLM", "a2d-qwen3": "A2DQwen3LMHeadModel"}
@@ -22,6 +24,25 @@ def released(model_type: str, d_model: int, layers: int, heads: int, d_ff: int, 
     )  # fmt: skip
 
 
+def tiny(model_type: str) -> ModelConfig:
+    """The embedded default; the vocabulary and its ids are the tokenizer's."""
+    return ModelConfig(
+        **conventions(model_type), vocab_size=512, d_model=96, layers=3, heads=4, kv_heads=2, head_dim=24, d_ff=256,
+        mask_id=1, pad_id=0, stop_ids=(0,), rope_theta=10_000.0, norm_eps=1e-6,
+    )  # fmt: skip
+
+
+def as_type(config: ModelConfig, model_type: str) -> ModelConfig:
+    """The same weights as the other model type: what an autoregressive model becomes when it is converted, and back.
+
+    Raises:
+      ValueError: a model of another family, whose weights do not mean that.
+    """
+    if config.family not in MODEL_TYPES:
+        raise ValueError(f"a {config.family} model cannot become {model_type}: only {' and '.join(MODEL_TYPES)} share weights")
+    return dataclasses.replace(config, **conventions(model_type))
+
+
 SIZES = {  # d_model, layers, heads, d_ff, tied
     "0p6b": (1024, 28, 16, 3072, True),
     "1p7b": (2048, 28, 16, 6144, True),
@@ -31,7 +52,7 @@ SIZES = {  # d_model, layers, heads, d_ff, tied
 PRESETS = {
     f"{model_type.replace('-', '_')}_{size}": released(model_type, *shape)
     for model_type in MODEL_TYPES for size, shape in SIZES.items()
-}  # fmt: skip
+} | {f"{model_type.replace('-', '_')}_tiny": tiny(model_type) for model_type in MODEL_TYPES}  # fmt: skip
 
 # our path -> the checkpoint's tensor; every 2-D tensor but the embedding is stored [out, in] there
 TENSORS = {

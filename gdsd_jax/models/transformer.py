@@ -66,6 +66,7 @@ def rotate(x_BxLxHxd: Array, positions_BxL: Array, theta: float) -> Array:
 class Block(nn.Module):
     config: ModelConfig
     attend: Callable
+    place: Callable
 
     @nn.compact
     def __call__(self, x_BxLxD, kept, mask, positions_BxL, start):
@@ -87,18 +88,21 @@ class Block(nn.Module):
             k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1) for old, new in zip(kept, fresh))
         attended = self.attend(q, k, v, mask)
         attended = attended.reshape(*attended.shape[:2], cfg.heads * cfg.head_dim)
-        x_BxLxD = x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended)
+        x_BxLxD = self.place(x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended))
 
         h_BxLxD = RMSNorm(cfg.norm_eps, name="mlp_norm")(x_BxLxD)
         gate_BxLxF = jax.nn.silu(Projection(cfg, cfg.d_ff, name="gate")(h_BxLxD))
         up_BxLxF = Projection(cfg, cfg.d_ff, name="up")(h_BxLxD)
         down_BxLxD = Projection(cfg, cfg.d_model, init_scale=residual_scale, name="down")(gate_BxLxF * up_BxLxF)
-        return x_BxLxD + down_BxLxD, fresh
+        return self.place(x_BxLxD + down_BxLxD), fresh
 
 
 class Transformer(nn.Module):
+    """`place` says where the states [B, Q, D] between layers lie; on one device nowhere in particular."""
+
     config: ModelConfig
     attend: Callable
+    place: Callable = lambda x: x
 
     def setup(self):
         cfg = self.config
@@ -113,7 +117,7 @@ class Transformer(nn.Module):
             length=cfg.layers,
         )
         self.embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0))
-        self.layers = scanned(cfg, self.attend)
+        self.layers = scanned(cfg, self.attend, self.place)
         self.final_norm = RMSNorm(cfg.norm_eps)
         if not cfg.tied:
             self.lm_head = Projection(cfg, cfg.vocab_size)
@@ -127,7 +131,7 @@ class Transformer(nn.Module):
         x_BxQxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxQ]
         if self.config.freeze_pad:
             x_BxQxD = jnp.where((tokens_BxQ == self.config.pad_id)[..., None], jax.lax.stop_gradient(x_BxQxD), x_BxQxD)
-        x_BxQxD, fresh = self.layers(x_BxQxD, kept, mask, positions_BxQ, start)
+        x_BxQxD, fresh = self.layers(self.place(x_BxQxD), kept, mask, positions_BxQ, start)
         return self.final_norm(x_BxQxD), fresh
 
     def logits(self, h):

@@ -4,23 +4,26 @@ A file an objective: a frozen config, `loss`, `views` (the masks it wants), `sco
 reference).
 """
 from collections.abc import Callable
+import dataclasses
 from typing import NamedTuple
 
-from gdsd_jax.objectives import coupled_grpo, diffu_grpo, dmpo, espo, gdsd, sft, spg, wd1
+from gdsd_jax.objectives import ar, coupled_grpo, diffu_grpo, dmpo, espo, gdsd, opd, sft, spg, wd1
+from gdsd_jax.objectives.ar import ArConfig
 from gdsd_jax.objectives.coupled_grpo import CoupledGrpoConfig
 from gdsd_jax.objectives.diffu_grpo import DiffuGrpoConfig
 from gdsd_jax.objectives.dmpo import DmpoConfig
 from gdsd_jax.objectives.espo import EspoConfig
 from gdsd_jax.objectives.gdsd import GdsdConfig
+from gdsd_jax.objectives.opd import OpdConfig
 from gdsd_jax.objectives.sft import SftConfig
 from gdsd_jax.objectives.spg import SpgConfig
 from gdsd_jax.objectives.wd1 import Wd1Config
 from gdsd_jax.types import Denoiser
 
 __all__ = [
-    "OBJECTIVES", "CoupledGrpoConfig", "DiffuGrpoConfig", "DmpoConfig", "EspoConfig", "GdsdConfig", "Objective",
-    "SftConfig", "SpgConfig", "Wd1Config", "compares_groups", "make_config", "make_loss_fn", "make_score_fn",
-    "make_views_fn", "uses_reference",
+    "OBJECTIVES", "ArConfig", "CoupledGrpoConfig", "DiffuGrpoConfig", "DmpoConfig", "EspoConfig", "GdsdConfig",
+    "Objective", "OpdConfig", "SftConfig", "SpgConfig", "Wd1Config", "compares_groups", "has_teacher", "make_config",
+    "make_loss_fn", "make_score_fn", "make_sft_config", "make_views_fn", "uses_reference", "uses_rewards",
 ]  # fmt: skip
 
 
@@ -35,6 +38,8 @@ class Objective(NamedTuple):
         `Batch.old_KxB` and `Batch.ref_KxB` hold. None where the loss reads neither.
       reference: `config -> bool`, whether the loss compares with the reference policy.
       by_group: a loss that compares the completions of a prompt, all of which must lie in its batch.
+      rewards: whether the loss reads advantages.
+      teacher: a loss that distils: its config has a `teacher`, and `frozen["teacher"]` is its last argument.
     """
 
     config: type
@@ -43,6 +48,8 @@ class Objective(NamedTuple):
     scores: Callable | None = None
     reference: Callable = lambda config: getattr(config, "beta", 0.0) > 0
     by_group: bool = False
+    rewards: bool = True
+    teacher: bool = False
 
 
 OBJECTIVES = {
@@ -53,7 +60,9 @@ OBJECTIVES = {
     "coupled_grpo": Objective(CoupledGrpoConfig, coupled_grpo.loss, coupled_grpo.views, coupled_grpo.scores),
     "wd1": Objective(Wd1Config, wd1.loss, wd1.views, by_group=True),
     "dmpo": Objective(DmpoConfig, dmpo.loss, dmpo.views, dmpo.scores, reference=lambda config: True, by_group=True),
-    "sft": Objective(SftConfig, sft.loss, sft.views),
+    "opd": Objective(OpdConfig, opd.loss, opd.views, rewards=False, teacher=True),
+    "sft": Objective(SftConfig, sft.loss, sft.views, rewards=False),
+    "ar": Objective(ArConfig, ar.loss, ar.views, rewards=False),
 }
 
 
@@ -68,7 +77,9 @@ def make_loss_fn(name: str, denoiser: Denoiser, config) -> Callable:
         raise ValueError(f"objective {name!r} takes a {objective.config.__name__}, not {type(config).__name__}")
 
     def loss_fn(trainable, frozen, batch):
-        return objective.loss(denoiser, config, denoiser.bind(trainable, frozen), batch)
+        # adapters stand over the weights that the student started from: its teacher, without a second copy
+        teacher = [frozen["teacher"] if "teacher" in frozen else frozen["base"]] if objective.teacher else []
+        return objective.loss(denoiser, config, denoiser.bind(trainable, frozen), batch, *teacher)
 
     return loss_fn
 
@@ -90,6 +101,12 @@ def make_config(name: str, settings):
     return find(name).config(**settings)
 
 
+def make_sft_config(section):
+    """The config of the supervised phase: `section.objective` ("sft" or "ar") with those of the section's fields it has."""
+    known = {field.name for field in dataclasses.fields(find(section.objective).config)}
+    return make_config(section.objective, {key: section[key] for key in section if key in known})
+
+
 def uses_reference(name: str, config) -> bool:
     """Whether the loss compares with the reference policy."""
     return find(name).reference(config)
@@ -98,6 +115,16 @@ def uses_reference(name: str, config) -> bool:
 def compares_groups(name: str) -> bool:
     """Whether all completions of a prompt must lie in one batch."""
     return find(name).by_group
+
+
+def uses_rewards(name: str) -> bool:
+    """Whether the loss reads advantages, so that completions must be rewarded."""
+    return find(name).rewards
+
+
+def has_teacher(name: str) -> bool:
+    """Whether the loss distils an autoregressive teacher."""
+    return find(name).teacher
 
 
 def find(name: str) -> Objective:

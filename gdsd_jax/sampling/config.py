@@ -86,6 +86,11 @@ class SamplerConfig:
         return self.gen_length // self.block_length
 
     @property
+    def causal_block(self) -> int | None:
+        """Tokens of a block that the denoiser attends by; None: it sees everything."""
+        return self.block_length if self.kind == "block" else None
+
+    @property
     def steps_per_block(self) -> int:
         if self.kind == "block":
             return -(-self.steps // self.blocks)

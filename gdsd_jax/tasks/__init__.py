@@ -2,6 +2,6 @@
 import types
 from collections.abc import Mapping
 
-from gdsd_jax.tasks import coding
+from gdsd_jax.tasks import coding, prompts
 
-TASKS: Mapping[str, types.ModuleType] = types.MappingProxyType({"coding": coding})
+TASKS: Mapping[str, types.ModuleType] = types.MappingProxyType({"coding": coding, "prompts": prompts})

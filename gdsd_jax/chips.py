@@ -1,0 +1,43 @@
+"""What an accelerator can do, from its maker's data sheets; rates are peaks.
+
+A chip is one jax device (a v4 or v5p chip works as one, "megacore").
+"""
+from typing import NamedTuple
+
+import jax
+
+
+class Chip(NamedTuple):
+    """Rates of one chip; `links` are those along one axis of its slice's torus, both ways."""
+
+    flops: float  # bfloat16 operations a second
+    memory: int  # bytes that a program may use
+    bandwidth: float  # bytes a second from that memory
+    links: float  # bytes a second
+    network: float  # bytes a second to other slices, over the data-centre network
+
+
+GIB = 1 << 30
+CHIPS = {  # by jax's device_kind
+    "TPU v4": Chip(275e12, 31 * GIB, 1.23e12, 90e9, 3.1e9),
+    "TPU v5 lite": Chip(197e12, int(15.75 * GIB), 0.82e12, 90e9, 3.1e9),
+    "TPU v5": Chip(459e12, int(95.7 * GIB), 2.77e12, 180e9, 6.2e9),
+    "TPU v6 lite": Chip(918e12, int(31.25 * GIB), 1.64e12, 180e9, 12.5e9),
+}
+
+
+def memory_of(device) -> int | None:
+    """Bytes of high-bandwidth memory that a program may use; None where that is not known, as on a CPU."""
+    if device.device_kind in CHIPS:
+        return CHIPS[device.device_kind].memory
+    stats = device.memory_stats() if device.platform == "gpu" else None
+    return stats and stats.get("bytes_limit")
+
+
+def peak_line() -> str:
+    """How full the fullest of this process's devices has been, as ", X of Y GiB a chip"; nothing where none tells."""
+    stats = [stats for device in jax.local_devices() if (stats := device.memory_stats()) and "bytes_limit" in stats]
+    if not stats:
+        return ""
+    fullest = max(stats, key=lambda one: one["peak_bytes_in_use"])
+    return f", {fullest['peak_bytes_in_use'] / GIB:.1f} of {fullest['bytes_limit'] / GIB:.1f} GiB a chip"

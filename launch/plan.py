@@ -1,0 +1,312 @@
+"""Whether a run fits a TPU slice, and what it would take, without one: the TPU compiler compiles its real programs.
+
+  python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 [--num_slices=2] [--json=FILE] [--search]
+
+Needs libtpu (pip install "jax[tpu]"), no TPU and no weights; minutes and a few GB for an 8B model. Memory and exchanges
+are the compiler's; seconds are predictions from data sheets, the best that could be. --search tries other meshes, remat
+and slices too, one after the other, and names the fastest that fits.
+Exit codes: 0 it fits; 3 it does not, and by how much; 2 bad arguments, one line says which.
+"""
+import argparse
+from collections.abc import Iterator
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported: this machine's accelerator is not asked
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several plans at once: none of them touches a TPU
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+
+from gdsd_jax import chips, hlo, models, run, sharding, steps
+from gdsd_jax.checkpoint import read_manifest
+from gdsd_jax.cli import fail, load_config, output_path, replacing
+from gdsd_jax.optimizer import init_state, make_optimizer
+from gdsd_jax.train import reference_of
+
+GENERATIONS = {"v4": {"chip_config_name": "megacore"}, "v5e": {}, "v5p": {}, "v6e": {}}
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class DoesNotCompile(Exception):
+    """The compiler found no room; `needed` is what it wanted, bytes a chip."""
+
+    def __init__(self, needed: int):
+        super().__init__(needed)
+        self.needed = needed
+
+
+class Call(NamedTuple):
+    """One of the run's programs with the shapes and places of its arguments."""
+
+    function: object
+    arguments: tuple
+    beside: int  # bytes a chip that lie in memory meanwhile and are no arguments
+    loops: int  # passes of its loop without a known length
+    weight_reads: int  # times that each weight is read from memory
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
+    parser.add_argument("--topology", required=True, help="GENERATION:SHAPE such as v5e:8x8, v4:2x2x2; of one slice")
+    parser.add_argument("--num_slices", type=int, default=1)
+    parser.add_argument("--json", help="where to write the numbers")
+    parser.add_argument("--search", action="store_true", help="try other meshes, remat policies and slices")
+    args = parser.parse_args()
+    try:
+        config = load_config(args.config)
+        out = output_path("--json", args.json) if args.json else None
+        devices = topology(args.topology, args.num_slices)
+        found = (search if args.search else plan)(config, devices)
+    except ValueError as error:
+        return fail(error, 2)
+    found = {"config": args.config, "topology": args.topology, "slices": args.num_slices, **found}
+    print(table(found))
+    if out is not None:
+        with replacing(out) as file:
+            json.dump(found, file, indent=1)
+    return 0 if found["fits"] else 3
+
+
+def topology(name: str, slices: int) -> list:
+    """Devices of `slices` slices to compile for; ValueError where the name is none or the compiler is missing."""
+    generation, _, shape = name.partition(":")
+    if generation not in GENERATIONS or not re.fullmatch(r"\d+(x\d+){1,2}", shape) or slices < 1:
+        raise ValueError(f"--topology={name}: give {' or '.join(GENERATIONS)}, a colon and the shape of a slice, as in v5e:4x4")
+    if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
+        raise ValueError('the TPU compiler, libtpu, is not installed: pip install "jax[tpu]"')
+    settings = GENERATIONS[generation] | ({"num_slices": slices} if slices > 1 else {})
+    try:
+        with quiet():
+            return list(topologies.get_topology_desc(name, platform="tpu", **settings).devices)
+    except Exception as error:  # whatever libtpu raises says why
+        raise ValueError(f"--topology={name}: {error}") from None
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the alarms that libtpu prints where there is no TPU."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def plan(config, devices: list) -> dict:
+    """Everything about one config on one topology."""
+    mesh = run.make_mesh(config, devices)
+    run.validate(config, mesh)
+    chip = chips.CHIPS[devices[0].device_kind]
+    calls, model, score_share, whole = programs(config, mesh)
+    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.param_shapes(model)))
+    read = weights * jnp.dtype(model.dtype).itemsize / mesh.shape["tensor"]
+    found = {name: measure(call, mesh, chip, read) for name, call in calls.items()}
+    missing = max(program["missing"] for program in found.values())
+    return {
+        "chips": len(devices), "chip": devices[0].device_kind, "memory": chip.memory, "mesh": dict(mesh.shape),
+        "rollout_weights": "whole" if whole else "split", "remat": config.remat, "slices_of_update": config.slices,
+        "parameters": weights, "fits": missing <= 0, "missing": max(missing, 0), "programs": found,
+        "prediction": predict(config, found, score_share, len(devices)),
+    }  # fmt: skip
+
+
+def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, bool]:
+    """(the rollout and an update, the model, operations of scoring over those of an update, rollout weights whole?)."""
+    if config.init_from:
+        model = models.config_from_json(read_manifest(config.init_from)["model"])
+    else:
+        model = models.MODELS[config.model]
+    model = run.with_settings(model, config)
+    sharding.shardings(mesh, models.param_shapes(model))
+    denoiser = models.make_denoiser(model, place=sharding.row_placer(mesh))
+    calls = steps.make_steps(denoiser, config, mesh)
+    make = run.make_trainable(config, model)
+    state = run.abstract(mesh, lambda rng: init_state(make(rng), make_optimizer(**config.optimizer)))
+    frozen = {"base": run.abstract(mesh, run.make_weights(config, model))} if config.lora_rank else {}
+    reference = jax.eval_shape(lambda weights: reference_of(config, weights), state.trainable)
+    frozen |= {name: state.trainable for name in reference}
+    prompts, slices, scored = steps.abstract_round(calls, config, mesh, state.trainable, frozen)
+    everywhere = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))  # noqa: E731
+    rng, number = (everywhere(x) for x in jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0))))
+    update = (state, frozen, slices, scored.old[-1], scored.ref[-1], number, rng)
+    views = config.slices * config.mask_draws
+    found = {
+        "rollout": Call(
+            calls.sample, (state.trainable, frozen, prompts, rng), held((state.opt_state, frozen.get("reference", {}))),
+            config.sampler.steps, config.sampler.steps,
+        ),
+        "update": Call(calls.update, update, 0, 1, 3 * views),
+    }  # fmt: skip
+    cast = lambda *trees: jax.tree.map(lambda x: x.astype(model.dtype), denoiser.bind(*trees))  # noqa: E731
+    whole = steps.whole(jax.eval_shape(cast, state.trainable, frozen), config.rollout_weights, mesh)
+    score_ops = hlo.operations(calls.score.trace(state.trainable, frozen, slices, rng).jaxpr.jaxpr)
+    update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
+    return found, model, score_ops / update_ops, whole
+
+
+def held(tree) -> int:
+    """Bytes a chip of abstract arrays."""
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def measure(call: Call, mesh, chip: chips.Chip, read: float) -> dict:
+    """What the compiler and the data sheet say of one program. `read` is the bytes of one reading of the weights."""
+    began = time.monotonic()
+    traced = call.function.trace(*call.arguments)
+    flops = hlo.operations(traced.jaxpr.jaxpr, call.loops)
+    seconds = {
+        "compute": flops / mesh.size / chip.flops, "memory": call.weight_reads * read / chip.bandwidth,
+    }  # fmt: skip
+    arguments = held(call.arguments)
+    found = {"flops": flops, "arguments": arguments, "beside": call.beside}
+    try:
+        compiled = compile_for_tpu(traced.lower())
+    except DoesNotCompile as error:
+        peak = error.needed
+        found |= {"temporaries": peak - arguments, "collectives": [], "gathers_per_pass": None}
+    else:
+        memory = compiled.memory_analysis()
+        fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh
+        found |= {"temporaries": memory.temp_size_in_bytes, **exchanged(compiled.as_text(), call, mesh)}
+        inside, across = (
+            sum(entry["bytes"] for entry in found["collectives"] if entry["crosses_slices"] is across) for across in (False, True)
+        )
+        seconds |= {"links": inside / chip.links, "network": across / chip.network}
+    total = peak + call.beside
+    found |= {"peak": peak, "total": total, "missing": total - chip.memory, "seconds": seconds}
+    return found | {"compile_s": round(time.monotonic() - began, 1)}
+
+
+def compile_for_tpu(lowered):
+    """The compiled program; DoesNotCompile where it is larger than the chip's memory."""
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", str(error))
+        if not used:
+            raise
+        raise DoesNotCompile(int(float(used[1]) * UNITS[used[2]])) from None
+
+
+def exchanged(text: str, call: Call, mesh) -> dict:
+    """Collectives added up by kind, and the bytes of weights that each pass of a rollout collects again."""
+    slice_of = [sharding.slice_of(device) for device in mesh.devices.flat]
+    kinds, gathers = {}, 0
+    for one in hlo.collectives(text, call.loops):
+        across = len({slice_of[number] for number in one.devices}) > 1
+        entry = kinds.setdefault((one.kind, across), {"kind": one.kind, "crosses_slices": across, "count": 0, "bytes": 0})
+        entry["count"] += one.times
+        entry["bytes"] += one.times * one.sent
+        if one.open_loop and one.kind == "all-gather":
+            gathers += one.times * one.sent // call.loops
+    return {"collectives": sorted(kinds.values(), key=lambda entry: -entry["bytes"]), "gathers_per_pass": gathers}
+
+
+def predict(config, found: dict, score_share: float, count: int) -> dict:
+    """The fastest that the data sheet allows, everything overlapped; seconds, tokens, and hours of one chip."""
+    rollout, update = (max(found[name]["seconds"].values()) for name in ("rollout", "update"))
+    exchange = {name: sum(found[name]["seconds"].get(part, 0.0) for part in ("links", "network")) for name in found}
+    work = {name: max(found[name]["seconds"][part] for part in ("compute", "memory")) for name in found}
+    round_s = rollout + score_share * update + config.inner_iterations * update
+    tokens = config.prompts_per_round * config.group_size * config.sampler.gen_length
+    return {
+        "rollout_s": rollout, "update_s": update, "score_s": score_share * update, "round_s": round_s,
+        "tokens_per_s": tokens / rollout, "chip_hours": config.rounds * round_s * count / 3600,
+        "exchange_share": {name: exchange[name] / (exchange[name] + work[name]) for name in found},
+        "bound": {name: max(program["seconds"], key=program["seconds"].get) for name, program in found.items()},
+    }  # fmt: skip
+
+
+def search(config, devices: list) -> dict:
+    """The best of several plans: first the mesh is varied, then remat, then the slices of an update."""
+
+    def better(one: dict, other: dict) -> bool:
+        key = lambda plan: (plan["missing"], plan["prediction"]["round_s"])  # noqa: E731
+        return key(one) < key(other)
+
+    best, tried = plan(config, devices), []
+    tried.append(best)
+    for vary in (other_meshes, other_remats, other_slices):
+        for change in vary(config, len(devices)):
+            candidate = type(config)(config.to_dict())
+            candidate.update_from_flattened_dict(change)
+            try:
+                found = plan(candidate, devices)
+            except ValueError:
+                continue  # rows that do not go round, an axis that a mesh does not divide
+            found["change"] = change
+            tried.append(found)
+            print(f"tried {change}: {gib(found['missing'])} too much, {found['prediction']['round_s']:.0f} s a round", flush=True)
+            if better(found, best):
+                best, config = found, candidate
+    return best | {"tried": [{name: one.get(name) for name in ("change", "mesh", "missing", "prediction")} for one in tried]}
+
+
+def other_meshes(config, count: int) -> Iterator[dict]:
+    for tensor in (1, 2, 4, 8):
+        if count % tensor == 0:
+            yield {"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": tensor}
+
+
+def other_remats(config, count: int) -> Iterator[dict]:
+    yield from ({"remat": remat} for remat in ("none", "dots", "full") if remat != config.remat)
+
+
+def other_slices(config, count: int) -> Iterator[dict]:
+    yield from ({"slices": slices} for slices in (config.slices // 2, config.slices * 2) if slices)
+
+
+def gib(size: float) -> str:
+    return f"{size / chips.GIB:.2f} GiB"
+
+
+def table(found: dict) -> str:
+    """The plan for people."""
+    mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
+    lines = [
+        f"{found['topology']} x {found['slices']}: {found['chips']} chips ({found['chip']}), mesh {mesh}, "
+        f"{found['parameters'] / 1e9:.2f} B parameters, rollout weights {found['rollout_weights']}",
+        f"{'GiB a chip':22}{'arguments':>10}{'temporary':>10}{'beside':>10}{'total':>10}{'of':>8}",
+    ]
+    for name, one in found["programs"].items():
+        sizes = "".join(f"{one[part] / chips.GIB:10.2f}" for part in ("arguments", "temporaries", "beside", "total"))
+        lines.append(f"{name:22}{sizes}{found['memory'] / chips.GIB:8.2f}")
+    for name, one in found["programs"].items():
+        lines.append(f"{name}: {one['flops']:.3g} operations, compiled in {one['compile_s']:.0f} s")
+        for entry in one["collectives"]:
+            where = " between slices" if entry["crosses_slices"] else ""
+            lines.append(f"  {entry['kind']}{where}: {entry['count']} times, {gib(entry['bytes'])} sent by each chip")
+    if found["programs"]["rollout"]["gathers_per_pass"]:
+        lines.append(f"each pass of the rollout collects {gib(found['programs']['rollout']['gathers_per_pass'])} a chip")
+    guess, percent = found["prediction"], found["prediction"]["exchange_share"]
+    lines += [
+        "PREDICTION from data sheets, at best (peak rates, everything overlapped):",
+        *(f"  {name}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, exchange {percent[name]:.0%} if not overlapped"
+          for name in found["programs"]),
+        f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, {guess['chip_hours']:,.0f} chip-hours for the run",
+        "fits" if found["fits"] else f"DOES NOT FIT: {gib(found['missing'])} a chip too much",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Distillation on the one loop: the published recipes, a small run from nothing to a distilled student, and its resuming."""
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+from configs import opdlm
+from gdsd_jax import distill, metrics, models, run, sharding, train
+from gdsd_jax.optimizer import make_optimizer
+from gdsd_jax.types import Rollout
+
+SMALL = (
+    "tiny,rounds=2,prompts_per_round=16,inner_iterations=2,minibatches=2,sft.steps=4,sft.batch=16,sft.log_every=2,"
+    "eval_every=2,eval_problems=16,checkpoint_every=1,optimizer.warmup_steps=1"
+)
+CLOCK = ("wall_s", "rollout_s", "update_s", "tokens_per_s")
+
+
+@pytest.mark.parametrize("size", ["0p6b", "1p7b", "4b", "8b"])
+def test_recipes_are_the_published_ones(size):
+    """specs/opdlm.md section 6; accepted by the loop, without compiling."""
+    config = opdlm.get_config(f"qwen3_{size},init_from=DIR,data_file=FILE")
+    run.validate(config, sharding.make_mesh(dict(config.mesh)))
+    assert models.MODELS[config.model].family == "a2d-qwen3" and config.require_init
+    assert (config.rounds, config.prompts_per_round, config.group_size, config.inner_iterations) == (483, 128, 1, 16)
+    assert config.minibatches == 16 and config.opd.top_k == (16 if size in ("4b", "8b") else None)
+    assert (config.opd.divergence, config.opd.states, config.opd.exclude_stop) == ("forward", "stitched", True)
+    assert (config.threshold, config.temperature, config.sampler.block_length) == (0.9, 1.0, 4)
+    assert dict(config.max_lengths) == dict(math=4096, code=2048, chat=2048, science=1024)
+    settings = config.optimizer
+    assert (settings.b1, settings.b2, settings.weight_decay, settings.clip_norm) == (0.9, 0.999, 0.0, 1.0)
+    math = opdlm.get_config(f"qwen3_{size},math=1,init_from=DIR,data_file=FILE")
+    assert (math.sampler.gen_length, math.rounds, math.opd.top_k) == (2000, 630, None)
+
+
+def test_the_learning_rate_is_the_published_schedule():
+    """lr(u) = 1e-5 u / 80, then 1e-6 + 9e-6 (1 + cos(pi (u - 80) / 7649)) / 2, and 1e-6 for ever. Adam's first steps
+    with a constant gradient have the size of the rate."""
+    settings = opdlm.get_config("qwen3_4b").optimizer
+    optimizer = make_optimizer(**settings)
+    state, rates = optimizer.init({"w": np.float32(0)}), []
+    step = jax.jit(lambda s: optimizer.update({"w": np.float32(1)}, s, {"w": np.float32(0)}))
+    for _ in range(81):
+        update, state = step(state)
+        rates.append(-float(update["w"]))
+    np.testing.assert_allclose(rates, 1e-5 * np.arange(81) / 80, rtol=1e-3, atol=1e-12)
+    counts = lambda x: isinstance(x, optax.ScaleByScheduleState)  # noqa: E731
+    for update, wanted in ((80 + 7649 // 2, 5.5e-6), (7729, 1e-6), (20_000, 1e-6)):
+        there = jax.tree.map(lambda x, n=update: x._replace(count=np.int32(n)) if counts(x) else x, state, is_leaf=counts)
+        assert -float(step(there)[0]["w"]) == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize("argument, word", [
+    ("control=dagger", "sft, kd, random"), ("math=1", "released models"), ("qwen3_14b", "qwen3_8b"),
+    ("opd.states=last", "states"), ("minibatches=3", "minibatches=3"), ("length_ramp.shape=tan", "length_ramp.shape"),
+])  # fmt: skip
+def test_what_does_not_fit_is_refused(argument, word):
+    with pytest.raises(ValueError, match=word):
+        run.validate(opdlm.get_config(argument), sharding.make_mesh({}, jax.devices()[:1]))
+
+
+def test_released_weights_must_be_named(tmp_path):
+    with pytest.raises(ValueError, match="init_from=DIR"):
+        run.prepare(opdlm.get_config("qwen3_4b"), tmp_path)
+
+
+def test_forwards_count_passes_and_saves():
+    """Answers of 5 and 4 tokens in 4 and 2 passes, blocks of 4: 6 passes and 3 saved blocks for 9 tokens."""
+    rollout = Rollout(None, None, None, length_B=np.array([5, 4]), passes_B=np.array([4, 2]))
+    watched, forwards_per_token = distill.counting(lambda asked: rollout, 4)
+    assert watched({}) is rollout and forwards_per_token() == 1.0
+    watched({})
+    assert forwards_per_token() == 1.0
+
+
+# ---------------------------------------------------------------- the loop
+
+
+def trained(workdir, data_dir, *overrides):
+    """(rows of metrics.jsonl without clocks, arrays of the newest checkpoint by path)."""
+    prepared = run.prepare(opdlm.get_config(",".join([SMALL, f"data_dir={data_dir}", *overrides])), workdir)
+    with prepared.sandbox:
+        train.train(prepared, say=lambda line: None)
+    rows = metrics.read_metrics(workdir / "metrics.jsonl")
+    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
+        saved = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+    state = {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(saved.state)}
+    return [{key: value for key, value in row.items() if key not in CLOCK} for row in rows], state
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("undisturbed"), data_dir)
+
+
+@pytest.mark.slow
+def test_a_student_is_distilled_from_the_model_it_started_from(undisturbed):
+    rows, state = undisturbed
+    first, last = [row for row in rows if row["phase"] == "eval"]
+    assert first["kl"] > 0 and last["kl"] != first["kl"]
+    assert first["teacher_pass_at_1"] == last["teacher_pass_at_1"]
+    assert 0.25 < first["threshold_forwards_per_token"] <= 1.25 + 1  # answers of one token pay for a whole block
+    rollouts = [row for row in rows if row["phase"] == "rollout"]
+    assert len(rollouts) == 2 and not any("reward" in row for row in rollouts)  # nothing is rewarded
+    updates = [row for row in rows if row["phase"] == "train"]
+    assert len(updates) == 4 and all(row["kl"] == row["loss"] > 0 for row in updates)
+    teacher = {path.removeprefix("['teacher']"): leaf for path, leaf in state.items() if path.startswith("['teacher']")}
+    moved = [np.abs(state["['state']['trainable']" + path] - leaf).max() for path, leaf in teacher.items()]
+    assert len(moved) > 10 and min(moved) > 0
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_its_teacher(undisturbed, data_dir, tmp_path):
+    """Stopped after a round and started again: the same numbers and arrays, the teacher's among them."""
+    trained(tmp_path, data_dir, "rounds=1")
+    rows, state = trained(tmp_path, data_dir)
+    assert rows == undisturbed[0]
+    assert state.keys() == undisturbed[1].keys()
+    for path, leaf in state.items():
+        np.testing.assert_array_equal(leaf, undisturbed[1][path], err_msg=path)
+
+
+@pytest.mark.slow
+def test_the_teachers_own_answers_can_be_trained_on(undisturbed, data_dir, tmp_path):
+    """Fine-tuning on them: a likelihood in place of the divergence, and the same distance is reported."""
+    rows, _ = trained(tmp_path, data_dir, "control=sft", "rounds=1")
+    evaluations = [row for row in rows if row["phase"] == "eval"]
+    assert evaluations[0]["kl"] == [row for row in undisturbed[0] if row["phase"] == "eval"][0]["kl"]
+    assert all(row["loss"] == -row["score"] for row in rows if row["phase"] == "train")
