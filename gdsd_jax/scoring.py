@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
-CHUNK_BYTES = 128 << 20  # of float32 logits alive at once on a device in `token_scores`
+CHUNK_BYTES = 64 << 20  # of float32 logits alive at once on a device in `token_scores`
 
 
 class Centring(NamedTuple):
