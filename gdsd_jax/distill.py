@@ -40,14 +40,17 @@ def heldout_distance(run: Run, steps: Steps, trainable: PyTree, frozen: dict, rn
     return float(jax.device_get(steps.distance(trainable, frozen, slices, rng)))
 
 
-def counting(sample: Callable, block: int) -> tuple[Callable, Callable[[], float]]:
-    """(`sample` that counts, `() -> forwards a token` of all its rollouts so far)."""
+def counting(sample: Callable, saved_block: int | None) -> tuple[Callable, Callable[[], float]]:
+    """(`sample` that counts, `() -> forwards a token` of all its rollouts so far).
+
+    `saved_block`: tokens of a block whose finished keys and values one more forward saves; None = nothing is saved.
+    """
     forwards, tokens = [], []
 
     def watched(asked: dict):
         rollout = sample(asked)
         passes_B, length_B = jax.device_get((rollout.passes_B, rollout.length_B))
-        forwards.append(np.sum(passes_B + -(-length_B // block)))
+        forwards.append(np.sum(passes_B) + (np.sum(-(-length_B // saved_block)) if saved_block else 0))
         tokens.append(np.sum(length_B))
         return rollout
 

@@ -9,11 +9,11 @@ from launch import eval as launch_eval
 
 @pytest.fixture
 def evaluate(monkeypatch, capsys, data_dir, tmp_path):
-    """`evaluate(checkpoint, *overrides, flags...) -> (exit code, what --out holds, what was printed)`."""
+    """`evaluate(checkpoint, *overrides, ...) -> (exit code, what --out holds, what was printed)`."""
 
-    def start(checkpoint, *overrides, out=tmp_path / "eval.json", config="configs/coding.py"):
+    def start(checkpoint, *overrides, out=tmp_path / "eval.json", config="configs/coding.py", more=()):
         entries = ["tiny", "prompts_per_round=8", "group_size=2", "eval_problems=20", f"data_dir={data_dir}", *overrides]
-        flags = [f"--config={config}:{','.join(entries)}", f"--checkpoint={checkpoint}", f"--out={out}"]
+        flags = [f"--config={config}:{','.join(entries)}", f"--checkpoint={checkpoint}", f"--out={out}", *more]
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
         code = launch_eval.main()
         said = capsys.readouterr()
@@ -39,6 +39,15 @@ def test_numbers_and_answers_are_those_of_training(evaluate, workdir):
         assert sum(row["sampled"][score] for row in found["per_problem"]) / 20 == pytest.approx(found[name])
 
 
+def test_thresholds_are_set_beside_the_schedule(evaluate, workdir):
+    """A threshold that is never reached leaves one token a forward at least; one of nearly 0 commits a block at once."""
+    code, found, said = evaluate(workdir, more=["--thresholds=1e-9,1"])
+    assert code == 0 and said.count("\n") == 4 and "schedule " in said and "threshold 1e-09" in said
+    schedule, blocks, never = found["thresholds"]
+    assert schedule["pass_at_1"] == found["pass_at_1"] and schedule["threshold"] is None
+    assert blocks["forwards_per_token"] < schedule["forwards_per_token"] <= never["forwards_per_token"]
+
+
 def test_what_cannot_be_evaluated_is_said_in_one_line(evaluate, tmp_path, data_dir):
     (tmp_path / "empty").mkdir()
 
@@ -48,6 +57,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(evaluate, tmp_path, data_d
         return said
 
     assert "neither the manifest.json" in error(tmp_path / "empty")
+    assert "--thresholds=2: give probabilities" in error(tmp_path, more=["--thresholds=2"])
     assert "no folder" in error(tmp_path, out=tmp_path / "none" / "eval.json")
     assert "unknown config key 'nothing'" in error(tmp_path, "nothing=1")
     assert "no file configs/none.py" in error(tmp_path, config="configs/none.py")
