@@ -17,7 +17,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 # Colours as matplotlib draws them. In the page each becomes the CSS variable of its name, which dark mode changes.
 INK, MUTED, GRID = "#24292f", "#6b737d", "#e4e7eb"
-HUES = ("#2662a9", "#c9641c", "#2e8f6a", "#8a5fb1")
+HUES = ("#2662a9", "#c9641c", "#2e8f6a", "#8a5fb1", "#b3423a", "#857a1c", "#2a8c9c")
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"} | {hue: f"hue{i}" for i, hue in enumerate(HUES)}
 
 
@@ -79,11 +79,11 @@ def render(config: Mapping[str, Any], rows: Rows, samples: Sequence[Mapping[str,
     )  # fmt: skip
 
 
-def curve_figure(runs: Mapping[str, Rows], controls: Collection[str] = (), format: str = "png") -> bytes:
+def curve_figure(runs: Mapping[str, Sequence[Rows]], controls: Collection[str] = (), format: str = "png") -> bytes:
     """Held-out curves of several runs in one picture: tests passed at temperature 1, and pass@1 at temperature 0.
 
     Args:
-      runs: rows of metrics.jsonl by the name shown.
+      runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn over their range.
       controls: names drawn grey and dashed; without it those with "shuffled" or "control" in them.
       format: "png" (dark text on white) or "svg".
     """
@@ -94,13 +94,28 @@ def curve_figure(runs: Mapping[str, Rows], controls: Collection[str] = (), forma
     ):
         axes = figure.add_subplot(1, 2, place + 1)
         hues = iter(HUES * len(runs))
-        for name, rows in runs.items():
+        for name, seeds in runs.items():
             style = dict(color=MUTED, linestyle="--") if name in controls else dict(color=next(hues))
-            axes.plot(*points(rows, "eval", key), label=name, marker="o", markersize=3, linewidth=1.6, **style)
+            x, mean = points([row for rows in seeds for row in rows], "eval", key)
+            axes.plot(x, mean, label=name, marker="o", markersize=3, linewidth=1.6, **style)
+            if len(seeds) > 1:
+                low, high = (points([row for rows in seeds for row in rows], "eval", key, end)[1] for end in (min, max))
+                axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
         axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
         dress(axes, "round", share=True)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     return save(figure, format, dpi=160)
+
+
+def comparison_page(name: str, summary: str, runs: Mapping[str, Sequence[Rows]], table: Sequence[Sequence[str]]) -> str:
+    """A page with `curve_figure(runs)` above `table`, whose first row is its head."""
+    import jinja2
+    from markupsafe import Markup
+
+    return jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(COMPARISON).render(
+        name=name, summary=summary, picture=Markup(in_page(curve_figure(runs, format="svg"))), table=table,
+        light=CSS_LIGHT, dark=CSS_DARK,
+    )  # fmt: skip
 
 
 def charts_of(rows: Rows) -> list[Chart]:
@@ -207,7 +222,12 @@ def page_svg(chart: Chart, wide: bool) -> str:
         trend = moving_mean(line.y, window) if not line.dots else line.y
         axes.plot(line.x, trend, color=hue, linewidth=1.6, **(dict(marker="o", markersize=3.5) if line.dots else {}))
     dress(axes, chart.xlabel, chart.share)
-    text = save(figure, "svg", salt=chart.title).decode()
+    return in_page(save(figure, "svg", salt=chart.title))
+
+
+def in_page(svg: bytes) -> str:
+    """The picture as an element of the page, in the page's colours."""
+    text = svg.decode()
     text = re.sub(r' id="[\w.]+_\d+"', "", text[text.index("<svg") :])  # ids that nothing refers to repeat in a page
     for color, name in VARIABLES.items():
         text = text.replace(color, f"var(--{name})")
@@ -255,12 +275,14 @@ def save(figure, format: str, salt: str = "", dpi: int = 100) -> bytes:
 
 
 CSS_LIGHT = """--page:#f7f7f5; --card:#fff; --ink:#24292f; --muted:#6b737d; --grid:#e4e7eb; --code:#f6f7f8;
---hue0:#2662a9; --hue1:#c9641c; --hue2:#2e8f6a; --hue3:#8a5fb1; --good:#1d7a52; --bad:#b3423a;"""
+--hue0:#2662a9; --hue1:#c9641c; --hue2:#2e8f6a; --hue3:#8a5fb1; --hue4:#b3423a; --hue5:#857a1c; --hue6:#2a8c9c;
+--good:#1d7a52; --bad:#b3423a;"""
 CSS_DARK = """--page:#14171a; --card:#1c2024; --ink:#e4e7ea; --muted:#98a1ab; --grid:#30363c; --code:#15181b;
---hue0:#6ca7ec; --hue1:#f0995a; --hue2:#5fc79d; --hue3:#bb97e0; --good:#5fc79d; --bad:#f08a80;"""
+--hue0:#6ca7ec; --hue1:#f0995a; --hue2:#5fc79d; --hue3:#bb97e0; --hue4:#f08a80; --hue5:#d3c65e; --hue6:#6fd0e0;
+--good:#5fc79d; --bad:#f08a80;"""
 
 # No scripts, no outside resources: the policy below holds even if something in a sample got past the escaping.
-PAGE = """<!doctype html>
+HEAD = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -298,6 +320,8 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif
 .pair > div { min-width: 0; }
 pre { margin: .35rem 0 0; padding: .75rem .9rem; background: var(--code); border: 1px solid var(--grid); border-radius: 6px;
   font: .82rem/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--grid); }
 .good { color: var(--good); font-weight: 600; }
 .bad { color: var(--bad); font-weight: 600; }
 dl { columns: 2 320px; column-gap: 2.5rem; margin: 0; }
@@ -310,7 +334,9 @@ dd { margin: 0; font: .82rem/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, 
 </head>
 <body><main>
 <header><h1>{{ name }}</h1><p class="muted">{{ summary }}</p></header>
-{% macro card(chart, svg) %}
+"""
+
+PAGE = HEAD + """{% macro card(chart, svg) %}
 <figure class="card" aria-label="{{ chart.title }}: {{ chart.note }}">
 <h3>{{ chart.title }}</h3><p class="muted">{{ chart.note }}</p>
 {% if chart.series|length > 1 %}
@@ -350,5 +376,15 @@ dd { margin: 0; font: .82rem/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, 
 <div><dt>{{ key }}</dt><dd>{{ value }}</dd></div>
 {% endfor %}
 </dl></section>
+</main></body></html>
+"""
+
+COMPARISON = HEAD + """<figure class="card">{{ picture }}</figure>
+<h2>Scores</h2>
+<section class="card"><table>
+<tr>{% for cell in table[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for cells in table[1:] %}<tr>{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</table></section>
 </main></body></html>
 """

@@ -5,9 +5,10 @@
 
 A variant is NAME=OVERRIDES of the config's keys. The variants of a seed start from the same supervised model, which is
 trained once. With --learning_rates each variant runs its first seed at every rate and the other seeds at the best one.
-OUT holds a folder a run, curves.png and table.md.
+OUT holds a folder a run, and report.html with the curves and the table, which curves.png and table.md hold alone.
 """
 import argparse
+import itertools
 import pathlib
 import shutil
 import statistics
@@ -65,35 +66,50 @@ def compare(config: str, out: pathlib.Path, variants: dict[str, str], seeds: lis
     return runs
 
 
-def table(runs: dict[str, list[pathlib.Path]]) -> str:
-    """Held-out scores before and after, mean and range over seeds, as a Markdown table; shares in percent.
+def unsteadiness(workdir: pathlib.Path) -> float:
+    """How far the training curve, tests passed in means of 5 rounds, once lay below its best so far; 0..1."""
+    _, values = plots.points(metrics.read_metrics(workdir / "metrics.jsonl"), "rollout", "tests")
+    curve = plots.moving_mean(values, 2)
+    return max((best - value for best, value in zip(itertools.accumulate(curve, max), curve)), default=0.0)
+
+
+def spread(values: list[float], form: str) -> str:
+    """Mean and range."""
+    mean, low, high = (format(value, form) for value in (statistics.mean(values), min(values), max(values)))
+    return f"{mean} ({low} to {high})"
+
+
+def table(runs: dict[str, list[pathlib.Path]]) -> list[list[str]]:
+    """The head, then for each variant its held-out scores before and after, mean and range over the seeds.
 
     Distillation adds the distance to the teacher, forwards a token with the threshold, and a row for the teacher.
     """
     distilled = all("kl" in evaluations(workdir)[-1] for workdirs in runs.values() for workdir in workdirs)
-    heads = ["run", "tests passed, temperature 1", "gain", "solved, temperature 0", "gain", "worst drop"]
-    heads += ["held-out KL, nats", "forwards a token"] if distilled else []
-    lines, teachers = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"], []
+    found, teachers = [["run", "tests passed, temperature 1", "gain", "solved, temperature 0", "gain", "deepest fall in training"]], []
+    found[0] += ["held-out KL, nats", "forwards a token"] if distilled else []
     for name, workdirs in runs.items():
         cells = [name]
         curves = [evaluations(workdir) for workdir in workdirs]
         for score in SCORES:
             pairs = [(rows[0][score], rows[-1][score]) for rows in curves]
             before, after = (statistics.mean(values) for values in zip(*pairs))
-            gains = [end - start for start, end in pairs]
-            cells += [f"{before:.1%} -> {after:.1%}", f"{statistics.mean(gains):+.3f} ({min(gains):+.3f} to {max(gains):+.3f})"]
-        drops = [a["mean_reward"] - b["mean_reward"] for rows in curves for a, b in zip(rows, rows[1:])]
-        cells.append(f"{max([0.0, *drops]):.3f}")
+            cells += [f"{before:.1%} → {after:.1%}", spread([end - start for start, end in pairs], "+.3f")]
+        cells.append(spread([unsteadiness(workdir) for workdir in workdirs], ".3f"))
         if distilled:
             first, last = ([rows[place] for rows in curves] for place in (0, -1))
-            cells.append(" -> ".join(f"{statistics.mean(row['kl'] for row in part):.3f}" for part in (first, last)))
+            cells.append(" → ".join(f"{statistics.mean(row['kl'] for row in part):.3f}" for part in (first, last)))
             speeds = [row["threshold_forwards_per_token"] for row in last if "threshold_forwards_per_token" in row]
             cells.append(f"{statistics.mean(speeds):.2f}" if speeds else "-")
             teachers += [row["teacher_pass_at_1"] for row in last]
-        lines.append("| " + " | ".join(cells) + " |")
+        found.append(cells)
     if teachers:
-        lines.append("| " + " | ".join(["teacher", "-", "-", f"{statistics.mean(teachers):.1%}", *"----"]) + " |")
-    return "\n".join(lines) + "\n"
+        found.append(["teacher", "-", "-", f"{statistics.mean(teachers):.1%}", *"----"])
+    return found
+
+
+def markdown(table: list[list[str]]) -> str:
+    head, *rows = ("| " + " | ".join(cells) + " |" for cells in table)
+    return "\n".join([head, "| --- " * len(table[0]) + "|", *rows]) + "\n"
 
 
 def main() -> int:
@@ -111,13 +127,14 @@ def main() -> int:
     seeds = [int(seed) for seed in args.seeds.split(",")]
     args.out.mkdir(parents=True, exist_ok=True)
     runs = compare(args.config, args.out.resolve(), variants, seeds, [rate for rate in args.learning_rates.split(",") if rate])
-    (args.out / "table.md").write_text(table(runs))
-    curves = {
-        name if len(workdirs) == 1 else f"{name}, seed {seed}": metrics.read_metrics(workdir / "metrics.jsonl")
-        for name, workdirs in runs.items() for seed, workdir in zip(seeds, workdirs)
-    }  # fmt: skip
+    scores = table(runs)
+    curves = {name: [metrics.read_metrics(workdir / "metrics.jsonl") for workdir in workdirs] for name, workdirs in runs.items()}
+    summary = f"{args.config} · seeds {args.seeds} · mean and range over the seeds"
+    (args.out / "table.md").write_text(markdown(scores))
     (args.out / "curves.png").write_bytes(plots.curve_figure(curves))
-    print(table(runs), end="")
+    (args.out / "report.html").write_text(plots.comparison_page("Comparison", summary, curves, scores))
+    print(markdown(scores), end="")
+    print(f"report: {args.out / 'report.html'}")
     return 0
 
 

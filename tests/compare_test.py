@@ -1,4 +1,5 @@
 """launch/compare.py: one supervised start a seed, finished runs are left alone, the table says what the runs say."""
+from collections.abc import Sequence
 import importlib.util
 import json
 from pathlib import Path
@@ -25,21 +26,23 @@ def arguments(monkeypatch, *given):
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, given)])
 
 
-def finished_run(folder: Path, *scores: tuple[float, float]) -> None:
+def finished_run(folder: Path, *scores: tuple[float, float], training: Sequence[float] = ()) -> None:
     folder.mkdir(parents=True)
     rows = [dict(phase="eval", step=n, wall_s=1.0, mean_reward=a, pass_at_1=b) for n, (a, b) in enumerate(scores)]
+    rows += [dict(phase="rollout", step=n, wall_s=1.0, tests=tests) for n, tests in enumerate(training)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "finished").touch()
 
 
 def test_finished_runs_are_only_tabled(compare, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained again"))
-    finished_run(tmp_path / "a-0", (0.4, 0.6), (0.5, 0.5), (0.7, 0.8))
+    finished_run(tmp_path / "a-0", (0.4, 0.6), (0.5, 0.5), (0.7, 0.8), training=[0.5] * 5 + [0.3] * 5 + [0.6] * 5)
     finished_run(tmp_path / "a-1", (0.5, 0.6), (0.45, 0.65), (0.6, 0.6))
     arguments(monkeypatch, "--config=configs/coding.py", f"--out={tmp_path}", "--seeds=0,1", "a=gdsd.psi=3")
     assert compare.main() == 0
-    row = "| a | 45.0% -> 65.0% | +0.200 (+0.100 to +0.300) | 60.0% -> 70.0% | +0.100 (+0.000 to +0.200) | 0.050 |"
+    row = "| a | 45.0% → 65.0% | +0.200 (+0.100 to +0.300) | 60.0% → 70.0% | +0.100 (+0.000 to +0.200) | 0.100 (0.000 to 0.200) |"
     assert row in capsys.readouterr().out.splitlines()
+    assert row.split(" | ")[1] in (tmp_path / "report.html").read_text() and row in (tmp_path / "table.md").read_text()
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 

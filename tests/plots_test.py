@@ -84,9 +84,15 @@ def test_trend_keeps_straight_lines_straight():
 
 @pytest.mark.parametrize("format, magic", [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_curves_of_several_runs(format, magic):
-    runs = {"seed 0": ROWS, "seed 1": ROWS, "shuffled rewards": ROWS[:2]}
+    runs = {"two seeds": [ROWS, ROWS], "one": [ROWS], "shuffled rewards": [ROWS[:2]]}
     picture = plots.curve_figure(runs, format=format)
     assert picture.startswith(magic)
     assert picture == plots.curve_figure(runs, format=format), "the same rows give the same file"
     if format == "svg":
         assert picture.count(b"shuffled rewards") >= 1 and plots.MUTED.encode() in picture
+
+
+def test_a_comparison_is_one_page(tmp_path):
+    page = plots.comparison_page("A & B", "all seeds", {"a": [ROWS, ROWS]}, [["run", "score"], ["a", "<b>"]])
+    assert "<th>score</th>" in page and "<td>&lt;b&gt;</td>" in page and "A &amp; B" in page and "<svg" in page
+    assert plots.INK not in page.split("</style>")[1], "colours are the page's"
