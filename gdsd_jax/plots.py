@@ -165,13 +165,14 @@ def by_round(rows: Rows) -> list[Mapping[str, Any]]:
 def points(
     rows: Rows, phase: str, key: str, combine: Callable[[list[float]], float] = statistics.fmean
 ) -> tuple[list[float], list[float]]:
-    """(steps, values) of one metric; values of the same step are combined, missing ones left out."""
+    """(steps, values) of one metric in the order of steps; values of the same step are combined, missing ones left out."""
     values: dict[float, list[float]] = {}
     for row in rows:
         value = row.get(key)
         if row.get("phase") == phase and value is not None and math.isfinite(value):
             values.setdefault(row["step"], []).append(value)
-    return list(values), [combine(part) for part in values.values()]
+    steps = sorted(values)
+    return steps, [combine(values[step]) for step in steps]
 
 
 def headlines(rows: Rows) -> list[tuple[str, str, str, str]]:
