@@ -149,6 +149,7 @@ def validate(config, mesh) -> None:
         raise ValueError(f"sft.share={config.sft.share} must lie in (0, 1]")
     if config.model not in models.MODELS:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
+    models.find_kernel(config.attention_kernel, with_settings(models.MODELS[config.model], config), mesh.devices.flat[0])
     objectives.make_sft_config(config.sft)
     sampler = sampling.SamplerConfig(**config.sampler)
     for key in ("length_ramp.shape", "threshold_ramp.shape"):

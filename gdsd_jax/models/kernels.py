@@ -43,8 +43,10 @@ def xla_attention(q_BxQxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Ar
 
 
 def cudnn_attention(q_BxLxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Array | None) -> Array:
-    """cuDNN's flash attention. It reads a mask as an added [1|B, 1, L, L], whose sides must be even for the gradient."""
+    """cuDNN's flash attention, which takes an even number of columns and reads a mask as an added [1|B, 1, L, L]."""
     columns, odd = q_BxLxHxd.shape[1], q_BxLxHxd.shape[1] % 2
+    if odd and mask is None:
+        mask = jnp.ones((1, 1, 1, columns), bool)
     if mask is not None:
         mask = jnp.broadcast_to(mask, (mask.shape[0], 1, columns, columns))
         mask = jnp.pad(mask, ((0, 0), (0, 0), (0, odd), (0, odd)))
@@ -90,9 +92,9 @@ def make_splash(largest_tile: int = LARGEST_TILE, interpret: bool = False) -> Ke
         return Segments(jnp.ones((1, columns), jnp.int32) if valid_BxL is None else valid_BxL.astype(jnp.int32), spec)
 
     def attend(q_BxLxHxd, k_BxLxKxd, v_BxLxKxd, segments: Segments) -> Array:
-        rows, columns, heads, width = q_BxLxHxd.shape
+        rows, columns, _, width = q_BxLxHxd.shape
         tile, side = tiling(columns, largest_tile)
-        kernel = splash_kernel(LazyMask(segments.spec, columns, side), heads, tile, interpret)
+        kernel = splash_kernel(LazyMask(segments.spec, columns, side), tile, interpret)
         ids_BxS = padded(jnp.broadcast_to(segments.ids_BxL, (rows, columns)), side)  # 0, as all padding
         # the kernel has no scale of its own
         heads_first = (padded(x, side).swapaxes(1, 2) for x in (q_BxLxHxd * width**-0.5, k_BxLxKxd, v_BxLxKxd))
@@ -102,11 +104,11 @@ def make_splash(largest_tile: int = LARGEST_TILE, interpret: bool = False) -> Ke
     return Kernel(mask, attend)
 
 
-def splash_kernel(mask: LazyMask, heads: int, tile: int, interpret: bool) -> Callable[..., Array]:
-    """`kernel(q_HxSxd, k_KxSxd, v_KxSxd, segment_ids) -> HxSxd` of one row; key heads are shared where K < H."""
+def splash_kernel(mask: LazyMask, tile: int, interpret: bool) -> Callable[..., Array]:
+    """`kernel(q_HxSxd, k_KxSxd, v_KxSxd, segment_ids) -> HxSxd` of one row; the heads share the mask."""
     sides = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
     return splash_attention_kernel.make_splash_mha(
-        splash_attention_mask.MultiHeadMask([mask] * heads), head_shards=1, q_seq_shards=1, interpret=interpret,
+        splash_attention_mask.MultiHeadMask([mask]), head_shards=1, q_seq_shards=1, interpret=interpret,
         block_sizes=splash_attention_kernel.BlockSizes(**dict.fromkeys(sides, tile)),
     )  # fmt: skip
 
