@@ -16,6 +16,7 @@ def machinery() -> ml_collections.ConfigDict:
     config.dtype = "float32"  # of activations
     config.param_dtype = None  # None: float32 for weights that are trained, as activations for those under adapters
     config.remat = "dots"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
+    config.attention_kernel = "auto"  # "splash" (TPU), "cudnn" (GPU, bfloat16), "xla"; auto: the first that can serve
     config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # -1 takes what is left
     config.rollout_weights = "auto"  # "whole" on each tensor group, "split" over fsdp too, auto: whole where half the
     # memory holds them; in both cases cast once a rollout

@@ -130,7 +130,8 @@ def nbytes(dtype: str, dims: str) -> int:
 def operations(jaxpr: Any, passes: int = 1) -> int:
     """Floating-point operations of all matrix products of a jaxpr, recomputation included, two for a multiply and an add.
 
-    A loop without a known length runs `passes` times; of a condition's branches the costliest is taken.
+    A loop without a known length runs `passes` times; of a condition's branches the costliest is taken. What each device
+    of a mesh does for itself counts for all of them, and a Pallas kernel as often as its grid has tiles.
     """
     total = 0
     for equation in jaxpr.eqns:
@@ -139,13 +140,21 @@ def operations(jaxpr: Any, passes: int = 1) -> int:
             inner = math.prod(equation.invars[0].aval.shape[axis] for axis in left)
             total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
         inside = [operations(one, passes) for one in subjaxprs(equation.params)]
-        if equation.primitive.name == "cond":
-            total += max(inside)
-        elif equation.primitive.name == "while":
-            total += passes * sum(inside)
-        else:
-            total += equation.params.get("length", 1) * sum(inside) if inside else 0
+        if inside:
+            total += max(inside) if equation.primitive.name == "cond" else repeats(equation, passes) * sum(inside)
     return total
+
+
+def repeats(equation: Any, passes: int) -> int:
+    """How often what an equation holds is computed."""
+    match equation.primitive.name:
+        case "while":
+            return passes
+        case "shard_map":
+            return equation.params["mesh"].size
+        case "pallas_call":
+            return math.prod(equation.params["grid_mapping"].grid)
+    return equation.params.get("length", 1)
 
 
 def subjaxprs(params: dict) -> Iterator[Any]:

@@ -81,14 +81,31 @@ def prepare(config, workdir, model_config=None, hosts: Hosts | None = None) -> R
     )
     lessons, train = shared_out(config, train)
     sharding.shardings(mesh, models.param_shapes(model))
+    denoisers = make_denoisers(config, model, mesh)
     limits = Limits(cpu_s=config.sandbox.cpu_s, wall_s=config.sandbox.wall_s, memory_bytes=config.sandbox.memory_mib << 20)
     sandbox = open_sandbox(config.sandbox.mode, limits=limits)
-    place = sharding.row_placer(mesh)
-    denoiser, teacher = models.make_denoiser(model, place=place), None
-    if objectives.has_teacher(config.objective):
-        alone = dataclasses.replace(models.to_autoregressive(model), lora_rank=0)
-        teacher = models.make_denoiser(alone, place=place)
-    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, denoiser, teacher, sandbox, hosts)
+    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, *denoisers, sandbox, hosts)
+
+
+def make_denoisers(config, model: models.ModelConfig, mesh) -> tuple[Denoiser, Denoiser | None]:
+    """(the denoiser, its autoregressive teacher where the objective distils one) on a mesh, also of a topology's devices."""
+    denoiser = on_mesh(model, mesh, config.attention_kernel)
+    if not objectives.has_teacher(config.objective):
+        return denoiser, None
+    alone = dataclasses.replace(models.to_autoregressive(model), lora_rank=0)
+    return denoiser, on_mesh(alone, mesh, config.attention_kernel)
+
+
+def on_mesh(model: models.ModelConfig, mesh, attention_kernel: str = "auto") -> Denoiser:
+    """The denoiser whose attention the named kernel computes, on every device of the mesh its part.
+
+    Raises:
+      ValueError: a kernel that there is not, or that cannot serve this model on these devices.
+    """
+    kernel = models.find_kernel(attention_kernel, model, mesh.devices.flat[0])
+    if kernel != models.KERNELS["xla"]:  # which the partitioner splits as it sees fit
+        kernel = kernel._replace(attend=sharding.split_attention(mesh, kernel.attend))
+    return models.make_denoiser(model, kernel, place=sharding.row_placer(mesh))
 
 
 def make_mesh(config, devices=None) -> jax.sharding.Mesh:
@@ -132,6 +149,7 @@ def validate(config, mesh) -> None:
         raise ValueError(f"sft.share={config.sft.share} must lie in (0, 1]")
     if config.model not in models.MODELS:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
+    models.find_kernel(config.attention_kernel, with_settings(models.MODELS[config.model], config), mesh.devices.flat[0])
     objectives.make_sft_config(config.sft)
     sampler = sampling.SamplerConfig(**config.sampler)
     for key in ("length_ramp.shape", "threshold_ramp.shape"):

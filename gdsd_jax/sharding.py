@@ -7,6 +7,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -156,6 +157,24 @@ def row_placer(mesh: Mesh) -> Callable:
     follow the parameters' split and keep all rows on every device."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     return lambda x: x if x.shape[0] % parts else constrained(mesh, x, ROWS)
+
+
+def split_attention(mesh: Mesh, attend: Callable) -> Callable:
+    """`attend(q, k, v, mask)` [B, L, heads, d] by each device for its own rows and heads: the partitioner cannot split the
+    kernels themselves. Rows or heads that do not go round are computed by every device; `mask` is a tree of arrays with an
+    entry for each row, or one for all."""
+
+    def split(q, k, v, mask):
+        heads = None if q.shape[2] % mesh.shape["tensor"] else "tensor"
+        if heads and k.shape[2] % mesh.shape["tensor"]:
+            k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
+        rows = None if q.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) else ROWS
+        place, places = P(rows, None, heads), jax.tree.map(lambda x: P(rows if x.shape[0] == q.shape[0] else None), mask)
+        # check_vma=False: Pallas kernels do not say along which axes their results differ
+        local = jax.shard_map(attend, mesh=mesh, in_specs=(place, place, place, places), out_specs=place, check_vma=False)
+        return local(q, k, v, mask)
+
+    return split
 
 
 def check_rows(mesh: Mesh, count: int, what: str) -> None:

@@ -136,7 +136,7 @@ def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, 
         model = models.MODELS[config.model]
     model = run.with_settings(model, config)
     sharding.shardings(mesh, models.param_shapes(model))
-    denoiser = models.make_denoiser(model, place=sharding.row_placer(mesh))
+    denoiser, _ = run.make_denoisers(config, model, mesh)
     calls = steps.make_steps(denoiser, config, mesh)
     make = run.make_trainable(config, model)
     state = run.abstract(mesh, lambda rng: init_state(make(rng), make_optimizer(**config.optimizer)))

@@ -3,25 +3,29 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.models.attention import KINDS, BlockCausal, Causal, Doubled, Full
-from gdsd_jax.models.attention import attention_mask, positions_of, previous_valid, xla_attention
+from gdsd_jax.models.attention import positions_of, previous_valid
 from gdsd_jax.models.cache import make_cache_fns
 from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json
 from gdsd_jax.models.families import FAMILIES, MODELS, config_from_hf, config_to_hf, to_autoregressive, to_denoiser
+from gdsd_jax.models.kernels import KERNELS, XLA, Kernel, find_kernel, make_splash, xla_attention
 from gdsd_jax.models.lora import init_lora, merge
 from gdsd_jax.models.transformer import Transformer
 from gdsd_jax.types import Array, Denoiser, PyTree
 
 __all__ = [
-    "FAMILIES", "MODELS", "PROJECTIONS", "BlockCausal", "Causal", "Doubled", "Full", "ModelConfig", "config_from_hf",
-    "config_from_json", "config_to_hf", "init_lora", "init_params", "make_denoiser", "merge", "param_shapes",
-    "to_autoregressive", "to_denoiser",
+    "FAMILIES", "KERNELS", "MODELS", "PROJECTIONS", "BlockCausal", "Causal", "Doubled", "Full", "Kernel", "ModelConfig",
+    "config_from_hf", "config_from_json", "config_to_hf", "find_kernel", "init_lora", "init_params", "make_denoiser",
+    "make_splash", "merge", "param_shapes", "to_autoregressive", "to_denoiser",
 ]  # fmt: skip
 
 
-def make_denoiser(config: ModelConfig, attend=xla_attention, place=lambda x: x) -> Denoiser:
-    """The `Denoiser` of a config. `attend(q, k, v, mask)` replaces the attention kernel; `place(x_BxLxD)` says where the
+def make_denoiser(config: ModelConfig, attention_kernel: Kernel = XLA, place=lambda x: x) -> Denoiser:
+    """The `Denoiser` of a config. `attention_kernel` computes the attention of `features`; `place(x_BxLxD)` says where the
     states between layers lie on a mesh, as `sharding.row_placer` does."""
-    module = Transformer(config, attend, place)
+    module = Transformer(config, attention_kernel.attend, place)
+    # A few queries beside a cache stay with XLA: their scores [Q, L] are small, a kernel would fill up its tiles, and
+    # splash masks cannot begin at a column that is only known while the program runs.
+    beside_cache = Transformer(config, xla_attention, place)
 
     def variables(params: PyTree) -> dict:
         weights = {name: leaf for name, leaf in params.items() if name != "lora"}
@@ -32,7 +36,7 @@ def make_denoiser(config: ModelConfig, attend=xla_attention, place=lambda x: x) 
         spec = attention or KINDS[config.attention]
         if positions_BxL is None:
             positions_BxL = positions_of(everywhere_BxL, spec)
-        mask = attention_mask(spec, valid_BxL, tokens_BxL.shape[1])
+        mask = attention_kernel.mask(spec, valid_BxL, tokens_BxL.shape[1])
         h_BxLxD = module.apply(variables(params), tokens_BxL, mask, positions_BxL, method="hidden")
         if config.shift:
             h_BxLxD = jnp.take_along_axis(h_BxLxD, previous_valid(everywhere_BxL, spec)[..., None], axis=1)
@@ -45,7 +49,7 @@ def make_denoiser(config: ModelConfig, attend=xla_attention, place=lambda x: x) 
         return {**frozen["base"], "lora": trainable} if "base" in frozen else trainable
 
     def hidden(params, *args):
-        return module.apply(variables(params), *args, method="extend")
+        return beside_cache.apply(variables(params), *args, method="extend")
 
     return Denoiser(config, features, unembed, bind, *make_cache_fns(config, hidden), BlockCausal, Doubled)
 

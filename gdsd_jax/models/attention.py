@@ -1,4 +1,8 @@
-"""Who attends to whom, and the attention itself. B rows, Q queries, K keys, L columns, H heads, d head width."""
+"""Who attends to whom. B rows, Q queries, K keys, L columns.
+
+`allowed(query, key, columns)` of a kind says so for column numbers that broadcast, as numpy or jax arrays, in a row of
+`columns` columns; None where everything is allowed. Every column may look at itself.
+"""
 import dataclasses
 
 import jax
@@ -11,7 +15,7 @@ from gdsd_jax.types import Array
 class Full:
     """Every column attends to every valid column."""
 
-    def allowed(self, query_Q: Array, key_K: Array) -> Array | None:
+    def allowed(self, query, key, columns: int):
         return None
 
 
@@ -19,8 +23,8 @@ class Full:
 class Causal:
     """A column attends to itself and earlier valid columns."""
 
-    def allowed(self, query_Q: Array, key_K: Array) -> Array | None:
-        return key_K[None, :] <= query_Q[:, None]
+    def allowed(self, query, key, columns: int):
+        return key <= query
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +34,8 @@ class BlockCausal:
     block: int
     offset: int = 0
 
-    def allowed(self, query_Q: Array, key_K: Array) -> Array | None:
-        block_Q, block_K = (query_Q - self.offset) // self.block, (key_K - self.offset) // self.block
-        return block_K[None, :] <= block_Q[:, None]
+    def allowed(self, query, key, columns: int):
+        return (key - self.offset) // self.block <= (query - self.offset) // self.block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Doubled:
     """The row [prompt | clean | noised] that scores a block-causal denoiser: two streams that share the prompt.
 
     Blocks are counted from the end of the prompt. A clean column attends like `BlockCausal(block, prompt_len)` and
-    never to the noised stream; a noised one to clean columns of earlier blocks and to its own noised block. The keys
-    must be the whole row, whose width tells where the noised stream begins.
+    never to the noised stream; a noised one to clean columns of earlier blocks and to its own noised block. The row's
+    width tells where the noised stream begins.
 
     `causal`: nothing to the right of itself besides, and where states are shifted a noised block follows the clean one:
     how an autoregressive model reads the blocks of a noised stream, each behind the clean text.
@@ -51,17 +54,16 @@ class Doubled:
     block: int
     causal: bool = False
 
-    def allowed(self, query_Q: Array, key_K: Array) -> Array | None:
-        completion = self.completion(key_K.shape[0])
-        noised_Q, noised_K = (columns >= self.prompt_len + completion for columns in (query_Q, key_K))
-        block_Q, block_K = (
-            (columns - self.prompt_len - completion * noised) // self.block
-            for columns, noised in ((query_Q, noised_Q), (key_K, noised_K))
+    def allowed(self, query, key, columns: int):
+        completion = self.completion(columns)
+        noised_query, noised_key = (column >= self.prompt_len + completion for column in (query, key))
+        block_query, block_key = (
+            (column - self.prompt_len - completion * noised) // self.block
+            for column, noised in ((query, noised_query), (key, noised_key))
         )
-        query, key = block_Q[:, None], block_K[None, :]
-        clean_key = jnp.where(noised_Q[:, None], key < query, key <= query)
-        allowed = jnp.where(noised_K[None, :], noised_Q[:, None] & (key == query), clean_key)
-        return allowed & (key_K[None, :] <= query_Q[:, None]) if self.causal else allowed
+        own_noised = noised_key & noised_query & (block_key == block_query)
+        allowed = own_noised | (~noised_key & (block_key <= block_query - noised_query))
+        return allowed & (key <= query) if self.causal else allowed
 
     def completion(self, columns: int) -> int:
         """Columns of each stream behind the prompt."""
@@ -80,17 +82,13 @@ def attention_mask(
     Padding is never a key. Its own rows look at the valid keys, which keeps them finite, and nobody reads them.
     """
     columns_L = jnp.arange(length)
-    allowed = spec.allowed(columns_L if queries is None else start + jnp.arange(queries), columns_L)
-    mask = None if allowed is None else allowed[None, None]
+    query_Q = columns_L if queries is None else start + jnp.arange(queries)
+    allowed_QxL = spec.allowed(query_Q[:, None], columns_L[None, :], length)
+    mask = None if allowed_QxL is None else allowed_QxL[None, None]
     if valid_BxL is None:
         return mask
     keys = valid_BxL[:, None, None, :]
     return keys if mask is None else mask & keys
-
-
-def xla_attention(q_BxQxHxd: Array, k_BxKxHxd: Array, v_BxKxHxd: Array, mask: Array | None) -> Array:
-    """Softmax attention with scale 1/sqrt(d); grouped heads: query head h reads key head h // (H / KV)."""
-    return jax.nn.dot_product_attention(q_BxQxHxd, k_BxKxHxd, v_BxKxHxd, mask=mask, implementation="xla")
 
 
 def positions_of(valid_BxL: Array, spec=Full()) -> Array:

@@ -1,0 +1,158 @@
+"""How attention is computed: by XLA anywhere, by cuDNN on NVIDIA GPUs, by splash attention (Pallas) on TPUs.
+
+B rows, L columns, H query heads, K key heads, d head width. A kernel computes whole rows, forward and gradient, on one
+device; `sharding.split_attention` spreads it over a mesh.
+"""
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel, splash_attention_mask
+import jax.numpy as jnp
+import numpy as np
+
+from gdsd_jax.models.attention import attention_mask
+from gdsd_jax.models.config import ModelConfig
+from gdsd_jax.types import Array
+
+LANES = 128  # a splash tile's sides are multiples of it
+LARGEST_TILE = 512  # columns; larger ones skip less of a sparse mask and crowd the chip's own memory
+CUDNN_HEADS = 128  # the widest that cuDNN takes on every GPU it takes
+
+
+class Kernel(NamedTuple):
+    """One way to compute attention.
+
+    Attributes:
+      mask: `(spec, valid_BxL, columns) -> mask`, made once for all layers: what `attend` must know of who looks at whom.
+        A tree of arrays with an entry for each row, or one for all. `valid_BxL` None: every column is valid.
+      attend: `(q_BxLxHxd, k_BxLxKxd, v_BxLxKxd, mask) -> BxLxHxd`, softmax attention with scale 1/sqrt(d); query head h
+        reads key head h // (H / K). What a padding column gets is finite and otherwise the kernel's business.
+    """
+
+    mask: Callable[..., Any]
+    attend: Callable[..., Array]
+
+
+def xla_attention(q_BxQxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Array | None) -> Array:
+    """The reference; also for Q queries beside more keys, under a mask [1|B, 1, 1|Q, L]."""
+    return jax.nn.dot_product_attention(q_BxQxHxd, k_BxLxKxd, v_BxLxKxd, mask=mask, implementation="xla")
+
+
+def cudnn_attention(q_BxLxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Array | None) -> Array:
+    """cuDNN's flash attention, which takes an even number of columns and reads a mask as an added [1|B, 1, L, L]."""
+    columns, odd = q_BxLxHxd.shape[1], q_BxLxHxd.shape[1] % 2
+    if odd and mask is None:
+        mask = jnp.ones((1, 1, 1, columns), bool)
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (mask.shape[0], 1, columns, columns))
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, odd), (0, odd)))
+        q_BxLxHxd, k_BxLxKxd, v_BxLxKxd = (padded(x, columns + odd) for x in (q_BxLxHxd, k_BxLxKxd, v_BxLxKxd))
+    found = jax.nn.dot_product_attention(q_BxLxHxd, k_BxLxKxd, v_BxLxKxd, mask=mask, implementation="cudnn")
+    return found[:, :columns]
+
+
+@flax.struct.dataclass
+class Segments:
+    """Who looks at whom, for splash attention: what `spec` allows among columns of one number, 1 valid and 0 padding."""
+
+    ids_BxL: Array  # int32 [1|B, L]
+    spec: Any = flax.struct.field(pytree_node=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyMask(splash_attention_mask.Mask):
+    """`spec.allowed` on a square of `side` columns, of which `columns` are the row's, computed tile by tile.
+
+    Splash attention asks on the host. Tiles where nothing is allowed are skipped, and the device holds those that are
+    allowed in part, each pattern once: for the kinds there are, along a few diagonals, so in proportion to L and not L².
+    """
+
+    spec: Any
+    columns: int
+    side: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.side, self.side
+
+    def __getitem__(self, tile: tuple[slice, slice]) -> np.ndarray:
+        query, key = (np.arange(part.start, part.stop) for part in tile)
+        allowed = self.spec.allowed(query[:, None], key[None, :], self.columns)
+        return np.ones((len(query), len(key)), bool) if allowed is None else allowed
+
+
+def make_splash(largest_tile: int = LARGEST_TILE, interpret: bool = False) -> Kernel:
+    """Splash attention; `interpret` computes it by XLA operations, anywhere and slowly, for tests."""
+
+    def mask(spec, valid_BxL: Array | None, columns: int) -> Segments:
+        return Segments(jnp.ones((1, columns), jnp.int32) if valid_BxL is None else valid_BxL.astype(jnp.int32), spec)
+
+    def attend(q_BxLxHxd, k_BxLxKxd, v_BxLxKxd, segments: Segments) -> Array:
+        rows, columns, _, width = q_BxLxHxd.shape
+        tile, side = tiling(columns, largest_tile)
+        kernel = splash_kernel(LazyMask(segments.spec, columns, side), tile, interpret)
+        ids_BxS = padded(jnp.broadcast_to(segments.ids_BxL, (rows, columns)), side)  # 0, as all padding
+        # the kernel has no scale of its own
+        heads_first = (padded(x, side).swapaxes(1, 2) for x in (q_BxLxHxd * width**-0.5, k_BxLxKxd, v_BxLxKxd))
+        attended_BxHxSxd = jax.vmap(kernel)(*heads_first, splash_attention_kernel.SegmentIds(ids_BxS, ids_BxS))
+        return attended_BxHxSxd.swapaxes(1, 2)[:, :columns]
+
+    return Kernel(mask, attend)
+
+
+def splash_kernel(mask: LazyMask, tile: int, interpret: bool) -> Callable[..., Array]:
+    """`kernel(q_HxSxd, k_KxSxd, v_KxSxd, segment_ids) -> HxSxd` of one row; the heads share the mask."""
+    sides = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
+    return splash_attention_kernel.make_splash_mha(
+        splash_attention_mask.MultiHeadMask([mask]), head_shards=1, q_seq_shards=1, interpret=interpret,
+        block_sizes=splash_attention_kernel.BlockSizes(**dict.fromkeys(sides, tile)),
+    )  # fmt: skip
+
+
+def tiling(columns: int, largest: int) -> tuple[int, int]:
+    """(tile, side): the side of the fewest equal tiles that a row of `columns` fits in, and of all of them together."""
+    count = math.ceil(columns / largest)
+    tile = LANES * math.ceil(columns / count / LANES)
+    return tile, count * tile
+
+
+def padded(x_BxLx_: Array, columns: int) -> Array:
+    """Zeros behind the last column."""
+    return jnp.pad(x_BxLx_, ((0, 0), (0, columns - x_BxLx_.shape[1])) + ((0, 0),) * (x_BxLx_.ndim - 2))
+
+
+XLA = Kernel(attention_mask, xla_attention)
+KERNELS = {"splash": make_splash(), "cudnn": Kernel(attention_mask, cudnn_attention), "xla": XLA}  # fastest first
+
+
+def find_kernel(name: str, config: ModelConfig, device) -> Kernel:
+    """The kernel of a name for a model on such a device, also one of a topology; "auto" is the fastest that can serve.
+
+    Raises:
+      ValueError: an unknown name, or a kernel that cannot serve; one line says why.
+    """
+    if name not in ("auto", *KERNELS):
+        raise ValueError(f"attention_kernel={name!r}: choose one of {', '.join(('auto', *KERNELS))}")
+    if name == "auto":
+        return next(kernel for other, kernel in KERNELS.items() if obstacle(other, config, device) is None)
+    if reason := obstacle(name, config, device):
+        raise ValueError(f"attention_kernel={name!r} {reason}; or choose auto")
+    return KERNELS[name]
+
+
+def obstacle(name: str, config: ModelConfig, device) -> str | None:
+    """Why a kernel cannot serve; None where it can."""
+    if name == "splash" and device.platform != "tpu":
+        return f"needs a TPU, this is a {device.platform}"
+    if name == "cudnn":
+        if device.platform != "gpu" or float(device.compute_capability) < 8:
+            return f"needs an NVIDIA GPU of compute capability 8.0 or later, this is a {device.device_kind}"
+        if config.dtype != "bfloat16":
+            return f"computes in bfloat16 and not in {config.dtype}: set dtype=bfloat16"
+        if config.head_dim % 8 or config.head_dim > CUDNN_HEADS:
+            return f"needs heads of a multiple of 8 and at most {CUDNN_HEADS}, the model's are {config.head_dim} wide"
+    return None
