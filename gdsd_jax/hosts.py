@@ -132,11 +132,12 @@ def start(coordinator: str | None = None, count: int | None = None, index: int |
         if not on_tpu_vm():
             return Hosts()
     elif None in given:
-        raise ValueError("give --coordinator=HOST:PORT, --num_processes and --process_id together, or none of them on TPU VMs")
+        raise ValueError("give --coordinator=HOST:PORT, --num_processes and --process_id together, or on TPU VMs none")
     else:
         check_address(*given)
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM until the loop listens
-    before_abort(lambda: f"the processes did not all meet at {coordinator or 'the first'} within {MEETING_S} s: start all of them")
+    meeting = f"the processes did not all meet at {coordinator or 'the first'} within {MEETING_S} s: start all of them"
+    before_abort(lambda: meeting)
     jax.distributed.initialize(
         coordinator, count, index, initialization_timeout=MEETING_S, heartbeat_timeout_seconds=int(2 * SILENCE_S)
     )
@@ -153,7 +154,7 @@ def check_address(coordinator: str, count: int, index: int) -> None:
     """ValueError, one line, where the processes cannot meet there; jax would abort, or wait for minutes."""
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise ValueError(f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and a port that is free there")
+        raise ValueError(f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and a free port there")
     if not 0 <= index < count:
         raise ValueError(f"--process_id={index} must lie in 0 .. {count - 1}, below --num_processes={count}")
     try:
@@ -161,7 +162,7 @@ def check_address(coordinator: str, count: int, index: int) -> None:
         if index == 0:
             socket.create_server(("", int(port))).close()
     except OSError as error:
-        raise ValueError(f"--coordinator={coordinator}: {error.strerror}; give the host of process 0 and a free port") from None
+        raise ValueError(f"--coordinator={coordinator}: {error.strerror}; process 0 listens there") from None
 
 
 def answers(address: str) -> bool:
