@@ -90,15 +90,15 @@ def flat(config: ml_collections.ConfigDict, prefix: str = ""):
 
 
 def typed(key: str, text: str, default):
-    """`text` as a value of the default's type; a default of None takes anything, and None resets any key."""
+    """`text` as a value of the default's type; a default of None takes anything, and None resets all but words."""
+    if isinstance(default, str):
+        return text
     try:
         value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text.lower(), text))
     except (ValueError, SyntaxError):
         value = text
     if value is None or default is None:
         return value
-    if isinstance(default, str):
-        return text
     if isinstance(default, float) and type(value) is int:
         return float(value)
     if type(value) is not type(default):

@@ -22,13 +22,17 @@ class Checkpoints:
 
     def __init__(self, folder, keep: int = 2):
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self.manager = ocp.CheckpointManager(epath.Path(folder).resolve(), options=options)
+        # each array whole from its first copy: parts of all copies would be cut out by the device, which may be busy
+        arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
+        registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+        handlers = {"state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry), "host": ocp.JsonCheckpointHandler()}
+        self.manager = ocp.CheckpointManager(epath.Path(folder).resolve(), options=options, item_handlers=handlers)
 
     def save(self, iteration: int, state: PyTree, host: dict) -> None:
         """Starts writing; arrays are copied before this returns, so they may be donated afterwards."""
         if self.manager.latest_step() == iteration:
             return
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host))
+        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), host=ocp.args.JsonSave(host))
         self.manager.save(iteration, args=items)
 
     def latest(self) -> int | None:
@@ -43,7 +47,8 @@ class Checkpoints:
         Raises:
           OtherSettings: it holds other arrays or shapes; one line names the folder and the mend.
         """
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        places = ocp.checkpoint_utils.construct_restore_args(abstract)
+        items = ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, restore_args=places))
         try:
             return self.manager.restore(iteration, args=items).state
         except ValueError as error:

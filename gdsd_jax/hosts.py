@@ -5,9 +5,11 @@ compute. Device arrays are the business of sharding.py.
 """
 from collections.abc import Callable, Iterator
 import contextlib
+import ctypes
 import os
 from pathlib import Path
 import pickle
+import signal
 import socket
 import sys
 import threading
@@ -21,6 +23,7 @@ from jax._src import distributed  # the service's client has no public name
 
 BEAT_S = 2.0
 SILENCE_S = 30.0  # after which a process counts as dead
+MEETING_S = 300  # within which all must have started
 
 
 class Hosts:
@@ -45,21 +48,17 @@ class Hosts:
         if self.count == 1:
             return [value]
         self._number += 1
-        key = lambda number, index: f"exchange/{number}/{index}"  # noqa: E731
-        self._client.key_value_set_bytes(key(self._number, self.index), pickle.dumps(value))
-        values = [pickle.loads(self._read(key(self._number, index))) for index in range(self.count)]
+        here, before = (f"exchange/{number}/" for number in (self._number, self._number - 1))
+        self._client.key_value_set_bytes(f"{here}{self.index}", pickle.dumps(value))
+        pause = 0.001
+        # however long: that the others still live is the business of `watch`, which a blocking call would not let run
+        while len(found := self._client.key_value_dir_get_bytes(here)) < self.count:
+            time.sleep(pause)
+            pause = min(1.5 * pause, 0.1)
         if self._number > 1:  # whoever has answered this time has read the last one
-            self._client.key_value_delete(key(self._number - 1, self.index))
-        return values
-
-    def _read(self, key: str) -> bytes:
-        """Waits for the key, however long; that its writer still lives is `watch`'s business, which a blocking call of the
-        service would not let run."""
-        while True:
-            try:
-                return self._client.key_value_try_get_bytes(key)
-            except jax.errors.JaxRuntimeError:
-                time.sleep(0.002)
+            self._client.key_value_delete(f"{before}{self.index}")
+        values = {int(key.rpartition("/")[2]): pickle.loads(value) for key, value in found}
+        return [values[index] for index in range(self.count)]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
@@ -70,11 +69,20 @@ class Hosts:
         return self._done.wait(timeout)
 
     def finish(self) -> None:
-        """Returns when all processes are here; from then on they may end."""
+        """Returns when all processes are here, in process 0 when the others are about to end."""
         self.exchange(None)
         self._done.set()
-        if self.count > 1 and self.first:
-            time.sleep(1.0)  # the service ends with process 0, which leaves last
+        if not self.first:
+            self.say(f"bye/{self.index}")
+            return
+        until = time.monotonic() + SILENCE_S
+        while not all(self.said(f"bye/{index}") for index in range(1, self.count)) and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def linger(self) -> None:
+        """Process 0 ends a little later than the others: the service ends with it, and jax aborts those who need it."""
+        if self.first and self.count > 1:
+            time.sleep(2 * BEAT_S)
 
     def one_by_one(self, build: Callable[[], None]) -> None:
         """`build()` in process 0, then in the others, who find it done where the disk is shared."""
@@ -120,19 +128,64 @@ def start(coordinator: str | None = None, count: int | None = None, index: int |
       ValueError: some of the three are missing or impossible; one line says which.
     """
     given = (coordinator, count, index)
-    if given == (None, None, None) and not on_tpu_vm():
-        return Hosts()
-    if coordinator is not None or count is not None or index is not None:
-        if None in given:
-            raise ValueError("give --coordinator=HOST:PORT, --num_processes and --process_id together, or none of them on TPU VMs")
-        if not 0 <= index < count or ":" not in coordinator:
-            raise ValueError(f"--process_id={index} must lie in 0 .. {count - 1}, and --coordinator={coordinator} be HOST:PORT")
-    jax.distributed.initialize(coordinator, count, index, heartbeat_timeout_seconds=60)
+    if given == (None, None, None):
+        if not on_tpu_vm():
+            return Hosts()
+    elif None in given:
+        raise ValueError("give --coordinator=HOST:PORT, --num_processes and --process_id together, or on TPU VMs none")
+    else:
+        check_address(*given)
+    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM until the loop listens
+    meeting = f"the processes did not all meet at {coordinator or 'the first'} within {MEETING_S} s: start all of them"
+    before_abort(lambda: meeting)
+    jax.distributed.initialize(
+        coordinator, count, index, initialization_timeout=MEETING_S, heartbeat_timeout_seconds=int(2 * SILENCE_S)
+    )
     hosts = Hosts(jax.process_index(), jax.process_count(), distributed.global_state.client)
+    names = hosts.exchange(socket.gethostname())
+    # when process 0 ends, the service does, and jax aborts the others before `watch` can speak
+    before_abort(lambda: None if answers(distributed.global_state.coordinator_address) else gone(0, hosts, names))
     if hosts.count > 1:
-        names = hosts.exchange(socket.gethostname())
         threading.Thread(target=watch, args=(hosts, names), daemon=True).start()
     return hosts
+
+
+def check_address(coordinator: str, count: int, index: int) -> None:
+    """ValueError, one line, where the processes cannot meet there; jax would abort, or wait for minutes."""
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise ValueError(f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and a free port there")
+    if not 0 <= index < count:
+        raise ValueError(f"--process_id={index} must lie in 0 .. {count - 1}, below --num_processes={count}")
+    try:
+        socket.getaddrinfo(host.strip("[]"), port)
+        if index == 0:
+            socket.create_server(("", int(port))).close()
+    except OSError as error:
+        raise ValueError(f"--coordinator={coordinator}: {error.strerror}; process 0 listens there") from None
+
+
+def answers(address: str) -> bool:
+    """Whether something listens at HOST:PORT."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        return True
+    except OSError:
+        return False
+
+
+def before_abort(explain: Callable[[], str | None]) -> None:
+    """From now on, what C++ code ends by abort() ends with the line that `explain` returns, unless that is None."""
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_int)
+    def on_abort(_) -> None:
+        if (line := explain()) is not None:
+            leave(1, line)
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(on_abort))  # C holds it
+    # not by the module `signal`, whose handlers run only between two steps of the main thread
+    ctypes.CDLL(None).signal(signal.SIGABRT, on_abort)
 
 
 def on_tpu_vm() -> bool:
@@ -153,7 +206,7 @@ def watch(hosts: Hosts, names: list[str]) -> None:
             beats = dict(client.key_value_dir_get("beat/"))
         except jax.errors.JaxRuntimeError:
             if not hosts.done():
-                lost(0, names[0], hosts)  # the service lives in process 0
+                leave(1, gone(0, hosts, names))  # the service lives in process 0
             return
         now = time.monotonic()
         for key, value in beats.items():
@@ -161,12 +214,13 @@ def watch(hosts: Hosts, names: list[str]) -> None:
                 seen[key] = (value, now)
         key, (_, since) = min(seen.items(), key=lambda entry: entry[1][1])
         if now - since > SILENCE_S:
-            index = int(key.rpartition("/")[2])
-            lost(index, names[index], hosts)
+            hosts.linger()  # so that the others find out by themselves
+            leave(1, gone(int(key.rpartition("/")[2]), hosts, names))
 
 
-def lost(index: int, name: str, hosts: Hosts) -> None:
-    leave(1, f"process {index} of {hosts.count}, on {name}, is gone: start all of them again, they go on from the last checkpoint")
+def gone(index: int, hosts: Hosts, names: list[str]) -> str:
+    again = "start all of them again, they go on from the last checkpoint"
+    return f"process {index} of {hosts.count}, on {names[index]}, is gone: {again}"
 
 
 @contextlib.contextmanager
@@ -174,18 +228,22 @@ def naming_failures(hosts: Hosts) -> Iterator[None]:
     """Ends this process where the block raises, with a line that names the process that failed: this or another one."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        hosts.done(2 * SILENCE_S)  # an exchange breaks when another process ends: `watch` soon names it
-        leave(1, f"process {hosts.index} of {hosts.count}: {error}")
     except Exception as error:
         traceback.print_exc()
-        leave(1, f"process {hosts.index} of {hosts.count}: {type(error).__name__}: {error}")
+        complain(f"process {hosts.index} of {hosts.count}: {type(error).__name__}: {error}")
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            hosts.done(1.5 * SILENCE_S)  # an exchange breaks when another process ends: `watch` soon names it
+        leave(1)
 
 
-def leave(code: int, error: BaseException | str | None = None) -> None:
+def leave(code: int, line: str | None = None) -> None:
     """Ends this process at once, without waiting for the others, who then notice."""
-    if error is not None:
-        print(f"error: {error}", file=sys.stderr)
+    if line is not None:
+        complain(line)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def complain(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr, flush=True)

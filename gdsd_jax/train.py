@@ -81,6 +81,7 @@ def train(run: Run, say: Callable[[str], None] = print, profile: int | None = No
       FloatingPointError: NaN or infinity, naming phase, step and number; the last good checkpoint stays.
     """
     config = run.config
+    run.hosts.exchange(None)  # the first collective must not wait long for a process that still reads data
     checkpoints = Checkpoints(run.workdir / "checkpoints", config.keep_checkpoints)
     if run.hosts.first:
         (run.workdir / "config.json").write_text(config.to_json_best_effort(indent=2))

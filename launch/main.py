@@ -36,6 +36,7 @@ def main() -> int:
         code = launch(config, args.workdir, here, args.profile)
         if code in (0, 143):
             here.finish()
+    here.linger()
     hosts.leave(code)
 
 

@@ -3,20 +3,25 @@
 #
 #   bash launch/tpu_pod.sh ACTION --name=NAME --zone=ZONE --type=v5litepod-16 --workdir=gs://BUCKET/DIR --config=CONFIG [options]
 #
-# ACTION  up      create, setup, start, then follow; when the slice is taken away, from the start again until the run ends
+# ACTION  up      create, setup, start and follow; when the slices are taken away, all of it again until the run has ended;
+#                 then delete. Interrupted, the same command takes up what it finds.
 #         create  a queued resource, and wait until it is there
-#         setup   copy this checkout to every host and install what it needs
+#         setup   copy the last commit of this checkout to every host and install what it needs
 #         start   launch/main.py on every host, which goes on from the workdir's last checkpoint
-#         follow  the output of host 0
+#         follow  the output of host 0; ends as the run does, with its exit code
 #         stop    SIGTERM to every host: the state is saved and they exit
 #         delete  the slices
-# --version=v2-alpha-tpuv5-lite   the runtime version that goes with the type
 # --num_slices=1  --spot  --project=PROJECT  --dry_run
+# --version=VERSION   the runtime, by default the one that goes with the type
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-fail() {
+say() {
     echo "tpu_pod: $*" >&2
+}
+
+fail() {
+    say "$*"
     exit 2
 }
 
@@ -25,7 +30,7 @@ case $action in
     up | create | setup | start | follow | stop | delete) shift ;;
     *) fail "give an action first: up, create, setup, start, follow, stop or delete" ;;
 esac
-name= zone= type= workdir= config= project= spot= dry_run= num_slices=1 version=v2-alpha-tpuv5-lite
+name='' zone='' type='' workdir='' config='' project='' version='' spot='' dry_run='' num_slices=1
 for argument; do
     case $argument in
         --name=* | --zone=* | --type=* | --workdir=* | --config=* | --project=* | --num_slices=* | --version=*)
@@ -46,59 +51,82 @@ case $action in
         ;;
 esac
 [[ $num_slices =~ ^[1-9][0-9]*$ ]] || fail "--num_slices=$num_slices must be a positive number"
+[ -n "$version" ] || case $type in
+    v5litepod-*) version=v2-alpha-tpuv5-lite ;;
+    v5p-*) version=v2-alpha-tpuv5 ;;
+    v6e-*) version=v2-alpha-tpuv6e ;;
+    *) version=tpu-ubuntu2204-base ;;
+esac
 [ -n "$dry_run" ] || command -v gcloud >/dev/null || fail "gcloud is not installed: https://cloud.google.com/sdk/docs/install"
 
 where=(--zone="$zone" ${project:+--project="$project"})
 nodes=("$name")
-[ "$num_slices" = 1 ] || for ((slice = 0, nodes = 0; slice < num_slices; slice++)); do nodes[slice]=$name-$slice; done
+[ "$num_slices" = 1 ] || for ((slice = 0; slice < num_slices; slice++)); do nodes[slice]=$name-$slice; done
 
 exec 3>&1 # for the commands, also where a command's output is read
 
+# A word as a shell reads it.
+quoted() {
+    [[ $1 =~ ^[[:alnum:]_./:=,@-]+$ ]] && echo "$1" || echo "${1@Q}"
+}
+
 run() {
-    { printf '+' && printf ' %q' "$@" && echo; } >&3
-    [ -n "$dry_run" ] || "$@"
+    local word line=+
+    for word; do line+=" $(quoted "$word")"; done
+    echo "$line" >&3
+    [ -n "$dry_run" ] || "$@" 3>&-
+}
+
+on_host_0() {
+    run gcloud compute tpus tpu-vm ssh "${nodes[0]}" "${where[@]}" --worker=0 --command="$1"
 }
 
 on_every_host() {
     local node
     for node in "${nodes[@]}"; do
-        run gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" --worker=all --command="$1"
+        run gcloud compute tpus tpu-vm ssh "$node" "${where[@]}" --worker=all --command="$1" || return
     done
 }
 
+# ACTIVE, WAITING_FOR_RESOURCES, SUSPENDED, ...; empty where there is none.
 state() {
-    run gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format='value(state.state)'
+    run gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format='value(state.state)' 2>/dev/null || true
 }
 
 create() {
-    local node=(--node-id="$name")
+    local now node=(--node-id="$name")
     [ "$num_slices" = 1 ] || node=(--node-count="$num_slices" --node-prefix="$name")
     run gcloud compute tpus queued-resources create "$name" "${where[@]}" "${node[@]}" \
-        --accelerator-type="$type" --runtime-version="$version" ${spot:+--spot}
-    until state | grep -q ACTIVE || [ -n "$dry_run" ]; do sleep 30; done
+        --accelerator-type="$type" --runtime-version="$version" ${spot:+--spot} || fail "$name could not be created, see above"
+    while now=$(state) && [ -z "$dry_run" ]; do
+        case $now in
+            ACTIVE) return ;;
+            FAILED | SUSPEND*) fail "$name is $now and will not come: delete it, then create it again" ;;
+        esac
+        sleep 30
+    done
 }
 
 setup() {
     local archive node
     archive=$(mktemp -u --suffix=.tar.gz)
-    run git archive --format=tar.gz --output="$archive" HEAD
+    run git archive --format=tar.gz --output="$archive" HEAD || return
     for node in "${nodes[@]}"; do
-        run gcloud compute tpus tpu-vm scp "$archive" "$node:gdsd_jax.tar.gz" "${where[@]}" --worker=all
+        run gcloud compute tpus tpu-vm scp "$archive" "$node:gdsd_jax.tar.gz" "${where[@]}" --worker=all || return
     done
     run rm -f "$archive"
     on_every_host "mkdir -p gdsd_jax && tar -xzf gdsd_jax.tar.gz -C gdsd_jax && cd gdsd_jax && bash -c 'source launch/setup.sh' && .venv/bin/pip install -q gcsfs"
 }
 
+# A host where it runs already is left alone.
 start() {
     local command
-    printf -v command '.venv/bin/python launch/main.py --config=%q --workdir=%q' "$config" "$workdir"
-    on_every_host "cd gdsd_jax && rm -f run.code && (nohup sh -c '$command; echo \$? >run.code' >run.log 2>&1 & echo \$! >run.pid)"
+    command=".venv/bin/python launch/main.py --config=$(quoted "$config") --workdir=$(quoted "$workdir"); echo \$? >run.code"
+    on_every_host "cd gdsd_jax && { kill -0 \$(cat run.pid) 2>/dev/null || { rm -f run.code; (trap '' HUP; $command) >run.log 2>&1 </dev/null & echo \$! >run.pid; }; }"
 }
 
-# Ends when the run does, with its exit code; 1 when the host cannot be reached.
 follow() {
-    run gcloud compute tpus tpu-vm ssh "${nodes[0]}" "${where[@]}" --worker=0 \
-        --command="cd gdsd_jax && tail -n +1 --pid=\$(cat run.pid) -F run.log && exit \$(cat run.code)"
+    on_host_0 "cd gdsd_jax && tail -n +1 --pid=\$(cat run.pid) -F run.log; exit \$(cat run.code)"
 }
 
 stop() {
@@ -110,20 +138,25 @@ delete() {
 }
 
 up() {
-    local code
+    local code now
     while true; do
-        create && setup && start
+        now=$(state)
+        if [ "$now" != ACTIVE ]; then
+            [ -z "$now" ] || delete
+            create
+        fi
         code=0
-        follow || code=$?
+        { setup && start && follow; } || code=$?
         case $code in
             0) break ;;
-            2) fail "the run refused its configuration, see above; the slice is still there" ;;
+            2) fail "the run refused its configuration, see above; the slices are still there" ;;
         esac
-        if state | grep -q ACTIVE; then
-            fail "the run ended with code $code, see above; the slice is still there: start it again, or delete it"
+        sleep 120 # until it shows whether the slices are taken away
+        # where only the connection broke, the run goes on and there is no code
+        if [ "$(state)" = ACTIVE ] && on_host_0 "cat gdsd_jax/run.code"; then
+            say "the run ended with exit code $code, see above; the slices are still there: up goes on, delete removes them"
+            exit "$code"
         fi
-        echo "tpu_pod: the slice was taken away; asking for another"
-        delete
     done
     delete
 }

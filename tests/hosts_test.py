@@ -1,8 +1,30 @@
-"""What processes tell one another, as far as one process can show it."""
+"""Several processes as the hosts of one run: the numbers of one process, the end of all when one ends, and going on."""
+import os
+from pathlib import Path
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
 import numpy as np
 import pytest
 
 from gdsd_jax.hosts import Hosts, start
+from tests.train_test import assert_same_run, last_state, without_clock
+
+ROOT = Path(__file__).resolve().parents[1]
+DEVICES = 8
+PATIENCE = 900  # seconds, of a machine that is busy
+SFT_STEPS = 60
+CONFIG = (
+    "tiny,rounds=5,prompts_per_round=4,group_size=4,inner_iterations=1,gdsd.beta=0.0,remat=none,sampler.steps=6,"
+    f"sft.steps={SFT_STEPS},sft.batch=16,sft.log_every=20,sft_optimizer.learning_rate=1e-2,sft_optimizer.warmup_steps=5,"
+    f"sft_optimizer.decay_steps={SFT_STEPS},eval_every=5,eval_problems=8,checkpoint_every=1,keep_checkpoints=9,"
+    "mesh.data=2,mesh.fsdp=2,mesh.tensor=2"
+)
 
 
 def test_one_process_is_all_of_them():
@@ -20,10 +42,214 @@ def test_shares_are_put_together_again():
     np.testing.assert_array_equal(three.merge(parts[1], 7)["x"], values)
 
 
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        return taken.getsockname()[1]
+
+
 @pytest.mark.parametrize(
     "arguments, said",
-    [(("a:1", 2, None), "together"), (("a:1", 2, 2), "process_id=2 must lie in 0 .. 1"), (("a", 2, 0), "HOST:PORT")],
-)
-def test_incomplete_addresses_are_refused(arguments, said):
+    [
+        (("a:1", 2, None), "together"), (("a:1", 2, 2), "process_id=2 must lie in 0 .. 1"), (("a", 2, 0), "HOST:PORT"),
+        (("a:b", 2, 0), "HOST:PORT"), ((":80", 2, 0), "HOST:PORT"), (("host.invalid:80", 2, 1), "host.invalid:80: "),
+    ],
+)  # fmt: skip
+def test_addresses_where_nobody_can_meet_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         start(*arguments)
+
+
+def test_a_port_that_is_taken_is_named():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(ValueError, match=f"localhost:{port}: Address already in use"):
+            start(f"localhost:{port}", 2, 0)
+
+
+def spawn(*command, **environment) -> subprocess.Popen:
+    """Output and errors go to files, which do not fill up as pipes do while another process is waited for."""
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | environment
+    files = [tempfile.TemporaryFile("w+") for _ in range(2)]
+    command = [sys.executable, *map(str, command)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=files[0], stderr=files[1])
+    process.files = files
+    return process
+
+
+def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+    """(exit code, output, errors) of each; what does not end is killed."""
+    until = time.monotonic() + PATIENCE
+    for process in processes:
+        try:
+            process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for file in sum((process.files for process in processes), []):
+        file.seek(0)
+    return [(process.returncode, *(file.read() for file in process.files)) for process in processes]
+
+
+TALK = """
+import os, signal, sys
+import numpy as np
+from gdsd_jax import hosts
+
+hosts.MEETING_S = int(sys.argv[3])
+here = hosts.start(f"localhost:{sys.argv[1]}", 3, int(sys.argv[2]))
+for _ in range(2):
+    assert here.exchange({"from": here.index}) == [{"from": index} for index in range(3)]
+assert here.any(here.index == 1) and not here.any(False)
+built = []
+here.one_by_one(lambda: built.append(here.index))
+assert built == [here.index]
+values = np.arange(8.0)
+np.testing.assert_array_equal(here.merge({"x": values[here.share(8)]}, 8)["x"], values)
+assert not here.said("stop")
+if here.index == 2:
+    here.say("stop")
+here.exchange(None)
+assert here.said("stop")
+print("talked", flush=True)
+here.say(f"talked/{here.index}")
+if here.first:
+    while not all(here.said(f"talked/{index}") for index in range(3)):
+        pass
+    os.kill(os.getpid(), signal.SIGKILL)
+here.exchange("for ever")
+"""
+
+
+def test_processes_talk_until_the_first_is_killed():
+    """The service that they talk through ends with process 0; the others end too and say why."""
+    port = free_port()
+    first, *others = ended([spawn("-c", TALK, port, index, PATIENCE) for index in range(3)])
+    assert first[:2] == (-signal.SIGKILL, "talked\n"), first
+    for code, output, errors in others:
+        assert (code, output) == (1, "talked\n"), errors
+        assert errors.splitlines()[-1].startswith("error: process 0 of 3, on "), errors
+
+
+def test_a_process_that_nobody_meets_says_so():
+    port = free_port()
+    ((code, _, errors),) = ended([spawn("-c", TALK, port, 0, 1)])
+    assert code == 1 and f"error: the processes did not all meet at localhost:{port} within 1 s" in errors, errors
+
+
+@pytest.fixture(scope="module")
+def launch(data_dir, tmp_path_factory):
+    """`launch(workdir, count)`: the run as `count` processes that share eight CPU devices."""
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+    environment = {
+        "JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }  # fmt: skip
+    running = []
+
+    def start(workdir, count: int) -> list[subprocess.Popen]:
+        command = ["launch/main.py", f"--config=configs/coding.py:{CONFIG},data_dir={data_dir}", f"--workdir={workdir}"]
+        address = [f"--coordinator=localhost:{free_port()}", f"--num_processes={count}"] if count > 1 else []
+        flags = environment | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // count}"}
+        processes = [
+            spawn(*command, *address, *([f"--process_id={index}"] if address else []), **flags) for index in range(count)
+        ]
+        running.extend(processes)
+        return processes
+
+    yield start
+    for process in running:
+        process.kill()
+
+
+def run_to_the_end(processes: list[subprocess.Popen]) -> None:
+    found = ended(processes)
+    assert [code for code, *_ in found] == [0] * len(processes), "\n".join(errors[-3000:] for *_, errors in found)
+
+
+def wait_for_rollout(processes: list[subprocess.Popen], workdir, number: int) -> None:
+    until = time.monotonic() + PATIENCE
+    while not any((line["phase"], line["step"]) == ("rollout", number) for line in without_clock(workdir)):
+        assert all(process.poll() is None for process in processes) and time.monotonic() < until, ended(processes)
+        time.sleep(0.05)
+
+
+def from_round(finished: Path, number: int, workdir: Path) -> Path:
+    """A workdir as the finished run's was after `number` rounds."""
+    last = SFT_STEPS + 1 + number
+    for folder in (finished / "checkpoints").iterdir():
+        if folder.name.isdigit() and int(folder.name) <= last:
+            shutil.copytree(folder, workdir / "checkpoints" / folder.name)
+    shutil.copy(finished / "metrics.jsonl", workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def alone(launch, tmp_path_factory):
+    """Workdir of the run in one process with eight devices."""
+    workdir = tmp_path_factory.mktemp("alone")
+    run_to_the_end(launch(workdir, 1))
+    rollouts = [line for line in without_clock(workdir) if line["phase"] == "rollout"]
+    assert len({line["reward"] for line in rollouts}) > 1, "rewards that never differ show nothing"
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def as_four(launch, alone, tmp_path_factory):
+    """Workdir of the same run's rounds by four processes, from the checkpoint that one process wrote before them."""
+    workdir = from_round(alone, 0, tmp_path_factory.mktemp("as_four"))
+    run_to_the_end(launch(workdir, 4))
+    return workdir
+
+
+def assert_same_numbers(workdir, other) -> None:
+    """Tokens, texts and rewards are equal; losses to rounding; parameters to 1e-6, as sums over processes may round otherwise."""
+    ours, theirs = without_clock(workdir), without_clock(other)
+    assert [(line["phase"], line["step"]) for line in ours] == [(line["phase"], line["step"]) for line in theirs]
+    for line, expected in zip(ours, theirs):
+        trained = expected["phase"] == "train"
+        assert line == (pytest.approx(expected, rel=1e-4, abs=1e-5) if trained else expected)
+    last = "samples/000005.json"
+    assert (workdir / last).read_text() == (other / last).read_text()
+    mine, reference = last_state(workdir), last_state(other)
+    assert mine.keys() == reference.keys()
+    for name, array in reference.items():
+        np.testing.assert_allclose(mine[name], array, rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_four_processes_reach_the_numbers_of_one(alone, as_four):
+    assert_same_numbers(as_four, alone)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_of_two_saves_and_ends_both(launch, alone, tmp_path):
+    """With exit code 143, in time; started again they reach the numbers of one process."""
+    workdir = from_round(alone, 0, tmp_path)
+    processes = launch(workdir, 2)
+    wait_for_rollout(processes, workdir, 2)
+    began = time.monotonic()
+    processes[1].send_signal(signal.SIGTERM)
+    found = ended(processes)
+    assert [code for code, *_ in found] == [143, 143], found
+    assert time.monotonic() - began < 25
+    run_to_the_end(launch(workdir, 2))
+    assert_same_numbers(workdir, alone)
+
+
+@pytest.mark.slow
+def test_killing_one_of_four_ends_the_others_and_all_go_on(launch, as_four, tmp_path):
+    """Within a minute, with a line that names it; started again they go on bit for bit."""
+    workdir = from_round(as_four, 2, tmp_path)
+    processes = launch(workdir, 4)
+    wait_for_rollout(processes, workdir, 4)
+    began = time.monotonic()
+    processes[2].kill()
+    found = ended(processes)
+    assert time.monotonic() - began < 60
+    for index in (0, 1, 3):
+        code, _, errors = found[index]
+        assert code == 1 and errors.splitlines()[-1].startswith("error: process 2 of 4, on "), errors
+    run_to_the_end(launch(workdir, 4))
+    assert_same_run(workdir, as_four)
