@@ -16,7 +16,7 @@ from etils import epath
 from gdsd_jax import curriculum, data, models, objectives, sampling, sharding, tokenizers
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.checkpoint import load_params, read_manifest
-from gdsd_jax.evaluate import Evaluation, evaluate
+from gdsd_jax.evaluate import Answers, Evaluation, evaluate
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
@@ -296,14 +296,21 @@ def evaluate_heldout(
 ) -> Evaluation:
     """A completion, by `sample(prompt arrays)`, for each of the first `config.eval_problems` held-out problems."""
 
-    def generate(row_B: np.ndarray, temperature: float) -> list[str]:
+    def generate(row_B: np.ndarray, temperature: float) -> Answers:
         asked, _ = ask(run, run.heldout, run.heldout[row_B], 1, temperature, threshold=threshold)
-        return decode(run, sharding.fetch(run.mesh, sample(asked).tokens_BxG))
+        rollout = sample(asked)
+        tokens_BxG, length_B, passes_B = sharding.fetch(run.mesh, (rollout.tokens_BxG, rollout.length_B, rollout.passes_B))
+        return Answers(decode(run, tokens_BxG), length_B, forwards(run.config.sampler, length_B, passes_B))
 
     def score(row_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
         return score_texts(run, run.heldout, run.heldout.index[row_B], texts)
 
     return evaluate(generate, score, min(run.config.eval_problems, len(run.heldout)), run.rows, temperature)
+
+
+def forwards(sampler, length_B: np.ndarray, passes_B: np.ndarray) -> np.ndarray:
+    """Forwards of the model a row, int [B]: its denoising passes, and for kind "block" one that saves each of its blocks."""
+    return passes_B + (-(-length_B // sampler.block_length) if sampler.kind == "block" else 0)
 
 
 def score_texts(run: Run, problems: data.Problems, index_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:

@@ -90,3 +90,14 @@ def test_curves_of_several_runs(format, magic):
     assert picture == plots.curve_figure(runs, format=format), "the same rows give the same file"
     if format == "svg":
         assert picture.count(b"shuffled rewards") >= 1 and plots.MUTED.encode() in picture
+
+
+def test_distillation_shows_its_distance_and_speed():
+    rows = [
+        {"phase": "eval", "step": step, "pass_at_1": solved, "teacher_pass_at_1": 1.0, "kl": kl, "threshold_forwards_per_token": cost}
+        for step, solved, kl, cost in ((0, 0.0, 4.5, 1.5), (9, 0.9, 0.5, 0.75))
+    ]
+    said = dict((name, rest) for name, *rest in plots.headlines(rows))
+    assert said["held-out KL to the teacher, nats a token"] == ["4.50", "0.50", "9.0 times less"]
+    assert said["the same by the teacher"][:2] == ["100.0%", "100.0%"]
+    assert chart(rows, "Forwards a token").series[0].y == [1.5, 0.75]
