@@ -15,7 +15,7 @@ from etils import epath
 
 from gdsd_jax import curriculum, data, models, objectives, sampling, sharding, tokenizers
 from gdsd_jax.advantages import BASELINES
-from gdsd_jax.checkpoint import load_params, read_manifest
+from gdsd_jax.checkpoint import is_converted, load_params, load_trainable, read_manifest, read_settings
 from gdsd_jax.evaluate import Answers, Evaluation, evaluate
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
@@ -184,9 +184,14 @@ def setting(config, key: str):
 def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
     """The model that a config speaks of, with its precision and adapters, and its tokenizer.
 
-    A converted folder brings both; a model from nothing has the vocabulary of its task.
+    A converted folder brings both, a run's workdir those of the run; a model from nothing has its task's vocabulary.
     """
-    if config.init_from:
+    if config.init_from and not is_converted(config.init_from):
+        settings = read_settings(config.init_from)
+        if settings.lora_rank:
+            raise ValueError(f"init_from={config.init_from}: a run of adapters; sum them up first with launch/convert.py")
+        model, tokenizer = read_model(settings)
+    elif config.init_from:
         model = models.config_from_json(read_manifest(config.init_from)["model"])
         tokenizer = tokenizers.load(
             config.init_from, pad_id=model.pad_id, mask_id=model.mask_id, stop_ids=model.stop_ids,
@@ -236,10 +241,11 @@ def initial_weights(run: Run, rng) -> tuple[PyTree, dict]:
 
 
 def base_weights(config, model: models.ModelConfig, mesh, rng) -> PyTree:
-    """A converted model's weights, or random ones."""
+    """A converted model's weights, those a run came to, or random ones."""
     make = make_weights(config, model)
     if config.init_from:
-        return load_params(config.init_from, abstract(mesh, make))
+        load = load_params if is_converted(config.init_from) else load_trainable
+        return load(config.init_from, abstract(mesh, make))
     return jax.jit(make, out_shardings=sharding.shardings(mesh, jax.eval_shape(make, rng)))(rng)
 
 
