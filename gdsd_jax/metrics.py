@@ -10,6 +10,9 @@ from typing import Any
 from etils import epath
 
 PHASES = ("sft", "rollout", "train", "eval")
+SHOWN = {  # how a round's line puts its numbers
+    "reward": "reward {:6.3f}", "tests": "tests {:6.1%}", "kl": "KL {:6.3f} nats a token", "tokens_per_s": "{:9,.0f} tokens/s",
+}  # fmt: skip
 
 
 class MetricsWriter:
@@ -115,30 +118,18 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
     return rows
 
 
-def round_line(
-    round: int, rounds: int, reward: float = math.nan, tests: float = math.nan, tokens_per_s: float = math.nan,
-    seconds_left: float = math.nan, **more: float,
-) -> str:  # fmt: skip
-    """One line of fixed width about a finished round; what is not known is NaN.
+def round_line(round: int, rounds: int, seconds_left: float = math.nan, **numbers: float) -> str:
+    """One line about a finished round, as wide for every round with the same numbers.
 
     Args:
       round: how many rounds are done, of `rounds`.
-      reward: mean of the round's rewards.
-      tests: share of tests passed, 0..1.
-      tokens_per_s: completion tokens a second in the rollout.
       seconds_left: expected.
-      **more: further numbers, shown by name at the end.
+      **numbers: those of `SHOWN` in its order, then others by name.
     """
+    shown = {name: SHOWN[name].format(numbers[name]) for name in SHOWN if name in numbers}
+    others = [f"{name} {value:8.4g}" for name, value in numbers.items() if name not in shown]
     width = len(str(rounds))
-    parts = [
-        f"round {round:>{width}}/{rounds}",
-        f"reward {reward:6.3f}",
-        f"tests {tests:6.1%}",
-        f"{tokens_per_s:9,.0f} tokens/s",
-        *(f"{name} {value:8.4g}" for name, value in more.items()),
-        f"{duration(seconds_left):>8} left",
-    ]
-    return " | ".join(parts)
+    return " | ".join([f"round {round:>{width}}/{rounds}", *shown.values(), *others, f"{duration(seconds_left):>8} left"])
 
 
 def duration(seconds: float) -> str:

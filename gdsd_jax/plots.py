@@ -134,8 +134,8 @@ def charts_of(rows: Rows) -> list[Chart]:
         Chart("Reward", "Mean over the completions of a round", lines(
             ("rollout", "reward", "reward"), ("rollout", "format", "format alone"))),
         Chart("Distance to the teacher", "Held-out KL at masked positions, nats", lines(("eval", "kl", "KL"))),
-        Chart("Forwards a token", "Held-out, by the threshold, saving passes counted", lines(
-            ("eval", "threshold_forwards_per_token", "forwards"))),
+        Chart("Forwards a token", "Held-out, temperature 0, saving passes counted", lines(
+            ("eval", "threshold_forwards_per_token", "by a threshold"), ("eval", "forwards_per_token", "by the schedule"))),
         Chart("KL", "Divergence from the reference or the teacher, nats", lines(("train", "kl", "KL"))),
         Chart("Trust region", "Share of completions at its edge", lines(("train", "trust", "share")), share=True),
         Chart("Loss", "Objective and norm of its gradient", lines(
@@ -189,6 +189,13 @@ def headlines(rows: Rows) -> list[tuple[str, str, str, str]]:
         if values:
             change = f"{100 * (values[-1] - values[0]):+.1f} points"
             found.append((name, f"{values[0]:.1%}", f"{values[-1]:.1%}", change))
+    for key, name in (
+        ("kl", "held-out KL to the teacher, nats a token"),
+        ("threshold_forwards_per_token", "forwards a token by the threshold, saving passes counted"),
+    ):
+        _, values = points(rows, "eval", key)
+        if values and values[-1] > 0:
+            found.append((name, f"{values[0]:.2f}", f"{values[-1]:.2f}", f"{values[0] / values[-1]:.1f} times less"))
     return found
 
 

@@ -15,8 +15,8 @@ from etils import epath
 
 from gdsd_jax import curriculum, data, models, objectives, sampling, sharding, tokenizers
 from gdsd_jax.advantages import BASELINES
-from gdsd_jax.checkpoint import load_params, read_manifest
-from gdsd_jax.evaluate import Evaluation, evaluate
+from gdsd_jax.checkpoint import is_converted, load_params, load_trainable, read_manifest, read_settings
+from gdsd_jax.evaluate import Answers, Evaluation, evaluate
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
@@ -202,9 +202,14 @@ def setting(config, key: str):
 def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
     """The model that a config speaks of, with its precision and adapters, and its tokenizer.
 
-    A converted folder brings both; a model from nothing has the vocabulary of its task.
+    A converted folder brings both, a run's workdir those of the run; a model from nothing has its task's vocabulary.
     """
-    if config.init_from:
+    if config.init_from and not is_converted(config.init_from):
+        settings = read_settings(config.init_from)
+        if settings.lora_rank:
+            raise ValueError(f"init_from={config.init_from}: a run of adapters; sum them up first with launch/convert.py")
+        model, tokenizer = read_model(settings)
+    elif config.init_from:
         model = models.config_from_json(read_manifest(config.init_from)["model"])
         tokenizer = tokenizers.load(
             config.init_from, pad_id=model.pad_id, mask_id=model.mask_id, stop_ids=model.stop_ids,
@@ -254,10 +259,11 @@ def initial_weights(run: Run, rng) -> tuple[PyTree, dict]:
 
 
 def base_weights(config, model: models.ModelConfig, mesh, rng) -> PyTree:
-    """A converted model's weights, or random ones."""
+    """A converted model's weights, those a run came to, or random ones."""
     make = make_weights(config, model)
     if config.init_from:
-        return load_params(config.init_from, abstract(mesh, make))
+        load = load_params if is_converted(config.init_from) else load_trainable
+        return load(config.init_from, abstract(mesh, make))
     return jax.jit(make, out_shardings=sharding.shardings(mesh, jax.eval_shape(make, rng)))(rng)
 
 
@@ -314,14 +320,21 @@ def evaluate_heldout(
 ) -> Evaluation:
     """A completion, by `sample(prompt arrays)`, for each of the first `config.eval_problems` held-out problems."""
 
-    def generate(row_B: np.ndarray, temperature: float) -> list[str]:
+    def generate(row_B: np.ndarray, temperature: float) -> Answers:
         asked, _ = ask(run, run.heldout, run.heldout[row_B], 1, temperature, threshold=threshold)
-        return decode(run, sharding.fetch(run.mesh, sample(asked).tokens_BxG))
+        rollout = sample(asked)
+        tokens_BxG, length_B, passes_B = sharding.fetch(run.mesh, (rollout.tokens_BxG, rollout.length_B, rollout.passes_B))
+        return Answers(decode(run, tokens_BxG), length_B, forwards(run.config.sampler, length_B, passes_B))
 
     def score(row_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:
         return score_texts(run, run.heldout, run.heldout.index[row_B], texts)
 
     return evaluate(generate, score, min(run.config.eval_problems, len(run.heldout)), run.rows, temperature)
+
+
+def forwards(sampler, length_B: np.ndarray, passes_B: np.ndarray) -> np.ndarray:
+    """Forwards of the model a row, int [B]: its denoising passes, and for kind "block" one that saves each of its blocks."""
+    return passes_B + (-(-length_B // sampler.block_length) if sampler.kind == "block" else 0)
 
 
 def score_texts(run: Run, problems: data.Problems, index_B: np.ndarray, texts: list[str]) -> dict[str, np.ndarray]:

@@ -166,7 +166,9 @@ def reinforce(loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None
                 write_updates(loop, number, progress.inner, outcomes, began)
                 here = progress._replace(round=number, inner=inner + 1, cursor=prompts.get_state(), lines=writer.cursor())
                 save(loop, state, frozen, here, buffer, stop=True)
-        write_updates(loop, number, progress.inner, outcomes, began)
+        means = write_updates(loop, number, progress.inner, outcomes, began)
+        if not objectives.uses_rewards(config.objective):
+            summary["kl"] = means["kl"]
         progress = progress._replace(round=number + 1, inner=0, cursor=prompts.get_state(), lines=writer.cursor())
         buffer, stop = None, loop.stopping()
         if stop or progress.round % config.checkpoint_every == 0 or progress.round == config.rounds:
@@ -251,11 +253,12 @@ def evaluate_now(loop: Loop, state: TrainState, frozen: dict, progress: Progress
         return rollout
 
     greedy, sampled = (evaluate_heldout(loop.run, sample, temperature) for temperature in (0.0, 1.0))
-    numbers, more = summary(greedy, sampled), {}
+    numbers, line = summary(greedy, sampled), summary_line
     if loop.run.teacher is not None:
-        more = distill.evaluate(loop.run, loop.steps, state.trainable, frozen, rng)
-    loop.writer.write("eval", number, **numbers, **more)
-    loop.say(f"eval  {number}/{loop.run.config.rounds} | {summary_line(numbers)}" + distill.line(more))
+        numbers |= distill.evaluate(loop.run, loop.steps, state.trainable, frozen, rng)
+        line = distill.line
+    loop.writer.write("eval", number, **numbers)
+    loop.say(f"eval  {number}/{loop.run.config.rounds} | {line(numbers)}")
     if loop.run.hosts.first:
         report(loop.run, number, greedy)
 
@@ -279,14 +282,15 @@ def report(run: Run, number: int, greedy: Evaluation) -> None:
     plots.write_report(run.workdir, run.config.to_dict(), read_metrics(run.workdir / "metrics.jsonl"), samples)
 
 
-def write_updates(loop: Loop, number: int, first: int, outcomes: list[dict], began: float) -> None:
-    """One train line for each inner iteration of round `number` from `first` on."""
+def write_updates(loop: Loop, number: int, first: int, outcomes: list[dict], began: float) -> dict[str, float]:
+    """One train line for each inner iteration of round `number` from `first` on; returns the means."""
     outcomes = jax.device_get(outcomes)
     update_s = (time.monotonic() - began) / max(len(outcomes), 1)
     for inner, outcome in enumerate(outcomes, first):
         step = number * loop.run.config.inner_iterations + inner + 1
         check_finite("train", step, outcome)
         loop.writer.write("train", step, **outcome, update_s=update_s)
+    return {name: float(np.mean([outcome[name] for outcome in outcomes])) for name in outcomes[0]}
 
 
 def check_finite(phase: str, step: int, numbers: dict) -> None:

@@ -1,8 +1,8 @@
 """Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16]
 
-Rollout, the samplers' caches and update of one denoiser against the rate of a square matrix product in the same run (MFU: operations needed
-per second over that rate), peak memory, and programs a second through the sandbox. Timings are medians; each stands
-beside a matrix product timed right before and after it, because a machine's pace drifts.
+Rollout, the samplers' caches and update of one denoiser against the rate of a square matrix product in the same run
+(MFU: operations needed per second over that rate), peak memory, and programs a second through the sandbox. Timings are
+medians; each stands beside a matrix product timed right before and after it, because a machine's pace drifts.
 """
 import argparse
 import json

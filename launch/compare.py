@@ -2,6 +2,7 @@
 
   python launch/compare.py --config=configs/coding.py --out=runs/compare "gdsd=" "shuffled=shuffle_rewards=true"
   python launch/compare.py --config=configs/coding.py --out=runs/rates --learning_rates=3e-5,1e-4,3e-4 "gdsd=" ...
+  python launch/compare.py --config=configs/opdlm.py --out=runs/opdlm "opdlm=" "sft=control=sft" "kd=control=kd"
 
 A variant is NAME=OVERRIDES of the config's keys. The variants of a seed start from the same supervised model, which is
 trained once. With --learning_rates each variant runs its first seed at every rate and the other seeds at the best one.
@@ -23,10 +24,14 @@ from gdsd_jax import metrics, plots  # noqa: E402
 SCORES = ("mean_reward", "pass_at_1")
 
 
-def evaluations(workdir: pathlib.Path) -> list[dict]:
-    """The eval lines of a run so far."""
+def lines_of(workdir: pathlib.Path, phase: str) -> list[dict]:
+    """The lines of a phase in a run so far."""
     file = workdir / "metrics.jsonl"
-    return [row for row in metrics.read_metrics(file) if row["phase"] == "eval"] if file.exists() else []
+    return [row for row in metrics.read_metrics(file) if row["phase"] == phase] if file.exists() else []
+
+
+def evaluations(workdir: pathlib.Path) -> list[dict]:
+    return lines_of(workdir, "eval")
 
 
 def train(config: str, workdir: pathlib.Path, *overrides: str) -> None:
@@ -68,7 +73,7 @@ def compare(config: str, out: pathlib.Path, variants: dict[str, str], seeds: lis
 
 def unsteadiness(workdir: pathlib.Path) -> float:
     """How far the training curve, tests passed in means of 5 rounds, once lay below its best so far; 0..1."""
-    _, values = plots.points(metrics.read_metrics(workdir / "metrics.jsonl"), "rollout", "tests")
+    _, values = plots.points(lines_of(workdir, "rollout"), "rollout", "tests")
     curve = plots.moving_mean(values, 2)
     return max((best - value for best, value in zip(itertools.accumulate(curve, max), curve)), default=0.0)
 
@@ -82,11 +87,13 @@ def spread(values: list[float], form: str) -> str:
 def table(runs: dict[str, list[pathlib.Path]]) -> list[list[str]]:
     """The head, then for each variant its held-out scores before and after, mean and range over the seeds.
 
-    Distillation adds the distance to the teacher, forwards a token with the threshold, and a row for the teacher.
+    Distillation adds the distance to the teacher, forwards a token by the schedule and by the threshold, the tokens of
+    the answers that were trained on, and a row for the teacher.
     """
     distilled = all("kl" in evaluations(workdir)[-1] for workdirs in runs.values() for workdir in workdirs)
-    found, teachers = [["run", "tests passed, temperature 1", "gain", "solved, temperature 0", "gain", "deepest fall in training"]], []
-    found[0] += ["held-out KL, nats", "forwards a token"] if distilled else []
+    heads = ["run", "tests passed, temperature 1", "gain", "solved, temperature 0", "gain", "deepest fall in training"]
+    heads += ["held-out KL, nats", "forwards a token", "answer tokens"] if distilled else []
+    found, teachers = [heads], []
     for name, workdirs in runs.items():
         cells = [name]
         curves = [evaluations(workdir) for workdir in workdirs]
@@ -98,12 +105,15 @@ def table(runs: dict[str, list[pathlib.Path]]) -> list[list[str]]:
         if distilled:
             first, last = ([rows[place] for rows in curves] for place in (0, -1))
             cells.append(" → ".join(f"{statistics.mean(row['kl'] for row in part):.3f}" for part in (first, last)))
-            speeds = [row["threshold_forwards_per_token"] for row in last if "threshold_forwards_per_token" in row]
-            cells.append(f"{statistics.mean(speeds):.2f}" if speeds else "-")
+            ways = ("forwards_per_token", "threshold_forwards_per_token")
+            speeds = [statistics.mean(row[way] for row in last) for way in ways if way in last[0]]
+            cells.append(" / ".join(f"{speed:.2f}" for speed in speeds))
+            tokens = [sum(row["tokens"] for row in lines_of(workdir, "rollout")) for workdir in workdirs]
+            cells.append(f"{statistics.mean(tokens):,.0f}")
             teachers += [row["teacher_pass_at_1"] for row in last]
         found.append(cells)
     if teachers:
-        found.append(["teacher", "-", "-", f"{statistics.mean(teachers):.1%}", *"----"])
+        found.append(["teacher", "-", "-", f"{statistics.mean(teachers):.1%}", *"-----"])
     return found
 
 

@@ -77,7 +77,7 @@ def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None, 
 def from_orbax(
     source: pathlib.Path, destination: pathlib.Path, lora: str | None, dtype: str | None, max_shard_bytes: int
 ) -> None:
-    found = read_converted(source) if restore.is_converted(source) else read_workdir(source)
+    found = read_source(source)
     if found.adapters is None and lora == "keep":
         raise ValueError(f"{source}: --lora=keep, but there are no adapters; leave it out")
     if lora == "keep":
@@ -96,6 +96,10 @@ def from_orbax(
         )  # fmt: skip
 
 
+def read_source(folder: pathlib.Path) -> Source:
+    return read_converted(folder) if restore.is_converted(folder) else read_workdir(folder)
+
+
 def read_converted(folder: pathlib.Path) -> Source:
     """A folder that this script wrote."""
     manifest = checkpoint.read_manifest(folder)
@@ -109,7 +113,7 @@ def read_workdir(workdir: pathlib.Path) -> Source:
     config, newest = restore.read_settings(workdir), str(checkpoint.latest_iteration(workdir))
     trainable = checkpoint.lazy_params(workdir / "checkpoints" / newest / "state", "state", "trainable")
     if config.init_from:
-        base = read_converted(pathlib.Path(config.init_from))
+        base = read_source(pathlib.Path(config.init_from))
     else:
         model, _ = run.read_model(config)
         base = Source(model, {}, None, pathlib.Path(tasks.TASKS[config.task].folder(config.data_dir)), {}, str(workdir))

@@ -80,3 +80,26 @@ def test_a_variant_trains_from_the_shared_start(compare, monkeypatch, tmp_path):
     start, run = (compare.evaluations(tmp_path / "out" / name) for name in ("start-3", "b-3"))
     assert len(start) == 1 and len(run) == 2
     assert {key: start[0][key] for key in compare.SCORES} == {key: run[0][key] for key in compare.SCORES}
+
+
+@pytest.mark.slow
+def test_distillation_beside_its_control(compare, monkeypatch, tmp_path):
+    """Both from the same teacher and student, on as many answers; a second call only draws the table again."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    config = (
+        f"configs/opdlm.py:tiny,rounds=1,prompts_per_round=8,inner_iterations=1,minibatches=1,sft.steps=2,sft.batch=8,"
+        f"eval_every=1,eval_problems=8,mesh.data=1,data_dir={tmp_path / 'data'}"
+    )
+    arguments(monkeypatch, f"--config={config}", f"--out={tmp_path / 'out'}", "--seeds=0", "opd=", "sft=control=sft")
+    assert compare.main() == 0
+    table = (tmp_path / "out" / "table.md").read_text()
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained again"))
+    assert compare.main() == 0 and (tmp_path / "out" / "table.md").read_text() == table
+    heads, _, opd, sft, teacher = ([cell.strip() for cell in line.split("|")] for line in table.splitlines())
+    assert (opd[1], sft[1], teacher[1]) == ("opd", "sft", "teacher") and len(opd) == len(heads) == len(teacher)
+    column = {name: heads.index(name) for name in ("held-out KL, nats", "forwards a token", "answer tokens")}
+    start, *ends = (row[column["held-out KL, nats"]].split(" -> ") for row in (opd, sft))
+    assert start[0] == ends[0][0] and float(start[0]) > 0, "one student at the start"
+    assert all(len(row[column["forwards a token"]].split(" / ")) == 2 and int(row[column["answer tokens"]]) > 0 for row in (opd, sft))
+    ours, theirs = ([row for row in compare.lines_of(tmp_path / "out" / f"{name}-0", "train")][0] for name in ("opd", "sft"))
+    assert ours["loss"] == ours["kl"] and theirs["loss"] == -theirs["score"]

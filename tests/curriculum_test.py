@@ -27,4 +27,4 @@ def test_thresholds_hold_and_fall():
 def test_a_config_says_both():
     config = opdlm.get_config("qwen3_4b,init_from=DIR,data_file=FILE")
     assert curriculum.of_round(config, 49) == (0.9, 1244)
-    assert curriculum.of_round(opdlm.get_config(), 0) == (0.9, 24)
+    assert [curriculum.of_round(opdlm.get_config(), number) for number in (0, 29, 59, 119)] == [(0.9, n) for n in (4, 16, 24, 24)]

@@ -5,10 +5,9 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from configs import opdlm
-from gdsd_jax import distill, metrics, models, run, sharding, train
+from configs import coding, opdlm
+from gdsd_jax import metrics, models, run, sharding, train
 from gdsd_jax.optimizer import make_optimizer
-from gdsd_jax.types import Rollout
 
 SMALL = (
     "tiny,rounds=2,prompts_per_round=16,inner_iterations=2,minibatches=2,sft.steps=4,sft.batch=16,sft.log_every=2,"
@@ -66,12 +65,10 @@ def test_released_weights_must_be_named(tmp_path):
 
 
 def test_forwards_count_passes_and_saves():
-    """Answers of 5 and 4 tokens in 4 and 2 passes, blocks of 4: 6 passes and 3 saved blocks for 9 tokens."""
-    rollout = Rollout(None, None, None, length_B=np.array([5, 4]), passes_B=np.array([4, 2]))
-    watched, forwards_per_token = distill.counting(lambda asked: rollout, 4)
-    assert watched({}) is rollout and forwards_per_token() == 1.0
-    watched({})
-    assert forwards_per_token() == 1.0
+    """Answers of 5 and 4 tokens in 4 and 2 passes: blocks of 4 are saved twice and once; other samplers save nothing."""
+    length_B, passes_B = np.array([5, 4]), np.array([4, 2])
+    assert run.forwards(opdlm.get_config().sampler, length_B, passes_B).tolist() == [6, 3]
+    assert run.forwards(coding.get_config().sampler, length_B, passes_B).tolist() == [4, 2]
 
 
 # ---------------------------------------------------------------- the loop

@@ -121,14 +121,13 @@ def test_bad_line_is_named(tmp_path):
 
 
 def test_round_lines_align():
-    lines = [
-        round_line(7, 1000, 0.5, 0.25, 812.3, 42),
-        round_line(1000, 1000, -1.25, 1.0, 1234567, 3 * 86400),
-        round_line(8, 1000),  # resumed inside the round
-    ]
-    assert lines[0] == "round    7/1000 | reward  0.500 | tests  25.0% |       812 tokens/s |     42 s left"
-    assert {len(line) for line in lines} == {len(lines[0])}
-    assert "kl    0.125" in round_line(1, 10, 0, 0, 0, 0, kl=0.125)
+    """And say nothing of what there is not: a reward in distillation, a rollout in a round resumed inside."""
+    line = lambda round, *numbers: round_line(round, 1000, **dict(zip(("tokens_per_s", "tests", "reward"), numbers)))  # noqa: E731
+    lines = [line(7, 812.3, 0.25, 0.5), line(1000, 1234567, 1.0, -1.25)]
+    assert lines[0] == "round    7/1000 | reward  0.500 | tests  25.0% |       812 tokens/s |        - left"
+    assert len(lines[0]) == len(lines[1])
+    assert round_line(8, 1000, 42) == "round    8/1000 |     42 s left"
+    assert round_line(1, 10, kl=0.5, drift_mean=0.125) == "round  1/10 | KL  0.500 nats a token | drift_mean    0.125 |        - left"
 
 
 def test_durations():

@@ -96,3 +96,14 @@ def test_a_comparison_is_one_page(tmp_path):
     page = plots.comparison_page("A & B", "all seeds", {"a": [ROWS, ROWS]}, [["run", "score"], ["a", "<b>"]])
     assert "<th>score</th>" in page and "<td>&lt;b&gt;</td>" in page and "A &amp; B" in page and "<svg" in page
     assert plots.INK not in page.split("</style>")[1], "colours are the page's"
+
+
+def test_distillation_shows_its_distance_and_speed():
+    rows = [
+        {"phase": "eval", "step": step, "pass_at_1": solved, "teacher_pass_at_1": 1.0, "kl": kl, "threshold_forwards_per_token": cost}
+        for step, solved, kl, cost in ((0, 0.0, 4.5, 1.5), (9, 0.9, 0.5, 0.75))
+    ]
+    said = dict((name, rest) for name, *rest in plots.headlines(rows))
+    assert said["held-out KL to the teacher, nats a token"] == ["4.50", "0.50", "9.0 times less"]
+    assert said["the same by the teacher"][:2] == ["100.0%", "100.0%"]
+    assert chart(rows, "Forwards a token").series[0].y == [1.5, 0.75]

@@ -8,6 +8,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from configs import coding
 from gdsd_jax import checkpoint, models, restore, run, sharding
 from tests.reference import random_params, tiny
 
@@ -51,6 +52,17 @@ def test_a_converted_folder_gives_its_weights(tmp_path):
     assert_equal_trees(trainable, params)
     with pytest.raises(ValueError, match="holds another model, first difference at .*layers.*k.*bias"):
         restore.load_weights(tmp_path, dataclasses.replace(config, kv_heads=4), mesh)
+
+
+def test_a_run_goes_on_from_anothers_weights(workdir, lora_workdir, data_dir):
+    """`init_from` takes a workdir too: its newest weights, its model and tokenizer, the new run's settings."""
+    config = coding.get_config(f"tiny,model=none,init_from={workdir},dtype=bfloat16,data_dir={data_dir}")
+    (model, tokenizer), mesh = run.read_model(config), sharding.make_mesh({"data": -1})
+    base, base_tokenizer = run.read_model(restore.read_settings(workdir))
+    assert model == dataclasses.replace(base, dtype="bfloat16") and tokenizer.vocab_size == base_tokenizer.vocab_size
+    assert_equal_trees(run.base_weights(config, model, mesh, None), load(workdir)[3])
+    with pytest.raises(ValueError, match="init_from=.*: a run of adapters"):
+        run.read_model(coding.get_config(f"tiny,init_from={lora_workdir},data_dir={data_dir}"))
 
 
 def test_other_folders_are_refused(workdir, tmp_path):
