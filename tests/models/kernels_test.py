@@ -57,8 +57,8 @@ def test_splash_is_xla_attention(name, padding):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)  # float32 sums in another order, over 300 keys
 
 
-# heads go round on two devices; key heads only when repeated; seven rows stay whole
-@pytest.mark.parametrize("sizes, kv_heads, rows", [(dict(data=2, fsdp=2), 2, 8), (dict(fsdp=4), 1, 4), (dict(fsdp=4), 2, 7)])
+# all goes round; one key head that two devices of query heads read, and seven rows, which stay whole
+@pytest.mark.parametrize("sizes, kv_heads, rows", [(dict(data=2, fsdp=2), 2, 8), (dict(fsdp=4), 1, 7)])
 def test_a_denoiser_over_eight_devices(sizes, kv_heads, rows):
     """Features and gradients of weights, layer by layer recomputed, under a shift and the doubled row's positions."""
     mesh = sharding.make_mesh(sizes | {"tensor": 2})
@@ -138,8 +138,8 @@ def test_splash_compiles_for_tpus_and_holds_no_square(topology, name):
     assert found == {"fwd", "dq", "dkv"} and not squares(text)
 
 
-def test_the_search_for_squares_finds_them(topology):
-    assert squares(compiled_gradient(topology("v5e:2x2"), "xla"))
+def test_the_search_for_squares_finds_them():
+    assert squares(compiled_gradient(jax.devices()[:4], "xla"))
 
 
 def test_a_long_doubled_row_keeps_few_tiles():
