@@ -70,6 +70,21 @@ def test_one_line_names_what_is_wrong(launch, argument, said):
     assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], lines
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--num_processes=2"], "give --coordinator=HOST:PORT, --num_processes and --process_id together"),
+        (["--coordinator=here", "--num_processes=2", "--process_id=1"], "--coordinator=here: give HOST:PORT"),
+        (["--coordinator=here:1", "--num_processes=2", "--process_id=2"], "--process_id=2 must lie in 0 .. 1"),
+    ],
+)  # fmt: skip
+def test_processes_that_cannot_meet_are_told(main, monkeypatch, capsys, flags, said):
+    monkeypatch.setattr(sys, "argv", ["main.py", f"--config={ROOT / 'configs/coding.py'}", *flags])
+    assert main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
+
+
 def test_an_absent_config_is_named_with_those_there_are(launch):
     code, lines = launch("tiny", file="configs/poetry.py")
     assert code == 2 and len(lines) == 1

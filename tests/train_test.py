@@ -1,5 +1,6 @@
 """The loop as a whole, on the embedded default made small: resuming, compiling once, stopping, refusing broken numbers."""
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ def command(data_dir, tmp_path_factory):
     """Command line of a small run in a folder; compiled code is shared by the processes of this file."""
     cache = tmp_path_factory.mktemp("compiled")
 
-    def start(workdir, *overrides):
+    def start(workdir, *overrides, flags=()):
         config = ",".join([SMALL, f"data_dir={data_dir}", "mesh.data=1", *overrides])
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "JAX_PLATFORMS": "cpu",
@@ -35,7 +36,7 @@ def command(data_dir, tmp_path_factory):
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         }  # fmt: skip
         return subprocess.Popen(
-            [sys.executable, "launch/main.py", f"--config=configs/coding.py:{config}", f"--workdir={workdir}"],
+            [sys.executable, "launch/main.py", f"--config=configs/coding.py:{config}", f"--workdir={workdir}", *flags],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -44,12 +45,15 @@ def command(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(command, tmp_path_factory):
-    """Folder of a run from start to end."""
+    """Folder of a run from start to end, its second round traced."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    process = command(workdir)
+    process = command(workdir, flags=["--profile=2"])
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert output.startswith("embedded default")
+    assert re.search(r"^first round: \d+ s of compiling$", output, re.MULTILINE)  # a CPU has no memory of its own to tell of
+    (trace,) = (workdir / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 0
     return workdir
 
 
