@@ -34,7 +34,7 @@ from gdsd_jax import chips, hlo, models, run, sharding, steps
 from gdsd_jax.checkpoint import read_manifest
 from gdsd_jax.cli import fail, load_config, output_path, replacing
 from gdsd_jax.optimizer import init_state, make_optimizer
-from gdsd_jax.train import reference_of
+from gdsd_jax.train import copies_of
 
 GENERATIONS = {"v4": {"chip_config_name": "megacore"}, "v5e": {}, "v5p": {}, "v6e": {}}
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -136,13 +136,12 @@ def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, 
         model = models.MODELS[config.model]
     model = run.with_settings(model, config)
     sharding.shardings(mesh, models.param_shapes(model))
-    denoiser, _ = run.make_denoisers(config, model, mesh)
-    calls = steps.make_steps(denoiser, config, mesh)
+    denoiser, teacher = run.make_denoisers(config, model, mesh)
+    calls = steps.make_steps(denoiser, config, mesh, teacher)
     make = run.make_trainable(config, model)
     state = run.abstract(mesh, lambda rng: init_state(make(rng), make_optimizer(**config.optimizer)))
     frozen = {"base": run.abstract(mesh, run.make_weights(config, model))} if config.lora_rank else {}
-    reference = jax.eval_shape(lambda weights: reference_of(config, weights), state.trainable)
-    frozen |= {name: state.trainable for name in reference}
+    frozen |= run.abstract(mesh, lambda rng: copies_of(config, make(rng)))
     prompts, slices, scored = steps.abstract_round(calls, config, mesh, state.trainable, frozen)
     everywhere = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))  # noqa: E731
     rng, number = (everywhere(x) for x in jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0))))
