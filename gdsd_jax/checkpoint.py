@@ -22,12 +22,19 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        # each array whole from its first copy: parts of all copies would be cut out by the device, which may be busy
+        folder = epath.Path(folder).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        # the devices may be busy, with a rollout that a stop interrupts: processes meet without them, and each array is
+        # written whole from its first copy, where parts of all copies would be cut out on the devices
+        together = ocp.options.MultiprocessingOptions(active_processes=set(range(jax.process_count())))
         arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
         registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
-        handlers = {"state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry), "host": ocp.JsonCheckpointHandler()}
-        self.manager = ocp.CheckpointManager(epath.Path(folder).resolve(), options=options, item_handlers=handlers)
+        handlers = {
+            "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry, multiprocessing_options=together),
+            "host": ocp.JsonCheckpointHandler(multiprocessing_options=together),
+        }
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=together)
+        self.manager = ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
     def save(self, iteration: int, state: PyTree, host: dict) -> None:
         """Starts writing; arrays are copied before this returns, so they may be donated afterwards."""

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 
+from gdsd_jax import metrics
 from gdsd_jax.hosts import Hosts, start
 from tests.train_test import assert_same_run, last_state, without_clock
 
@@ -181,7 +182,10 @@ def from_round(finished: Path, number: int, workdir: Path) -> Path:
     for folder in (finished / "checkpoints").iterdir():
         if folder.name.isdigit() and int(folder.name) <= last:
             shutil.copytree(folder, workdir / "checkpoints" / folder.name)
-    shutil.copy(finished / "metrics.jsonl", workdir)
+    rows = metrics.read_metrics(finished / "metrics.jsonl")
+    kept = max(index for index, row in enumerate(rows) if row["phase"] == "sft" or (row["phase"], row["step"]) == ("train", number))
+    lines = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "metrics.jsonl").write_text("".join(lines[: kept + 1]))
     return workdir
 
 

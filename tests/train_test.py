@@ -6,14 +6,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 from configs import coding
 from gdsd_jax import metrics, run, train
+from gdsd_jax.checkpoint import Checkpoints
+from gdsd_jax.hosts import Hosts
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -109,6 +113,17 @@ def test_sigterm_saves_inside_a_round(command, undisturbed, tmp_path):
     assert process.returncode == 0, errors
     assert "resuming" in output
     assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_stop_during_a_rollout_saves_at_once(tmp_path):
+    """What the device is busy with, here for ever, is not waited for."""
+    busy = SimpleNamespace(is_ready=lambda: False)
+    run = SimpleNamespace(hosts=Hosts(), config=SimpleNamespace(inner_iterations=2))
+    checkpoints = Checkpoints(tmp_path)
+    loop = train.Loop(run, None, None, checkpoints, None, signalled=lambda: True, say=print)
+    with pytest.raises(train.Interrupted):
+        train.wait(loop, busy, {"weights": jnp.arange(4.0)}, {}, train.Progress("rl", step=6, round=1))
+    assert checkpoints.host(checkpoints.latest())["round"] == 1
 
 
 @pytest.mark.slow
