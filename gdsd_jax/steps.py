@@ -89,7 +89,7 @@ def make_steps(denoiser: Denoiser, config, mesh: jax.sharding.Mesh, teacher: Den
         return update_fn(state, frozen, batch)
 
     sample, drift = make_samplers(denoiser, config, mesh)
-    teach, distance = (make_teach(teacher, config, mesh), make_distance(denoiser, settings)) if teacher else (None, None)
+    teach, distance = (make_teach(teacher, config, mesh), make_distance(denoiser, settings.teacher)) if teacher else (None, None)
     slices = make_slices(config, mesh, uncut=teacher is not None)
     return Steps(
         sample, teach, drift, slices, jax.jit(score), jax.jit(reward), jax.jit(update, donate_argnums=0), distance
@@ -127,9 +127,9 @@ def make_teach(teacher: Denoiser, config, mesh: jax.sharding.Mesh) -> Callable:
     return jax.jit(teach, static_argnames="exact")
 
 
-def make_distance(denoiser: Denoiser, settings: objectives.OpdConfig) -> Callable:
-    """`Steps.distance`: forward KL over the whole vocabulary at states of the rollout, whatever is trained on."""
-    settings = dataclasses.replace(settings, divergence="forward", top_k=None, states="stitched")
+def make_distance(denoiser: Denoiser, teacher: Denoiser) -> Callable:
+    """`Steps.distance`: forward KL over the whole vocabulary at states of the rollout, the same whatever is trained on."""
+    settings = objectives.OpdConfig(teacher)
     loss_fn, views_fn = objectives.make_loss_fn("opd", denoiser, settings), objectives.make_views_fn("opd", settings)
 
     def distance(trainable, frozen, slices: Batch, rng: Array) -> Array:

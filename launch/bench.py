@@ -113,7 +113,11 @@ SAMPLERS = {  # the samplers' table: settings, and which row they are compared w
 
 
 def sampler_flops(config, size: Size, cache: str, block: int, passes: int) -> int:
-    """Operations that `passes` passes in one block need; keys that nobody may attend to are not counted."""
+    """Operations that `passes` passes in one block need.
+
+    A whole forward has all scores, also those that a block-causal mask throws away; beside a cache only keys that may be
+    attended to count.
+    """
     start, columns = size.sampler_prompt + block * size.block, size.sampler_prompt + size.sampler_completion
     logits = flops.unembed_flops(config, size.rows * size.block)
     count = lambda queries, keys: flops.features_flops(config, size.rows, queries, keys)  # noqa: E731

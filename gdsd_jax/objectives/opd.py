@@ -170,7 +170,7 @@ def loss(
     loss = over_states(divergence_KxB)
     metrics = {
         "score": over_states(score_KxB),
-        "kl": loss,
+        "kl": loss,  # the divergence; under "nll" from the answer's own tokens, each a distribution of one
         "trust": jnp.float32(0.0),  # nothing is clipped
         "masked": jnp.mean(jnp.sum(count_KxB, axis=0).astype(jnp.float32)),  # tokens a row that are scored
     }
