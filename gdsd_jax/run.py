@@ -83,12 +83,18 @@ def prepare(config, workdir, model_config=None, hosts: Hosts | None = None) -> R
     sharding.shardings(mesh, models.param_shapes(model))
     limits = Limits(cpu_s=config.sandbox.cpu_s, wall_s=config.sandbox.wall_s, memory_bytes=config.sandbox.memory_mib << 20)
     sandbox = open_sandbox(config.sandbox.mode, limits=limits)
+    denoisers = make_denoisers(config, model, mesh)
+    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, *denoisers, sandbox, hosts)
+
+
+def make_denoisers(config, model: models.ModelConfig, mesh) -> tuple[Denoiser, Denoiser | None]:
+    """(the denoiser, its autoregressive teacher where the objective distils one)."""
     place = sharding.row_placer(mesh)
-    denoiser, teacher = models.make_denoiser(model, place=place), None
-    if objectives.has_teacher(config.objective):
-        alone = dataclasses.replace(models.to_autoregressive(model), lora_rank=0)
-        teacher = models.make_denoiser(alone, place=place)
-    return Run(config, workdir, mesh, task, tokenizer, lessons, train, heldout, denoiser, teacher, sandbox, hosts)
+    denoiser = models.make_denoiser(model, place=place)
+    if not objectives.has_teacher(config.objective):
+        return denoiser, None
+    alone = dataclasses.replace(models.to_autoregressive(model), lora_rank=0)
+    return denoiser, models.make_denoiser(alone, place=place)
 
 
 def make_mesh(config, devices=None) -> jax.sharding.Mesh:
