@@ -11,9 +11,10 @@ BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "
 
 HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
-INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
 CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"(?:branch_computations|called_computations)=\{([^}]*)\}")
+MEGASCALE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')  # the runtime that joins TPU slices
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 GROUPS = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}")
@@ -29,6 +30,21 @@ class Collective(NamedTuple):
     times: int  # executions in a run of the program
     depth: int  # loops around it
     open_loop: bool  # whether one of those ends by a condition, so that `times` rests on `passes`
+    between_slices: bool = False  # over the data-centre network; `devices` is then not told
+
+
+class Instruction(NamedTuple):
+    """One line of a computation."""
+
+    name: str
+    result: str  # its type
+    operation: str
+    rest: str  # of the line, from the first operand on
+
+    @property
+    def operands(self) -> list[str]:
+        """What stands in its brackets: names, or the value of a constant."""
+        return re.findall(r"[\w.\-]+", re.sub(r"/\*.*?\*/", "", self.rest.split(")")[0]))
 
 
 class Visit(NamedTuple):
@@ -45,13 +61,16 @@ def collectives(text: str, passes: int = 1) -> list[Collective]:
     found, waiting, begun = [], [(entry, Visit(1, 0, False))], set()
     while waiting:
         name, visit = waiting.pop()
-        for result, operation, rest in bodies[name]:
+        for _, result, operation, rest in bodies[name]:
             if operation.removesuffix("-start") in KINDS:
                 # one that runs beside products is written in the first of them, in the last, and between
                 parts = re.search(r"channel_id=(\d+).*chain_id=", rest)
                 if parts is None or parts[1] not in begun:
                     found.append(exchange(result, operation, rest, visit, scattered=name.startswith("all-reduce-scatter")))
                 begun |= {parts[1]} if parts else set()
+            elif operation == "send" and (asked := MEGASCALE.search(rest)):
+                size, shape = largest(result)
+                found.append(Collective(asked[1].lower().replace("_", "-"), shape, size, (), *visit, between_slices=True))
             inner = visit
             if operation == "while":
                 trips = trip_count(bodies, rest)
@@ -63,15 +82,15 @@ def collectives(text: str, passes: int = 1) -> list[Collective]:
     return found
 
 
-def computations(text: str) -> tuple[dict[str, list[tuple[str, str, str]]], str]:
-    """({computation: its (result type, operation, rest of the line)}, name of the entry)."""
+def computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    """(the instructions of each computation, name of the entry)."""
     bodies, entry, name = {}, "", ""
     for line in text.splitlines():
         if header := HEADER.match(line):
             name = header[2]
             bodies[name], entry = [], name if header[1] else entry
         elif name and (instruction := INSTRUCTION.match(line)):
-            bodies[name].append(instruction.groups())
+            bodies[name].append(Instruction(*instruction.groups()))
     return bodies, entry
 
 
@@ -79,31 +98,46 @@ def trip_count(bodies: dict, rest: str) -> int | None:
     """How often a while loop runs, where the text tells: its condition compares a counter with one constant."""
     if told := TRIPS.search(rest):
         return int(told[1])
-    condition, waiting = [], CALLED.findall(rest[rest.index("condition=") :].split(",")[0])
+    first, body = (re.search(rf"{part}=%?([\w.\-]+)", rest)[1] for part in ("condition", "body"))
+    condition, waiting = [], [first]
     while waiting:
         inside = bodies.get(waiting.pop(), [])
         condition += inside
-        waiting += [name for _, _, more in inside for name in CALLED.findall(more)]
-    limits = [more.split(")")[0] for result, operation, more in condition if operation == "constant" and result[:5] == "s32[]"]
-    compares = [more for _, operation, more in condition if operation == "compare" and "direction=LT" in more]
-    plain = not {"and", "or", "reduce"} & {operation for _, operation, _ in condition}
-    return int(limits[0]) if plain and len(limits) == len(compares) == 1 else None
+        waiting += [name for one in inside for name in CALLED.findall(one.rest)]
+    limits = [int(one.operands[0]) for one in condition if one.operation == "constant" and one.result[1:5] == "32[]"]
+    compares = [one for one in condition if one.operation == "compare" and "direction=LT" in one.rest]
+    plain = not {"and", "or", "reduce"} & {one.operation for one in condition}
+    if not plain or len(limits) != 1 or len(compares) != 1:
+        return None
+    counters = [one for one in bodies[first] if one.operation == "get-tuple-element" and one.result[1:5] == "32[]"]
+    return -(-limits[0] // (step(bodies[body], counters[0]) if len(counters) == 1 else 1))
+
+
+def step(body: list[Instruction], counter: Instruction) -> int:
+    """What a loop's body adds to its counter, 1 if that is not plain; a ring of exchanges is unrolled and adds two."""
+    named, index = {one.name: one for one in body}, int(re.search(r"index=(\d+)", counter.rest)[1])
+    added = named.get(body[-1].operands[index]) if body[-1].operation == "tuple" else None
+    found = [named[name] for name in added.operands if name in named] if added and added.operation == "add" else []
+    return next((int(one.operands[0]) for one in found if one.operation == "constant"), 1)
 
 
 def exchange(result: str, operation: str, rest: str, visit: Visit, scattered: bool) -> Collective:
     """One instruction; `scattered` where a fusion keeps a device's own part of a sum alone."""
-    kind = operation.removesuffix("-start")
-    arrays = {array: nbytes(*array) for array in ARRAY.findall(result)}
-    largest = max(arrays, key=arrays.get)
-    # several arrays may be exchanged at once; but the result of a -start names operand and result of one
-    size = sum(nbytes(*array) for array in ARRAY.findall(result)) if operation == kind else arrays[largest]
+    kind, (size, shape) = operation.removesuffix("-start"), largest(result)
+    if operation == kind:  # several arrays may be exchanged at once; a -start's result names operand and result of one
+        size = sum(nbytes(*array) for array in ARRAY.findall(result))
     devices = group_of(rest)
     count = max(len(devices), 1)
     share = size * (count - 1) // count
     if scattered:
-        return Collective("reduce-scatter", "{}[{}]".format(*largest), share, devices, *visit)
+        return Collective("reduce-scatter", shape, share, devices, *visit)
     sent = {"all-reduce": 2 * share, "reduce-scatter": size * (count - 1), "collective-permute": size}.get(kind, share)
-    return Collective(kind, "{}[{}]".format(*largest), sent, devices, *visit)
+    return Collective(kind, shape, sent, devices, *visit)
+
+
+def largest(result: str) -> tuple[int, str]:
+    """(bytes, type) of the largest array of an instruction's result."""
+    return max((nbytes(*array), "{}[{}]".format(*array)) for array in ARRAY.findall(result))
 
 
 def group_of(rest: str) -> tuple[int, ...]:

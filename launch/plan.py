@@ -41,11 +41,11 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class DoesNotCompile(Exception):
-    """The compiler found no room; `needed` is what it wanted, bytes a chip."""
+    """The compiler found no room; `needed` is what it wanted, bytes a chip, with the arguments or without."""
 
-    def __init__(self, needed: int):
+    def __init__(self, needed: int, with_arguments: bool):
         super().__init__(needed)
-        self.needed = needed
+        self.needed, self.with_arguments = needed, with_arguments
 
 
 class Call(NamedTuple):
@@ -89,6 +89,8 @@ def topology(name: str, slices: int) -> list:
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
         raise ValueError('the TPU compiler, libtpu, is not installed: pip install "jax[tpu]"')
     settings = GENERATIONS[generation] | ({"num_slices": slices} if slices > 1 else {})
+    if math.prod(map(int, shape.split("x"))) == 1:  # hosts of one chip; others have four
+        settings = settings | {"chips_per_host_bounds": (1, 1, 1)}
     try:
         with quiet():
             return list(topologies.get_topology_desc(name, platform="tpu", **settings).devices)
@@ -110,15 +112,18 @@ def quiet() -> Iterator[None]:
             os.close(kept)
 
 
-def plan(config, devices: list) -> dict:
-    """Everything about one config on one topology."""
+def plan(config, devices: list, rollout: dict | None = None) -> dict:
+    """Everything about one config on one topology; `rollout` is its part where another config's is the same."""
     mesh = run.make_mesh(config, devices)
     run.validate(config, mesh)
     chip = chips.CHIPS[devices[0].device_kind]
     calls, model, score_share, whole = programs(config, mesh)
     weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.param_shapes(model)))
     read = weights * jnp.dtype(model.dtype).itemsize / mesh.shape["tensor"]
-    found = {name: measure(call, mesh, chip, read) for name, call in calls.items()}
+    found = {"rollout": rollout} if rollout else {}
+    for name in [name for name in calls if name not in found]:
+        print(f"compiling the {name} for {len(devices)} chips", flush=True)
+        found[name] = measure(calls[name], mesh, chip, read)
     missing = max(program["missing"] for program in found.values())
     return {
         "chips": len(devices), "chip": devices[0].device_kind, "memory": chip.memory, "mesh": dict(mesh.shape),
@@ -145,14 +150,15 @@ def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, 
     prompts, slices, scored = steps.abstract_round(calls, config, mesh, state.trainable, frozen)
     everywhere = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))  # noqa: E731
     rng, number = (everywhere(x) for x in jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0))))
-    update = (state, frozen, slices, scored.old[-1], scored.ref[-1], number, rng)
+    used = lambda *names: {name: frozen[name] for name in names if name in frozen}  # noqa: E731
+    update = (state, used("base", "teacher"), slices, scored.old[-1], scored.ref[-1], number, rng)
     views = config.slices * config.mask_draws
     found = {
         "rollout": Call(
-            calls.sample, (state.trainable, frozen, prompts, rng), held((state.opt_state, frozen.get("reference", {}))),
+            calls.sample, (state.trainable, used("base"), prompts, rng), held((state.opt_state, used("reference", "teacher"))),
             config.sampler.steps, config.sampler.steps,
         ),
-        "update": Call(calls.update, update, 0, 1, 3 * views),
+        "update": Call(calls.update, update, held(used("reference")), 1, 3 * views),
     }  # fmt: skip
     cast = lambda *trees: jax.tree.map(lambda x: x.astype(model.dtype), denoiser.bind(*trees))  # noqa: E731
     whole = steps.whole(jax.eval_shape(cast, state.trainable, frozen), config.rollout_weights, mesh)
@@ -179,13 +185,13 @@ def measure(call: Call, mesh, chip: chips.Chip, read: float) -> dict:
     try:
         compiled = compile_for_tpu(traced.lower())
     except DoesNotCompile as error:
-        peak = error.needed
+        peak = error.needed if error.with_arguments else error.needed + arguments
         found |= {"temporaries": peak - arguments, "collectives": [], "gathers_per_pass": None}
     else:
         memory = compiled.memory_analysis()
         fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh
-        found |= {"temporaries": memory.temp_size_in_bytes, **exchanged(compiled.as_text(), call, mesh)}
+        peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh + memory.generated_code_size_in_bytes
+        found |= {"temporaries": memory.temp_size_in_bytes, **exchanged(compiled.as_text(), call.loops)}
         inside, across = (
             sum(entry["bytes"] for entry in found["collectives"] if entry["crosses_slices"] is across) for across in (False, True)
         )
@@ -200,23 +206,22 @@ def compile_for_tpu(lowered):
     try:
         return lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        used = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", str(error))
-        if not used:
+        wanted = re.search(r"(Used |HLO temporaries \()([\d.]+)([KMGT])", str(error))
+        if not wanted:
             raise
-        raise DoesNotCompile(int(float(used[1]) * UNITS[used[2]])) from None
+        raise DoesNotCompile(int(float(wanted[2]) * UNITS[wanted[3]]), with_arguments=wanted[1] == "Used ") from None
 
 
-def exchanged(text: str, call: Call, mesh) -> dict:
-    """Collectives added up by kind, and the bytes of weights that each pass of a rollout collects again."""
-    slice_of = [sharding.slice_of(device) for device in mesh.devices.flat]
+def exchanged(text: str, passes: int) -> dict:
+    """Collectives added up by kind, and the bytes that each pass of a rollout collects, in one piece or around a ring."""
     kinds, gathers = {}, 0
-    for one in hlo.collectives(text, call.loops):
-        across = len({slice_of[number] for number in one.devices}) > 1
+    for one in hlo.collectives(text, passes):
+        across = one.between_slices
         entry = kinds.setdefault((one.kind, across), {"kind": one.kind, "crosses_slices": across, "count": 0, "bytes": 0})
         entry["count"] += one.times
         entry["bytes"] += one.times * one.sent
-        if one.open_loop and one.kind == "all-gather":
-            gathers += one.times * one.sent // call.loops
+        if one.open_loop and one.kind in ("all-gather", "collective-permute"):
+            gathers += one.times * one.sent // passes
     return {"collectives": sorted(kinds.values(), key=lambda entry: -entry["bytes"]), "gathers_per_pass": gathers}
 
 
@@ -237,40 +242,33 @@ def predict(config, found: dict, score_share: float, count: int) -> dict:
 
 def search(config, devices: list) -> dict:
     """The best of several plans: first the mesh is varied, then remat, then the slices of an update."""
-
-    def better(one: dict, other: dict) -> bool:
-        key = lambda plan: (plan["missing"], plan["prediction"]["round_s"])  # noqa: E731
-        return key(one) < key(other)
-
-    best, tried = plan(config, devices), []
-    tried.append(best)
+    best = plan(config, devices)
+    tried = [best | {"change": None}]
     for vary in (other_meshes, other_remats, other_slices):
-        for change in vary(config, len(devices)):
+        for change in vary(config):
             candidate = type(config)(config.to_dict())
             candidate.update_from_flattened_dict(change)
             try:
-                found = plan(candidate, devices)
+                if dict(run.make_mesh(candidate, devices).shape) == best["mesh"] and vary is other_meshes:
+                    continue
+                found = plan(candidate, devices, None if vary is other_meshes else best["programs"]["rollout"])
             except ValueError:
                 continue  # rows that do not go round, an axis that a mesh does not divide
-            found["change"] = change
-            tried.append(found)
-            print(f"tried {change}: {gib(found['missing'])} too much, {found['prediction']['round_s']:.0f} s a round", flush=True)
-            if better(found, best):
-                best, config = found, candidate
-    return best | {"tried": [{name: one.get(name) for name in ("change", "mesh", "missing", "prediction")} for one in tried]}
+            tried.append(found | {"change": change})
+            print(f"tried {change}: {gib(found['missing'])} too much, {found['prediction']['round_s']:.3g} s a round", flush=True)
+            best, config = min((best, config), (found, candidate), key=lambda one: (one[0]["missing"], one[0]["prediction"]["round_s"]))
+    return best | {"tried": [{name: one[name] for name in ("change", "mesh", "missing", "prediction")} for one in tried]}
 
 
-def other_meshes(config, count: int) -> Iterator[dict]:
-    for tensor in (1, 2, 4, 8):
-        if count % tensor == 0:
-            yield {"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": tensor}
+def other_meshes(config) -> Iterator[dict]:
+    yield from ({"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": tensor} for tensor in (1, 2, 4, 8))
 
 
-def other_remats(config, count: int) -> Iterator[dict]:
+def other_remats(config) -> Iterator[dict]:
     yield from ({"remat": remat} for remat in ("none", "dots", "full") if remat != config.remat)
 
 
-def other_slices(config, count: int) -> Iterator[dict]:
+def other_slices(config) -> Iterator[dict]:
     yield from ({"slices": slices} for slices in (config.slices // 2, config.slices * 2) if slices)
 
 
