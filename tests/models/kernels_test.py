@@ -159,7 +159,8 @@ HALF = tiny(dtype="bfloat16", head_dim=64)
     [
         (tiny(), SimpleNamespace(platform="tpu"), "splash"), (HALF, GPU, "cudnn"), (tiny(head_dim=64), GPU, "xla"),
         (dataclasses.replace(HALF, head_dim=20), GPU, "xla"), (dataclasses.replace(HALF, head_dim=136), GPU, "xla"),
-        (HALF, SimpleNamespace(**vars(GPU) | {"compute_capability": "7.5"}), "xla"), (HALF, jax.devices()[0], "xla"),
+        (HALF, SimpleNamespace(**vars(GPU) | {"compute_capability": "7.5"}), "xla"),
+        (HALF, SimpleNamespace(**vars(GPU) | {"compute_capability": "gfx942"}), "xla"), (HALF, jax.devices()[0], "xla"),
     ],
 )  # fmt: skip
 def test_auto_takes_the_fastest_that_can_serve(config, device, wanted):
