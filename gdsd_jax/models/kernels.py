@@ -149,7 +149,8 @@ def obstacle(name: str, config: ModelConfig, device) -> str | None:
     if name == "splash" and device.platform != "tpu":
         return f"needs a TPU, this is a {device.platform}"
     if name == "cudnn":
-        if device.platform != "gpu" or float(device.compute_capability) < 8:
+        nvidia = device.platform == "gpu" and device.compute_capability[0].isdigit()  # others say gfx942 and the like
+        if not nvidia or float(device.compute_capability) < 8:
             return f"needs an NVIDIA GPU of compute capability 8.0 or later, this is a {device.device_kind}"
         if config.dtype != "bfloat16":
             return f"computes in bfloat16 and not in {config.dtype}: set dtype=bfloat16"
