@@ -69,8 +69,7 @@ def embedded() -> ConfigDict:
     config.prompts_per_round = 128
     config.group_size = 1
     config.inner_iterations = config.minibatches = 4  # one pass over a round's answers
-    config.slices = 1
-    config.mask_draws = 1
+    config.slices = config.mask_draws = 1
     config.baseline, config.scale_rewards, config.shuffle_rewards = "leave_one_out", False, False  # nothing is rewarded
     config.optimizer = ConfigDict(dict(
         learning_rate=3e-3, warmup_steps=20, decay_steps=480, final_share=0.1, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
