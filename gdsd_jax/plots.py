@@ -194,8 +194,10 @@ def headlines(rows: Rows) -> list[tuple[str, str, str, str]]:
         ("threshold_forwards_per_token", "forwards a token by the threshold, saving passes counted"),
     ):
         _, values = points(rows, "eval", key)
-        if values and values[-1] > 0:
-            found.append((name, f"{values[0]:.2f}", f"{values[-1]:.2f}", f"{values[0] / values[-1]:.1f} times less"))
+        if values and min(values[0], values[-1]) > 0:
+            less = values[0] / values[-1]
+            change = f"{less:.1f} times less" if less >= 1 else f"{1 / less:.1f} times more"
+            found.append((name, f"{values[0]:.2f}", f"{values[-1]:.2f}", change))
     return found
 
 
