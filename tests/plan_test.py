@@ -48,12 +48,12 @@ def texts(plan, monkeypatch):
 
 @pytest.fixture
 def call(plan, monkeypatch, capsys, tmp_path):
-    """`call(config, topology, *flags) -> (exit code, numbers, output)`."""
+    """`call(config's argument, topology, *flags) -> (exit code, numbers, output)`."""
 
-    def launch(config: str, topology: str, *flags: str):
+    def launch(config: str, topology: str, *flags: str, file: str = "coding.py"):
         out = tmp_path / "plan.json"
         monkeypatch.setattr(
-            sys, "argv", ["plan.py", f"--config={ROOT}/configs/coding.py:{config}", f"--topology={topology}", f"--json={out}", *flags]
+            sys, "argv", ["plan.py", f"--config={ROOT}/configs/{file}:{config}", f"--topology={topology}", f"--json={out}", *flags]
         )
         code, said = plan.main(), capsys.readouterr()
         return code, json.loads(out.read_text()) if out.exists() else None, said.out + said.err
@@ -105,6 +105,15 @@ def test_slices_exchange_over_the_network(call):
     )
     assert across["all-reduce"] > 0 and "all-gather" in inside and "all-gather" not in across  # gradients, no weights
     assert found["programs"]["update"]["seconds"]["network"] > 0
+
+
+@pytest.mark.slow
+def test_a_distilled_student_is_planned_with_its_teacher(call):
+    rows = "prompts_per_round=8,minibatches=2,inner_iterations=2,mesh.data=1,mesh.fsdp=4,dtype=bfloat16,param_dtype=float32,remat=full"
+    code, found, said = call(f"tiny,{rows}", "v5e:2x2", file="opdlm.py")
+    assert code == 0 and found["programs"]["rollout"]["beside"] > 0, said
+    teacher = found["parameters"] * 2 / 4  # bytes on a chip, bfloat16; a teacher's are the student's parameters
+    assert found["programs"]["update"]["arguments"] >= 6 * teacher + teacher  # parameters, two moments, the teacher
 
 
 @pytest.mark.slow
