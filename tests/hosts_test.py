@@ -20,7 +20,7 @@ from tests.train_test import without_clock
 
 ROOT = Path(__file__).resolve().parents[1]
 DEVICES = 8
-PATIENCE = 900  # seconds, of a machine that is busy
+PATIENCE = 1800  # seconds, of a machine that is busy
 SFT_STEPS = 60
 CONFIG = (
     "tiny,rounds=5,prompts_per_round=4,group_size=4,inner_iterations=1,gdsd.beta=0.0,remat=none,sampler.steps=6,"
