@@ -296,7 +296,7 @@ def table(found: dict) -> str:
         lines.append(f"each pass of the rollout collects {gib(found['programs']['rollout']['gathers_per_pass'])} a chip")
     guess, percent = found["prediction"], found["prediction"]["exchange_share"]
     lines += [
-        "PREDICTION from data sheets, at best (peak rates, everything overlapped):",
+        "PREDICTION from data sheets, at best (peak rates, everything overlapped, no reads of memory but of weights):",
         *(f"  {name}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, exchange {percent[name]:.0%} if not overlapped"
           for name in found["programs"]),
         f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, {guess['chip_hours']:,.0f} chip-hours for the run",
