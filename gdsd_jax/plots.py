@@ -100,10 +100,10 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], controls: Collection[str] =
             axes.plot(x, mean, label=name, marker="o", markersize=3, linewidth=1.6, **style)
             if len(seeds) > 1:
                 low, high = (points([row for rows in seeds for row in rows], "eval", key, end)[1] for end in (min, max))
-                axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
+                axes.fill_between(x, low, high, color=style["color"], alpha=0.3 / len(runs), linewidth=0)
         axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
         dress(axes, "round", share=True)
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=7, frameon=False, fontsize=8, labelcolor=INK)
     return save(figure, format, dpi=160)
 
 
