@@ -20,8 +20,8 @@ __all__ = [
 
 
 def make_denoiser(config: ModelConfig, attention_kernel: Kernel = XLA, place=lambda x: x) -> Denoiser:
-    """The `Denoiser` of a config. `attention_kernel` computes the attention of `features`; `place(x_BxLxD)` says where the
-    states between layers lie on a mesh, as `sharding.row_placer` does."""
+    """The `Denoiser` of a config. `attention_kernel` computes the attention of `features`; `place(x_BxLxD)` says where
+    the states between layers lie on a mesh, as `sharding.row_placer` does."""
     module = Transformer(config, attention_kernel.attend, place)
     # A few queries beside a cache stay with XLA: their scores [Q, L] are small, a kernel would fill up its tiles, and
     # splash masks cannot begin at a column that is only known while the program runs.
