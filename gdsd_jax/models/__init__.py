@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.models.attention import KINDS, BlockCausal, Causal, Doubled, Full
-from gdsd_jax.models.attention import positions_of, previous_valid
+from gdsd_jax.models.attention import attention_mask, positions_of, previous_valid
 from gdsd_jax.models.cache import make_cache_fns
 from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json
 from gdsd_jax.models.families import FAMILIES, MODELS, config_from_hf, config_to_hf, to_autoregressive, to_denoiser
@@ -14,14 +14,14 @@ from gdsd_jax.types import Array, Denoiser, PyTree
 
 __all__ = [
     "FAMILIES", "KERNELS", "MODELS", "PROJECTIONS", "BlockCausal", "Causal", "Doubled", "Full", "Kernel", "ModelConfig",
-    "config_from_hf", "config_from_json", "config_to_hf", "find_kernel", "init_lora", "init_params", "make_denoiser",
-    "make_splash", "merge", "param_shapes", "to_autoregressive", "to_denoiser",
+    "attention_mask", "config_from_hf", "config_from_json", "config_to_hf", "find_kernel", "init_lora", "init_params",
+    "make_denoiser", "make_splash", "merge", "param_shapes", "to_autoregressive", "to_denoiser",
 ]  # fmt: skip
 
 
 def make_denoiser(config: ModelConfig, attention_kernel: Kernel = XLA, place=lambda x: x) -> Denoiser:
-    """The `Denoiser` of a config. `attention_kernel` computes the attention of `features`; `place(x_BxLxD)` says where the
-    states between layers lie on a mesh, as `sharding.row_placer` does."""
+    """The `Denoiser` of a config. `attention_kernel` computes the attention of `features`; `place(x_BxLxD)` says where
+    the states between layers lie on a mesh, as `sharding.row_placer` does."""
     module = Transformer(config, attention_kernel.attend, place)
     # A few queries beside a cache stay with XLA: their scores [Q, L] are small, a kernel would fill up its tiles, and
     # splash masks cannot begin at a column that is only known while the program runs.
