@@ -1,6 +1,7 @@
 """Keys and values kept between forwards, so that a forward of Q columns sees a whole row.
 
-B rows, Q columns of one forward, L columns of the cache, D width, N layers, K key heads, d head width.
+B rows, Q columns of one forward, L columns of the cache, D width, N layers, K key heads, d head width. Heads come before
+columns, as the products of attention want them: nothing of a row's length is moved in a forward.
 """
 from collections.abc import Callable
 
@@ -18,9 +19,9 @@ def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Cal
     def init_cache(params: PyTree, batch: int, length: int, *, valid_BxL: Array | None = None) -> Cache:
         """An empty cache; its columns are all valid unless `valid_BxL` says otherwise."""
         del params  # shapes follow from the config
-        zeros = jnp.zeros((config.layers, batch, length, config.kv_heads, config.head_dim), config.dtype)
+        zeros = jnp.zeros((config.layers, batch, config.kv_heads, length, config.head_dim), config.dtype)
         return Cache(
-            k_NxBxLxKxd=zeros, v_NxBxLxKxd=zeros,
+            k_NxBxKxLxd=zeros, v_NxBxKxLxd=zeros,
             valid_BxL=jnp.ones((batch, length), bool) if valid_BxL is None else valid_BxL,
             h_BxLxD=jnp.zeros((batch, length, config.d_model), config.dtype) if config.shift else None,
         )  # fmt: skip
@@ -33,7 +34,7 @@ def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Cal
         columns = tokens_BxQ.shape[1]
         own = lambda x: jax.lax.dynamic_slice_in_dim(x, start, columns, axis=1)  # noqa: E731
         put = lambda x, new, axis: jax.lax.dynamic_update_slice_in_dim(x, new, start, axis)  # noqa: E731
-        valid_BxL, kept = cache.valid_BxL, (cache.k_NxBxLxKxd, cache.v_NxBxLxKxd)
+        valid_BxL, kept = cache.valid_BxL, (cache.k_NxBxKxLxd, cache.v_NxBxKxLxd)
         mask = attention_mask(attention or KINDS[config.attention], valid_BxL, valid_BxL.shape[1], start, columns)
         h_BxQxD, fresh = hidden(params, tokens_BxQ, mask, own(positions_of(valid_BxL)), kept, start)
         if config.shift:
@@ -41,8 +42,8 @@ def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Cal
             h_BxQxD = jnp.take_along_axis(h_BxLxD, own(previous_valid(valid_BxL))[..., None], axis=1)
             cache = cache.replace(h_BxLxD=h_BxLxD) if write else cache
         if write:
-            k, v = (put(old, new, 2) for old, new in zip(kept, fresh))
-            cache = cache.replace(k_NxBxLxKxd=k, v_NxBxLxKxd=v)
+            k, v = (put(old, new, 3) for old, new in zip(kept, fresh))
+            cache = cache.replace(k_NxBxKxLxd=k, v_NxBxKxLxd=v)
         return h_BxQxD, cache
 
     return init_cache, extend

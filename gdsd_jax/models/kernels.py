@@ -38,8 +38,20 @@ class Kernel(NamedTuple):
 
 
 def xla_attention(q_BxQxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Array | None) -> Array:
-    """The reference; also for Q queries beside more keys, under a mask [1|B, 1, 1|Q, L]."""
+    """The reference; `mask` [1|B, 1, 1|Q, L]."""
     return jax.nn.dot_product_attention(q_BxQxHxd, k_BxLxKxd, v_BxLxKxd, mask=mask, implementation="xla")
+
+
+def cached_attention(q_BxQxHxd: Array, k_BxKxLxd: Array, v_BxKxLxd: Array, mask: Array | None) -> Array:
+    """The same for Q queries beside a cache, whose heads come before its columns; mask [1|B, 1, 1|Q, L]."""
+    rows, queries, heads, width = q_BxQxHxd.shape
+    q_BxKxGxQxd = q_BxQxHxd.reshape(rows, queries, k_BxKxLxd.shape[1], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
+    scores = jnp.einsum("bkgqd,bkld->bkgql", q_BxKxGxQxd, k_BxKxLxd, preferred_element_type=jnp.float32)
+    if mask is not None:
+        scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
+    share = jax.nn.softmax(scores, axis=-1).astype(v_BxKxLxd.dtype)
+    attended = jnp.einsum("bkgql,bkld->bkgqd", share, v_BxKxLxd)
+    return attended.transpose(0, 3, 1, 2, 4).reshape(rows, queries, heads, width)
 
 
 def cudnn_attention(q_BxLxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Array | None) -> Array:

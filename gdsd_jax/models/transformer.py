@@ -70,7 +70,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxLxD, kept, mask, positions_BxL, start):
-        """Columns `start` .. of rows whose other keys and values are `kept`; None = these are all columns."""
+        """Columns `start` .. of rows whose other keys and values are `kept`, heads first; None = these are all columns."""
         cfg = self.config
         residual_scale = 1.0 / (2 * cfg.layers)  # keeps the residual stream's variance flat at the start
         h_BxLxD = RMSNorm(cfg.norm_eps, name="attn_norm")(x_BxLxD)
@@ -83,9 +83,10 @@ class Block(nn.Module):
         if cfg.qk_norm:
             q, k = RMSNorm(cfg.norm_eps, name="q_norm")(q), RMSNorm(cfg.norm_eps, name="k_norm")(k)
         q, k = rotate(q, positions_BxL, cfg.rope_theta), rotate(k, positions_BxL, cfg.rope_theta)
-        fresh = None if kept is None else (k, v)
+        fresh = None
         if kept is not None:
-            k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=1) for old, new in zip(kept, fresh))
+            fresh = k.swapaxes(1, 2), v.swapaxes(1, 2)
+            k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=2) for old, new in zip(kept, fresh))
         attended = self.attend(q, k, v, mask)
         attended = attended.reshape(*attended.shape[:2], cfg.heads * cfg.head_dim)
         x_BxLxD = self.place(x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended))
@@ -127,7 +128,7 @@ class Transformer(nn.Module):
         return self.extend(tokens_BxL, mask, positions_BxL, None, 0)[0]
 
     def extend(self, tokens_BxQ, mask, positions_BxQ, kept, start):
-        """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and values `kept`."""
+        """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and values `kept`, heads first."""
         x_BxQxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxQ]
         if self.config.freeze_pad:
             x_BxQxD = jnp.where((tokens_BxQ == self.config.pad_id)[..., None], jax.lax.stop_gradient(x_BxQxD), x_BxQxD)

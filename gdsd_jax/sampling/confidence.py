@@ -67,8 +67,14 @@ def sample(scores_BxCxV: Array, rng_B: Array, temperature_B: Array, limit: float
         return scores_BxCxV + (temperature_B > 0)[:, None, None] * noise
 
     # greedy batches do not pay for noise
-    scores_BxCxV = jax.lax.cond(jnp.any(temperature_B > 0), noisy, lambda: scores_BxCxV)
-    return jnp.argmax(scores_BxCxV, axis=-1).astype(jnp.int32)
+    return likeliest(jax.lax.cond(jnp.any(temperature_B > 0), noisy, lambda: scores_BxCxV))
+
+
+def likeliest(scores_BxCxV: Array) -> Array:
+    """int32 [B, C], the argmax; by two reductions of one number each, which compilers vectorize, unlike its pair."""
+    vocab_size = scores_BxCxV.shape[-1]
+    is_best_BxCxV = scores_BxCxV == jnp.max(scores_BxCxV, axis=-1, keepdims=True)
+    return jnp.min(jnp.where(is_best_BxCxV, jnp.arange(vocab_size)[None, None, :], vocab_size - 1), axis=-1).astype(jnp.int32)
 
 
 def logp_of(logits_BxCxV: Array, tokens_BxC: Array) -> Array:
