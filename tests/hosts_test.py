@@ -101,26 +101,28 @@ from gdsd_jax import hosts
 
 hosts.MEETING_S = int(sys.argv[3])
 here = hosts.start(f"localhost:{sys.argv[1]}", 3, int(sys.argv[2]))
-for _ in range(2):
-    assert here.exchange({"from": here.index}) == [{"from": index} for index in range(3)]
-assert here.any(here.index == 1) and not here.any(False)
-built = []
-here.one_by_one(lambda: built.append(here.index))
-assert built == [here.index]
-values = np.arange(8.0)
-np.testing.assert_array_equal(here.merge({"x": values[here.share(8)]}, 8)["x"], values)
-assert not here.said("stop")
-if here.index == 2:
-    here.say("stop")
-here.exchange(None)
-assert here.said("stop")
-print("talked", flush=True)
-here.say(f"talked/{here.index}")
-if here.first:
-    while not all(here.said(f"talked/{index}") for index in range(3)):
-        pass
-    os.kill(os.getpid(), signal.SIGKILL)
-here.exchange("for ever")
+with hosts.naming_failures(here):
+    for _ in range(2):
+        assert here.exchange({"from": here.index}) == [{"from": index} for index in range(3)]
+    assert here.any(here.index == 1) and not here.any(False)
+    built = []
+    here.one_by_one(lambda: built.append(here.index))
+    assert built == [here.index]
+    values = np.arange(8.0)
+    np.testing.assert_array_equal(here.merge({"x": values[here.share(8)]}, 8)["x"], values)
+    assert not here.said("stop")
+    here.exchange(None)
+    if here.index == 2:
+        here.say("stop")
+    here.exchange(None)
+    assert here.said("stop")
+    print("talked", flush=True)
+    here.say(f"talked/{here.index}")
+    if here.first:
+        while not all(here.said(f"talked/{index}") for index in range(3)):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+    here.exchange("for ever")
 """
 
 
