@@ -60,10 +60,12 @@ def make_mesh(sizes: dict[str, int], devices=None, rows: int | None = None) -> M
     inside = [left if size == -1 else size for size in shape.values()]
     if slices * int(np.prod(inside)) != len(devices):
         raise refusal
+    settings = dict(devices=devices, allow_split_physical_axes=True)  # 32 x 2 on a cube of 4 x 4 x 4 cuts a side
     if slices == 1:
-        # Auto: the partitioner infers what the rules leave open (jax 0.10 defaults to Explicit)
-        return jax.make_mesh(inside, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
-    grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), devices)
+        grid = mesh_utils.create_device_mesh(inside, **settings)
+    else:
+        grid = mesh_utils.create_hybrid_device_mesh(inside, (slices, 1, 1), **settings)
+    # Auto: the partitioner infers what the rules leave open (jax 0.10 defaults to Explicit)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

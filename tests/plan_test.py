@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from gdsd_jax import hlo, models, scoring
+from gdsd_jax import hlo, models, scoring, sharding
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -59,6 +59,13 @@ def call(plan, monkeypatch, capsys, tmp_path):
         return code, json.loads(out.read_text()) if out.exists() else None, said.out + said.err
 
     return launch
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_mesh_may_cut_the_sides_of_a_slice(plan, slices):
+    """fsdp 32 x tensor 2 is no product of whole sides of 4 x 4 x 4 chips."""
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 32, "tensor": 2}, plan.topology("v5p:4x4x4", slices))
+    assert mesh.devices.shape == (slices, 32, 2) and len({device.id for device in mesh.devices.flat}) == 64 * slices
 
 
 @pytest.mark.slow
