@@ -98,7 +98,7 @@ def test_distillation_beside_its_control(compare, monkeypatch, tmp_path):
     heads, _, opd, sft, teacher = ([cell.strip() for cell in line.split("|")] for line in table.splitlines())
     assert (opd[1], sft[1], teacher[1]) == ("opd", "sft", "teacher") and len(opd) == len(heads) == len(teacher)
     column = {name: heads.index(name) for name in ("held-out KL, nats", "forwards a token", "answer tokens")}
-    start, *ends = (row[column["held-out KL, nats"]].split(" -> ") for row in (opd, sft))
+    start, *ends = (row[column["held-out KL, nats"]].split(" → ") for row in (opd, sft))
     assert start[0] == ends[0][0] and float(start[0]) > 0, "one student at the start"
     assert all(len(row[column["forwards a token"]].split(" / ")) == 2 and int(row[column["answer tokens"]]) > 0 for row in (opd, sft))
     ours, theirs = ([row for row in compare.lines_of(tmp_path / "out" / f"{name}-0", "train")][0] for name in ("opd", "sft"))
