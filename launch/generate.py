@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 # `python launch/generate.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +33,7 @@ import numpy as np
 from gdsd_jax import models, restore, run, sampling, sharding, show, tokenizers
 from gdsd_jax.cli import fail, output_path, replacing, settings
 from gdsd_jax.steps import row_keys
+from gdsd_jax.tasks import jsonl
 from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
 
 
@@ -72,11 +72,11 @@ def read_model(args) -> Model:
 def read_rows(args, tokenizer) -> Iterator[Row]:
     """Prompts as ids; ValueError naming FILE:LINE for the first that is none. Too long ones are reported."""
     if args.prompt is not None:
-        lines = [("--prompt", json.dumps({"prompt": args.prompt}))]
+        rows = [("--prompt", {"prompt": args.prompt})]
     else:
-        lines = numbered_lines(args.prompts)
-    for place, (where, line) in enumerate(lines):
-        entries, prompt = parse_row(line, where)
+        rows = jsonl.read_rows(args.prompts, ', such as {"prompt": "..."}', flag="--prompts=")
+    for place, (where, entries) in enumerate(rows):
+        prompt = prompt_of(entries, where)
         try:
             if not args.raw:
                 ids = tokenizer.apply_chat([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
@@ -96,25 +96,8 @@ def read_rows(args, tokenizer) -> Iterator[Row]:
         yield Row(where, place, entries, ids[-args.prompt_length :])
 
 
-def numbered_lines(path: str) -> list[tuple[str, str]]:
-    """(FILE:LINE, text) of the lines that are not blank."""
-    try:
-        text = epath.Path(path).read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--prompts={path} is not a readable UTF-8 file ({type(error).__name__}): check the path") from None
-    # Not splitlines: JSON strings may hold other line separators as they are.
-    lines = [(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
-        raise ValueError(f"--prompts={path} has no rows: give one JSON object a line, such as {{\"prompt\": \"...\"}}")
-    return lines
-
-
-def parse_row(line: str, where: str) -> tuple[dict, str | list[dict]]:
-    """(the row's entries, its text or messages)."""
-    try:
-        entries = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error}): write one object a line") from None
+def prompt_of(entries: Any, where: str) -> str | list[dict]:
+    """A row's text or messages."""
     if not isinstance(entries, dict) or ("prompt" in entries) == ("messages" in entries):
         raise ValueError(f"{where}: give an object with either \"prompt\" or \"messages\"")
     prompt = entries.get("prompt", entries.get("messages"))
@@ -128,7 +111,7 @@ def parse_row(line: str, where: str) -> tuple[dict, str | list[dict]]:
         raise ValueError(f"{where}: {wanted}")
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
         raise ValueError(f"{where}: a lone surrogate (\\ud800 to \\udfff) is no character: write it as UTF-8")
-    return entries, prompt
+    return prompt
 
 
 def make_sample(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:

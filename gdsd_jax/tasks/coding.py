@@ -7,7 +7,6 @@ embedded (`build`, `records`) or the user's own (`read_jsonl`); everything else 
 import ast
 from collections.abc import Mapping, Sequence
 import contextlib
-import json
 import os
 from pathlib import Path
 import random
@@ -16,11 +15,11 @@ from typing import Any
 import uuid
 import warnings
 
-from etils import epath
 import numpy as np
 
 from gdsd_jax import tokenizers
 from gdsd_jax.tasks import coding_problems
+from gdsd_jax.tasks.jsonl import read_rows
 
 Record = Mapping[str, Any]
 
@@ -85,15 +84,8 @@ def read_jsonl(path: str | os.PathLike, *, form: str = "full") -> Sequence[Recor
 
     `path` is local or gs://. Raises ValueError naming `path:line` and the mend for the first bad row.
     """
-    try:
-        text = epath.Path(path).read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable UTF-8 file ({type(error).__name__}): check the path") from None
-    # Not splitlines: JSON strings may hold other line separators as they are.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
-        raise ValueError(f"{path} has no rows: give one JSON object a line with question and test_cases")
-    return [_parse_row(line, f"{path}:{number}") | {"form": form} for number, line in lines]
+    rows = read_rows(path, " with question and test_cases")
+    return [_parse_row(row, where) | {"form": form} for where, row in rows]
 
 
 def messages(record: Record) -> list[dict[str, str]]:
@@ -178,11 +170,7 @@ def _is_python(text: str) -> bool:
         return False
 
 
-def _parse_row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error}): write one object a line") from None
+def _parse_row(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: not a JSON object: write {{\"question\": ..., \"test_cases\": [...]}}")
     question, tests, solution = row.get("question"), row.get("test_cases"), row.get("solution", "")

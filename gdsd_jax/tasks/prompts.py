@@ -4,13 +4,13 @@ A record is a dict with "question", "domain" (of `DOMAINS`) and "answer" (the fi
 only held-out records are scored by it). N answers.
 """
 from collections.abc import Mapping, Sequence
-import json
 import os
 import re
 from typing import Any, NoReturn
 
-from etils import epath
 import numpy as np
+
+from gdsd_jax.tasks.jsonl import read_rows
 
 Record = Mapping[str, Any]
 
@@ -32,21 +32,10 @@ def read_jsonl(path: str | os.PathLike, *, form: str = "full") -> Sequence[Recor
 
     Raises ValueError naming `path:line` and the mend for the first bad row.
     """
-    try:
-        text = epath.Path(path).read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable UTF-8 file ({type(error).__name__}): check the path") from None
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
-        raise ValueError(f"{path} has no rows: give one JSON object a line with question and domain")
-    return [parse_row(line, f"{path}:{number}") for number, line in lines]
+    return [parse_row(row, where) for where, row in read_rows(path, " with question and domain")]
 
 
-def parse_row(line: str, where: str) -> dict[str, str]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error}): write one object a line") from None
+def parse_row(row: Any, where: str) -> dict[str, str]:
     if not isinstance(row, dict) or not isinstance(row.get("question"), str) or not row["question"].strip():
         raise ValueError(f"{where}: question is not a non-empty string: give the prompt in words")
     if row.get("domain") not in DOMAINS:
