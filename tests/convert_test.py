@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -234,7 +235,7 @@ def save_run(folder, config, base):
     """A workdir as a run with adapters over the converted folder `base` leaves it."""
     lora = adapters(config)
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
-    checkpoints.save(4, {"state": {"trainable": jax.tree.map(np.zeros_like, lora)}}, {})
+    checkpoints.save(4, {"state": {"trainable": jax.tree.map(jnp.zeros_like, lora)}}, {})
     checkpoints.save(12, {"state": {"trainable": lora}}, {})
     checkpoints.close()
     entries = {"init_from": str(base), "lora_rank": config.lora_rank, "lora_alpha": config.lora_alpha,
