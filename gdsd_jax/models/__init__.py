@@ -7,7 +7,7 @@ from gdsd_jax.models.attention import attention_mask, positions_of, previous_val
 from gdsd_jax.models.cache import make_cache_fns
 from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json
 from gdsd_jax.models.families import FAMILIES, MODELS, config_from_hf, config_to_hf, to_autoregressive, to_denoiser
-from gdsd_jax.models.kernels import KERNELS, XLA, Kernel, cached_attention, find_kernel, make_splash, xla_attention
+from gdsd_jax.models.kernels import KERNELS, XLA, Kernel, find_kernel, make_splash, xla_attention
 from gdsd_jax.models.lora import init_lora, merge
 from gdsd_jax.models.transformer import Transformer
 from gdsd_jax.types import Array, Denoiser, PyTree
@@ -23,9 +23,6 @@ def make_denoiser(config: ModelConfig, attention_kernel: Kernel = XLA, place=lam
     """The `Denoiser` of a config. `attention_kernel` computes the attention of `features`; `place(x_BxLxD)` says where
     the states between layers lie on a mesh, as `sharding.row_placer` does."""
     module = Transformer(config, attention_kernel.attend, place)
-    # A few queries beside a cache stay with XLA: their scores [Q, L] are small, a kernel would fill up its tiles, and
-    # splash masks cannot begin at a column that is only known while the program runs.
-    beside_cache = Transformer(config, cached_attention, place)
 
     def variables(params: PyTree) -> dict:
         weights = {name: leaf for name, leaf in params.items() if name != "lora"}
@@ -49,7 +46,7 @@ def make_denoiser(config: ModelConfig, attention_kernel: Kernel = XLA, place=lam
         return {**frozen["base"], "lora": trainable} if "base" in frozen else trainable
 
     def hidden(params, *args):
-        return beside_cache.apply(variables(params), *args, method="extend")
+        return module.apply(variables(params), *args, method="extend")
 
     return Denoiser(config, features, unembed, bind, *make_cache_fns(config, hidden), BlockCausal, Doubled)
 

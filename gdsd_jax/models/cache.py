@@ -14,7 +14,7 @@ from gdsd_jax.types import Array, Cache, PyTree
 
 
 def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Callable]:
-    """(init_cache, extend) of a denoiser; `hidden(params, tokens, mask, positions, kept, start)` is its forward."""
+    """(init_cache, extend) of a denoiser; `hidden(params, tokens, mask, positions, kept)` is its forward."""
 
     def init_cache(params: PyTree, batch: int, length: int, *, valid_BxL: Array | None = None) -> Cache:
         """An empty cache; its columns are all valid unless `valid_BxL` says otherwise."""
@@ -26,17 +26,20 @@ def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Cal
             h_BxLxD=jnp.zeros((batch, length, config.d_model), config.dtype) if config.shift else None,
         )  # fmt: skip
 
-    def extend(params, tokens_BxQ: Array, cache: Cache, start, *, write: bool, attention=None) -> tuple[Array, Cache]:
+    def extend(
+        params, tokens_BxQ: Array, cache: Cache, start, *, write: bool, attention=None, seen: int | None = None
+    ) -> tuple[Array, Cache]:
         """Features of columns start .. start + Q of rows whose other columns are as the cache holds them.
 
-        `start` may be traced. Within the call the Q columns' own keys and values are fresh; `write` keeps them.
+        `start` may be traced. Within the call the Q columns' own keys and values are fresh; `write` keeps them. Of the
+        cache the first `seen` columns are looked at, None: all; those left out cost nothing.
         """
         columns = tokens_BxQ.shape[1]
         own = lambda x: jax.lax.dynamic_slice_in_dim(x, start, columns, axis=1)  # noqa: E731
         put = lambda x, new, axis: jax.lax.dynamic_update_slice_in_dim(x, new, start, axis)  # noqa: E731
         valid_BxL, kept = cache.valid_BxL, (cache.k_NxBxKxLxd, cache.v_NxBxKxLxd)
-        mask = attention_mask(attention or KINDS[config.attention], valid_BxL, valid_BxL.shape[1], start, columns)
-        h_BxQxD, fresh = hidden(params, tokens_BxQ, mask, own(positions_of(valid_BxL)), kept, start)
+        mask = beside_cache(attention or KINDS[config.attention], valid_BxL, start, columns, seen)
+        h_BxQxD, fresh = hidden(params, tokens_BxQ, mask, own(positions_of(valid_BxL)), kept)
         if config.shift:
             h_BxLxD = put(cache.h_BxLxD, h_BxQxD, 1)
             h_BxQxD = jnp.take_along_axis(h_BxLxD, own(previous_valid(valid_BxL))[..., None], axis=1)
@@ -47,3 +50,13 @@ def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Cal
         return h_BxQxD, cache
 
     return init_cache, extend
+
+
+def beside_cache(spec, valid_BxL: Array, start, columns: int, seen: int | None) -> Array:
+    """bool [1|B, 1, 1|Q, S + Q]: the S columns of the cache that are seen, without those that are fresh, then these."""
+    length = valid_BxL.shape[1]
+    mask = attention_mask(spec, valid_BxL, length, start, columns)
+    column_L = jnp.arange(length)
+    kept = mask & ((column_L < start) | (column_L >= start + columns))[None, None, None]
+    own = jax.lax.dynamic_slice_in_dim(mask, start, columns, axis=3)
+    return jnp.concatenate([kept[..., :seen], own], axis=3)

@@ -1,6 +1,6 @@
 """How attention is computed: by XLA anywhere, by cuDNN on NVIDIA GPUs, by splash attention (Pallas) on TPUs.
 
-B rows, L columns, H query heads, K key heads, d head width. A kernel computes whole rows, forward and gradient, on one
+B rows, L columns, H query heads, K key heads, d head width, G = H / K. A kernel computes whole rows, forward and gradient, on one
 device; `sharding.split_attention` spreads it over a mesh.
 """
 from collections.abc import Callable
@@ -42,15 +42,19 @@ def xla_attention(q_BxQxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Ar
     return jax.nn.dot_product_attention(q_BxQxHxd, k_BxLxKxd, v_BxLxKxd, mask=mask, implementation="xla")
 
 
-def cached_attention(q_BxQxHxd: Array, k_BxKxLxd: Array, v_BxKxLxd: Array, mask: Array | None) -> Array:
-    """The same for Q queries beside a cache, whose heads come before its columns; mask [1|B, 1, 1|Q, L]."""
+def cached_attention(q_BxQxHxd, k_BxKxQxd, v_BxKxQxd: Array, kept_k_BxKxSxd, kept_v_BxKxSxd: Array, mask: Array) -> Array:
+    """The same for Q columns beside S kept ones, whose keys and values are nowhere copied; heads of keys come first.
+
+    `mask` [1|B, 1, 1|Q, S + Q]: the kept columns first, then the Q themselves.
+    """
     rows, queries, heads, width = q_BxQxHxd.shape
-    q_BxKxGxQxd = q_BxQxHxd.reshape(rows, queries, k_BxKxLxd.shape[1], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
-    scores = jnp.einsum("bkgqd,bkld->bkgql", q_BxKxGxQxd, k_BxKxLxd, preferred_element_type=jnp.float32)
-    if mask is not None:
-        scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
-    share = jax.nn.softmax(scores, axis=-1).astype(v_BxKxLxd.dtype)
-    attended = jnp.einsum("bkgql,bkld->bkgqd", share, v_BxKxLxd)
+    q_BxKxGxQxd = q_BxQxHxd.reshape(rows, queries, k_BxKxQxd.shape[1], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
+    score = lambda k: jnp.einsum("bkgqd,bkld->bkgql", q_BxKxGxQxd, k, preferred_element_type=jnp.float32)  # noqa: E731
+    scores = jnp.concatenate([score(kept_k_BxKxSxd), score(k_BxKxQxd)], axis=-1)
+    share = jax.nn.softmax(jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min), axis=-1)
+    of_kept, of_own = jnp.split(share.astype(v_BxKxQxd.dtype), [kept_v_BxKxSxd.shape[2]], axis=-1)
+    mean = lambda share, v: jnp.einsum("bkgql,bkld->bkgqd", share, v)  # noqa: E731
+    attended = mean(of_kept, kept_v_BxKxSxd) + mean(of_own, v_BxKxQxd)
     return attended.transpose(0, 3, 1, 2, 4).reshape(rows, queries, heads, width)
 
 

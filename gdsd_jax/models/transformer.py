@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.models.config import ModelConfig
+from gdsd_jax.models.kernels import cached_attention
 from gdsd_jax.types import Array
 
 REMAT_POLICIES = {
@@ -69,8 +70,8 @@ class Block(nn.Module):
     place: Callable
 
     @nn.compact
-    def __call__(self, x_BxLxD, kept, mask, positions_BxL, start):
-        """Columns `start` .. of rows whose other keys and values are `kept`, heads first; None = these are all columns."""
+    def __call__(self, x_BxLxD, kept, mask, positions_BxL):
+        """Columns of rows whose other keys and values are `kept`, heads first; None: these are all columns."""
         cfg = self.config
         residual_scale = 1.0 / (2 * cfg.layers)  # keeps the residual stream's variance flat at the start
         h_BxLxD = RMSNorm(cfg.norm_eps, name="attn_norm")(x_BxLxD)
@@ -84,10 +85,12 @@ class Block(nn.Module):
             q, k = RMSNorm(cfg.norm_eps, name="q_norm")(q), RMSNorm(cfg.norm_eps, name="k_norm")(k)
         q, k = rotate(q, positions_BxL, cfg.rope_theta), rotate(k, positions_BxL, cfg.rope_theta)
         fresh = None
-        if kept is not None:
+        if kept is None:
+            attended = self.attend(q, k, v, mask)
+        else:
             fresh = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, start, axis=2) for old, new in zip(kept, fresh))
-        attended = self.attend(q, k, v, mask)
+            seen = (x[:, :, : mask.shape[-1] - x_BxLxD.shape[1]] for x in kept)
+            attended = cached_attention(q, *fresh, *seen, mask)
         attended = attended.reshape(*attended.shape[:2], cfg.heads * cfg.head_dim)
         x_BxLxD = self.place(x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended))
 
@@ -114,7 +117,7 @@ class Transformer(nn.Module):
             block,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=cfg.layers,
         )
         self.embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0))
@@ -125,14 +128,14 @@ class Transformer(nn.Module):
 
     def hidden(self, tokens_BxL, mask, positions_BxL):
         """[B, L, D] after the last norm, not shifted."""
-        return self.extend(tokens_BxL, mask, positions_BxL, None, 0)[0]
+        return self.extend(tokens_BxL, mask, positions_BxL, None)[0]
 
-    def extend(self, tokens_BxQ, mask, positions_BxQ, kept, start):
+    def extend(self, tokens_BxQ, mask, positions_BxQ, kept):
         """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and values `kept`, heads first."""
         x_BxQxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxQ]
         if self.config.freeze_pad:
             x_BxQxD = jnp.where((tokens_BxQ == self.config.pad_id)[..., None], jax.lax.stop_gradient(x_BxQxD), x_BxQxD)
-        x_BxQxD, fresh = self.layers(self.place(x_BxQxD), kept, mask, positions_BxQ, start)
+        x_BxQxD, fresh = self.layers(self.place(x_BxQxD), kept, mask, positions_BxQ)
         return self.final_norm(x_BxQxD), fresh
 
     def logits(self, h):

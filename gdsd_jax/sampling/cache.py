@@ -12,6 +12,8 @@ import jax
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.types import Array, Cache, Denoiser, PyTree
 
+SEEN_STEP = 256  # columns: a cache is read up to a multiple of it, and for each multiple there is a branch to compile
+
 
 class Forward(NamedTuple):
     """How a sampler gets at features; made for one prompt width.
@@ -52,7 +54,7 @@ def dual(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
         return denoiser.init_cache(params, *tokens_RxL.shape, valid_BxL=valid_RxL)
 
     def write(params, tokens_RxL, valid_RxL, cache, block):
-        h_RxLxD, cache = denoiser.extend(params, tokens_RxL, cache.replace(valid_BxL=valid_RxL), 0, write=True)
+        h_RxLxD, cache = denoiser.extend(params, tokens_RxL, cache.replace(valid_BxL=valid_RxL), 0, write=True, seen=0)
         return columns(h_RxLxD, prompt_len + block * width, width), cache
 
     def read(params, tokens_RxL, cache, block):
@@ -70,7 +72,7 @@ def prefix(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forwar
         start = prompt_len + block * width
 
         def forward(params, tokens_RxL, cache):
-            return denoiser.extend(params, tokens_RxL[:, start:], cache, start, write=False)[0][:, :width]
+            return denoiser.extend(params, tokens_RxL[:, start:], cache, start, write=False, seen=start)[0][:, :width]
 
         return forward
 
@@ -95,7 +97,7 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
         if prompt_len == width:
             return cache
         tokens_RxQ = tokens_RxL[:, : prompt_len - width]
-        return denoiser.extend(params, tokens_RxQ, cache, 0, write=True, attention=attention)[1]
+        return denoiser.extend(params, tokens_RxQ, cache, 0, write=True, attention=attention, seen=0)[1]
 
     def write(params, tokens_RxL, valid_RxL, cache, block):
         start, cache = prompt_len + (block - 1) * width, cache.replace(valid_BxL=valid_RxL)
@@ -104,10 +106,19 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
         )
         return h_Rx2CxD[:, width:], cache
 
+    def up_to(seen: int):
+        def forward(params, tokens_RxC, cache, start):
+            return denoiser.extend(params, tokens_RxC, cache, start, write=False, attention=attention, seen=seen)[0]
+
+        return forward
+
+    total = prompt_len + config.gen_length
+    branches = [up_to(min(seen, total)) for seen in range(SEEN_STEP, total + SEEN_STEP, SEEN_STEP)]
+
     def read(params, tokens_RxL, cache, block):
         start = prompt_len + block * width
-        tokens_RxC = columns(tokens_RxL, start, width)
-        return denoiser.extend(params, tokens_RxC, cache, start, write=False, attention=attention)[0]
+        last = start + width - 1  # what lies behind the block is not there yet
+        return jax.lax.switch(last // SEEN_STEP, branches, params, columns(tokens_RxL, start, width), cache, start)
 
     return Forward(begin, write, read)
 

@@ -25,7 +25,7 @@ NEW = np.random.default_rng(4).integers(2, 40, (3, L)).astype(np.int32)
 def family(request):
     config = FAMILIES[request.param]
     denoiser = models.make_denoiser(config)
-    extend = jax.jit(denoiser.extend, static_argnames=("write", "attention"))
+    extend = jax.jit(denoiser.extend, static_argnames=("write", "attention", "seen"))
     return config, random_params(config, seed=1), denoiser, extend
 
 
@@ -42,8 +42,8 @@ def test_a_refresh_is_a_full_forward_and_a_block_after_it_gives_its_rows(family)
     full = np.asarray(jax.jit(lambda v: denoiser.features(params, OLD, valid_BxL=v))(VALID))
     # the same sums in another order: float32 rounding
     np.testing.assert_allclose(np.asarray(h_BxLxD)[VALID], full[VALID], rtol=0, atol=1e-5 * np.abs(full).max())
-    for columns in (Q, L - START):  # "dual", "prefix"
-        h, _ = extend(params, OLD[:, START : START + columns], cache, START, write=False)
+    for columns, seen in ((Q, None), (L - START, START)):  # "dual", "prefix"
+        h, _ = extend(params, OLD[:, START : START + columns], cache, START, write=False, seen=seen)
         rows = slice(START, START + columns)
         real = VALID[:, rows]
         np.testing.assert_allclose(np.asarray(h)[real], full[:, rows][real], rtol=0, atol=1e-5 * np.abs(full).max())
@@ -105,8 +105,8 @@ def test_written_columns_are_seen_later(family):
     config, params, denoiser, extend = family
     cache = denoiser.init_cache(params, *NEW.shape, valid_BxL=jnp.asarray(VALID))
     parts = []
-    for start, end in ((0, START), (START, START + Q), (START + Q, L)):
-        h, cache = extend(params, NEW[:, start:end], cache, start, write=True, attention=BLOCKS)
+    for start, end, seen in ((0, START, 0), (START, START + Q, START + 1), (START + Q, L, None)):  # nothing behind a block counts
+        h, cache = extend(params, NEW[:, start:end], cache, start, write=True, attention=BLOCKS, seen=seen)
         parts.append(np.asarray(denoiser.unembed(params, h)))
     block_L = (np.arange(L) - START) // Q
     theirs = forward(config, params, NEW, VALID, allowed_LxL=block_L[None, :] <= block_L[:, None])
