@@ -75,7 +75,8 @@ def rollout(look, prompts, row, rng, config, model):
         while masked & block:
             raw, without = look(np.array(tokens, np.int32), valid, number, age)
             key = jax.random.fold_in(rng, passes)
-            gumbel = numbers(jax.random.gumbel, key, raw.shape)
+            keys = [jax.random.fold_in(jax.random.fold_in(key, 0), column) for column in range(width)]
+            gumbel = np.stack([numbers(jax.random.gumbel, key, raw.shape[1:]) for key in keys])
             order_noise = jax.random.gumbel if config.kind == "dream" else jax.random.uniform
             order_noise = numbers(order_noise, jax.random.fold_in(key, 1), (width,))
             logits = raw if without is None else without + (1 + config.cfg_scale) * (raw - without)

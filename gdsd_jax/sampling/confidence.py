@@ -10,6 +10,7 @@ from gdsd_jax.types import Array
 FORBIDDEN = -1e30  # finite, so that adding noise to it never makes a NaN
 BFLOAT16_END = 5.54  # the largest Gumbel number that uniform bfloat16 numbers give (specs/gdsd.md section 11.12)
 BLOCK_NOISE = 1 << 30  # a row's key for a block is folded with this and the block, for a pass with the pass
+PROPOSALS, ORDER = 0, 1  # a pass's key is folded with these for what is drawn in it
 
 
 class Proposal(NamedTuple):
@@ -29,6 +30,18 @@ def fold_rows(rng_B: Array, number_B: Array) -> Array:
 def row_gumbel(rng_B: Array, shape: tuple[int, ...]) -> Array:
     """Standard Gumbel noise, float32 [B, *shape], drawn row by row."""
     return jax.vmap(lambda rng: jax.random.gumbel(rng, shape, jnp.float32))(rng_B)
+
+
+def vocabulary_gumbel(rng_B: Array, columns: int, vocab_size: int) -> Array:
+    """Standard Gumbel noise, float32 [B, C, V]; one column's at a time, from the row's key folded with the column.
+
+    A generator goes over its numbers many times: those of one column stay in a processor's cache, all of them do not.
+    """
+
+    def column(number: Array) -> Array:
+        return row_gumbel(fold_rows(rng_B, jnp.full(rng_B.shape, number)), (vocab_size,))
+
+    return jax.lax.map(column, jnp.arange(columns)).swapaxes(0, 1)
 
 
 def row_uniform(rng_B: Array, shape: tuple[int, ...]) -> Array:
@@ -62,7 +75,7 @@ def sample(scores_BxCxV: Array, rng_B: Array, temperature_B: Array, limit: float
     """int32 [B, C]: draws from softmax(scores); the likeliest where the temperature is 0. `limit` cuts the noise."""
 
     def noisy():
-        noise = row_gumbel(rng_B, scores_BxCxV.shape[1:])
+        noise = vocabulary_gumbel(rng_B, *scores_BxCxV.shape[1:])
         noise = noise if limit is None else jnp.minimum(noise, limit)
         return scores_BxCxV + (temperature_B > 0)[:, None, None] * noise
 
@@ -71,10 +84,10 @@ def sample(scores_BxCxV: Array, rng_B: Array, temperature_B: Array, limit: float
 
 
 def likeliest(scores_BxCxV: Array) -> Array:
-    """int32 [B, C], the argmax; by two reductions of one number each, which compilers vectorize, unlike its pair."""
-    vocab_size = scores_BxCxV.shape[-1]
+    """int32 [B, C], the argmax; by two reductions of one float each, which compilers vectorize, unlike its pair."""
+    number_V = jnp.arange(scores_BxCxV.shape[-1], dtype=jnp.float32)  # exact below 2^24
     is_best_BxCxV = scores_BxCxV == jnp.max(scores_BxCxV, axis=-1, keepdims=True)
-    return jnp.min(jnp.where(is_best_BxCxV, jnp.arange(vocab_size)[None, None, :], vocab_size - 1), axis=-1).astype(jnp.int32)
+    return jnp.min(jnp.where(is_best_BxCxV, number_V[None, None, :], number_V[-1]), axis=-1).astype(jnp.int32)
 
 
 def logp_of(logits_BxCxV: Array, tokens_BxC: Array) -> Array:
@@ -93,13 +106,13 @@ def propose(
     logits_BxCxV = guided(raw_BxCxV, without_BxCxV, config.cfg_scale)
     scores_BxCxV = tempered(logits_BxCxV, temperature_B, config, mask_id)
     limit = BFLOAT16_END if config.reference_quirks and config.kind == "llada" else None
-    tokens_BxC = sample(scores_BxCxV, rng_B, temperature_B, limit)
+    key_of = lambda purpose: fold_rows(rng_B, jnp.full(rng_B.shape, purpose))  # noqa: E731
+    tokens_BxC = sample(scores_BxCxV, key_of(PROPOSALS), temperature_B, limit)
     logp_BxC = logp_of(raw_BxCxV, tokens_BxC)
     probability_BxC = jnp.exp(logp_BxC if without_BxCxV is None else logp_of(logits_BxCxV, tokens_BxC))
     if order_BxC is None:
-        rng_B = fold_rows(rng_B, jnp.ones(rng_B.shape[0], jnp.int32))  # another stream than the proposals'
         order = dream_order if config.kind == "dream" else llada_order
-        order_BxC = order(config, scores_BxCxV, tokens_BxC, probability_BxC, rng_B)
+        order_BxC = order(config, scores_BxCxV, tokens_BxC, probability_BxC, key_of(ORDER))
     return Proposal(tokens_BxC, logp_BxC, probability_BxC, order_BxC)
 
 

@@ -45,7 +45,7 @@ def rolled(model, prompts, **settings):
     """(config, rollout), on the host."""
     config = sampling.SamplerConfig(**{"gen_length": G, "block_length": 6, "steps": 12, **settings})
     rollout_fn = sampling.make_rollout_fn(models.make_denoiser(model), config)
-    rng_B = jax.random.split(jax.random.key(3), ROWS)
+    rng_B = jax.random.split(jax.random.key(7), ROWS)
     return config, jax.tree.map(np.asarray, rollout_fn(weights(model), prompts, rng_B))
 
 
