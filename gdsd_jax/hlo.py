@@ -56,18 +56,20 @@ class Visit(NamedTuple):
 
 
 def collectives(text: str, passes: int = 1) -> list[Collective]:
-    """The exchanges of a compiled program; a loop whose length is not known runs `passes` times."""
+    """The exchanges of a compiled program; a loop whose length is not known runs `passes` times, and of a condition's
+    branches the one that sends the most is taken."""
     bodies, entry = computations(text)
-    found, waiting, begun = [], [(entry, Visit(1, 0, False))], set()
-    while waiting:
-        name, visit = waiting.pop()
-        for _, result, operation, rest in bodies[name]:
+    begun = set()
+
+    def within(name: str, visit: Visit) -> list[Collective]:
+        found = []
+        for _, result, operation, rest in bodies.get(name, ()):
             if operation.removesuffix("-start") in KINDS:
                 # one that runs beside products is written in the first of them, in the last, and between
                 parts = re.search(r"channel_id=(\d+).*chain_id=", rest)
                 if parts is None or parts[1] not in begun:
                     found.append(exchange(result, operation, rest, visit, scattered=name.startswith("all-reduce-scatter")))
-                begun |= {parts[1]} if parts else set()
+                begun.update(parts.groups() if parts else ())
             elif operation == "send" and (asked := MEGASCALE.search(rest)):
                 size, shape = largest(result)
                 found.append(Collective(asked[1].lower().replace("_", "-"), shape, size, (), *visit, between_slices=True))
@@ -75,11 +77,17 @@ def collectives(text: str, passes: int = 1) -> list[Collective]:
             if operation == "while":
                 trips = trip_count(bodies, rest)
                 inner = Visit(visit.times * (trips or passes), visit.depth + 1, visit.open_loop or not trips)
-            called = CALLED.findall(rest)
-            for names in BRANCHES.findall(rest):
-                called += re.findall(r"[\w.\-]+", names)
-            waiting += [(other, inner) for other in called if other in bodies]
-    return found
+            names = CALLED.findall(rest) + re.findall(r"[\w.\-]+", " ".join(BRANCHES.findall(rest)))
+            called = [within(other, inner) for other in names]
+            found += max(called, key=sent_by) if operation == "conditional" else sum(called, [])
+        return found
+
+    return within(entry, Visit(1, 0, False))
+
+
+def sent_by(exchanges: list[Collective]) -> int:
+    """Bytes that each device sends."""
+    return sum(one.sent * one.times for one in exchanges)
 
 
 def computations(text: str) -> tuple[dict[str, list[Instruction]], str]:

@@ -203,7 +203,14 @@ TEXT = """HloModule m
 %done (a: bf16[2]) -> bf16[8] {
   ROOT %g = bf16[8] all-gather(%a), channel_id=3, replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="1"}
 }
+%few (a: f32[4]) -> f32[4] {
+  ROOT %x = f32[4] all-to-all(%a), replica_groups={{0,1}}
+}
+%many (a: f32[4]) -> f32[4] {
+  ROOT %x = f32[64] all-to-all(%a), replica_groups={{0,1}}
+}
 ENTRY %main (a: f32[4]) -> f32[4] {
+  %o = f32[4] conditional(%i, %a, %a, %a), branch_computations={%few, %many, %few}
   %s = f32[4,4] fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
   %b = bf16[8] fusion(%a), kind=kCustom, calls=%start
   %d = bf16[8] fusion(%b), kind=kCustom, calls=%done
@@ -216,7 +223,7 @@ ENTRY %main (a: f32[4]) -> f32[4] {
 """
 
 
-def test_collectives_are_counted_through_loops():
+def test_collectives_are_counted_through_loops_and_conditions():
     found = hlo.collectives(TEXT, passes=10)
     across, reduce = sorted((one for one in found if one.kind == "all-reduce"), key=lambda one: one.devices)
     assert (reduce.sent, reduce.devices, reduce.times, reduce.depth) == (64, (0, 4), 1, 0)
@@ -225,5 +232,7 @@ def test_collectives_are_counted_through_loops():
     assert (scatter.sent, scatter.devices) == (48, (0, 1, 2, 3))
     ring, = (one for one in found if one.kind == "collective-permute")  # sixteen places, two in a pass of the loop
     assert (ring.sent, ring.times, ring.open_loop) == (8, 8, False)
+    branch, = (one for one in found if one.kind == "all-to-all")  # the one that sends the most
+    assert (branch.sent, branch.times) == (128, 1)
     gathers = sorted((one.times, one.open_loop, one.sent, one.devices) for one in found if one.kind == "all-gather")
     assert gathers == [(1, False, 12, (0, 1, 2, 3)), (6, False, 1536, (0, 2, 4, 6)), (10, True, 1536, (0, 2, 4, 6))]

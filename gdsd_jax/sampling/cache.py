@@ -12,7 +12,7 @@ import jax
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.types import Array, Cache, Denoiser, PyTree
 
-SEEN_STEP = 256  # columns: a cache is read up to a multiple of it, and for each multiple there is a branch to compile
+SEEN_PARTS, SEEN_LEAST = 4, 128  # a cache is read in up to so many parts of so many columns; each is a branch to compile
 
 
 class Forward(NamedTuple):
@@ -113,12 +113,13 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
         return forward
 
     total = prompt_len + config.gen_length
-    branches = [up_to(min(seen, total)) for seen in range(SEEN_STEP, total + SEEN_STEP, SEEN_STEP)]
+    part = max(SEEN_LEAST, -(-total // SEEN_PARTS))
+    branches = [up_to(min(seen, total)) for seen in range(part, total + part, part)]
 
     def read(params, tokens_RxL, cache, block):
         start = prompt_len + block * width
         last = start + width - 1  # what lies behind the block is not there yet
-        return jax.lax.switch(last // SEEN_STEP, branches, params, columns(tokens_RxL, start, width), cache, start)
+        return jax.lax.switch(last // part, branches, params, columns(tokens_RxL, start, width), cache, start)
 
     return Forward(begin, write, read)
 
