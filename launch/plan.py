@@ -31,7 +31,6 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 
 from gdsd_jax import chips, hlo, models, run, sharding, steps
-from gdsd_jax.checkpoint import read_manifest
 from gdsd_jax.cli import fail, load_config, output_path, replacing
 from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.train import copies_of
@@ -136,10 +135,9 @@ def plan(config, devices: list, rollout: dict | None = None) -> dict:
 def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, bool]:
     """(the rollout and an update, the model, operations of scoring over those of an update, rollout weights whole?)."""
     if config.init_from:
-        model = models.config_from_json(read_manifest(config.init_from)["model"])
+        model, _ = run.read_model(config)
     else:
-        model = models.MODELS[config.model]
-    model = run.with_settings(model, config)
+        model = run.with_settings(models.MODELS[config.model], config)
     sharding.shardings(mesh, models.param_shapes(model))
     denoiser, teacher = run.make_denoisers(config, model, mesh)
     calls = steps.make_steps(denoiser, config, mesh, teacher)

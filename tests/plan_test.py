@@ -103,8 +103,9 @@ def logits_bytes(shape: str) -> int:
 
 
 @pytest.mark.slow
-def test_slices_exchange_over_the_network(call):
-    code, found, said = call(f"{SMALL},mesh.fsdp=4", "v5e:2x2", "--num_slices=2")
+def test_slices_exchange_over_the_network(call, workdir):
+    """Of a model that goes on from a run."""
+    code, found, said = call(f"{SMALL},init_from={workdir},mesh.fsdp=4", "v5e:2x2", "--num_slices=2")
     assert code == 0 and found["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}, said
     across, inside = (
         {entry["kind"]: entry["bytes"] for entry in found["programs"]["update"]["collectives"] if entry["crosses_slices"] is here}
