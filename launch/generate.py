@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import models, restore, run, sampling, sharding, show, tokenizers
+from gdsd_jax import restore, run, sampling, sharding, show, tokenizers
 from gdsd_jax.cli import fail, output_path, replacing, settings
 from gdsd_jax.steps import row_keys
 from gdsd_jax.tasks import jsonl
@@ -66,7 +66,7 @@ def read_model(args) -> Model:
     sampler = sampling.SamplerConfig(**settings("--sampler", args.sampler, defaults))
     mesh = sharding.make_mesh(settings("--mesh", args.mesh, {"data": 1, "fsdp": -1, "tensor": 1}))
     model, tokenizer = run.read_model(config)
-    return Model(models.make_denoiser(model), tokenizer, sampler, mesh)
+    return Model(run.on_mesh(model, mesh), tokenizer, sampler, mesh)
 
 
 def read_rows(args, tokenizer) -> Iterator[Row]:
