@@ -106,7 +106,7 @@ def token_scores(denoiser: Denoiser, params: PyTree, h_BxGxD: Array, tokens_BxG:
         logp_BxC = own_BxC - jax.nn.logsumexp(logits_BxCxV, axis=-1)
         if centring.kind == "none":
             return logp_BxC, logp_BxC
-        return logp_BxC, own_BxC - centre_of(logits_BxCxV, centring)
+        return logp_BxC, own_BxC - centre_of(logits_BxCxV, centring, denoiser.logit_shards)
 
     return by_chunks(score, denoiser.config.vocab_size // denoiser.logit_shards, h_BxGxD, tokens_BxG)
 
@@ -130,12 +130,27 @@ def by_chunks(score: Callable, vocab_size: int, *arrays: Array) -> PyTree:
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, columns), found)
 
 
-def centre_of(logits_BxCxV: Array, centring: Centring) -> Array:
+def centre_of(logits_BxCxV: Array, centring: Centring, shards: int) -> Array:
     """The mean logit to take away, float32 [B, C]."""
-    k = logits_BxCxV.shape[-1] if centring.kind == "vocab" else min(centring.k, logits_BxCxV.shape[-1])
-    whole = k == logits_BxCxV.shape[-1]
-    centre_BxC = jnp.mean(logits_BxCxV if whole else jax.lax.top_k(logits_BxCxV, k)[0], axis=-1)
+    if centring.kind == "vocab":
+        centre_BxC = jnp.mean(logits_BxCxV, axis=-1)
+    else:
+        centre_BxC = jnp.mean(largest(logits_BxCxV, centring.k, shards)[0], axis=-1)
     return jax.lax.stop_gradient(centre_BxC) if centring.detach else centre_BxC
+
+
+def largest(x_xV: Array, k: int, shards: int) -> tuple[Array, Array]:
+    """(values, places) of the k largest, or of all there are, as `jax.lax.top_k` has them, [..., K].
+
+    The largest of each device's part of the vocabulary are found first, so that no other device needs to see the rest.
+    """
+    leading, vocab_size = x_xV.shape[:-1], x_xV.shape[-1]
+    parts = 1 if vocab_size % shards else shards
+    width = vocab_size // parts
+    best_xPxK, place_xPxK = jax.lax.top_k(x_xV.reshape(*leading, parts, width), min(k, width))
+    place_xPxK += width * jax.lax.broadcasted_iota(place_xPxK.dtype, place_xPxK.shape, len(leading))
+    best_xK, among_xK = jax.lax.top_k(best_xPxK.reshape(*leading, -1), min(k, vocab_size))
+    return best_xK, jnp.take_along_axis(place_xPxK.reshape(*leading, -1), among_xK, axis=-1)
 
 
 def half_weights(masked_BxG: Array, counted_BxG: Array, weighting: str) -> Array:

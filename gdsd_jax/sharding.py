@@ -127,8 +127,10 @@ def by_vocabulary(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
     if denoiser.config.vocab_size % parts:
         raise ValueError(f"a vocabulary of {denoiser.config.vocab_size} is not divisible by fsdp * tensor = {parts}")
 
+    place = row_placer(mesh)
+
     def unembed(params, h):
-        h = constrained(mesh, h, "data")
+        h = constrained(mesh, place(h), "data")  # collected here: placed nowhere, a part of it would be cut out of the whole
         return constrained(mesh, denoiser.unembed(params, h), "data", ("fsdp", "tensor"))
 
     return denoiser._replace(unembed=unembed, logit_shards=mesh.size)

@@ -218,3 +218,12 @@ def test_centring_identities():
         close(gradient, onehot - centre)
         value, gradient = centred(kind, detach=True)
         close(value, logits[token] - logits @ centre), close(gradient, onehot)
+
+
+@pytest.mark.parametrize("shards", [1, 4, 5, 7])  # 7 does not divide the vocabulary
+def test_the_largest_by_shards_are_top_k_with_its_ties(shards):
+    x = np.random.default_rng(0).integers(0, 6, (3, 2, 20)).astype(np.float32)
+    for k in (1, 6, 20, 30):
+        found = jax.jit(scoring.largest, static_argnums=(1, 2))(x, k, shards)
+        for ours, theirs in zip(found, jax.lax.top_k(x, min(k, 20))):
+            np.testing.assert_array_equal(ours, theirs)

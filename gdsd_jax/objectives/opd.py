@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.objectives.checks import check_choices, check_probability
-from gdsd_jax.scoring import by_chunks, counted, view_features
+from gdsd_jax.scoring import by_chunks, counted, largest, view_features
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 RULED_OUT = -1e30  # nats
@@ -120,7 +120,7 @@ def divergence(config: OpdConfig, teacher_xV: Array, student_xV: Array) -> Array
         jnp.maximum(jax.nn.log_softmax(x.astype(jnp.float32), axis=-1), RULED_OUT) for x in (teacher_xV, student_xV)
     )
     if config.top_k is not None:
-        t_xV, best_xK = jax.lax.top_k(t_xV, min(config.top_k, t_xV.shape[-1]))
+        t_xV, best_xK = largest(t_xV, config.top_k, config.teacher.logit_shards if config.teacher else 1)
         s_xV = jnp.take_along_axis(s_xV, best_xK, axis=-1)
     weight = config.weight
     if config.divergence == "forward":
