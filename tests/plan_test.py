@@ -116,12 +116,20 @@ def test_slices_exchange_over_the_network(call, workdir):
 
 
 @pytest.mark.slow
-def test_a_distilled_student_is_planned_with_its_teacher(call):
+def test_a_distilled_student_is_planned_with_its_teacher(call, texts, monkeypatch):
+    wide = dataclasses.replace(models.MODELS["a2d_qwen3_tiny"], vocab_size=V, mask_id=V - 1)
+    monkeypatch.setitem(models.MODELS, "a2d_qwen3_tiny", wide)
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", 4 * V)  # less than one column's: so one at a time
     rows = "prompts_per_round=8,minibatches=2,inner_iterations=2,mesh.data=1,mesh.fsdp=4,dtype=bfloat16,param_dtype=float32,remat=full"
-    code, found, said = call(f"tiny,{rows}", "v5e:2x2", file="opdlm.py")
+    code, found, said = call(f"tiny,opd.top_k=8,{rows}", "v5e:2x2", file="opdlm.py")
     assert code == 0 and found["programs"]["rollout"]["beside"] > 0, said
     teacher = found["parameters"] * 2 / 4  # bytes on a chip, bfloat16; a teacher's are the student's parameters
     assert found["programs"]["update"]["arguments"] >= 6 * teacher + teacher  # parameters, two moments, the teacher
+
+    gathers = [one for one in hlo.collectives(texts[-1]) if one.kind == "all-gather"]
+    assert not any(logits_bytes(one.shape) for one in gathers), "logits cross the mesh"
+    in_chunks = [one.sent for one in gathers if one.times == 24]  # one column of the completion's 24 each
+    assert 0 < max(in_chunks) < 4 * wide.d_model * 2, "a chunk collects more than its own rows' states"
 
 
 @pytest.mark.slow
