@@ -130,7 +130,7 @@ def by_vocabulary(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
     place = row_placer(mesh)
 
     def unembed(params, h):
-        h = constrained(mesh, place(h), "data")  # collected here: placed nowhere, a part of it would be cut out of the whole
+        h = constrained(mesh, place(h), "data")  # a chunk is cut out where its rows lie: it alone is collected
         return constrained(mesh, denoiser.unembed(params, h), "data", ("fsdp", "tensor"))
 
     return denoiser._replace(unembed=unembed, logit_shards=mesh.size)
