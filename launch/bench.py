@@ -1,8 +1,11 @@
-"""Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16]
+"""Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16] [--parts=rollout,samplers]
 
 Rollout, the samplers' caches and update of one denoiser against the rate of a square matrix product in the same run
 (MFU: operations needed per second over that rate), peak memory, and programs a second through the sandbox. Timings are
 medians; each stands beside a matrix product timed right before and after it, because a machine's pace drifts.
+
+One H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers, random weights of 16 GB; an update of all
+of them needs several.
 """
 import argparse
 import json
@@ -30,6 +33,7 @@ class Size(NamedTuple):
 
     d_model: int
     layers: int
+    heads: int
     d_ff: int
     vocab: int
     prompt: int  # tokens
@@ -44,9 +48,11 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "standard": Size(512, 8, 1408, 32_000, 128, 128, 8, 32, 2048, 400, 400, 256, 128),
-    "tiny": Size(32, 2, 64, 128, 8, 16, 4, 4, 128, 8, 8, 16, 8),
+    "standard": Size(512, 8, 8, 1408, 32_000, 128, 128, 8, 32, 2048, 400, 400, 256, 128),
+    "llada_8b": Size(4096, 32, 32, 12_288, 126_464, 128, 128, 8, 32, 8192, 400, 400, 256, 128),
+    "tiny": Size(32, 2, 1, 64, 128, 8, 16, 4, 4, 128, 8, 8, 16, 8),
 }
+PARTS = ("rollout", "update", "samplers", "programs")
 
 
 def timed(fn, *args, repeats: int) -> float:
@@ -66,6 +72,12 @@ def product_rate(side: int, dtype: str) -> float:
     return 2 * side**3 / timed(jax.jit(jnp.matmul), a, b, repeats=9)
 
 
+def copy_rate(dtype: str) -> float:
+    """Bytes a second that an array of a quarter GiB is read and written with."""
+    x = jnp.ones((1 << 28) // jnp.dtype(dtype).itemsize, dtype)
+    return 2 * x.nbytes / timed(jax.jit(lambda x: x + 1), x, repeats=9)
+
+
 def beside_product(measure, size: Size, dtype: str) -> dict:
     """`measure() -> (seconds, operations, extra)` with the product's rate before and after it."""
     before = product_rate(size.product, dtype)
@@ -75,12 +87,13 @@ def beside_product(measure, size: Size, dtype: str) -> dict:
 
 
 def denoiser_of(size: Size, dtype: str):
-    heads = max(1, size.d_model // 64)
+    """The denoiser, with the attention that trains on such a device, and random weights."""
     config = models.ModelConfig(
-        family="llada", vocab_size=size.vocab, d_model=size.d_model, layers=size.layers, heads=heads, kv_heads=heads,
-        head_dim=size.d_model // heads, d_ff=size.d_ff, mask_id=1, pad_id=0, stop_ids=(), dtype=dtype, remat="dots",
+        family="llada", vocab_size=size.vocab, d_model=size.d_model, layers=size.layers, heads=size.heads,
+        kv_heads=size.heads, head_dim=size.d_model // size.heads, d_ff=size.d_ff, mask_id=1, pad_id=0, stop_ids=(), dtype=dtype,
+        remat="dots",
     )  # fmt: skip
-    denoiser = models.make_denoiser(config)
+    denoiser = models.make_denoiser(config, models.find_kernel("auto", config, jax.devices()[0]))
     params = jax.jit(lambda rng: jax.tree.map(lambda x: x.astype(dtype), models.init_params(config, rng)))(jax.random.key(0))
     return denoiser, params
 
@@ -160,10 +173,12 @@ def samplers(size: Size, dtype: str) -> dict:
     """A rollout under each cache, from its first and its last block: seconds, operations, and both against no cache.
 
     `ceiling` is the uncached sampler's operations over this one's; `speed_up` is measured in tokens a second, each against
-    the product's rate beside it, because the machine's pace drifts; `reached` is its share of the ceiling. Those of
-    block-causal models write completions twice as long.
+    the product's rate beside it, because the machine's pace drifts; `reached` is its share of the ceiling. `bandwidth` is
+    the rate of reading all weights once a pass over that of a copy. Those of block-causal models write completions twice
+    as long.
     """
     denoiser, params = denoiser_of(size, dtype)
+    weights, copying = sum(leaf.nbytes for leaf in jax.tree.leaves(params)), copy_rate(dtype)
     short, long = size, size._replace(sampler_completion=2 * size.sampler_completion, sampler_steps=2 * size.sampler_steps)
     found = {}
     for name, (settings, baseline) in SAMPLERS.items():
@@ -180,14 +195,15 @@ def samplers(size: Size, dtype: str) -> dict:
         rate = statistics.mean([rate, product_rate(size.product, dtype)])
         row = found[name] = {
             "seconds": seconds, "tokens_per_s": size.rows * config.gen_length / seconds, "gflops": operations / 1e9,
-            "mfu": operations / seconds / rate,
+            "mfu": operations / seconds / rate, "bandwidth": weights * config.steps / seconds / copying,
         }  # fmt: skip
         row["ceiling"] = found[baseline]["gflops"] / row["gflops"]
         row["reached"] = row["mfu"] / found[baseline]["mfu"]
         row["speed_up"] = row["ceiling"] * row["reached"]
         print(
             f"sampler {name:12} {row['tokens_per_s']:10,.1f} tokens/s, {row['mfu']:.0%} of the product's rate, "
-            f"{row['speed_up']:.2f} x {baseline} of {row['ceiling']:.2f} x possible ({row['reached']:.0%})", flush=True,
+            f"{row['bandwidth']:.0%} of a copy's, {row['speed_up']:.2f} x {baseline} of {row['ceiling']:.2f} x possible "
+            f"({row['reached']:.0%})", flush=True,
         )  # fmt: skip
     return found
 
@@ -238,21 +254,27 @@ def main() -> int:
     parser.add_argument("--json", help="file for the numbers")
     parser.add_argument("--size", choices=SIZES, default="standard")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what is measured; default all: %(default)s")
     args = parser.parse_args()
-    size, device = SIZES[args.size], jax.devices()[0]
+    size, device, parts = SIZES[args.size], jax.devices()[0], args.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"--parts={args.parts}: {sorted(unknown)[0]!r} is none of {', '.join(PARTS)}")
     results = {"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__, "dtype": args.dtype}
     results["size"] = size._asdict()
     print(f"{device.device_kind}, jax {jax.__version__}, {args.dtype}, {args.size}: {size}", flush=True)
-    for part in (rollout, update):
+    for part in [part for part in (rollout, update) if part.__name__ in parts]:
         found = results[part.__name__] = beside_product(lambda part=part: part(size, args.dtype), size, args.dtype)
         rate = f", {found['tokens_per_s']:,.1f} tokens/s" if "tokens_per_s" in found else ""
         print(
             f"{part.__name__:8} {found['seconds']:8.2f} s{rate}, {found['mfu']:.0%} of a {size.product} x {size.product} "
             f"product's {found['product_gflops_per_s']:,.0f} GFLOP/s", flush=True,
         )  # fmt: skip
-    results["samplers"] = samplers(size, args.dtype)
-    results["rewards"], results["memory"] = programs(size.programs), peak_memory()
-    print("programs " + ", ".join(f"{key} {value}" for key, value in results["rewards"].items()))
+    if "samplers" in parts:
+        results["samplers"] = samplers(size, args.dtype)
+    if "programs" in parts:
+        results["rewards"] = programs(size.programs)
+        print("programs " + ", ".join(f"{key} {value}" for key, value in results["rewards"].items()))
+    results["memory"] = peak_memory()
     print("memory   " + ", ".join(f"{key} {value:,.0f}" for key, value in results["memory"].items()))
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(results, indent=2) + "\n")

@@ -23,6 +23,7 @@ def test_every_part_is_measured(tmp_path):
     found = json.loads(file.read_text())
     for part in ("rollout", "update"):
         assert found[part]["seconds"] > 0 and 0 < found[part]["mfu"] < 2
+    assert all(row["speed_up"] > 0 < row["bandwidth"] for row in found["samplers"].values())
     assert found["rollout"]["tokens_per_s"] > 0 and found["memory"]["host_peak_mib"] > 50
     assert found["rewards"].get("error") or found["rewards"]["passed"] == found["size"]["programs"]
 
