@@ -138,8 +138,9 @@ def start(coordinator: str | None = None, count: int | None = None, index: int |
     jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM until the loop listens
     meeting = f"the processes did not all meet at {coordinator or 'the first'} within {MEETING_S} s: start all of them"
     before_abort(lambda: meeting)
+    # jax aborts all when one has missed its heartbeats, which come twice in that time: from half of it on after a death
     jax.distributed.initialize(
-        coordinator, count, index, initialization_timeout=MEETING_S, heartbeat_timeout_seconds=int(2 * SILENCE_S)
+        coordinator, count, index, initialization_timeout=MEETING_S, heartbeat_timeout_seconds=int(4 * SILENCE_S)
     )
     hosts = Hosts(jax.process_index(), jax.process_count(), distributed.global_state.client)
     names = hosts.exchange(socket.gethostname())
