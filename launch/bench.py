@@ -162,8 +162,9 @@ def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
     def run(params, state):
         return jax.lax.while_loop(lambda now: now.block == block, lambda now: advance(params, prompts, rng_B, now), state)
 
-    compiled, seconds = jax.jit(run, donate_argnums=1).lower(params, at_block(params)).compile(), []
-    while len(seconds) < (1 if sum(seconds) > 15 else 3):  # the median of three, unless one is long enough
+    compiled = jax.jit(run, donate_argnums=1).lower(params, at_block(params)).compile()
+    seconds = []
+    for _ in range(1 if config.cache == "none" else 3):  # whole forwards take long enough to be timed once
         state = jax.block_until_ready(at_block(params))
         began = time.perf_counter()
         jax.block_until_ready(compiled(params, state))

@@ -1,7 +1,7 @@
 """How attention is computed: by XLA anywhere, by cuDNN on NVIDIA GPUs, by splash attention (Pallas) on TPUs.
 
-B rows, L columns, H query heads, K key heads, d head width, G = H / K. A kernel computes whole rows, forward and gradient, on one
-device; `sharding.split_attention` spreads it over a mesh.
+B rows, L columns, H query heads, K key heads, d head width, G = H / K. A kernel computes whole rows, forward and gradient,
+on one device; `sharding.split_attention` spreads it over a mesh.
 """
 from collections.abc import Callable
 import dataclasses
@@ -45,7 +45,8 @@ def xla_attention(q_BxQxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Ar
 def cached_attention(q_BxQxHxd, k_BxKxQxd, v_BxKxQxd: Array, kept_k_BxKxSxd, kept_v_BxKxSxd: Array, mask: Array) -> Array:
     """The same for Q columns beside S kept ones, whose keys and values are nowhere copied; heads of keys come first.
 
-    `mask` [1|B, 1, 1|Q, S + Q]: the kept columns first, then the Q themselves.
+    `mask` [1|B, 1, 1|Q, S + Q]: the kept columns first, then the Q themselves. XLA's alone: the scores are small, a kernel
+    would fill up its tiles, and splash masks cannot begin at a column that is only known while the program runs.
     """
     rows, queries, heads, width = q_BxQxHxd.shape
     q_BxKxGxQxd = q_BxQxHxd.reshape(rows, queries, k_BxKxQxd.shape[1], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5

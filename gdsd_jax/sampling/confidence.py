@@ -22,9 +22,9 @@ class Proposal(NamedTuple):
     order_BxC: Array  # float32, the highest are committed first
 
 
-def fold_rows(rng_B: Array, number_B: Array) -> Array:
-    """Each row's key folded with the row's own number: no row's noise depends on its neighbours."""
-    return jax.vmap(jax.random.fold_in)(rng_B, number_B)
+def fold_rows(rng_B: Array, number: Array | int) -> Array:
+    """Each row's key folded with the row's own number [B], or all with one: no row's noise depends on its neighbours."""
+    return jax.vmap(jax.random.fold_in)(rng_B, jnp.broadcast_to(number, rng_B.shape))
 
 
 def row_gumbel(rng_B: Array, shape: tuple[int, ...]) -> Array:
@@ -38,10 +38,8 @@ def vocabulary_gumbel(rng_B: Array, columns: int, vocab_size: int) -> Array:
     A generator goes over its numbers many times: those of one column stay in a processor's cache, all of them do not.
     """
 
-    def column(number: Array) -> Array:
-        return row_gumbel(fold_rows(rng_B, jnp.full(rng_B.shape, number)), (vocab_size,))
-
-    return jax.lax.map(column, jnp.arange(columns)).swapaxes(0, 1)
+    of_column = lambda column: row_gumbel(fold_rows(rng_B, column), (vocab_size,))  # noqa: E731
+    return jax.lax.map(of_column, jnp.arange(columns)).swapaxes(0, 1)
 
 
 def row_uniform(rng_B: Array, shape: tuple[int, ...]) -> Array:
@@ -106,13 +104,12 @@ def propose(
     logits_BxCxV = guided(raw_BxCxV, without_BxCxV, config.cfg_scale)
     scores_BxCxV = tempered(logits_BxCxV, temperature_B, config, mask_id)
     limit = BFLOAT16_END if config.reference_quirks and config.kind == "llada" else None
-    key_of = lambda purpose: fold_rows(rng_B, jnp.full(rng_B.shape, purpose))  # noqa: E731
-    tokens_BxC = sample(scores_BxCxV, key_of(PROPOSALS), temperature_B, limit)
+    tokens_BxC = sample(scores_BxCxV, fold_rows(rng_B, PROPOSALS), temperature_B, limit)
     logp_BxC = logp_of(raw_BxCxV, tokens_BxC)
     probability_BxC = jnp.exp(logp_BxC if without_BxCxV is None else logp_of(logits_BxCxV, tokens_BxC))
     if order_BxC is None:
         order = dream_order if config.kind == "dream" else llada_order
-        order_BxC = order(config, scores_BxCxV, tokens_BxC, probability_BxC, key_of(ORDER))
+        order_BxC = order(config, scores_BxCxV, tokens_BxC, probability_BxC, fold_rows(rng_B, ORDER))
     return Proposal(tokens_BxC, logp_BxC, probability_BxC, order_BxC)
 
 

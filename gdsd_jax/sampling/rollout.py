@@ -190,8 +190,7 @@ def block_noise(config: SamplerConfig, rng_B: Array, state: SamplerState, width:
     """What decides at which step "origin" commits a position, float32 [B, C] in [0, 1); the same in all passes."""
     if config.kind != "dream" or config.alg != "origin":
         return None
-    number_B = jnp.full_like(state.passes_B, confidence.BLOCK_NOISE) + state.block
-    return confidence.row_uniform(confidence.fold_rows(rng_B, number_B), (width,))
+    return confidence.row_uniform(confidence.fold_rows(rng_B, confidence.BLOCK_NOISE + state.block), (width,))
 
 
 def next_step(config: SamplerConfig, state: SamplerState, masked_BxC: Array, noise_BxC) -> tuple[Array, Array]:
