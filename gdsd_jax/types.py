@@ -47,7 +47,7 @@ class Denoiser(NamedTuple):
 class Cache:
     """What a denoiser remembers of its rows between forwards. N layers, K key heads, d head width."""
 
-    k_NxBxKxLxd: Array  # keys, rotated, in the activations' dtype
+    k_NxBxKxdxL: Array  # keys, rotated, in the activations' dtype
     v_NxBxKxLxd: Array  # values
     valid_BxL: Array  # bool, columns that may be attended to; positions count them
     h_BxLxD: Array | None  # unshifted states, for families whose column i is scored by the state before it

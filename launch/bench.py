@@ -144,7 +144,7 @@ def sampler_flops(config, size: Size, cache: str, block: int, passes: int) -> in
 
 
 def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
-    """Median seconds of one whole block at temperature 1, those before it filled with random tokens."""
+    """Seconds of one whole block at temperature 1, those before it filled with random tokens."""
     begin, advance, _, _ = sampling.make_passes(denoiser, config)
     tokens_BxP, done = tokens_of(size, size.sampler_prompt), block * size.block
     prompts = Prompts(tokens_BxP, jnp.ones(tokens_BxP.shape, bool), temperature_B=jnp.ones(size.rows))
@@ -159,17 +159,22 @@ def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
             tokens_BxL=tokens_BxL, masked_BxG=state.masked_BxG.at[:, :done].set(False), block=jnp.int32(block)
         )
 
-    def run(params, state):
-        return jax.lax.while_loop(lambda now: now.block == block, lambda now: advance(params, prompts, rng_B, now), state)
+    # whole forwards take long enough; others are repeated in one program, as a rollout gets its memory once for all blocks
+    repeats = 1 if config.cache == "none" else 8
 
-    compiled = jax.jit(run, donate_argnums=1).lower(params, at_block(params)).compile()
-    seconds = []
-    for _ in range(1 if config.cache == "none" else 3):  # whole forwards take long enough to be timed once
-        state = jax.block_until_ready(at_block(params))
-        began = time.perf_counter()
-        jax.block_until_ready(compiled(params, state))
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    def run(params, state):
+        def again(_, before):
+            here = state.replace(cache=before.cache)
+            return jax.lax.while_loop(lambda now: now.block == block, lambda now: advance(params, prompts, rng_B, now), here)
+
+        return jax.lax.fori_loop(0, repeats, again, state)
+
+    state = at_block(params)
+    compiled = jax.jit(run, donate_argnums=1).lower(params, state).compile()
+    jax.block_until_ready(state)
+    began = time.perf_counter()
+    jax.block_until_ready(compiled(params, state))
+    return (time.perf_counter() - began) / repeats
 
 
 def samplers(size: Size, dtype: str) -> dict:

@@ -54,7 +54,7 @@ BAD = {
     "tiny,task=cooking": "unknown task 'cooking', known: coding",
     "tiny,model=gpt": "unknown model 'gpt', known: ",
     "tiny,mesh.data=1,mesh.tensor=3": "does not fit 8 devices",
-    "tiny,attention_kernel=flash": "attention_kernel='flash': choose one of auto, splash, cudnn, xla",
+    "tiny,attention_kernel=flash": "attention_kernel='flash': choose one of auto, splash, cudnn, rows, xla",
     "tiny,attention_kernel=splash": "attention_kernel='splash' needs a TPU, this is a cpu; or choose auto",
     "tiny,sampler.block_length=5": "gen_length=24 must be a multiple of block_length=5",
     "tiny,sampler.kind=slow": "kind='slow'",

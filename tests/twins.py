@@ -2,6 +2,8 @@
 specs/opdlm.md section 2 and design sections 3 and 5; of the library only the denoiser's logits are used, and jax's
 random numbers from the keys that design section 3 prescribes.
 """
+import math
+
 import jax
 import numpy as np
 
@@ -38,12 +40,20 @@ def confidence(config, z, token):
     return best[0] - best[1]
 
 
-def propose(config, model, temperature, logits, raw, gumbel, order_noise):
+def draw(z, group_noise, member_noise):
+    """A token from softmax(z): the group of neighbours that wins with its noise, then the member that wins with its own."""
+    groups = z.reshape(len(group_noise), -1)
+    with np.errstate(divide="ignore"):  # a group in which nothing may be drawn
+        won = int(np.argmax(np.log(np.exp(groups - z.max()).sum(axis=1)) + group_noise))
+    return won * groups.shape[1] + int(np.argmax(groups[won] + member_noise))
+
+
+def propose(config, model, temperature, logits, raw, group_noise, member_noise, order_noise):
     """(order, token, log-probability, probability) of one position."""
     z = logits / temperature if temperature else logits.copy()
     z[model.mask_id] = -np.inf
     z = truncated(z, config.top_p)
-    token = int(np.argmax(z + (gumbel if temperature else 0)))
+    token = draw(z, group_noise, member_noise) if temperature else int(np.argmax(z))
     sure = softmax(logits)[token]
     if config.kind != "dream":
         order = sure if config.remasking == "low_confidence" else order_noise
@@ -75,13 +85,15 @@ def rollout(look, prompts, row, rng, config, model):
         while masked & block:
             raw, without = look(np.array(tokens, np.int32), valid, number, age)
             key = jax.random.fold_in(rng, passes)
-            keys = [jax.random.fold_in(jax.random.fold_in(key, 0), column) for column in range(width)]
-            gumbel = np.stack([numbers(jax.random.gumbel, key, raw.shape[1:]) for key in keys])
-            order_noise = jax.random.gumbel if config.kind == "dream" else jax.random.uniform
-            order_noise = numbers(order_noise, jax.random.fold_in(key, 1), (width,))
+            size = math.gcd(raw.shape[1], 16)
+            noise = (
+                numbers(jax.random.gumbel, jax.random.fold_in(key, 0), (width, raw.shape[1] // size)),
+                numbers(jax.random.gumbel, jax.random.fold_in(key, 1), (width, size)),
+                numbers(getattr(jax.random, "gumbel" if config.kind == "dream" else "uniform"), jax.random.fold_in(key, 2), (width,)),
+            )
             logits = raw if without is None else without + (1 + config.cfg_scale) * (raw - without)
             proposals = {
-                i: propose(config, model, temperature, *(x[i - start] for x in (logits, raw, gumbel, order_noise)))
+                i: propose(config, model, temperature, *(x[i - start] for x in (logits, raw, *noise)))
                 for i in sorted(masked & block)
             }
             step, chosen = due(step, {i: p[0] for i, p in proposals.items()})

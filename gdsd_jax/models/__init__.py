@@ -48,7 +48,7 @@ def make_denoiser(config: ModelConfig, attention_kernel: Kernel = XLA, place=lam
     def hidden(params, *args):
         return module.apply(variables(params), *args, method="extend")
 
-    return Denoiser(config, features, unembed, bind, *make_cache_fns(config, hidden), BlockCausal, Doubled)
+    return Denoiser(config, features, unembed, bind, *make_cache_fns(config, attention_kernel, hidden), BlockCausal, Doubled)
 
 
 def init_params(config: ModelConfig, rng: Array) -> PyTree:

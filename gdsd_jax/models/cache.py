@@ -10,18 +10,19 @@ import jax.numpy as jnp
 
 from gdsd_jax.models.attention import KINDS, attention_mask, positions_of, previous_valid
 from gdsd_jax.models.config import ModelConfig
+from gdsd_jax.models.kernels import Kernel
 from gdsd_jax.types import Array, Cache, PyTree
 
 
-def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Callable]:
+def make_cache_fns(config: ModelConfig, kernel: Kernel, hidden: Callable) -> tuple[Callable, Callable]:
     """(init_cache, extend) of a denoiser; `hidden(params, tokens, mask, positions, kept)` is its forward."""
 
     def init_cache(params: PyTree, batch: int, length: int, *, valid_BxL: Array | None = None) -> Cache:
         """An empty cache; its columns are all valid unless `valid_BxL` says otherwise."""
         del params  # shapes follow from the config
-        zeros = jnp.zeros((config.layers, batch, config.kv_heads, length, config.head_dim), config.dtype)
+        zeros = lambda *shape: jnp.zeros((config.layers, batch, config.kv_heads, *shape), config.dtype)  # noqa: E731
         return Cache(
-            k_NxBxKxLxd=zeros, v_NxBxKxLxd=zeros,
+            k_NxBxKxdxL=zeros(config.head_dim, length), v_NxBxKxLxd=zeros(length, config.head_dim),
             valid_BxL=jnp.ones((batch, length), bool) if valid_BxL is None else valid_BxL,
             h_BxLxD=jnp.zeros((batch, length, config.d_model), config.dtype) if config.shift else None,
         )  # fmt: skip
@@ -32,21 +33,24 @@ def make_cache_fns(config: ModelConfig, hidden: Callable) -> tuple[Callable, Cal
         """Features of columns start .. start + Q of rows whose other columns are as the cache holds them.
 
         `start` may be traced. Within the call the Q columns' own keys and values are fresh; `write` keeps them. Of the
-        cache the first `seen` columns are looked at, None: all; those left out cost nothing.
+        cache the first `seen` columns are looked at, None: all; those left out cost nothing. With 0 the Q are whole rows:
+        they look at one another by the denoiser's own kernel, and `start` must be 0.
         """
         columns = tokens_BxQ.shape[1]
         own = lambda x: jax.lax.dynamic_slice_in_dim(x, start, columns, axis=1)  # noqa: E731
         put = lambda x, new, axis: jax.lax.dynamic_update_slice_in_dim(x, new, start, axis)  # noqa: E731
-        valid_BxL, kept = cache.valid_BxL, (cache.k_NxBxKxLxd, cache.v_NxBxKxLxd)
-        mask = beside_cache(attention or KINDS[config.attention], valid_BxL, start, columns, seen)
-        h_BxQxD, fresh = hidden(params, tokens_BxQ, mask, own(positions_of(valid_BxL)), kept)
+        valid_BxL, spec = cache.valid_BxL, attention or KINDS[config.attention]
+        if seen == 0:
+            mask, kept = kernel.mask(spec, own(valid_BxL), columns), ()
+        else:
+            mask, kept = beside_cache(spec, valid_BxL, start, columns, seen), (cache.k_NxBxKxdxL, cache.v_NxBxKxLxd)
+        h_BxQxD, (k, v) = hidden(params, tokens_BxQ, mask, own(positions_of(valid_BxL)), kept)
         if config.shift:
             h_BxLxD = put(cache.h_BxLxD, h_BxQxD, 1)
             h_BxQxD = jnp.take_along_axis(h_BxLxD, own(previous_valid(valid_BxL))[..., None], axis=1)
             cache = cache.replace(h_BxLxD=h_BxLxD) if write else cache
         if write:
-            k, v = (put(old, new, 3) for old, new in zip(kept, fresh))
-            cache = cache.replace(k_NxBxKxLxd=k, v_NxBxKxLxd=v)
+            cache = cache.replace(k_NxBxKxdxL=put(cache.k_NxBxKxdxL, k, 4), v_NxBxKxLxd=put(cache.v_NxBxKxLxd, v, 3))
         return h_BxQxD, cache
 
     return init_cache, extend

@@ -1,6 +1,6 @@
 """How attention is computed: by XLA anywhere, by cuDNN on NVIDIA GPUs, by splash attention (Pallas) on TPUs.
 
-B rows, L columns, H query heads, K key heads, d head width, G = H / K. A kernel computes whole rows, forward and gradient,
+B rows, Q of their L columns, H query heads, K key heads, d head width, G = H / K. A kernel computes whole rows, forward and gradient,
 on one device; `sharding.split_attention` spreads it over a mesh.
 """
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from gdsd_jax.types import Array
 
 LANES = 128  # a splash tile's sides are multiples of it
 LARGEST_TILE = 512  # columns; larger ones skip less of a sparse mask and crowd the chip's own memory
+SCORES_BYTES = 16 << 20  # of float32 scores that `rows_attention` makes at once
 CUDNN_HEADS = 128  # the widest that cuDNN takes on every GPU it takes
 
 
@@ -42,21 +43,42 @@ def xla_attention(q_BxQxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Ar
     return jax.nn.dot_product_attention(q_BxQxHxd, k_BxLxKxd, v_BxLxKxd, mask=mask, implementation="xla")
 
 
-def cached_attention(q_BxQxHxd, k_BxKxQxd, v_BxKxQxd: Array, kept_k_BxKxSxd, kept_v_BxKxSxd: Array, mask: Array) -> Array:
-    """The same for Q columns beside S kept ones, whose keys and values are nowhere copied; heads of keys come first.
+def rows_attention(q_BxLxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Array | None) -> Array:
+    """The same, some rows after others, as many as have `SCORES_BYTES` of scores: those stay in a processor's cache."""
+    rows, columns, heads = q_BxLxHxd.shape[:3]
+    fitting = max(1, SCORES_BYTES // (4 * heads * columns * columns))
+    some = max(count for count in range(1, rows + 1) if rows % count == 0 and count <= fitting)
+    share = lambda x: x.reshape(rows // some, some, *x.shape[1:])  # noqa: E731
+    own = mask is not None and mask.shape[0] == rows  # a mask that is one for all stays outside
 
-    `mask` [1|B, 1, 1|Q, S + Q]: the kept columns first, then the Q themselves. XLA's alone: the scores are small, a kernel
-    would fill up its tiles, and splash masks cannot begin at a column that is only known while the program runs.
+    def attend(part):
+        q_bxLxHxd, k_bxLxKxd, v_bxLxKxd, *masks = part
+        return attend_to(q_bxLxHxd, [(k_bxLxKxd.transpose(0, 2, 3, 1), v_bxLxKxd.swapaxes(1, 2))], masks[0] if own else mask)
+
+    parts = tuple(map(share, (q_BxLxHxd, k_BxLxKxd, v_BxLxKxd, *([mask] if own else []))))
+    return jax.lax.map(attend, parts).reshape(q_BxLxHxd.shape) if some < rows else attend(jax.tree.map(lambda x: x[0], parts))
+
+
+def attend_to(q_BxQxHxd: Array, parts: list[tuple[Array, Array]], mask: Array | None) -> Array:
+    """Attention of Q columns to parts of rows, (keys [B, K, d, S], values [B, K, S, d]) each, which are nowhere copied.
+
+    `mask` [1|B, 1, 1|Q, L], L the parts' columns one after another. Beside a cache this is all there is: the scores are
+    small, a kernel would fill up its tiles, and splash masks cannot begin at a column that is only known while the program
+    runs.
     """
     rows, queries, heads, width = q_BxQxHxd.shape
-    q_BxKxGxQxd = q_BxQxHxd.reshape(rows, queries, k_BxKxQxd.shape[1], -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
-    score = lambda k: jnp.einsum("bkgqd,bkld->bkgql", q_BxKxGxQxd, k, preferred_element_type=jnp.float32)  # noqa: E731
-    scores = jnp.concatenate([score(kept_k_BxKxSxd), score(k_BxKxQxd)], axis=-1)
-    share = jax.nn.softmax(jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min), axis=-1)
-    of_kept, of_own = jnp.split(share.astype(v_BxKxQxd.dtype), [kept_v_BxKxSxd.shape[2]], axis=-1)
-    mean = lambda share, v: jnp.einsum("bkgql,bkld->bkgqd", share, v)  # noqa: E731
-    attended = mean(of_kept, kept_v_BxKxSxd) + mean(of_own, v_BxKxQxd)
-    return attended.transpose(0, 3, 1, 2, 4).reshape(rows, queries, heads, width)
+    key_heads = parts[0][0].shape[1]
+    q_BxKxGxQxd = q_BxQxHxd.reshape(rows, queries, key_heads, -1, width).transpose(0, 2, 3, 1, 4) * width**-0.5
+    score = lambda k: jnp.einsum("bkgqd,bkds->bkgqs", q_BxKxGxQxd, k, preferred_element_type=jnp.float32)  # noqa: E731
+    scores = jnp.concatenate([score(k) for k, _ in parts], axis=-1)
+    if mask is not None:
+        scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
+    share = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    ends = np.cumsum([v.shape[2] for _, v in parts])[:-1]
+    mean = lambda share, v: jnp.einsum("bkgqs,bksd->bkgqd", share, v, preferred_element_type=jnp.float32)  # noqa: E731
+    attended = sum(mean(own.astype(v.dtype), v) for own, (_, v) in zip(jnp.split(share, ends, axis=-1), parts))
+    attended = attended / jnp.sum(share, axis=-1)[..., None]  # of d columns, which are fewer than the keys
+    return attended.astype(q_BxQxHxd.dtype).transpose(0, 3, 1, 2, 4).reshape(rows, queries, heads, width)
 
 
 def cudnn_attention(q_BxLxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Array | None) -> Array:
@@ -143,7 +165,10 @@ def padded(x_BxLx_: Array, columns: int) -> Array:
 
 
 XLA = Kernel(attention_mask, xla_attention)
-KERNELS = {"splash": make_splash(), "cudnn": Kernel(attention_mask, cudnn_attention), "xla": XLA}  # fastest first
+KERNELS = {  # fastest first
+    "splash": make_splash(), "cudnn": Kernel(attention_mask, cudnn_attention), "rows": Kernel(attention_mask, rows_attention),
+    "xla": XLA,
+}  # fmt: skip
 
 
 def find_kernel(name: str, config: ModelConfig, device) -> Kernel:
@@ -165,6 +190,8 @@ def obstacle(name: str, config: ModelConfig, device) -> str | None:
     """Why a kernel cannot serve; None where it can."""
     if name == "splash" and device.platform != "tpu":
         return f"needs a TPU, this is a {device.platform}"
+    if name == "rows" and device.platform != "cpu":
+        return f"is for CPUs, this is a {device.platform}"
     if name == "cudnn":
         nvidia = device.platform == "gpu" and device.compute_capability[0].isdigit()  # others say gfx942 and the like
         if not nvidia or float(device.compute_capability) < 8:

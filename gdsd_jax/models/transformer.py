@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.models.config import ModelConfig
-from gdsd_jax.models.kernels import cached_attention
+from gdsd_jax.models.kernels import attend_to
 from gdsd_jax.types import Array
 
 REMAT_POLICIES = {
@@ -71,7 +71,8 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxLxD, kept, mask, positions_BxL):
-        """Columns of rows whose other keys and values are `kept`, heads first; None: these are all columns."""
+        """Columns of rows whose other keys and values are `kept`; None or (): these are all columns. But for None their own
+        keys [B, K, d, L] and values [B, K, L, d] are returned too."""
         cfg = self.config
         residual_scale = 1.0 / (2 * cfg.layers)  # keeps the residual stream's variance flat at the start
         h_BxLxD = RMSNorm(cfg.norm_eps, name="attn_norm")(x_BxLxD)
@@ -84,13 +85,12 @@ class Block(nn.Module):
         if cfg.qk_norm:
             q, k = RMSNorm(cfg.norm_eps, name="q_norm")(q), RMSNorm(cfg.norm_eps, name="k_norm")(k)
         q, k = rotate(q, positions_BxL, cfg.rope_theta), rotate(k, positions_BxL, cfg.rope_theta)
-        fresh = None
-        if kept is None:
+        fresh = None if kept is None else (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
+        if not kept:
             attended = self.attend(q, k, v, mask)
         else:
-            fresh = k.swapaxes(1, 2), v.swapaxes(1, 2)
-            seen = (x[:, :, : mask.shape[-1] - x_BxLxD.shape[1]] for x in kept)
-            attended = cached_attention(q, *fresh, *seen, mask)
+            seen = mask.shape[-1] - x_BxLxD.shape[1]
+            attended = attend_to(q, [(kept[0][..., :seen], kept[1][:, :, :seen]), fresh], mask)
         attended = attended.reshape(*attended.shape[:2], cfg.heads * cfg.head_dim)
         x_BxLxD = self.place(x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended))
 
@@ -131,7 +131,7 @@ class Transformer(nn.Module):
         return self.extend(tokens_BxL, mask, positions_BxL, None)[0]
 
     def extend(self, tokens_BxQ, mask, positions_BxQ, kept):
-        """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and values `kept`, heads first."""
+        """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and values `kept`."""
         x_BxQxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxQ]
         if self.config.freeze_pad:
             x_BxQxD = jnp.where((tokens_BxQ == self.config.pad_id)[..., None], jax.lax.stop_gradient(x_BxQxD), x_BxQxD)

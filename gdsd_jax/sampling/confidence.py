@@ -1,4 +1,5 @@
 """What a sampler proposes for masked positions, and who is committed first. B rows, C columns, V vocabulary."""
+import math
 from typing import NamedTuple
 
 import jax
@@ -10,7 +11,8 @@ from gdsd_jax.types import Array
 FORBIDDEN = -1e30  # finite, so that adding noise to it never makes a NaN
 BFLOAT16_END = 5.54  # the largest Gumbel number that uniform bfloat16 numbers give (specs/gdsd.md section 11.12)
 BLOCK_NOISE = 1 << 30  # a row's key for a block is folded with this and the block, for a pass with the pass
-PROPOSALS, ORDER = 0, 1  # a pass's key is folded with these for what is drawn in it
+GROUPS, MEMBERS, ORDER = 0, 1, 2  # a pass's key is folded with these for what is drawn in it
+GROUP = 16  # tokens, or the largest power of two below that divides a vocabulary; devices then share whole groups
 
 
 class Proposal(NamedTuple):
@@ -30,16 +32,6 @@ def fold_rows(rng_B: Array, number: Array | int) -> Array:
 def row_gumbel(rng_B: Array, shape: tuple[int, ...]) -> Array:
     """Standard Gumbel noise, float32 [B, *shape], drawn row by row."""
     return jax.vmap(lambda rng: jax.random.gumbel(rng, shape, jnp.float32))(rng_B)
-
-
-def vocabulary_gumbel(rng_B: Array, columns: int, vocab_size: int) -> Array:
-    """Standard Gumbel noise, float32 [B, C, V]; one column's at a time, from the row's key folded with the column.
-
-    A generator goes over its numbers many times: those of one column stay in a processor's cache, all of them do not.
-    """
-
-    of_column = lambda column: row_gumbel(fold_rows(rng_B, column), (vocab_size,))  # noqa: E731
-    return jax.lax.map(of_column, jnp.arange(columns)).swapaxes(0, 1)
 
 
 def row_uniform(rng_B: Array, shape: tuple[int, ...]) -> Array:
@@ -70,15 +62,22 @@ def nucleus(scores_BxCxV: Array, top_p: float) -> Array:
 
 
 def sample(scores_BxCxV: Array, rng_B: Array, temperature_B: Array, limit: float | None) -> Array:
-    """int32 [B, C]: draws from softmax(scores); the likeliest where the temperature is 0. `limit` cuts the noise."""
+    """int32 [B, C]: draws from softmax(scores); the likeliest where the temperature is 0.
 
-    def noisy():
-        noise = vocabulary_gumbel(rng_B, *scores_BxCxV.shape[1:])
-        noise = noise if limit is None else jnp.minimum(noise, limit)
-        return scores_BxCxV + (temperature_B > 0)[:, None, None] * noise
-
-    # greedy batches do not pay for noise
-    return likeliest(jax.lax.cond(jnp.any(temperature_B > 0), noisy, lambda: scores_BxCxV))
+    The largest of scores with Gumbel noise are such draws. Drawn are first a group of neighbouring tokens, whose score is
+    its log-sum-exp, then one of its members: the same law, and noise for few numbers in place of the whole vocabulary.
+    With a `limit` the noise is cut there and every token is a group of its own, as the law then depends on it.
+    """
+    hot_Bx1x1 = temperature_B[:, None, None] > 0
+    size = 1 if limit is not None else math.gcd(scores_BxCxV.shape[-1], GROUP)
+    score_BxCxNxS = scores_BxCxV.reshape(*scores_BxCxV.shape[:2], -1, size)
+    noise_BxCxN = row_gumbel(fold_rows(rng_B, GROUPS), score_BxCxNxS.shape[1:3])
+    noise_BxCxN = noise_BxCxN if limit is None else jnp.minimum(noise_BxCxN, limit)
+    drawn_BxCxN = jax.nn.logsumexp(score_BxCxNxS, axis=-1) + noise_BxCxN
+    group_BxC = likeliest(jnp.where(hot_Bx1x1, drawn_BxCxN, jnp.max(score_BxCxNxS, axis=-1)))
+    own_BxCxS = jnp.take_along_axis(score_BxCxNxS, group_BxC[..., None, None], axis=2)[..., 0, :]
+    noise_BxCxS = row_gumbel(fold_rows(rng_B, MEMBERS), own_BxCxS.shape[1:])
+    return size * group_BxC + likeliest(own_BxCxS + hot_Bx1x1 * noise_BxCxS)
 
 
 def likeliest(scores_BxCxV: Array) -> Array:
@@ -104,7 +103,7 @@ def propose(
     logits_BxCxV = guided(raw_BxCxV, without_BxCxV, config.cfg_scale)
     scores_BxCxV = tempered(logits_BxCxV, temperature_B, config, mask_id)
     limit = BFLOAT16_END if config.reference_quirks and config.kind == "llada" else None
-    tokens_BxC = sample(scores_BxCxV, fold_rows(rng_B, PROPOSALS), temperature_B, limit)
+    tokens_BxC = sample(scores_BxCxV, rng_B, temperature_B, limit)
     logp_BxC = logp_of(raw_BxCxV, tokens_BxC)
     probability_BxC = jnp.exp(logp_BxC if without_BxCxV is None else logp_of(logits_BxCxV, tokens_BxC))
     if order_BxC is None:

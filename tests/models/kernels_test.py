@@ -57,6 +57,15 @@ def test_splash_is_xla_attention(name, padding):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)  # float32 sums in another order, over 300 keys
 
 
+@pytest.mark.parametrize("name, padding, at_once", [("full", True, 1), ("full", False, 1), ("doubled", True, 1), ("causal", False, 3)])
+def test_some_rows_after_others_are_xla_attention(monkeypatch, name, padding, at_once):
+    """A row at a time and all at once, under a mask of their own, one for all, and none."""
+    valid, kernel = VALID if padding else None, models.KERNELS["rows"]
+    monkeypatch.setattr(kernels, "SCORES_BYTES", at_once * 4 * 4 * L * L)
+    for ours, theirs in zip(outcome(kernel, SPECS[name], valid), outcome(XLA, SPECS[name], valid)):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)  # as above
+
+
 # all goes round; one key head that two devices of query heads read, and seven rows, which stay whole
 @pytest.mark.parametrize("sizes, kv_heads, rows", [(dict(data=2, fsdp=2), 2, 8), (dict(fsdp=4), 1, 7)])
 def test_a_denoiser_over_eight_devices(sizes, kv_heads, rows):
@@ -160,7 +169,7 @@ HALF = tiny(dtype="bfloat16", head_dim=64)
         (tiny(), SimpleNamespace(platform="tpu"), "splash"), (HALF, GPU, "cudnn"), (tiny(head_dim=64), GPU, "xla"),
         (dataclasses.replace(HALF, head_dim=20), GPU, "xla"), (dataclasses.replace(HALF, head_dim=136), GPU, "xla"),
         (HALF, SimpleNamespace(**vars(GPU) | {"compute_capability": "7.5"}), "xla"),
-        (HALF, SimpleNamespace(**vars(GPU) | {"compute_capability": "gfx942"}), "xla"), (HALF, jax.devices()[0], "xla"),
+        (HALF, SimpleNamespace(**vars(GPU) | {"compute_capability": "gfx942"}), "xla"), (HALF, jax.devices()[0], "rows"),
     ],
 )  # fmt: skip
 def test_auto_takes_the_fastest_that_can_serve(config, device, wanted):
@@ -170,9 +179,9 @@ def test_auto_takes_the_fastest_that_can_serve(config, device, wanted):
 @pytest.mark.parametrize(
     "name, config, device, said",
     [
-        ("flash", HALF, GPU, "choose one of auto, splash, cudnn, xla"), ("splash", HALF, GPU, "needs a TPU, this is a gpu"),
+        ("flash", HALF, GPU, "choose one of auto, splash, cudnn, rows, xla"), ("splash", HALF, GPU, "needs a TPU, this is a gpu"),
         ("cudnn", HALF, jax.devices()[0], "needs an NVIDIA GPU"), ("cudnn", tiny(), GPU, "set dtype=bfloat16"),
-        ("cudnn", dataclasses.replace(HALF, head_dim=20), GPU, "20 wide"),
+        ("cudnn", dataclasses.replace(HALF, head_dim=20), GPU, "20 wide"), ("rows", HALF, GPU, "is for CPUs, this is a gpu"),
     ],
 )  # fmt: skip
 def test_kernels_that_cannot_serve_are_refused(name, config, device, said):

@@ -58,17 +58,22 @@ def test_the_next_quota_is_the_next_that_commits():
     assert (step.tolist(), count.tolist()) == ([0, 3], [0, 1])
 
 
+SEVEN = [0.3, 2.5, 1.0, -0.5, 0.0, 1.7, -2.0]
+FORTY = [*SEVEN[:3], *np.linspace(-2.0, 1.0, 37)]  # five groups of eight
+
+
 @pytest.mark.parametrize("kind", ["llada", "dream"])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_tokens_follow_the_tempered_softmax(kind, temperature):
+@pytest.mark.parametrize("logits, bound", [(SEVEN, 20.5), (FORTY, 70.7)])  # 5 and 38 degrees of freedom: 99.9%
+def test_tokens_follow_the_tempered_softmax(kind, temperature, logits, bound):
     """At a state that never changes, committed in one pass, tokens are independent draws from softmax(z / T)."""
-    logits = np.array([0.3, 2.5, 1.0, -0.5, 0.0, 1.7, -2.0])  # the mask id is the likeliest and must never come
+    logits = np.array(logits)  # the mask id is the likeliest and must never come
     rollout = rollout_of(logits, 500, 0, hot(500, temperature), kind=kind, gen_length=16, block_length=16, steps=1)
-    seen = np.bincount(rollout.tokens_BxG.flatten(), minlength=7)
-    probability = np.exp(np.where(np.arange(7) == MASK, -np.inf, logits / temperature))
-    kept = np.arange(7) != MASK
+    kept = np.arange(len(logits)) != MASK
+    seen = np.bincount(rollout.tokens_BxG.flatten(), minlength=len(logits))
+    probability = np.exp(np.where(kept, logits / temperature, -np.inf))
     assert seen[MASK] == 0
-    assert chi_square(seen[kept], probability[kept] / probability.sum()) < 20.5  # 5 degrees of freedom: 99.9%
+    assert chi_square(seen[kept], probability[kept] / probability.sum()) < bound
     # recorded log-probabilities are of the plain softmax: temperature 1, mask id included
     np.testing.assert_allclose(rollout.logp_BxG, log_softmax(logits)[rollout.tokens_BxG], atol=1e-5)
 
