@@ -41,3 +41,15 @@ def peak_line() -> str:
         return ""
     fullest = max(stats, key=lambda one: one["peak_bytes_in_use"])
     return f", {fullest['peak_bytes_in_use'] / GIB:.1f} of {fullest['bytes_limit'] / GIB:.1f} GiB a chip"
+
+
+class Compiling:
+    """Seconds that jax has spent compiling since this was made."""
+
+    def __init__(self):
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self.add)
+
+    def add(self, event: str, seconds: float, **_) -> None:
+        if event.endswith("backend_compile_duration"):
+            self.seconds += seconds

@@ -69,7 +69,7 @@ def replacing(path: epath.Path) -> Iterator[TextIO]:
     partial.replace(path)
 
 
-def fail(error: BaseException, code: int) -> int:
+def fail(error: BaseException | str, code: int) -> int:
     """Says the error in one line on stderr, and gives the exit code back."""
     print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
     return code

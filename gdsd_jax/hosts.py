@@ -3,7 +3,10 @@
 What they tell one another here passes through jax's coordination service, not the devices, so that it works while those
 compute. Device arrays are the business of sharding.py.
 """
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent import futures
+from concurrent.futures import Future
 import contextlib
 import ctypes
 import os
@@ -27,7 +30,8 @@ MEETING_S = 300  # within which all must have started
 
 
 class Hosts:
-    """This process among all of them. `exchange` and what rests on it must be called by all, in the same order.
+    """This process among all of them. `exchange` and what rests on it must be called by all, in the same order; exchanges
+    of different kinds do not wait for one another, so that a stop can be agreed on while a thread merges rewards.
 
     Attributes:
       index: of this process, 0 .. count - 1.
@@ -35,7 +39,7 @@ class Hosts:
     """
 
     def __init__(self, index: int = 0, count: int = 1, client: Any = None):
-        self.index, self.count, self._client, self._number = index, count, client, 0
+        self.index, self.count, self._client, self._numbers = index, count, client, Counter()
         self._done = threading.Event()
 
     @property
@@ -43,26 +47,46 @@ class Hosts:
         """Whether this process writes what is written once."""
         return self.index == 0
 
-    def exchange(self, value: Any) -> list:
+    def exchange(self, value: Any, kind: str = "values") -> list:
         """The values of all processes, in their order."""
         if self.count == 1:
             return [value]
-        self._number += 1
-        here, before = (f"exchange/{number}/" for number in (self._number, self._number - 1))
+        self._numbers[kind] += 1
+        number = self._numbers[kind]
+        here, before = (f"exchange/{kind}/{number}/" for number in (number, number - 1))
         self._client.key_value_set_bytes(f"{here}{self.index}", pickle.dumps(value))
         pause = 0.001
         # however long: that the others still live is the business of `watch`, which a blocking call would not let run
         while len(found := self._client.key_value_dir_get_bytes(here)) < self.count:
             time.sleep(pause)
             pause = min(1.5 * pause, 0.1)
-        if self._number > 1:  # whoever has answered this time has read the last one
+        if number > 1:  # whoever has answered this time has read the last one
             self._client.key_value_delete(f"{before}{self.index}")
         values = {int(key.rpartition("/")[2]): pickle.loads(value) for key, value in found}
         return [values[index] for index in range(self.count)]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process."""
-        return any(self.exchange(flag))
+        return any(self.exchange(flag, "flags"))
+
+    def beside(self, work: Callable[[], Any], signalled: Callable[[], bool]) -> tuple[bool, Future]:
+        """(whether any process was asked to stop, what `work()` returns in a thread of its own, done unless that is so).
+
+        All begin it together. What the work exchanges must not be flags.
+        """
+        found, asked = Future(), time.monotonic()
+        threading.Thread(target=fulfil, args=(found, work), daemon=True).start()
+        while not futures.wait([found], timeout=0.02).done:
+            if signalled():
+                self.say("stop")
+                break
+            if time.monotonic() > asked + 1.0:
+                if self.said("stop"):
+                    break
+                asked = time.monotonic()
+        if found.done():
+            found.result()  # before the others are waited for: where the work failed the process ends
+        return self.any(signalled()), found
 
     def done(self, timeout: float = 0.0) -> bool:
         """Whether `finish` was called, waiting for it so long."""
@@ -70,7 +94,7 @@ class Hosts:
 
     def finish(self) -> None:
         """Returns when all processes are here, in process 0 when the others are about to end."""
-        self.exchange(None)
+        self.exchange(None, "ends")
         self._done.set()
         if not self.first:
             self.say(f"bye/{self.index}")
@@ -119,6 +143,21 @@ class Hosts:
         except jax.errors.JaxRuntimeError:
             return False
         return True
+
+
+def fulfil(found: Future, work: Callable[[], Any]) -> None:
+    try:
+        with jax.transfer_guard("disallow"):  # guards are a thread's own
+            found.set_result(work())
+    except BaseException as error:
+        found.set_exception(error)
+
+
+def watch_sigterm() -> Callable[[], bool]:
+    """True once SIGTERM has come; the loop asks between device calls and while it waits for one."""
+    received = []
+    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    return lambda: bool(received)
 
 
 def start(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> Hosts:

@@ -147,6 +147,17 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24:02} h"
 
 
+class Pace:
+    """Seconds left, from the mean of the rounds so far."""
+
+    def __init__(self, rounds: int):
+        self.began, self.rounds, self.done = time.monotonic(), rounds, 0
+
+    def left(self) -> float:
+        self.done += 1
+        return (time.monotonic() - self.began) / self.done * (self.rounds - self.done)
+
+
 def _whole_lines(path: epath.Path) -> list[str]:
     """Lines that end; what follows the last newline was torn by a kill."""
     return path.read_bytes().decode(errors="replace").split("\n")[:-1]

@@ -3,8 +3,8 @@
 B rows (completions of a round), S slices of b rows, P prompt columns, G completion columns, K mask draws.
 """
 from collections.abc import Callable
+import functools
 import json
-import signal
 import time
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ import numpy as np
 from gdsd_jax import chips, curriculum, data, distill, objectives, plots, sharding
 from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.evaluate import Evaluation, summary, summary_line
-from gdsd_jax.metrics import MetricsWriter, read_metrics, round_line
+from gdsd_jax.hosts import watch_sigterm
+from gdsd_jax.metrics import MetricsWriter, Pace, read_metrics, round_line
 from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.run import Run, ask, decode, evaluate_heldout, initial_weights, score_texts
 from gdsd_jax.steps import Scored, Steps, abstract_round, make_keys, make_sft_step, make_steps
@@ -46,7 +47,7 @@ class Buffer(NamedTuple):
 
 
 class Interrupted(Exception):
-    """SIGTERM came, and the last completed state is saved."""
+    """SIGTERM came, and the last completed state is saved. Work that was begun may still go on in its thread."""
 
 
 class Loop(NamedTuple):
@@ -93,7 +94,8 @@ def train(run: Run, say: Callable[[str], None] = print, profile: int | None = No
     steps = make_steps(run.denoiser, config, run.mesh, run.teacher)
     loop = Loop(run, steps, seed_key, checkpoints, writer, watch_sigterm(), say, profile)
     with jax.transfer_guard("disallow"):
-        state, frozen, buffer = start(loop) if latest is None else resume(loop, latest, progress)
+        begin = (lambda: start(loop)) if latest is None else (lambda: resume(loop, latest, progress))
+        state, frozen, buffer = unless_stopped(loop, begin, interrupt)
         if progress.phase == "sft":
             state = supervise(loop, state, frozen, progress)
             frozen |= copies_of(config, state.trainable)
@@ -120,9 +122,13 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
     sft_step, began, losses = make_sft_step(run.teacher or run.denoiser, config), time.monotonic(), []
     for step in range(progress.step, config.sft.steps):
         rows = next(loader)
-        arrays = sharding.global_rows(run.mesh, {name: rows[name] for name in SFT_FIELDS})
-        state, metrics = sft_step(state, frozen, arrays, loop.keys(step)["sft"])
+        arrays, rng = sharding.global_rows(run.mesh, {name: rows[name] for name in SFT_FIELDS}), loop.keys(step)["sft"]
+        if step == progress.step:
+            keep = functools.partial(save, loop, state, frozen, progress, stop=True)
+            unless_stopped(loop, sft_step.lower(state, frozen, arrays, rng).compile, keep)
+        state, metrics = sft_step(state, frozen, arrays, rng)
         losses.append(metrics["loss"])
+        jax.block_until_ready(losses[-2:-1])  # no more than two steps are under way, for which a stop has to wait
         done = step + 1
         if done % config.sft.log_every == 0 or done == config.sft.steps:
             loss = float(np.mean(jax.device_get(losses)))
@@ -144,32 +150,43 @@ def reinforce(loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None
     prompts = data.make_loader(loop.run.train, batch=config.prompts_per_round, seed=config.seed + 1)
     if progress.cursor:
         prompts.set_state(progress.cursor)
-    pace, first, compiling = Pace(config.rounds - progress.round), progress.round, Compiling()
+    pace, first, compiling = Pace(config.rounds - progress.round), progress.round, chips.Compiling()
     for number in range(progress.round, config.rounds):
         if number + 1 == loop.profile:
             jax.profiler.start_trace(str(loop.run.workdir / "profile"))
-        keys = loop.keys(number)
+        keys, exact = loop.keys(number), progress.exact
+        keep = functools.partial(save, loop, state, frozen, progress, buffer, stop=True)
         if buffer is None:
             if number % config.eval_every == 0:
-                evaluate_now(loop, state, frozen, progress)
-            buffer, summary = collect(loop, state, frozen, next(prompts), keys, progress)
-            progress = progress._replace(exact=drifted(loop, number, summary))
+                evaluate_now(loop, state, frozen, number, keep)
+            buffer, summary = collect(loop, state, frozen, next(prompts), keys, progress, keep)
+            exact = drifted(loop, number, summary)
         else:
             summary = {}  # resumed inside a round: its rollout line is written already
+        arguments = [
+            (frozen, buffer.slices, old, ref, sharding.everywhere(loop.run.mesh, np.int32(inner)), keys["masks"])
+            for inner, (old, ref) in enumerate(zip(*buffer.scored))
+        ]
+        if number == first:  # the first inner iteration compares with nothing, the others with the old scores
+            for each in {progress.inner, config.inner_iterations - 1}:
+                unless_stopped(loop, steps.update.lower(state, *arguments[each]).compile, keep)
         outcomes, began = [], time.monotonic()
         for inner in range(progress.inner, config.inner_iterations):
-            old, ref = buffer.scored.old[inner], buffer.scored.ref[inner]
-            index = sharding.everywhere(loop.run.mesh, np.int32(inner))
-            state, outcome = steps.update(state, frozen, buffer.slices, old, ref, index, keys["masks"])
+            state, outcome = steps.update(state, *arguments[inner])
             outcomes.append(outcome)
+            jax.block_until_ready(outcomes[-2:-1])  # no more than two are under way, for which a stop has to wait
             if inner + 1 < config.inner_iterations and loop.stopping():
                 write_updates(loop, number, progress.inner, outcomes, began)
-                here = progress._replace(round=number, inner=inner + 1, cursor=prompts.get_state(), lines=writer.cursor())
+                here = progress._replace(
+                    round=number, inner=inner + 1, cursor=prompts.get_state(), lines=writer.cursor(), exact=exact
+                )
                 save(loop, state, frozen, here, buffer, stop=True)
         means = write_updates(loop, number, progress.inner, outcomes, began)
         if not objectives.uses_rewards(config.objective):
             summary["kl"] = means["kl"]
-        progress = progress._replace(round=number + 1, inner=0, cursor=prompts.get_state(), lines=writer.cursor())
+        progress = progress._replace(
+            round=number + 1, inner=0, cursor=prompts.get_state(), lines=writer.cursor(), exact=exact
+        )
         buffer, stop = None, loop.stopping()
         if stop or progress.round % config.checkpoint_every == 0 or progress.round == config.rounds:
             save(loop, state, frozen, progress, stop=stop)
@@ -178,12 +195,21 @@ def reinforce(loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None
         if number == first:
             loop.say(f"first round: {compiling.seconds:.0f} s of compiling{chips.peak_line()}")
         loop.say(round_line(progress.round, config.rounds, seconds_left=pace.left(), **summary))
-    evaluate_now(loop, state, frozen, progress)
+    evaluate_now(loop, state, frozen, progress.round, functools.partial(save, loop, state, frozen, progress, stop=True))
     return state
 
 
-def collect(loop: Loop, state, frozen, prompts, keys, progress: Progress) -> tuple[Buffer, dict]:
-    """One round's experience: completions from the device, rewards from the host while the device scores."""
+def collect(loop: Loop, state, frozen, prompts, keys, progress: Progress, keep: Callable) -> tuple[Buffer, dict]:
+    """One round's experience, written to metrics.jsonl; `keep` is what a stop calls meanwhile."""
+    experience = functools.partial(experience_of, loop, state, frozen, prompts, keys, progress)
+    buffer, summary, numbers = unless_stopped(loop, experience, keep)
+    loop.writer.write("rollout", progress.round + 1, **summary, **numbers)
+    return buffer, summary
+
+
+def experience_of(loop: Loop, state, frozen, prompts, keys, progress: Progress) -> tuple[Buffer, dict, dict]:
+    """Completions from the device, rewards from the host while the device scores; and what a round's line shows of them,
+    and besides."""
     run, config, steps = loop.run, loop.run.config, loop.steps
     number, exact, began = progress.round, progress.exact, time.monotonic()
     threshold, longest = curriculum.of_round(config, number)
@@ -192,7 +218,6 @@ def collect(loop: Loop, state, frozen, prompts, keys, progress: Progress) -> tup
     )
     answer = steps.teach if config.answers == "teacher" else steps.sample
     rollout = answer(state.trainable, frozen, asked, keys["rollout"], exact=exact)
-    wait(loop, rollout, state, frozen, progress)
     slices = steps.slices(rollout, asked)
     tokens_BxG, length_B = sharding.fetch(run.mesh, (rollout.tokens_BxG, rollout.length_B))
     sampled = time.monotonic()
@@ -215,8 +240,7 @@ def collect(loop: Loop, state, frozen, prompts, keys, progress: Progress) -> tup
             "format": rewards["format"].mean(), "solved": (rewards["tests"] == 1).mean(),
             "reward_s": time.monotonic() - sampled,
         }  # fmt: skip
-    loop.writer.write("rollout", number + 1, **summary, **numbers)
-    return Buffer(slices, scored), summary
+    return Buffer(slices, scored), summary, numbers
 
 
 def drifted(loop: Loop, number: int, summary: dict) -> bool:
@@ -227,40 +251,39 @@ def drifted(loop: Loop, number: int, summary: dict) -> bool:
     return mean > bound
 
 
-def wait(loop: Loop, arrays: PyTree, state: TrainState, frozen: dict, progress: Progress) -> None:
-    """Returns when the device has made `arrays`; a stop meanwhile saves the state, which the device only reads."""
-    hosts, asked = loop.run.hosts, 0.0
-    while not all(x.is_ready() for x in jax.tree.leaves(arrays)):
-        if loop.signalled():
-            hosts.say("stop")
-            break
-        if time.monotonic() > asked + 1.0:
-            if hosts.said("stop"):
-                break
-            asked = time.monotonic()
-        time.sleep(0.002)
-    if loop.stopping():
-        save(loop, state, frozen, progress, stop=True)
+def unless_stopped(loop: Loop, work: Callable[[], Any], keep: Callable[[], None]) -> Any:
+    """What `work()` returns. A stop does not wait for it, be it compiling, a rollout, or programs that take long: then
+    `keep()` saves the state, which the work only reads, and raises Interrupted."""
+    stopped, found = loop.run.hosts.beside(work, loop.signalled)
+    if stopped:
+        keep()
+    return found.result()
 
 
-def evaluate_now(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -> None:
-    """Held-out problems, greedy and at temperature 1; writes the eval line, sample programs and the report."""
-    rng, number = loop.keys(0)["evaluation"], progress.round  # the same noise at every evaluation
+def interrupt() -> None:
+    """Nothing is there yet that is not on disk."""
+    raise Interrupted
 
-    def sample(asked):
-        rollout = loop.steps.sample(state.trainable, frozen, asked, rng)
-        wait(loop, rollout, state, frozen, progress)
-        return rollout
 
-    greedy, sampled = (evaluate_heldout(loop.run, sample, temperature) for temperature in (0.0, 1.0))
-    numbers, line = summary(greedy, sampled), summary_line
-    if loop.run.teacher is not None:
-        numbers |= distill.evaluate(loop.run, loop.steps, state.trainable, frozen, rng)
-        line = distill.line
+def evaluate_now(loop: Loop, state: TrainState, frozen: dict, number: int, keep: Callable) -> None:
+    """Held-out problems after `number` rounds; writes the eval line, sample programs and the report."""
+    greedy, numbers = unless_stopped(loop, functools.partial(evaluation_of, loop, state, frozen), keep)
+    line = summary_line if loop.run.teacher is None else distill.line
     loop.writer.write("eval", number, **numbers)
     loop.say(f"eval  {number}/{loop.run.config.rounds} | {line(numbers)}")
     if loop.run.hosts.first:
         report(loop.run, number, greedy)
+
+
+def evaluation_of(loop: Loop, state: TrainState, frozen: dict) -> tuple[Evaluation, dict[str, float]]:
+    """(greedy answers, the numbers of these and of answers at temperature 1)."""
+    rng = loop.keys(0)["evaluation"]  # the same noise at every evaluation
+    sample = lambda asked: loop.steps.sample(state.trainable, frozen, asked, rng)  # noqa: E731
+    greedy, sampled = (evaluate_heldout(loop.run, sample, temperature) for temperature in (0.0, 1.0))
+    numbers = summary(greedy, sampled)
+    if loop.run.teacher is not None:
+        numbers |= distill.evaluate(loop.run, loop.steps, state.trainable, frozen, rng)
+    return greedy, numbers
 
 
 def report(run: Run, number: int, greedy: Evaluation) -> None:
@@ -352,7 +375,7 @@ def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
     return tree
 
 
-def save(loop: Loop, state: TrainState, frozen: dict, progress: Progress, buffer: Buffer | None = None, stop=False) -> None:
+def save(loop: Loop, state: TrainState, frozen: dict, progress: Progress, buffer: Buffer | None = None, *, stop=False) -> None:
     """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted."""
     per_round = loop.run.config.inner_iterations
     iteration = progress.step + progress.round * per_round + progress.inner + (progress.phase == "rl")
@@ -360,33 +383,3 @@ def save(loop: Loop, state: TrainState, frozen: dict, progress: Progress, buffer
     if stop:
         loop.checkpoints.wait()
         raise Interrupted
-
-
-def watch_sigterm() -> Callable[[], bool]:
-    """True once SIGTERM has come; the loop asks between device calls and while it waits for one."""
-    received = []
-    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
-    return lambda: bool(received)
-
-
-class Compiling:
-    """Seconds that jax has spent compiling since this was made."""
-
-    def __init__(self):
-        self.seconds = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self.add)
-
-    def add(self, event: str, seconds: float, **_) -> None:
-        if event.endswith("backend_compile_duration"):
-            self.seconds += seconds
-
-
-class Pace:
-    """Seconds left, from the mean of the rounds so far."""
-
-    def __init__(self, rounds: int):
-        self.began, self.rounds, self.done = time.monotonic(), rounds, 0
-
-    def left(self) -> float:
-        self.done += 1
-        return (time.monotonic() - self.began) / self.done * (self.rounds - self.done)

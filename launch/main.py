@@ -2,7 +2,8 @@
 
 On TPU VM pod slices the same command on every host: the processes find one another. Elsewhere each is told:
   ... --coordinator=HOST:PORT --num_processes=N --process_id=I
-Exit codes: 0 done; 2 bad configuration or input, one line says which; 143 after SIGTERM, with the state saved; 1 a fault.
+Exit codes: 0 done; 2 bad configuration or input, one line says which; 143 after SIGTERM, with the state saved; 130 after
+Ctrl-C; 1 a fault.
 """
 import argparse
 import pathlib
@@ -31,7 +32,10 @@ def main() -> int:
     except ValueError as error:
         return fail(error, 2)
     if here.count == 1:
-        return launch(config, args.workdir, here, args.profile)
+        code = launch(config, args.workdir, here, args.profile)
+        if code in (130, 143):
+            hosts.leave(code)  # a thread may be compiling still
+        return code
     with hosts.naming_failures(here):
         code = launch(config, args.workdir, here, args.profile)
         if code in (0, 143):
@@ -61,6 +65,8 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
             train.train(run, say=lambda line: print(line, flush=True), profile=profile)
     except train.Interrupted:
         return 143
+    except KeyboardInterrupt:
+        return fail("interrupted; the same command goes on from the last checkpoint", 130)
     except checkpoint.OtherSettings as error:
         return fail(error, 2)
     except FloatingPointError as error:

@@ -95,7 +95,7 @@ def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
 
 
 TALK = """
-import os, signal, sys
+import os, signal, sys, threading, time
 import numpy as np
 from gdsd_jax import hosts
 
@@ -110,12 +110,12 @@ with hosts.naming_failures(here):
     assert built == [here.index]
     values = np.arange(8.0)
     np.testing.assert_array_equal(here.merge({"x": values[here.share(8)]}, 8)["x"], values)
-    assert not here.said("stop")
-    here.exchange(None)
-    if here.index == 2:
-        here.say("stop")
-    here.exchange(None)
-    assert here.said("stop")
+    slow = lambda: (time.sleep(here.index), here.exchange(here.index))[1]
+    stopped, found = here.beside(slow, lambda: False)
+    assert not stopped and found.result() == [0, 1, 2] and not here.said("stop")
+    stuck = lambda: here.exchange("with nobody") if here.index else threading.Event().wait()
+    stopped, found = here.beside(stuck, lambda: here.index == 2)
+    assert stopped and not found.done() and here.said("stop")
     print("talked", flush=True)
     here.say(f"talked/{here.index}")
     if here.first:

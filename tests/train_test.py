@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -32,13 +33,13 @@ def command(data_dir, tmp_path_factory):
     """Command line of a small run in a folder; compiled code is shared by the processes of this file."""
     cache = tmp_path_factory.mktemp("compiled")
 
-    def start(workdir, *overrides, flags=()):
+    def start(workdir, *overrides, flags=(), **more):
         config = ",".join([SMALL, f"data_dir={data_dir}", "mesh.data=1", *overrides])
         environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        }  # fmt: skip
+        } | more  # fmt: skip
         return subprocess.Popen(
             [sys.executable, "launch/main.py", f"--config=configs/coding.py:{config}", f"--workdir={workdir}", *flags],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -115,15 +116,45 @@ def test_sigterm_saves_inside_a_round(command, undisturbed, tmp_path):
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_a_stop_during_a_rollout_saves_at_once(tmp_path):
-    """What the device is busy with, here for ever, is not waited for."""
-    busy = SimpleNamespace(is_ready=lambda: False)
+def test_a_stop_saves_while_work_goes_on(tmp_path):
+    """What takes long, here for ever, is not waited for."""
     run = SimpleNamespace(hosts=Hosts(), config=SimpleNamespace(inner_iterations=2))
-    checkpoints = Checkpoints(tmp_path)
-    loop = train.Loop(run, None, None, checkpoints, None, signalled=lambda: True, say=print)
+    checkpoints, begun, signalled = Checkpoints(tmp_path), threading.Event(), threading.Event()
+    loop = train.Loop(run, None, None, checkpoints, None, signalled=signalled.is_set, say=print)
+    state, progress = {"weights": jnp.arange(4.0)}, train.Progress("rl", step=6, round=1)
+
+    def work():
+        begun.set()
+        signalled.set()
+        threading.Event().wait()
+
     with pytest.raises(train.Interrupted):
-        train.wait(loop, busy, {"weights": jnp.arange(4.0)}, {}, train.Progress("rl", step=6, round=1))
-    assert checkpoints.host(checkpoints.latest())["round"] == 1
+        train.unless_stopped(loop, work, lambda: train.save(loop, state, {}, progress, stop=True))
+    assert begun.is_set() and checkpoints.host(checkpoints.latest())["round"] == 1
+
+
+def test_work_that_fails_fails_the_run():
+    """With its own error, stop or not; else its result is what counts."""
+    loop = train.Loop(SimpleNamespace(hosts=Hosts()), None, None, None, None, signalled=lambda: False, say=print)
+    keep = lambda: pytest.fail("nobody asked for a stop")  # noqa: E731
+    assert train.unless_stopped(loop, lambda: 7, keep) == 7
+    with pytest.raises(ZeroDivisionError):
+        train.unless_stopped(loop, lambda: 1 / 0, keep)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["step", "sample", "update"])
+def test_sigterm_while_compiling_loses_nothing(command, undisturbed, tmp_path, function):
+    """The supervised step, the first evaluation, the first update: 143, and the same command goes on from there."""
+    process = command(tmp_path, JAX_LOG_COMPILES="1")
+    next(line for line in process.stderr if re.search(rf"Compiling (jit\()?{function}\b", line))
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143
+    output, errors = (process := command(tmp_path)).communicate()
+    assert process.returncode == 0, errors
+    assert "resuming" in output
+    assert_same_run(tmp_path, undisturbed)
 
 
 @pytest.mark.slow

@@ -216,15 +216,20 @@ class _Worker:
             raise SandboxError(reply["fault"])
         return reply
 
+    def kill(self) -> None:
+        """From any thread; the one that waits for a reply is told that the worker ended."""
+        if (process := self._process) is not None:
+            try:
+                # A group of its own holds tool and worker; the kernel ends the rest.
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
     def stop(self) -> None:
         if self._process is None:
             return
+        self.kill()
         process, self._process = self._process, None
-        try:
-            # A group of its own holds tool and worker; the kernel ends the rest.
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
         for pipe in (process.stdin, process.stdout, process.stderr):
             pipe.close()
@@ -298,7 +303,11 @@ class Sandbox:
         return verdicts
 
     def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        """Ends what still runs; whoever waits for its verdicts gets an error."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.kill()
+        self._threads.shutdown()
         for worker in self._workers:
             worker.stop()
 

@@ -1,4 +1,5 @@
 """Every guarantee is tried by a program that attacks it, in each mode that works here."""
+from concurrent.futures import CancelledError
 import dataclasses
 import functools
 import os
@@ -7,6 +8,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import pytest
@@ -335,3 +337,22 @@ def test_throughput(sandbox):
     print(f"{sandbox.mode}: {rate:.0f} programs/s on 2 workers")
     assert all(all(v.passed) for v in verdicts)
     assert rate > 10
+
+
+def test_closing_does_not_wait_for_programs():
+    """Whoever waits for the verdicts learns that there are none."""
+    sandbox, found = open_sandbox("auto", workers=2, limits=Limits(cpu_s=60.0, wall_s=600.0)), []
+
+    def judge():
+        try:
+            found.append(sandbox.run([Program("import time\ntime.sleep(300)", ("assert True",))] * 6))
+        except CancelledError:
+            found.append("cancelled")
+
+    waiting = threading.Thread(target=judge)
+    waiting.start()
+    time.sleep(1.0)
+    began = time.monotonic()
+    sandbox.close()
+    waiting.join(timeout=20)
+    assert found == ["cancelled"] and time.monotonic() - began < 20
