@@ -3,7 +3,7 @@
 Charts are SVG made by matplotlib and put into the page itself, which needs no other file and no network. Rows are the
 lines of metrics.jsonl; a chart whose numbers are missing is left out.
 """
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import io
 import math
 import os
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 Rows = Sequence[Mapping[str, Any]]
+TESTS_PASSED = ("mean_reward", "Held-out tests passed, temperature 1")
 
 # Colours as matplotlib draws them. In the page each becomes the CSS variable of its name, which dark mode changes.
 INK, MUTED, GRID = "#24292f", "#6b737d", "#e4e7eb"
@@ -79,19 +80,18 @@ def render(config: Mapping[str, Any], rows: Rows, samples: Sequence[Mapping[str,
     )  # fmt: skip
 
 
-def curve_figure(runs: Mapping[str, Sequence[Rows]], controls: Collection[str] = (), format: str = "png") -> bytes:
-    """Held-out curves of several runs in one picture: tests passed at temperature 1, and pass@1 at temperature 0.
+def curve_figure(runs: Mapping[str, Sequence[Rows]], format: str = "png") -> bytes:
+    """Held-out curves of several runs: tests passed, or of distilled students the distance to the teacher, and pass@1.
 
     Args:
-      runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn over their range.
-      controls: names drawn grey and dashed; without it those with "shuffled" or "control" in them.
+      runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn over their range. Those
+        with "shuffled" or "control" in their names are grey and dashed.
       format: "png" (dark text on white) or "svg".
     """
-    figure = new_figure(8.4, 3.1)
-    controls = controls or [name for name in runs if "shuffled" in name or "control" in name]
-    for place, (key, title) in enumerate(
-        [("mean_reward", "Held-out tests passed, temperature 1"), ("pass_at_1", "Held-out problems solved, temperature 0")]
-    ):
+    figure, rows = new_figure(8.4, 3.1), [row for seeds in runs.values() for rows in seeds for row in rows]
+    controls = [name for name in runs if "shuffled" in name or "control" in name]
+    first = ("kl", "Held-out KL to the teacher, nats a token") if points(rows, "eval", "kl")[0] else TESTS_PASSED
+    for place, (key, title) in enumerate([first, ("pass_at_1", "Held-out problems solved, temperature 0")]):
         axes = figure.add_subplot(1, 2, place + 1)
         hues = iter(HUES * len(runs))
         for name, seeds in runs.items():
@@ -102,7 +102,7 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], controls: Collection[str] =
                 low, high = (points([row for rows in seeds for row in rows], "eval", key, end)[1] for end in (min, max))
                 axes.fill_between(x, low, high, color=style["color"], alpha=0.3 / len(runs), linewidth=0)
         axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
-        dress(axes, "round", share=True)
+        dress(axes, "round", share=key != "kl")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=7, frameon=False, fontsize=8, labelcolor=INK)
     return save(figure, format, dpi=160)
 
@@ -389,7 +389,7 @@ PAGE = HEAD + """{% macro card(chart, svg) %}
 </main></body></html>
 """
 
-COMPARISON = HEAD + """<figure class="card">{{ picture }}</figure>
+COMPARISON = HEAD + """<figure class="card" style="margin-top: 1.5rem">{{ picture }}</figure>
 <h2>Scores</h2>
 <section class="card"><table>
 <tr>{% for cell in table[0] %}<th>{{ cell }}</th>{% endfor %}</tr>

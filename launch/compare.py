@@ -87,12 +87,12 @@ def spread(values: list[float], form: str) -> str:
 def table(runs: dict[str, list[pathlib.Path]]) -> list[list[str]]:
     """The head, then for each variant its held-out scores before and after, mean and range over the seeds.
 
-    Distillation adds the distance to the teacher, forwards a token by the schedule and by the threshold, the tokens of
-    the answers that were trained on, and a row for the teacher.
+    With rewards, the steadiness of training besides; of distilled students the distance to the teacher, forwards a token
+    by the schedule and by the threshold, the tokens of the answers that were trained on, and a row for the teacher.
     """
     distilled = all("kl" in evaluations(workdir)[-1] for workdirs in runs.values() for workdir in workdirs)
-    heads = ["run", "tests passed, temperature 1", "gain", "solved, temperature 0", "gain", "deepest fall in training"]
-    heads += ["held-out KL, nats", "forwards a token", "answer tokens"] if distilled else []
+    heads = ["run", "tests passed, temperature 1", "gain", "solved, temperature 0", "gain"]
+    heads += ["held-out KL, nats", "forwards a token", "answer tokens"] if distilled else ["deepest fall in training"]
     found, teachers = [heads], []
     for name, workdirs in runs.items():
         cells = [name]
@@ -101,8 +101,9 @@ def table(runs: dict[str, list[pathlib.Path]]) -> list[list[str]]:
             pairs = [(rows[0][score], rows[-1][score]) for rows in curves]
             before, after = (statistics.mean(values) for values in zip(*pairs))
             cells += [f"{before:.1%} → {after:.1%}", spread([end - start for start, end in pairs], "+.3f")]
-        cells.append(spread([unsteadiness(workdir) for workdir in workdirs], ".3f"))
-        if distilled:
+        if not distilled:
+            cells.append(spread([unsteadiness(workdir) for workdir in workdirs], ".3f"))
+        else:
             first, last = ([rows[place] for rows in curves] for place in (0, -1))
             cells.append(" → ".join(f"{statistics.mean(row['kl'] for row in part):.3f}" for part in (first, last)))
             ways = ("forwards_per_token", "threshold_forwards_per_token")
@@ -113,7 +114,7 @@ def table(runs: dict[str, list[pathlib.Path]]) -> list[list[str]]:
             teachers += [row["teacher_pass_at_1"] for row in last]
         found.append(cells)
     if teachers:
-        found.append(["teacher", "-", "-", f"{statistics.mean(teachers):.1%}", *"-----"])
+        found.append(["teacher", "-", "-", f"{statistics.mean(teachers):.1%}", *"----"])
     return found
 
 

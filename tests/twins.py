@@ -85,7 +85,7 @@ def rollout(look, prompts, row, rng, config, model):
         while masked & block:
             raw, without = look(np.array(tokens, np.int32), valid, number, age)
             key = jax.random.fold_in(rng, passes)
-            size = math.gcd(raw.shape[1], 16)
+            size = max(1, math.gcd(raw.shape[1], 512) // 8)
             noise = (
                 numbers(jax.random.gumbel, jax.random.fold_in(key, 0), (width, raw.shape[1] // size)),
                 numbers(jax.random.gumbel, jax.random.fold_in(key, 1), (width, size)),

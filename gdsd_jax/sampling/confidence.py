@@ -12,7 +12,7 @@ FORBIDDEN = -1e30  # finite, so that adding noise to it never makes a NaN
 BFLOAT16_END = 5.54  # the largest Gumbel number that uniform bfloat16 numbers give (specs/gdsd.md section 11.12)
 BLOCK_NOISE = 1 << 30  # a row's key for a block is folded with this and the block, for a pass with the pass
 GROUPS, MEMBERS, ORDER = 0, 1, 2  # a pass's key is folded with these for what is drawn in it
-GROUP = 16  # tokens, or the largest power of two below that divides a vocabulary; devices then share whole groups
+GROUP, SHARERS = 64, 8  # tokens at most, fewer where else so many devices could not share whole groups
 
 
 class Proposal(NamedTuple):
@@ -69,7 +69,7 @@ def sample(scores_BxCxV: Array, rng_B: Array, temperature_B: Array, limit: float
     With a `limit` the noise is cut there and every token is a group of its own, as the law then depends on it.
     """
     hot_Bx1x1 = temperature_B[:, None, None] > 0
-    size = 1 if limit is not None else math.gcd(scores_BxCxV.shape[-1], GROUP)
+    size = 1 if limit is not None else max(1, math.gcd(scores_BxCxV.shape[-1], GROUP * SHARERS) // SHARERS)
     score_BxCxNxS = scores_BxCxV.reshape(*scores_BxCxV.shape[:2], -1, size)
     noise_BxCxN = row_gumbel(fold_rows(rng_B, GROUPS), score_BxCxNxS.shape[1:3])
     noise_BxCxN = noise_BxCxN if limit is None else jnp.minimum(noise_BxCxN, limit)

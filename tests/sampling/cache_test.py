@@ -12,8 +12,8 @@ from gdsd_jax.types import Prompts
 from tests.reference import PAD, forward, log_softmax, random_params, tiny
 
 ROWS, P, G = 4, 5, 12
-SHIFTED = tiny(vocab_size=24, stop_ids=(5, 9), qkv_bias=True, shift=True)
-NORMED = tiny(vocab_size=24, stop_ids=(5, 9), qk_norm=True)
+SHIFTED = tiny(vocab_size=32, stop_ids=(5, 9, 13, 18), qkv_bias=True, shift=True)
+NORMED = tiny(vocab_size=32, stop_ids=(5, 9, 13, 18), qk_norm=True)
 EQUAL = {  # two samplers that must give the same tokens
     "dual": (SHIFTED, dict(cache="dual", refresh_every=1), dict(cache="none")),
     "dream, prefix": (

@@ -11,9 +11,9 @@ from tests.reference import MASK, PAD, constant_denoiser, random_params, tiny
 
 ROWS, P, G = 6, 5, 12
 FAMILIES = {  # kinds of model, not of sampler
-    "plain": tiny(vocab_size=24, stop_ids=(5, 9)),
-    "shifted": tiny(vocab_size=24, stop_ids=(5, 9), qkv_bias=True, shift=True),
-    "normed": tiny(vocab_size=24, stop_ids=(5, 9), qk_norm=True),
+    "plain": tiny(vocab_size=32, stop_ids=(5, 9)),
+    "shifted": tiny(vocab_size=32, stop_ids=(5, 9), qkv_bias=True, shift=True),
+    "normed": tiny(vocab_size=32, stop_ids=(5, 9), qk_norm=True),
 }
 
 
