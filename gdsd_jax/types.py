@@ -25,7 +25,7 @@ class Denoiser(NamedTuple):
       init_cache: `(params, batch, length, *, valid_BxL=None) -> Cache`, empty.
       extend: `(params, tokens_BxQ, cache, start, *, write, attention=None, seen=None) -> (h_BxQxD, cache)`: features of
         the Q columns from `start` on, aligned too; the other columns are as the cache holds them, the first `seen` of
-        them, None: all. `write` keeps the Q.
+        them, None: all, 0: there are none and `start` is 0. `write` keeps the Q.
       block_causal: `(block, offset) -> attention`: a column sees its own block of columns and earlier blocks.
       doubled: `(prompt_len, block, causal=False) -> attention` of the row [prompt | clean | noised]: a noised column sees
         the prompt, the clean blocks before its own, and its own noised block; `causal`: nothing to the right of itself.
