@@ -6,7 +6,6 @@ compute. Device arrays are the business of sharding.py.
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from concurrent.futures import Future
 import contextlib
 import ctypes
 import os
@@ -69,12 +68,12 @@ class Hosts:
         """Whether the flag is set in any process."""
         return any(self.exchange(flag, "flags"))
 
-    def beside(self, work: Callable[[], Any], signalled: Callable[[], bool]) -> tuple[bool, Future]:
+    def beside(self, work: Callable[[], Any], signalled: Callable[[], bool]) -> tuple[bool, futures.Future]:
         """(whether any process was asked to stop, what `work()` returns in a thread of its own, done unless that is so).
 
         All begin it together. What the work exchanges must not be flags.
         """
-        found, asked = Future(), time.monotonic()
+        found, asked = futures.Future(), time.monotonic()
         threading.Thread(target=fulfil, args=(found, work), daemon=True).start()
         while not futures.wait([found], timeout=0.02).done:
             if signalled():
@@ -145,7 +144,8 @@ class Hosts:
         return True
 
 
-def fulfil(found: Future, work: Callable[[], Any]) -> None:
+def fulfil(found: futures.Future, work: Callable[[], Any]) -> None:
+    """Gives `found` what `work()` returns or raises."""
     try:
         with jax.transfer_guard("disallow"):  # guards are a thread's own
             found.set_result(work())

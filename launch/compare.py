@@ -101,9 +101,7 @@ def table(runs: dict[str, list[pathlib.Path]]) -> list[list[str]]:
             pairs = [(rows[0][score], rows[-1][score]) for rows in curves]
             before, after = (statistics.mean(values) for values in zip(*pairs))
             cells += [f"{before:.1%} → {after:.1%}", spread([end - start for start, end in pairs], "+.3f")]
-        if not distilled:
-            cells.append(spread([unsteadiness(workdir) for workdir in workdirs], ".3f"))
-        else:
+        if distilled:
             first, last = ([rows[place] for rows in curves] for place in (0, -1))
             cells.append(" → ".join(f"{statistics.mean(row['kl'] for row in part):.3f}" for part in (first, last)))
             ways = ("forwards_per_token", "threshold_forwards_per_token")
@@ -112,6 +110,8 @@ def table(runs: dict[str, list[pathlib.Path]]) -> list[list[str]]:
             tokens = [sum(row["tokens"] for row in lines_of(workdir, "rollout")) for workdir in workdirs]
             cells.append(f"{statistics.mean(tokens):,.0f}")
             teachers += [row["teacher_pass_at_1"] for row in last]
+        else:
+            cells.append(spread([unsteadiness(workdir) for workdir in workdirs], ".3f"))
         found.append(cells)
     if teachers:
         found.append(["teacher", "-", "-", f"{statistics.mean(teachers):.1%}", *"----"])

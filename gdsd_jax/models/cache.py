@@ -1,7 +1,7 @@
 """Keys and values kept between forwards, so that a forward of Q columns sees a whole row.
 
 B rows, Q columns of one forward, L columns of the cache, D width, N layers, K key heads, d head width. Heads come before
-columns, as the products of attention want them: nothing of a row's length is moved in a forward.
+columns, and the width of keys too, as the products of attention want them: nothing of a row's length is moved in a forward.
 """
 from collections.abc import Callable
 

@@ -1,7 +1,8 @@
-"""How attention is computed: by XLA anywhere, by cuDNN on NVIDIA GPUs, by splash attention (Pallas) on TPUs.
+"""How attention is computed: by XLA anywhere, on CPUs a few rows at a time, by cuDNN on NVIDIA GPUs, by splash attention
+(Pallas) on TPUs.
 
-B rows, Q of their L columns, H query heads, K key heads, d head width, G = H / K. A kernel computes whole rows, forward and gradient,
-on one device; `sharding.split_attention` spreads it over a mesh.
+B rows, Q of their L columns, H query heads, K key heads, d head width, G = H / K. A kernel computes whole rows, forward and
+gradient, on one device; `sharding.split_attention` spreads it over a mesh.
 """
 from collections.abc import Callable
 import dataclasses
