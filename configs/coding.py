@@ -1,15 +1,21 @@
 """GDSD on coding: completions are Python programs, rewards are their tests.
 
-  python launch/main.py --config=configs/coding.py          the embedded default: any machine, about 9 minutes on 2 cores
-  python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
-                                                            LLaDA-8B, the recipe of specs/gdsd.md section 9
-  ...:llada,lora_rank=0,init_from=DIR,...                   the same, full fine-tuning
-  ...:a2d,init_from=runs/opdlm-tiny                         on from the denoiser that configs/opdlm.py made, block sampler
-  ...:MODEL,objective=espo                                  another objective with its recipe (configs/objectives.py):
-                                                            espo, spg, diffu_grpo, coupled_grpo, wd1, dmpo
+python launch/main.py --config=configs/coding.py          the embedded default: any machine, about
+9 minutes on 2 cores python launch/main.py
+--config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
+                                                          LLaDA-8B, the recipe of specs/gdsd.md
+                                                          section 9
+...:llada,lora_rank=0,init_from=DIR,...                   the same, full fine-tuning
+...:a2d,init_from=runs/opdlm-tiny                         on from the denoiser that
+configs/opdlm.py made, block sampler ...:MODEL,objective=espo
+another objective with its recipe (configs/objectives.py):
+                                                          espo, spg, diffu_grpo, coupled_grpo,
+                                                          wd1, dmpo
 """
-from configs import common, objectives
+
 from ml_collections import ConfigDict
+
+from configs import common, objectives
 
 MODELS = ("tiny", "llada", "a2d")
 
@@ -18,12 +24,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     config = {"tiny": embedded, "llada": full, "a2d": converted}[model]()
     recipes = objectives.PUBLISHED if model == "llada" else objectives.EMBEDDED
-    objectives.select(config, overrides.get("objective", "gdsd"), recipes)  # before the other overrides
+    # before the other overrides
+    objectives.select(config, overrides.get("objective", "gdsd"), recipes)
     return common.override(config, overrides)
 
 
 def embedded() -> ConfigDict:
-    """A LLaDA-shaped denoiser of 0.4 M parameters that learns generated Python problems from nothing."""
+    """A LLaDA-shaped denoiser of 0.4 M parameters that learns generated Python problems from
+    nothing."""
     config = common.machinery()
     config.name = "coding-tiny"  # the workdir defaults to runs/NAME
     config.greeting = "embedded default: a tiny denoiser on generated problems; configs/coding.py names the full recipes"
@@ -47,23 +55,51 @@ def embedded() -> ConfigDict:
     config.group_size = 8  # completions a prompt
     config.inner_iterations = 2  # optimizer steps a round, each over all completions
     config.slices = 1  # gradient accumulation: parts of the completions, one after the other
-    config.mask_draws = 1  # views of a completion in a step: complementary pairs, or single ones (spg, diffu_grpo, wd1)
-    config.baseline = "leave_one_out"  # what a reward is compared with: that, or the "mean" of all its prompt's
+    # views of a completion in a step: complementary pairs, or single ones (spg, diffu_grpo, wd1)
+    config.mask_draws = 1
+    # what a reward is compared with: that, or the "mean" of all its prompt's
+    config.baseline = "leave_one_out"
     config.scale_rewards = False  # divide advantages by the group's standard deviation
-    config.shuffle_rewards = False  # control experiment: rewards permuted over the round's completions
-    config.optimizer = ConfigDict(dict(
-        learning_rate=2e-4, warmup_steps=10, decay_steps=0, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
-        moments_dtype="float32",
-    ))  # fmt: skip
+    # control experiment: rewards permuted over the round's completions
+    config.shuffle_rewards = False
+    config.optimizer = ConfigDict(
+        dict(
+            learning_rate=2e-4,
+            warmup_steps=10,
+            decay_steps=0,
+            weight_decay=0.0,
+            b1=0.9,
+            b2=0.99,
+            clip_norm=1.0,
+            moments_dtype="float32",
+        )
+    )
 
-    config.sft = ConfigDict(dict(
-        objective="sft", steps=600, batch=64, noise=0.4, weighting="uniform", count="full", log_every=60, checkpoint_every=200,
-        share=0.5,  # of the training problems; the rounds take the others
-    ))  # fmt: skip
-    config.sft_optimizer = ConfigDict(dict(
-        learning_rate=3e-3, warmup_steps=40, decay_steps=600, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
-        moments_dtype="float32",
-    ))  # fmt: skip
+    config.sft = ConfigDict(
+        dict(
+            objective="sft",
+            steps=600,
+            batch=64,
+            noise=0.4,
+            weighting="uniform",
+            count="full",
+            log_every=60,
+            checkpoint_every=200,
+            share=0.5,  # of the training problems; the rounds take the others
+        )
+    )
+    config.sft_optimizer = ConfigDict(
+        dict(
+            learning_rate=3e-3,
+            warmup_steps=40,
+            decay_steps=600,
+            weight_decay=0.0,
+            b1=0.9,
+            b2=0.99,
+            clip_norm=1.0,
+            moments_dtype="float32",
+        )
+    )
 
     config.eval_every = 30  # rounds
     config.eval_problems = 512  # held-out problems, at most
@@ -71,7 +107,8 @@ def embedded() -> ConfigDict:
 
 
 def converted() -> ConfigDict:
-    """The embedded task for a block-causal denoiser, which generates blocks of 4 one after the other."""
+    """The embedded task for a block-causal denoiser, which generates blocks of 4 one after the
+    other."""
     config = embedded()
     config.name = "coding-a2d"
     config.greeting = "GDSD on from a converted denoiser, on generated problems"
@@ -83,7 +120,8 @@ def converted() -> ConfigDict:
 
 
 def full() -> ConfigDict:
-    """LLaDA-8B on AceCode-style problems: GDSD's 480 completions of 30 prompts a round, LoRA r128 on all projections."""
+    """LLaDA-8B on AceCode-style problems: GDSD's 480 completions of 30 prompts a round, LoRA r128
+    on all projections."""
     config = embedded()
     config.name = "coding-llada"
     config.greeting = "LLaDA-8B on coding problems"

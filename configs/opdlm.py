@@ -1,19 +1,28 @@
-"""OPDLM: an autoregressive model becomes a diffusion language model by on-policy distillation (specs/opdlm.md).
+"""OPDLM: an autoregressive model becomes a diffusion language model by on-policy distillation
+(specs/opdlm.md).
 
-  python launch/main.py --config=configs/opdlm.py            the embedded default: any machine, minutes on 2 cores
-  python launch/main.py --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.jsonl
-                                                             Qwen3-4B, the published recipe; DIR is what
-                                                             `launch/convert.py --a2d` made of the released folder
+  python launch/main.py --config=configs/opdlm.py            the embedded default: any machine,
+  minutes on 2 cores python launch/main.py
+  --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.jsonl
+                                                             Qwen3-4B, the published recipe; DIR is
+                                                             what `launch/convert.py --a2d` made of
+                                                             the released folder
   ...:qwen3_4b,math=1,...                                    OPDLM-MATH's recipe
-  ...:MODEL,control=sft                                      the same budget on the teacher's answers: sft, or kd (soft
-                                                             targets); or random masks on the student's own: random
+  ...:MODEL,control=sft                                      the same budget on the teacher's
+  answers: sft, or kd (soft
+                                                             targets); or random masks on the
+                                                             student's own: random
 """
-from configs import common
+
 from ml_collections import ConfigDict
 
-SIZES = {"qwen3_0p6b": None, "qwen3_1p7b": None, "qwen3_4b": 16, "qwen3_8b": 16}  # the divergence's top_k
+from configs import common
+
+# the divergence's top_k
+SIZES = {"qwen3_0p6b": None, "qwen3_1p7b": None, "qwen3_4b": 16, "qwen3_8b": 16}
 MODELS = ("tiny", *SIZES)
-OFF_POLICY = {"answers": "teacher", "opd.states": "random", "opd.exclude_stop": False}  # its ends teach where to stop
+# its ends teach where to stop
+OFF_POLICY = {"answers": "teacher", "opd.states": "random", "opd.exclude_stop": False}
 CONTROLS = {
     "none": {},
     "sft": OFF_POLICY | {"opd.divergence": "nll"},
@@ -29,7 +38,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if control not in CONTROLS:
         raise ValueError(f"unknown control {control!r}, known: {', '.join(CONTROLS)}")
     if math not in ("0", "1") or (math == "1" and model == "tiny"):
-        raise ValueError(f"math={math}: 1 takes the recipe on mathematics, of the released models alone")
+        raise ValueError(
+            f"math={math}: 1 takes the recipe on mathematics, of the released models alone"
+        )
     if math == "1":
         on_math(config)
     if control != "none":
@@ -39,12 +50,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def embedded() -> ConfigDict:
-    """A Qwen3-shaped model of 0.4 M parameters learns generated Python problems token by token, and is then converted."""
+    """A Qwen3-shaped model of 0.4 M parameters learns generated Python problems token by token, and
+    is then converted."""
     config = common.machinery()
     config.name = "opdlm-tiny"  # the workdir defaults to runs/NAME
     config.greeting = "embedded default: a tiny autoregressive model, converted; configs/opdlm.py names the full recipes"
     config.model = "a2d_qwen3_tiny"  # the student's preset; its teacher has the same shape
-    config.init_from = None  # a converted model's folder; None = random weights, of which the teacher is made first
+    # a converted model's folder; None = random weights, of which the teacher is made first
+    config.init_from = None
     config.require_init = False
     config.seed = 0
 
@@ -60,30 +73,66 @@ def embedded() -> ConfigDict:
     config.threshold = 0.9
 
     config.objective = "opd"
-    config.opd = ConfigDict(dict(
-        divergence="forward", weight=0.5, top_k=None, states="stitched", fill="clean", exclude_stop=True,
-    ))  # fmt: skip
+    config.opd = ConfigDict(
+        dict(
+            divergence="forward",
+            weight=0.5,
+            top_k=None,
+            states="stitched",
+            fill="clean",
+            exclude_stop=True,
+        )
+    )
     config.rounds = 120
-    # a student that has learnt nothing yet writes nonsense, of which no teacher makes sense: it begins with one block
+    # a student that has learnt nothing yet writes nonsense, of which no teacher makes sense: it
+    # begins with one block
     config.length_ramp.update(start=4, rounds=60, shape="linear")
     config.prompts_per_round = 128
     config.group_size = 1
     config.inner_iterations = config.minibatches = 4  # one pass over a round's answers
     config.slices = config.mask_draws = 1
-    config.baseline, config.scale_rewards, config.shuffle_rewards = "leave_one_out", False, False  # nothing is rewarded
-    config.optimizer = ConfigDict(dict(
-        learning_rate=3e-3, warmup_steps=20, decay_steps=480, final_share=0.1, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
-        moments_dtype="float32",
-    ))  # fmt: skip
+    # nothing is rewarded
+    config.baseline, config.scale_rewards, config.shuffle_rewards = "leave_one_out", False, False
+    config.optimizer = ConfigDict(
+        dict(
+            learning_rate=3e-3,
+            warmup_steps=20,
+            decay_steps=480,
+            final_share=0.1,
+            weight_decay=0.0,
+            b1=0.9,
+            b2=0.99,
+            clip_norm=1.0,
+            moments_dtype="float32",
+        )
+    )
 
-    config.sft = ConfigDict(dict(  # the teacher's making, with habits that are wrong: GDSD has something left to mend
-        objective="ar", steps=400, batch=64, noise=0.1, weighting="uniform", count="answer", log_every=80, checkpoint_every=200,
-        share=1.0,
-    ))  # fmt: skip
-    config.sft_optimizer = ConfigDict(dict(
-        learning_rate=3e-3, warmup_steps=40, decay_steps=400, weight_decay=0.0, b1=0.9, b2=0.99, clip_norm=1.0,
-        moments_dtype="float32",
-    ))  # fmt: skip
+    # the teacher's making, with habits that are wrong: GDSD has something left to mend
+    config.sft = ConfigDict(
+        dict(
+            objective="ar",
+            steps=400,
+            batch=64,
+            noise=0.1,
+            weighting="uniform",
+            count="answer",
+            log_every=80,
+            checkpoint_every=200,
+            share=1.0,
+        )
+    )
+    config.sft_optimizer = ConfigDict(
+        dict(
+            learning_rate=3e-3,
+            warmup_steps=40,
+            decay_steps=400,
+            weight_decay=0.0,
+            b1=0.9,
+            b2=0.99,
+            clip_norm=1.0,
+            moments_dtype="float32",
+        )
+    )
 
     config.eval_every = 40
     config.eval_problems = 512
@@ -91,7 +140,8 @@ def embedded() -> ConfigDict:
 
 
 def full(model: str) -> ConfigDict:
-    """Published values (section 6): 61,816 prompts once, 128 a round in 16 updates of 8; 8 H200 in the publication."""
+    """Published values (section 6): 61,816 prompts once, 128 a round in 16 updates of 8; 8 H200 in
+    the publication."""
     config = embedded()
     config.name = f"opdlm-{model}"
     config.greeting = f"{model} to a denoiser by on-policy distillation"
@@ -109,13 +159,15 @@ def full(model: str) -> ConfigDict:
     config.optimizer.update(learning_rate=1e-5, warmup_steps=80, decay_steps=483 * 16 + 1, b2=0.999)
     config.sft.steps = 0
     config.dtype, config.param_dtype, config.remat = "bfloat16", "float32", "full"
-    config.mesh.update(data=1, fsdp=8, tensor=-1)  # the 8 rows of an update are the most that fsdp can split
+    # the 8 rows of an update are the most that fsdp can split
+    config.mesh.update(data=1, fsdp=8, tensor=-1)
     config.eval_every, config.eval_problems, config.checkpoint_every = 20, 256, 10
     return config
 
 
 def on_math(config: ConfigDict) -> None:
-    """OPDLM-MATH: about 8,000 problems of MATH's levels 3 to 5, ten times; the whole vocabulary at every size."""
+    """OPDLM-MATH: about 8,000 problems of MATH's levels 3 to 5, ten times; the whole vocabulary at
+    every size."""
     config.name += "-math"
     config.sampler.update(gen_length=2000, steps=2000)
     config.opd.top_k = None

@@ -1,11 +1,13 @@
 """From rewards to advantages, and softmax over the completions of a prompt."""
+
 import jax.numpy as jnp
 
 from gdsd_jax.types import Array
 
 
 def from_group_mean(rewards_B: Array, group_size: int, scale: bool = False) -> Array:
-    """A_i = r_i - mean over the completions of its prompt; consecutive rows are a group (specs/gdsd.md section 6).
+    """A_i = r_i - mean over the completions of its prompt; consecutive rows are a group
+    (specs/gdsd.md section 6).
 
     Args:
       rewards_B: float32; NaN counts as 0.
@@ -15,12 +17,15 @@ def from_group_mean(rewards_B: Array, group_size: int, scale: bool = False) -> A
     rewards_NxG = jnp.nan_to_num(rewards_B).reshape(-1, group_size)
     advantages_NxG = rewards_NxG - jnp.mean(rewards_NxG, axis=1, keepdims=True)
     if scale:
-        advantages_NxG = advantages_NxG / (jnp.std(rewards_NxG, axis=1, keepdims=True, ddof=1) + 1e-4)
+        advantages_NxG = advantages_NxG / (
+            jnp.std(rewards_NxG, axis=1, keepdims=True, ddof=1) + 1e-4
+        )
     return advantages_NxG.reshape(rewards_B.shape)
 
 
 def leave_one_out(rewards_B: Array, group_size: int, scale: bool = False) -> Array:
-    """A_i = r_i - mean of the other completions of its prompt, G / (G - 1) times the above (section 3.5)."""
+    """A_i = r_i - mean of the other completions of its prompt, G / (G - 1) times the above (section
+    3.5)."""
     return from_group_mean(rewards_B, group_size, scale) * (group_size / (group_size - 1))
 
 
@@ -28,7 +33,8 @@ BASELINES = {"leave_one_out": leave_one_out, "mean": from_group_mean}
 
 
 def group_softmax(x_B: Array, group_B: Array | None) -> Array:
-    """softmax of x over the rows of the same group, float32 [B]; without groups all rows are one."""
+    """softmax of x over the rows of the same group, float32 [B]; without groups all rows are
+    one."""
     if group_B is None:
         group_B = jnp.zeros(x_B.shape, jnp.int32)
     x_BxB = jnp.where(group_B[:, None] == group_B[None, :], x_B[None, :], -jnp.inf)

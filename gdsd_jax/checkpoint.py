@@ -1,12 +1,14 @@
-"""Checkpoints by orbax: device state as arrays, the host's part as JSON; visible only when complete."""
+"""Checkpoints by orbax: device state as arrays, the host's part as JSON; visible only when
+complete."""
+
 import json
 
+from etils import epath
 import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
-from etils import epath
 
 from gdsd_jax.types import LazyArray, PyTree
 
@@ -24,20 +26,28 @@ class Checkpoints:
     def __init__(self, folder, keep: int = 2):
         folder = epath.Path(folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        # the devices may be busy, with a rollout that a stop interrupts: processes meet without them, and each array is
-        # written whole from its first copy, where parts of all copies would be cut out on the devices
-        together = ocp.options.MultiprocessingOptions(active_processes=set(range(jax.process_count())))
+        # the devices may be busy, with a rollout that a stop interrupts: processes meet without
+        # them, and each array is written whole from its first copy, where parts of all copies would
+        # be cut out on the devices
+        together = ocp.options.MultiprocessingOptions(
+            active_processes=set(range(jax.process_count()))
+        )
         arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
         registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
         handlers = {
-            "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry, multiprocessing_options=together),
+            "state": ocp.PyTreeCheckpointHandler(
+                type_handler_registry=registry, multiprocessing_options=together
+            ),
             "host": ocp.JsonCheckpointHandler(multiprocessing_options=together),
         }
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, multiprocessing_options=together)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=False, multiprocessing_options=together
+        )
         self.manager = ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
 
     def save(self, iteration: int, state: PyTree, host: dict) -> None:
-        """Starts writing; arrays are copied before this returns, so they may be donated afterwards."""
+        """Starts writing; arrays are copied before this returns, so they may be donated
+        afterwards."""
         if self.manager.latest_step() == iteration:
             return
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), host=ocp.args.JsonSave(host))
@@ -47,7 +57,9 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def host(self, iteration: int) -> dict:
-        return self.manager.restore(iteration, args=ocp.args.Composite(host=ocp.args.JsonRestore())).host
+        return self.manager.restore(
+            iteration, args=ocp.args.Composite(host=ocp.args.JsonRestore())
+        ).host
 
     def restore(self, iteration: int, abstract: PyTree) -> PyTree:
         """The state, placed as the abstract arrays' shardings say.
@@ -74,23 +86,37 @@ class Checkpoints:
 
 
 def read_settings(folder) -> ml_collections.ConfigDict:
-    """The config of the run in a workdir; for a converted model, what `run.read_model` needs of one.
+    """The config of the run in a workdir; for a converted model, what `run.read_model` needs of
+    one.
 
     Raises:
-      ValueError: neither is there, or its JSON is unreadable; one line names the folder and the mend.
+      ValueError: neither is there, or its JSON is unreadable; one line names the folder and the
+        mend.
     """
     folder = epath.Path(folder)
     if is_converted(folder):
         dtype = "bfloat16" if "bfloat16" in read_manifest(folder).get("dtype", ()) else "float32"
-        return ml_collections.ConfigDict(dict(
-            init_from=str(folder), enable_thinking=False, lora_rank=0, lora_alpha=0.0, lora_targets=(), dtype=dtype,
-            param_dtype=dtype, remat="none",
-        ))  # fmt: skip
+        return ml_collections.ConfigDict(
+            dict(
+                init_from=str(folder),
+                enable_thinking=False,
+                lora_rank=0,
+                lora_alpha=0.0,
+                lora_targets=(),
+                dtype=dtype,
+                param_dtype=dtype,
+                remat="none",
+            )
+        )
     if (folder / "config.json").exists() and latest_iteration(folder) is not None:
         try:
-            return ml_collections.ConfigDict({"enable_thinking": False} | json.loads((folder / "config.json").read_text()))
+            return ml_collections.ConfigDict(
+                {"enable_thinking": False} | json.loads((folder / "config.json").read_text())
+            )
         except ValueError as error:
-            raise ValueError(f"{folder / 'config.json'}: not readable JSON ({error}); give the workdir of a run") from None
+            raise ValueError(
+                f"{folder / 'config.json'}: not readable JSON ({error}); give the workdir of a run"
+            ) from None
     raise ValueError(
         f"{folder} has neither the manifest.json of a converted model nor a run's config.json and checkpoints/: convert "
         "a Hugging Face folder with launch/convert.py, or give the workdir of launch/main.py"
@@ -102,25 +128,31 @@ def is_converted(folder) -> bool:
 
 
 def load_trainable(workdir, abstract: PyTree) -> PyTree:
-    """Weights or adapters of a run's newest checkpoint, without its optimizer state, placed as `abstract` says.
+    """Weights or adapters of a run's newest checkpoint, without its optimizer state, placed as
+    `abstract` says.
 
     Raises:
       ValueError: no checkpoint, or one of another model; one line names the folder and the mend.
     """
     newest = latest_iteration(workdir)
     if newest is None:
-        raise ValueError(f"{workdir}: no finished checkpoint there; train with launch/main.py --workdir={workdir}")
+        raise ValueError(
+            f"{workdir}: no finished checkpoint there; train with launch/main.py --workdir={workdir}"
+        )
     folder = epath.Path(workdir).resolve() / "checkpoints" / str(newest) / "state"
     item = {"state": {"trainable": abstract}}  # the tree of train.as_saved
     handler = ocp.PyTreeCheckpointHandler()
     same_shapes(workdir, handler.metadata(folder).tree["state"]["trainable"], abstract)
     restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-    restored = handler.restore(folder, args=ocp.args.PyTreeRestore(item, restore_args, partial_restore=True))
+    restored = handler.restore(
+        folder, args=ocp.args.PyTreeRestore(item, restore_args, partial_restore=True)
+    )
     return restored["state"]["trainable"]
 
 
 def latest_iteration(workdir) -> int | None:
-    """Number of a run's newest finished checkpoint, None where there is none; the run may be going on."""
+    """Number of a run's newest finished checkpoint, None where there is none; the run may be going
+    on."""
     folder = epath.Path(workdir).resolve() / "checkpoints"
     return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
 
@@ -129,7 +161,8 @@ CHUNK_BYTES = 16 << 20  # of a stored array, uncompressed: the least that a read
 
 
 class _Streamed(ocp.type_handlers.NumpyHandler):
-    """Writes `LazyArray` leaves, one after another and a slab of each at a time; they are read back as jax arrays."""
+    """Writes `LazyArray` leaves, one after another and a slab of each at a time; they are read back
+    as jax arrays."""
 
     def typestr(self) -> str:
         return "jax.Array"
@@ -142,7 +175,8 @@ class _Streamed(ocp.type_handlers.NumpyHandler):
 
 
 def write_array(folder: epath.Path, array: LazyArray) -> None:
-    """A zarr array, as orbax keeps each leaf, slab by slab: a layer of a stack, some words of an embedding or head."""
+    """A zarr array, as orbax keeps each leaf, slab by slab: a layer of a stack, some words of an
+    embedding or head."""
     axis = 0 if len(array.shape) > 2 else int(np.argmax(array.shape))
     chunk = [1, *array.shape[1:]] if len(array.shape) > 2 else list(array.shape)
     while np.prod(chunk) * array.dtype.itemsize > CHUNK_BYTES:
@@ -150,9 +184,16 @@ def write_array(folder: epath.Path, array: LazyArray) -> None:
         chunk[widest] = -(-chunk[widest] // 2)
     where = f"{folder}/" if "://" in str(folder) else f"file://{folder}/"
     store = ts.open(
-        {"driver": "zarr", "kvstore": where, "metadata": {"compressor": {"id": "zstd", "level": 1}}},
-        create=True, dtype=array.dtype, shape=array.shape, chunk_layout=ts.ChunkLayout(chunk_shape=chunk),
-    ).result()  # fmt: skip
+        {
+            "driver": "zarr",
+            "kvstore": where,
+            "metadata": {"compressor": {"id": "zstd", "level": 1}},
+        },
+        create=True,
+        dtype=array.dtype,
+        shape=array.shape,
+        chunk_layout=ts.ChunkLayout(chunk_shape=chunk),
+    ).result()
     for start in range(0, array.shape[axis], chunk[axis]):
         slab = [slice(None)] * len(chunk)
         slab[axis] = slice(start, min(start + chunk[axis], array.shape[axis]))
@@ -182,7 +223,9 @@ def read_manifest(folder) -> dict:
     """
     path = epath.Path(folder) / "manifest.json"
     if not path.exists():
-        raise ValueError(f"{folder}: no converted model there (manifest.json); write one with launch/convert.py")
+        raise ValueError(
+            f"{folder}: no converted model there (manifest.json); write one with launch/convert.py"
+        )
     try:
         return json.loads(path.read_text())
     except ValueError as error:
@@ -205,7 +248,10 @@ def load_params(folder, abstract: PyTree) -> PyTree:
 def same_shapes(folder, found: PyTree, abstract: PyTree) -> None:
     """ValueError naming the first leaf that is missing, extra or of another shape."""
     have, want = (
-        {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        {
+            jax.tree_util.keystr(path): tuple(leaf.shape)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        }
         for tree in (found, abstract)
     )
     if have != want:
@@ -216,7 +262,8 @@ def same_shapes(folder, found: PyTree, abstract: PyTree) -> None:
 def lazy_params(folder, *parents: str) -> PyTree:
     """The tree of `LazyArray`s below the keys `parents` of an orbax folder.
 
-    `folder / "params"` of a converted model, or `WORKDIR/checkpoints/N/state` with the parents "state", "trainable".
+    `folder / "params"` of a converted model, or `WORKDIR/checkpoints/N/state` with the parents
+    "state", "trainable".
 
     Raises:
       ValueError: no such orbax folder, or nothing under those keys.
@@ -232,7 +279,10 @@ def lazy_params(folder, *parents: str) -> PyTree:
 
     def lazy(path, leaf):
         keys = [*parents, *(key.key for key in path)]
-        read = lambda index=None: read_leaf(folder, keys, leaf, index)  # noqa: E731
+
+        def read(index=None):
+            return read_leaf(folder, keys, leaf, index)
+
         return LazyArray(tuple(leaf.shape), np.dtype(leaf.dtype), read)
 
     return jax.tree_util.tree_map_with_path(lazy, found)
@@ -240,11 +290,16 @@ def lazy_params(folder, *parents: str) -> PyTree:
 
 def read_leaf(folder: epath.Path, keys: list[str], leaf, index) -> np.ndarray:
     """One array of an orbax folder, or a part of it, without reading the others."""
-    item, args = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), ocp.RestoreArgs(restore_type=np.ndarray)
+    item, args = (
+        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+        ocp.RestoreArgs(restore_type=np.ndarray),
+    )
     for key in reversed(keys):
         item, args = {key: item}, {key: args}
     with ocp.PyTreeCheckpointer() as checkpointer:
-        found = checkpointer.restore(folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True))
+        found = checkpointer.restore(
+            folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True)
+        )
     for key in keys:
         found = found[key]
     return found if index is None else found[index]

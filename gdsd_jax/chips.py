@@ -2,6 +2,7 @@
 
 A chip is one jax device (a v4 or v5p chip works as one, "megacore").
 """
+
 from typing import NamedTuple
 
 import jax
@@ -27,7 +28,8 @@ CHIPS = {  # by jax's device_kind
 
 
 def memory_of(device) -> int | None:
-    """Bytes of high-bandwidth memory that a program may use; None where that is not known, as on a CPU."""
+    """Bytes of high-bandwidth memory that a program may use; None where that is not known, as on a
+    CPU."""
     if device.device_kind in CHIPS:
         return CHIPS[device.device_kind].memory
     stats = device.memory_stats() if device.platform == "gpu" else None
@@ -35,8 +37,13 @@ def memory_of(device) -> int | None:
 
 
 def peak_line() -> str:
-    """How full the fullest of this process's devices has been, as ", X of Y GiB a chip"; nothing where none tells."""
-    stats = [stats for device in jax.local_devices() if (stats := device.memory_stats()) and "bytes_limit" in stats]
+    """How full the fullest of this process's devices has been, as ", X of Y GiB a chip"; nothing
+    where none tells."""
+    stats = [
+        stats
+        for device in jax.local_devices()
+        if (stats := device.memory_stats()) and "bytes_limit" in stats
+    ]
     if not stats:
         return ""
     fullest = max(stats, key=lambda one: one["peak_bytes_in_use"])

@@ -1,4 +1,6 @@
-"""What changes from round to round: how long completions may be, how sure a proposal must be (specs/opdlm.md section 6)."""
+"""What changes from round to round: how long completions may be, how sure a proposal must be
+(specs/opdlm.md section 6)."""
+
 from collections.abc import Callable
 import math
 
@@ -17,19 +19,27 @@ def of_round(config, number: int) -> tuple[float, int]:
     )
 
 
-def longest(number: int, gen_length: int, *, start: int | None, rounds: int, shape: str, block: int) -> int:
-    """Tokens that a completion of round `number` (from 0) may have: from `start` to `gen_length` over so many rounds.
+def longest(
+    number: int, gen_length: int, *, start: int | None, rounds: int, shape: str, block: int
+) -> int:
+    """Tokens that a completion of round `number` (from 0) may have: from `start` to `gen_length`
+    over so many rounds.
 
     A multiple of the block, at least one; `start` None = `gen_length` throughout.
     """
     if start is None:
         return gen_length
     share = SHAPES[shape](min((number + 1) / max(rounds, 1), 1.0))
-    return max(block, min(gen_length, block * round((start + (gen_length - start) * share) / block)))
+    return max(
+        block, min(gen_length, block * round((start + (gen_length - start) * share) / block))
+    )
 
 
-def threshold(number: int, start: float | None, *, end: float | None, hold: int, rounds: int, shape: str) -> float:
-    """The confidence threshold of round `number` (from 0), a probability: `start` for `hold` rounds, then on to `end`.
+def threshold(
+    number: int, start: float | None, *, end: float | None, hold: int, rounds: int, shape: str
+) -> float:
+    """The confidence threshold of round `number` (from 0), a probability: `start` for `hold`
+    rounds, then on to `end`.
 
     `start` None = no threshold, infinity; `end` None = `start` throughout.
     """

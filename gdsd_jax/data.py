@@ -1,7 +1,9 @@
-"""Problems and fine-tuning rows for the training loop, read through grain with a cursor that can be saved.
+"""Problems and fine-tuning rows for the training loop, read through grain with a cursor that can be
+saved.
 
 B rows of the global batch, b rows of this host's share, P prompt columns, G completion columns.
 """
+
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import types
@@ -44,7 +46,9 @@ class Problems:
 
     def rows(self, part: slice) -> "Problems":
         """The problems of some rows, over the same records."""
-        return dataclasses.replace(self, tokens=self.tokens[part], valid=self.valid[part], index=self.index[part])
+        return dataclasses.replace(
+            self, tokens=self.tokens[part], valid=self.valid[part], index=self.index[part]
+        )
 
 
 def prepare(
@@ -58,26 +62,37 @@ def prepare(
 ) -> Problems:
     """The prompts of `records` in P = `length` columns.
 
-    Prompts over the limit are an error, dropped or cut, as `too_long` says ("error", "drop", "cut"); `report` gets one
-    line with their number. Raises ValueError where none is left.
+    Prompts over the limit are an error, dropped or cut, as `too_long` says ("error", "drop",
+    "cut"); `report` gets one line with their number. Raises ValueError where none is left.
     """
-    encoded = tokenizers.encode_prompts(tokenizer, map(task.messages, records), length, too_long=too_long)
+    encoded = tokenizers.encode_prompts(
+        tokenizer, map(task.messages, records), length, too_long=too_long
+    )
     if len(encoded.too_long):
         done = {"drop": "dropped", "cut": "cut at the front"}[too_long]
-        report(f"{len(encoded.too_long)} of {len(records)} prompts have more than {length} tokens and were {done}")
+        report(
+            f"{len(encoded.too_long)} of {len(records)} prompts have more than {length} tokens and were {done}"
+        )
     if not len(encoded.index):
         raise ValueError(f"no prompt has {length} tokens or fewer: raise the prompt length")
     return Problems(records, *encoded)
 
 
 def noisy_answers(
-    task: types.ModuleType, problems: Problems, tokenizer: tokenizers.Tokenizer, length: int, *, noise: float, seed: int
+    task: types.ModuleType,
+    problems: Problems,
+    tokenizer: tokenizers.Tokenizer,
+    length: int,
+    *,
+    noise: float,
+    seed: int,
 ) -> Callable[[int, Row], Row]:
-    """Transform for `make_loader` that adds an answer to each row, wrong with probability `noise`, new at each visit.
+    """Transform for `make_loader` that adds an answer to each row, wrong with probability `noise`,
+    new at each visit.
 
-    Adds "completion" int32 [G = `length`], right-padded, and "completion_len" int32, the stop id counted. A wrong
-    answer that is too long gives way to the gold one. Raises ValueError, at once, where a gold answer is missing or too
-    long.
+    Adds "completion" int32 [G = `length`], right-padded, and "completion_len" int32, the stop id
+    counted. A wrong answer that is too long gives way to the gold one. Raises ValueError, at once,
+    where a gold answer is missing or too long.
     """
     answers = [task.completion(problems.records[index]) for index in problems.index]
     gold, lengths = tokenizers.encode_completions(tokenizer, answers, length)
@@ -105,24 +120,33 @@ def make_loader(
     num_epochs: int | None = None,
     shuffle: bool = True,
 ) -> grain.DatasetIterator:
-    """Iterator over this host's b = `batch` / `shard_count` rows of each global batch, every field stacked.
+    """Iterator over this host's b = `batch` / `shard_count` rows of each global batch, every field
+    stacked.
 
-    The global batch, the shards' rows one after another, does not depend on `shard_count`. `transform` gets the
-    position of a row in the whole stream of visits, and the row. With `num_epochs` None the stream has no end; else the
-    last batch is filled up with rows of index FILLER. Each epoch is shuffled anew.
+    The global batch, the shards' rows one after another, does not depend on `shard_count`.
+    `transform` gets the position of a row in the whole stream of visits, and the row. With
+    `num_epochs` None the stream has no end; else the last batch is filled up with rows of index
+    FILLER. Each epoch is shuffled anew.
 
-    The iterator's `get_state()` is a small JSON-able dict which `set_state()` takes in any later process, also one with
-    another `shard_count`. Reading is in the calling thread. Raises ValueError where `batch` cannot be shared out.
+    The iterator's `get_state()` is a small JSON-able dict which `set_state()` takes in any later
+    process, also one with another `shard_count`. Reading is in the calling thread. Raises
+    ValueError where `batch` cannot be shared out.
     """
     if batch % shard_count or not 0 <= shard_index < shard_count:
-        raise ValueError(f"a batch of {batch} rows has no equal share {shard_index} of {shard_count}: change batch")
+        raise ValueError(
+            f"a batch of {batch} rows has no equal share {shard_index} of {shard_count}: change batch"
+        )
     rows = grain.MapDataset.range(len(source)).seed(seed)
     if shuffle:
         rows = rows.shuffle()
     rows = rows.repeat(num_epochs)
     if num_epochs is not None:
         filler = [FILLER] * (-len(rows) % batch)
-        rows = grain.MapDataset.concatenate([rows, grain.MapDataset.source(filler)]) if filler else rows
+        rows = (
+            grain.MapDataset.concatenate([rows, grain.MapDataset.source(filler)])
+            if filler
+            else rows
+        )
 
     def fetch(position: int, row: int) -> Row:
         found = source[max(row, 0)]

@@ -1,4 +1,6 @@
-"""What an evaluation of a distilled student says besides: its distance to the teacher, the teacher's score, its speed."""
+"""What an evaluation of a distilled student says besides: its distance to the teacher, the
+teacher's score, its speed."""
+
 from collections.abc import Mapping
 
 import jax
@@ -9,32 +11,44 @@ from gdsd_jax.steps import Steps
 from gdsd_jax.types import PyTree
 
 
-def evaluate(run: Run, steps: Steps, trainable: PyTree, frozen: dict, rng: jax.Array) -> dict[str, float]:
+def evaluate(
+    run: Run, steps: Steps, trainable: PyTree, frozen: dict, rng: jax.Array
+) -> dict[str, float]:
     """Numbers on held-out problems; the "threshold_..." ones where the config has a threshold.
 
-      kl: forward KL at the states of rollouts like those of training, nats a masked token.
-      teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0.
-      threshold_pass_at_1: the same of the student, committing whatever reaches the threshold.
-      threshold_forwards_per_token: what that takes, as `forwards_per_token` for the schedule alone.
+    kl: forward KL at the states of rollouts like those of training, nats a masked token.
+    teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0.
+    threshold_pass_at_1: the same of the student, committing whatever reaches the threshold.
+    threshold_forwards_per_token: what that takes, as `forwards_per_token` for the schedule alone.
     """
-    teach = lambda asked: steps.teach(trainable, frozen, asked, rng)  # noqa: E731
+
+    def teach(asked):
+        return steps.teach(trainable, frozen, asked, rng)
+
     numbers = {
         "kl": heldout_distance(run, steps, trainable, frozen, rng),
         "teacher_pass_at_1": evaluate_heldout(run, teach, 0.0).metrics["solved"],
     }
     if run.config.threshold is not None:
-        sample = lambda asked: steps.sample(trainable, frozen, asked, rng)  # noqa: E731
+
+        def sample(asked):
+            return steps.sample(trainable, frozen, asked, rng)
+
         found = evaluate_heldout(run, sample, 0.0, run.config.threshold)
         numbers["threshold_pass_at_1"] = found.metrics["solved"]
         numbers["threshold_forwards_per_token"] = found.forwards_per_token
     return numbers
 
 
-def heldout_distance(run: Run, steps: Steps, trainable: PyTree, frozen: dict, rng: jax.Array) -> float:
+def heldout_distance(
+    run: Run, steps: Steps, trainable: PyTree, frozen: dict, rng: jax.Array
+) -> float:
     """The distance on one round's number of held-out prompts, answered as in training."""
     config = run.config
     rows = run.heldout[np.arange(config.prompts_per_round) % len(run.heldout)]
-    asked, _ = ask(run, run.heldout, rows, config.group_size, config.temperature, threshold=config.threshold)
+    asked, _ = ask(
+        run, run.heldout, rows, config.group_size, config.temperature, threshold=config.threshold
+    )
     slices = steps.slices(steps.sample(trainable, frozen, asked, rng), asked)
     return float(jax.device_get(steps.distance(trainable, frozen, slices, rng)))
 

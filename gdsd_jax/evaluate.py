@@ -1,4 +1,5 @@
 """Held-out evaluation with the training sampler: the same jitted function, other temperatures."""
+
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -21,9 +22,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    generate: Callable[[np.ndarray, float], Answers], score: Callable[[np.ndarray, Sequence[str]], dict],
-    problems: int, rows: int, temperature: float,
-) -> Evaluation:  # fmt: skip
+    generate: Callable[[np.ndarray, float], Answers],
+    score: Callable[[np.ndarray, Sequence[str]], dict],
+    problems: int,
+    rows: int,
+    temperature: float,
+) -> Evaluation:
     """One completion for each of the first `problems` problems.
 
     Args:
@@ -36,10 +40,15 @@ def evaluate(
     texts, parts, tokens, forwards = [], [], 0, 0
     for start in range(0, problems, rows):
         index_B = np.arange(start, min(start + rows, problems))
-        batch = Answers(*(field[: len(index_B)] for field in generate(np.resize(index_B, rows), temperature)))
+        batch = Answers(
+            *(field[: len(index_B)] for field in generate(np.resize(index_B, rows), temperature))
+        )
         texts += batch.texts
         parts.append(score(index_B, batch.texts))
-        tokens, forwards = tokens + int(batch.tokens_B.sum()), forwards + int(batch.forwards_B.sum())
+        tokens, forwards = (
+            tokens + int(batch.tokens_B.sum()),
+            forwards + int(batch.forwards_B.sum()),
+        )
     scores = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     metrics = {name: float(values.mean()) for name, values in scores.items()}
     metrics["solved"] = float((scores["tests"] == 1).mean())
@@ -49,10 +58,13 @@ def evaluate(
 def summary(greedy: Evaluation, sampled: Evaluation) -> dict[str, float]:
     """The numbers of an evaluation at temperatures 0 and 1, under the names of metrics.jsonl."""
     return {
-        "pass_at_1": greedy.metrics["solved"], "mean_reward": sampled.metrics["tests"],
-        "solved": sampled.metrics["solved"], "format": sampled.metrics["format"], "problems": len(greedy.texts),
+        "pass_at_1": greedy.metrics["solved"],
+        "mean_reward": sampled.metrics["tests"],
+        "solved": sampled.metrics["solved"],
+        "format": sampled.metrics["format"],
+        "problems": len(greedy.texts),
         "forwards_per_token": greedy.forwards_per_token,
-    }  # fmt: skip
+    }
 
 
 def summary_line(numbers: dict[str, float]) -> str:

@@ -1,17 +1,20 @@
-"""Hugging Face folders <-> parameter trees, both ways from the family's one table (specs/models.md section 0).
+"""Hugging Face folders <-> parameter trees, both ways from the family's one table (specs/models.md
+section 0).
 
-Nothing here holds more than one stacked array: reading makes a tree of `LazyArray`s, writing goes leaf by leaf.
+Nothing here holds more than one stacked array: reading makes a tree of `LazyArray`s, writing goes
+leaf by leaf.
 """
+
 from collections.abc import Iterator
 import itertools
 import json
 from typing import NamedTuple
 import warnings
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from safetensors import safe_open
 
 from gdsd_jax import sharding
@@ -36,7 +39,11 @@ def paths_of(tree: PyTree, prefix: str = "") -> dict[str, object]:
     """{"layers.q.kernel": leaf, ...} of a nested dict."""
     flat = {}
     for name, value in tree.items():
-        flat |= paths_of(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        flat |= (
+            paths_of(value, f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {prefix + name: value}
+        )
     return flat
 
 
@@ -87,24 +94,34 @@ def fill(out: np.ndarray, values: np.ndarray, path: str) -> np.ndarray:
 # ---------------------------------------------------------------- reading
 
 
-def load(folder, config: ModelConfig, dtype: str | None = "float32", mesh: jax.sharding.Mesh | None = None) -> PyTree:
-    """Parameters of a Hugging Face folder as a nested dict of arrays, on the default device or sharded over `mesh`.
+def load(
+    folder,
+    config: ModelConfig,
+    dtype: str | None = "float32",
+    mesh: jax.sharding.Mesh | None = None,
+) -> PyTree:
+    """Parameters of a Hugging Face folder as a nested dict of arrays, on the default device or
+    sharded over `mesh`.
 
-    With a mesh each host reads only the slices that its devices hold. `dtype` None keeps the stored one. NaN and
-    infinities in the weights warn.
+    With a mesh each host reads only the slices that its devices hold. `dtype` None keeps the stored
+    one. NaN and infinities in the weights warn.
 
     Raises:
-      ValueError: missing, extra or mis-shaped tensors or unreadable files; one line lists all of them.
+      ValueError: missing, extra or mis-shaped tensors or unreadable files; one line lists all of
+        them.
     """
     lazy = open_folder(folder, config, dtype)
     if mesh is None:
         return jax.tree.map(lambda leaf: jax.device_put(leaf.read()), lazy)
     places = sharding.shardings(mesh, lazy)
-    return jax.tree.map(lambda leaf, place: jax.make_array_from_callback(leaf.shape, place, leaf.read), lazy, places)
+    return jax.tree.map(
+        lambda leaf, place: jax.make_array_from_callback(leaf.shape, place, leaf.read), lazy, places
+    )
 
 
 def open_folder(folder, config: ModelConfig, dtype: str | None = None) -> PyTree:
-    """The parameters of a Hugging Face folder as `LazyArray`s; only the files' headers are read. Raises as `load`."""
+    """The parameters of a Hugging Face folder as `LazyArray`s; only the files' headers are read.
+    Raises as `load`."""
     folder = epath.Path(folder)
     tensors, problems = tensors_of(folder)
     flat, wanted = {}, set()
@@ -135,8 +152,11 @@ def fault_of(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> str | 
     return None
 
 
-def lazy_array(path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[Tensor]) -> LazyArray:
-    """Our leaf over the checkpoint's tensors; each is read by itself, so a stack is never in memory twice."""
+def lazy_array(
+    path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[Tensor]
+) -> LazyArray:
+    """Our leaf over the checkpoint's tensors; each is read by itself, so a stack is never in memory
+    twice."""
 
     def read(index=None) -> np.ndarray:
         index = tuple(index or (slice(None),) * len(shape))
@@ -151,17 +171,22 @@ def lazy_array(path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[T
 
 
 def read_tensor(tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
-    """A slice of a tensor; the file is opened anew each time, since a mapped file's pages stay until it is closed."""
+    """A slice of a tensor; the file is opened anew each time, since a mapped file's pages stay
+    until it is closed."""
     with open_tensors(tensor.file) as opened:
         values = opened.get_slice(tensor.name)[index]
     broken = values.size - np.count_nonzero(np.isfinite(values))
     if broken:
-        warnings.warn(f"{tensor.file}: {tensor.name} holds {broken} values that are NaN or infinite", stacklevel=2)
+        warnings.warn(
+            f"{tensor.file}: {tensor.name} holds {broken} values that are NaN or infinite",
+            stacklevel=2,
+        )
     return values
 
 
 def tensors_of(folder: epath.Path) -> tuple[dict[str, Tensor], list[str]]:
-    """({name: tensor}, what is wrong with the index), from the index and its shards or from the single file.
+    """({name: tensor}, what is wrong with the index), from the index and its shards or from the
+    single file.
 
     Raises:
       ValueError: a file is absent or unreadable, one line naming it.
@@ -175,9 +200,14 @@ def tensors_of(folder: epath.Path) -> tuple[dict[str, Tensor], list[str]]:
         with open_tensors(folder / file) as opened:
             for name in opened.keys():
                 header = opened.get_slice(name)
-                tensors[name] = Tensor(folder / file, name, tuple(header.get_shape()), header.get_dtype())
-    misplaced = [f"{INDEX} places {name} in {file}, which does not hold it" for name, file in (places or {}).items()
-                 if name not in tensors or tensors[name].file.name != file]  # fmt: skip
+                tensors[name] = Tensor(
+                    folder / file, name, tuple(header.get_shape()), header.get_dtype()
+                )
+    misplaced = [
+        f"{INDEX} places {name} in {file}, which does not hold it"
+        for name, file in (places or {}).items()
+        if name not in tensors or tensors[name].file.name != file
+    ]
     return tensors, misplaced
 
 
@@ -185,27 +215,39 @@ def read_index(path: epath.Path) -> dict[str, str]:
     try:
         return dict(json.loads(path.read_text())["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: unreadable index ({type(error).__name__}: {error}); download it again") from None
+        raise ValueError(
+            f"{path}: unreadable index ({type(error).__name__}: {error}); download it again"
+        ) from None
 
 
 def open_tensors(path: epath.Path):
     try:
         return safe_open(str(path), framework="numpy")
-    except Exception as error:  # safetensors raises its own type; what users need is the file's name
-        raise ValueError(f"{path}: unreadable safetensors file ({error}); download it again") from None
+    # safetensors raises its own type; what users need is the file's name
+    except Exception as error:
+        raise ValueError(
+            f"{path}: unreadable safetensors file ({error}); download it again"
+        ) from None
 
 
 # ---------------------------------------------------------------- writing
 
 
 def save(
-    folder, config: ModelConfig, params: PyTree, *, dtype: str | None = None, max_shard_bytes: int = 5 << 30,
+    folder,
+    config: ModelConfig,
+    params: PyTree,
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int = 5 << 30,
     entries: dict | None = None,
-) -> None:  # fmt: skip
-    """Writes a folder that Hugging Face's tools load: one file or shards with an index, config.json last.
+) -> None:
+    """Writes a folder that Hugging Face's tools load: one file or shards with an index, config.json
+    last.
 
-    Leaves are arrays or `LazyArray`s, of which one is in memory at a time. `dtype` None keeps each leaf's own.
-    `entries` are config.json's further entries, such as those of the folder the model came from.
+    Leaves are arrays or `LazyArray`s, of which one is in memory at a time. `dtype` None keeps each
+    leaf's own. `entries` are config.json's further entries, such as those of the folder the model
+    came from.
 
     Raises:
       ValueError: parameters that are not this config's, naming the first difference.
@@ -217,24 +259,39 @@ def save(
         raise ValueError(f"parameters do not fit the config, first difference at {min(wrong)[0]}")
     folder.mkdir(parents=True, exist_ok=True)
     dtypes = {path: np.dtype(dtype or leaf.dtype) for path, leaf in flat.items()}
-    plan = {name: (tensor_shape(path, shapes[path]), dtypes[path])
-            for path in flat for name in tensor_names(path, config)}  # fmt: skip
+    plan = {
+        name: (tensor_shape(path, shapes[path]), dtypes[path])
+        for path in flat
+        for name in tensor_names(path, config)
+    }
     shards = split(plan, max_shard_bytes)
-    tensors = (tensor for path, leaf in flat.items() for tensor in tensors_behind(path, leaf, dtypes[path]))
+    tensors = (
+        tensor for path, leaf in flat.items() for tensor in tensors_behind(path, leaf, dtypes[path])
+    )
     for file, names in shards.items():
-        write_file(folder / file, {name: plan[name] for name in names}, itertools.islice(tensors, len(names)))
+        write_file(
+            folder / file,
+            {name: plan[name] for name in names},
+            itertools.islice(tensors, len(names)),
+        )
     if len(shards) > 1:
         places = {name: file for file, names in shards.items() for name in names}
         total = sum(size_of(*plan[name]) for name in plan)
-        (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2))
-    written = config_to_hf(config) | (entries or {}) | {"torch_dtype": dtypes["embed.embedding"].name}
+        (folder / INDEX).write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
+        )
+    written = (
+        config_to_hf(config) | (entries or {}) | {"torch_dtype": dtypes["embed.embedding"].name}
+    )
     (folder / "config.json").write_text(json.dumps(written, indent=2))
 
 
 def tensors_behind(path: str, leaf, dtype: np.dtype) -> Iterator[np.ndarray]:
     values = leaf.read() if isinstance(leaf, LazyArray) else np.asarray(leaf)
     for part in values if stacked(path) else values[None]:
-        yield fill(np.empty(part.shape[::-1] if transposed(path) else part.shape, dtype), part, path)
+        yield fill(
+            np.empty(part.shape[::-1] if transposed(path) else part.shape, dtype), part, path
+        )
 
 
 def size_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
@@ -251,11 +308,15 @@ def split(plan: dict[str, tuple], max_shard_bytes: int) -> dict[str, list[str]]:
         size += size_of(*tensor)
     if len(groups) == 1:
         return {"model.safetensors": groups[0]}
-    return {f"model-{number:05}-of-{len(groups):05}.safetensors": names for number, names in enumerate(groups, 1)}
+    return {
+        f"model-{number:05}-of-{len(groups):05}.safetensors": names
+        for number, names in enumerate(groups, 1)
+    }
 
 
 def write_file(path: epath.Path, plan: dict[str, tuple], tensors: Iterator[np.ndarray]) -> None:
-    """A safetensors file, tensor by tensor: the length of the header, the header as JSON, then the values."""
+    """A safetensors file, tensor by tensor: the length of the header, the header as JSON, then the
+    values."""
     header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, (shape, dtype) in plan.items():
         begin, end = end, end + size_of(shape, dtype)
@@ -269,7 +330,8 @@ def write_file(path: epath.Path, plan: dict[str, tuple], tensors: Iterator[np.nd
 
 
 def save_adapters(folder, config: ModelConfig, adapters: PyTree, base: str) -> None:
-    """Writes the adapters as the PEFT library lays them out: adapter_model.safetensors and adapter_config.json.
+    """Writes the adapters as the PEFT library lays them out: adapter_model.safetensors and
+    adapter_config.json.
 
     `base` is the name or folder of the weights they belong to.
     """
@@ -282,12 +344,21 @@ def save_adapters(folder, config: ModelConfig, adapters: PyTree, base: str) -> N
     folder.mkdir(parents=True, exist_ok=True)
     plan = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
     write_file(folder / "adapter_model.safetensors", plan, iter(tensors.values()))
-    modules = [names[f"layers.{target}.kernel"].removesuffix(".weight") for target in adapters["layers"]]
+    modules = [
+        names[f"layers.{target}.kernel"].removesuffix(".weight") for target in adapters["layers"]
+    ]
     entries = {
-        "peft_type": "LORA", "task_type": None, "base_model_name_or_path": base, "r": config.lora_rank,
-        "lora_alpha": config.lora_alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
+        "peft_type": "LORA",
+        "task_type": None,
+        "base_model_name_or_path": base,
+        "r": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": False,
         "inference_mode": True,
-        # a pattern, since the last part of a name can also be that of a module outside the layers (LLaDA's ff_out)
+        # a pattern, since the last part of a name can also be that of a module outside the layers
+        # (LLaDA's ff_out)
         "target_modules": "|".join(modules).replace(".", r"\.").replace("{i}", r"\d+"),
-    }  # fmt: skip
+    }
     (folder / "adapter_config.json").write_text(json.dumps(entries, indent=2))

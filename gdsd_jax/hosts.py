@@ -1,8 +1,10 @@
-"""The processes of a run, one a host: starting them, values that all of them learn, and the end of all when one fails.
+"""The processes of a run, one a host: starting them, values that all of them learn, and the end of
+all when one fails.
 
-What they tell one another here passes through jax's coordination service, not the devices, so that it works while those
-compute. Device arrays are the business of sharding.py.
+What they tell one another here passes through jax's coordination service, not the devices, so that
+it works while those compute. Device arrays are the business of sharding.py.
 """
+
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -20,8 +22,8 @@ import traceback
 from typing import Any
 
 import jax
-import numpy as np
 from jax._src import distributed  # the service's client has no public name
+import numpy as np
 
 BEAT_S = 2.0
 SILENCE_S = 30.0  # after which a process counts as dead
@@ -29,8 +31,9 @@ MEETING_S = 300  # within which all must have started
 
 
 class Hosts:
-    """This process among all of them. `exchange` and what rests on it must be called by all, in the same order; exchanges
-    of different kinds do not wait for one another, so that a stop can be agreed on while a thread merges rewards.
+    """This process among all of them. `exchange` and what rests on it must be called by all, in the
+    same order; exchanges of different kinds do not wait for one another, so that a stop can be
+    agreed on while a thread merges rewards.
 
     Attributes:
       index: of this process, 0 .. count - 1.
@@ -55,7 +58,8 @@ class Hosts:
         here, before = (f"exchange/{kind}/{number}/" for number in (number, number - 1))
         self._client.key_value_set_bytes(f"{here}{self.index}", pickle.dumps(value))
         pause = 0.001
-        # however long: that the others still live is the business of `watch`, which a blocking call would not let run
+        # however long: that the others still live is the business of `watch`, which a blocking call
+        # would not let run
         while len(found := self._client.key_value_dir_get_bytes(here)) < self.count:
             time.sleep(pause)
             pause = min(1.5 * pause, 0.1)
@@ -68,8 +72,11 @@ class Hosts:
         """Whether the flag is set in any process."""
         return any(self.exchange(flag, "flags"))
 
-    def beside(self, work: Callable[[], Any], signalled: Callable[[], bool]) -> tuple[bool, futures.Future]:
-        """(whether any process was asked to stop, what `work()` returns in a thread of its own, done unless that is so).
+    def beside(
+        self, work: Callable[[], Any], signalled: Callable[[], bool]
+    ) -> tuple[bool, futures.Future]:
+        """(whether any process was asked to stop, what `work()` returns in a thread of its own,
+        done unless that is so).
 
         All begin it together. What the work exchanges must not be flags.
         """
@@ -84,7 +91,8 @@ class Hosts:
                     break
                 asked = time.monotonic()
         if found.done():
-            found.result()  # before the others are waited for: where the work failed the process ends
+            # before the others are waited for: where the work failed the process ends
+            found.result()
         return self.any(signalled()), found
 
     def done(self, timeout: float = 0.0) -> bool:
@@ -99,11 +107,15 @@ class Hosts:
             self.say(f"bye/{self.index}")
             return
         until = time.monotonic() + SILENCE_S
-        while not all(self.said(f"bye/{index}") for index in range(1, self.count)) and time.monotonic() < until:
+        while (
+            not all(self.said(f"bye/{index}") for index in range(1, self.count))
+            and time.monotonic() < until
+        ):
             time.sleep(0.1)
 
     def linger(self) -> None:
-        """Process 0 ends a little later than the others: the service ends with it, and jax aborts those who need it."""
+        """Process 0 ends a little later than the others: the service ends with it, and jax aborts
+        those who need it."""
         if self.first and self.count > 1:
             time.sleep(2 * BEAT_S)
 
@@ -160,8 +172,11 @@ def watch_sigterm() -> Callable[[], bool]:
     return lambda: bool(received)
 
 
-def start(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> Hosts:
-    """Joins the other processes: those named, or on TPU VMs those of the slices, or none. Before jax looks at devices.
+def start(
+    coordinator: str | None = None, count: int | None = None, index: int | None = None
+) -> Hosts:
+    """Joins the other processes: those named, or on TPU VMs those of the slices, or none. Before
+    jax looks at devices.
 
     Raises:
       ValueError: some of the three are missing or impossible; one line says which.
@@ -171,38 +186,57 @@ def start(coordinator: str | None = None, count: int | None = None, index: int |
         if not on_tpu_vm():
             return Hosts()
     elif None in given:
-        raise ValueError("give --coordinator=HOST:PORT, --num_processes and --process_id together, or on TPU VMs none")
+        raise ValueError(
+            "give --coordinator=HOST:PORT, --num_processes and --process_id together, or on TPU VMs none"
+        )
     else:
         check_address(*given)
-    jax.config.update("jax_enable_preemption_service", False)  # it would swallow SIGTERM until the loop listens
+    # it would swallow SIGTERM until the loop listens
+    jax.config.update("jax_enable_preemption_service", False)
     meeting = f"the processes did not all meet at {coordinator or 'the first'} within {MEETING_S} s: start all of them"
     before_abort(lambda: meeting)
-    # jax aborts all when one has missed its heartbeats, which come twice in that time: from half of it on after a death
+    # jax aborts all when one has missed its heartbeats, which come twice in that time: from half of
+    # it on after a death
     jax.distributed.initialize(
-        coordinator, count, index, initialization_timeout=MEETING_S, heartbeat_timeout_seconds=int(4 * SILENCE_S)
+        coordinator,
+        count,
+        index,
+        initialization_timeout=MEETING_S,
+        heartbeat_timeout_seconds=int(4 * SILENCE_S),
     )
     hosts = Hosts(jax.process_index(), jax.process_count(), distributed.global_state.client)
     names = hosts.exchange(socket.gethostname())
     # when process 0 ends, the service does, and jax aborts the others before `watch` can speak
-    before_abort(lambda: None if answers(distributed.global_state.coordinator_address) else gone(0, hosts, names))
+    before_abort(
+        lambda: (
+            None if answers(distributed.global_state.coordinator_address) else gone(0, hosts, names)
+        )
+    )
     if hosts.count > 1:
         threading.Thread(target=watch, args=(hosts, names), daemon=True).start()
     return hosts
 
 
 def check_address(coordinator: str, count: int, index: int) -> None:
-    """ValueError, one line, where the processes cannot meet there; jax would abort, or wait for minutes."""
+    """ValueError, one line, where the processes cannot meet there; jax would abort, or wait for
+    minutes."""
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
-        raise ValueError(f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and a free port there")
+        raise ValueError(
+            f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and a free port there"
+        )
     if not 0 <= index < count:
-        raise ValueError(f"--process_id={index} must lie in 0 .. {count - 1}, below --num_processes={count}")
+        raise ValueError(
+            f"--process_id={index} must lie in 0 .. {count - 1}, below --num_processes={count}"
+        )
     try:
         socket.getaddrinfo(host.strip("[]"), port)
         if index == 0:
             socket.create_server(("", int(port))).close()
     except OSError as error:
-        raise ValueError(f"--coordinator={coordinator}: {error.strerror}; process 0 listens there") from None
+        raise ValueError(
+            f"--coordinator={coordinator}: {error.strerror}; process 0 listens there"
+        ) from None
 
 
 def answers(address: str) -> bool:
@@ -216,7 +250,8 @@ def answers(address: str) -> bool:
 
 
 def before_abort(explain: Callable[[], str | None]) -> None:
-    """From now on, what C++ code ends by abort() ends with the line that `explain` returns, unless that is None."""
+    """From now on, what C++ code ends by abort() ends with the line that `explain` returns, unless
+    that is None."""
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def on_abort(_) -> None:
@@ -229,16 +264,20 @@ def before_abort(explain: Callable[[], str | None]) -> None:
 
 
 def on_tpu_vm() -> bool:
-    """Whether this machine has TPU chips; v5e and later show up as vfio groups, beside a TPU VM's variables."""
+    """Whether this machine has TPU chips; v5e and later show up as vfio groups, beside a TPU VM's
+    variables."""
     return any(Path("/dev").glob("accel[0-9]*")) or (
-        any(Path("/dev/vfio").glob("[0-9]*")) and any(name.startswith("TPU_") for name in os.environ)
+        any(Path("/dev/vfio").glob("[0-9]*"))
+        and any(name.startswith("TPU_") for name in os.environ)
     )
 
 
 def watch(hosts: Hosts, names: list[str]) -> None:
-    """Ends this process when another one has been silent for `SILENCE_S`, with a line that names it."""
+    """Ends this process when another one has been silent for `SILENCE_S`, with a line that names
+    it."""
     client, beat = distributed.global_state.client, 0
-    seen = {f"beat/{index}": ("", time.monotonic()) for index in range(hosts.count)}  # its last beat, and since when
+    # its last beat, and since when
+    seen = {f"beat/{index}": ("", time.monotonic()) for index in range(hosts.count)}
     while not hosts.done(BEAT_S):
         beat += 1
         try:
@@ -265,14 +304,16 @@ def gone(index: int, hosts: Hosts, names: list[str]) -> str:
 
 @contextlib.contextmanager
 def naming_failures(hosts: Hosts) -> Iterator[None]:
-    """Ends this process where the block raises, with a line that names the process that failed: this or another one."""
+    """Ends this process where the block raises, with a line that names the process that failed:
+    this or another one."""
     try:
         yield
     except Exception as error:
         traceback.print_exc()
         complain(f"process {hosts.index} of {hosts.count}: {type(error).__name__}: {error}")
         if isinstance(error, jax.errors.JaxRuntimeError):
-            hosts.done(1.5 * SILENCE_S)  # an exchange breaks when another process ends: `watch` soon names it
+            # an exchange breaks when another process ends: `watch` soon names it
+            hosts.done(1.5 * SILENCE_S)
         leave(1)
 
 

@@ -1,4 +1,6 @@
-"""What a run says about itself: `metrics.jsonl`, one JSON object a line, and the progress line in the terminal."""
+"""What a run says about itself: `metrics.jsonl`, one JSON object a line, and the progress line in
+the terminal."""
+
 from collections.abc import Callable
 import json
 import math
@@ -11,27 +13,39 @@ from etils import epath
 
 PHASES = ("sft", "rollout", "train", "eval")
 SHOWN = {  # how a round's line puts its numbers
-    "reward": "reward {:6.3f}", "tests": "tests {:6.1%}", "kl": "KL {:6.3f} nats a token", "tokens_per_s": "{:9,.0f} tokens/s",
-}  # fmt: skip
+    "reward": "reward {:6.3f}",
+    "tests": "tests {:6.1%}",
+    "kl": "KL {:6.3f} nats a token",
+    "tokens_per_s": "{:9,.0f} tokens/s",
+}
 
 
 class MetricsWriter:
-    """Appends lines `{"phase", "step", "wall_s", ...numbers}`; `wall_s` counts seconds of running, resumes included.
+    """Appends lines `{"phase", "step", "wall_s", ...numbers}`; `wall_s` counts seconds of running,
+    resumes included.
 
-    On a local disk every line is one write, so a killed process leaves whole lines but perhaps the last. Object stores
-    cannot append: there the file is rewritten after an eval line, by `cursor` and `close`, and else every `REWRITE_S`.
+    On a local disk every line is one write, so a killed process leaves whole lines but perhaps the
+    last. Object stores
+    cannot append: there the file is rewritten after an eval line, by `cursor` and `close`, and else
+      every `REWRITE_S`.
     """
 
     REWRITE_S = 30.0
 
     def __init__(
-        self, path: str | os.PathLike, keep: int = 0, *, enabled: bool = True, clock: Callable[[], float] = time.monotonic
+        self,
+        path: str | os.PathLike,
+        keep: int = 0,
+        *,
+        enabled: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ):
         """Opens the file and cuts it to its first lines.
 
         Args:
           path: local path or gs:// address; the folder is made if need be.
-          keep: lines to keep, a `cursor()` that was saved; 0 starts afresh. If fewer are there, all are kept.
+          keep: lines to keep, a `cursor()` that was saved; 0 starts afresh. If fewer are there, all
+            are kept.
           enabled: False counts lines without touching the file, for every process but the first.
           clock: seconds, from any origin.
         """
@@ -47,7 +61,9 @@ class MetricsWriter:
             return
         kept = _whole_lines(self._path)[:keep] if self._path.exists() else []
         self._count = len(kept)
-        self._start -= next((wall for line in reversed(kept) if (wall := json.loads(line).get("wall_s"))), 0.0)
+        self._start -= next(
+            (wall for line in reversed(kept) if (wall := json.loads(line).get("wall_s"))), 0.0
+        )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if self._remote:
             self._lines = kept
@@ -62,7 +78,8 @@ class MetricsWriter:
         Args:
           phase: one of `PHASES`.
           step: round of a rollout or evaluation, optimizer step of an update.
-          **values: numbers or arrays of one element; NaN and infinity, which JSON does not know, become null.
+          **values: numbers or arrays of one element; NaN and infinity, which JSON does not know,
+            become null.
 
         Raises:
           ValueError: unknown phase.
@@ -74,7 +91,9 @@ class MetricsWriter:
         if not self._enabled:
             return
         row = {"phase": phase, "step": int(step), "wall_s": round(self._clock() - self._start, 3)}
-        line = json.dumps(row | {key: _number(key, value) for key, value in values.items()}, allow_nan=False)
+        line = json.dumps(
+            row | {key: _number(key, value) for key, value in values.items()}, allow_nan=False
+        )
         if self._file:
             self._file.write(line.encode() + b"\n")
             return
@@ -83,7 +102,8 @@ class MetricsWriter:
             self._rewrite()
 
     def cursor(self) -> int:
-        """Number of lines, all of them safe on disk: what goes into a checkpoint and comes back as `keep`."""
+        """Number of lines, all of them safe on disk: what goes into a checkpoint and comes back as
+        `keep`."""
         if self._file:
             os.fsync(self._file.fileno())
         elif self._enabled:
@@ -129,7 +149,14 @@ def round_line(round: int, rounds: int, seconds_left: float = math.nan, **number
     shown = {name: SHOWN[name].format(numbers[name]) for name in SHOWN if name in numbers}
     others = [f"{name} {value:8.4g}" for name, value in numbers.items() if name not in shown]
     width = len(str(rounds))
-    return " | ".join([f"round {round:>{width}}/{rounds}", *shown.values(), *others, f"{duration(seconds_left):>8} left"])
+    return " | ".join(
+        [
+            f"round {round:>{width}}/{rounds}",
+            *shown.values(),
+            *others,
+            f"{duration(seconds_left):>8} left",
+        ]
+    )
 
 
 def duration(seconds: float) -> str:
@@ -168,7 +195,9 @@ def _number(key: str, value: Any) -> int | float | None:
     try:
         value = value.item() if hasattr(value, "item") else value
     except (TypeError, ValueError) as error:
-        raise TypeError(f"metric {key!r} is an array of shape {value.shape}, not a number") from error
+        raise TypeError(
+            f"metric {key!r} is an array of shape {value.shape}, not a number"
+        ) from error
     if not isinstance(value, numbers.Real):
         raise TypeError(f"metric {key!r} is {value!r}, not a number")
     if isinstance(value, numbers.Integral):

@@ -1,4 +1,5 @@
 """AdamW with warm-up and clipping, and the update step that every objective shares."""
+
 from collections.abc import Callable
 
 import jax
@@ -9,11 +10,19 @@ from gdsd_jax.types import Array, Batch, PyTree, TrainState
 
 
 def make_optimizer(
-    *, learning_rate: float, warmup_steps: int = 0, decay_steps: int = 0, final_share: float = 0.0,
-    weight_decay: float = 0.0, b1: float = 0.9, b2: float = 0.99, clip_norm: float = 0.2, moments_dtype: str = "float32",
-) -> optax.GradientTransformation:  # fmt: skip
-    """AdamW; linear warm-up, then constant, or a cosine to `final_share` of the rate at `decay_steps` and constant from
-    there; gradients clipped by global norm.
+    *,
+    learning_rate: float,
+    warmup_steps: int = 0,
+    decay_steps: int = 0,
+    final_share: float = 0.0,
+    weight_decay: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    clip_norm: float = 0.2,
+    moments_dtype: str = "float32",
+) -> optax.GradientTransformation:
+    """AdamW; linear warm-up, then constant, or a cosine to `final_share` of the rate at
+    `decay_steps` and constant from there; gradients clipped by global norm.
 
     Moments are kept in `moments_dtype`; the update is computed in the parameters' own.
     """
@@ -22,10 +31,13 @@ def make_optimizer(
             0.0, learning_rate, max(warmup_steps, 1), decay_steps, final_share * learning_rate
         )
     else:
-        schedule = optax.linear_schedule(learning_rate / (warmup_steps + 1), learning_rate, warmup_steps)
+        schedule = optax.linear_schedule(
+            learning_rate / (warmup_steps + 1), learning_rate, warmup_steps
+        )
     adamw = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
     return optax.chain(
-        optax.clip_by_global_norm(clip_norm), adamw if moments_dtype == "float32" else kept_in(adamw, moments_dtype)
+        optax.clip_by_global_norm(clip_norm),
+        adamw if moments_dtype == "float32" else kept_in(adamw, moments_dtype),
     )
 
 
@@ -33,7 +45,9 @@ def kept_in(optimizer: optax.GradientTransformation, dtype: str) -> optax.Gradie
     """The optimizer with its moments stored in `dtype` between updates."""
 
     def cast(state: PyTree, dtype) -> PyTree:
-        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+        return jax.tree.map(
+            lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state
+        )
 
     def update(grads, state, params=None):
         updates, state = optimizer.update(grads, cast(state, jnp.float32), params)
@@ -47,35 +61,52 @@ def init_state(trainable: PyTree, optimizer: optax.GradientTransformation) -> Tr
 
 
 def fold(metric: str) -> Callable:
-    """How a metric adds up over slices: the largest of those named `..._max`, which are not negative, else the sum."""
+    """How a metric adds up over slices: the largest of those named `..._max`, which are not
+    negative, else the sum."""
     return jnp.maximum if metric.endswith("_max") else jnp.add
 
 
 def make_update(loss_fn: Callable, optimizer: optax.GradientTransformation) -> Callable:
-    """`update(state, frozen, slices) -> (state, metrics)`: one optimizer step over the mean gradient of all slices.
+    """`update(state, frozen, slices) -> (state, metrics)`: one optimizer step over the mean
+    gradient of all slices.
 
-    `slices` is a `Batch` with a leading slice axis: the gradient is accumulated slice by slice, so that memory is
-    that of one slice. Metrics are means over the slices, or the largest where the name ends in `_max`.
+    `slices` is a `Batch` with a leading slice axis: the gradient is accumulated slice by slice, so
+    that memory is that of one slice. Metrics are means over the slices, or the largest where the
+    name ends in `_max`.
     """
 
-    def update(state: TrainState, frozen: dict, slices: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def update(
+        state: TrainState, frozen: dict, slices: Batch
+    ) -> tuple[TrainState, dict[str, Array]]:
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
         def accumulate(total, batch):
             (loss, metrics), grads = gradient_fn(state.trainable, frozen, batch)
             grads = jax.tree.map(jnp.add, total[0], grads)
-            return (grads, {name: fold(name)(total[1][name], x) for name, x in {"loss": loss, **metrics}.items()}), None
+            return (
+                grads,
+                {
+                    name: fold(name)(total[1][name], x)
+                    for name, x in {"loss": loss, **metrics}.items()
+                },
+            ), None
 
         first = jax.tree.map(lambda x: x[0], slices)
         (loss, metrics), grads = jax.eval_shape(gradient_fn, state.trainable, frozen, first)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, {"loss": loss, **metrics}))
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), (grads, {"loss": loss, **metrics})
+        )
         total, _ = jax.lax.scan(accumulate, zeros, slices)
         count = jax.tree.leaves(slices)[0].shape[0]
         grads = jax.tree.map(lambda x: x / count, total[0])
-        metrics = {name: x if fold(name) is jnp.maximum else x / count for name, x in total[1].items()}
+        metrics = {
+            name: x if fold(name) is jnp.maximum else x / count for name, x in total[1].items()
+        }
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        return TrainState(trainable, opt_state, state.step + 1), metrics | {"grad_norm": optax.tree.norm(grads)}
+        return TrainState(trainable, opt_state, state.step + 1), metrics | {
+            "grad_norm": optax.tree.norm(grads)
+        }
 
     return update

@@ -1,8 +1,9 @@
 """Pictures of a run: the page report.html, and the curves of several runs side by side.
 
-Charts are SVG made by matplotlib and put into the page itself, which needs no other file and no network. Rows are the
-lines of metrics.jsonl; a chart whose numbers are missing is left out.
+Charts are SVG made by matplotlib and put into the page itself, which needs no other file and no
+network. Rows are the lines of metrics.jsonl; a chart whose numbers are missing is left out.
 """
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import io
 import math
@@ -16,10 +17,13 @@ from etils import epath
 Rows = Sequence[Mapping[str, Any]]
 TESTS_PASSED = ("mean_reward", "Held-out tests passed, temperature 1")
 
-# Colours as matplotlib draws them. In the page each becomes the CSS variable of its name, which dark mode changes.
+# Colours as matplotlib draws them. In the page each becomes the CSS variable of its name, which
+# dark mode changes.
 INK, MUTED, GRID = "#24292f", "#6b737d", "#e4e7eb"
 HUES = ("#2662a9", "#c9641c", "#2e8f6a", "#8a5fb1", "#b3423a", "#857a1c", "#2a8c9c")
-VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"} | {hue: f"hue{i}" for i, hue in enumerate(HUES)}
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"} | {
+    hue: f"hue{i}" for i, hue in enumerate(HUES)
+}
 
 
 class Series(NamedTuple):
@@ -47,7 +51,10 @@ class Chart(NamedTuple):
 
 
 def write_report(
-    workdir: str | os.PathLike, config: Mapping[str, Any], rows: Rows, samples: Sequence[Mapping[str, Any]]
+    workdir: str | os.PathLike,
+    config: Mapping[str, Any],
+    rows: Rows,
+    samples: Sequence[Mapping[str, Any]],
 ) -> epath.Path:
     """Writes WORKDIR/report.html, whole or not at all, and returns its path.
 
@@ -55,10 +62,12 @@ def write_report(
       workdir: local folder or gs:// address.
       config: the run's configuration, nested dicts allowed.
       rows: lines of metrics.jsonl in order; missing keys and nulls are tolerated.
-      samples: what the model wrote for some problems: `question`, `before`, `after` (texts) and `before_score`,
-        `after_score` (0..1), each of them optional. The texts are a model's, hence not trusted: they are escaped.
+      samples: what the model wrote for some problems: `question`, `before`, `after` (texts) and
+        `before_score`, `after_score` (0..1), each of them optional. The texts are a model's, hence
+        not trusted: they are escaped.
     """
-    page = render(config, rows, samples).encode("utf-8", errors="replace")  # a model can write lone surrogates
+    # a model can write lone surrogates
+    page = render(config, rows, samples).encode("utf-8", errors="replace")
     path = epath.Path(workdir) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f".{path.name}.partial"
@@ -71,51 +80,96 @@ def render(config: Mapping[str, Any], rows: Rows, samples: Sequence[Mapping[str,
     import jinja2  # like matplotlib a second of start-up that nothing but the report needs
     from markupsafe import Markup
 
-    pictures = [(chart, Markup(page_svg(chart, wide=not place))) for place, chart in enumerate(charts_of(rows))]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    pictures = [
+        (chart, Markup(page_svg(chart, wide=not place)))
+        for place, chart in enumerate(charts_of(rows))
+    ]
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     blank = dict(question="", before=None, after=None, before_score=None, after_score=None)
     return environment.from_string(PAGE).render(
-        name=config.get("name", "a run"), summary=summary(rows), headlines=headlines(rows), pictures=pictures,
-        samples=[blank | dict(sample) for sample in samples], settings=list(flatten(config)), light=CSS_LIGHT, dark=CSS_DARK,
-    )  # fmt: skip
+        name=config.get("name", "a run"),
+        summary=summary(rows),
+        headlines=headlines(rows),
+        pictures=pictures,
+        samples=[blank | dict(sample) for sample in samples],
+        settings=list(flatten(config)),
+        light=CSS_LIGHT,
+        dark=CSS_DARK,
+    )
 
 
 def curve_figure(runs: Mapping[str, Sequence[Rows]], format: str = "png") -> bytes:
-    """Held-out curves of several runs: tests passed, or of distilled students the distance to the teacher, and pass@1.
+    """Held-out curves of several runs: tests passed, or of distilled students the distance to the
+    teacher, and pass@1.
 
     Args:
-      runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn over their range. Those
-        with "shuffled" or "control" in their names are grey and dashed.
+      runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn
+        over their range. Those with "shuffled" or "control" in their names are grey and dashed.
       format: "png" (dark text on white) or "svg".
     """
-    figure, rows = new_figure(8.4, 3.1), [row for seeds in runs.values() for rows in seeds for row in rows]
+    figure, rows = (
+        new_figure(8.4, 3.1),
+        [row for seeds in runs.values() for rows in seeds for row in rows],
+    )
     controls = [name for name in runs if "shuffled" in name or "control" in name]
-    first = ("kl", "Held-out KL to the teacher, nats a token") if points(rows, "eval", "kl")[0] else TESTS_PASSED
-    for place, (key, title) in enumerate([first, ("pass_at_1", "Held-out problems solved, temperature 0")]):
+    first = (
+        ("kl", "Held-out KL to the teacher, nats a token")
+        if points(rows, "eval", "kl")[0]
+        else TESTS_PASSED
+    )
+    for place, (key, title) in enumerate(
+        [first, ("pass_at_1", "Held-out problems solved, temperature 0")]
+    ):
         axes = figure.add_subplot(1, 2, place + 1)
         hues = iter(HUES * len(runs))
         for name, seeds in runs.items():
-            style = dict(color=MUTED, linestyle="--") if name in controls else dict(color=next(hues))
+            style = (
+                dict(color=MUTED, linestyle="--") if name in controls else dict(color=next(hues))
+            )
             x, mean = points([row for rows in seeds for row in rows], "eval", key)
             axes.plot(x, mean, label=name, marker="o", markersize=3, linewidth=1.6, **style)
             if len(seeds) > 1:
-                low, high = (points([row for rows in seeds for row in rows], "eval", key, end)[1] for end in (min, max))
-                axes.fill_between(x, low, high, color=style["color"], alpha=0.3 / len(runs), linewidth=0)
+                low, high = (
+                    points([row for rows in seeds for row in rows], "eval", key, end)[1]
+                    for end in (min, max)
+                )
+                axes.fill_between(
+                    x, low, high, color=style["color"], alpha=0.3 / len(runs), linewidth=0
+                )
         axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
         dress(axes, "round", share=key != "kl")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=7, frameon=False, fontsize=8, labelcolor=INK)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower left",
+        ncols=7,
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+    )
     return save(figure, format, dpi=160)
 
 
-def comparison_page(name: str, summary: str, runs: Mapping[str, Sequence[Rows]], table: Sequence[Sequence[str]]) -> str:
+def comparison_page(
+    name: str, summary: str, runs: Mapping[str, Sequence[Rows]], table: Sequence[Sequence[str]]
+) -> str:
     """A page with `curve_figure(runs)` above `table`, whose first row is its head."""
     import jinja2
     from markupsafe import Markup
 
-    return jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined).from_string(COMPARISON).render(
-        name=name, summary=summary, picture=Markup(in_page(curve_figure(runs, format="svg"))), table=table,
-        light=CSS_LIGHT, dark=CSS_DARK,
-    )  # fmt: skip
+    return (
+        jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+        .from_string(COMPARISON)
+        .render(
+            name=name,
+            summary=summary,
+            picture=Markup(in_page(curve_figure(runs, format="svg"))),
+            table=table,
+            light=CSS_LIGHT,
+            dark=CSS_DARK,
+        )
+    )
 
 
 def charts_of(rows: Rows) -> list[Chart]:
@@ -123,37 +177,81 @@ def charts_of(rows: Rows) -> list[Chart]:
     rows = by_round(rows)
 
     def lines(*parts: tuple[str, str, str]) -> list[Series]:
-        return [Series(label, *points(rows, phase, key), dots=phase == "eval") for phase, key, label in parts]
+        return [
+            Series(label, *points(rows, phase, key), dots=phase == "eval")
+            for phase, key, label in parts
+        ]
 
     charts = [
-        Chart("Programs that pass", "Share of tests passed or problems solved", lines(
-            ("eval", "pass_at_1", "held-out, solved at temperature 0"),
-            ("eval", "mean_reward", "held-out, tests at temperature 1"),
-            ("eval", "teacher_pass_at_1", "teacher, solved at temperature 0"),
-            ("rollout", "tests", "training, tests at temperature 1")), share=True),
-        Chart("Reward", "Mean over the completions of a round", lines(
-            ("rollout", "reward", "reward"), ("rollout", "format", "format alone"))),
-        Chart("Distance to the teacher", "Held-out KL at masked positions, nats", lines(("eval", "kl", "KL"))),
-        Chart("Forwards a token", "Held-out, temperature 0, saving passes counted", lines(
-            ("eval", "threshold_forwards_per_token", "by a threshold"), ("eval", "forwards_per_token", "by the schedule"))),
-        Chart("KL", "Divergence from the reference or the teacher, nats", lines(("train", "kl", "KL"))),
-        Chart("Trust region", "Share of completions at its edge", lines(("train", "trust", "share")), share=True),
-        Chart("Loss", "Objective and norm of its gradient", lines(
-            ("train", "loss", "loss"), ("train", "grad_norm", "gradient norm"))),
+        Chart(
+            "Programs that pass",
+            "Share of tests passed or problems solved",
+            lines(
+                ("eval", "pass_at_1", "held-out, solved at temperature 0"),
+                ("eval", "mean_reward", "held-out, tests at temperature 1"),
+                ("eval", "teacher_pass_at_1", "teacher, solved at temperature 0"),
+                ("rollout", "tests", "training, tests at temperature 1"),
+            ),
+            share=True,
+        ),
+        Chart(
+            "Reward",
+            "Mean over the completions of a round",
+            lines(("rollout", "reward", "reward"), ("rollout", "format", "format alone")),
+        ),
+        Chart(
+            "Distance to the teacher",
+            "Held-out KL at masked positions, nats",
+            lines(("eval", "kl", "KL")),
+        ),
+        Chart(
+            "Forwards a token",
+            "Held-out, temperature 0, saving passes counted",
+            lines(
+                ("eval", "threshold_forwards_per_token", "by a threshold"),
+                ("eval", "forwards_per_token", "by the schedule"),
+            ),
+        ),
+        Chart(
+            "KL", "Divergence from the reference or the teacher, nats", lines(("train", "kl", "KL"))
+        ),
+        Chart(
+            "Trust region",
+            "Share of completions at its edge",
+            lines(("train", "trust", "share")),
+            share=True,
+        ),
+        Chart(
+            "Loss",
+            "Objective and norm of its gradient",
+            lines(("train", "loss", "loss"), ("train", "grad_norm", "gradient norm")),
+        ),
         Chart("Score", "Mean score of the completions, nats", lines(("train", "score", "score"))),
-        Chart("Time", "Seconds a round", [
-            *lines(("rollout", "rollout_s", "rollout"), ("rollout", "reward_s", "rewards")),
-            Series("updates", *points(rows, "train", "update_s", combine=sum))]),
-        Chart("Speed", "Completion tokens a second in the rollout", lines(("rollout", "tokens_per_s", "tokens/s"))),
+        Chart(
+            "Time",
+            "Seconds a round",
+            [
+                *lines(("rollout", "rollout_s", "rollout"), ("rollout", "reward_s", "rewards")),
+                Series("updates", *points(rows, "train", "update_s", combine=sum)),
+            ],
+        ),
+        Chart(
+            "Speed",
+            "Completion tokens a second in the rollout",
+            lines(("rollout", "tokens_per_s", "tokens/s")),
+        ),
         Chart("Length", "Mean tokens of a completion", lines(("rollout", "length", "tokens"))),
-        Chart("Supervised start", "Loss on noisy solutions", lines(("sft", "loss", "loss")), "step"),
-    ]  # fmt: skip
+        Chart(
+            "Supervised start", "Loss on noisy solutions", lines(("sft", "loss", "loss")), "step"
+        ),
+    ]
     charts = [chart._replace(series=[line for line in chart.series if line.x]) for chart in charts]
     return [chart for chart in charts if chart.series]
 
 
 def by_round(rows: Rows) -> list[Mapping[str, Any]]:
-    """The rows, each train line with the round of the last rollout before it in place of its own step."""
+    """The rows, each train line with the round of the last rollout before it in place of its own
+    step."""
     found, current = [], None
     for row in rows:
         current = row["step"] if row.get("phase") == "rollout" else current
@@ -165,7 +263,8 @@ def by_round(rows: Rows) -> list[Mapping[str, Any]]:
 def points(
     rows: Rows, phase: str, key: str, combine: Callable[[list[float]], float] = statistics.fmean
 ) -> tuple[list[float], list[float]]:
-    """(steps, values) of one metric in the order of steps; values of the same step are combined, missing ones left out."""
+    """(steps, values) of one metric in the order of steps; values of the same step are combined,
+    missing ones left out."""
     values: dict[float, list[float]] = {}
     for row in rows:
         value = row.get(key)
@@ -191,7 +290,10 @@ def headlines(rows: Rows) -> list[tuple[str, str, str, str]]:
             found.append((name, f"{values[0]:.1%}", f"{values[-1]:.1%}", change))
     for key, name in (
         ("kl", "held-out KL to the teacher, nats a token"),
-        ("threshold_forwards_per_token", "forwards a token by the threshold, saving passes counted"),
+        (
+            "threshold_forwards_per_token",
+            "forwards a token by the threshold, saving passes counted",
+        ),
     ):
         _, values = points(rows, "eval", key)
         if values and min(values[0], values[-1]) > 0:
@@ -230,7 +332,13 @@ def page_svg(chart: Chart, wide: bool) -> str:
         if window > 1 and not line.dots:  # long runs: the trend over what was measured
             axes.plot(line.x, line.y, color=hue, linewidth=0.8, alpha=0.3)
         trend = moving_mean(line.y, window) if not line.dots else line.y
-        axes.plot(line.x, trend, color=hue, linewidth=1.6, **(dict(marker="o", markersize=3.5) if line.dots else {}))
+        axes.plot(
+            line.x,
+            trend,
+            color=hue,
+            linewidth=1.6,
+            **(dict(marker="o", markersize=3.5) if line.dots else {}),
+        )
     dress(axes, chart.xlabel, chart.share)
     return in_page(save(figure, "svg", salt=chart.title))
 
@@ -238,16 +346,22 @@ def page_svg(chart: Chart, wide: bool) -> str:
 def in_page(svg: bytes) -> str:
     """The picture as an element of the page, in the page's colours."""
     text = svg.decode()
-    text = re.sub(r' id="[\w.]+_\d+"', "", text[text.index("<svg") :])  # ids that nothing refers to repeat in a page
+    # ids that nothing refers to repeat in a page
+    text = re.sub(r' id="[\w.]+_\d+"', "", text[text.index("<svg") :])
     for color, name in VARIABLES.items():
         text = text.replace(color, f"var(--{name})")
     return text.replace("<svg ", '<svg role="img" aria-hidden="true" ', 1)
 
 
 def moving_mean(values: list[float], window: int) -> list[float]:
-    """Mean over the values at most `window` places away, as many on either side, so that the ends do not bend."""
+    """Mean over the values at most `window` places away, as many on either side, so that the ends
+    do not bend."""
     reach = [min(i, window, len(values) - 1 - i) for i in range(len(values))]
-    return [statistics.fmean(values[i - r : i + r + 1]) for i, r in enumerate(reach)] if window > 1 else values
+    return (
+        [statistics.fmean(values[i - r : i + r + 1]) for i, r in enumerate(reach)]
+        if window > 1
+        else values
+    )
 
 
 def new_figure(width: float, height: float):
@@ -278,7 +392,10 @@ def save(figure, format: str, salt: str = "", dpi: int = 100) -> bytes:
     """The picture's file, the same bytes for the same figure."""
     import matplotlib
 
-    with io.BytesIO() as file, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt or "curves"}):
+    with (
+        io.BytesIO() as file,
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt or "curves"}),
+    ):
         undated = {"Date": None} if format == "svg" else None
         figure.savefig(file, format=format, dpi=dpi, transparent=format == "svg", metadata=undated)
         return file.getvalue()
@@ -291,7 +408,8 @@ CSS_DARK = """--page:#14171a; --card:#1c2024; --ink:#e4e7ea; --muted:#98a1ab; --
 --hue0:#6ca7ec; --hue1:#f0995a; --hue2:#5fc79d; --hue3:#bb97e0; --hue4:#f08a80; --hue5:#d3c65e; --hue6:#6fd0e0;
 --good:#5fc79d; --bad:#f08a80;"""
 
-# No scripts, no outside resources: the policy below holds even if something in a sample got past the escaping.
+# No scripts, no outside resources: the policy below holds even if something in a sample got past
+# the escaping.
 HEAD = """<!doctype html>
 <html lang="en">
 <head>
@@ -346,7 +464,9 @@ dd { margin: 0; font: .82rem/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, 
 <header><h1>{{ name }}</h1><p class="muted">{{ summary }}</p></header>
 """
 
-PAGE = HEAD + """{% macro card(chart, svg) %}
+PAGE = (
+    HEAD
+    + """{% macro card(chart, svg) %}
 <figure class="card" aria-label="{{ chart.title }}: {{ chart.note }}">
 <h3>{{ chart.title }}</h3><p class="muted">{{ chart.note }}</p>
 {% if chart.series|length > 1 %}
@@ -388,8 +508,11 @@ PAGE = HEAD + """{% macro card(chart, svg) %}
 </dl></section>
 </main></body></html>
 """
+)
 
-COMPARISON = HEAD + """<figure class="card" style="margin-top: 1.5rem">{{ picture }}</figure>
+COMPARISON = (
+    HEAD
+    + """<figure class="card" style="margin-top: 1.5rem">{{ picture }}</figure>
 <h2>Scores</h2>
 <section class="card"><table>
 <tr>{% for cell in table[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
@@ -398,3 +521,4 @@ COMPARISON = HEAD + """<figure class="card" style="margin-top: 1.5rem">{{ pictur
 </table></section>
 </main></body></html>
 """
+)

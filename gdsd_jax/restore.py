@@ -1,4 +1,6 @@
-"""The model of a folder: one that launch/convert.py wrote, or the workdir of a training run at its newest checkpoint."""
+"""The model of a folder: one that launch/convert.py wrote, or the workdir of a training run at its
+newest checkpoint."""
+
 import jax
 
 from gdsd_jax import models, run
@@ -8,9 +10,11 @@ from gdsd_jax.types import PyTree
 
 
 def load_weights(folder, model: models.ModelConfig, mesh: jax.sharding.Mesh) -> tuple[PyTree, dict]:
-    """(trainable, frozen) of a folder's model on the mesh: `denoiser.bind(trainable, frozen)` gives its parameters.
+    """(trainable, frozen) of a folder's model on the mesh: `denoiser.bind(trainable, frozen)` gives
+    its parameters.
 
-    `model` must be what `run.read_model` makes of `read_settings(folder)`; its precision is that of the activations.
+    `model` must be what `run.read_model` makes of `read_settings(folder)`; its precision is that of
+    the activations.
 
     Raises:
       ValueError: no weights there, or another model's; one line names the folder and the mend.
@@ -20,6 +24,7 @@ def load_weights(folder, model: models.ModelConfig, mesh: jax.sharding.Mesh) -> 
         return run.base_weights(config, model, mesh, None), {}
     frozen = {}
     if config.lora_rank:
-        rng = make_keys(jax.random.key(config.seed), 0)["init"]  # a base of random weights is drawn again
+        # a base of random weights is drawn again
+        rng = make_keys(jax.random.key(config.seed), 0)["init"]
         frozen["base"] = run.base_weights(config, model, mesh, rng)
     return load_trainable(folder, run.abstract(mesh, run.make_trainable(config, model))), frozen

@@ -2,16 +2,17 @@
 
 `data` and `fsdp` split the rows of a batch; `fsdp` and `tensor` split parameters.
 """
+
 from collections.abc import Callable
 import math
 import re
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.experimental import mesh_utils
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+import numpy as np
 
 from gdsd_jax.types import Denoiser, PyTree
 
@@ -32,14 +33,17 @@ RULES = (
     (r"layers/(o|down)/b$", P(None, None, "fsdp")),
     (r"(norm|_norm)/scale$", P()),
 )
-LARGE = 1 << 16  # elements; a bigger array that no rule names is a mistake, not something to replicate
+# elements; a bigger array that no rule names is a mistake, not something to replicate
+LARGE = 1 << 16
 
 
 def make_mesh(sizes: dict[str, int], devices=None, rows: int | None = None) -> Mesh:
     """Mesh of `data` x `fsdp` x `tensor`; one size may be -1 and takes what is left.
 
-    If `fsdp` and `tensor` both are -1, `fsdp` takes as many devices as `rows` can be split over and `tensor` the rest.
-    The sizes are those within a TPU slice: with several slices `data` is that much larger, and it alone crosses them.
+    If `fsdp` and `tensor` both are -1, `fsdp` takes as many devices as `rows` can be split over and
+    `tensor` the rest.
+    The sizes are those within a TPU slice: with several slices `data` is that much larger, and it
+      alone crosses them.
 
     Raises:
       ValueError: sizes that do not multiply to the number of devices.
@@ -60,7 +64,8 @@ def make_mesh(sizes: dict[str, int], devices=None, rows: int | None = None) -> M
     inside = [left if size == -1 else size for size in shape.values()]
     if slices * int(np.prod(inside)) != len(devices):
         raise refusal
-    settings = dict(devices=devices, allow_split_physical_axes=True)  # 32 x 2 on a cube of 4 x 4 x 4 cuts a side
+    # 32 x 2 on a cube of 4 x 4 x 4 cuts a side
+    settings = dict(devices=devices, allow_split_physical_axes=True)
     if slices == 1:
         grid = mesh_utils.create_device_mesh(inside, **settings)
     else:
@@ -85,20 +90,25 @@ def spec_of(path: str, shape: tuple[int, ...]) -> P:
 
 
 def shardings(mesh: Mesh, tree: PyTree) -> PyTree:
-    """NamedSharding of every leaf of a (possibly abstract) tree: parameters, adapters or optimizer state.
+    """NamedSharding of every leaf of a (possibly abstract) tree: parameters, adapters or optimizer
+    state.
 
     Raises:
       ValueError: a large leaf without a rule, or an axis that the mesh does not divide.
     """
 
     def place(keys, leaf):
-        path = "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in keys)
+        path = "/".join(
+            str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in keys
+        )
         spec = spec_of(path, leaf.shape)
         for size, axes in zip(leaf.shape, spec):
             axes = (axes,) if isinstance(axes, str) else axes or ()
             if size % math.prod(mesh.shape[axis] for axis in axes):
                 told = " ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
-                raise ValueError(f"{path} {leaf.shape}: {size} is not divisible by mesh axis {told}")
+                raise ValueError(
+                    f"{path} {leaf.shape}: {size} is not divisible by mesh axis {told}"
+                )
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, tree)
@@ -108,29 +118,39 @@ def gathered(places: PyTree) -> PyTree:
     """The same places, but whole along `fsdp`: parameters that no layer has to collect again."""
 
     def without(axes):
-        kept = tuple(axis for axis in ((axes,) if isinstance(axes, str) else axes or ()) if axis != "fsdp")
+        kept = tuple(
+            axis for axis in ((axes,) if isinstance(axes, str) else axes or ()) if axis != "fsdp"
+        )
         return kept[0] if len(kept) == 1 else kept or None
 
-    return jax.tree.map(lambda place: NamedSharding(place.mesh, P(*map(without, place.spec))), places)
+    return jax.tree.map(
+        lambda place: NamedSharding(place.mesh, P(*map(without, place.spec))), places
+    )
 
 
 def bytes_per_device(tree: PyTree, places: PyTree) -> int:
     """What one device holds of a (possibly abstract) tree."""
-    sizes = jax.tree.map(lambda x, place: math.prod(place.shard_shape(x.shape)) * x.dtype.itemsize, tree, places)
+    sizes = jax.tree.map(
+        lambda x, place: math.prod(place.shard_shape(x.shape)) * x.dtype.itemsize, tree, places
+    )
     return sum(jax.tree.leaves(sizes))
 
 
 def by_vocabulary(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
-    """The denoiser whose logits lie split over the vocabulary: states are collected, which are far smaller than the head,
-    and the sums of a softmax cross the mesh, one number a token. For losses; a sampler's rows stay where they are."""
+    """The denoiser whose logits lie split over the vocabulary: states are collected, which are far
+    smaller than the head, and the sums of a softmax cross the mesh, one number a token. For losses;
+    a sampler's rows stay where they are."""
     parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
     if denoiser.config.vocab_size % parts:
-        raise ValueError(f"a vocabulary of {denoiser.config.vocab_size} is not divisible by fsdp * tensor = {parts}")
+        raise ValueError(
+            f"a vocabulary of {denoiser.config.vocab_size} is not divisible by fsdp * tensor = {parts}"
+        )
 
     place = row_placer(mesh)
 
     def unembed(params, h):
-        h = constrained(mesh, place(h), "data")  # a chunk is cut out where its rows lie: it alone is collected
+        # a chunk is cut out where its rows lie: it alone is collected
+        h = constrained(mesh, place(h), "data")
         return constrained(mesh, denoiser.unembed(params, h), "data", ("fsdp", "tensor"))
 
     return denoiser._replace(unembed=unembed, logit_shards=mesh.size)
@@ -138,13 +158,18 @@ def by_vocabulary(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
 
 def by_rows(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
     """The denoiser whose logits stay with their rows, for samplers, which draw noise row by row."""
-    unembed = lambda params, h: constrained(mesh, denoiser.unembed(params, h), ROWS, "tensor")  # noqa: E731
+
+    def unembed(params, h):
+        return constrained(mesh, denoiser.unembed(params, h), ROWS, "tensor")
+
     return denoiser._replace(unembed=unembed)
 
 
 def constrained(mesh: Mesh, x, first, last=None):
     """`x` with its first and last axis split as named, and no other."""
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(first, *[None] * (x.ndim - 2), last)))
+    return jax.lax.with_sharding_constraint(
+        x, NamedSharding(mesh, P(first, *[None] * (x.ndim - 2), last))
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -157,25 +182,34 @@ def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
 
 
 def row_placer(mesh: Mesh) -> Callable:
-    """`place(x) -> x` with its rows split, where they go round: for the states between layers, or the partitioner may
-    follow the parameters' split and keep all rows on every device."""
+    """`place(x) -> x` with its rows split, where they go round: for the states between layers, or
+    the partitioner may follow the parameters' split and keep all rows on every device."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     return lambda x: x if x.shape[0] % parts else constrained(mesh, x, ROWS)
 
 
 def split_attention(mesh: Mesh, attend: Callable) -> Callable:
-    """`attend(q, k, v, mask)` [B, L, heads, d] by each device for its own rows and heads: the partitioner cannot split the
-    kernels themselves. Rows or heads that do not go round are computed by every device; `mask` is a tree of arrays with an
-    entry for each row, or one for all."""
+    """`attend(q, k, v, mask)` [B, L, heads, d] by each device for its own rows and heads: the
+    partitioner cannot split the kernels themselves. Rows or heads that do not go round are computed
+    by every device; `mask` is a tree of arrays with an entry for each row, or one for all."""
 
     def split(q, k, v, mask):
         heads = None if q.shape[2] % mesh.shape["tensor"] else "tensor"
         if heads and k.shape[2] % mesh.shape["tensor"]:
             k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
         rows = None if q.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) else ROWS
-        place, places = P(rows, None, heads), jax.tree.map(lambda x: P(rows if x.shape[0] == q.shape[0] else None), mask)
+        place, places = (
+            P(rows, None, heads),
+            jax.tree.map(lambda x: P(rows if x.shape[0] == q.shape[0] else None), mask),
+        )
         # check_vma=False: Pallas kernels do not say along which axes their results differ
-        local = jax.shard_map(attend, mesh=mesh, in_specs=(place, place, place, places), out_specs=place, check_vma=False)
+        local = jax.shard_map(
+            attend,
+            mesh=mesh,
+            in_specs=(place, place, place, places),
+            out_specs=place,
+            check_vma=False,
+        )
         return local(q, k, v, mask)
 
     return split
@@ -185,7 +219,9 @@ def check_rows(mesh: Mesh, count: int, what: str) -> None:
     """ValueError where `count` rows cannot be split evenly."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if count % parts:
-        raise ValueError(f"{what}={count} must be a multiple of the {parts} row shards of mesh {dict(mesh.shape)}")
+        raise ValueError(
+            f"{what}={count} must be a multiple of the {parts} row shards of mesh {dict(mesh.shape)}"
+        )
 
 
 def global_rows(mesh: Mesh, tree: PyTree) -> PyTree:
@@ -201,8 +237,11 @@ def everywhere(mesh: Mesh, tree: PyTree) -> PyTree:
 def global_arrays(place: NamedSharding, tree: PyTree) -> PyTree:
     """Each process puts its own devices' part of the host arrays there."""
 
-    put = lambda x: jax.make_array_from_callback(x.shape, place, lambda index: x[index])  # noqa: E731
-    with jax.transfer_guard_host_to_device("allow"):  # it is asked for, whatever the guard of the loop says
+    def put(x):
+        return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
+
+    # it is asked for, whatever the guard of the loop says
+    with jax.transfer_guard_host_to_device("allow"):
         return jax.tree.map(lambda x: put(np.asarray(x)), tree)
 
 

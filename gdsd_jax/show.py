@@ -1,7 +1,9 @@
-"""Draws a completion in the terminal while it is unmasked: colours tell the order, from blue to red.
+"""Draws a completion in the terminal while it is unmasked: colours tell the order, from blue to
+red.
 
 G completion columns.
 """
+
 from collections.abc import Sequence
 import itertools
 import shutil
@@ -11,7 +13,8 @@ import unicodedata
 import numpy as np
 
 HOLE, END = "\u2591", "\u25a0"  # a masked position; the token that ends the answer
-COLOURS = (27, 33, 39, 45, 51, 49, 47, 82, 118, 154, 190, 226, 220, 214, 208, 202, 196)  # of a 256-colour terminal
+# of a 256-colour terminal
+COLOURS = (27, 33, 39, 45, 51, 49, 47, 82, 118, 154, 190, 226, 220, 214, 208, 202, 196)
 
 
 def pieces(tokenizer, tokens_G: Sequence[int], step_map_G: Sequence[int]) -> list[tuple[str, int]]:
@@ -36,8 +39,11 @@ def pieces(tokenizer, tokens_G: Sequence[int], step_map_G: Sequence[int]) -> lis
     return found
 
 
-def frame(cells: Sequence[tuple[str, int]], newest: int, passes: int, width: int, height: int) -> list[str]:
-    """The last `height` lines of the answer, wrapped at `width`; the newest pass's tokens are shown inverted."""
+def frame(
+    cells: Sequence[tuple[str, int]], newest: int, passes: int, width: int, height: int
+) -> list[str]:
+    """The last `height` lines of the answer, wrapped at `width`; the newest pass's tokens are shown
+    inverted."""
     lines, used = [[]], 0  # of (style, character)
     for text, step in cells:
         colour = COLOURS[min((step - 1) * len(COLOURS) // passes, len(COLOURS) - 1)]
@@ -56,18 +62,22 @@ def frame(cells: Sequence[tuple[str, int]], newest: int, passes: int, width: int
 def painted(line: Sequence[tuple[str, str]]) -> str:
     """The characters of (style, character), each run of one style between its codes."""
     runs = itertools.groupby(line, lambda pair: pair[0])
-    return "".join(f"{style}{''.join(character for _, character in run)}\x1b[0m" for style, run in runs)
+    return "".join(
+        f"{style}{''.join(character for _, character in run)}\x1b[0m" for style, run in runs
+    )
 
 
 def columns_of(character: str) -> int:
-    """Columns of the terminal that a character takes; control characters would move its cursor, and take none."""
+    """Columns of the terminal that a character takes; control characters would move its cursor, and
+    take none."""
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 class Drawing:
-    """Draws the states of one completion one after another: in place on a terminal, else a line each.
+    """Draws the states of one completion one after another: in place on a terminal, else a line
+    each.
 
     Args:
       passes: how many there may be, for the colours.
@@ -83,9 +93,13 @@ class Drawing:
         if self.stream.isatty():
             width, height = shutil.get_terminal_size()
             lines = frame(cells, newest, self.passes, width, max(1, height - 2))
-            self.stream.write((f"\x1b[{self.drawn}A\r" if self.drawn else "") + "\x1b[J" + "\n".join(lines) + "\n")
+            self.stream.write(
+                (f"\x1b[{self.drawn}A\r" if self.drawn else "") + "\x1b[J" + "\n".join(lines) + "\n"
+            )
             self.drawn = len(lines)
         else:
             text = "".join(text for text, _ in cells)
-            self.stream.write(f"pass {newest}, {np.sum(step_map_G > 0)}/{len(step_map_G)}: {text!r}\n")
+            self.stream.write(
+                f"pass {newest}, {np.sum(step_map_G > 0)}/{len(step_map_G)}: {text!r}\n"
+            )
         self.stream.flush()

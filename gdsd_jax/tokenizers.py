@@ -1,8 +1,11 @@
-"""Text <-> token ids: sentencepiece models, and the tokenizers of Hugging Face folders with their chat templates.
+"""Text <-> token ids: sentencepiece models, and the tokenizers of Hugging Face folders with their
+chat templates.
 
-Both kinds have the same attributes and methods (`Tokenizer`). Special ids are given by the caller or by pieces of our
-own models, never looked up by a model's name. N texts, P prompt columns, G completion columns.
+Both kinds have the same attributes and methods (`Tokenizer`). Special ids are given by the caller
+or by pieces of our own models, never looked up by a model's name. N texts, P prompt columns, G
+completion columns.
 """
+
 from collections.abc import Iterable, Mapping, Sequence
 import datetime
 import io
@@ -35,9 +38,11 @@ class Tokenizer(Protocol):
     """What the rest of the package knows of a tokenizer.
 
     Attributes:
-      vocab_size: one more than the largest id the tokenizer knows; a model's embedding may have more rows.
+      vocab_size: one more than the largest id the tokenizer knows; a model's embedding may have
+        more rows.
       pad_id: fills unused columns.
-      mask_id: stands for a position not yet decided; encoded text holds it only where the text spells it out.
+      mask_id: stands for a position not yet decided; encoded text holds it only where the text
+        spells it out.
       stop_ids: any of these ends an answer; the first is the one we write ourselves.
       bos_id: begins a text, or None.
     """
@@ -61,9 +66,10 @@ class Tokenizer(Protocol):
 class SentencePiece:
     """A sentencepiece `.model` file; see `Tokenizer`.
 
-    Models of `train_sentencepiece` carry their special pieces. For any other the three ids must be given.
-    A conversation is its contents on lines of their own, then the piece that begins the answer, if there is one.
-    Any text survives encode and decode unchanged (the models of `train_sentencepiece` fall back to bytes).
+    Models of `train_sentencepiece` carry their special pieces. For any other the three ids must be
+    given. A conversation is its contents on lines of their own, then the piece that begins the
+    answer, if there is one. Any text survives encode and decode unchanged (the models of
+    `train_sentencepiece` fall back to bytes).
     """
 
     def __init__(
@@ -78,7 +84,9 @@ class SentencePiece:
         try:
             model = sentencepiece.SentencePieceProcessor(model_proto=Path(path).read_bytes())
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"{path} is not a readable sentencepiece model ({_line(error)}): copy it again") from None
+            raise ValueError(
+                f"{path} is not a readable sentencepiece model ({_line(error)}): copy it again"
+            ) from None
         ids = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
         end = ids.get(_END)
         self._model = model
@@ -98,7 +106,9 @@ class SentencePiece:
             return self._model.encode(text)
         # The character that spells a space would come back as one, so it goes in as its bytes.
         parts = [self._model.encode(part) for part in text.split(_SPACE)]
-        return parts[0] + list(itertools.chain.from_iterable(self._space_bytes + part for part in parts[1:]))
+        return parts[0] + list(
+            itertools.chain.from_iterable(self._space_bytes + part for part in parts[1:])
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
         return self._model.decode(_meaningful(ids, self))
@@ -108,10 +118,11 @@ class SentencePiece:
 
 
 class HuggingFace:
-    """A folder with tokenizer.json, or vocab.json and merges.txt (and added_tokens.json); see `Tokenizer`.
+    """A folder with tokenizer.json, or vocab.json and merges.txt (and added_tokens.json); see
+    `Tokenizer`.
 
-    The chat template comes from chat_template.jinja or tokenizer_config.json and is rendered in a sandbox with the
-    helpers that templates expect of transformers.
+    The chat template comes from chat_template.jinja or tokenizer_config.json and is rendered in a
+    sandbox with the helpers that templates expect of transformers.
     """
 
     def __init__(
@@ -133,12 +144,20 @@ class HuggingFace:
         self._tokenizer = _read_tokenizer(folder, config)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        self.vocab_size = 1 + max(
+            self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1
+        )
         self.pad_id, self.mask_id, self.stop_ids = _special_ids(
             folder, pad_id=pad_id, mask_id=mask_id, stop_ids=stop_ids
         )
-        names = {name: _content(config[name]) for name in config if name.endswith("_token") and config[name]}
-        self.bos_id = self._tokenizer.token_to_id(names["bos_token"]) if "bos_token" in names else None
+        names = {
+            name: _content(config[name])
+            for name in config
+            if name.endswith("_token") and config[name]
+        }
+        self.bos_id = (
+            self._tokenizer.token_to_id(names["bos_token"]) if "bos_token" in names else None
+        )
         self._folder = folder
         self._template = _read_template(folder, config)
         self._template_arguments = names | dict(template_arguments or {})
@@ -154,12 +173,23 @@ class HuggingFace:
 
     def apply_chat(self, messages: Messages) -> list[int]:
         if self._template is None:
-            raise ValueError(f"{self._folder} has no chat template: add chat_template.jinja or tokenizer_config.json")
-        arguments = {"add_generation_prompt": True, "tools": None, "documents": None, **self._template_arguments}
+            raise ValueError(
+                f"{self._folder} has no chat template: add chat_template.jinja or tokenizer_config.json"
+            )
+        arguments = {
+            "add_generation_prompt": True,
+            "tools": None,
+            "documents": None,
+            **self._template_arguments,
+        }
         try:
-            text = self._template.render(messages=[dict(message) for message in messages], **arguments)
+            text = self._template.render(
+                messages=[dict(message) for message in messages], **arguments
+            )
         except jinja2.TemplateError as error:
-            raise ValueError(f"the chat template of {self._folder} refuses the conversation: {_line(error)}") from None
+            raise ValueError(
+                f"the chat template of {self._folder} refuses the conversation: {_line(error)}"
+            ) from None
         return self.encode(text)
 
 
@@ -171,7 +201,8 @@ def load(
     stop_ids: Sequence[int] | None = None,
     template_arguments: Mapping[str, Any] | None = None,
 ) -> SentencePiece | HuggingFace:
-    """The tokenizer of a folder, by the files that are there; tokenizer.json goes before tokenizer.model.
+    """The tokenizer of a folder, by the files that are there; tokenizer.json goes before
+    tokenizer.model.
 
     Raises ValueError, in one line with the mend, where there is none or it cannot be read.
     """
@@ -181,17 +212,21 @@ def load(
         return HuggingFace(folder, template_arguments=template_arguments, **ids)
     if (folder / "tokenizer.model").is_file():
         return SentencePiece(folder / "tokenizer.model", **ids)
-    raise ValueError(f"no tokenizer in {folder}: add tokenizer.json, tokenizer.model or vocab.json with merges.txt")
+    raise ValueError(
+        f"no tokenizer in {folder}: add tokenizer.json, tokenizer.model or vocab.json with merges.txt"
+    )
 
 
 def train_sentencepiece(
     texts: Iterable[str], path: str | os.PathLike, vocab_size: int, *, symbols: Sequence[str] = ()
 ) -> None:
-    """Trains a BPE model with byte fallback and no normalisation, and moves it to `path` when complete.
+    """Trains a BPE model with byte fallback and no normalisation, and moves it to `path` when
+    complete.
 
-    `symbols` are always pieces of their own and never part of a longer one. The end-of-text piece is padding and stop
-    at once; the mask and the beginning of an answer are control pieces, which no text encodes to.
-    The same texts give the same model. Raises ValueError where `vocab_size` does not fit the texts.
+    `symbols` are always pieces of their own and never part of a longer one. The end-of-text piece
+    is padding and stop at once; the mask and the beginning of an answer are control pieces, which
+    no text encodes to. The same texts give the same model. Raises ValueError where `vocab_size`
+    does not fit the texts.
     """
     model = io.BytesIO()
     try:
@@ -202,15 +237,30 @@ def train_sentencepiece(
             vocab_size=vocab_size,
             user_defined_symbols=[symbol.replace(" ", _SPACE) for symbol in symbols],
             control_symbols=[_MASK, _ANSWER],
-            pad_id=0, pad_piece=_END, unk_id=1, unk_piece=_UNKNOWN, bos_id=-1, eos_id=-1,
-            byte_fallback=True, character_coverage=1.0, max_sentencepiece_length=32,
+            pad_id=0,
+            pad_piece=_END,
+            unk_id=1,
+            unk_piece=_UNKNOWN,
+            bos_id=-1,
+            eos_id=-1,
+            byte_fallback=True,
+            character_coverage=1.0,
+            max_sentencepiece_length=32,
             # Pieces may span spaces, so that a line of code takes few; digits stay single.
-            split_by_whitespace=False, split_by_unicode_script=False, split_by_number=False, split_digits=True,
-            normalization_rule_name="identity", add_dummy_prefix=False, remove_extra_whitespaces=False,
-            num_threads=1, minloglevel=2,
-        )  # fmt: skip
+            split_by_whitespace=False,
+            split_by_unicode_script=False,
+            split_by_number=False,
+            split_digits=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            num_threads=1,
+            minloglevel=2,
+        )
     except RuntimeError as error:
-        raise ValueError(f"a vocabulary of {vocab_size} pieces does not fit the texts: {_line(error)}") from None
+        raise ValueError(
+            f"a vocabulary of {vocab_size} pieces does not fit the texts: {_line(error)}"
+        ) from None
     partial = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}")
     partial.write_bytes(model.getvalue())
     os.replace(partial, path)
@@ -237,17 +287,22 @@ def encode_prompts(
 ) -> EncodedPrompts:
     """Prompts of P = `length` columns; a string is one user turn.
 
-    `too_long` says what becomes of a prompt over the limit: "error" raises ValueError naming the first, "drop" leaves
-    it out, "cut" keeps its last `length` tokens, since the answer is asked for at the end.
+    `too_long` says what becomes of a prompt over the limit: "error" raises ValueError naming the
+    first, "drop" leaves it out, "cut" keeps its last `length` tokens, since the answer is asked for
+    at the end.
     """
     if too_long not in ("error", "drop", "cut"):
         raise ValueError(f"too_long is {too_long!r}: use 'error', 'drop' or 'cut'")
     rows, index, over = [], [], []
     for number, prompt in enumerate(prompts):
-        ids = tokenizer.apply_chat([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+        ids = tokenizer.apply_chat(
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        )
         if len(ids) > length:
             if too_long == "error":
-                raise ValueError(f"prompt {number} has {len(ids)} tokens, over the limit of {length}: raise the limit")
+                raise ValueError(
+                    f"prompt {number} has {len(ids)} tokens, over the limit of {length}: raise the limit"
+                )
             over.append(number)
         if len(ids) <= length or too_long == "cut":
             rows.append(ids[-length:])
@@ -256,7 +311,9 @@ def encode_prompts(
     return EncodedPrompts(tokens, valid, np.asarray(index, np.int64), np.asarray(over, np.int64))
 
 
-def pad_left(rows: Sequence[Sequence[int]], length: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_left(
+    rows: Sequence[Sequence[int]], length: int, pad_id: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(tokens int32 [N, length], valid bool [N, length]) of rows of at most `length` ids each."""
     tokens = np.full((len(rows), length), pad_id, np.int32)
     valid = np.zeros((len(rows), length), bool)
@@ -271,7 +328,9 @@ def bucket(length: int, multiple: int = 32) -> int:
     return max(1, -(-length // multiple)) * multiple
 
 
-def encode_completions(tokenizer: Tokenizer, texts: Iterable[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+def encode_completions(
+    tokenizer: Tokenizer, texts: Iterable[str], length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(tokens int32 [N, length], lengths int32 [N]): each text and the first stop id, right-padded.
 
     A length counts the stop id. Raises ValueError naming the first text that does not fit.
@@ -290,16 +349,26 @@ def encode_completions(tokenizer: Tokenizer, texts: Iterable[str], length: int) 
 
 def _meaningful(ids: Iterable[int], tokenizer: Tokenizer) -> list[int]:
     ids = itertools.takewhile(lambda i: i not in tokenizer.stop_ids, map(int, ids))
-    return [i for i in ids if i not in (tokenizer.pad_id, tokenizer.mask_id) and 0 <= i < tokenizer.vocab_size]
+    return [
+        i
+        for i in ids
+        if i not in (tokenizer.pad_id, tokenizer.mask_id) and 0 <= i < tokenizer.vocab_size
+    ]
 
 
 def _special_ids(
-    source: str | os.PathLike, *, pad_id: int | None, mask_id: int | None, stop_ids: Sequence[int] | None
+    source: str | os.PathLike,
+    *,
+    pad_id: int | None,
+    mask_id: int | None,
+    stop_ids: Sequence[int] | None,
 ) -> tuple[int, int, tuple[int, ...]]:
     given = {"pad_id": pad_id, "mask_id": mask_id, "stop_ids": stop_ids}
     absent = [name for name, value in given.items() if value is None or value == ()]
     if absent:
-        raise ValueError(f"the tokenizer of {source} needs {' and '.join(absent)}: give them explicitly")
+        raise ValueError(
+            f"the tokenizer of {source} needs {' and '.join(absent)}: give them explicitly"
+        )
     return int(pad_id), int(mask_id), tuple(int(i) for i in stop_ids)
 
 
@@ -327,48 +396,70 @@ def _read_tokenizer(folder: Path, config: Mapping[str, Any]) -> tokenizers.Token
     try:
         return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises no narrower class
-        raise ValueError(f"{path} is not a readable tokenizer ({_line(error)}): copy it again") from None
+        raise ValueError(
+            f"{path} is not a readable tokenizer ({_line(error)}): copy it again"
+        ) from None
 
 
 def _byte_level_bpe(folder: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
-    """The tokenizer of a folder with Qwen2's vocab.json and merges.txt but no tokenizer.json, as Dream's."""
+    """The tokenizer of a folder with Qwen2's vocab.json and merges.txt but no tokenizer.json, as
+    Dream's."""
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     try:
         model = tokenizers.models.BPE.from_file(str(vocab), str(merges))
     except Exception as error:  # the library raises no narrower class
-        raise ValueError(f"{vocab} and {merges} are not readable ({_line(error)}): copy both again") from None
+        raise ValueError(
+            f"{vocab} and {merges} are not readable ({_line(error)}): copy both again"
+        ) from None
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = tokenizers.normalizers.NFC()
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([
-        tokenizers.pre_tokenizers.Split(tokenizers.Regex(_QWEN2_WORDS), behavior="isolated"),
-        tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [
+            tokenizers.pre_tokenizers.Split(tokenizers.Regex(_QWEN2_WORDS), behavior="isolated"),
+            tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     for i, token in _added_tokens(folder, config):
         tokenizer.add_tokens([token])
         if tokenizer.token_to_id(token.content) != i:
-            raise ValueError(f"{folder} wants {token.content!r} at id {i}, which is taken or leaves a gap: copy it again")
+            raise ValueError(
+                f"{folder} wants {token.content!r} at id {i}, which is taken or leaves a gap: copy it again"
+            )
     return tokenizer
 
 
-def _added_tokens(folder: Path, config: Mapping[str, Any]) -> list[tuple[int, tokenizers.AddedToken]]:
-    """(id, token) of what is known beside vocab.json, by id: from tokenizer_config.json, else added_tokens.json."""
+def _added_tokens(
+    folder: Path, config: Mapping[str, Any]
+) -> list[tuple[int, tokenizers.AddedToken]]:
+    """(id, token) of what is known beside vocab.json, by id: from tokenizer_config.json, else
+    added_tokens.json."""
     if "added_tokens_decoder" in config:
         entries = {int(i): entry for i, entry in config["added_tokens_decoder"].items()}
     else:  # its tokens are ordinary text but for those with a role
         roles = [config[name] for name in config if name.endswith("_token") and config[name]]
-        roles = {_content(token) for token in [*roles, *config.get("additional_special_tokens", [])]}
+        roles = {
+            _content(token) for token in [*roles, *config.get("additional_special_tokens", [])]
+        }
         ids = _read_json(folder / "added_tokens.json", missing={})
-        entries = {i: {"content": content, "special": content in roles} for content, i in ids.items()}
+        entries = {
+            i: {"content": content, "special": content in roles} for content, i in ids.items()
+        }
     flags = ("special", "normalized", "lstrip", "rstrip", "single_word")
     return [
-        (i, tokenizers.AddedToken(entry["content"], **{flag: entry.get(flag, False) for flag in flags}))
+        (
+            i,
+            tokenizers.AddedToken(
+                entry["content"], **{flag: entry.get(flag, False) for flag in flags}
+            ),
+        )
         for i, entry in sorted(entries.items())
     ]
 
 
 def _read_template(folder: Path, config: Mapping[str, Any]) -> jinja2.Template | None:
-    """The chat template, compiled as transformers does: trimmed blocks, loop controls, `raise_exception`."""
+    """The chat template, compiled as transformers does: trimmed blocks, loop controls,
+    `raise_exception`."""
     path = folder / "chat_template.jinja"
     source = path.read_text(encoding="utf-8") if path.is_file() else config.get("chat_template")
     if isinstance(source, list):  # several named templates
@@ -378,13 +469,17 @@ def _read_template(folder: Path, config: Mapping[str, Any]) -> jinja2.Template |
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
     )
-    environment.filters["tojson"] = lambda value, **how: json.dumps(value, **{"ensure_ascii": False} | how)
+    environment.filters["tojson"] = lambda value, **how: json.dumps(
+        value, **{"ensure_ascii": False} | how
+    )
     environment.globals["raise_exception"] = _raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     try:
         return environment.from_string(source)
     except jinja2.TemplateError as error:
-        raise ValueError(f"the chat template of {folder} does not compile: {_line(error)}") from None
+        raise ValueError(
+            f"the chat template of {folder} does not compile: {_line(error)}"
+        ) from None
 
 
 def _raise_exception(message: str) -> None:

@@ -1,6 +1,7 @@
 """Structs that cross module borders. B rows, P prompt columns, G completion columns, L = P + G,
 K mask draws, D width, V vocabulary.  Log-probabilities are in nats, lengths in tokens.
 """
+
 from collections.abc import Callable
 import dataclasses
 from typing import Any, NamedTuple
@@ -18,17 +19,22 @@ class Denoiser(NamedTuple):
 
     Attributes:
       config: the static `ModelConfig`.
-      features: `(params, tokens_BxL, *, valid_BxL=None, positions_BxL=None, attention=None) -> h_BxLxD`.
+      features: `(params, tokens_BxL, *, valid_BxL=None, positions_BxL=None, attention=None) ->
+        h_BxLxD`.
         Aligned: `unembed(params, h[:, i])` scores the token AT column i, whatever the family.
       unembed: `(params, h_...xD) -> logits_...xV` float32.
-      bind: `(trainable, frozen) -> params`; adapters over `frozen["base"]`, or the weights themselves.
+      bind: `(trainable, frozen) -> params`; adapters over `frozen["base"]`, or the weights
+        themselves.
       init_cache: `(params, batch, length, *, valid_BxL=None) -> Cache`, empty.
-      extend: `(params, tokens_BxQ, cache, start, *, write, attention=None, seen=None) -> (h_BxQxD, cache)`: features of
-        the Q columns from `start` on, aligned too; the other columns are as the cache holds them, the first `seen` of
+      extend: `(params, tokens_BxQ, cache, start, *, write, attention=None, seen=None) -> (h_BxQxD,
+        cache)`: features of the Q columns from `start` on, aligned too; the other columns are as
+        the cache holds them, the first `seen` of
         them, None: all, 0: there are none and `start` is 0. `write` keeps the Q.
-      block_causal: `(block, offset) -> attention`: a column sees its own block of columns and earlier blocks.
-      doubled: `(prompt_len, block, causal=False) -> attention` of the row [prompt | clean | noised]: a noised column sees
-        the prompt, the clean blocks before its own, and its own noised block; `causal`: nothing to the right of itself.
+      block_causal: `(block, offset) -> attention`: a column sees its own block of columns and
+        earlier blocks.
+      doubled: `(prompt_len, block, causal=False) -> attention` of the row [prompt | clean |
+        noised]: a noised column sees the prompt, the clean blocks before its own, and its own
+          noised block; `causal`: nothing to the right of itself.
       logit_shards: how many devices share the logits that `unembed` gives.
     """
 
@@ -45,17 +51,20 @@ class Denoiser(NamedTuple):
 
 @flax.struct.dataclass
 class Cache:
-    """What a denoiser remembers of its rows between forwards. N layers, K key heads, d head width."""
+    """What a denoiser remembers of its rows between forwards. N layers, K key heads, d head
+    width."""
 
     k_NxBxKxdxL: Array  # keys, rotated, in the activations' dtype
     v_NxBxKxLxd: Array  # values
     valid_BxL: Array  # bool, columns that may be attended to; positions count them
-    h_BxLxD: Array | None  # unshifted states, for families whose column i is scored by the state before it
+    # unshifted states, for families whose column i is scored by the state before it
+    h_BxLxD: Array | None
 
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """An array on disk, read when it is asked for: trees of these pass through a machine that cannot hold the model.
+    """An array on disk, read when it is asked for: trees of these pass through a machine that
+    cannot hold the model.
 
     Attributes:
       shape, dtype: of the array.
@@ -80,7 +89,8 @@ class Prompts:
 
 @flax.struct.dataclass
 class Uncut:
-    """A completion with what was committed behind its stop id, in the same block: every state the sampler saw is there."""
+    """A completion with what was committed behind its stop id, in the same block: every state the
+    sampler saw is there."""
 
     tokens_BxG: Array  # int32
     step_map_BxG: Array  # int32, 0 where nothing was committed
@@ -109,13 +119,15 @@ class Batch:
     advantages_B: Array | None = None  # float32, reward units
     rewards_B: Array | None = None  # float32
     group_B: Array | None = None  # int32, rows of one prompt share a number
-    old_KxB: Array | None = None  # float32 nats, None = stop-gradient of the current score; [K, B, G] for tokens
+    # float32 nats, None = stop-gradient of the current score; [K, B, G] for tokens
+    old_KxB: Array | None = None
     ref_KxB: Array | None = None  # the same of the reference policy
     noised_BxL: Array | None = None  # int32, distillation states
     step_map_BxG: Array | None = None  # int32, as in Rollout
     logp_BxG: Array | None = None  # float32 nats, as in Rollout
     prompt_len: int = flax.struct.field(pytree_node=False, default=0)  # P, static
-    block: int | None = flax.struct.field(pytree_node=False, default=None)  # of a block-causal denoiser, tokens, static
+    # of a block-causal denoiser, tokens, static
+    block: int | None = flax.struct.field(pytree_node=False, default=None)
 
 
 @flax.struct.dataclass

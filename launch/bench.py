@@ -1,12 +1,16 @@
-"""Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16] [--parts=rollout,samplers]
+"""Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16]
+[--parts=rollout,samplers]
 
-Rollout, the samplers' caches and update of one denoiser against the rate of a square matrix product in the same run
-(MFU: operations needed per second over that rate), peak memory, and programs a second through the sandbox. Timings are
-medians; each stands beside a matrix product timed right before and after it, because a machine's pace drifts.
+Rollout, the samplers' caches and update of one denoiser against the rate of a square matrix product
+in the same run (MFU: operations needed per second over that rate), peak memory, and programs a
+second through the sandbox. Timings are medians; each stands beside a matrix product timed right
+before and after it, because a machine's pace drifts.
 
-One H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers, random weights of 16 GB; an update of all
+One H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers, random weights of
+  16 GB; an update of all
 of them needs several.
 """
+
 import argparse
 import json
 import pathlib
@@ -29,7 +33,8 @@ from gdsd_jax.types import Batch, Prompts
 
 
 class Size(NamedTuple):
-    """What is timed. The rollout's last two blocks are timed: what precedes them counts as prompt."""
+    """What is timed. The rollout's last two blocks are timed: what precedes them counts as
+    prompt."""
 
     d_model: int
     layers: int
@@ -56,7 +61,8 @@ PARTS = ("rollout", "update", "samplers", "programs")
 
 
 def timed(fn, *args, repeats: int) -> float:
-    """Median seconds of `fn(*args)`, which must not give its arguments away; the first, compiling call is not counted."""
+    """Median seconds of `fn(*args)`, which must not give its arguments away; the first, compiling
+    call is not counted."""
     jax.block_until_ready(fn(*args))
     seconds = []
     for _ in range(repeats):
@@ -83,18 +89,35 @@ def beside_product(measure, size: Size, dtype: str) -> dict:
     before = product_rate(size.product, dtype)
     seconds, operations, extra = measure()
     rate = statistics.mean([before, product_rate(size.product, dtype)])
-    return {"seconds": seconds, "gflops": operations / 1e9, "mfu": operations / seconds / rate, "product_gflops_per_s": rate / 1e9} | extra
+    return {
+        "seconds": seconds,
+        "gflops": operations / 1e9,
+        "mfu": operations / seconds / rate,
+        "product_gflops_per_s": rate / 1e9,
+    } | extra
 
 
 def denoiser_of(size: Size, dtype: str):
     """The denoiser, with the attention that trains on such a device, and random weights."""
     config = models.ModelConfig(
-        family="llada", vocab_size=size.vocab, d_model=size.d_model, layers=size.layers, heads=size.heads,
-        kv_heads=size.heads, head_dim=size.d_model // size.heads, d_ff=size.d_ff, mask_id=1, pad_id=0, stop_ids=(), dtype=dtype,
+        family="llada",
+        vocab_size=size.vocab,
+        d_model=size.d_model,
+        layers=size.layers,
+        heads=size.heads,
+        kv_heads=size.heads,
+        head_dim=size.d_model // size.heads,
+        d_ff=size.d_ff,
+        mask_id=1,
+        pad_id=0,
+        stop_ids=(),
+        dtype=dtype,
         remat="dots",
-    )  # fmt: skip
+    )
     denoiser = models.make_denoiser(config, models.find_kernel("auto", config, jax.devices()[0]))
-    params = jax.jit(lambda rng: jax.tree.map(lambda x: x.astype(dtype), models.init_params(config, rng)))(jax.random.key(0))
+    params = jax.jit(
+        lambda rng: jax.tree.map(lambda x: x.astype(dtype), models.init_params(config, rng))
+    )(jax.random.key(0))
     return denoiser, params
 
 
@@ -106,13 +129,23 @@ def rollout(size: Size, dtype: str) -> tuple[float, int, dict]:
     """Two blocks, one position of each row a pass, temperature 1."""
     denoiser, params = denoiser_of(size, dtype)
     columns, timed_tokens = size.prompt + size.completion, 2 * size.block
-    config = sampling.SamplerConfig(gen_length=timed_tokens, block_length=size.block, steps=timed_tokens)
-    tokens_BxP = tokens_of(size, columns - timed_tokens)
-    prompts = Prompts(tokens_BxP, jnp.ones(tokens_BxP.shape, bool), temperature_B=jnp.ones(size.rows))
-    seconds = timed(
-        sampling.make_rollout_fn(denoiser, config), params, prompts, jax.random.split(jax.random.key(2), size.rows), repeats=1
+    config = sampling.SamplerConfig(
+        gen_length=timed_tokens, block_length=size.block, steps=timed_tokens
     )
-    operations = flops.rollout_flops(denoiser.config, size.rows, columns, size.block, passes=timed_tokens)
+    tokens_BxP = tokens_of(size, columns - timed_tokens)
+    prompts = Prompts(
+        tokens_BxP, jnp.ones(tokens_BxP.shape, bool), temperature_B=jnp.ones(size.rows)
+    )
+    seconds = timed(
+        sampling.make_rollout_fn(denoiser, config),
+        params,
+        prompts,
+        jax.random.split(jax.random.key(2), size.rows),
+        repeats=1,
+    )
+    operations = flops.rollout_flops(
+        denoiser.config, size.rows, columns, size.block, passes=timed_tokens
+    )
     return seconds, operations, {"tokens_per_s": size.rows * timed_tokens / seconds}
 
 
@@ -120,7 +153,8 @@ SAMPLERS = {  # the samplers' table: settings, and which row they are compared w
     "exact": (dict(kind="llada", cache="none"), "exact"),
     "prefix": (dict(kind="llada", cache="prefix"), "exact"),
     "dual": (dict(kind="llada", cache="dual"), "exact"),
-    "block, exact": (dict(kind="block", cache="none"), "block, exact"),  # block-causal, every pass a whole forward
+    # block-causal, every pass a whole forward
+    "block, exact": (dict(kind="block", cache="none"), "block, exact"),
     "block": (dict(kind="block", cache="block"), "block, exact"),
 }
 
@@ -128,17 +162,26 @@ SAMPLERS = {  # the samplers' table: settings, and which row they are compared w
 def sampler_flops(config, size: Size, cache: str, block: int, passes: int) -> int:
     """Operations that `passes` passes in one block need.
 
-    A whole forward has all scores, also those that a block-causal mask throws away; beside a cache only keys that may be
-    attended to count.
+    A whole forward has all scores, also those that a block-causal mask throws away; beside a cache
+    only keys that may be attended to count.
     """
-    start, columns = size.sampler_prompt + block * size.block, size.sampler_prompt + size.sampler_completion
+    start, columns = (
+        size.sampler_prompt + block * size.block,
+        size.sampler_prompt + size.sampler_completion,
+    )
     logits = flops.unembed_flops(config, size.rows * size.block)
-    count = lambda queries, keys: flops.features_flops(config, size.rows, queries, keys)  # noqa: E731
+
+    def count(queries, keys):
+        return flops.features_flops(config, size.rows, queries, keys)
+
     first, later = {
         "none": (count(columns, columns), count(columns, columns)),
         "prefix": (count(columns, columns), count(columns - start, columns)),
         "dual": (count(columns, columns), count(size.block, columns)),
-        "block": (count(size.block, start) + count(size.block, start + size.block), count(size.block, start + size.block)),
+        "block": (
+            count(size.block, start) + count(size.block, start + size.block),
+            count(size.block, start + size.block),
+        ),
     }[cache]
     return first + (passes - 1) * later + passes * logits
 
@@ -147,25 +190,36 @@ def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
     """Seconds of one whole block at temperature 1, those before it filled with random tokens."""
     begin, advance, _, _ = sampling.make_passes(denoiser, config)
     tokens_BxP, done = tokens_of(size, size.sampler_prompt), block * size.block
-    prompts = Prompts(tokens_BxP, jnp.ones(tokens_BxP.shape, bool), temperature_B=jnp.ones(size.rows))
+    prompts = Prompts(
+        tokens_BxP, jnp.ones(tokens_BxP.shape, bool), temperature_B=jnp.ones(size.rows)
+    )
     prompts = sampling.with_defaults(prompts, config.gen_length)
     rng_B = jax.random.split(jax.random.key(2), size.rows)
 
     @jax.jit
     def at_block(params):
         state = begin(params, prompts)
-        tokens_BxL = state.tokens_BxL.at[:, size.sampler_prompt : size.sampler_prompt + done].set(tokens_of(size, done))
+        tokens_BxL = state.tokens_BxL.at[:, size.sampler_prompt : size.sampler_prompt + done].set(
+            tokens_of(size, done)
+        )
         return state.replace(
-            tokens_BxL=tokens_BxL, masked_BxG=state.masked_BxG.at[:, :done].set(False), block=jnp.int32(block)
+            tokens_BxL=tokens_BxL,
+            masked_BxG=state.masked_BxG.at[:, :done].set(False),
+            block=jnp.int32(block),
         )
 
-    # whole forwards take long enough; others are repeated in one program, as a rollout gets its memory once for all blocks
+    # whole forwards take long enough; others are repeated in one program, as a rollout gets its
+    # memory once for all blocks
     repeats = 1 if config.cache == "none" else 8
 
     def run(params, state):
         def again(_, before):
             here = state.replace(cache=before.cache)
-            return jax.lax.while_loop(lambda now: now.block == block, lambda now: advance(params, prompts, rng_B, now), here)
+            return jax.lax.while_loop(
+                lambda now: now.block == block,
+                lambda now: advance(params, prompts, rng_B, now),
+                here,
+            )
 
         return jax.lax.fori_loop(0, repeats, again, state)
 
@@ -178,58 +232,82 @@ def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
 
 
 def samplers(size: Size, dtype: str) -> dict:
-    """A rollout under each cache, from its first and its last block: seconds, operations, and both against no cache.
+    """A rollout under each cache, from its first and its last block: seconds, operations, and both
+    against no cache.
 
-    `ceiling` is the uncached sampler's operations over this one's; `speed_up` is measured in tokens a second, each against
-    the product's rate beside it, because the machine's pace drifts; `reached` is its share of the ceiling. `bandwidth` is
-    the rate of reading all weights once a pass over that of a copy. Those of block-causal models write completions twice
-    as long.
+    `ceiling` is the uncached sampler's operations over this one's; `speed_up` is measured in tokens
+    a second, each against the product's rate beside it, because the machine's pace drifts;
+    `reached` is its share of the ceiling. `bandwidth` is the rate of reading all weights once a
+    pass over that of a copy. Those of block-causal models write completions twice as long.
     """
     denoiser, params = denoiser_of(size, dtype)
     weights, copying = sum(leaf.nbytes for leaf in jax.tree.leaves(params)), copy_rate(dtype)
-    short, long = size, size._replace(sampler_completion=2 * size.sampler_completion, sampler_steps=2 * size.sampler_steps)
+    short, long = (
+        size,
+        size._replace(
+            sampler_completion=2 * size.sampler_completion, sampler_steps=2 * size.sampler_steps
+        ),
+    )
     found = {}
     for name, (settings, baseline) in SAMPLERS.items():
         size = long if settings["kind"] == "block" else short
         config = sampling.SamplerConfig(
-            gen_length=size.sampler_completion, block_length=size.block, steps=size.sampler_steps, **settings
+            gen_length=size.sampler_completion,
+            block_length=size.block,
+            steps=size.sampler_steps,
+            **settings,
         )
         rate = product_rate(size.product, dtype)
         ends = (0, config.blocks - 1)
-        seconds = config.blocks * statistics.mean(block_seconds(denoiser, params, config, size, end) for end in ends)
+        seconds = config.blocks * statistics.mean(
+            block_seconds(denoiser, params, config, size, end) for end in ends
+        )
         operations = config.blocks * statistics.mean(
-            sampler_flops(denoiser.config, size, config.cache, end, config.steps_per_block) for end in ends
+            sampler_flops(denoiser.config, size, config.cache, end, config.steps_per_block)
+            for end in ends
         )
         rate = statistics.mean([rate, product_rate(size.product, dtype)])
         row = found[name] = {
-            "seconds": seconds, "tokens_per_s": size.rows * config.gen_length / seconds, "gflops": operations / 1e9,
-            "mfu": operations / seconds / rate, "bandwidth": weights * config.steps / seconds / copying,
-        }  # fmt: skip
+            "seconds": seconds,
+            "tokens_per_s": size.rows * config.gen_length / seconds,
+            "gflops": operations / 1e9,
+            "mfu": operations / seconds / rate,
+            "bandwidth": weights * config.steps / seconds / copying,
+        }
         row["ceiling"] = found[baseline]["gflops"] / row["gflops"]
         row["reached"] = row["mfu"] / found[baseline]["mfu"]
         row["speed_up"] = row["ceiling"] * row["reached"]
         print(
             f"sampler {name:12} {row['tokens_per_s']:10,.1f} tokens/s, {row['mfu']:.0%} of the product's rate, "
             f"{row['bandwidth']:.0%} of a copy's, {row['speed_up']:.2f} x {baseline} of {row['ceiling']:.2f} x possible "
-            f"({row['reached']:.0%})", flush=True,
-        )  # fmt: skip
+            f"({row['reached']:.0%})",
+            flush=True,
+        )
     return found
 
 
 def update(size: Size, dtype: str) -> tuple[float, int, dict]:
-    """One GDSD optimizer step on one complementary pair of masked views a row, all weights trained."""
+    """One GDSD optimizer step on one complementary pair of masked views a row, all weights
+    trained."""
     denoiser, params = denoiser_of(size, dtype)
     columns = size.prompt + size.completion
     length_B = jnp.full(size.rows, size.completion)
     batch = Batch(
-        tokens_of(size, columns), jnp.ones((size.rows, columns), bool), length_B,
+        tokens_of(size, columns),
+        jnp.ones((size.rows, columns), bool),
+        length_B,
         scoring.draw_masks(jax.random.key(3), 1, size.prompt, columns, length_B),
-        advantages_B=jnp.linspace(-1.0, 1.0, size.rows), prompt_len=size.prompt,
-    )  # fmt: skip
+        advantages_B=jnp.linspace(-1.0, 1.0, size.rows),
+        prompt_len=size.prompt,
+    )
     optimizer = make_optimizer(learning_rate=1e-5)
     loss_fn = objectives.make_loss_fn("gdsd", denoiser, objectives.GdsdConfig())
     step = jax.jit(make_update(loss_fn, optimizer))
-    arguments = jax.jit(lambda p: init_state(p, optimizer))(params), {}, jax.tree.map(lambda x: x[None], batch)
+    arguments = (
+        jax.jit(lambda p: init_state(p, optimizer))(params),
+        {},
+        jax.tree.map(lambda x: x[None], batch),
+    )
     seconds = timed(step, *arguments, repeats=5)
     memory = step.lower(*arguments).compile().memory_analysis()
     extra = {"temporary_mib": memory.temp_size_in_bytes / 2**20} if memory else {}
@@ -238,7 +316,12 @@ def update(size: Size, dtype: str) -> tuple[float, int, dict]:
 
 def programs(count: int) -> dict:
     """Small correct programs of four tests through the sandbox."""
-    batch = [Program(f"def f(x):\n    return x + {n}", tuple(f"assert f({x}) == {x + n}" for x in range(4))) for n in range(count)]
+    batch = [
+        Program(
+            f"def f(x):\n    return x + {n}", tuple(f"assert f({x}) == {x + n}" for x in range(4))
+        )
+        for n in range(count)
+    ]
     try:
         with open_sandbox() as sandbox:
             sandbox.run(batch[:8])  # the workers come up
@@ -247,43 +330,70 @@ def programs(count: int) -> dict:
             seconds = time.perf_counter() - began
     except SandboxError as error:
         return {"error": str(error)}
-    return {"programs_per_s": count / seconds, "passed": sum(all(v.passed) for v in verdicts), "sandbox": sandbox.mode}
+    return {
+        "programs_per_s": count / seconds,
+        "passed": sum(all(v.passed) for v in verdicts),
+        "sandbox": sandbox.mode,
+    }
 
 
 def peak_memory() -> dict:
     """Largest resident size of this process, and of the accelerator where it tells."""
     found = {"host_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     stats = jax.devices()[0].memory_stats() or {}
-    return found | ({"device_peak_mib": stats["peak_bytes_in_use"] / 2**20} if "peak_bytes_in_use" in stats else {})
+    return found | (
+        {"device_peak_mib": stats["peak_bytes_in_use"] / 2**20}
+        if "peak_bytes_in_use" in stats
+        else {}
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", help="file for the numbers")
     parser.add_argument("--size", choices=SIZES, default="standard")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--parts", default=",".join(PARTS), help="what is measured; default all: %(default)s")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help="what is measured; default all: %(default)s"
+    )
     args = parser.parse_args()
     size, device, parts = SIZES[args.size], jax.devices()[0], args.parts.split(",")
     if unknown := set(parts) - set(PARTS):
         parser.error(f"--parts={args.parts}: {sorted(unknown)[0]!r} is none of {', '.join(PARTS)}")
-    results = {"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__, "dtype": args.dtype}
+    results = {
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "jax": jax.__version__,
+        "dtype": args.dtype,
+    }
     results["size"] = size._asdict()
-    print(f"{device.device_kind}, jax {jax.__version__}, {args.dtype}, {args.size}: {size}", flush=True)
+    print(
+        f"{device.device_kind}, jax {jax.__version__}, {args.dtype}, {args.size}: {size}",
+        flush=True,
+    )
     for part in [part for part in (rollout, update) if part.__name__ in parts]:
-        found = results[part.__name__] = beside_product(lambda part=part: part(size, args.dtype), size, args.dtype)
+        found = results[part.__name__] = beside_product(
+            lambda part=part: part(size, args.dtype), size, args.dtype
+        )
         rate = f", {found['tokens_per_s']:,.1f} tokens/s" if "tokens_per_s" in found else ""
         print(
             f"{part.__name__:8} {found['seconds']:8.2f} s{rate}, {found['mfu']:.0%} of a {size.product} x {size.product} "
-            f"product's {found['product_gflops_per_s']:,.0f} GFLOP/s", flush=True,
-        )  # fmt: skip
+            f"product's {found['product_gflops_per_s']:,.0f} GFLOP/s",
+            flush=True,
+        )
     if "samplers" in parts:
         results["samplers"] = samplers(size, args.dtype)
     if "programs" in parts:
         results["rewards"] = programs(size.programs)
-        print("programs " + ", ".join(f"{key} {value}" for key, value in results["rewards"].items()))
+        print(
+            "programs " + ", ".join(f"{key} {value}" for key, value in results["rewards"].items())
+        )
     results["memory"] = peak_memory()
-    print("memory   " + ", ".join(f"{key} {value:,.0f}" for key, value in results["memory"].items()))
+    print(
+        "memory   " + ", ".join(f"{key} {value:,.0f}" for key, value in results["memory"].items())
+    )
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
     return 0

@@ -1,16 +1,18 @@
 """Converts models:
 
-  python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]     a Hugging Face folder, to train from
-  python launch/convert.py --from_hf=DIR --to_orbax=DIR --a2d                  Qwen3, to be distilled into a denoiser
-  python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]    a converted folder or a workdir, back
+  python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]     a Hugging Face
+  folder, to train from python launch/convert.py --from_hf=DIR --to_orbax=DIR --a2d
+  Qwen3, to be distilled into a denoiser python launch/convert.py --from_orbax=DIR --to_hf=DIR
+  [--lora=merge|keep]    a converted folder or a workdir, back
 
-A workdir stands for its newest checkpoint. With --lora=merge (the default) adapters are summed into the weights, in
-float32; with --lora=keep the folder holds the adapters alone, in the layout of the PEFT library.
-With --a2d the weights stay what they are; the config says a2d-qwen3, and the tokenizer gets a mask token, whose row of the
-embedding Qwen3 never used. configs/opdlm.py trains it.
-The destination appears when it is complete. Exit codes: 0 done; 2 bad input, one line says which; the destination is
-then untouched.
+A workdir stands for its newest checkpoint. With --lora=merge (the default) adapters are summed into
+the weights, in float32; with --lora=keep the folder holds the adapters alone, in the layout of the
+PEFT library. With --a2d the weights stay what they are; the config says a2d-qwen3, and the
+tokenizer gets a mask token, whose row of the embedding Qwen3 never used. configs/opdlm.py trains
+it. The destination appears when it is complete. Exit codes: 0 done; 2 bad input, one line says
+which; the destination is then untouched.
 """
+
 import argparse
 from collections.abc import Iterator
 import contextlib
@@ -34,7 +36,8 @@ from tqdm import tqdm
 from gdsd_jax import checkpoint, hf, models, restore, run, tasks, tokenizers
 from gdsd_jax.cli import fail
 
-COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")  # tokenizer, generation settings, the model's own code
+# tokenizer, generation settings, the model's own code
+COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")
 NOT_COMPANIONS = ("config.json", "manifest.json", "model.safetensors.index.json")
 MASK = "<|mask|>"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -51,31 +54,42 @@ class Source(NamedTuple):
     base: str  # where that came from
 
 
-def from_hf(source: pathlib.Path, destination: pathlib.Path, dtype: str | None, a2d: bool = False) -> None:
+def from_hf(
+    source: pathlib.Path, destination: pathlib.Path, dtype: str | None, a2d: bool = False
+) -> None:
     config = models.config_from_hf(source)
     check_tokenizer(source, config)
     entries = json.loads((source / "config.json").read_text())
     if a2d:
         config = with_mask(source, models.to_denoiser(config))
-        entries = {key: value for key, value in entries.items() if key not in models.config_to_hf(config)}
+        entries = {
+            key: value for key, value in entries.items() if key not in models.config_to_hf(config)
+        }
     params = hf.open_folder(source, config, dtype)
     files = sorted({source / "config.json", *source.glob("*.safetensors*")})
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(map(bytes_of, leaves)))
     with new_folder(destination) as partial, progress([*leaves], [*files]) as bar:
         manifest = {
-            "family": config.family, "model": dataclasses.asdict(config), "source": str(source.resolve()),
+            "family": config.family,
+            "model": dataclasses.asdict(config),
+            "source": str(source.resolve()),
             "sha256": {file.name: digest(file, bar) for file in files},
             "dtype": sorted({leaf.dtype.name for leaf in leaves}),
-            "tokenizer": copy_companions(source, partial), "config": entries,
-        }  # fmt: skip
+            "tokenizer": copy_companions(source, partial),
+            "config": entries,
+        }
         if a2d:
             add_mask(partial, config.mask_id)
         checkpoint.save_params(partial, watched(params, bar), manifest)
 
 
 def from_orbax(
-    source: pathlib.Path, destination: pathlib.Path, lora: str | None, dtype: str | None, max_shard_bytes: int
+    source: pathlib.Path,
+    destination: pathlib.Path,
+    lora: str | None,
+    dtype: str | None,
+    max_shard_bytes: int,
 ) -> None:
     found = read_source(source)
     if found.adapters is None and lora == "keep":
@@ -91,9 +105,13 @@ def from_orbax(
     with new_folder(destination) as partial, progress([*leaves]) as bar:
         copy_companions(found.companions, partial)
         hf.save(
-            partial, found.config, watched(params, bar), dtype=dtype, max_shard_bytes=max_shard_bytes,
+            partial,
+            found.config,
+            watched(params, bar),
+            dtype=dtype,
+            max_shard_bytes=max_shard_bytes,
             entries=found.entries,
-        )  # fmt: skip
+        )
 
 
 def read_source(folder: pathlib.Path) -> Source:
@@ -105,26 +123,50 @@ def read_converted(folder: pathlib.Path) -> Source:
     manifest = checkpoint.read_manifest(folder)
     config = models.config_from_json(manifest["model"])
     params = checkpoint.lazy_params(folder / "params")
-    return Source(config, params, None, folder, manifest.get("config", {}), manifest.get("source", str(folder)))
+    return Source(
+        config,
+        params,
+        None,
+        folder,
+        manifest.get("config", {}),
+        manifest.get("source", str(folder)),
+    )
 
 
 def read_workdir(workdir: pathlib.Path) -> Source:
-    """The newest checkpoint of a run: weights, or adapters over the weights that its config names."""
+    """The newest checkpoint of a run: weights, or adapters over the weights that its config
+    names."""
     config, newest = restore.read_settings(workdir), str(checkpoint.latest_iteration(workdir))
-    trainable = checkpoint.lazy_params(workdir / "checkpoints" / newest / "state", "state", "trainable")
+    trainable = checkpoint.lazy_params(
+        workdir / "checkpoints" / newest / "state", "state", "trainable"
+    )
     if config.init_from:
         base = read_source(pathlib.Path(config.init_from))
     else:
         model, _ = run.read_model(config)
-        base = Source(model, {}, None, pathlib.Path(tasks.TASKS[config.task].folder(config.data_dir)), {}, str(workdir))
+        base = Source(
+            model,
+            {},
+            None,
+            pathlib.Path(tasks.TASKS[config.task].folder(config.data_dir)),
+            {},
+            str(workdir),
+        )
     if not config.lora_rank:
         return base._replace(params=trainable)
     if not config.init_from:
-        raise ValueError(f"{workdir}: its adapters stand over random weights (no init_from), which no checkpoint holds")
+        raise ValueError(
+            f"{workdir}: its adapters stand over random weights (no init_from), which no checkpoint holds"
+        )
     adapted = dataclasses.replace(
-        base.config, lora_rank=config.lora_rank, lora_alpha=config.lora_alpha, lora_targets=tuple(config.lora_targets)
+        base.config,
+        lora_rank=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_targets=tuple(config.lora_targets),
     )
-    return base._replace(config=adapted, adapters=jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable))
+    return base._replace(
+        config=adapted, adapters=jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable)
+    )
 
 
 def with_adapters(source: Source, dtype: str | None) -> dict:
@@ -133,7 +175,9 @@ def with_adapters(source: Source, dtype: str | None) -> dict:
     def merged(leaf, pair):
         wanted = np.dtype(dtype or leaf.dtype)
         return dataclasses.replace(
-            leaf, dtype=wanted, read=lambda _=None: models.merge(leaf.read(), pair, source.config, wanted)
+            leaf,
+            dtype=wanted,
+            read=lambda _=None: models.merge(leaf.read(), pair, source.config, wanted),
         )
 
     layers = dict(source.params["layers"])
@@ -176,34 +220,47 @@ def need_space(destination: pathlib.Path, size: int) -> None:
 
 
 def with_mask(source: pathlib.Path, config):
-    """The config with the mask's id: its token's if there is one, else the first that the tokenizer leaves free.
+    """The config with the mask's id: its token's if there is one, else the first that the tokenizer
+    leaves free.
 
     Raises:
       ValueError: no tokenizer, one that cannot be added to, or no free row in the embedding.
     """
     known = tokenizers.load(source, pad_id=config.pad_id, mask_id=-1, stop_ids=config.stop_ids)
     if not isinstance(known, tokenizers.HuggingFace):
-        raise ValueError(f"{source}: a mask cannot be added to tokenizer.model: copy tokenizer.json there")
+        raise ValueError(
+            f"{source}: a mask cannot be added to tokenizer.model: copy tokenizer.json there"
+        )
     mask_id = known.id_of(MASK)
     mask_id = known.vocab_size if mask_id is None else mask_id
     if mask_id >= config.vocab_size:
-        raise ValueError(f"{source}: the tokenizer uses all {config.vocab_size} rows of the embedding, none is left for a mask")
+        raise ValueError(
+            f"{source}: the tokenizer uses all {config.vocab_size} rows of the embedding, none is left for a mask"
+        )
     return dataclasses.replace(config, mask_id=mask_id)
 
 
 def add_mask(folder: pathlib.Path, mask_id: int) -> None:
-    """Makes `mask_id` the mask token in every tokenizer file of a folder that lists added tokens."""
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    """Makes `mask_id` the mask token in every tokenizer file of a folder that lists added
+    tokens."""
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {
+        "special": True
+    }
     token = {"content": MASK, **flags}
 
     def rewrite(name: str, change) -> None:
         if (folder / name).exists():
             found = json.loads((folder / name).read_text(encoding="utf-8"))
             change(found)
-            (folder / name).write_text(json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8")
+            (folder / name).write_text(
+                json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8"
+            )
 
     def to_tokenizer(found: dict) -> None:
-        found["added_tokens"] = [*(one for one in found["added_tokens"] if one["id"] != mask_id), {"id": mask_id, **token}]
+        found["added_tokens"] = [
+            *(one for one in found["added_tokens"] if one["id"] != mask_id),
+            {"id": mask_id, **token},
+        ]
 
     def to_config(found: dict) -> None:
         found["mask_token"] = MASK
@@ -219,7 +276,9 @@ def add_mask(folder: pathlib.Path, mask_id: int) -> None:
 def check_tokenizer(source: pathlib.Path, config) -> None:
     """Warns where there is none; ValueError where there is one that cannot be read."""
     if not any((source / name).exists() for name in TOKENIZERS):
-        warnings.warn(f"{source}: no tokenizer there, so none is copied; training will need one", stacklevel=2)
+        warnings.warn(
+            f"{source}: no tokenizer there, so none is copied; training will need one", stacklevel=2
+        )
         return
     mask_id = -1 if config.mask_id is None else config.mask_id
     tokenizers.load(source, pad_id=config.pad_id, mask_id=mask_id, stop_ids=config.stop_ids)
@@ -227,7 +286,11 @@ def check_tokenizer(source: pathlib.Path, config) -> None:
 
 def copy_companions(source: pathlib.Path, destination: pathlib.Path) -> list[str]:
     """Copies tokenizer files and the like and returns their names."""
-    files = [path for path in sorted(source.iterdir()) if path.suffix in COMPANIONS and path.name not in NOT_COMPANIONS]
+    files = [
+        path
+        for path in sorted(source.iterdir())
+        if path.suffix in COMPANIONS and path.name not in NOT_COMPANIONS
+    ]
     for path in files:
         shutil.copyfile(path, destination / path.name)
     return [path.name for path in files]
@@ -268,13 +331,21 @@ def watched(params: dict, bar) -> dict:
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("from_hf", "to_orbax", "from_orbax", "to_hf"):
         parser.add_argument(f"--{name}", type=pathlib.Path, metavar="DIR")
-    parser.add_argument("--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge")
+    parser.add_argument(
+        "--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge"
+    )
     parser.add_argument("--a2d", action="store_true", help="make a Qwen3 the start of a denoiser")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="by default the source's own")
-    parser.add_argument("--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="by default the source's own"
+    )
+    parser.add_argument(
+        "--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes"
+    )
     args = parser.parse_args(argv)
     ways = [bool(args.from_hf and args.to_orbax), bool(args.from_orbax and args.to_hf)]
     given = [args.from_hf, args.to_orbax, args.from_orbax, args.to_hf]
@@ -295,7 +366,9 @@ def main(argv: list[str] | None = None) -> int:
         if args.from_hf:
             from_hf(args.from_hf, args.to_orbax, args.dtype, args.a2d)
         else:
-            from_orbax(args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9))
+            from_orbax(
+                args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9)
+            )
     except (ValueError, OSError) as error:
         return fail(error, 2)
     print(args.to_orbax or args.to_hf)

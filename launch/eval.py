@@ -1,15 +1,18 @@
 """Scores a checkpoint on held-out problems:
 
-  python launch/eval.py --config=configs/coding.py[:MODEL[,key=value...]] --checkpoint=DIR --out=FILE.json
-  ... --thresholds=0.7,0.9   besides, what committing every proposal of that probability keeps and saves
+  python launch/eval.py --config=configs/coding.py[:MODEL[,key=value...]] --checkpoint=DIR
+  --out=FILE.json ... --thresholds=0.7,0.9   besides, what committing every proposal of that
+  probability keeps and saves
 
-The config names the problems, the sampler and how many (`eval_problems`); DIR is a folder that launch/convert.py wrote, or
-the workdir of a run, whose newest checkpoint is taken. FILE.json holds the numbers of metrics.jsonl's eval lines and, for
-each problem, the answers at temperature 0 and 1 with their scores; with thresholds, for each the share solved at
-temperature 0 and the forwards a token.
+The config names the problems, the sampler and how many (`eval_problems`); DIR is a folder that
+launch/convert.py wrote, or the workdir of a run, whose newest checkpoint is taken. FILE.json holds
+the numbers of metrics.jsonl's eval lines and, for each problem, the answers at temperature 0 and 1
+with their scores; with thresholds, for each the share solved at temperature 0 and the forwards a
+token.
 
 Exit codes: 0 done; 2 bad configuration or input, one line says which; 1 a fault.
 """
+
 import argparse
 import contextlib
 import json
@@ -43,7 +46,11 @@ def evaluate_thresholds(run: Run, sample, thresholds: list[float]) -> list[dict]
     """What each threshold solves at temperature 0 and how many forwards a token it takes."""
     found = {threshold: evaluate_heldout(run, sample, 0.0, threshold) for threshold in thresholds}
     return [
-        {"threshold": threshold, "pass_at_1": one.metrics["solved"], "forwards_per_token": one.forwards_per_token}
+        {
+            "threshold": threshold,
+            "pass_at_1": one.metrics["solved"],
+            "forwards_per_token": one.forwards_per_token,
+        }
         for threshold, one in found.items()
     ]
 
@@ -53,23 +60,35 @@ def evaluate_weights(run: Run, sample) -> dict:
     greedy, sampled = (evaluate_heldout(run, sample, temperature) for temperature in (0.0, 1.0))
 
     def answer(evaluation, row: int) -> dict:
-        return {"text": evaluation.texts[row]} | {name: float(score[row]) for name, score in evaluation.scores.items()}
+        return {"text": evaluation.texts[row]} | {
+            name: float(score[row]) for name, score in evaluation.scores.items()
+        }
 
     numbers = summary(greedy, sampled)
     records = [run.heldout.records[index] for index in run.heldout.index[: numbers["problems"]]]
     per_problem = [
-        {"question": record["question"], "greedy": answer(greedy, row), "sampled": answer(sampled, row)}
+        {
+            "question": record["question"],
+            "greedy": answer(greedy, row),
+            "sampled": answer(sampled, row),
+        }
         for row, record in enumerate(records)
     ]
     return numbers | {"per_problem": per_problem}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
-    parser.add_argument("--checkpoint", required=True, help="a converted model's folder, or a run's workdir")
+    parser.add_argument(
+        "--checkpoint", required=True, help="a converted model's folder, or a run's workdir"
+    )
     parser.add_argument("--out", required=True, help="JSON file for the numbers and every answer")
-    parser.add_argument("--thresholds", default="", help="probabilities in (0, 1], separated by commas")
+    parser.add_argument(
+        "--thresholds", default="", help="probabilities in (0, 1], separated by commas"
+    )
     args = parser.parse_args()
     with contextlib.ExitStack() as opened:
         try:
@@ -84,7 +103,11 @@ def main() -> int:
         found = evaluate_weights(run, sample)
         if thresholds:
             found["thresholds"] = evaluate_thresholds(run, sample, thresholds)
-    source = {"config": args.config, "checkpoint": args.checkpoint, "iteration": latest_iteration(args.checkpoint)}
+    source = {
+        "config": args.config,
+        "checkpoint": args.checkpoint,
+        "iteration": latest_iteration(args.checkpoint),
+    }
     with replacing(out) as file:
         json.dump(source | found, file, indent=1)
     print(f"{summary_line(found)} | {args.out}")

@@ -2,16 +2,20 @@
 
   python launch/generate.py --checkpoint=DIR --prompts=FILE.jsonl --out=FILE.jsonl
   python launch/generate.py --checkpoint=DIR --prompt="Write f(x) ..." --show
-  ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 --seed=1 --batch=16
+  ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 --seed=1
+  --batch=16
 
-DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint, sampler settings and
-tokenizer are taken. Each line of --prompts is {"prompt": "..."} or {"messages": [{"role": ..., "content": ...}, ...]};
-other entries are kept. Each line of --out is the same with "text", "tokens" (ids up to and including the stop id),
-"step_map" (the pass at which each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its batch, without
-compiling; with --show everything counts). A prompt's answer depends on the seed and its place in the file, not on the batch.
+DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint,
+sampler settings and tokenizer are taken. Each line of --prompts is {"prompt": "..."} or
+{"messages": [{"role": ..., "content": ...}, ...]}; other entries are kept. Each line of --out is
+the same with "text", "tokens" (ids up to and including the stop id), "step_map" (the pass at which
+each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its batch, without
+compiling; with --show everything counts). A prompt's answer depends on the seed and its place in
+the file, not on the batch.
 
 Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
 """
+
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -70,7 +74,8 @@ def read_model(args) -> Model:
 
 
 def read_rows(args, tokenizer) -> Iterator[Row]:
-    """Prompts as ids; ValueError naming FILE:LINE for the first that is none. Too long ones are reported."""
+    """Prompts as ids; ValueError naming FILE:LINE for the first that is none. Too long ones are
+    reported."""
     if args.prompt is not None:
         rows = [("--prompt", {"prompt": args.prompt})]
     else:
@@ -79,18 +84,25 @@ def read_rows(args, tokenizer) -> Iterator[Row]:
         prompt = prompt_of(entries, where)
         try:
             if not args.raw:
-                ids = tokenizer.apply_chat([{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt)
+                ids = tokenizer.apply_chat(
+                    [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+                )
             elif isinstance(prompt, str):
                 ids = tokenizer.encode(prompt)
             else:
-                raise ValueError("--raw takes a text as prompt: give \"prompt\" instead of \"messages\"")
+                raise ValueError(
+                    '--raw takes a text as prompt: give "prompt" instead of "messages"'
+                )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         if len(ids) > args.prompt_length:
             said = f"{where}: {len(ids)} tokens, over --prompt_length={args.prompt_length}"
             if args.too_long == "error":
                 raise ValueError(f"{said}: raise it, or give --too_long=drop or --too_long=cut")
-            print(f"{said}: {'dropped' if args.too_long == 'drop' else 'cut at the front'}", file=sys.stderr)
+            print(
+                f"{said}: {'dropped' if args.too_long == 'drop' else 'cut at the front'}",
+                file=sys.stderr,
+            )
             if args.too_long == "drop":
                 continue
         yield Row(where, place, entries, ids[-args.prompt_length :])
@@ -99,18 +111,24 @@ def read_rows(args, tokenizer) -> Iterator[Row]:
 def prompt_of(entries: Any, where: str) -> str | list[dict]:
     """A row's text or messages."""
     if not isinstance(entries, dict) or ("prompt" in entries) == ("messages" in entries):
-        raise ValueError(f"{where}: give an object with either \"prompt\" or \"messages\"")
+        raise ValueError(f'{where}: give an object with either "prompt" or "messages"')
     prompt = entries.get("prompt", entries.get("messages"))
     if "messages" in entries:
         turns = prompt if isinstance(prompt, list) else [None]
-        texts = [turn.get(key) if isinstance(turn, dict) else None for turn in turns for key in ("role", "content")]
-        wanted = "messages is a list of {\"role\": \"...\", \"content\": \"...\"}"
+        texts = [
+            turn.get(key) if isinstance(turn, dict) else None
+            for turn in turns
+            for key in ("role", "content")
+        ]
+        wanted = 'messages is a list of {"role": "...", "content": "..."}'
     else:
         texts, wanted = [prompt], "prompt is a text that is not empty"
     if not texts or not all(isinstance(text, str) for text in texts) or not any(texts):
         raise ValueError(f"{where}: {wanted}")
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise ValueError(f"{where}: a lone surrogate (\\ud800 to \\udfff) is no character: write it as UTF-8")
+        raise ValueError(
+            f"{where}: a lone surrogate (\\ud800 to \\udfff) is no character: write it as UTF-8"
+        )
     return prompt
 
 
@@ -128,7 +146,10 @@ def make_shown(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
     def sample(params: PyTree, key: jax.Array, asked: dict) -> Rollout:
         prompts, rng_B = jax.jit(prompts_of)(key, asked)
         prompts = sampling.with_defaults(prompts, gen_length)
-        drawing, state = show.Drawing(model.tokenizer, model.sampler.steps, sys.stdout), passes.begin(params, prompts)
+        drawing, state = (
+            show.Drawing(model.tokenizer, model.sampler.steps, sys.stdout),
+            passes.begin(params, prompts),
+        )
         while passes.running(state):
             state = passes.advance(params, prompts, rng_B, state)
             drawing(*jax.device_get((state.tokens_BxL[0, -gen_length:], state.step_map_BxG[0])))
@@ -164,42 +185,81 @@ def answers(model: Model, params: PyTree, rows: Sequence[Row], args) -> Iterator
             length = int(rollout.length_B[number])
             tokens = rollout.tokens_BxG[number, :length].tolist()
             yield row.entries | {
-                "text": model.tokenizer.decode(tokens), "tokens": tokens,
-                "step_map": rollout.step_map_BxG[number, :length].tolist(), "length": length,
-                "passes": int(rollout.passes_B[number]), "tokens_per_s": tokens_per_s,
-            }  # fmt: skip
+                "text": model.tokenizer.decode(tokens),
+                "tokens": tokens,
+                "step_map": rollout.step_map_BxG[number, :length].tolist(),
+                "length": length,
+                "passes": int(rollout.passes_B[number]),
+                "tokens_per_s": tokens_per_s,
+            }
 
 
 def arrays(model: Model, rows: Sequence[Row], args) -> dict[str, jax.Array]:
     """A batch of prompts on the mesh, left-padded to a width that few batches have of their own."""
     ids = [row.ids for row in rows]
-    tokens, valid = tokenizers.pad_left(ids, tokenizers.bucket(max(map(len, ids))), model.tokenizer.pad_id)
-    return sharding.global_rows(model.mesh, {
-        "tokens": tokens, "valid": valid, "place": np.asarray([row.place for row in rows], np.int32),
-        "temperature": np.full(len(ids), args.temperature, np.float32),
-        "threshold": np.full(len(ids), args.threshold, np.float32),
-    })  # fmt: skip
+    tokens, valid = tokenizers.pad_left(
+        ids, tokenizers.bucket(max(map(len, ids))), model.tokenizer.pad_id
+    )
+    return sharding.global_rows(
+        model.mesh,
+        {
+            "tokens": tokens,
+            "valid": valid,
+            "place": np.asarray([row.place for row in rows], np.int32),
+            "temperature": np.full(len(ids), args.temperature, np.float32),
+            "threshold": np.full(len(ids), args.threshold, np.float32),
+        },
+    )
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True, help="a converted model's folder, or a run's workdir")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, help="a converted model's folder, or a run's workdir"
+    )
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--prompts", help="JSONL file")
     asked.add_argument("--prompt", help="one prompt")
-    parser.add_argument("--out", help="JSONL file for the answers; without it their text is printed")
-    parser.add_argument("--sampler", default="", help="key=value,...: fields of sampling.SamplerConfig")
-    parser.add_argument("--temperature", type=float, default=0.0, help="of the proposals; 0, the default, is greedy")
-    parser.add_argument("--threshold", type=float, default=math.inf, help="commit all at least this probable; default off")
+    parser.add_argument(
+        "--out", help="JSONL file for the answers; without it their text is printed"
+    )
+    parser.add_argument(
+        "--sampler", default="", help="key=value,...: fields of sampling.SamplerConfig"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, help="of the proposals; 0, the default, is greedy"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=math.inf,
+        help="commit all at least this probable; default off",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8, help="prompts at once")
-    parser.add_argument("--raw", action="store_true", help="continue the prompt's text, without the chat template")
-    parser.add_argument("--thinking", action="store_true", help="let templates that know enable_thinking ask for it")
+    parser.add_argument(
+        "--raw", action="store_true", help="continue the prompt's text, without the chat template"
+    )
+    parser.add_argument(
+        "--thinking", action="store_true", help="let templates that know enable_thinking ask for it"
+    )
     parser.add_argument("--prompt_length", type=int, default=1024, help="most tokens of a prompt")
-    parser.add_argument("--too_long", choices=("error", "drop", "cut"), default="error", help="prompts over it")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of activations; default: the weights' own")
-    parser.add_argument("--mesh", default="", help="key=value,... of data, fsdp, tensor; default all devices on fsdp")
-    parser.add_argument("--show", action="store_true", help="draw the unmasking as it happens, one prompt at a time")
+    parser.add_argument(
+        "--too_long", choices=("error", "drop", "cut"), default="error", help="prompts over it"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of activations; default: the weights' own"
+    )
+    parser.add_argument(
+        "--mesh",
+        default="",
+        help="key=value,... of data, fsdp, tensor; default all devices on fsdp",
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="draw the unmasking as it happens, one prompt at a time"
+    )
     args = parser.parse_args()
     for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
         if not getattr(args, name) >= least:
@@ -224,7 +284,11 @@ def main() -> int:
             file.write(json.dumps(line) + "\n" if out else line["text"] + "\n")
             tokens += line["length"]
     seconds = time.perf_counter() - began
-    print(f"{len(rows)} answers, {tokens} tokens in {seconds:.1f} s with compiling" + f" | {out}" * bool(out), file=sys.stderr)
+    print(
+        f"{len(rows)} answers, {tokens} tokens in {seconds:.1f} s with compiling"
+        + f" | {out}" * bool(out),
+        file=sys.stderr,
+    )
     return 0
 
 

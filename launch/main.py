@@ -1,10 +1,14 @@
-"""Trains, or resumes: python launch/main.py --config=configs/coding.py[:MODEL[,key=value...]] [--workdir=DIR]
+"""Trains, or resumes: python launch/main.py --config=configs/coding.py[:MODEL[,key=value...]]
+[--workdir=DIR]
 
-On TPU VM pod slices the same command on every host: the processes find one another. Elsewhere each is told:
+On TPU VM pod slices the same command on every host: the processes find one another. Elsewhere each
+is told:
   ... --coordinator=HOST:PORT --num_processes=N --process_id=I
-Exit codes: 0 done; 2 bad configuration or input, one line says which; 143 after SIGTERM, with the state saved; 130 after
+Exit codes: 0 done; 2 bad configuration or input, one line says which; 143 after SIGTERM, with the
+  state saved; 130 after
 Ctrl-C; 1 a fault.
 """
+
 import argparse
 import pathlib
 import sys
@@ -16,13 +20,20 @@ from gdsd_jax.cli import ROOT, fail, load_config
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
     parser.add_argument("--workdir", help="local folder or gs:// address; by default runs/NAME")
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
-    parser.add_argument("--profile", type=int, metavar="ROUND", help="write a profiler trace of that round to WORKDIR/profile")
+    parser.add_argument(
+        "--profile",
+        type=int,
+        metavar="ROUND",
+        help="write a profiler trace of that round to WORKDIR/profile",
+    )
     args = parser.parse_args()
     try:
         config = load_config(args.config)
@@ -48,12 +59,13 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
     """The run in this process; its exit code."""
     import jax
 
-    from gdsd_jax import run as runs
     from gdsd_jax import checkpoint, train
+    from gdsd_jax import run as runs
 
     workdir = workdir or str(ROOT / "runs" / config.name)
     if jax.default_backend() != "cpu" and jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", f"{workdir.rstrip('/')}/compiled")  # a run that resumes compiles nothing
+        # a run that resumes compiles nothing
+        jax.config.update("jax_compilation_cache_dir", f"{workdir.rstrip('/')}/compiled")
     if config.greeting and hosts.first:
         print(config.greeting, flush=True)
     try:

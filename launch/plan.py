@@ -1,12 +1,16 @@
-"""Whether a run fits a TPU slice, and what it would take, without one: the TPU compiler compiles its real programs.
+"""Whether a run fits a TPU slice, and what it would take, without one: the TPU compiler compiles
+its real programs.
 
-  python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 [--num_slices=2] [--json=FILE] [--search]
+  python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 [--num_slices=2]
+  [--json=FILE] [--search]
 
-Needs libtpu (pip install "jax[tpu]"), no TPU and no weights; minutes and a few GB for an 8B model. Memory and exchanges
-are the compiler's; seconds are predictions from data sheets, the best that could be. --search tries other meshes, remat
-and slices too, one after the other, and names the fastest that fits.
+Needs libtpu (pip install "jax[tpu]"), no TPU and no weights; minutes and a few GB for an 8B model.
+Memory and exchanges are the compiler's; seconds are predictions from data sheets, the best that
+could be. --search tries other meshes, remat and slices too, one after the other, and names the
+fastest that fits.
 Exit codes: 0 it fits; 3 it does not, and by how much; 2 bad arguments, one line says which.
 """
+
 import argparse
 from collections.abc import Iterator
 import contextlib
@@ -21,14 +25,16 @@ import tempfile
 import time
 from typing import NamedTuple
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before jax is imported: this machine's accelerator is not asked
+# before jax is imported: this machine's accelerator is not asked
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # several plans at once: none of them touches a TPU
+# several plans at once: none of them touches a TPU
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
+import jax.numpy as jnp
 
 from gdsd_jax import chips, hlo, models, run, sharding, steps
 from gdsd_jax.cli import fail, load_config, output_path, replacing
@@ -40,7 +46,8 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 class DoesNotCompile(Exception):
-    """The compiler found no room; `needed` is what it wanted, bytes a chip, with the arguments or without."""
+    """The compiler found no room; `needed` is what it wanted, bytes a chip, with the arguments or
+    without."""
 
     def __init__(self, needed: int, with_arguments: bool):
         super().__init__(needed)
@@ -58,12 +65,18 @@ class Call(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
-    parser.add_argument("--topology", required=True, help="GENERATION:SHAPE such as v5e:8x8, v4:2x2x2; of one slice")
+    parser.add_argument(
+        "--topology", required=True, help="GENERATION:SHAPE such as v5e:8x8, v4:2x2x2; of one slice"
+    )
     parser.add_argument("--num_slices", type=int, default=1)
     parser.add_argument("--json", help="where to write the numbers")
-    parser.add_argument("--search", action="store_true", help="try other meshes, remat policies and slices")
+    parser.add_argument(
+        "--search", action="store_true", help="try other meshes, remat policies and slices"
+    )
     args = parser.parse_args()
     try:
         config = load_config(args.config)
@@ -81,10 +94,13 @@ def main() -> int:
 
 
 def topology(name: str, slices: int) -> list:
-    """Devices of `slices` slices to compile for; ValueError where the name is none or the compiler is missing."""
+    """Devices of `slices` slices to compile for; ValueError where the name is none or the compiler
+    is missing."""
     generation, _, shape = name.partition(":")
     if generation not in GENERATIONS or not re.fullmatch(r"\d+(x\d+){1,2}", shape) or slices < 1:
-        raise ValueError(f"--topology={name}: give {' or '.join(GENERATIONS)}, a colon and the shape of a slice, as in v5e:4x4")
+        raise ValueError(
+            f"--topology={name}: give {' or '.join(GENERATIONS)}, a colon and the shape of a slice, as in v5e:4x4"
+        )
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
         raise ValueError('the TPU compiler, libtpu, is not installed: pip install "jax[tpu]"')
     settings = GENERATIONS[generation] | ({"num_slices": slices} if slices > 1 else {})
@@ -112,7 +128,8 @@ def quiet() -> Iterator[None]:
 
 
 def plan(config, devices: list, rollout: dict | None = None) -> dict:
-    """Everything about one config on one topology; `rollout` is its part where another config's is the same."""
+    """Everything about one config on one topology; `rollout` is its part where another config's is
+    the same."""
     mesh = run.make_mesh(config, devices)
     run.validate(config, mesh)
     chip = chips.CHIPS[devices[0].device_kind]
@@ -125,15 +142,24 @@ def plan(config, devices: list, rollout: dict | None = None) -> dict:
         found[name] = measure(calls[name], mesh, chip, read)
     missing = max(program["missing"] for program in found.values())
     return {
-        "chips": len(devices), "chip": devices[0].device_kind, "memory": chip.memory, "mesh": dict(mesh.shape),
-        "rollout_weights": "whole" if whole else "split", "remat": config.remat, "slices_of_update": config.slices,
-        "parameters": weights, "fits": missing <= 0, "missing": max(missing, 0), "programs": found,
+        "chips": len(devices),
+        "chip": devices[0].device_kind,
+        "memory": chip.memory,
+        "mesh": dict(mesh.shape),
+        "rollout_weights": "whole" if whole else "split",
+        "remat": config.remat,
+        "slices_of_update": config.slices,
+        "parameters": weights,
+        "fits": missing <= 0,
+        "missing": max(missing, 0),
+        "programs": found,
         "prediction": predict(config, found, score_share, len(devices)),
-    }  # fmt: skip
+    }
 
 
 def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, bool]:
-    """(the rollout and an update, the model, operations of scoring over those of an update, rollout weights whole?)."""
+    """(the rollout and an update, the model, operations of scoring over those of an update, rollout
+    weights whole?)."""
     if config.init_from:
         model, _ = run.read_model(config)
     else:
@@ -142,23 +168,39 @@ def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, 
     denoiser, teacher = run.make_denoisers(config, model, mesh)
     calls = steps.make_steps(denoiser, config, mesh, teacher)
     make = run.make_trainable(config, model)
-    state = run.abstract(mesh, lambda rng: init_state(make(rng), make_optimizer(**config.optimizer)))
-    frozen = {"base": run.abstract(mesh, run.make_weights(config, model))} if config.lora_rank else {}
+    state = run.abstract(
+        mesh, lambda rng: init_state(make(rng), make_optimizer(**config.optimizer))
+    )
+    frozen = (
+        {"base": run.abstract(mesh, run.make_weights(config, model))} if config.lora_rank else {}
+    )
     frozen |= run.abstract(mesh, lambda rng: copies_of(config, make(rng)))
     prompts, slices, scored = steps.abstract_round(calls, config, mesh, state.trainable, frozen)
-    everywhere = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))  # noqa: E731
+
+    def everywhere(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
+
     rng, number = (everywhere(x) for x in jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0))))
-    used = lambda *names: {name: frozen[name] for name in names if name in frozen}  # noqa: E731
+
+    def used(*names):
+        return {name: frozen[name] for name in names if name in frozen}
+
     update = (state, used("base", "teacher"), slices, scored.old[-1], scored.ref[-1], number, rng)
     views = config.slices * config.mask_draws
     found = {
         "rollout": Call(
-            calls.sample, (state.trainable, used("base"), prompts, rng), held((state.opt_state, used("reference", "teacher"))),
-            config.sampler.steps, config.sampler.steps,
+            calls.sample,
+            (state.trainable, used("base"), prompts, rng),
+            held((state.opt_state, used("reference", "teacher"))),
+            config.sampler.steps,
+            config.sampler.steps,
         ),
         "update": Call(calls.update, update, held(used("reference")), 1, 3 * views),
-    }  # fmt: skip
-    cast = lambda *trees: jax.tree.map(lambda x: x.astype(model.dtype), denoiser.bind(*trees))  # noqa: E731
+    }
+
+    def cast(*trees):
+        return jax.tree.map(lambda x: x.astype(model.dtype), denoiser.bind(*trees))
+
     whole = steps.whole(jax.eval_shape(cast, state.trainable, frozen), config.rollout_weights, mesh)
     score_ops = hlo.operations(calls.score.trace(state.trainable, frozen, slices, rng).jaxpr.jaxpr)
     update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
@@ -167,17 +209,21 @@ def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, 
 
 def held(tree) -> int:
     """Bytes a chip of abstract arrays."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+    )
 
 
 def measure(call: Call, mesh, chip: chips.Chip, read: float) -> dict:
-    """What the compiler and the data sheet say of one program. `read` is the bytes of one reading of the weights."""
+    """What the compiler and the data sheet say of one program. `read` is the bytes of one reading
+    of the weights."""
     began = time.monotonic()
     traced = call.function.trace(*call.arguments)
     flops = hlo.operations(traced.jaxpr.jaxpr, call.loops)
     seconds = {
-        "compute": flops / mesh.size / chip.flops, "memory": call.weight_reads * read / chip.bandwidth,
-    }  # fmt: skip
+        "compute": flops / mesh.size / chip.flops,
+        "memory": call.weight_reads * read / chip.bandwidth,
+    }
     arguments = held(call.arguments)
     found = {"flops": flops, "arguments": arguments, "beside": call.beside}
     try:
@@ -188,10 +234,23 @@ def measure(call: Call, mesh, chip: chips.Chip, read: float) -> dict:
     else:
         memory = compiled.memory_analysis()
         fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        peak = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh + memory.generated_code_size_in_bytes
-        found |= {"temporaries": memory.temp_size_in_bytes, **exchanged(compiled.as_text(), call.loops)}
+        peak = (
+            memory.argument_size_in_bytes
+            + memory.temp_size_in_bytes
+            + fresh
+            + memory.generated_code_size_in_bytes
+        )
+        found |= {
+            "temporaries": memory.temp_size_in_bytes,
+            **exchanged(compiled.as_text(), call.loops),
+        }
         inside, across = (
-            sum(entry["bytes"] for entry in found["collectives"] if entry["crosses_slices"] is across) for across in (False, True)
+            sum(
+                entry["bytes"]
+                for entry in found["collectives"]
+                if entry["crosses_slices"] is across
+            )
+            for across in (False, True)
         )
         seconds |= {"links": inside / chip.links, "network": across / chip.network}
     total = peak + call.beside
@@ -207,39 +266,61 @@ def compile_for_tpu(lowered):
         wanted = re.search(r"(Used |HLO temporaries \()([\d.]+)([KMGT])", str(error))
         if not wanted:
             raise
-        raise DoesNotCompile(int(float(wanted[2]) * UNITS[wanted[3]]), with_arguments=wanted[1] == "Used ") from None
+        raise DoesNotCompile(
+            int(float(wanted[2]) * UNITS[wanted[3]]), with_arguments=wanted[1] == "Used "
+        ) from None
 
 
 def exchanged(text: str, passes: int) -> dict:
-    """Collectives added up by kind, and the bytes that each pass of a rollout collects, in one piece or around a ring."""
+    """Collectives added up by kind, and the bytes that each pass of a rollout collects, in one
+    piece or around a ring."""
     kinds, gathers = {}, 0
     for one in hlo.collectives(text, passes):
         across = one.between_slices
-        entry = kinds.setdefault((one.kind, across), {"kind": one.kind, "crosses_slices": across, "count": 0, "bytes": 0})
+        entry = kinds.setdefault(
+            (one.kind, across), {"kind": one.kind, "crosses_slices": across, "count": 0, "bytes": 0}
+        )
         entry["count"] += one.times
         entry["bytes"] += one.times * one.sent
         if one.open_loop and one.kind in ("all-gather", "collective-permute"):
             gathers += one.times * one.sent // passes
-    return {"collectives": sorted(kinds.values(), key=lambda entry: -entry["bytes"]), "gathers_per_pass": gathers}
+    return {
+        "collectives": sorted(kinds.values(), key=lambda entry: -entry["bytes"]),
+        "gathers_per_pass": gathers,
+    }
 
 
 def predict(config, found: dict, score_share: float, count: int) -> dict:
-    """The fastest that the data sheet allows, everything overlapped; seconds, tokens, and hours of one chip."""
+    """The fastest that the data sheet allows, everything overlapped; seconds, tokens, and hours of
+    one chip."""
     rollout, update = (max(found[name]["seconds"].values()) for name in ("rollout", "update"))
-    exchange = {name: sum(found[name]["seconds"].get(part, 0.0) for part in ("links", "network")) for name in found}
-    work = {name: max(found[name]["seconds"][part] for part in ("compute", "memory")) for name in found}
+    exchange = {
+        name: sum(found[name]["seconds"].get(part, 0.0) for part in ("links", "network"))
+        for name in found
+    }
+    work = {
+        name: max(found[name]["seconds"][part] for part in ("compute", "memory")) for name in found
+    }
     round_s = rollout + score_share * update + config.inner_iterations * update
     tokens = config.prompts_per_round * config.group_size * config.sampler.gen_length
     return {
-        "rollout_s": rollout, "update_s": update, "score_s": score_share * update, "round_s": round_s,
-        "tokens_per_s": tokens / rollout, "chip_hours": config.rounds * round_s * count / 3600,
+        "rollout_s": rollout,
+        "update_s": update,
+        "score_s": score_share * update,
+        "round_s": round_s,
+        "tokens_per_s": tokens / rollout,
+        "chip_hours": config.rounds * round_s * count / 3600,
         "exchange_share": {name: exchange[name] / (exchange[name] + work[name]) for name in found},
-        "bound": {name: max(program["seconds"], key=program["seconds"].get) for name, program in found.items()},
-    }  # fmt: skip
+        "bound": {
+            name: max(program["seconds"], key=program["seconds"].get)
+            for name, program in found.items()
+        },
+    }
 
 
 def search(config, devices: list) -> dict:
-    """The best of several plans: first the mesh is varied, then remat, then the slices of an update."""
+    """The best of several plans: first the mesh is varied, then remat, then the slices of an
+    update."""
     best = plan(config, devices)
     tried = [best | {"change": None}]
     for vary in (other_meshes, other_remats, other_slices):
@@ -247,15 +328,34 @@ def search(config, devices: list) -> dict:
             candidate = type(config)(config.to_dict())
             candidate.update_from_flattened_dict(change)
             try:
-                if dict(run.make_mesh(candidate, devices).shape) == best["mesh"] and vary is other_meshes:
+                if (
+                    dict(run.make_mesh(candidate, devices).shape) == best["mesh"]
+                    and vary is other_meshes
+                ):
                     continue
-                found = plan(candidate, devices, None if vary is other_meshes else best["programs"]["rollout"])
+                found = plan(
+                    candidate,
+                    devices,
+                    None if vary is other_meshes else best["programs"]["rollout"],
+                )
             except ValueError:
                 continue  # rows that do not go round, an axis that a mesh does not divide
             tried.append(found | {"change": change})
-            print(f"tried {change}: {gib(found['missing'])} too much, {found['prediction']['round_s']:.3g} s a round", flush=True)
-            best, config = min((best, config), (found, candidate), key=lambda one: (one[0]["missing"], one[0]["prediction"]["round_s"]))
-    return best | {"tried": [{name: one[name] for name in ("change", "mesh", "missing", "prediction")} for one in tried]}
+            print(
+                f"tried {change}: {gib(found['missing'])} too much, {found['prediction']['round_s']:.3g} s a round",
+                flush=True,
+            )
+            best, config = min(
+                (best, config),
+                (found, candidate),
+                key=lambda one: (one[0]["missing"], one[0]["prediction"]["round_s"]),
+            )
+    return best | {
+        "tried": [
+            {name: one[name] for name in ("change", "mesh", "missing", "prediction")}
+            for one in tried
+        ]
+    }
 
 
 def other_meshes(config) -> Iterator[dict]:
@@ -283,23 +383,32 @@ def table(found: dict) -> str:
         f"{'GiB a chip':22}{'arguments':>10}{'temporary':>10}{'beside':>10}{'total':>10}{'of':>8}",
     ]
     for name, one in found["programs"].items():
-        sizes = "".join(f"{one[part] / chips.GIB:10.2f}" for part in ("arguments", "temporaries", "beside", "total"))
+        sizes = "".join(
+            f"{one[part] / chips.GIB:10.2f}"
+            for part in ("arguments", "temporaries", "beside", "total")
+        )
         lines.append(f"{name:22}{sizes}{found['memory'] / chips.GIB:8.2f}")
     for name, one in found["programs"].items():
         lines.append(f"{name}: {one['flops']:.3g} operations, compiled in {one['compile_s']:.0f} s")
         for entry in one["collectives"]:
             where = " between slices" if entry["crosses_slices"] else ""
-            lines.append(f"  {entry['kind']}{where}: {entry['count']} times, {gib(entry['bytes'])} sent by each chip")
+            lines.append(
+                f"  {entry['kind']}{where}: {entry['count']} times, {gib(entry['bytes'])} sent by each chip"
+            )
     if found["programs"]["rollout"]["gathers_per_pass"]:
-        lines.append(f"each pass of the rollout collects {gib(found['programs']['rollout']['gathers_per_pass'])} a chip")
+        lines.append(
+            f"each pass of the rollout collects {gib(found['programs']['rollout']['gathers_per_pass'])} a chip"
+        )
     guess, percent = found["prediction"], found["prediction"]["exchange_share"]
     lines += [
         "PREDICTION from data sheets, at best (peak rates, everything overlapped, no reads of memory but of weights):",
-        *(f"  {name}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, exchange {percent[name]:.0%} if not overlapped"
-          for name in found["programs"]),
+        *(
+            f"  {name}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, exchange {percent[name]:.0%} if not overlapped"
+            for name in found["programs"]
+        ),
         f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, {guess['chip_hours']:,.0f} chip-hours for the run",
         "fits" if found["fits"] else f"DOES NOT FIT: {gib(found['missing'])} a chip too much",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 

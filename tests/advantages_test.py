@@ -1,4 +1,5 @@
 """Advantages and softmax over groups, against plain loops."""
+
 import math
 import statistics
 
@@ -30,7 +31,9 @@ def test_group_mean_and_factor():
     """A = G / (G - 1) (r - mean), and a group's advantages sum to zero."""
     rewards = np.array(REWARDS).reshape(3, 4)
     found = np.asarray(leave_one_out(jnp.array(REWARDS), 4)).reshape(3, 4)
-    np.testing.assert_allclose(found, 4 / 3 * (rewards - rewards.mean(axis=1, keepdims=True)), atol=1e-6)
+    np.testing.assert_allclose(
+        found, 4 / 3 * (rewards - rewards.mean(axis=1, keepdims=True)), atol=1e-6
+    )
     np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-6)
 
 
@@ -42,13 +45,18 @@ def test_a_missing_reward_counts_as_zero():
 def test_group_mean_baseline():
     rewards = np.array(REWARDS).reshape(3, 4)
     centred = rewards - rewards.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(from_group_mean(jnp.array(REWARDS), 4).reshape(3, 4), centred, atol=1e-6)
+    np.testing.assert_allclose(
+        from_group_mean(jnp.array(REWARDS), 4).reshape(3, 4), centred, atol=1e-6
+    )
     scaled = centred / (rewards.std(axis=1, ddof=1, keepdims=True) + 1e-4)
-    np.testing.assert_allclose(from_group_mean(jnp.array(REWARDS), 4, scale=True).reshape(3, 4), scaled, atol=1e-5)
+    np.testing.assert_allclose(
+        from_group_mean(jnp.array(REWARDS), 4, scale=True).reshape(3, 4), scaled, atol=1e-5
+    )
 
 
 def test_softmax_over_groups():
-    """Groups may have any numbers, sizes and order; far apart values do not overflow; no groups are one."""
+    """Groups may have any numbers, sizes and order; far apart values do not overflow; no groups are
+    one."""
     x, group = np.array([0.5, 500.0, -1.0, 2.0, 499.0, 3.0]), np.array([7, 2, 7, 7, 2, 9])
     found = np.asarray(group_softmax(jnp.asarray(x, jnp.float32), jnp.asarray(group)))
     for number in (2, 7, 9):
@@ -56,4 +64,6 @@ def test_softmax_over_groups():
         wanted = np.exp(x[rows] - x[rows].max()) / np.exp(x[rows] - x[rows].max()).sum()
         np.testing.assert_allclose(found[rows], wanted, rtol=1e-6)
     assert group_count(jnp.asarray(group)) == pytest.approx(3.0) and group_count(None) == 1.0
-    np.testing.assert_allclose(np.sum(group_softmax(jnp.asarray(x, jnp.float32), None)), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(
+        np.sum(group_softmax(jnp.asarray(x, jnp.float32), None)), 1.0, rtol=1e-6
+    )

@@ -1,4 +1,5 @@
 """launch/bench.py runs, and its operation counts are the compiler's."""
+
 import json
 from pathlib import Path
 import subprocess
@@ -29,11 +30,21 @@ def test_every_part_is_measured(tmp_path):
 
 
 def test_counted_operations_are_the_compiled_ones():
-    """XLA counts every elementwise operation too, and the scan's body once: one wide layer leaves under 3%."""
+    """XLA counts every elementwise operation too, and the scan's body once: one wide layer leaves
+    under 3%."""
     config = models.ModelConfig(
-        family="llada", vocab_size=1024, d_model=256, layers=1, heads=4, kv_heads=2, head_dim=64, d_ff=512,
-        mask_id=1, pad_id=0, stop_ids=(),
-    )  # fmt: skip
+        family="llada",
+        vocab_size=1024,
+        d_model=256,
+        layers=1,
+        heads=4,
+        kv_heads=2,
+        head_dim=64,
+        d_ff=512,
+        mask_id=1,
+        pad_id=0,
+        stop_ids=(),
+    )
     denoiser, params = models.make_denoiser(config), models.param_shapes(config)
     tokens_BxL = jax.ShapeDtypeStruct((2, 64), jnp.int32)
     h_BxLxD = jax.ShapeDtypeStruct((2, 64, 256), jnp.float32)

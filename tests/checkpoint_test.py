@@ -1,4 +1,5 @@
 """Converted folders: written one array at a time, read back as one tree, whole or in parts."""
+
 import weakref
 
 import jax
@@ -22,7 +23,9 @@ TREE = {
 
 
 def lazy(values):
-    return LazyArray(values.shape, values.dtype, lambda index=None: values if index is None else values[index])
+    return LazyArray(
+        values.shape, values.dtype, lambda index=None: values if index is None else values[index]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +39,10 @@ def test_lazy_arrays_pass_through_the_memory_slab_by_slab(tmp_path, monkeypatch)
     """When a layer is read, the one before has left the memory."""
     monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 1000)
     shapes = {"stack": (3, 20, 30), "embedding": (100, 20), "head": (20, 100), "scale": (20,)}
-    values = {name: np.random.default_rng(0).standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    values = {
+        name: np.random.default_rng(0).standard_normal(shape, np.float32)
+        for name, shape in shapes.items()
+    }
     alive, sizes = [], []
 
     def read(name):
@@ -51,7 +57,8 @@ def test_lazy_arrays_pass_through_the_memory_slab_by_slab(tmp_path, monkeypatch)
 
     checkpoint.save_params(tmp_path, {name: read(name) for name in values}, {})
     assert max(sizes) == 20 * 30 and sum(sizes) == sum(array.size for array in values.values())
-    assert sizes.count(20 * 13) >= 14  # an embedding and a head go some words at a time, whichever axis the words are
+    # an embedding and a head go some words at a time, whichever axis the words are
+    assert sizes.count(20 * 13) >= 14
     abstract = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     jax.tree.map(np.testing.assert_array_equal, checkpoint.load_params(tmp_path, abstract), values)
 
@@ -59,7 +66,10 @@ def test_lazy_arrays_pass_through_the_memory_slab_by_slab(tmp_path, monkeypatch)
 @pytest.mark.parametrize("dtype", [None, "float32"])
 def test_a_converted_model_is_read_onto_its_places(folder, dtype):
     places = sharding.shardings(sharding.make_mesh({"data": 2, "fsdp": 2, "tensor": 2}), TREE)
-    place = lambda x, there: jax.ShapeDtypeStruct(x.shape, dtype or x.dtype, sharding=there)  # noqa: E731
+
+    def place(x, there):
+        return jax.ShapeDtypeStruct(x.shape, dtype or x.dtype, sharding=there)
+
     abstract = jax.tree.map(place, TREE, places)
     params = checkpoint.load_params(folder, abstract)
     for leaf, wanted, shape in zip(*map(jax.tree.leaves, (params, TREE, abstract)), strict=True):
@@ -86,10 +96,16 @@ def test_single_arrays_can_be_read(folder):
 
 def test_the_newest_state_of_a_run_can_be_read(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    checkpoints.save(3, {"state": {"trainable": jax.tree.map(jnp.asarray, TREE), "step": jnp.int32(3)}}, {"round": 1})
+    checkpoints.save(
+        3,
+        {"state": {"trainable": jax.tree.map(jnp.asarray, TREE), "step": jnp.int32(3)}},
+        {"round": 1},
+    )
     checkpoints.close()
     found = checkpoint.lazy_params(tmp_path / "3" / "state", "state", "trainable")
-    jax.tree.map(lambda leaf, wanted: np.testing.assert_array_equal(leaf.read(), wanted), found, TREE)
+    jax.tree.map(
+        lambda leaf, wanted: np.testing.assert_array_equal(leaf.read(), wanted), found, TREE
+    )
 
 
 def test_wrong_folders_are_named(folder, tmp_path):

@@ -1,18 +1,23 @@
 """Every test sees eight CPU devices, strict shapes and no compiled code of earlier runs."""
+
 import os
 from pathlib import Path
 
 # jax reads these when it is first imported, which is after this file.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = " ".join([
-    os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=8",
-    "--xla_cpu_collective_call_terminate_timeout_seconds=600",  # a busy machine with two cores may need more than 40
-]).strip()  # fmt: skip
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+        # a busy machine with two cores may need more than 40
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+    ]
+).strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 # Compiling is most of the tests' time; programs that a test starts keep the default.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -20,7 +25,8 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Folder of the golden numbers, made by the reference implementations; without it the test is skipped."""
+    """Folder of the golden numbers, made by the reference implementations; without it the test is
+    skipped."""
     beside = Path(__file__).resolve().parents[2] / "shared" / "golden"
     folder = Path(os.environ.get("GDSD_GOLDEN", beside))
     if not folder.is_dir():
@@ -36,7 +42,8 @@ def data_dir(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def workdir(data_dir, tmp_path_factory) -> Path:
-    """Workdir of a finished run of the embedded default: a few supervised steps, an evaluation, a checkpoint."""
+    """Workdir of a finished run of the embedded default: a few supervised steps, an evaluation, a
+    checkpoint."""
     from configs import coding
     from gdsd_jax import run, train
 
@@ -52,17 +59,26 @@ def workdir(data_dir, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def lora_workdir(data_dir, tmp_path_factory) -> Path:
-    """Workdir with a checkpoint of adapters that are not zero, over a base that no checkpoint holds."""
+    """Workdir with a checkpoint of adapters that are not zero, over a base that no checkpoint
+    holds."""
     from configs import coding
     from gdsd_jax import run, steps, train
     from gdsd_jax.checkpoint import Checkpoints
 
-    config = coding.get_config(f"tiny,prompts_per_round=8,group_size=2,lora_rank=4,lora_alpha=8,seed=5,data_dir={data_dir}")
+    config = coding.get_config(
+        f"tiny,prompts_per_round=8,group_size=2,lora_rank=4,lora_alpha=8,seed=5,data_dir={data_dir}"
+    )
     prepared = run.prepare(config, tmp_path_factory.mktemp("lora"))
-    adapters, frozen = run.initial_weights(prepared, steps.make_keys(jax.random.key(config.seed), 0)["init"])
-    adapters = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(9), x.shape), adapters)
+    adapters, frozen = run.initial_weights(
+        prepared, steps.make_keys(jax.random.key(config.seed), 0)["init"]
+    )
+    adapters = jax.tree.map(
+        lambda x: x + 0.1 * jax.random.normal(jax.random.key(9), x.shape), adapters
+    )
     (prepared.workdir / "config.json").write_text(config.to_json_best_effort())
     checkpoints = Checkpoints(prepared.workdir / "checkpoints")
-    checkpoints.save(3, train.as_saved(train.fresh_state(prepared, adapters, config.optimizer), frozen, None), {})
+    checkpoints.save(
+        3, train.as_saved(train.fresh_state(prepared, adapters, config.optimizer), frozen, None), {}
+    )
     checkpoints.close()
     return prepared.workdir

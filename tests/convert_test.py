@@ -1,14 +1,16 @@
-"""launch/convert.py: both ways, adapters merged and kept, killed and refused, and a run that starts from its folder."""
+"""launch/convert.py: both ways, adapters merged and kept, killed and refused, and a run that starts
+from its folder."""
+
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,10 @@ from tests.folders import DREAM, LLADA, QWEN3
 from tests.models.lora_test import adapters
 
 ROOT = Path(__file__).resolve().parents[1]
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "JAX_PLATFORMS": "cpu"}
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "JAX_PLATFORMS": "cpu",
+}
 
 
 def run(*arguments) -> int:
@@ -35,12 +40,16 @@ def run(*arguments) -> int:
 
 def there_and_back(folder, source, *options):
     assert run(f"--from_hf={source}", f"--to_orbax={folder / 'orbax'}", *options) == 0
-    assert run(f"--from_orbax={folder / 'orbax'}", f"--to_hf={folder / 'hf'}", "--max_shard_gb=8e-6") == 0
+    assert (
+        run(f"--from_orbax={folder / 'orbax'}", f"--to_hf={folder / 'hf'}", "--max_shard_gb=8e-6")
+        == 0
+    )
     return folders.read(folder / "hf")
 
 
 @pytest.mark.parametrize(
-    "config, dtype, shards", [(LLADA, ml_dtypes.bfloat16, 3), (DREAM, np.float16, 1), (QWEN3, np.float32, 2)]
+    "config, dtype, shards",
+    [(LLADA, ml_dtypes.bfloat16, 3), (DREAM, np.float16, 1), (QWEN3, np.float32, 2)],
 )
 def test_there_and_back_is_byte_for_byte(tmp_path, config, dtype, shards, capsys):
     tensors = folders.write(tmp_path / "in", config, dtype=dtype, shards=shards)
@@ -60,7 +69,10 @@ def test_the_manifest_says_where_the_weights_came_from(tmp_path):
     coding.build(tmp_path / "data")
     for name in ("tokenizer.model", "code.py", "generation_config.json", "weights.bin"):
         (tmp_path / "in" / name).write_bytes(b"{}")
-    shutil.copyfile(Path(coding.folder(tmp_path / "data")) / "tokenizer.model", tmp_path / "in" / "tokenizer.model")
+    shutil.copyfile(
+        Path(coding.folder(tmp_path / "data")) / "tokenizer.model",
+        tmp_path / "in" / "tokenizer.model",
+    )
     there_and_back(tmp_path, tmp_path / "in", "--dtype=bfloat16")
     manifest = checkpoint.read_manifest(tmp_path / "orbax")
     assert manifest["family"] == "llada" and manifest["dtype"] == ["bfloat16"]
@@ -72,9 +84,14 @@ def test_the_manifest_says_where_the_weights_came_from(tmp_path):
     copied = ["code.py", "generation_config.json", "tokenizer.model"]
     assert manifest["tokenizer"] == copied
     for folder in ("orbax", "hf"):
-        assert all((tmp_path / folder / name).read_bytes() == (tmp_path / "in" / name).read_bytes() for name in copied)
+        assert all(
+            (tmp_path / folder / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
+            for name in copied
+        )
     entries = json.loads((tmp_path / "hf" / "config.json").read_text())
-    assert entries["auto_map"] == {"AutoModel": "code.Model"} and entries["torch_dtype"] == "bfloat16"
+    assert (
+        entries["auto_map"] == {"AutoModel": "code.Model"} and entries["torch_dtype"] == "bfloat16"
+    )
 
 
 # ---------------------------------------------------------------- a denoiser to be
@@ -82,37 +99,52 @@ def test_the_manifest_says_where_the_weights_came_from(tmp_path):
 
 def write_qwen3(folder, words: int, config=QWEN3) -> dict:
     """A folder with a tokenizer of so many words and no mask, and its tensors."""
-    entries = {key: value for key, value in models.config_to_hf(config).items() if key != "mask_token_id"}
+    entries = {
+        key: value for key, value in models.config_to_hf(config).items() if key != "mask_token_id"
+    }
     tensors = folders.write(folder, config, entries=entries)
     vocabulary = {f"w{i}": i for i in range(words)}
-    hf_tokenizers.Tokenizer(hf_tokenizers.models.WordLevel(vocabulary, unk_token="w0")).save(str(folder / "tokenizer.json"))
+    hf_tokenizers.Tokenizer(hf_tokenizers.models.WordLevel(vocabulary, unk_token="w0")).save(
+        str(folder / "tokenizer.json")
+    )
     (folder / "tokenizer_config.json").write_text('{"added_tokens_decoder": {}, "eos_token": "w0"}')
     return tensors
 
 
 def test_qwen3_becomes_a_denoiser_and_is_exported_as_one(tmp_path):
-    """The weights stay, byte for byte; type, mask and tokenizer change, in the converted folder and back in a released
-    layout."""
+    """The weights stay, byte for byte; type, mask and tokenizer change, in the converted folder and
+    back in a released layout."""
     tensors = write_qwen3(tmp_path / "in", words=37)
     found = there_and_back(tmp_path, tmp_path / "in", "--a2d")
-    assert {name: tensor.tobytes() for name, tensor in found.items()} == {name: x.tobytes() for name, x in tensors.items()}
+    assert {name: tensor.tobytes() for name, tensor in found.items()} == {
+        name: x.tobytes() for name, x in tensors.items()
+    }
     wanted = dataclasses.replace(models.to_denoiser(QWEN3), mask_id=37)
     assert (wanted.family, wanted.shift, wanted.attention) == ("a2d-qwen3", False, "full")
     assert models.config_from_json(checkpoint.read_manifest(tmp_path / "orbax")["model"]) == wanted
     assert models.config_from_hf(tmp_path / "hf") == wanted
     entries = json.loads((tmp_path / "hf" / "config.json").read_text())
-    assert entries["model_type"] == "a2d-qwen3" and entries["architectures"] == ["A2DQwen3LMHeadModel"]
+    assert entries["model_type"] == "a2d-qwen3" and entries["architectures"] == [
+        "A2DQwen3LMHeadModel"
+    ]
     for folder in ("orbax", "hf"):
         tokenizer = tokenizers.load(tmp_path / folder, pad_id=0, mask_id=37, stop_ids=(0,))
         assert tokenizer.vocab_size == 38 and tokenizer.encode("<|mask|>") == [37]
         settings = json.loads((tmp_path / folder / "tokenizer_config.json").read_text())
-        assert settings["mask_token"] == settings["added_tokens_decoder"]["37"]["content"] == "<|mask|>"
+        assert (
+            settings["mask_token"]
+            == settings["added_tokens_decoder"]["37"]["content"]
+            == "<|mask|>"
+        )
 
 
 def test_what_cannot_become_a_denoiser_is_refused(tmp_path, capsys):
     folders.write(tmp_path / "llada")
     write_qwen3(tmp_path / "full", words=40)
-    for name, word in (("llada", "a llada model cannot become a2d-qwen3"), ("full", "all 40 rows of the embedding")):
+    for name, word in (
+        ("llada", "a llada model cannot become a2d-qwen3"),
+        ("full", "all 40 rows of the embedding"),
+    ):
         assert run(f"--from_hf={tmp_path / name}", f"--to_orbax={tmp_path / 'out'}", "--a2d") == 2
         assert word in capsys.readouterr().err and not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):
@@ -136,7 +168,9 @@ def cut_shard(folder):
 
 
 def extra_tensor(folder):
-    folders.write(folder, tensors=folders.random_tensors(LLADA) | {"extra": np.ones(1, np.float32)}, shards=2)
+    folders.write(
+        folder, tensors=folders.random_tensors(LLADA) | {"extra": np.ones(1, np.float32)}, shards=2
+    )
 
 
 def broken_tokenizer(folder):
@@ -144,10 +178,12 @@ def broken_tokenizer(folder):
 
 
 DAMAGES = {
-    no_folder: "no config.json there", unknown_family: "unknown model_type 'gpt2', known: llada",
-    cut_shard: "unreadable safetensors file", extra_tensor: "unknown extra",
+    no_folder: "no config.json there",
+    unknown_family: "unknown model_type 'gpt2', known: llada",
+    cut_shard: "unreadable safetensors file",
+    extra_tensor: "unknown extra",
     broken_tokenizer: "tokenizer.json is not a readable tokenizer",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -195,7 +231,12 @@ def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):
 
 def test_orbax_folders_that_are_none_are_refused(tmp_path, capsys):
     (tmp_path / "in").mkdir()
-    refused(tmp_path, capsys, "neither the manifest.json of a converted model nor", ("from_orbax", "to_hf"))
+    refused(
+        tmp_path,
+        capsys,
+        "neither the manifest.json of a converted model nor",
+        ("from_orbax", "to_hf"),
+    )
     (tmp_path / "in" / "manifest.json").write_text("{")
     refused(tmp_path, capsys, "manifest.json: not readable JSON", ("from_orbax", "to_hf"))
     folders.write(tmp_path / "model")
@@ -206,7 +247,8 @@ def test_orbax_folders_that_are_none_are_refused(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--from_hf=a"], ["--from_hf=a", "--to_hf=b"], ["--from_hf=a", "--to_orbax=b", "--lora=keep"]]
+    "arguments",
+    [["--from_hf=a"], ["--from_hf=a", "--to_hf=b"], ["--from_hf=a", "--to_orbax=b", "--lora=keep"]],
 )
 def test_half_a_command_is_refused(arguments):
     with pytest.raises(SystemExit) as stop:
@@ -216,7 +258,12 @@ def test_half_a_command_is_refused(arguments):
 
 def test_a_killed_conversion_leaves_nothing_that_looks_finished(tmp_path):
     folders.write(tmp_path / "in", shards=2)
-    command = [sys.executable, "launch/convert.py", f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'out'}"]
+    command = [
+        sys.executable,
+        "launch/convert.py",
+        f"--from_hf={tmp_path / 'in'}",
+        f"--to_orbax={tmp_path / 'out'}",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     while not (tmp_path / ".out.partial").exists() and process.poll() is None:
         time.sleep(0.002)
@@ -238,8 +285,14 @@ def save_run(folder, config, base):
     checkpoints.save(4, {"state": {"trainable": jax.tree.map(jnp.zeros_like, lora)}}, {})
     checkpoints.save(12, {"state": {"trainable": lora}}, {})
     checkpoints.close()
-    entries = {"init_from": str(base), "lora_rank": config.lora_rank, "lora_alpha": config.lora_alpha,
-               "lora_targets": config.lora_targets, "task": "coding", "model": "llada_8b"}  # fmt: skip
+    entries = {
+        "init_from": str(base),
+        "lora_rank": config.lora_rank,
+        "lora_alpha": config.lora_alpha,
+        "lora_targets": config.lora_targets,
+        "task": "coding",
+        "model": "llada_8b",
+    }
     (folder / "config.json").write_text(json.dumps(entries))
     return lora
 
@@ -247,14 +300,18 @@ def save_run(folder, config, base):
 def logits_of(config, trainable, frozen):
     denoiser = models.make_denoiser(config)
     tokens = np.random.default_rng(0).integers(2, 40, (2, 7))
-    fn = lambda t, f: denoiser.unembed(p := denoiser.bind(t, f), denoiser.features(p, tokens))  # noqa: E731
+
+    def fn(t, f):
+        return denoiser.unembed(p := denoiser.bind(t, f), denoiser.features(p, tokens))
+
     with jax.default_matmul_precision("highest"):
         return jax.jit(fn)(trainable, frozen)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """(folder, config, adapters): in/ from Hugging Face, base/ converted, work/ with adapters over it."""
+    """(folder, config, adapters): in/ from Hugging Face, base/ converted, work/ with adapters over
+    it."""
     folder = tmp_path_factory.mktemp("trained")
     config = dataclasses.replace(LLADA, lora_rank=3, lora_alpha=6.0)
     folders.write(folder / "in")
@@ -270,7 +327,9 @@ def test_merged_adapters_give_the_same_logits(trained):
     unmerged = np.asarray(logits_of(config, lora, {"base": base}))
     assert np.abs(unmerged - logits_of(LLADA, base, {})).max() > 0.1  # the adapters do something
     # one product instead of two sums in float32: rounding
-    np.testing.assert_allclose(logits_of(LLADA, merged, {}), unmerged, atol=1e-5 * max(1, np.abs(unmerged).max()))
+    np.testing.assert_allclose(
+        logits_of(LLADA, merged, {}), unmerged, atol=1e-5 * max(1, np.abs(unmerged).max())
+    )
 
 
 def test_kept_adapters_have_pefts_layout(trained):
@@ -289,11 +348,17 @@ def test_kept_adapters_have_pefts_layout(trained):
             module = name.removesuffix(".weight")
             assert re.fullmatch(entries["target_modules"], module)
             a, b = (tensors[f"base_model.model.{module}.lora_{letter}.weight"] for letter in "AB")
-            change = entries["lora_alpha"] / entries["r"] * (b @ a).T  # PEFT adds B A to its [out, in] weight
+            # PEFT adds B A to its [out, in] weight
+            change = entries["lora_alpha"] / entries["r"] * (b @ a).T
             assert change.shape == weights[f"layers.{target}.kernel"].shape[1:]
-            ours = 2.0 * np.asarray(lora["layers"][target]["a"][i]) @ np.asarray(lora["layers"][target]["b"][i])
+            ours = (
+                2.0
+                * np.asarray(lora["layers"][target]["a"][i])
+                @ np.asarray(lora["layers"][target]["b"][i])
+            )
             np.testing.assert_allclose(change, ours, rtol=1e-5, atol=1e-6)
-    assert not re.fullmatch(entries["target_modules"], "model.transformer.ff_out")  # the head, of the same last name
+    # the head, of the same last name
+    assert not re.fullmatch(entries["target_modules"], "model.transformer.ff_out")
 
 
 def test_there_must_be_adapters_to_keep(trained, capsys):
@@ -304,27 +369,42 @@ def test_there_must_be_adapters_to_keep(trained, capsys):
 
 @pytest.mark.slow
 def test_a_run_starts_from_a_converted_folder_and_goes_back(tmp_path):
-    """Folder -> orbax -> training with adapters on all seven projections -> folder: only the projections have moved."""
+    """Folder -> orbax -> training with adapters on all seven projections -> folder: only the
+    projections have moved."""
     coding.build(tmp_path / "data")
     tokenizer = tokenizers.load(coding.folder(tmp_path / "data"))
-    ids = {name: getattr(tokenizer, name) for name in ("vocab_size", "mask_id", "pad_id", "stop_ids")}
+    ids = {
+        name: getattr(tokenizer, name) for name in ("vocab_size", "mask_id", "pad_id", "stop_ids")
+    }
     preset = dataclasses.replace(models.MODELS["llada_tiny"], **ids)
     before = folders.write(tmp_path / "in", preset, shards=2)
-    shutil.copyfile(Path(coding.folder(tmp_path / "data")) / "tokenizer.model", tmp_path / "in" / "tokenizer.model")
+    shutil.copyfile(
+        Path(coding.folder(tmp_path / "data")) / "tokenizer.model",
+        tmp_path / "in" / "tokenizer.model",
+    )
     assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'orbax'}") == 0
     config = (
         f"configs/coding.py:tiny,init_from={tmp_path / 'orbax'},data_dir={tmp_path / 'data'},lora_rank=4,"
         "lora_alpha=8.0,rounds=1,mesh.data=1,prompts_per_round=4,group_size=2,inner_iterations=2,sft.steps=2,sft.batch=8,"
         "eval_problems=4,sft_optimizer.warmup_steps=0"
     )
-    command = [sys.executable, "launch/main.py", f"--config={config}", f"--workdir={tmp_path / 'work'}"]
+    command = [
+        sys.executable,
+        "launch/main.py",
+        f"--config={config}",
+        f"--workdir={tmp_path / 'work'}",
+    ]
     environment = ENVIRONMENT | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert run(f"--from_orbax={tmp_path / 'work'}", f"--to_hf={tmp_path / 'out'}") == 0
     after = folders.read(tmp_path / "out")
     moved = {name.split(".")[-2] for name in after if not np.array_equal(after[name], before[name])}
     projections = {"q_proj", "k_proj", "v_proj", "attn_out", "ff_proj", "up_proj", "ff_out"}
     assert moved == projections
-    np.testing.assert_array_equal(after["model.transformer.ff_out.weight"], before["model.transformer.ff_out.weight"])
+    np.testing.assert_array_equal(
+        after["model.transformer.ff_out.weight"], before["model.transformer.ff_out.weight"]
+    )
     assert (tmp_path / "out" / "tokenizer.model").exists()

@@ -1,4 +1,6 @@
-"""Loading: the cursor restores exactly, hosts share one global batch, nothing is dropped in silence."""
+"""Loading: the cursor restores exactly, hosts share one global batch, nothing is dropped in
+silence."""
+
 import json
 import types
 
@@ -10,7 +12,9 @@ from gdsd_jax import data, tokenizers
 TASK = types.SimpleNamespace(
     messages=lambda record: [{"role": "user", "content": record["question"]}],
     completion=lambda record: record["solution"],
-    noisy_completion=lambda record, seed, noise: f"{record['solution']}{seed}" if noise else record["solution"],
+    noisy_completion=lambda record, seed, noise: (
+        f"{record['solution']}{seed}" if noise else record["solution"]
+    ),
 )
 RECORDS = [{"question": "add " + "1" * (i % 5 + 1), "solution": f"x{i}"} for i in range(23)]
 
@@ -34,27 +38,39 @@ def take(loader, count):
 
 def same(a, b):
     return len(a) == len(b) and all(
-        x.keys() == y.keys() and all(np.array_equal(x[name], y[name]) for name in x) for x, y in zip(a, b)
+        x.keys() == y.keys() and all(np.array_equal(x[name], y[name]) for name in x)
+        for x, y in zip(a, b)
     )
 
 
 def test_batches_have_fixed_shapes_and_every_epoch_sees_each_problem_once(problems):
     batches = take(data.make_loader(problems, batch=4, seed=0), 23)
     for batch in batches:
-        assert batch["tokens"].shape == batch["valid"].shape == (4, 12) and batch["index"].shape == (4,)
-        assert (batch["tokens"].dtype, batch["valid"].dtype, batch["index"].dtype) == (np.int32, bool, np.int64)
+        assert batch["tokens"].shape == batch["valid"].shape == (4, 12) and batch[
+            "index"
+        ].shape == (4,)
+        assert (batch["tokens"].dtype, batch["valid"].dtype, batch["index"].dtype) == (
+            np.int32,
+            bool,
+            np.int64,
+        )
         assert np.array_equal(batch["tokens"], problems.tokens[batch["index"]])
     visits = np.concatenate([batch["index"] for batch in batches])
     epochs = visits.reshape(4, 23)
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4  # each epoch in another order
-    assert not np.array_equal(visits[:4], take(data.make_loader(problems, batch=4, seed=1), 1)[0]["index"])
+    assert not np.array_equal(
+        visits[:4], take(data.make_loader(problems, batch=4, seed=1), 1)[0]["index"]
+    )
 
 
 @pytest.mark.parametrize("taken", [0, 1, 9])
 def test_cursor_restores_exactly_in_a_new_loader(problems, tokenizer, taken):
     answers = data.noisy_answers(TASK, problems, tokenizer, 16, noise=0.5, seed=3)
-    make = lambda: data.make_loader(problems, answers, batch=4, seed=0)
+
+    def make():
+        return data.make_loader(problems, answers, batch=4, seed=0)
+
     loader = make()
     take(loader, taken)
     state = json.loads(json.dumps(loader.get_state()))
@@ -72,11 +88,14 @@ def test_hosts_together_see_the_batch_of_one(problems, tokenizer, shards):
     answers = data.noisy_answers(TASK, problems, tokenizer, 16, noise=0.5, seed=3)
     whole = take(data.make_loader(problems, answers, batch=8, seed=0), 6)
     hosts = [
-        data.make_loader(problems, answers, batch=8, seed=0, shard_index=i, shard_count=shards) for i in range(shards)
+        data.make_loader(problems, answers, batch=8, seed=0, shard_index=i, shard_count=shards)
+        for i in range(shards)
     ]
     hosts[0].set_state(hosts[-1].get_state())
     parts = zip(*(take(host, 6) for host in hosts))
-    joined = [{name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in parts]
+    joined = [
+        {name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in parts
+    ]
     assert same(joined, whole)
     # A cursor is good for another number of hosts too.
     assert hosts[0].get_state() == {"next_index": 6}
@@ -87,10 +106,19 @@ def test_one_pass_in_order_is_filled_up(problems):
         rows = []
         for i in range(shards):
             loader = data.make_loader(
-                problems, batch=6, seed=0, num_epochs=1, shuffle=False, shard_index=i, shard_count=shards
+                problems,
+                batch=6,
+                seed=0,
+                num_epochs=1,
+                shuffle=False,
+                shard_index=i,
+                shard_count=shards,
             )
             rows.append(list(loader))
-        assert all(len(host) == 4 and all(batch["tokens"].shape[0] == 6 // shards for batch in host) for host in rows)
+        assert all(
+            len(host) == 4 and all(batch["tokens"].shape[0] == 6 // shards for batch in host)
+            for host in rows
+        )
         visits = np.concatenate([batch["index"] for step in zip(*rows) for batch in step])
         assert visits.tolist() == [*range(23), data.FILLER]
 
@@ -98,13 +126,20 @@ def test_one_pass_in_order_is_filled_up(problems):
 def test_each_visit_draws_another_answer(problems, tokenizer):
     answers = data.noisy_answers(TASK, problems, tokenizer, 16, noise=0.5, seed=3)
     batches = take(data.make_loader(problems, answers, batch=23, seed=0), 2)
-    texts = [{int(i): tokenizer.decode(row) for i, row in zip(b["index"], b["completion"])} for b in batches]
+    texts = [
+        {int(i): tokenizer.decode(row) for i, row in zip(b["index"], b["completion"])}
+        for b in batches
+    ]
     assert texts[0].keys() == texts[1].keys() and all(texts[0][i] != texts[1][i] for i in texts[0])
-    assert texts[0][int(batches[0]["index"][2])].endswith("3 2")  # the seed and the place in the stream
+    # the seed and the place in the stream
+    assert texts[0][int(batches[0]["index"][2])].endswith("3 2")
     for batch in batches:
         assert batch["completion"].shape == (23, 16) and batch["completion"].dtype == np.int32
         stops = (batch["completion"] == tokenizer.stop_ids[0]).argmax(axis=1)
-        assert np.array_equal(batch["completion_len"], stops + 1) and batch["completion_len"].dtype == np.int32
+        assert (
+            np.array_equal(batch["completion_len"], stops + 1)
+            and batch["completion_len"].dtype == np.int32
+        )
 
 
 def test_gold_answers_must_fit_but_noise_gives_way(problems, tokenizer):
@@ -112,7 +147,9 @@ def test_gold_answers_must_fit_but_noise_gives_way(problems, tokenizer):
         data.noisy_answers(TASK, problems, tokenizer, 2, noise=0, seed=0)
     answers = data.noisy_answers(TASK, problems, tokenizer, 5, noise=0.5, seed=123456789)
     batch = next(data.make_loader(problems, answers, batch=4, seed=0))
-    assert [tokenizer.decode(row) for row in batch["completion"]] == [f"x{i}" for i in batch["index"]]
+    assert [tokenizer.decode(row) for row in batch["completion"]] == [
+        f"x{i}" for i in batch["index"]
+    ]
 
 
 def test_long_prompts_are_reported_once(tokenizer):

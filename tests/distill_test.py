@@ -1,4 +1,6 @@
-"""Distillation on the one loop: the published recipes, a small run from nothing to a distilled student, and its resuming."""
+"""Distillation on the one loop: the published recipes, a small run from nothing to a distilled
+student, and its resuming."""
+
 import jax
 import numpy as np
 import optax
@@ -22,20 +24,34 @@ def test_recipes_are_the_published_ones(size):
     config = opdlm.get_config(f"qwen3_{size},init_from=DIR,data_file=FILE")
     run.validate(config, sharding.make_mesh(dict(config.mesh)))
     assert models.MODELS[config.model].family == "a2d-qwen3" and config.require_init
-    assert (config.rounds, config.prompts_per_round, config.group_size, config.inner_iterations) == (483, 128, 1, 16)
+    assert (
+        config.rounds,
+        config.prompts_per_round,
+        config.group_size,
+        config.inner_iterations,
+    ) == (483, 128, 1, 16)
     assert config.minibatches == 16 and config.opd.top_k == (16 if size in ("4b", "8b") else None)
-    assert (config.opd.divergence, config.opd.states, config.opd.exclude_stop) == ("forward", "stitched", True)
+    assert (config.opd.divergence, config.opd.states, config.opd.exclude_stop) == (
+        "forward",
+        "stitched",
+        True,
+    )
     assert (config.threshold, config.temperature, config.sampler.block_length) == (0.9, 1.0, 4)
     assert dict(config.max_lengths) == dict(math=4096, code=2048, chat=2048, science=1024)
     settings = config.optimizer
-    assert (settings.b1, settings.b2, settings.weight_decay, settings.clip_norm) == (0.9, 0.999, 0.0, 1.0)
+    assert (settings.b1, settings.b2, settings.weight_decay, settings.clip_norm) == (
+        0.9,
+        0.999,
+        0.0,
+        1.0,
+    )
     math = opdlm.get_config(f"qwen3_{size},math=1,init_from=DIR,data_file=FILE")
     assert (math.sampler.gen_length, math.rounds, math.opd.top_k) == (2000, 630, None)
 
 
 def test_the_learning_rate_is_the_published_schedule():
-    """lr(u) = 1e-5 u / 80, then 1e-6 + 9e-6 (1 + cos(pi (u - 80) / 7649)) / 2, and 1e-6 for ever. Adam's first steps
-    with a constant gradient have the size of the rate."""
+    """lr(u) = 1e-5 u / 80, then 1e-6 + 9e-6 (1 + cos(pi (u - 80) / 7649)) / 2, and 1e-6 for ever.
+    Adam's first steps with a constant gradient have the size of the rate."""
     settings = opdlm.get_config("qwen3_4b").optimizer
     optimizer = make_optimizer(**settings)
     state, rates = optimizer.init({"w": np.float32(0)}), []
@@ -44,16 +60,30 @@ def test_the_learning_rate_is_the_published_schedule():
         update, state = step(state)
         rates.append(-float(update["w"]))
     np.testing.assert_allclose(rates, 1e-5 * np.arange(81) / 80, rtol=1e-3, atol=1e-12)
-    counts = lambda x: isinstance(x, optax.ScaleByScheduleState)  # noqa: E731
+
+    def counts(x):
+        return isinstance(x, optax.ScaleByScheduleState)
+
     for update, wanted in ((80 + 7649 // 2, 5.5e-6), (7729, 1e-6), (20_000, 1e-6)):
-        there = jax.tree.map(lambda x, n=update: x._replace(count=np.int32(n)) if counts(x) else x, state, is_leaf=counts)
+        there = jax.tree.map(
+            lambda x, n=update: x._replace(count=np.int32(n)) if counts(x) else x,
+            state,
+            is_leaf=counts,
+        )
         assert -float(step(there)[0]["w"]) == pytest.approx(wanted, rel=1e-3)
 
 
-@pytest.mark.parametrize("argument, word", [
-    ("control=dagger", "sft, kd, random"), ("math=1", "released models"), ("qwen3_14b", "qwen3_8b"),
-    ("opd.states=last", "states"), ("minibatches=3", "minibatches=3"), ("length_ramp.shape=tan", "length_ramp.shape"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "argument, word",
+    [
+        ("control=dagger", "sft, kd, random"),
+        ("math=1", "released models"),
+        ("qwen3_14b", "qwen3_8b"),
+        ("opd.states=last", "states"),
+        ("minibatches=3", "minibatches=3"),
+        ("length_ramp.shape=tan", "length_ramp.shape"),
+    ],
+)
 def test_what_does_not_fit_is_refused(argument, word):
     with pytest.raises(ValueError, match=word):
         run.validate(opdlm.get_config(argument), sharding.make_mesh({}, jax.devices()[:1]))
@@ -65,7 +95,8 @@ def test_released_weights_must_be_named(tmp_path):
 
 
 def test_forwards_count_passes_and_saves():
-    """Answers of 5 and 4 tokens in 4 and 2 passes: blocks of 4 are saved twice and once; other samplers save nothing."""
+    """Answers of 5 and 4 tokens in 4 and 2 passes: blocks of 4 are saved twice and once; other
+    samplers save nothing."""
     length_B, passes_B = np.array([5, 4]), np.array([4, 2])
     assert run.forwards(opdlm.get_config().sampler, length_B, passes_B).tolist() == [6, 3]
     assert run.forwards(coding.get_config().sampler, length_B, passes_B).tolist() == [4, 2]
@@ -76,13 +107,20 @@ def test_forwards_count_passes_and_saves():
 
 def trained(workdir, data_dir, *overrides):
     """(rows of metrics.jsonl without clocks, arrays of the newest checkpoint by path)."""
-    prepared = run.prepare(opdlm.get_config(",".join([SMALL, f"data_dir={data_dir}", *overrides])), workdir)
+    prepared = run.prepare(
+        opdlm.get_config(",".join([SMALL, f"data_dir={data_dir}", *overrides])), workdir
+    )
     with prepared.sandbox:
         train.train(prepared, say=lambda line: None)
     rows = metrics.read_metrics(workdir / "metrics.jsonl")
     with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-        saved = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-    state = {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(saved.state)}
+        saved = manager.restore(
+            manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
+        )
+    state = {
+        jax.tree_util.keystr(path): np.asarray(x)
+        for path, x in jax.tree_util.tree_leaves_with_path(saved.state)
+    }
     return [{key: value for key, value in row.items() if key not in CLOCK} for row in rows], state
 
 
@@ -97,19 +135,29 @@ def test_a_student_is_distilled_from_the_model_it_started_from(undisturbed):
     first, last = [row for row in rows if row["phase"] == "eval"]
     assert first["kl"] > 0 and last["kl"] != first["kl"]
     assert first["teacher_pass_at_1"] == last["teacher_pass_at_1"]
-    assert 0.25 < first["threshold_forwards_per_token"] <= 1.25 + 1  # answers of one token pay for a whole block
+    # answers of one token pay for a whole block
+    assert 0.25 < first["threshold_forwards_per_token"] <= 1.25 + 1
     rollouts = [row for row in rows if row["phase"] == "rollout"]
-    assert len(rollouts) == 2 and not any("reward" in row for row in rollouts)  # nothing is rewarded
+    # nothing is rewarded
+    assert len(rollouts) == 2 and not any("reward" in row for row in rollouts)
     updates = [row for row in rows if row["phase"] == "train"]
     assert len(updates) == 4 and all(row["kl"] == row["loss"] > 0 for row in updates)
-    teacher = {path.removeprefix("['teacher']"): leaf for path, leaf in state.items() if path.startswith("['teacher']")}
-    moved = [np.abs(state["['state']['trainable']" + path] - leaf).max() for path, leaf in teacher.items()]
+    teacher = {
+        path.removeprefix("['teacher']"): leaf
+        for path, leaf in state.items()
+        if path.startswith("['teacher']")
+    }
+    moved = [
+        np.abs(state["['state']['trainable']" + path] - leaf).max()
+        for path, leaf in teacher.items()
+    ]
     assert len(moved) > 10 and min(moved) > 0
 
 
 @pytest.mark.slow
 def test_a_resumed_run_keeps_its_teacher(undisturbed, data_dir, tmp_path):
-    """Stopped after a round and started again: the same numbers and arrays, the teacher's among them."""
+    """Stopped after a round and started again: the same numbers and arrays, the teacher's among
+    them."""
     trained(tmp_path, data_dir, "rounds=1")
     rows, state = trained(tmp_path, data_dir)
     assert rows == undisturbed[0]
@@ -120,8 +168,11 @@ def test_a_resumed_run_keeps_its_teacher(undisturbed, data_dir, tmp_path):
 
 @pytest.mark.slow
 def test_the_teachers_own_answers_can_be_trained_on(undisturbed, data_dir, tmp_path):
-    """Fine-tuning on them: a likelihood in place of the divergence, and the same distance is reported."""
+    """Fine-tuning on them: a likelihood in place of the divergence, and the same distance is
+    reported."""
     rows, _ = trained(tmp_path, data_dir, "control=sft", "rounds=1")
     evaluations = [row for row in rows if row["phase"] == "eval"]
-    assert evaluations[0]["kl"] == [row for row in undisturbed[0] if row["phase"] == "eval"][0]["kl"]
+    assert (
+        evaluations[0]["kl"] == [row for row in undisturbed[0] if row["phase"] == "eval"][0]["kl"]
+    )
     assert all(row["loss"] == -row["score"] for row in rows if row["phase"] == "train")

@@ -1,4 +1,6 @@
-"""Evaluating a checkpoint gives what training wrote about it; what cannot be evaluated is said in one line."""
+"""Evaluating a checkpoint gives what training wrote about it; what cannot be evaluated is said in
+one line."""
+
 import json
 
 import pytest
@@ -9,11 +11,26 @@ from launch import eval as launch_eval
 
 @pytest.fixture
 def evaluate(monkeypatch, capsys, data_dir, tmp_path):
-    """`evaluate(checkpoint, *overrides, ...) -> (exit code, what --out holds, what was printed)`."""
+    """`evaluate(checkpoint, *overrides, ...) -> (exit code, what --out holds, what was
+    printed)`."""
 
-    def start(checkpoint, *overrides, out=tmp_path / "eval.json", config="configs/coding.py", more=()):
-        entries = ["tiny", "prompts_per_round=8", "group_size=2", "eval_problems=20", f"data_dir={data_dir}", *overrides]
-        flags = [f"--config={config}:{','.join(entries)}", f"--checkpoint={checkpoint}", f"--out={out}", *more]
+    def start(
+        checkpoint, *overrides, out=tmp_path / "eval.json", config="configs/coding.py", more=()
+    ):
+        entries = [
+            "tiny",
+            "prompts_per_round=8",
+            "group_size=2",
+            "eval_problems=20",
+            f"data_dir={data_dir}",
+            *overrides,
+        ]
+        flags = [
+            f"--config={config}:{','.join(entries)}",
+            f"--checkpoint={checkpoint}",
+            f"--out={out}",
+            *more,
+        ]
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
         code = launch_eval.main()
         said = capsys.readouterr()
@@ -25,22 +42,31 @@ def evaluate(monkeypatch, capsys, data_dir, tmp_path):
 def test_numbers_and_answers_are_those_of_training(evaluate, workdir):
     code, found, said = evaluate(workdir)
     assert code == 0 and said.count("\n") == 1 and said.startswith("held-out pass@1")
-    (line,) = [row for row in metrics.read_metrics(workdir / "metrics.jsonl") if row["phase"] == "eval"]
+    (line,) = [
+        row for row in metrics.read_metrics(workdir / "metrics.jsonl") if row["phase"] == "eval"
+    ]
     assert {key: found[key] for key in line if key in found} == {
         key: line[key] for key in line if key not in ("phase", "step", "wall_s")
     }
     assert found["iteration"] == 5 and found["checkpoint"] == str(workdir)
     written = json.loads((workdir / "samples" / "000000.json").read_text())
-    assert [row["text"] for row in written] == [row["greedy"]["text"] for row in found["per_problem"][: len(written)]]
-    assert [row["question"] for row in written] == [row["question"] for row in found["per_problem"][: len(written)]]
+    assert [row["text"] for row in written] == [
+        row["greedy"]["text"] for row in found["per_problem"][: len(written)]
+    ]
+    assert [row["question"] for row in written] == [
+        row["question"] for row in found["per_problem"][: len(written)]
+    ]
     assert any(row["text"] for row in written)
     assert len(found["per_problem"]) == found["problems"] == 20
     for score, name in (("format", "format"), ("tests", "mean_reward")):
-        assert sum(row["sampled"][score] for row in found["per_problem"]) / 20 == pytest.approx(found[name])
+        assert sum(row["sampled"][score] for row in found["per_problem"]) / 20 == pytest.approx(
+            found[name]
+        )
 
 
 def test_thresholds_are_set_beside_the_schedule(evaluate, workdir):
-    """A threshold that is never reached leaves the schedule; one of nearly 0 commits a block at once."""
+    """A threshold that is never reached leaves the schedule; one of nearly 0 commits a block at
+    once."""
     code, found, said = evaluate(workdir, more=["--thresholds=1e-9,1"])
     assert code == 0 and said.count("\n") == 3 and "threshold 1e-09 | pass@1" in said
     blocks, never = found["thresholds"]

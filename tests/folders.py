@@ -1,4 +1,5 @@
 """Small Hugging Face folders in the released layouts, written without `gdsd_jax.hf`."""
+
 import json
 
 import numpy as np
@@ -9,9 +10,23 @@ from tests.reference import tiny
 
 LLADA = tiny(d_model=24, rope_theta=10_000.0)  # LLaDA and Dream derive head_dim from the width
 DREAM = tiny(
-    family="Dream", d_model=24, qkv_bias=True, shift=True, freeze_pad=True, rope_theta=1e6, norm_eps=1e-6
-)  # fmt: skip
-QWEN3 = tiny(family="qwen3", qk_norm=True, tied=True, shift=True, attention="causal", rope_theta=1e6, norm_eps=1e-6)
+    family="Dream",
+    d_model=24,
+    qkv_bias=True,
+    shift=True,
+    freeze_pad=True,
+    rope_theta=1e6,
+    norm_eps=1e-6,
+)
+QWEN3 = tiny(
+    family="qwen3",
+    qk_norm=True,
+    tied=True,
+    shift=True,
+    attention="causal",
+    rope_theta=1e6,
+    norm_eps=1e-6,
+)
 
 
 def random_tensors(config, dtype=np.float32, seed=0) -> dict[str, np.ndarray]:
@@ -23,7 +38,10 @@ def random_tensors(config, dtype=np.float32, seed=0) -> dict[str, np.ndarray]:
             for i in range(config.layers if layered else 1):
                 shape = leaf.shape[1:] if layered else leaf.shape
                 shape = shape[::-1] if path.endswith("kernel") else shape
-                values = np.random.default_rng([seed, len(tensors)]).standard_normal(shape) / shape[-1] ** 0.5
+                values = (
+                    np.random.default_rng([seed, len(tensors)]).standard_normal(shape)
+                    / shape[-1] ** 0.5
+                )
                 tensors[names[path].format(i=i)] = np.ascontiguousarray(values.astype(dtype))
     return tensors
 
@@ -37,10 +55,13 @@ def walk(tree, path):
 
 
 def write(folder, config=LLADA, tensors=None, *, shards=1, entries=None, dtype=np.float32):
-    """The folder's tensors; with shards the layers are interleaved over the files, last file first in the index."""
+    """The folder's tensors; with shards the layers are interleaved over the files, last file first
+    in the index."""
     tensors = random_tensors(config, dtype) if tensors is None else tensors
     folder.mkdir(exist_ok=True, parents=True)
-    (folder / "config.json").write_text(json.dumps(models.config_to_hf(config) if entries is None else entries))
+    (folder / "config.json").write_text(
+        json.dumps(models.config_to_hf(config) if entries is None else entries)
+    )
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
         return tensors
@@ -50,7 +71,9 @@ def write(folder, config=LLADA, tensors=None, *, shards=1, entries=None, dtype=n
         file = f"model-{number:05}-of-{shards:05}.safetensors"
         save_file({name: tensors[name] for name in names}, folder / file, {"format": "pt"})
         places |= dict.fromkeys(names, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": places})
+    )
     return tensors
 
 
@@ -58,4 +81,8 @@ def read(folder) -> dict[str, np.ndarray]:
     """Every tensor of a folder's files."""
     from safetensors.numpy import load_file
 
-    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+    return {
+        name: tensor
+        for file in sorted(folder.glob("*.safetensors"))
+        for name, tensor in load_file(file).items()
+    }

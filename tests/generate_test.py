@@ -1,9 +1,11 @@
-"""Answers are those of the sampler, whatever the batch; every bad input is one line; the drawing shows what was decided."""
+"""Answers are those of the sampler, whatever the batch; every bad input is one line; the drawing
+shows what was decided."""
+
 import dataclasses
 import json
+from pathlib import Path
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +18,16 @@ from launch import generate as launch_generate
 from tests.reference import random_params
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXTS = ["Write f(x) for a list x: sort it.", "Write f(x) for a string x: reverse it, then lowercase it.", "x", "a b c d e f"]
+TEXTS = [
+    "Write f(x) for a list x: sort it.",
+    "Write f(x) for a string x: reverse it, then lowercase it.",
+    "x",
+    "a b c d e f",
+]
 SAMPLER = "gen_length=8,block_length=4,steps=4"
-TEMPLATE = "{% for turn in messages %}[{{ turn.content }}]{% endfor %}{% if enable_thinking %}!{% endif %}"
+TEMPLATE = (
+    "{% for turn in messages %}[{{ turn.content }}]{% endfor %}{% if enable_thinking %}!{% endif %}"
+)
 
 
 @pytest.fixture
@@ -36,20 +45,36 @@ def generate(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """A folder as launch/convert.py writes it, of a model that shifts, has biases and few key heads, with its tokenizer."""
+    """A folder as launch/convert.py writes it, of a model that shifts, has biases and few key
+    heads, with its tokenizer."""
     folder = tmp_path_factory.mktemp("converted")
     pieces = sorted(set("".join(TEXTS)) | set("!?[]") | set(map(str, range(10))))
-    words = {piece.replace(" ", "\u0120"): i for i, piece in enumerate(["<mask>", "<end>", *pieces])}
+    words = {
+        piece.replace(" ", "\u0120"): i for i, piece in enumerate(["<mask>", "<end>", *pieces])
+    }
     (folder / "vocab.json").write_text(json.dumps(words))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     config = models.ModelConfig(
-        family="llada", vocab_size=64, d_model=32, layers=2, heads=4, kv_heads=2, head_dim=8, d_ff=32, mask_id=0, pad_id=1,
-        stop_ids=(1,), qkv_bias=True, shift=True,
-    )  # fmt: skip
+        family="llada",
+        vocab_size=64,
+        d_model=32,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        head_dim=8,
+        d_ff=32,
+        mask_id=0,
+        pad_id=1,
+        stop_ids=(1,),
+        qkv_bias=True,
+        shift=True,
+    )
     params = random_params(config, seed=3)
     params["lm_head"]["kernel"] *= 3.0
-    checkpoint.save_params(folder, params, {"model": dataclasses.asdict(config), "dtype": ["float32"]})
+    checkpoint.save_params(
+        folder, params, {"model": dataclasses.asdict(config), "dtype": ["float32"]}
+    )
     return folder, config, params
 
 
@@ -64,23 +89,30 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def expected(converted):
-    """`expected(prompt, place, ...) -> entries of a line`: one prompt's ids alone, by the sampler itself."""
+    """`expected(prompt, place, ...) -> entries of a line`: one prompt's ids alone, by the sampler
+    itself."""
     _, config, params = converted
     rollout_fns = {}  # by sampler, each compiled once
 
     def answer(ids, place, temperature=0.0, threshold=np.inf, seed=0, **sampler):
-        settings = sampling.SamplerConfig(**{"gen_length": 8, "block_length": 4, "steps": 4} | sampler)
+        settings = sampling.SamplerConfig(
+            **{"gen_length": 8, "block_length": 4, "steps": 4} | sampler
+        )
         if settings not in rollout_fns:
             rollout_fns[settings] = sampling.make_rollout_fn(models.make_denoiser(config), settings)
         tokens, valid = tokenizers.pad_left([ids], 70, config.pad_id)
-        prompts = Prompts(tokens, valid, jnp.array([temperature]), jnp.array([threshold], jnp.float32))
+        prompts = Prompts(
+            tokens, valid, jnp.array([temperature]), jnp.array([threshold], jnp.float32)
+        )
         rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), place), 0)
         rollout = rollout_fns[settings](params, prompts, rng[None])
         length = int(rollout.length_B[0])
         return {
-            "tokens": rollout.tokens_BxG[0, :length].tolist(), "step_map": rollout.step_map_BxG[0, :length].tolist(),
-            "length": length, "passes": int(rollout.passes_B[0]),
-        }  # fmt: skip
+            "tokens": rollout.tokens_BxG[0, :length].tolist(),
+            "step_map": rollout.step_map_BxG[0, :length].tolist(),
+            "length": length,
+            "passes": int(rollout.passes_B[0]),
+        }
 
     return answer
 
@@ -90,7 +122,11 @@ def test_answers_are_the_samplers_whatever_the_batch(generate, converted, expect
     tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
     rows = [{"prompt": text, "id": i} for i, text in enumerate(TEXTS)]
     rows += [{"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]}]
-    flags = [f"--checkpoint={folder}", f"--prompts={write(tmp_path / 'p.jsonl', rows)}", f"--out={tmp_path / 'o.jsonl'}"]
+    flags = [
+        f"--checkpoint={folder}",
+        f"--prompts={write(tmp_path / 'p.jsonl', rows)}",
+        f"--out={tmp_path / 'o.jsonl'}",
+    ]
     flags += [f"--sampler={SAMPLER}", "--temperature=0.8", "--threshold=0.9", "--seed=3"]
     found = {}
     for batch, mesh in ((2, "data=2,fsdp=4"), (8, "data=1,fsdp=-1")):
@@ -120,14 +156,23 @@ def test_raw_thinking_and_printing(generate, converted, expected):
 
 @pytest.mark.parametrize(
     "sampler",
-    [dict(kind="dream", alg="maskgit_plus", top_p=0.9), dict(kind="block", remasking="random"), dict(cache="dual")],
+    [
+        dict(kind="dream", alg="maskgit_plus", top_p=0.9),
+        dict(kind="block", remasking="random"),
+        dict(cache="dual"),
+    ],
     ids=lambda sampler: sampler.get("kind", "cache"),
 )
 def test_every_sampler(generate, converted, expected, tmp_path, sampler):
     folder, *_ = converted
     tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
     changes = "".join(f",{key}={value}" for key, value in sampler.items())
-    flags = [f"--checkpoint={folder}", "--prompt=a b", f"--out={tmp_path / 'o.jsonl'}", "--temperature=0.7"]
+    flags = [
+        f"--checkpoint={folder}",
+        "--prompt=a b",
+        f"--out={tmp_path / 'o.jsonl'}",
+        "--temperature=0.7",
+    ]
     code, _, said = generate(*flags, f"--sampler={SAMPLER}{changes}")
     assert code == 0, said
     wanted = expected(tokenizer.encode("[a b]"), 0, 0.7, **sampler)
@@ -139,7 +184,10 @@ def test_showing_changes_no_token(generate, converted, expected, tmp_path):
     """A line a pass, the last with the whole answer."""
     folder, *_ = converted
     tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
-    flags = [f"--prompts={write(tmp_path / 'p.jsonl', [{'prompt': 'a b'}, {'prompt': 'c'}])}", "--temperature=0.9"]
+    flags = [
+        f"--prompts={write(tmp_path / 'p.jsonl', [{'prompt': 'a b'}, {'prompt': 'c'}])}",
+        "--temperature=0.9",
+    ]
     flags += [f"--checkpoint={folder}", f"--sampler={SAMPLER}", f"--out={tmp_path / 'o.jsonl'}"]
     code, said, _ = generate(*flags, "--show")
     assert code == 0
@@ -148,7 +196,9 @@ def test_showing_changes_no_token(generate, converted, expected, tmp_path):
         wanted = expected(tokenizer.encode(f"[{line['prompt']}]"), place, 0.9)
         assert {key: line[key] for key in wanted} == wanted
         shown, frames = frames[: line["passes"]], frames[line["passes"] :]
-        assert [frame.split(",")[0] for frame in shown] == [f"pass {number}" for number in range(1, line["passes"] + 1)]
+        assert [frame.split(",")[0] for frame in shown] == [
+            f"pass {number}" for number in range(1, line["passes"] + 1)
+        ]
         assert repr(line["text"])[1:-1] in shown[-1] and show.HOLE in shown[0]
     assert not frames
 
@@ -158,7 +208,12 @@ def test_a_workdir_answers_with_its_own_tokenizer_and_sampler(generate, request,
     """Trained weights, and adapters over their base."""
     workdir = request.getfixturevalue(name)
     prompts = write(tmp_path / "p.jsonl", [{"prompt": text} for text in TEXTS[:2]])
-    code, _, _ = generate(f"--checkpoint={workdir}", f"--prompts={prompts}", f"--out={tmp_path / 'o.jsonl'}", "--batch=8")
+    code, _, _ = generate(
+        f"--checkpoint={workdir}",
+        f"--prompts={prompts}",
+        f"--out={tmp_path / 'o.jsonl'}",
+        "--batch=8",
+    )
     settings = restore.read_settings(workdir)
     model, tokenizer = run.read_model(settings)
     denoiser = models.make_denoiser(model)
@@ -166,9 +221,13 @@ def test_a_workdir_answers_with_its_own_tokenizer_and_sampler(generate, request,
     params = denoiser.bind(*restore.load_weights(workdir, model, mesh))
     asked = tokenizers.encode_prompts(tokenizer, TEXTS[:2], 24)
     rollout_fn = sampling.make_rollout_fn(denoiser, sampling.SamplerConfig(**settings.sampler))
-    rollout = rollout_fn(params, Prompts(asked.tokens, asked.valid), jax.random.split(jax.random.key(0), 2))
+    rollout = rollout_fn(
+        params, Prompts(asked.tokens, asked.valid), jax.random.split(jax.random.key(0), 2)
+    )
     assert code == 0
-    for line, tokens, length in zip(read(tmp_path / "o.jsonl"), rollout.tokens_BxG, rollout.length_B):
+    for line, tokens, length in zip(
+        read(tmp_path / "o.jsonl"), rollout.tokens_BxG, rollout.length_B
+    ):
         assert line["tokens"] == tokens[:length].tolist()
         assert line["text"] == tokenizer.decode(tokens)
 
@@ -177,14 +236,24 @@ def test_prompts_over_the_limit(generate, converted, expected, tmp_path):
     folder, *_ = converted
     tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
     prompts = write(tmp_path / "p.jsonl", [{"prompt": text} for text in TEXTS])
-    flags = [f"--checkpoint={folder}", f"--prompts={prompts}", f"--out={tmp_path / 'o.jsonl'}", f"--sampler={SAMPLER}"]
+    flags = [
+        f"--checkpoint={folder}",
+        f"--prompts={prompts}",
+        f"--out={tmp_path / 'o.jsonl'}",
+        f"--sampler={SAMPLER}",
+    ]
     flags += ["--temperature=0.9"]
     code, _, said = generate(*flags, "--prompt_length=20")
-    assert code == 2 and f"{prompts}:1: 35 tokens, over --prompt_length=20" in said and said.count("\n") == 1
+    assert (
+        code == 2
+        and f"{prompts}:1: 35 tokens, over --prompt_length=20" in said
+        and said.count("\n") == 1
+    )
     code, _, said = generate(*flags, "--prompt_length=20", "--too_long=drop")
     assert code == 0 and said.count("dropped") == 2
     assert [line["prompt"] for line in read(tmp_path / "o.jsonl")] == TEXTS[2:]
-    wanted = expected(tokenizer.encode(f"[{TEXTS[3]}]"), 3, 0.9)  # its noise is that of its place in the file
+    # its noise is that of its place in the file
+    wanted = expected(tokenizer.encode(f"[{TEXTS[3]}]"), 3, 0.9)
     assert read(tmp_path / "o.jsonl")[1]["tokens"] == wanted["tokens"]
     code, _, said = generate(*flags, "--prompt_length=20", "--too_long=cut")
     assert code == 0 and said.count("cut at the front") == 2
@@ -193,11 +262,17 @@ def test_prompts_over_the_limit(generate, converted, expected, tmp_path):
 
 
 BAD_ROWS = {
-    "{": "not JSON", "[]": "either", '{"text": "x"}': "either", '{"prompt": ""}': "prompt is a text",
-    '{"prompt": 3}': "prompt is a text", '{"prompt": "x", "messages": []}': "either", '{"messages": []}': "messages is a list",
-    '{"messages": ["x"]}': "messages is a list", '{"messages": [{"role": "user"}]}': "messages is a list",
+    "{": "not JSON",
+    "[]": "either",
+    '{"text": "x"}': "either",
+    '{"prompt": ""}': "prompt is a text",
+    '{"prompt": 3}': "prompt is a text",
+    '{"prompt": "x", "messages": []}': "either",
+    '{"messages": []}': "messages is a list",
+    '{"messages": ["x"]}': "messages is a list",
+    '{"messages": [{"role": "user"}]}': "messages is a list",
     '{"prompt": "\\ud800"}': "surrogate",
-}  # fmt: skip
+}
 
 
 def test_bad_input_is_one_line_and_nothing_is_written(generate, converted, tmp_path):
@@ -206,7 +281,9 @@ def test_bad_input_is_one_line_and_nothing_is_written(generate, converted, tmp_p
 
     def error(*changed):
         code, said, line = generate(*flags, *changed)
-        assert code == 2 and said == "" and line.startswith("error: ") and line.count("\n") == 1, line
+        assert code == 2 and said == "" and line.startswith("error: ") and line.count("\n") == 1, (
+            line
+        )
         return line
 
     for row, words in BAD_ROWS.items():
@@ -216,7 +293,9 @@ def test_bad_input_is_one_line_and_nothing_is_written(generate, converted, tmp_p
     (tmp_path / "p.jsonl").write_text("\n")
     assert "has no rows" in error(f"--prompts={tmp_path / 'p.jsonl'}")
     assert "not a readable UTF-8 file" in error(f"--prompts={tmp_path / 'none.jsonl'}")
-    assert "length 'x'" in error("--prompt=x", "--sampler=gen_length=x").replace("takes a int such as 256, not", "length")
+    assert "length 'x'" in error("--prompt=x", "--sampler=gen_length=x").replace(
+        "takes a int such as 256, not", "length"
+    )
     assert "'nothing=1' is no key=value" in error("--prompt=x", "--sampler=nothing=1")
     assert "kind='nothing'" in error("--prompt=x", "--sampler=kind=nothing")
     assert "does not fit 8 devices" in error("--prompt=x", "--mesh=data=3")
@@ -231,9 +310,15 @@ def test_the_script_itself(tmp_path):
     """As a user starts it: from the repository, with the exit code of bad input."""
     done = subprocess.run(
         [sys.executable, "launch/generate.py", f"--checkpoint={tmp_path}", "--prompt=x"],
-        cwd=ROOT, env={"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    )
 
 
 def test_settings_have_the_types_of_their_defaults():

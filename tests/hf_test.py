@@ -1,4 +1,5 @@
 """Hugging Face folders both ways, sharded and not, and everything that can be wrong with them."""
+
 import dataclasses
 import json
 import warnings
@@ -33,7 +34,8 @@ def test_every_tensor_lands_in_its_place(tmp_path, stored, shards):
     block = "model.transformer.blocks.1."
     for path, name, transposed in (
         ("embed.embedding", "model.transformer.wte.weight", False),
-        ("lm_head.kernel", "model.transformer.ff_out.weight", True),  # same leaf name as the block's down
+        # same leaf name as the block's down
+        ("lm_head.kernel", "model.transformer.ff_out.weight", True),
         ("layers.down.kernel", block + "ff_out.weight", True),
         ("layers.gate.kernel", block + "ff_proj.weight", True),
         ("layers.up.kernel", block + "up_proj.weight", True),
@@ -60,11 +62,14 @@ def test_tied_heads_are_absent_or_a_duplicate(tmp_path, duplicate):
     folders.write(tmp_path, QWEN3, tensors | head)
     params = hf.load(tmp_path, QWEN3)
     assert "lm_head" not in params
-    np.testing.assert_array_equal(params["embed"]["embedding"], tensors["model.embed_tokens.weight"])
+    np.testing.assert_array_equal(
+        params["embed"]["embedding"], tensors["model.embed_tokens.weight"]
+    )
 
 
 def test_each_device_reads_only_its_slice(tmp_path, monkeypatch):
-    """On a mesh the arrays are the same, placed by the rules, and no read is larger than what a device holds."""
+    """On a mesh the arrays are the same, placed by the rules, and no read is larger than what a
+    device holds."""
     config = dataclasses.replace(LLADA, d_ff=32)
     folders.write(tmp_path, config, shards=2)
     whole, reads = hf.load(tmp_path, config), []
@@ -73,26 +78,35 @@ def test_each_device_reads_only_its_slice(tmp_path, monkeypatch):
     mesh = sharding.make_mesh({"fsdp": 4, "tensor": 2})
     params = hf.load(tmp_path, config, mesh=mesh)
     jax.tree.map(np.testing.assert_array_equal, params, whole)
-    assert params["layers"]["gate"]["kernel"].sharding == sharding.shardings(mesh, whole)["layers"]["gate"]["kernel"]
+    assert (
+        params["layers"]["gate"]["kernel"].sharding
+        == sharding.shardings(mesh, whole)["layers"]["gate"]["kernel"]
+    )
     assert max(part.size for part in reads) == whole["embed"]["embedding"].size // 8
 
 
 def test_what_does_not_fit_is_listed_in_one_line(tmp_path):
     tensors = folders.random_tensors(LLADA)
-    del tensors["model.transformer.blocks.1.k_proj.weight"], tensors["model.transformer.ln_f.weight"]
+    del (
+        tensors["model.transformer.blocks.1.k_proj.weight"],
+        tensors["model.transformer.ln_f.weight"],
+    )
     tensors["model.transformer.blocks.0.up_proj.weight"] = np.ones((2, 3), np.float32)
     tensors["model.transformer.blocks.0.ff_norm.weight"] = np.ones(24, np.int8)
-    tensors["model.transformer.blocks.2.q_proj.weight"] = np.ones((24, 24), np.float32)  # a layer too many
+    # a layer too many
+    tensors["model.transformer.blocks.2.q_proj.weight"] = np.ones((24, 24), np.float32)
     folders.write(tmp_path, tensors=tensors)
     with pytest.raises(ValueError) as error:
         hf.load(tmp_path, LLADA)
     assert "\n" not in str(error.value)
     for words in (
-        str(tmp_path), "missing model.transformer.blocks.1.k_proj.weight", "missing model.transformer.ln_f.weight",
+        str(tmp_path),
+        "missing model.transformer.blocks.1.k_proj.weight",
+        "missing model.transformer.ln_f.weight",
         "blocks.0.up_proj.weight has shape [2, 3], config.json says [28, 24]",
         "blocks.0.ff_norm.weight is stored as I8, known: F32, F16, BF16",
         "unknown model.transformer.blocks.2.q_proj.weight",
-    ):  # fmt: skip
+    ):
         assert words in str(error.value)
 
 
@@ -133,7 +147,10 @@ def test_broken_numbers_warn(tmp_path):
     tensors = folders.random_tensors(LLADA, BFLOAT16)
     tensors["model.transformer.blocks.1.q_proj.weight"][3, 2:4] = np.nan, np.inf
     folders.write(tmp_path, tensors=tensors)
-    with pytest.warns(UserWarning, match="model.safetensors: model.transformer.blocks.1.q_proj.weight holds 2 values"):
+    with pytest.warns(
+        UserWarning,
+        match="model.safetensors: model.transformer.blocks.1.q_proj.weight holds 2 values",
+    ):
         params = hf.load(tmp_path, LLADA)
     assert np.isnan(params["layers"]["q"]["kernel"][1, 2, 3])
     folders.write(tmp_path)
@@ -141,17 +158,24 @@ def test_broken_numbers_warn(tmp_path):
         hf.load(tmp_path, LLADA)
 
 
-@pytest.mark.parametrize("config, dtype", [(LLADA, BFLOAT16), (DREAM, np.float16), (QWEN3, np.float32)])
+@pytest.mark.parametrize(
+    "config, dtype", [(LLADA, BFLOAT16), (DREAM, np.float16), (QWEN3, np.float32)]
+)
 def test_what_is_loaded_is_saved_byte_for_byte(tmp_path, config, dtype):
     tensors = folders.write(tmp_path / "in", config, dtype=dtype, shards=2)
     assert models.config_from_hf(tmp_path / "in") == config
-    hf.save(tmp_path / "out", config, hf.load(tmp_path / "in", config, dtype=None), max_shard_bytes=8000)
+    hf.save(
+        tmp_path / "out", config, hf.load(tmp_path / "in", config, dtype=None), max_shard_bytes=8000
+    )
     assert models.config_from_hf(tmp_path / "out") == config
     files = sorted((tmp_path / "out").glob("*.safetensors"))
-    assert len(files) > 2 and all(file.stat().st_size < 8000 + 4000 for file in files)  # the headers come on top
+    # the headers come on top
+    assert len(files) > 2 and all(file.stat().st_size < 8000 + 4000 for file in files)
     same_bytes(folders.read(tmp_path / "out"), tensors)
     jax.tree.map(  # through the index
-        np.testing.assert_array_equal, hf.load(tmp_path / "out", config), hf.load(tmp_path / "in", config)
+        np.testing.assert_array_equal,
+        hf.load(tmp_path / "out", config),
+        hf.load(tmp_path / "in", config),
     )
 
 
@@ -159,8 +183,14 @@ def test_one_file_needs_no_index(tmp_path):
     tensors = folders.write(tmp_path / "in")
     params = hf.load(tmp_path / "in", LLADA)
     hf.save(tmp_path / "out", LLADA, params, dtype="bfloat16", entries={"auto_map": {"a": "b"}})
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
-    same_bytes(folders.read(tmp_path / "out"), {name: tensor.astype(BFLOAT16) for name, tensor in tensors.items()})
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    same_bytes(
+        folders.read(tmp_path / "out"),
+        {name: tensor.astype(BFLOAT16) for name, tensor in tensors.items()},
+    )
     entries = json.loads((tmp_path / "out" / "config.json").read_text())
     assert entries["auto_map"] == {"a": "b"} and entries["torch_dtype"] == "bfloat16"
 
@@ -175,7 +205,9 @@ def test_other_parameters_are_not_saved(tmp_path):
 
 @pytest.mark.slow
 def test_the_saved_folder_loads_in_transformers(tmp_path):
-    torch = pytest.importorskip("torch", reason="torch is not installed; it is only needed for this comparison")
+    torch = pytest.importorskip(
+        "torch", reason="torch is not installed; it is only needed for this comparison"
+    )
     transformers = pytest.importorskip("transformers")
     tensors = folders.random_tensors(QWEN3)
     folders.write(tmp_path / "in", QWEN3, tensors)

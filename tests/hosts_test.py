@@ -1,4 +1,6 @@
-"""Several processes as the hosts of one run: the numbers of one process, the end of all when one ends, and going on."""
+"""Several processes as the hosts of one run: the numbers of one process, the end of all when one
+ends, and going on."""
+
 import json
 import os
 from pathlib import Path
@@ -32,7 +34,9 @@ CONFIG = (
 
 def test_one_process_is_all_of_them():
     alone = Hosts()
-    assert alone.exchange(3) == [3] and alone.first and not alone.any(False) and not alone.said("stop")
+    assert (
+        alone.exchange(3) == [3] and alone.first and not alone.any(False) and not alone.said("stop")
+    )
     found = alone.merge({"tests": np.arange(5.0, dtype=np.float32)[alone.share(5)]}, 5)
     np.testing.assert_array_equal(found["tests"], np.arange(5.0))
 
@@ -54,10 +58,14 @@ def free_port() -> int:
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (("a:1", 2, None), "together"), (("a:1", 2, 2), "process_id=2 must lie in 0 .. 1"), (("a", 2, 0), "HOST:PORT"),
-        (("a:b", 2, 0), "HOST:PORT"), ((":80", 2, 0), "HOST:PORT"), (("host.invalid:80", 2, 1), "host.invalid:80: "),
+        (("a:1", 2, None), "together"),
+        (("a:1", 2, 2), "process_id=2 must lie in 0 .. 1"),
+        (("a", 2, 0), "HOST:PORT"),
+        (("a:b", 2, 0), "HOST:PORT"),
+        ((":80", 2, 0), "HOST:PORT"),
+        (("host.invalid:80", 2, 1), "host.invalid:80: "),
     ],
-)  # fmt: skip
+)
 def test_addresses_where_nobody_can_meet_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         start(*arguments)
@@ -71,8 +79,11 @@ def test_a_port_that_is_taken_is_named():
 
 
 def spawn(*command, **environment) -> subprocess.Popen:
-    """Output and errors go to files, which do not fill up as pipes do while another process is waited for."""
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | environment
+    """Output and errors go to files, which do not fill up as pipes do while another process is
+    waited for."""
+    environment = {
+        name: value for name, value in os.environ.items() if name != "XLA_FLAGS"
+    } | environment
     files = [tempfile.TemporaryFile("w+") for _ in range(2)]
     command = [sys.executable, *map(str, command)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=files[0], stderr=files[1])
@@ -139,7 +150,10 @@ def test_processes_talk_until_the_first_is_killed():
 def test_a_process_that_nobody_meets_says_so():
     port = free_port()
     ((code, _, errors),) = ended([spawn("-c", TALK, port, 0, 1)])
-    assert code == 1 and f"error: the processes did not all meet at localhost:{port} within 1 s" in errors, errors
+    assert (
+        code == 1
+        and f"error: the processes did not all meet at localhost:{port} within 1 s" in errors
+    ), errors
 
 
 @pytest.fixture(scope="module")
@@ -147,18 +161,31 @@ def launch(data_dir, tmp_path_factory):
     """`launch(workdir, count)`: the run as `count` processes that share eight CPU devices."""
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
     environment = {
-        "JAX_ENABLE_COMPILATION_CACHE": "true", "JAX_COMPILATION_CACHE_DIR": cache,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
-    }  # fmt: skip
+    }
     running = []
 
     def start(workdir, count: int) -> list[subprocess.Popen]:
-        command = ["launch/main.py", f"--config=configs/coding.py:{CONFIG},data_dir={data_dir}", f"--workdir={workdir}"]
-        address = [f"--coordinator=localhost:{free_port()}", f"--num_processes={count}"] if count > 1 else []
-        flags = environment | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // count}"}
+        command = [
+            "launch/main.py",
+            f"--config=configs/coding.py:{CONFIG},data_dir={data_dir}",
+            f"--workdir={workdir}",
+        ]
+        address = (
+            [f"--coordinator=localhost:{free_port()}", f"--num_processes={count}"]
+            if count > 1
+            else []
+        )
+        flags = environment | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // count}"
+        }
         processes = [
-            spawn(*command, *address, *([f"--process_id={index}"] if address else []), **flags) for index in range(count)
+            spawn(*command, *address, *([f"--process_id={index}"] if address else []), **flags)
+            for index in range(count)
         ]
         running.extend(processes)
         return processes
@@ -170,13 +197,19 @@ def launch(data_dir, tmp_path_factory):
 
 def run_to_the_end(processes: list[subprocess.Popen]) -> None:
     found = ended(processes)
-    assert [code for code, *_ in found] == [0] * len(processes), "\n".join(errors[-3000:] for *_, errors in found)
+    assert [code for code, *_ in found] == [0] * len(processes), "\n".join(
+        errors[-3000:] for *_, errors in found
+    )
 
 
 def wait_for_rollout(processes: list[subprocess.Popen], workdir, number: int) -> None:
     until = time.monotonic() + PATIENCE
-    while not any((line["phase"], line["step"]) == ("rollout", number) for line in without_clock(workdir)):
-        assert all(process.poll() is None for process in processes) and time.monotonic() < until, ended(processes)
+    while not any(
+        (line["phase"], line["step"]) == ("rollout", number) for line in without_clock(workdir)
+    ):
+        assert all(process.poll() is None for process in processes) and time.monotonic() < until, (
+            ended(processes)
+        )
         time.sleep(0.05)
 
 
@@ -188,7 +221,9 @@ def from_round(finished: Path, number: int, workdir: Path) -> Path:
             shutil.copytree(folder, workdir / "checkpoints" / folder.name)
     lines = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
     rows = [json.loads(line) for line in lines]
-    done = [row["phase"] == "sft" or (row["phase"], row["step"]) == ("train", number) for row in rows]
+    done = [
+        row["phase"] == "sft" or (row["phase"], row["step"]) == ("train", number) for row in rows
+    ]
     (workdir / "metrics.jsonl").write_text("".join(lines[: len(lines) - done[::-1].index(True)]))
     return workdir
 
@@ -204,17 +239,29 @@ def alone(launch, tmp_path_factory):
 
 
 def state_after(workdir: Path, rounds: int) -> dict[str, np.ndarray]:
-    """Every array of the checkpoint after so many rounds, by its path, whatever devices wrote it."""
-    folder, handler = workdir / "checkpoints" / str(SFT_STEPS + 1 + rounds) / "state", ocp.PyTreeCheckpointHandler()
-    whole = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree)
+    """Every array of the checkpoint after so many rounds, by its path, whatever devices wrote
+    it."""
+    folder, handler = (
+        workdir / "checkpoints" / str(SFT_STEPS + 1 + rounds) / "state",
+        ocp.PyTreeCheckpointHandler(),
+    )
+    whole = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree
+    )
     restored = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=whole))
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(restored)}
+    return {
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
+    }
 
 
 def assert_same_numbers(workdir: Path, other: Path) -> None:
-    """Tokens, texts and rewards are equal; losses to rounding; parameters to 1e-6: sums may round in another order."""
+    """Tokens, texts and rewards are equal; losses to rounding; parameters to 1e-6: sums may round
+    in another order."""
     ours, theirs = without_clock(workdir), without_clock(other)
-    assert [(line.pop("phase"), line["step"]) for line in ours] == [(line["phase"], line["step"]) for line in theirs]
+    assert [(line.pop("phase"), line["step"]) for line in ours] == [
+        (line["phase"], line["step"]) for line in theirs
+    ]
     for line, expected in zip(ours, theirs):
         trained = expected.pop("phase") == "train"
         assert line == (pytest.approx(expected, rel=1e-4, abs=1e-5) if trained else expected)
@@ -246,7 +293,8 @@ def test_sigterm_to_one_of_two_saves_and_ends_both(launch, alone, tmp_path):
 
 @pytest.mark.slow
 def test_killing_one_of_four_ends_the_others_and_all_go_on(launch, alone, tmp_path):
-    """Within a minute, with a line that names it. Started again they go on bit for bit, to the numbers of one process."""
+    """Within a minute, with a line that names it. Started again they go on bit for bit, to the
+    numbers of one process."""
     killed = from_round(alone, 0, tmp_path / "killed")
     processes = launch(killed, 4)
     wait_for_rollout(processes, killed, 3)
@@ -256,7 +304,9 @@ def test_killing_one_of_four_ends_the_others_and_all_go_on(launch, alone, tmp_pa
     assert time.monotonic() - began < 60
     for index in (0, 1, 3):
         code, _, errors = found[index]
-        assert code == 1 and errors.splitlines()[-1].startswith("error: process 2 of 4, on "), errors
+        assert code == 1 and errors.splitlines()[-1].startswith("error: process 2 of 4, on "), (
+            errors
+        )
 
     again = from_round(killed, 1, tmp_path / "again")  # a round back, which both have done
     run_to_the_end(launch(again, 4))

@@ -1,4 +1,5 @@
 """A row does not notice who else is in its batch, nor how much everybody is padded."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,24 +38,32 @@ def test_tokens(params, rollout_fn, temperature, place):
     """Neighbours with longer prompts, other temperatures, thresholds and caps."""
     rows, left = 5, 6
     alone = rollout_fn(
-        params, Prompts(jnp.asarray(ROW[:, :P]), jnp.ones((1, P), bool), jnp.array([temperature])),
+        params,
+        Prompts(jnp.asarray(ROW[:, :P]), jnp.ones((1, P), bool), jnp.array([temperature])),
         jax.random.key(11)[None],
-    )  # fmt: skip
+    )
     valid = np.ones((rows, left + P), bool)
     valid[place, :left] = False
     keys = jax.random.split(jax.random.key(0), rows).at[place].set(jax.random.key(11))
     crowd = Prompts(
-        jnp.asarray(among(ROW[:, :P], rows, place, left, 0, JUNK)), jnp.asarray(valid),
-        jnp.linspace(0.2, 1.4, rows).at[place].set(temperature), jnp.full((rows,), 0.2).at[place].set(jnp.inf),
+        jnp.asarray(among(ROW[:, :P], rows, place, left, 0, JUNK)),
+        jnp.asarray(valid),
+        jnp.linspace(0.2, 1.4, rows).at[place].set(temperature),
+        jnp.full((rows,), 0.2).at[place].set(jnp.inf),
         jnp.full((rows,), 5).at[place].set(G),
-    )  # fmt: skip
+    )
     together = rollout_fn(params, crowd, keys)
     for field in ("tokens_BxG", "step_map_BxG", "length_B", "passes_B"):
         np.testing.assert_array_equal(getattr(together, field)[place], getattr(alone, field)[0])
-    np.testing.assert_allclose(together.logp_BxG[place], alone.logp_BxG[0], atol=1e-5)  # float32 rounding
+    # float32 rounding
+    np.testing.assert_allclose(together.logp_BxG[place], alone.logp_BxG[0], atol=1e-5)
 
 
-@pytest.fixture(scope="module", params=[{"kind": "llada"}, {"kind": "llada", "cache": "dual"}, {"kind": "block"}], ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[{"kind": "llada"}, {"kind": "llada", "cache": "dual"}, {"kind": "block"}],
+    ids=str,
+)
 def rollout_fn(request):
     config = sampling.SamplerConfig(gen_length=G, block_length=4, steps=6, **request.param)
     return sampling.make_rollout_fn(models.make_denoiser(MODEL), config)
@@ -67,14 +76,18 @@ def batch_of(rows, place, left, right):
     masks = among(ROW_MASK, rows, place, left, right, False)
     masks[:, : left + P] = False
     return Batch(
-        jnp.asarray(among(ROW, rows, place, left, right, JUNK)), jnp.asarray(valid), jnp.full((rows,), G - 2),
-        jnp.asarray(masks)[None], prompt_len=left + P,
-    )  # fmt: skip
+        jnp.asarray(among(ROW, rows, place, left, right, JUNK)),
+        jnp.asarray(valid),
+        jnp.full((rows,), G - 2),
+        jnp.asarray(masks)[None],
+        prompt_len=left + P,
+    )
 
 
 @pytest.fixture(scope="module")
 def score_and_gradient(params):
-    """A row's answer score and its gradient; columns behind the answer are padding for this count."""
+    """A row's answer score and its gradient; columns behind the answer are padding for this
+    count."""
     config = objectives.GdsdConfig(count="answer")
     score_fn = objectives.make_score_fn("gdsd", models.make_denoiser(MODEL), config)
     return jax.jit(jax.value_and_grad(lambda p, batch, row: score_fn(p, batch)[0][0, row]))
@@ -82,9 +95,12 @@ def score_and_gradient(params):
 
 @pytest.mark.parametrize("place", [0, 2])
 def test_scores_and_gradients(score_and_gradient, params, place):
-    """Neighbours with longer prompts, and padding on both sides. A loss sees a row through its score alone."""
+    """Neighbours with longer prompts, and padding on both sides. A loss sees a row through its
+    score alone."""
     score, grads = score_and_gradient(params, batch_of(1, 0, left=0, right=0), 0)
-    crowded_score, crowded_grads = score_and_gradient(params, batch_of(4, place, left=5, right=3), place)
+    crowded_score, crowded_grads = score_and_gradient(
+        params, batch_of(4, place, left=5, right=3), place
+    )
     # what is left is the order of float32 additions
     np.testing.assert_allclose(crowded_score, score, rtol=1e-5)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads)) > 0.1
@@ -97,6 +113,10 @@ def test_the_row_is_worth_following(params, rollout_fn):
     prompts = Prompts(jnp.asarray(ROW[:, :P]), jnp.ones((1, P), bool), jnp.array([1.0]))
     tokens = rollout_fn(params, prompts, jax.random.key(11)[None]).tokens_BxG
     other_prompt = prompts.replace(tokens_BxP=prompts.tokens_BxP[:, ::-1])
-    assert not np.array_equal(tokens, rollout_fn(params, other_prompt, jax.random.key(11)[None]).tokens_BxG)
-    assert not np.array_equal(tokens, rollout_fn(params, prompts, jax.random.key(12)[None]).tokens_BxG)
+    assert not np.array_equal(
+        tokens, rollout_fn(params, other_prompt, jax.random.key(11)[None]).tokens_BxG
+    )
+    assert not np.array_equal(
+        tokens, rollout_fn(params, prompts, jax.random.key(12)[None]).tokens_BxG
+    )
     assert np.any(np.asarray(tokens) != PAD)

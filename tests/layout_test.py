@@ -1,7 +1,10 @@
-"""The shape of the code, read from the code itself: who may import whom, how long things may be, what lies where.
+"""The shape of the code, read from the code itself: who may import whom, how long things may be,
+what lies where.
 
-`GROUPS` is the rule: a module imports modules of earlier groups only. A new module must be placed in one of them.
+`GROUPS` is the rule: a module imports modules of earlier groups only. A new module must be placed
+  in one of them.
 """
+
 import ast
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +16,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 GROUPS = (
     (
-        "types", "sharding", "metrics", "plots", "rewards", "tokenizers", "cli", "curriculum", "show", "chips", "hlo", "hosts",
-    ),  # fmt: skip
+        "types",
+        "sharding",
+        "metrics",
+        "plots",
+        "rewards",
+        "tokenizers",
+        "cli",
+        "curriculum",
+        "show",
+        "chips",
+        "hlo",
+        "hosts",
+    ),
     ("models", "scoring", "sampling", "advantages", "optimizer", "checkpoint", "tasks"),
     ("hf", "objectives", "data"),
     ("evaluate",),
@@ -23,9 +37,12 @@ GROUPS = (
     ("train", "restore"),
     ("launch",),
 )
-WITHIN = {("sharding", "types")}  # (importer, imported) of one group; a package may import its own files
-NEVER = {(part, "models") for part in ("sampling", "scoring", "objectives")}  # they receive a Denoiser
-WITHOUT_JAX = ("rewards", "tasks")  # host code, also of processes that must not touch the accelerator
+# (importer, imported) of one group; a package may import its own files
+WITHIN = {("sharding", "types")}
+# they receive a Denoiser
+NEVER = {(part, "models") for part in ("sampling", "scoring", "objectives")}
+# host code, also of processes that must not touch the accelerator
+WITHOUT_JAX = ("rewards", "tasks")
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "chex")
 LINEN = "gdsd_jax/models/transformer.py"
 MESH_AXES = ("fsdp", "tensor")
@@ -41,7 +58,8 @@ def sources(root: Path, *folders: str) -> Iterator[tuple[str, ast.Module]]:
 
 
 def imports(file: str, tree: ast.Module, modules: set[str]) -> set[str]:
-    """Dotted names of what a file imports, also inside functions; ours down to the file, others as written."""
+    """Dotted names of what a file imports, also inside functions; ours down to the file, others as
+    written."""
     found = set()
     package = file.removesuffix(".py").split("/")[:-1]
     for node in ast.walk(tree):
@@ -85,13 +103,19 @@ def arrow_violations(root: Path) -> list[str]:
             if target is None or target == part != "launch":
                 continue
             if part == "configs":
-                found.append(f"{file} imports {name}: configs import nothing of ours but each other")
+                found.append(
+                    f"{file} imports {name}: configs import nothing of ours but each other"
+                )
             elif part != "gdsd_jax" and part not in rank:
-                found.append(f"{file} imports {name}: place {part} in a group of tests/layout_test.py")
+                found.append(
+                    f"{file} imports {name}: place {part} in a group of tests/layout_test.py"
+                )
             elif target not in rank:
                 found.append(f"{file} imports {name}: not a module that code may import")
             elif (part, target) in NEVER:
-                found.append(f"{file} imports {name}: {part} receives a Denoiser, it never imports {target}")
+                found.append(
+                    f"{file} imports {name}: {part} receives a Denoiser, it never imports {target}"
+                )
             elif part == "gdsd_jax" or rank[target] > rank[part]:
                 found.append(f"{file} imports {name}: imports point to earlier groups")
             elif rank[target] == rank[part] and (part, target) not in WITHIN:
@@ -102,7 +126,11 @@ def arrow_violations(root: Path) -> list[str]:
 def unplaced(root: Path) -> list[str]:
     known = {part for group in GROUPS for part in group} | {"gdsd_jax"}
     files = (file for file, _ in sources(root, "gdsd_jax"))
-    return [f"{file}: place {part_of(file)} in a group of tests/layout_test.py" for file in files if part_of(file) not in known]
+    return [
+        f"{file}: place {part_of(file)} in a group of tests/layout_test.py"
+        for file in files
+        if part_of(file) not in known
+    ]
 
 
 def jax_violations(root: Path) -> list[str]:
@@ -115,10 +143,13 @@ def jax_violations(root: Path) -> list[str]:
         trail, waiting = {start: start}, [start]
         while waiting:
             module = waiting.pop()
-            package = module.rpartition(".")[0]  # importing a module runs its package's __init__ first
+            # importing a module runs its package's __init__ first
+            package = module.rpartition(".")[0]
             for name in sorted(graph.get(module, set()) | ({package} & graph.keys())):
                 if name.split(".")[0] in JAX:
-                    found.append(f"{trail[module]} imports {name}: {part_of(start)} never import jax")
+                    found.append(
+                        f"{trail[module]} imports {name}: {part_of(start)} never import jax"
+                    )
                 elif name not in trail:
                     trail[name] = f"{trail[module]} -> {name}"
                     waiting.append(name)
@@ -128,17 +159,21 @@ def jax_violations(root: Path) -> list[str]:
 def linen_violations(root: Path) -> list[str]:
     return [
         f"{file} imports {name}: flax.linen belongs in {LINEN} only"
-        for file, names in all_imports(root).items() if file != LINEN
-        for name in sorted(names) if name == "flax.linen" or name.startswith("flax.linen.")
-    ]  # fmt: skip
+        for file, names in all_imports(root).items()
+        if file != LINEN
+        for name in sorted(names)
+        if name == "flax.linen" or name.startswith("flax.linen.")
+    ]
 
 
 def axis_violations(root: Path) -> list[str]:
     return [
         f"{file}, line {node.lineno}: mesh axis {node.value!r} belongs in gdsd_jax/sharding.py only"
-        for file, tree in sources(root, "gdsd_jax") if file != "gdsd_jax/sharding.py"
-        for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value in MESH_AXES
-    ]  # fmt: skip
+        for file, tree in sources(root, "gdsd_jax")
+        if file != "gdsd_jax/sharding.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and node.value in MESH_AXES
+    ]
 
 
 def size_violations(root: Path) -> list[str]:
@@ -149,27 +184,52 @@ def size_violations(root: Path) -> list[str]:
             found.append(f"{file}: {lines} lines, at most {FILE_LINES}")
         if Path(file).name == "utils.py":
             found.append(f"{file}: name it after what it does")
-        nodes = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-        long = {node.name: size for node in nodes if (size := node.end_lineno - node.lineno + 1) > FUNCTION_LINES}
+        nodes = (
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        )
+        long = {
+            node.name: size
+            for node in nodes
+            if (size := node.end_lineno - node.lineno + 1) > FUNCTION_LINES
+        }
         if file == "gdsd_jax/train.py" and len(long) == 1 and max(long.values()) <= LOOP_LINES:
             continue  # the loop
-        found += [f"{file}: {name} has {size} lines, at most {FUNCTION_LINES}" for name, size in long.items()]
+        found += [
+            f"{file}: {name} has {size} lines, at most {FUNCTION_LINES}"
+            for name, size in long.items()
+        ]
     return found
 
 
 def top_level_violations(root: Path) -> list[str]:
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, text=True, check=False
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listed.returncode:
         pytest.skip("not a git checkout: what belongs to the repository is not known")
     names = {line.split("/")[0] for line in listed.stdout.splitlines() if (root / line).exists()}
-    return [f"{name}: not in the top level's list" for name in sorted(names) if name not in TOP_LEVEL and name[0] != "."]
+    return [
+        f"{name}: not in the top level's list"
+        for name in sorted(names)
+        if name not in TOP_LEVEL and name[0] != "."
+    ]
 
 
 CHECKS = (
-    arrow_violations, unplaced, jax_violations, linen_violations, axis_violations, size_violations, top_level_violations,
-)  # fmt: skip
+    arrow_violations,
+    unplaced,
+    jax_violations,
+    linen_violations,
+    axis_violations,
+    size_violations,
+    top_level_violations,
+)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -180,44 +240,104 @@ def test_repository(check):
 
 BAD = {  # (file, its text, what must be said about it)
     arrow_violations: [
-        ("gdsd_jax/types.py", "from gdsd_jax import train", "gdsd_jax/types.py imports gdsd_jax.train"),
+        (
+            "gdsd_jax/types.py",
+            "from gdsd_jax import train",
+            "gdsd_jax/types.py imports gdsd_jax.train",
+        ),
         ("gdsd_jax/train.py", "", None),
-        ("gdsd_jax/scoring.py", "import gdsd_jax.models.lora", "scoring.py imports gdsd_jax.models.lora: scoring receives"),
-        ("gdsd_jax/objectives/x.py", "from gdsd_jax.models import lora", "objectives/x.py imports gdsd_jax.models"),
-        ("gdsd_jax/sampling/x.py", "def f():\n  from ..models import lora", "sampling/x.py imports gdsd_jax.models"),
+        (
+            "gdsd_jax/scoring.py",
+            "import gdsd_jax.models.lora",
+            "scoring.py imports gdsd_jax.models.lora: scoring receives",
+        ),
+        (
+            "gdsd_jax/objectives/x.py",
+            "from gdsd_jax.models import lora",
+            "objectives/x.py imports gdsd_jax.models",
+        ),
+        (
+            "gdsd_jax/sampling/x.py",
+            "def f():\n  from ..models import lora",
+            "sampling/x.py imports gdsd_jax.models",
+        ),
         ("gdsd_jax/data.py", "from . import hf", "data.py imports gdsd_jax.hf: same group"),
         ("gdsd_jax/hf.py", "from gdsd_jax.models import ModelConfig", None),
         ("gdsd_jax/sharding.py", "from gdsd_jax.types import PyTree", None),
-        ("gdsd_jax/evaluate.py", "import launch.main", "evaluate.py imports launch.main: imports point"),
-        ("gdsd_jax/plots.py", "import configs.coding", "plots.py imports configs.coding: not a module"),
-        ("gdsd_jax/__init__.py", "from gdsd_jax import types", "__init__.py imports gdsd_jax.types"),
-        ("gdsd_jax/mystery.py", "import gdsd_jax.types", "mystery.py imports gdsd_jax.types: place mystery"),
-        ("configs/x.py", "from gdsd_jax.models import MODELS", "configs/x.py imports gdsd_jax.models: configs"),
+        (
+            "gdsd_jax/evaluate.py",
+            "import launch.main",
+            "evaluate.py imports launch.main: imports point",
+        ),
+        (
+            "gdsd_jax/plots.py",
+            "import configs.coding",
+            "plots.py imports configs.coding: not a module",
+        ),
+        (
+            "gdsd_jax/__init__.py",
+            "from gdsd_jax import types",
+            "__init__.py imports gdsd_jax.types",
+        ),
+        (
+            "gdsd_jax/mystery.py",
+            "import gdsd_jax.types",
+            "mystery.py imports gdsd_jax.types: place mystery",
+        ),
+        (
+            "configs/x.py",
+            "from gdsd_jax.models import MODELS",
+            "configs/x.py imports gdsd_jax.models: configs",
+        ),
         ("configs/y.py", "from configs import x", None),
         ("launch/main.py", "from gdsd_jax import train", None),
-        ("launch/eval.py", "from launch import main", "launch/eval.py imports launch.main: same group"),
+        (
+            "launch/eval.py",
+            "from launch import main",
+            "launch/eval.py imports launch.main: same group",
+        ),
     ],
     unplaced: [
         ("gdsd_jax/helpers/x.py", "", "gdsd_jax/helpers/x.py: place helpers"),
         ("gdsd_jax/models/new.py", "", None),
     ],
     jax_violations: [
-        ("gdsd_jax/rewards/code.py", "def f():\n  import jax.numpy as jnp", "rewards.code imports jax.numpy"),
-        ("gdsd_jax/tasks/x.py", "from gdsd_jax import tokenizers", "tasks.x -> gdsd_jax.tokenizers imports flax.struct"),
+        (
+            "gdsd_jax/rewards/code.py",
+            "def f():\n  import jax.numpy as jnp",
+            "rewards.code imports jax.numpy",
+        ),
+        (
+            "gdsd_jax/tasks/x.py",
+            "from gdsd_jax import tokenizers",
+            "tasks.x -> gdsd_jax.tokenizers imports flax.struct",
+        ),
         ("gdsd_jax/tokenizers.py", "import flax.struct", None),
         ("gdsd_jax/tasks/y.py", "import numpy", None),
-        ("gdsd_jax/tasks/z.py", "from gdsd_jax.models import config", "tasks.z -> gdsd_jax.models.config -> gdsd_jax.models"),
+        (
+            "gdsd_jax/tasks/z.py",
+            "from gdsd_jax.models import config",
+            "tasks.z -> gdsd_jax.models.config -> gdsd_jax.models",
+        ),
         ("gdsd_jax/models/__init__.py", "import jax", None),
         ("gdsd_jax/models/config.py", "", None),
     ],
     linen_violations: [
-        ("gdsd_jax/models/attention.py", "from flax import linen as nn", "attention.py imports flax.linen"),
+        (
+            "gdsd_jax/models/attention.py",
+            "from flax import linen as nn",
+            "attention.py imports flax.linen",
+        ),
         ("gdsd_jax/train.py", "import flax.linen as nn", "train.py imports flax.linen"),
         ("gdsd_jax/models/transformer.py", "import flax.linen as nn", None),
         ("gdsd_jax/types.py", "import flax.struct", None),
     ],
     axis_violations: [
-        ("gdsd_jax/models/x.py", "spec = (None,\n 'tensor')", "models/x.py, line 2: mesh axis 'tensor'"),
+        (
+            "gdsd_jax/models/x.py",
+            "spec = (None,\n 'tensor')",
+            "models/x.py, line 2: mesh axis 'tensor'",
+        ),
         ("gdsd_jax/sharding.py", "axes = ('fsdp', 'tensor')", None),
     ],
     size_violations: [
@@ -254,5 +374,7 @@ def test_checks_can_fail(check, tmp_path):
 
 def test_a_second_long_function_in_the_loop_file_is_refused(tmp_path):
     (tmp_path / "gdsd_jax").mkdir()
-    (tmp_path / "gdsd_jax/train.py").write_text("".join(f"def {name}():\n" + "  pass\n" * 60 for name in "ab"))
+    (tmp_path / "gdsd_jax/train.py").write_text(
+        "".join(f"def {name}():\n" + "  pass\n" * 60 for name in "ab")
+    )
     assert [line.split()[1] for line in size_violations(tmp_path)] == ["a", "b"]

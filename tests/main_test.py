@@ -1,4 +1,6 @@
-"""What a user gets wrong ends with exit code 2 and one line that names it, before anything is compiled or written."""
+"""What a user gets wrong ends with exit code 2 and one line that names it, before anything is
+compiled or written."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -25,8 +27,12 @@ def launch(main, monkeypatch, capsys, tmp_path):
 
     def call(argument: str, file: str = "configs/coding.py"):
         workdir = tmp_path / "workdir"
-        monkeypatch.setattr(train, "train", lambda *_, **__: pytest.fail("accepted, and training began"))
-        monkeypatch.setattr(sys, "argv", ["main.py", f"--config={ROOT / file}:{argument}", f"--workdir={workdir}"])
+        monkeypatch.setattr(
+            train, "train", lambda *_, **__: pytest.fail("accepted, and training began")
+        )
+        monkeypatch.setattr(
+            sys, "argv", ["main.py", f"--config={ROOT / file}:{argument}", f"--workdir={workdir}"]
+        )
         code = main()
         assert not workdir.exists(), "something was written"
         return code, capsys.readouterr().err.splitlines()
@@ -73,11 +79,20 @@ def test_one_line_names_what_is_wrong(launch, argument, said):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--num_processes=2"], "give --coordinator=HOST:PORT, --num_processes and --process_id together"),
-        (["--coordinator=here", "--num_processes=2", "--process_id=1"], "--coordinator=here: give HOST:PORT"),
-        (["--coordinator=here:1", "--num_processes=2", "--process_id=2"], "--process_id=2 must lie in 0 .. 1"),
+        (
+            ["--num_processes=2"],
+            "give --coordinator=HOST:PORT, --num_processes and --process_id together",
+        ),
+        (
+            ["--coordinator=here", "--num_processes=2", "--process_id=1"],
+            "--coordinator=here: give HOST:PORT",
+        ),
+        (
+            ["--coordinator=here:1", "--num_processes=2", "--process_id=2"],
+            "--process_id=2 must lie in 0 .. 1",
+        ),
     ],
-)  # fmt: skip
+)
 def test_processes_that_cannot_meet_are_told(main, monkeypatch, capsys, flags, said):
     monkeypatch.setattr(sys, "argv", ["main.py", f"--config={ROOT / 'configs/coding.py'}", *flags])
     assert main() == 2
@@ -88,7 +103,9 @@ def test_processes_that_cannot_meet_are_told(main, monkeypatch, capsys, flags, s
 def test_an_absent_config_is_named_with_those_there_are(launch):
     code, lines = launch("tiny", file="configs/poetry.py")
     assert code == 2 and len(lines) == 1
-    assert "no file" in lines[0] and lines[0].endswith("there are configs/coding.py, configs/opdlm.py")
+    assert "no file" in lines[0] and lines[0].endswith(
+        "there are configs/coding.py, configs/opdlm.py"
+    )
 
 
 def test_a_bad_row_and_absent_weights_are_named(launch, tmp_path):
@@ -98,5 +115,7 @@ def test_a_bad_row_and_absent_weights_are_named(launch, tmp_path):
     code, lines = launch(f"tiny,data_dir={tmp_path / 'data'},data_file={rows}")
     assert code == 2 and len(lines) == 1 and "rows.jsonl:2: question" in lines[0]
     rows.write_text(good)
-    code, lines = launch(f"llada,init_from={tmp_path},data_file={rows},prompts_per_round=32,slices=4")
+    code, lines = launch(
+        f"llada,init_from={tmp_path},data_file={rows},prompts_per_round=32,slices=4"
+    )
     assert code == 2 and len(lines) == 1 and str(tmp_path) in lines[0] and "convert.py" in lines[0]

@@ -1,4 +1,5 @@
 """metrics.jsonl survives kills and resumes, and stays JSON."""
+
 import json
 import math
 import os
@@ -7,10 +8,11 @@ import signal
 import subprocess
 import sys
 
-from gdsd_jax import metrics
-from gdsd_jax.metrics import MetricsWriter, duration, read_metrics, round_line
 import numpy as np
 import pytest
+
+from gdsd_jax import metrics
+from gdsd_jax.metrics import MetricsWriter, duration, read_metrics, round_line
 
 
 def test_lines_come_back(tmp_path):
@@ -60,7 +62,8 @@ def test_unknown_phase_is_refused(tmp_path):
 def test_resume_cuts_to_the_cursor_and_goes_on(tmp_path, monkeypatch, remote):
     path = tmp_path / "m.jsonl"
     address = f"gs://bucket/{path.name}" if remote else path
-    monkeypatch.setattr(metrics.epath, "Path", lambda given: tmp_path / os.path.basename(given))  # a bucket in a folder
+    # a bucket in a folder
+    monkeypatch.setattr(metrics.epath, "Path", lambda given: tmp_path / os.path.basename(given))
     ticks = iter(range(100))
     first = MetricsWriter(address, clock=lambda: float(next(ticks)))
     for step in range(3):
@@ -76,7 +79,12 @@ def test_resume_cuts_to_the_cursor_and_goes_on(tmp_path, monkeypatch, remote):
     again.write("eval", 9, pass_at_1=0.5)
     again.close()
     rows = read_metrics(path)
-    assert [(row["phase"], row["step"]) for row in rows] == [("train", 0), ("train", 1), ("train", 2), ("eval", 9)]
+    assert [(row["phase"], row["step"]) for row in rows] == [
+        ("train", 0),
+        ("train", 1),
+        ("train", 2),
+        ("eval", 9),
+    ]
     assert rows[3]["wall_s"] == rows[2]["wall_s"], "time goes on from the last line that was kept"
 
 
@@ -121,15 +129,33 @@ def test_bad_line_is_named(tmp_path):
 
 
 def test_round_lines_align():
-    """And say nothing of what there is not: a reward in distillation, a rollout in a round resumed inside."""
-    line = lambda round, *numbers: round_line(round, 1000, **dict(zip(("tokens_per_s", "tests", "reward"), numbers)))  # noqa: E731
+    """And say nothing of what there is not: a reward in distillation, a rollout in a round resumed
+    inside."""
+
+    def line(round, *numbers):
+        return round_line(round, 1000, **dict(zip(("tokens_per_s", "tests", "reward"), numbers)))
+
     lines = [line(7, 812.3, 0.25, 0.5), line(1000, 1234567, 1.0, -1.25)]
-    assert lines[0] == "round    7/1000 | reward  0.500 | tests  25.0% |       812 tokens/s |        - left"
+    assert (
+        lines[0]
+        == "round    7/1000 | reward  0.500 | tests  25.0% |       812 tokens/s |        - left"
+    )
     assert len(lines[0]) == len(lines[1])
     assert round_line(8, 1000, 42) == "round    8/1000 |     42 s left"
-    assert round_line(1, 10, kl=0.5, drift_mean=0.125) == "round  1/10 | KL  0.500 nats a token | drift_mean    0.125 |        - left"
+    assert (
+        round_line(1, 10, kl=0.5, drift_mean=0.125)
+        == "round  1/10 | KL  0.500 nats a token | drift_mean    0.125 |        - left"
+    )
 
 
 def test_durations():
     given = [0, 59.6, 187, 7387, 4 * 86400 + 3600 * 5, math.inf, -1]
-    assert [duration(seconds) for seconds in given] == ["0 s", "1:00", "3:07", "2:03:07", "4 d 05 h", "-", "0 s"]
+    assert [duration(seconds) for seconds in given] == [
+        "0 s",
+        "1:00",
+        "3:07",
+        "2:03:07",
+        "4 d 05 h",
+        "-",
+        "0 s",
+    ]

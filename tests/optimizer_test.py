@@ -1,4 +1,5 @@
 """One optimizer step against NumPy: accumulation over slices, clipping, warm-up, AdamW."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +14,13 @@ SETTINGS = dict(learning_rate=0.1, weight_decay=0.05, b1=0.9, b2=0.99, clip_norm
 
 
 def loss_fn(trainable, frozen, batch):
-    """A least-squares fit; `rewards_B` is the target and the inputs ride in `advantages_B` ([B, 4] here)."""
-    error = batch.advantages_B @ trainable["w"] + jnp.sum(trainable["v"] ** 2) * frozen["scale"] - batch.rewards_B
+    """A least-squares fit; `rewards_B` is the target and the inputs ride in `advantages_B` ([B, 4]
+    here)."""
+    error = (
+        batch.advantages_B @ trainable["w"]
+        + jnp.sum(trainable["v"] ** 2) * frozen["scale"]
+        - batch.rewards_B
+    )
     return jnp.mean(error**2), {"error": jnp.mean(jnp.abs(error))}
 
 
@@ -23,18 +29,24 @@ TARGET = np.linspace(-1, 1, 6).astype(np.float32)
 
 
 def slices(count):
-    split = lambda x: jnp.asarray(x.reshape(count, -1, *x.shape[1:]))  # noqa: E731
+    def split(x):
+        return jnp.asarray(x.reshape(count, -1, *x.shape[1:]))
+
     unused = jnp.zeros((count, 1))
     return Batch(unused, unused, unused, unused, advantages_B=split(X), rewards_B=split(TARGET))
 
 
 def numpy_gradient(params):
     error = X.astype(np.float64) @ params["w"] + 0.3 * np.sum(params["v"] ** 2) - TARGET
-    return {"w": 2 * X.T.astype(np.float64) @ error / 6, "v": 2 * error.mean() * 0.3 * 2 * params["v"]}
+    return {
+        "w": 2 * X.T.astype(np.float64) @ error / 6,
+        "v": 2 * error.mean() * 0.3 * 2 * params["v"],
+    }
 
 
 def numpy_adamw(params, rates, learns=("w", "v")):
-    """Loshchilov and Hutter's decoupled form, over gradients scaled to at most clip_norm together."""
+    """Loshchilov and Hutter's decoupled form, over gradients scaled to at most clip_norm
+    together."""
     params = {key: value.copy() for key, value in params.items()}
     m = {key: np.zeros_like(value) for key, value in params.items()}
     s, norms = {key: np.zeros_like(value) for key, value in params.items()}, []
@@ -45,7 +57,11 @@ def numpy_adamw(params, rates, learns=("w", "v")):
             g = g * min(1.0, SETTINGS["clip_norm"] / norms[-1])
             m[key] = SETTINGS["b1"] * m[key] + (1 - SETTINGS["b1"]) * g
             s[key] = SETTINGS["b2"] * s[key] + (1 - SETTINGS["b2"]) * g * g
-            ahead = m[key] / (1 - SETTINGS["b1"] ** t) / (np.sqrt(s[key] / (1 - SETTINGS["b2"] ** t)) + 1e-8)
+            ahead = (
+                m[key]
+                / (1 - SETTINGS["b1"] ** t)
+                / (np.sqrt(s[key] / (1 - SETTINGS["b2"] ** t)) + 1e-8)
+            )
             params[key] = params[key] - rate * (ahead + SETTINGS["weight_decay"] * params[key])
     return params, norms
 
@@ -65,7 +81,8 @@ def run(steps, count, **changes):
     [
         (dict(), [0.1, 0.1, 0.1]),
         (dict(warmup_steps=3), [0.025, 0.05, 0.075, 0.1, 0.1]),
-        (dict(warmup_steps=2, decay_steps=4), [0.0, 0.05, 0.1, 0.05, 0.0]),  # half a cosine behind the warm-up
+        # half a cosine behind the warm-up
+        (dict(warmup_steps=2, decay_steps=4), [0.0, 0.05, 0.1, 0.05, 0.0]),
     ],
     ids=["constant", "warm-up", "cosine"],
 )
@@ -93,14 +110,18 @@ def test_slices_add_up_to_one_batch(count):
 
 
 def test_what_an_update_leaves_alone():
-    """Dtypes and tree survive, the frozen part is not touched, and without gradient or decay nothing moves."""
+    """Dtypes and tree survive, the frozen part is not touched, and without gradient or decay
+    nothing moves."""
     state, _ = run(1, 2)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state.trainable) == jax.tree.map(
         lambda x: (x.shape, np.dtype(np.float32)), START
     )
     optimizer = make_optimizer(learning_rate=0.1)
     still = init_state({"w": jnp.ones(4, jnp.bfloat16)}, optimizer)
-    flat_loss = lambda trainable, frozen, batch: (0.0 * jnp.sum(trainable["w"].astype(jnp.float32)), {})  # noqa: E731
+
+    def flat_loss(trainable, frozen, batch):
+        return (0.0 * jnp.sum(trainable["w"].astype(jnp.float32)), {})
+
     after, _ = make_update(flat_loss, optimizer)(still, {}, slices(1))
     assert after.trainable["w"].dtype == jnp.bfloat16
     np.testing.assert_array_equal(after.trainable["w"], still.trainable["w"])
@@ -108,8 +129,12 @@ def test_what_an_update_leaves_alone():
 
 def test_the_largest_of_a_metric_stays_the_largest():
     """Means over slices, except of what is named `..._max`."""
+
     def loss_fn(trainable, frozen, batch):
-        return jnp.sum(trainable["w"]), {"x": jnp.mean(batch.rewards_B), "x_max": jnp.max(jnp.abs(batch.rewards_B))}
+        return jnp.sum(trainable["w"]), {
+            "x": jnp.mean(batch.rewards_B),
+            "x_max": jnp.max(jnp.abs(batch.rewards_B)),
+        }
 
     optimizer = make_optimizer(**SETTINGS)
     state = init_state({"w": jnp.zeros(2)}, optimizer)
@@ -125,4 +150,6 @@ def test_moments_may_be_kept_in_half_the_bytes():
     assert kinds == {"bfloat16"} and half.trainable["w"].dtype == jnp.float32
     for key, start in START.items():
         moved = np.abs(exact.trainable[key] - start)
-        np.testing.assert_allclose(half.trainable[key], exact.trainable[key], rtol=0, atol=2**-7 * moved.max())
+        np.testing.assert_allclose(
+            half.trainable[key], exact.trainable[key], rtol=0, atol=2**-7 * moved.max()
+        )

@@ -1,7 +1,8 @@
 """What the README shows runs as it stands."""
+
+from pathlib import Path
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 

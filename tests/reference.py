@@ -1,8 +1,11 @@
-"""What the tests compare with: the denoiser, its scores and the GDSD loss in float64 NumPy loops, and tiny denoisers.
+"""What the tests compare with: the denoiser, its scores and the GDSD loss in float64 NumPy loops,
+and tiny denoisers.
 
-Written from specs/models.md section 0 and specs/gdsd.md sections 3 to 5 alone; nothing here calls the library's
-computations. B rows, L columns, P prompt columns, G completion columns, K mask draws, V vocabulary.
+Written from specs/models.md section 0 and specs/gdsd.md sections 3 to 5 alone; nothing here calls
+the library's computations. B rows, L columns, P prompt columns, G completion columns, K mask draws,
+V vocabulary.
 """
+
 from types import SimpleNamespace
 
 import jax
@@ -15,16 +18,28 @@ MASK, PAD = 1, 0
 
 
 def tiny(**changes) -> models.ModelConfig:
-    """A denoiser with grouped heads whose width is not heads x head_dim, so that no two sizes can be confused."""
+    """A denoiser with grouped heads whose width is not heads x head_dim, so that no two sizes can
+    be confused."""
     sizes = dict(
-        family="llada", vocab_size=40, d_model=20, layers=2, heads=4, kv_heads=2, head_dim=6, d_ff=28, mask_id=MASK,
-        pad_id=PAD, stop_ids=(PAD,), rope_theta=10_000.0,
-    )  # fmt: skip
+        family="llada",
+        vocab_size=40,
+        d_model=20,
+        layers=2,
+        heads=4,
+        kv_heads=2,
+        head_dim=6,
+        d_ff=28,
+        mask_id=MASK,
+        pad_id=PAD,
+        stop_ids=(PAD,),
+        rope_theta=10_000.0,
+    )
     return models.ModelConfig(**{**sizes, **changes})
 
 
 def random_tree(shapes, seed: int = 0, scale: float = 1.0):
-    """Random float32 leaves, norm scales and biases too: zeros and ones would hide a missing multiplication."""
+    """Random float32 leaves, norm scales and biases too: zeros and ones would hide a missing
+    multiplication."""
     rng = np.random.default_rng(seed)
 
     def leaf(keys, shape):
@@ -40,8 +55,11 @@ def random_params(config: models.ModelConfig, seed: int = 0):
     return random_tree(models.param_shapes(config), seed)
 
 
-def random_batch(config, rows: int, prompt_len: int, gen: int, draws: int, seed: int = 0, **fields) -> types.Batch:
-    """Left-padded prompts, full completions of differing answer length; row 0 has no mask and row 1 all of them."""
+def random_batch(
+    config, rows: int, prompt_len: int, gen: int, draws: int, seed: int = 0, **fields
+) -> types.Batch:
+    """Left-padded prompts, full completions of differing answer length; row 0 has no mask and row 1
+    all of them."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(2, config.vocab_size, (rows, prompt_len + gen)).astype(np.int32)
     valid = np.ones(tokens.shape, bool)
@@ -53,9 +71,12 @@ def random_batch(config, rows: int, prompt_len: int, gen: int, draws: int, seed:
     masks[:, 0], masks[:, 1, prompt_len:] = False, True
     length = np.array([gen - 2 * (row % (gen // 2)) for row in range(rows)], np.int32)
     arrays = dict(
-        tokens_BxL=tokens, valid_BxL=valid, completion_len_B=length, masks_KxBxL=masks,
+        tokens_BxL=tokens,
+        valid_BxL=valid,
+        completion_len_B=length,
+        masks_KxBxL=masks,
         advantages_B=rng.standard_normal(rows).astype(np.float32),
-    )  # fmt: skip
+    )
     return types.Batch(**jax.tree.map(jnp.asarray, {**arrays, **fields}), prompt_len=prompt_len)
 
 
@@ -63,13 +84,17 @@ def random_batch(config, rows: int, prompt_len: int, gen: int, draws: int, seed:
 
 
 def position_denoiser(vocab_size: int) -> types.Denoiser:
-    """Logits are the parameters themselves, params["z"] [B, L, V], whatever is masked: gradients separate by row."""
+    """Logits are the parameters themselves, params["z"] [B, L, V], whatever is masked: gradients
+    separate by row."""
     config = SimpleNamespace(vocab_size=vocab_size, mask_id=MASK, pad_id=PAD, stop_ids=())
 
     def features(params, tokens_BxL, *, valid_BxL=None):
-        return jnp.repeat(params["z"], tokens_BxL.shape[0] // params["z"].shape[0], axis=0)  # a row's views side by side
+        # a row's views side by side
+        return jnp.repeat(params["z"], tokens_BxL.shape[0] // params["z"].shape[0], axis=0)
 
-    return types.Denoiser(config, features, lambda params, h: h, lambda trainable, frozen: trainable)
+    return types.Denoiser(
+        config, features, lambda params, h: h, lambda trainable, frozen: trainable
+    )
 
 
 def constant_denoiser(logits_V) -> types.Denoiser:
@@ -78,7 +103,9 @@ def constant_denoiser(logits_V) -> types.Denoiser:
     return types.Denoiser(
         config,
         lambda params, tokens, *, valid_BxL=None: jnp.zeros((*tokens.shape, 1), jnp.float32),
-        lambda params, h: h + jnp.asarray(logits_V, jnp.float32).reshape((1,) * (h.ndim - 1) + (-1,)),
+        lambda params, h: (
+            h + jnp.asarray(logits_V, jnp.float32).reshape((1,) * (h.ndim - 1) + (-1,))
+        ),
         lambda trainable, frozen: trainable,
     )
 
@@ -91,7 +118,8 @@ def rms(x, scale, eps):
 
 
 def rope(x_LxHxd, positions_L, theta):
-    """Half-split rotation as complex multiplication: pair (i, i + d/2) turns by position / theta^(2i/d)."""
+    """Half-split rotation as complex multiplication: pair (i, i + d/2) turns by position /
+    theta^(2i/d)."""
     half = x_LxHxd.shape[-1] // 2
     angle = positions_L[:, None, None] / theta ** (2 * np.arange(half) / (2 * half))[None, None]
     turned = (x_LxHxd[..., :half] + 1j * x_LxHxd[..., half:]) * np.exp(1j * angle)
@@ -105,15 +133,19 @@ def attend(q_LxHxd, k_LxKxd, v_LxKxd, allowed_LxL):
         key_head = head // (q_LxHxd.shape[1] // k_LxKxd.shape[1])
         dots = q_LxHxd[:, head] @ k_LxKxd[:, key_head].T / np.sqrt(q_LxHxd.shape[2])
         weights = np.where(allowed_LxL, np.exp(dots - dots.max()), 0.0)
-        out[:, head] = weights @ v_LxKxd[:, key_head] / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        out[:, head] = (
+            weights @ v_LxKxd[:, key_head] / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        )
     return out
 
 
 def row_forward(config, params, tokens_L, valid_L, positions_L, allowed_LxL):
-    """Logits [L, V] of one row; `params` in float64. Adapters, if any, are summed into the kernels first."""
+    """Logits [L, V] of one row; `params` in float64. Adapters, if any, are summed into the kernels
+    first."""
     layers = params["layers"]
     x = params["embed"]["embedding"][tokens_L]
     for n in range(config.layers):
+
         def project(name, y, n=n):
             bias = layers[name]["bias"][n] if "bias" in layers[name] else 0.0
             return y @ layers[name]["kernel"][n] + bias
@@ -152,7 +184,8 @@ def forward(config, params, tokens_BxL, valid_BxL=None, positions_BxL=None, allo
 
 
 def allowed_doubled(prompt_len, gen, block):
-    """Who may look at whom in [prompt | clean | noised], specs/opdlm.md section 3.1 row by row, padding apart."""
+    """Who may look at whom in [prompt | clean | noised], specs/opdlm.md section 3.1 row by row,
+    padding apart."""
     columns = prompt_len + 2 * gen
     allowed = np.zeros((columns, columns), bool)
     for p in range(prompt_len):
@@ -166,10 +199,13 @@ def allowed_doubled(prompt_len, gen, block):
 
 
 def doubled_logits(config, params, tokens, view, valid, prompt_len, block, causal=False):
-    """Logits float64 [B, G, V] of the noised part of the row [prompt | tokens | view]; `causal`: inside each part too."""
+    """Logits float64 [B, G, V] of the noised part of the row [prompt | tokens | view]; `causal`:
+    inside each part too."""
     tokens, view, valid = (np.asarray(x) for x in (tokens, view, valid))
     positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
-    row = np.concatenate([view[:, :prompt_len], tokens[:, prompt_len:], view[:, prompt_len:]], axis=1)
+    row = np.concatenate(
+        [view[:, :prompt_len], tokens[:, prompt_len:], view[:, prompt_len:]], axis=1
+    )
     valid, positions = (np.concatenate([x, x[:, prompt_len:]], axis=1) for x in (valid, positions))
     gen = tokens.shape[1] - prompt_len
     allowed = allowed_doubled(prompt_len, gen, block)
@@ -186,15 +222,19 @@ def log_softmax(z):
 
 
 def centred_logp(z_V, token, centring, k):
-    """log-probability minus the mean log-probability of all tokens ("vocab") or of the k most likely ("top_k")."""
+    """log-probability minus the mean log-probability of all tokens ("vocab") or of the k most
+    likely ("top_k")."""
     logp_V = log_softmax(z_V)
     best = {"none": 0, "vocab": len(logp_V), "top_k": k}[centring]
     return logp_V[token] - (np.sort(logp_V)[::-1][:best].mean() if best else 0.0)
 
 
 def pair_scores(logits_fn, mask_id, batch, *, weighting, count, centring="none", k=0):
-    """(plain, centred) scores float64 [K, B]; `logits_fn(tokens, valid) -> [B, L, V]`, called on each half apart."""
-    tokens, valid, masks = (np.asarray(x) for x in (batch.tokens_BxL, batch.valid_BxL, batch.masks_KxBxL))
+    """(plain, centred) scores float64 [K, B]; `logits_fn(tokens, valid) -> [B, L, V]`, called on
+    each half apart."""
+    tokens, valid, masks = (
+        np.asarray(x) for x in (batch.tokens_BxL, batch.valid_BxL, batch.masks_KxBxL)
+    )
     rows, columns = tokens.shape
     scores = np.zeros((2, len(masks), rows))
     lengths = completion_lengths(batch, count)
@@ -206,7 +246,11 @@ def pair_scores(logits_fn, mask_id, batch, *, weighting, count, centring="none",
             logits = logits_fn(np.where(half, mask_id, tokens), valid)
             for row in range(rows):
                 places = np.flatnonzero(half[row] & completion[row])
-                weight = 0.5 if weighting == "uniform" else 0.5 * (lengths[row] + 1) / max(len(places), 1)
+                weight = (
+                    0.5
+                    if weighting == "uniform"
+                    else 0.5 * (lengths[row] + 1) / max(len(places), 1)
+                )
                 for place in places:
                     z, token = logits[row, place], tokens[row, place]
                     scores[0, draw, row] += weight * log_softmax(z)[token]
@@ -216,15 +260,24 @@ def pair_scores(logits_fn, mask_id, batch, *, weighting, count, centring="none",
 
 def completion_lengths(batch, count):
     width = batch.tokens_BxL.shape[1] - batch.prompt_len
-    return np.asarray(batch.completion_len_B) if count == "answer" else np.full(batch.tokens_BxL.shape[0], width)
+    return (
+        np.asarray(batch.completion_len_B)
+        if count == "answer"
+        else np.full(batch.tokens_BxL.shape[0], width)
+    )
 
 
 def gdsd_loss(logits_fn, mask_id, batch, config):
     """specs/gdsd.md section 5 with psi in sequence units: loops, one term a (draw, row)."""
     plain, centred = pair_scores(
-        logits_fn, mask_id, batch, weighting=config.weighting, count=config.count, centring=config.centring,
+        logits_fn,
+        mask_id,
+        batch,
+        weighting=config.weighting,
+        count=config.count,
+        centring=config.centring,
         k=config.centring_k,
-    )  # fmt: skip
+    )
     lengths, total = completion_lengths(batch, config.count), 0.0
     for draw, row in np.ndindex(plain.shape):
         advantage, length = float(batch.advantages_B[row]), lengths[row]
@@ -236,5 +289,7 @@ def gdsd_loss(logits_fn, mask_id, batch, config):
             if move < -low and (config.trust_sides == "two" or advantage < 0):
                 move = -low
         drift = plain[draw, row] - float(batch.ref_KxB[draw, row])
-        total += (move - config.psi * advantage / length) ** 2 + config.beta * 0.5 * drift**2 / length
+        total += (
+            move - config.psi * advantage / length
+        ) ** 2 + config.beta * 0.5 * drift**2 / length
     return total / plain.size

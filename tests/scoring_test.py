@@ -1,4 +1,5 @@
 """Sequence scores against float64 NumPy and exact enumeration; masks; the chunked projection."""
+
 import itertools
 import math
 from types import SimpleNamespace
@@ -34,26 +35,37 @@ SCORES = {
     "uniform": dict(weighting="uniform", count="full"),
     "elbo": dict(weighting="elbo", count="full"),
     "elbo, answer, vocab": dict(weighting="elbo", count="answer", centring=Centring("vocab")),
-    "uniform, answer, top 5": dict(weighting="uniform", count="answer", centring=Centring("top_k", 5, True)),
+    "uniform, answer, top 5": dict(
+        weighting="uniform", count="answer", centring=Centring("top_k", 5, True)
+    ),
 }
 
 
 @pytest.fixture(scope="module")
 def found(params, batch):
     denoiser = models.make_denoiser(MODEL)
-    score_all = lambda p, b: {  # noqa: E731
-        name: scoring.pair_scores(denoiser, p, b, **options) for name, options in SCORES.items()
-    }
+
+    def score_all(p, b):
+        return {
+            name: scoring.pair_scores(denoiser, p, b, **options) for name, options in SCORES.items()
+        }
+
     return jax.jit(score_all)(params, batch)
 
 
 def test_a_block_causal_denoiser_is_scored_on_the_doubled_row(params, batch):
-    """A block of a view sees the clean blocks before it and its own masked self, also behind a masked prompt token."""
+    """A block of a view sees the clean blocks before it and its own masked self, also behind a
+    masked prompt token."""
     batch = batch.replace(block=4)
     denoiser = models.make_denoiser(MODEL)
     pair = jax.jit(lambda p, b: scoring.pair_scores(denoiser, p, b, **SCORES["elbo"]).plain_KxB)
-    doubled = lambda view, valid: reference.doubled_logits(MODEL, params, batch.tokens_BxL, view, valid, 3, 4)  # noqa: E731
-    logits_fn = lambda view, valid: np.pad(doubled(view, valid), ((0, 0), (3, 0), (0, 0)))  # noqa: E731
+
+    def doubled(view, valid):
+        return reference.doubled_logits(MODEL, params, batch.tokens_BxL, view, valid, 3, 4)
+
+    def logits_fn(view, valid):
+        return np.pad(doubled(view, valid), ((0, 0), (3, 0), (0, 0)))
+
     plain, _ = reference.pair_scores(logits_fn, MASK, batch, **SCORES["elbo"])
     np.testing.assert_allclose(pair(params, batch), plain, rtol=2e-5)  # as below
 
@@ -63,25 +75,41 @@ def test_scores_are_the_float64_rendering(name, found, params, batch):
     """Row 0 has no masked position, row 1 all of them: one half of the pair is then empty."""
     options = dict(SCORES[name])
     centring = options.pop("centring", Centring())
-    logits_fn = lambda tokens, valid: reference.forward(MODEL, params, tokens, valid)  # noqa: E731
-    plain, centred = reference.pair_scores(logits_fn, MASK, batch, **options, centring=centring.kind, k=centring.k)
+
+    def logits_fn(tokens, valid):
+        return reference.forward(MODEL, params, tokens, valid)
+
+    plain, centred = reference.pair_scores(
+        logits_fn, MASK, batch, **options, centring=centring.kind, k=centring.k
+    )
     # float32 over sums of at most 8 weighted terms; a lost or doubled position is 1e-1
     np.testing.assert_allclose(found[name].plain_KxB, plain, rtol=2e-5)
-    np.testing.assert_allclose(found[name].centred_KxB, centred, rtol=2e-5, atol=2e-5 * np.abs(centred).max())
+    np.testing.assert_allclose(
+        found[name].centred_KxB, centred, rtol=2e-5, atol=2e-5 * np.abs(centred).max()
+    )
 
 
 def test_empty_halves_have_finite_gradients(batch):
     """No position masked, and all of them: the guarded divisions leave no NaN behind."""
-    z = jnp.asarray(np.random.default_rng(0).standard_normal((*batch.tokens_BxL.shape, 40)), jnp.float32)
-    total = lambda z: jnp.sum(scoring.pair_scores(  # noqa: E731
-        reference.position_denoiser(40), {"z": z}, batch, weighting="elbo", count="answer").plain_KxB)  # fmt: skip
+    z = jnp.asarray(
+        np.random.default_rng(0).standard_normal((*batch.tokens_BxL.shape, 40)), jnp.float32
+    )
+
+    def total(z):
+        return jnp.sum(
+            scoring.pair_scores(
+                reference.position_denoiser(40), {"z": z}, batch, weighting="elbo", count="answer"
+            ).plain_KxB
+        )
+
     grads = np.asarray(jax.jit(jax.grad(total))(z))
     assert np.all(np.isfinite(grads))
     assert np.all(np.any(grads != 0, axis=(1, 2)))  # every row still learns
 
 
 def table_denoiser(vocab, length):
-    """Arbitrary logits for every state of `length` tokens after one prompt token: a denoiser with no structure."""
+    """Arbitrary logits for every state of `length` tokens after one prompt token: a denoiser with
+    no structure."""
     config = SimpleNamespace(vocab_size=vocab + 2, mask_id=MASK, pad_id=PAD, stop_ids=())
 
     def features(params, tokens_BxL, *, valid_BxL=None):
@@ -93,11 +121,18 @@ def table_denoiser(vocab, length):
 
 
 def test_expected_elbo_score_is_the_elbo():
-    """Three tokens from three: over all masks, weighted by their probability, the score is the mean over all orders of
-    revealing the tokens one by one of the log-probability of the sequence."""
+    """Three tokens from three: over all masks, weighted by their probability, the score is the mean
+    over all orders of revealing the tokens one by one of the log-probability of the sequence."""
     length, vocab = 3, 3
-    table = np.random.default_rng(0).standard_normal(((vocab + 2) ** length, length, vocab + 2)).astype(np.float32)
-    denoiser, masks = table_denoiser(vocab, length), list(itertools.product([False, True], repeat=length))
+    table = (
+        np.random.default_rng(0)
+        .standard_normal(((vocab + 2) ** length, length, vocab + 2))
+        .astype(np.float32)
+    )
+    denoiser, masks = (
+        table_denoiser(vocab, length),
+        list(itertools.product([False, True], repeat=length)),
+    )
     probability = np.array([1 / (length + 1) / math.comb(length, sum(mask)) for mask in masks])
 
     def code(state):
@@ -105,15 +140,22 @@ def test_expected_elbo_score_is_the_elbo():
 
     for tokens in ((2, 3, 4), (4, 4, 2)):
         batch = Batch(
-            jnp.array([[2, *tokens]]), jnp.ones((1, length + 1), bool), jnp.array([length]),
-            jnp.array([[[False, *mask]] for mask in masks]), prompt_len=1,
-        )  # fmt: skip
-        score = scoring.pair_scores(denoiser, jnp.asarray(table), batch, weighting="elbo", count="full").plain_KxB
+            jnp.array([[2, *tokens]]),
+            jnp.ones((1, length + 1), bool),
+            jnp.array([length]),
+            jnp.array([[[False, *mask]] for mask in masks]),
+            prompt_len=1,
+        )
+        score = scoring.pair_scores(
+            denoiser, jnp.asarray(table), batch, weighting="elbo", count="full"
+        ).plain_KxB
         elbo, orders = 0.0, list(itertools.permutations(range(length)))
         for order in orders:
             state = [MASK] * length
             for place in order:
-                elbo += reference.log_softmax(np.float64(table[code(state), place]))[tokens[place]] / len(orders)
+                elbo += reference.log_softmax(np.float64(table[code(state), place]))[
+                    tokens[place]
+                ] / len(orders)
                 state[place] = tokens[place]
         # float32 rounding
         assert np.sum(probability * np.asarray(score)[:, 0]) == pytest.approx(elbo, rel=1e-5)
@@ -121,7 +163,8 @@ def test_expected_elbo_score_is_the_elbo():
 
 @pytest.mark.parametrize("rows, length", [(4, 12), (6, 256), (10, 7), (1, 5), (8, 3)])
 def test_counts_are_the_released_sequence(rows, length):
-    """torch.round(linspace(k, k + (b - 1)(L + 1) / b, b)) mod (L + 1). At its ties, and ours, rounding decides."""
+    """torch.round(linspace(k, k + (b - 1)(L + 1) / b, b)) mod (L + 1). At its ties, and ours,
+    rounding decides."""
     for k in range(length + 1):
         exact = k + np.arange(rows) * (length + 1) / rows
         released = np.round(exact).astype(int) % (length + 1)
@@ -134,10 +177,15 @@ def test_counts_are_the_released_sequence(rows, length):
 
 
 def test_masks_are_uniform_in_number_and_place():
-    """Over draws every row masks 0 .. length of its own positions equally often, every position half the time."""
+    """Over draws every row masks 0 .. length of its own positions equally often, every position
+    half the time."""
     length = np.array([5, 3, 1])
     draws, prompt_len, gen = 6000, 2, 5
-    masks = np.asarray(scoring.draw_masks(jax.random.key(3), draws, prompt_len, prompt_len + gen, jnp.asarray(length)))
+    masks = np.asarray(
+        scoring.draw_masks(
+            jax.random.key(3), draws, prompt_len, prompt_len + gen, jnp.asarray(length)
+        )
+    )
     assert not masks[:, :, :prompt_len].any()
     for row, own in enumerate(length):
         assert not masks[:, row, prompt_len + own :].any()
@@ -155,11 +203,13 @@ def test_masked_places_are_independent_of_the_count():
     pairs = masks[masks.sum(axis=1) == 2] @ (1 << np.arange(4))
     seen = np.unique(pairs, return_counts=True)[1]
     assert len(seen) == 6
-    assert np.sum((seen - len(pairs) / 6) ** 2 / (len(pairs) / 6)) < 20.5  # 5 degrees of freedom: 99.9%
+    # 5 degrees of freedom: 99.9%
+    assert np.sum((seen - len(pairs) / 6) ** 2 / (len(pairs) / 6)) < 20.5
 
 
 def test_rows_of_a_draw_are_spread_and_draws_differ():
-    """Eight rows take eight different eighths of the mask ratios; keys alone decide, and each draw has its own."""
+    """Eight rows take eight different eighths of the mask ratios; keys alone decide, and each draw
+    has its own."""
     length = jnp.full((8,), 63)
     masks = np.asarray(scoring.draw_masks(jax.random.key(0), 3, 1, 64, length))
     counts = masks.sum(axis=2)
@@ -171,10 +221,14 @@ def test_rows_of_a_draw_are_spread_and_draws_differ():
 
 @pytest.mark.parametrize("kind", ["none", "top_k"])
 def test_chunks_change_nothing(monkeypatch, params, kind):
-    """Projecting the vocabulary in chunks of columns gives the whole projection's scores and gradients."""
+    """Projecting the vocabulary in chunks of columns gives the whole projection's scores and
+    gradients."""
     rng, denoiser = np.random.default_rng(0), models.make_denoiser(MODEL)
     h = jnp.asarray(rng.standard_normal((2, 12, MODEL.d_model)), jnp.float32)
-    tokens, weights = jnp.asarray(rng.integers(0, 40, (2, 12))), jnp.asarray(rng.standard_normal((2, 12)), jnp.float32)
+    tokens, weights = (
+        jnp.asarray(rng.integers(0, 40, (2, 12))),
+        jnp.asarray(rng.standard_normal((2, 12)), jnp.float32),
+    )
 
     def run():
         def total(params, h):
@@ -185,11 +239,14 @@ def test_chunks_change_nothing(monkeypatch, params, kind):
         return step(params, h), str(jax.make_jaxpr(total)(params, h))
 
     whole, whole_program = run()
-    monkeypatch.setattr(scoring, "CHUNK_BYTES", 4 * 2 * 40 * 5)  # room for 5 columns: the largest divisor of 12 is 4
+    # room for 5 columns: the largest divisor of 12 is 4
+    monkeypatch.setattr(scoring, "CHUNK_BYTES", 4 * 2 * 40 * 5)
     chunked, program = run()
     assert "f32[2,12,40]" in whole_program
     assert "f32[2,12,40]" not in program and "f32[2,4,40]" in program
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), chunked, whole)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), chunked, whole
+    )
 
 
 def test_centring_identities():
@@ -202,7 +259,11 @@ def test_centring_identities():
     denoiser = Denoiser(SimpleNamespace(vocab_size=9), None, lambda params, h: h, None)
 
     def centred(kind, detach=False):
-        fn = lambda z: scoring.token_scores(denoiser, {}, z[None, None], jnp.array([[token]]), Centring(kind, k, detach))  # noqa: E731
+        def fn(z):
+            return scoring.token_scores(
+                denoiser, {}, z[None, None], jnp.array([[token]]), Centring(kind, k, detach)
+            )
+
         z = jnp.asarray(logits, jnp.float32)
         plain = fn(z)[0]
         np.testing.assert_allclose(plain, [[reference.log_softmax(logits)[token]]], rtol=1e-5)
@@ -214,7 +275,8 @@ def test_centring_identities():
     for kind, centre in (("vocab", np.full(9, 1 / 9)), ("top_k", best)):
         value, gradient = centred(kind)
         close(value, logits[token] - logits @ centre)
-        close(value, reference.centred_logp(logits, token, kind, k))  # the same of log-probabilities: Eq. 8
+        # the same of log-probabilities: Eq. 8
+        close(value, reference.centred_logp(logits, token, kind, k))
         close(gradient, onehot - centre)
         value, gradient = centred(kind, detach=True)
         close(value, logits[token] - logits @ centre), close(gradient, onehot)

@@ -1,9 +1,10 @@
 """Meshes, placement, and one round on eight devices against the same round on one."""
+
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
 
 from gdsd_jax import models, objectives, sampling, scoring, sharding
 from gdsd_jax.optimizer import init_state, make_optimizer
@@ -12,23 +13,36 @@ from tests.reference import random_params, random_tree, tiny
 
 # every split dimension is divisible by 8
 MODEL = tiny(
-    vocab_size=32, d_model=16, heads=4, kv_heads=2, head_dim=4, d_ff=32, qkv_bias=True, qk_norm=True, lora_rank=2,
-    lora_alpha=4.0, stop_ids=(5,),
-)  # fmt: skip
+    vocab_size=32,
+    d_model=16,
+    heads=4,
+    kv_heads=2,
+    head_dim=4,
+    d_ff=32,
+    qkv_bias=True,
+    qk_norm=True,
+    lora_rank=2,
+    lora_alpha=4.0,
+    stop_ids=(5,),
+)
 MESHES = {
-    "2x2x2": dict(data=2, fsdp=2, tensor=2), "8x1x1": dict(data=8, fsdp=1, tensor=1),
-    "1x4x2": dict(data=1, fsdp=4, tensor=2), "1x1x8": dict(data=1, fsdp=1, tensor=8),
-}  # fmt: skip
+    "2x2x2": dict(data=2, fsdp=2, tensor=2),
+    "8x1x1": dict(data=8, fsdp=1, tensor=1),
+    "1x4x2": dict(data=1, fsdp=4, tensor=2),
+    "1x1x8": dict(data=1, fsdp=1, tensor=8),
+}
 ROWS, P, G = 8, 3, 8
 
 
 @pytest.mark.parametrize(
     "sizes, wanted",
     [
-        (dict(data=-1, fsdp=1, tensor=1), (8, 1, 1)), (dict(data=2, fsdp=-1, tensor=2), (2, 2, 2)),
-        (dict(data=1, fsdp=2, tensor=4), (1, 2, 4)), (dict(fsdp=-1), (1, 8, 1)),
+        (dict(data=-1, fsdp=1, tensor=1), (8, 1, 1)),
+        (dict(data=2, fsdp=-1, tensor=2), (2, 2, 2)),
+        (dict(data=1, fsdp=2, tensor=4), (1, 2, 4)),
+        (dict(fsdp=-1), (1, 8, 1)),
     ],
-)  # fmt: skip
+)
 def test_one_size_may_be_left_open(sizes, wanted):
     assert tuple(sharding.make_mesh(sizes).shape.values()) == wanted
 
@@ -36,17 +50,24 @@ def test_one_size_may_be_left_open(sizes, wanted):
 @pytest.mark.parametrize(
     "sizes",
     [
-        dict(data=3), dict(data=2, fsdp=2, tensor=1), dict(data=-1, fsdp=-1), dict(data=-1, fsdp=3), dict(data=0),
-        dict(data=16), dict(data=-1, fsdp=16), dict(data=-2, fsdp=-4, tensor=1),
+        dict(data=3),
+        dict(data=2, fsdp=2, tensor=1),
+        dict(data=-1, fsdp=-1),
+        dict(data=-1, fsdp=3),
+        dict(data=0),
+        dict(data=16),
+        dict(data=-1, fsdp=16),
+        dict(data=-2, fsdp=-4, tensor=1),
     ],
-)  # fmt: skip
+)
 def test_meshes_that_do_not_fit_are_refused(sizes):
     with pytest.raises(ValueError, match="does not fit 8 devices"):
         sharding.make_mesh(sizes)
 
 
 @pytest.mark.parametrize(
-    "rows, wanted", [(32, (1, 8, 1)), (24, (1, 8, 1)), (4, (1, 4, 2)), (6, (1, 2, 4)), (7, (1, 1, 8))]
+    "rows, wanted",
+    [(32, (1, 8, 1)), (24, (1, 8, 1)), (4, (1, 4, 2)), (6, (1, 2, 4)), (7, (1, 1, 8))],
 )
 def test_rows_decide_between_fsdp_and_tensor(rows, wanted):
     mesh = sharding.make_mesh(dict(data=1, fsdp=-1, tensor=-1), rows=rows)
@@ -64,7 +85,9 @@ def test_what_cannot_be_placed_is_named():
         sharding.shardings(mesh, {"layers": {"q": {"kernel": leaf(2, 15, 8)}}})
     with pytest.raises(ValueError, match="no sharding rule matches layers/router/kernel"):
         sharding.shardings(mesh, {"layers": {"router": {"kernel": leaf(2, 256, 256)}}})
-    small = sharding.shardings(mesh, {"layers": {"router": {"kernel": leaf(2, 3, 5)}}, "count": leaf()})
+    small = sharding.shardings(
+        mesh, {"layers": {"router": {"kernel": leaf(2, 3, 5)}}, "count": leaf()}
+    )
     assert all(place.spec == PartitionSpec() for place in jax.tree.leaves(small))
     with pytest.raises(ValueError, match="rows=6 must be a multiple of the 4 row shards"):
         sharding.check_rows(mesh, 6, "rows")
@@ -72,7 +95,8 @@ def test_what_cannot_be_placed_is_named():
 
 
 def test_nothing_large_is_whole_on_a_device():
-    """The released model, its adapters and its optimizer state: every matrix is split over fsdp and tensor."""
+    """The released model, its adapters and its optimizer state: every matrix is split over fsdp and
+    tensor."""
     mesh, model = sharding.make_mesh(dict(fsdp=4, tensor=2)), models.MODELS["llada_8b"]
     shapes = models.param_shapes(model)
     state = jax.eval_shape(lambda p: init_state(p, make_optimizer(learning_rate=1e-4)), shapes)
@@ -87,24 +111,35 @@ def test_nothing_large_is_whole_on_a_device():
 
 
 def one_round(mesh=None):
-    """(rollout, loss, gradients of weights and adapters): everything a round does on the device, placed as the loop does."""
+    """(rollout, loss, gradients of weights and adapters): everything a round does on the device,
+    placed as the loop does."""
     denoiser = sampled = models.make_denoiser(MODEL)
     if mesh is not None:
         denoiser = models.make_denoiser(MODEL, place=sharding.row_placer(mesh))
         denoiser, sampled = sharding.by_vocabulary(mesh, denoiser), sharding.by_rows(mesh, denoiser)
-    rollout_fn = sampling.make_rollout_fn(sampled, sampling.SamplerConfig(gen_length=G, block_length=4, steps=8))
-    loss_fn = objectives.make_loss_fn("gdsd", denoiser, objectives.GdsdConfig(psi=10.0, centring="top_k", centring_k=4))
+    rollout_fn = sampling.make_rollout_fn(
+        sampled, sampling.SamplerConfig(gen_length=G, block_length=4, steps=8)
+    )
+    loss_fn = objectives.make_loss_fn(
+        "gdsd", denoiser, objectives.GdsdConfig(psi=10.0, centring="top_k", centring_k=4)
+    )
 
     def fn(weights, adapters, prompts, rng_B, old_KxB):
         rollout = rollout_fn(denoiser.bind(adapters, {"base": weights}), prompts, rng_B)
         full = jnp.ones((ROWS, G), bool)
         batch = Batch(
             jnp.concatenate([prompts.tokens_BxP, rollout.tokens_BxG], axis=1),
-            jnp.concatenate([prompts.valid_BxP, full], axis=1), rollout.length_B,
+            jnp.concatenate([prompts.valid_BxP, full], axis=1),
+            rollout.length_B,
             scoring.draw_masks(jax.random.key(2), 1, P, P + G, jnp.full((ROWS,), G)),
-            advantages_B=jnp.linspace(-1.0, 1.0, ROWS), old_KxB=old_KxB, prompt_len=P,
-        )  # fmt: skip
-        both = lambda weights, adapters: loss_fn(adapters, {"base": weights}, batch)  # noqa: E731
+            advantages_B=jnp.linspace(-1.0, 1.0, ROWS),
+            old_KxB=old_KxB,
+            prompt_len=P,
+        )
+
+        def both(weights, adapters):
+            return loss_fn(adapters, {"base": weights}, batch)
+
         return rollout, jax.value_and_grad(both, argnums=(0, 1), has_aux=True)(weights, adapters)
 
     return fn
@@ -117,11 +152,19 @@ def inputs():
     lora = jax.eval_shape(lambda rng: models.init_lora(MODEL, rng), jax.random.key(0))
     valid = np.arange(P)[None, :] >= (np.arange(ROWS) % P)[:, None]
     prompts = Prompts(
-        jnp.asarray(rng.integers(6, 32, (ROWS, P)) * valid, jnp.int32), jnp.asarray(valid),
+        jnp.asarray(rng.integers(6, 32, (ROWS, P)) * valid, jnp.int32),
+        jnp.asarray(valid),
         temperature_B=jnp.linspace(0.0, 1.0, ROWS),
-    )  # fmt: skip
-    old = jnp.asarray(rng.standard_normal((1, ROWS)) - 12, jnp.float32)  # some rows leave the trust region
-    return weights, random_tree(lora, seed=1, scale=0.3), prompts, jax.random.split(jax.random.key(5), ROWS), old
+    )
+    # some rows leave the trust region
+    old = jnp.asarray(rng.standard_normal((1, ROWS)) - 12, jnp.float32)
+    return (
+        weights,
+        random_tree(lora, seed=1, scale=0.3),
+        prompts,
+        jax.random.split(jax.random.key(5), ROWS),
+        old,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +172,9 @@ def on_one_device(inputs):
     return jax.jit(one_round())(*inputs)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name[0] == "1")) for name in MESHES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name[0] == "1")) for name in MESHES]
+)
 def test_a_round_does_not_depend_on_the_mesh(name, inputs, on_one_device):
     """The same tokens, and on them the same loss and gradients for weights and adapters."""
     mesh = sharding.make_mesh(MESHES[name])
@@ -137,9 +182,10 @@ def test_a_round_does_not_depend_on_the_mesh(name, inputs, on_one_device):
     placed = (
         jax.device_put(weights, sharding.shardings(mesh, weights)),
         jax.device_put(adapters, sharding.shardings(mesh, adapters)),
-        jax.device_put(prompts, sharding.rows(mesh)), jax.device_put(rng_B, sharding.rows(mesh)),
+        jax.device_put(prompts, sharding.rows(mesh)),
+        jax.device_put(rng_B, sharding.rows(mesh)),
         jax.device_put(old_KxB, sharding.rows(mesh, leading=1)),
-    )  # fmt: skip
+    )
     assert len(placed[2].tokens_BxP.sharding.device_set) == 8
     rollout, trained = jax.jit(one_round(mesh))(*placed)
     alone, trained_alone = on_one_device

@@ -1,4 +1,5 @@
 """The drawing: what it says of a state, and what it does on a terminal."""
+
 import io
 import re
 from types import SimpleNamespace
@@ -20,7 +21,15 @@ def plain(line: str) -> str:
 def test_pieces_hold_characters_back_until_they_are_whole():
     smile = list("\U0001f600".encode())
     tokens, steps = [97, *smile, 98, 0, 99], [2, 1, 1, 3, 1, 2, 1, 4]
-    assert show.pieces(TOKENIZER, tokens, steps) == [("a", 2), ("", 1), ("", 1), ("", 3), ("\U0001f600", 1), ("b", 2), (END, 1)]
+    assert show.pieces(TOKENIZER, tokens, steps) == [
+        ("a", 2),
+        ("", 1),
+        ("", 1),
+        ("", 3),
+        ("\U0001f600", 1),
+        ("b", 2),
+        (END, 1),
+    ]
     steps[3] = 0  # a byte of it is still masked: what is there cannot be read
     found = show.pieces(TOKENIZER, tokens, steps)
     assert found[3] == (HOLE, 0) and [text for text, _ in found[:3]] == ["a", "", "\ufffd"]
@@ -30,11 +39,17 @@ def test_pieces_hold_characters_back_until_they_are_whole():
 def test_frames_fit_the_terminal():
     cells = [("ab\tc", 1), (HOLE, 0), ("\n\u4f60\u597d\x1b\x07", 4), ("e\u0301", 4)]
     lines = show.frame(cells, newest=4, passes=4, width=6, height=10)
-    assert [plain(line) for line in lines] == ["ab  c" + HOLE, "\u4f60\u597de"]  # nothing that moves the cursor
-    assert [plain(line) for line in show.frame(cells, 4, 4, width=4, height=2)] == ["c" + HOLE, "\u4f60\u597d", "e"][-2:]
+    # nothing that moves the cursor
+    assert [plain(line) for line in lines] == ["ab  c" + HOLE, "\u4f60\u597de"]
+    assert [plain(line) for line in show.frame(cells, 4, 4, width=4, height=2)] == [
+        "c" + HOLE,
+        "\u4f60\u597d",
+        "e",
+    ][-2:]
     assert f"\x1b[38;5;{show.COLOURS[0]}mab" in lines[0] and "\x1b[7m" not in lines[0]  # oldest
     assert "\x1b[7m\u4f60\u597d" in lines[1] and f"\x1b[2m{HOLE}" in lines[0]  # newest, masked
-    late = show.frame([("x", 9)], newest=1, passes=4, width=6, height=1)  # more passes than were planned
+    # more passes than were planned
+    late = show.frame([("x", 9)], newest=1, passes=4, width=6, height=1)
     assert late == [f"\x1b[38;5;{show.COLOURS[-1]}mx\x1b[0m"]
 
 

@@ -1,7 +1,10 @@
-"""Tokenizers of Hugging Face folders against transformers' own classes, and against a plain-Python byte-level BPE.
+"""Tokenizers of Hugging Face folders against transformers' own classes, and against a plain-Python
+byte-level BPE.
 
-The vocabulary is small and learned here, so all parties read the same files. Everything is compared exactly.
+The vocabulary is small and learned here, so all parties read the same files. Everything is compared
+exactly.
 """
+
 import functools
 import json
 import random
@@ -19,8 +22,13 @@ VOCAB = 1200  # before the special tokens
 ORDINARY = ["<think>", "</think>", "<tool_call>"]  # added, but text
 CHATML_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"]
 LLADA_SPECIAL = [
-    "<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-]  # fmt: skip
+    "<|startoftext|>",
+    "<|endoftext|>",
+    "<|mdm_mask|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+]
 
 # Templates that behave as the families' own (specs/models.md sections 1 to 3).
 LLADA_TEMPLATE = (
@@ -65,51 +73,161 @@ QWEN3_TEMPLATE = """{%- set last = namespace(user=-1) %}
 
 PIECES = {  # what strings are made of, by kind
     "code": [
-        "def f(x):\n", "    return ", "x + 1", "\tif (a != b) {", "};\r\n", "self.", "__init__", "0x1F", "1_000",
+        "def f(x):\n",
+        "    return ",
+        "x + 1",
+        "\tif (a != b) {",
+        "};\r\n",
+        "self.",
+        "__init__",
+        "0x1F",
+        "1_000",
         "#!/bin/sh",
-        "// ...", "'it''s'", "f\"{x!r}\"", "\\n", "->", "&&", "e=mc^2", "2024", "3.14159", "\n\n\n", "        ",
+        "// ...",
+        "'it''s'",
+        'f"{x!r}"',
+        "\\n",
+        "->",
+        "&&",
+        "e=mc^2",
+        "2024",
+        "3.14159",
+        "\n\n\n",
+        "        ",
     ],
     "words": [
-        "It's", "WE'LL", "don\u2019t", "I'm", "'S", "'\u017f", "\u00fcber", "\u00c5ngstr\u00f6m", "\u4f60\u597d",
-        "\u65e5\u672c\u8a9e", "\ud55c\uad6d\uc5b4",
-        "\u0645\u0631\u062d\u0628\u0627", "\u05e9\u05dc\u05d5\u05dd", "\u0928\u092e\u0938\u094d\u0924\u0947",
-        "\u041f\u0440\u0438\u0432\u0435\u0442", "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35", "\u0130stanbul", "\u1e9e",
-        " ", "  ", ", ", "\u3002",
+        "It's",
+        "WE'LL",
+        "don\u2019t",
+        "I'm",
+        "'S",
+        "'\u017f",
+        "\u00fcber",
+        "\u00c5ngstr\u00f6m",
+        "\u4f60\u597d",
+        "\u65e5\u672c\u8a9e",
+        "\ud55c\uad6d\uc5b4",
+        "\u0645\u0631\u062d\u0628\u0627",
+        "\u05e9\u05dc\u05d5\u05dd",
+        "\u0928\u092e\u0938\u094d\u0924\u0947",
+        "\u041f\u0440\u0438\u0432\u0435\u0442",
+        "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+        "\u0130stanbul",
+        "\u1e9e",
+        " ",
+        "  ",
+        ", ",
+        "\u3002",
     ],
     "emoji": [
-        "\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f44d\U0001f3fd", "\U0001f1e9\U0001f1ea",
-        "\u2764\ufe0f", "1\ufe0f\u20e3", "\U0001fae0", "\u231a", " ", "\U000e0067",
+        "\U0001f600",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f44d\U0001f3fd",
+        "\U0001f1e9\U0001f1ea",
+        "\u2764\ufe0f",
+        "1\ufe0f\u20e3",
+        "\U0001fae0",
+        "\u231a",
+        " ",
+        "\U000e0067",
     ],
     "control": [
-        "\x00", "\x07", "\x1b[31m", "\x7f", "\x85", "\xa0", "\u2028", "\u2029", "\u200b", "\u202e", "\ufeff",
-        "\ufffd", "\uffff", "\x0b", "\x0c",
-        "\x1c", "\x1f", "\r", "\r\n", "\t", "\u3000", "\U0010ffff", "\ue000", "a",
+        "\x00",
+        "\x07",
+        "\x1b[31m",
+        "\x7f",
+        "\x85",
+        "\xa0",
+        "\u2028",
+        "\u2029",
+        "\u200b",
+        "\u202e",
+        "\ufeff",
+        "\ufffd",
+        "\uffff",
+        "\x0b",
+        "\x0c",
+        "\x1c",
+        "\x1f",
+        "\r",
+        "\r\n",
+        "\t",
+        "\u3000",
+        "\U0010ffff",
+        "\ue000",
+        "a",
     ],
     "marks": [
-        "e\u0301", "\u00e9", "a\u0323\u0302", "a\u0302\u0323", "\u1e69", "s\u0323\u0307", "\u1112\u1161\u11ab",
-        "\u212b", "\u2126", "\ufb01", "\u0344", "\u0958", "\u0301",
-        "\u0301\u0301\u0301", "n\u0303", "\uf900", "\U0001d15e", "o\u0338", " ",
+        "e\u0301",
+        "\u00e9",
+        "a\u0323\u0302",
+        "a\u0302\u0323",
+        "\u1e69",
+        "s\u0323\u0307",
+        "\u1112\u1161\u11ab",
+        "\u212b",
+        "\u2126",
+        "\ufb01",
+        "\u0344",
+        "\u0958",
+        "\u0301",
+        "\u0301\u0301\u0301",
+        "n\u0303",
+        "\uf900",
+        "\U0001d15e",
+        "o\u0338",
+        " ",
     ],
     "special": [
-        *CHATML_SPECIAL, *LLADA_SPECIAL, *ORDINARY, "<|im_", "|>", "<|im_end |>", "<think", " x ", "\n",
+        *CHATML_SPECIAL,
+        *LLADA_SPECIAL,
+        *ORDINARY,
+        "<|im_",
+        "|>",
+        "<|im_end |>",
+        "<think",
+        " x ",
+        "\n",
         "<|endoftext|>\n",
     ],
-}  # fmt: skip
+}
 
 
 def strings(count: int, kinds=tuple(PIECES)) -> list[str]:
-    """The same strings every time: short ones of each kind, mixtures, random characters, very long words."""
+    """The same strings every time: short ones of each kind, mixtures, random characters, very long
+    words."""
     rng = random.Random(0)
     every = [piece for kind in kinds for piece in PIECES[kind]]
-    found = ["", " ", "\n", "a" * 5000, "ab" * 2000, "\u00e9" * 999, " " * 3000, "x\n" * 500, "1" * 700, "e\u0301" * 400]
+    found = [
+        "",
+        " ",
+        "\n",
+        "a" * 5000,
+        "ab" * 2000,
+        "\u00e9" * 999,
+        " " * 3000,
+        "x\n" * 500,
+        "1" * 700,
+        "e\u0301" * 400,
+    ]
     found += ["Donaudampfschiff" * 50, "!?" * 800, "\U0001f600" * 300, "\u0301" * 200]
     while len(found) < count:
         pieces = PIECES[rng.choice(kinds)] if rng.random() < 0.6 else every
         text = "".join(rng.choice(pieces) for _ in range(rng.randint(1, 25)))
         if rng.random() < 0.3:
-            drawn = [chr(rng.choice((rng.randrange(256), rng.randrange(0x3400), rng.randrange(0x110000)))) for _ in range(16)]
-            # No lone surrogates, which UTF-8 lacks, nor what Python's tables do not know: others may be of another year.
-            text += "".join(character for character in drawn if unicodedata.category(character) not in ("Cs", "Cn"))
+            drawn = [
+                chr(
+                    rng.choice((rng.randrange(256), rng.randrange(0x3400), rng.randrange(0x110000)))
+                )
+                for _ in range(16)
+            ]
+            # No lone surrogates, which UTF-8 lacks, nor what Python's tables do not know: others
+            # may be of another year.
+            text += "".join(
+                character
+                for character in drawn
+                if unicodedata.category(character) not in ("Cs", "Cn")
+            )
         found.append(text)
     return found
 
@@ -120,7 +238,12 @@ CONVERSATIONS = [
     [("user", "  \n padded \t ")],
     [("system", "Be brief."), ("user", "\u00e9e\u0301 \U0001f600")],
     [("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "c <|im_end|> d")],
-    [("system", ""), ("user", "{{ messages }} {% raw %} <|mask|>"), ("assistant", "x"), ("user", "\"q\" & <b>")],
+    [
+        ("system", ""),
+        ("user", "{{ messages }} {% raw %} <|mask|>"),
+        ("assistant", "x"),
+        ("user", '"q" & <b>'),
+    ],
 ]
 
 
@@ -136,7 +259,9 @@ def bpe(tmp_path_factory):
     tokenizer.normalizer = hf_tokenizers.normalizers.NFC()
     tokenizer.pre_tokenizer = hf_tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = hf_tokenizers.trainers.BpeTrainer(
-        vocab_size=VOCAB, initial_alphabet=hf_tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCAB,
+        initial_alphabet=hf_tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(strings(400, ("code", "words", "emoji", "marks")) * 2, trainer)
     assert tokenizer.get_vocab_size() == VOCAB
@@ -149,35 +274,55 @@ def ids_of(special):
 
 
 def write_config(folder, special, template, cls, *, listed=True):
-    """tokenizer_config.json with the added tokens in it, or added_tokens.json and special_tokens_map.json beside it."""
+    """tokenizer_config.json with the added tokens in it, or added_tokens.json and
+    special_tokens_map.json beside it."""
     flags = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
     ids = ids_of(special)
     config = {
-        "tokenizer_class": cls, "chat_template": template, "bos_token": special[0] if "startof" in special[0] else None,
-        "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": None, "model_max_length": 4096,
-        "clean_up_tokenization_spaces": False, "additional_special_tokens": special, "add_prefix_space": False,
-    }  # fmt: skip
+        "tokenizer_class": cls,
+        "chat_template": template,
+        "bos_token": special[0] if "startof" in special[0] else None,
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": None,
+        "model_max_length": 4096,
+        "clean_up_tokenization_spaces": False,
+        "additional_special_tokens": special,
+        "add_prefix_space": False,
+    }
     if listed:
         config["added_tokens_decoder"] = {
-            str(i): {"content": token, "special": token in special, **flags} for token, i in ids.items()
+            str(i): {"content": token, "special": token in special, **flags}
+            for token, i in ids.items()
         }
     else:
         (folder / "added_tokens.json").write_text(json.dumps(ids))
-        roles = {key: config.pop(key) for key in ("eos_token", "pad_token", "additional_special_tokens")}
+        roles = {
+            key: config.pop(key) for key in ("eos_token", "pad_token", "additional_special_tokens")
+        }
         (folder / "special_tokens_map.json").write_text(json.dumps(roles))
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def as_fast(bpe, folder, special):
-    """tokenizer.json of the same vocabulary, with the words split as Qwen2 does and special tokens put around a text."""
-    tokenizer = hf_tokenizers.Tokenizer(hf_tokenizers.models.BPE.from_file(str(bpe / "vocab.json"), str(bpe / "merges.txt")))
+    """tokenizer.json of the same vocabulary, with the words split as Qwen2 does and special tokens
+    put around a text."""
+    tokenizer = hf_tokenizers.Tokenizer(
+        hf_tokenizers.models.BPE.from_file(str(bpe / "vocab.json"), str(bpe / "merges.txt"))
+    )
     tokenizer.normalizer = hf_tokenizers.normalizers.NFC()
-    tokenizer.pre_tokenizer = hf_tokenizers.pre_tokenizers.Sequence([
-        hf_tokenizers.pre_tokenizers.Split(hf_tokenizers.Regex(tokenizers._QWEN2_WORDS), behavior="isolated"),
-        hf_tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = hf_tokenizers.pre_tokenizers.Sequence(
+        [
+            hf_tokenizers.pre_tokenizers.Split(
+                hf_tokenizers.Regex(tokenizers._QWEN2_WORDS), behavior="isolated"
+            ),
+            hf_tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = hf_tokenizers.decoders.ByteLevel()
-    tokenizer.add_special_tokens([hf_tokenizers.AddedToken(token, normalized=False) for token in special])
+    tokenizer.add_special_tokens(
+        [hf_tokenizers.AddedToken(token, normalized=False) for token in special]
+    )
     tokenizer.add_tokens([hf_tokenizers.AddedToken(token, normalized=False) for token in ORDINARY])
     tokenizer.post_processor = hf_tokenizers.processors.TemplateProcessing(
         single=f"{special[0]} $A", special_tokens=[(special[0], VOCAB)]
@@ -185,7 +330,8 @@ def as_fast(bpe, folder, special):
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-FAMILIES = {  # special tokens, template, class in transformers, tokenizer.json?, where added tokens are listed
+# special tokens, template, class in transformers, tokenizer.json?, where added tokens are listed
+FAMILIES = {
     "llada": (LLADA_SPECIAL, LLADA_TEMPLATE, "PreTrainedTokenizerFast", True, True),
     "qwen3": (CHATML_SPECIAL, QWEN3_TEMPLATE, "Qwen2Tokenizer", True, True),
     "dream": (CHATML_SPECIAL, DREAM_TEMPLATE, "Qwen2Tokenizer", False, True),
@@ -206,9 +352,14 @@ def pair(request, bpe, tmp_path_factory):
             (folder / name).write_bytes((bpe / name).read_bytes())
     ids = ids_of(special)
     ours = tokenizers.load(
-        folder, pad_id=ids["<|endoftext|>"], mask_id=ids[next(token for token in special if "mask" in token)],
-        stop_ids=(ids["<|endoftext|>"], ids[special[2] if cls != "PreTrainedTokenizerFast" else "<|eot_id|>"]),
-    )  # fmt: skip
+        folder,
+        pad_id=ids["<|endoftext|>"],
+        mask_id=ids[next(token for token in special if "mask" in token)],
+        stop_ids=(
+            ids["<|endoftext|>"],
+            ids[special[2] if cls != "PreTrainedTokenizerFast" else "<|eot_id|>"],
+        ),
+    )
     # transformers 5 has one class where 4 has a slow one, in Python, and a fast one.
     classes = ["PreTrainedTokenizerFast"] if fast else ["Qwen2Tokenizer"]
     classes += ["Qwen2TokenizerFast"] * (request.param != "llada")
@@ -234,7 +385,11 @@ def test_decode_agrees_on_ids_that_spell_no_text(pair):
     rng = random.Random(1)
     end = {*ours.stop_ids, ours.pad_id, ours.mask_id}
     for _ in range(300):
-        ids = [i for i in (rng.randrange(ours.vocab_size) for _ in range(rng.randint(1, 30))) if i not in end]
+        ids = [
+            i
+            for i in (rng.randrange(ours.vocab_size) for _ in range(rng.randint(1, 30)))
+            if i not in end
+        ]
         for name, tokenizer in theirs.items():
             assert ours.decode(ids) == tokenizer.decode(ids, skip_special_tokens=True), (name, ids)
         unknown = [i for pair in zip(ids, [ours.vocab_size, 152_063, -1] * 10) for i in pair]
@@ -246,10 +401,15 @@ def test_chats_agree_with_transformers(pair):
     for conversation in map(turns, CONVERSATIONS):
         ids = ours.apply_chat(conversation)
         for name, tokenizer in theirs.items():
-            text = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+            text = tokenizer.apply_chat_template(
+                conversation, add_generation_prompt=True, tokenize=False
+            )
             assert ids == tokenizer.encode(text, add_special_tokens=False), (name, conversation)
             direct = tokenizer.apply_chat_template(conversation, add_generation_prompt=True)
-            assert ids == (direct if isinstance(direct, list) else direct["input_ids"]), (name, conversation)
+            assert ids == (direct if isinstance(direct, list) else direct["input_ids"]), (
+                name,
+                conversation,
+            )
 
 
 def test_family_quirks(pair, bpe):
@@ -259,14 +419,21 @@ def test_family_quirks(pair, bpe):
     if family == "llada":
         uncalled = tokenizer.apply_chat_template(ask, add_generation_prompt=False, tokenize=False)
         assert uncalled.endswith("<|start_header_id|>assistant<|end_header_id|>\n\n")
-        assert ours.apply_chat(ask) == ours.encode(uncalled) and ours.apply_chat(ask)[0] == ours.bos_id
+        assert (
+            ours.apply_chat(ask) == ours.encode(uncalled) and ours.apply_chat(ask)[0] == ours.bos_id
+        )
     if family == "qwen3":
         for thinking in (True, False):
             switched = tokenizers.load(
-                ours._folder, pad_id=ours.pad_id, mask_id=ours.mask_id, stop_ids=ours.stop_ids,
+                ours._folder,
+                pad_id=ours.pad_id,
+                mask_id=ours.mask_id,
+                stop_ids=ours.stop_ids,
                 template_arguments={"enable_thinking": thinking},
-            )  # fmt: skip
-            text = tokenizer.apply_chat_template(ask, add_generation_prompt=True, tokenize=False, enable_thinking=thinking)
+            )
+            text = tokenizer.apply_chat_template(
+                ask, add_generation_prompt=True, tokenize=False, enable_thinking=thinking
+            )
             assert text.endswith("</think>\n\n") != thinking
             assert switched.apply_chat(ask) == ours.encode(text)
         with pytest.raises(ValueError, match="tool"):
@@ -274,13 +441,19 @@ def test_family_quirks(pair, bpe):
 
 
 def plain_bpe(folder):
-    """`encode(text)` without special tokens: NFC, words, bytes as letters, then the earliest merge until none is left."""
+    """`encode(text)` without special tokens: NFC, words, bytes as letters, then the earliest merge
+    until none is left."""
     vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-    ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(lines) if line and not line.startswith("#version")}
+    ranks = {
+        tuple(line.split(" ")): rank
+        for rank, line in enumerate(lines)
+        if line and not line.startswith("#version")
+    }
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = dict(zip(shown, map(chr, shown))) | {
-        byte: chr(256 + i) for i, byte in enumerate(byte for byte in range(256) if byte not in shown)
+        byte: chr(256 + i)
+        for i, byte in enumerate(byte for byte in range(256) if byte not in shown)
     }
     words = regex.compile(tokenizers._QWEN2_WORDS)
 
@@ -288,17 +461,22 @@ def plain_bpe(folder):
     def spell(word):
         parts = [letters[byte] for byte in word.encode()]
         while len(parts) > 1:
-            rank, place = min((ranks.get(two, 10**9), i) for i, two in enumerate(zip(parts, parts[1:])))
+            rank, place = min(
+                (ranks.get(two, 10**9), i) for i, two in enumerate(zip(parts, parts[1:]))
+            )
             if rank == 10**9:
                 break
             parts[place : place + 2] = [parts[place] + parts[place + 1]]
         return [vocab[part] for part in parts]
 
-    return lambda text: [i for word in words.findall(unicodedata.normalize("NFC", text)) for i in spell(word)]
+    return lambda text: [
+        i for word in words.findall(unicodedata.normalize("NFC", text)) for i in spell(word)
+    ]
 
 
 def test_vocab_and_merges_agree_with_plain_python(bpe):
-    """Another author's regular expressions, normalisation and merging: nothing of the tokenizers library."""
+    """Another author's regular expressions, normalisation and merging: nothing of the tokenizers
+    library."""
     ours, theirs = tokenizers.load(bpe, pad_id=0, mask_id=1, stop_ids=(0,)), plain_bpe(bpe)
     texts = {text for text in TEXTS if len(text) < 1000}
     assert len(texts) >= 500

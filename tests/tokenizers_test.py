@@ -1,4 +1,6 @@
-"""Tokenizers: text comes back unchanged, special ids stay apart, arrays are padded on the right side."""
+"""Tokenizers: text comes back unchanged, special ids stay apart, arrays are padded on the right
+side."""
+
 import json
 
 import numpy as np
@@ -7,11 +9,20 @@ import tokenizers as hf_tokenizers
 
 from gdsd_jax import tokenizers
 
-TEXTS = [f"Write f(x): add {i} to x\n```python\ndef f(x):\n    return x + {i}\n```" for i in range(200)]
+TEXTS = [
+    f"Write f(x): add {i} to x\n```python\ndef f(x):\n    return x + {i}\n```" for i in range(200)
+]
 ODD = [
-    "", " x ", "\n\n", "a\tb\r\n  c", "\u00e9\u00e9 \u65e5\u672c \U0001f600", "\u2581 \u2581\u2581",
-    "\x00", "e\u0301", "<|mask|><|endoftext|>",
-]  # fmt: skip
+    "",
+    " x ",
+    "\n\n",
+    "a\tb\r\n  c",
+    "\u00e9\u00e9 \u65e5\u672c \U0001f600",
+    "\u2581 \u2581\u2581",
+    "\x00",
+    "e\u0301",
+    "<|mask|><|endoftext|>",
+]
 TEMPLATE = """{{ bos_token }}{% for message in messages %}
     {% if message['role'] not in ('system', 'user') %}
         {{ raise_exception('no such role: ' + message['role']) }}
@@ -35,13 +46,19 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("hf")
     tokenizer = hf_tokenizers.Tokenizer(hf_tokenizers.models.BPE())
     tokenizer.normalizer = hf_tokenizers.normalizers.NFC()
-    tokenizer.pre_tokenizer = hf_tokenizers.pre_tokenizers.Sequence([
-        hf_tokenizers.pre_tokenizers.Split(hf_tokenizers.Regex(tokenizers._QWEN2_WORDS), behavior="isolated"),
-        hf_tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = hf_tokenizers.pre_tokenizers.Sequence(
+        [
+            hf_tokenizers.pre_tokenizers.Split(
+                hf_tokenizers.Regex(tokenizers._QWEN2_WORDS), behavior="isolated"
+            ),
+            hf_tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = hf_tokenizers.decoders.ByteLevel()
     trainer = hf_tokenizers.trainers.BpeTrainer(
-        vocab_size=400, initial_alphabet=hf_tokenizers.pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=400,
+        initial_alphabet=hf_tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
     size = tokenizer.get_vocab_size()
@@ -50,7 +67,11 @@ def folder(tmp_path_factory):
     tokenizer.add_special_tokens(special)
     tokenizer.save(str(path / "tokenizer.json"))
     added = {str(size + i): {"content": token, "special": True} for i, token in enumerate(special)}
-    config = {"bos_token": {"content": "<|endoftext|>"}, "chat_template": TEMPLATE, "added_tokens_decoder": added}
+    config = {
+        "bos_token": {"content": "<|endoftext|>"},
+        "chat_template": TEMPLATE,
+        "added_tokens_decoder": added,
+    }
     (path / "tokenizer_config.json").write_text(json.dumps(config))
     return path, {"pad_id": size, "mask_id": size + 1, "stop_ids": (size, size + 2)}
 
@@ -65,11 +86,16 @@ def test_sentencepiece_text_comes_back(small):
 
 def test_sentencepiece_special_ids(small):
     assert small.stop_ids == (small.pad_id,) and small.bos_id is None
-    assert len({small.pad_id, small.mask_id}) == 2 and max(small.pad_id, small.mask_id) < small.vocab_size
+    assert (
+        len({small.pad_id, small.mask_id}) == 2
+        and max(small.pad_id, small.mask_id) < small.vocab_size
+    )
     assert len(small.encode("```python\n")) == len(small.encode("\n    ")) == 1
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Add 1."}]
     ids = small.apply_chat(chat)
-    assert ids[:-1] == small.encode("Be brief.\nAdd 1.") and ids[-1] not in small.encode("<|answer|>")
+    assert ids[:-1] == small.encode("Be brief.\nAdd 1.") and ids[-1] not in small.encode(
+        "<|answer|>"
+    )
 
 
 def test_decode_ends_at_a_stop_and_skips_what_is_no_text(small):
@@ -94,7 +120,9 @@ def test_hugging_face_folder(folder, tmp_path, only_merges):
     if only_merges:  # as Dream's folder, which has no tokenizer.json
         for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
             (tmp_path / name).write_text((path / name).read_text())
-    tokenizer = tokenizers.load(tmp_path if only_merges else path, **special, template_arguments={"thinking": "hm"})
+    tokenizer = tokenizers.load(
+        tmp_path if only_merges else path, **special, template_arguments={"thinking": "hm"}
+    )
     assert (tokenizer.pad_id, tokenizer.mask_id, tokenizer.stop_ids) == tuple(special.values())
     assert tokenizer.bos_id == special["pad_id"]
     for text in [*TEXTS[:3], " x ", "\n\n a", "\u65e5\u672c"]:
@@ -103,7 +131,9 @@ def test_hugging_face_folder(folder, tmp_path, only_merges):
     ids = tokenizer.apply_chat([{"role": "user", "content": " add 1 \n"}])
     # Blocks are trimmed, so the lines that hold only template tags leave nothing behind.
     expected = "<|endoftext|><|user|>\nadd 1<|end|>\n<|assistant|>hm"
-    assert ids == hf_tokenizers.Tokenizer.from_file(str(path / "tokenizer.json")).encode(expected).ids
+    assert (
+        ids == hf_tokenizers.Tokenizer.from_file(str(path / "tokenizer.json")).encode(expected).ids
+    )
     with pytest.raises(ValueError, match="no such role: tool"):
         tokenizer.apply_chat([{"role": "tool", "content": ""}])
 
@@ -120,7 +150,8 @@ def test_chat_template_of_its_own_file_and_none(folder, tmp_path):
 
 
 def test_added_tokens_keep_their_ids(folder, tmp_path):
-    """A model's ids are fixed: a list that cannot be had is refused, and an id beyond a gap is not lost in decode."""
+    """A model's ids are fixed: a list that cannot be had is refused, and an id beyond a gap is not
+    lost in decode."""
     path, special = folder
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).write_bytes((path / name).read_bytes())
@@ -141,7 +172,9 @@ def test_added_tokens_keep_their_ids(folder, tmp_path):
 def test_templates_run_in_a_sandbox(folder, tmp_path):
     path, special = folder
     (tmp_path / "tokenizer.json").write_text((path / "tokenizer.json").read_text())
-    (tmp_path / "chat_template.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{ messages.__class__.__mro__[1].__subclasses__() }}"
+    )
     with pytest.raises(ValueError, match="refuses"):
         tokenizers.load(tmp_path, **special).apply_chat([{"role": "user", "content": "x"}])
 
@@ -167,7 +200,11 @@ def test_what_cannot_be_loaded_is_named_in_one_line(folder, tmp_path):
 def test_prompts_are_padded_left(small):
     texts = ["add 1", [{"role": "user", "content": "add 1 to x"}]]
     encoded = tokenizers.encode_prompts(small, texts, 12)
-    assert encoded.tokens.dtype == np.int32 and encoded.valid.dtype == bool and encoded.tokens.shape == (2, 12)
+    assert (
+        encoded.tokens.dtype == np.int32
+        and encoded.valid.dtype == bool
+        and encoded.tokens.shape == (2, 12)
+    )
     for row, text in enumerate(["add 1", "add 1 to x"]):
         ids = small.apply_chat([{"role": "user", "content": text}])
         assert encoded.tokens[row].tolist() == [small.pad_id] * (12 - len(ids)) + ids
@@ -179,7 +216,11 @@ def test_prompts_over_the_limit(small):
     with pytest.raises(ValueError, match="prompt 1 has"):
         tokenizers.encode_prompts(small, texts, 10)
     dropped = tokenizers.encode_prompts(small, texts, 10, too_long="drop")
-    assert dropped.index.tolist() == [0, 2] and dropped.too_long.tolist() == [1] and len(dropped.tokens) == 2
+    assert (
+        dropped.index.tolist() == [0, 2]
+        and dropped.too_long.tolist() == [1]
+        and len(dropped.tokens) == 2
+    )
     cut = tokenizers.encode_prompts(small, texts, 10, too_long="cut")
     assert cut.index.tolist() == [0, 1, 2] and cut.too_long.tolist() == [1]
     assert cut.tokens[1].tolist() == small.apply_chat([{"role": "user", "content": texts[1]}])[-10:]

@@ -1,4 +1,6 @@
-"""The commands of launch/tpu_pod.sh, printed; and run, with a gcloud that keeps its hosts in a folder."""
+"""The commands of launch/tpu_pod.sh, printed; and run, with a gcloud that keeps its hosts in a
+folder."""
+
 import os
 from pathlib import Path
 import shlex
@@ -9,12 +11,17 @@ import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "launch" / "tpu_pod.sh"
 PLACE = ("--name=mine", "--zone=us-west4-a")
-RUN = ("--workdir=gs://bucket/run 1", "--config=configs/coding.py:llada,lora_rank=0,init_from=gs://bucket/llada")
+RUN = (
+    "--workdir=gs://bucket/run 1",
+    "--config=configs/coding.py:llada,lora_rank=0,init_from=gs://bucket/llada",
+)
 
 
 def call(*arguments: str, **environment: str):
     environment = os.environ | environment
-    return subprocess.run(["bash", SCRIPT, *arguments], capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run(
+        ["bash", SCRIPT, *arguments], capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def commands(*arguments: str) -> list[list[str]]:
@@ -27,12 +34,23 @@ def test_a_run_from_its_creation_to_its_end():
     found = commands("up", *PLACE, *RUN, "--type=v5litepod-16", "--spot")
     steps = [" ".join(command[:5]) if command[0] == "gcloud" else command[0] for command in found]
     assert steps == [
-        "gcloud compute tpus queued-resources describe", "gcloud compute tpus queued-resources create",
-        "gcloud compute tpus queued-resources describe", "git", "gcloud compute tpus tpu-vm scp", "rm",
-        "gcloud compute tpus tpu-vm ssh", "gcloud compute tpus tpu-vm ssh", "gcloud compute tpus tpu-vm ssh",
+        "gcloud compute tpus queued-resources describe",
+        "gcloud compute tpus queued-resources create",
+        "gcloud compute tpus queued-resources describe",
+        "git",
+        "gcloud compute tpus tpu-vm scp",
+        "rm",
+        "gcloud compute tpus tpu-vm ssh",
+        "gcloud compute tpus tpu-vm ssh",
+        "gcloud compute tpus tpu-vm ssh",
         "gcloud compute tpus queued-resources delete",
-    ]  # fmt: skip
-    assert {"--spot", "--node-id=mine", "--accelerator-type=v5litepod-16", "--zone=us-west4-a"} <= set(found[1])
+    ]
+    assert {
+        "--spot",
+        "--node-id=mine",
+        "--accelerator-type=v5litepod-16",
+        "--zone=us-west4-a",
+    } <= set(found[1])
     assert "--runtime-version=v2-alpha-tpuv5-lite" in found[1] and "--worker=all" in found[7]
     # what the hosts' shells make of it: the arguments of main.py as they were given
     remote = found[7][-1].removeprefix("--command=")
@@ -46,7 +64,10 @@ def test_a_run_from_its_creation_to_its_end():
 )
 def test_the_runtime_goes_with_the_type(kind, version):
     assert f"--runtime-version={version}" in commands("create", *PLACE, f"--type={kind}")[0]
-    assert "--runtime-version=mine" in commands("create", *PLACE, f"--type={kind}", "--version=mine")[0]
+    assert (
+        "--runtime-version=mine"
+        in commands("create", *PLACE, f"--type={kind}", "--version=mine")[0]
+    )
 
 
 def test_several_slices_are_addressed_one_by_one():
@@ -59,12 +80,16 @@ def test_several_slices_are_addressed_one_by_one():
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        ((), "give an action first"), (("fly",), "give an action first"), (("stop", "--name=mine"), "--name and --zone"),
-        (("create", *PLACE), "--type is needed"), (("start", *PLACE), "--config is needed"),
+        ((), "give an action first"),
+        (("fly",), "give an action first"),
+        (("stop", "--name=mine"), "--name and --zone"),
+        (("create", *PLACE), "--type is needed"),
+        (("start", *PLACE), "--config is needed"),
         (("start", *PLACE, RUN[1], "--workdir=runs/x"), "must be a gs:// address"),
-        (("stop", *PLACE, "--fast"), "unknown argument --fast"), (("stop", *PLACE, "--num_slices=0"), "--num_slices=0"),
+        (("stop", *PLACE, "--fast"), "unknown argument --fast"),
+        (("stop", *PLACE, "--num_slices=0"), "--num_slices=0"),
     ],
-)  # fmt: skip
+)
 def test_what_is_missing_is_named(arguments, said):
     done = call(*arguments)
     assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1
@@ -86,20 +111,31 @@ esac
 
 @pytest.fixture
 def cloud(tmp_path):
-    """`cloud(run) -> call`, where `run` is what the hosts run instead of Python; waiting takes no time."""
+    """`cloud(run) -> call`, where `run` is what the hosts run instead of Python; waiting takes no
+    time."""
 
     def make(run: str):
-        for name, text in {"gcloud": GCLOUD, "sleep": "#!/bin/sh", "run": f"#!/usr/bin/env bash\n{run}"}.items():
+        for name, text in {
+            "gcloud": GCLOUD,
+            "sleep": "#!/bin/sh",
+            "run": f"#!/usr/bin/env bash\n{run}",
+        }.items():
             (tmp_path / name).write_text(text + "\n")
             (tmp_path / name).chmod(0o755)
-        return lambda *arguments: call(*arguments, PATH=f"{tmp_path}:{os.environ['PATH']}", CLOUD=str(tmp_path))
+        return lambda *arguments: call(
+            *arguments, PATH=f"{tmp_path}:{os.environ['PATH']}", CLOUD=str(tmp_path)
+        )
 
     return make
 
 
 def made(tmp_path) -> list[str]:
     """What was created and deleted."""
-    return [line for line in (tmp_path / "calls").read_text().splitlines() if line.split()[1] in ("create", "delete")]
+    return [
+        line
+        for line in (tmp_path / "calls").read_text().splitlines()
+        if line.split()[1] in ("create", "delete")
+    ]
 
 
 UP = ("up", *PLACE, *RUN, "--type=v5litepod-16", "--spot")
@@ -111,10 +147,14 @@ def test_a_slice_that_is_taken_away_is_asked_for_again(cloud, tmp_path):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines.index("begun") < lines.index("done")
-    assert made(tmp_path) == [f"queued-resources {action}" for action in ("create", "delete", "create", "delete")]
+    assert made(tmp_path) == [
+        f"queued-resources {action}" for action in ("create", "delete", "create", "delete")
+    ]
 
 
-@pytest.mark.parametrize("code, exits, said", [(1, 1, "ended with exit code 1"), (2, 2, "refused its configuration")])
+@pytest.mark.parametrize(
+    "code, exits, said", [(1, 1, "ended with exit code 1"), (2, 2, "refused its configuration")]
+)
 def test_a_run_that_fails_keeps_its_slices(code, exits, said, cloud, tmp_path):
     done = cloud(f"exit {code}")(*UP)
     assert done.returncode == exits and said in done.stderr.splitlines()[-1]
@@ -129,7 +169,9 @@ def test_a_slice_that_cannot_come_is_told(cloud, tmp_path):
 
 
 def test_a_run_is_started_once_and_stopped(cloud, tmp_path):
-    run = cloud("echo begun >>\"$CLOUD/begun\"\ntrap 'exit 143' TERM\nfor _ in {1..900}; do /bin/sleep 0.1; done")
+    run = cloud(
+        "echo begun >>\"$CLOUD/begun\"\ntrap 'exit 143' TERM\nfor _ in {1..900}; do /bin/sleep 0.1; done"
+    )
     assert run("create", *PLACE, "--type=v5litepod-16").returncode == 0
     for _ in range(2):
         assert run("start", *PLACE, *RUN).returncode == 0

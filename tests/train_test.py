@@ -1,12 +1,14 @@
-"""The loop as a whole, on the embedded default made small: resuming, compiling once, stopping, refusing broken numbers."""
+"""The loop as a whole, on the embedded default made small: resuming, compiling once, stopping,
+refusing broken numbers."""
+
 import json
+from pathlib import Path
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -25,25 +27,40 @@ SMALL = (
     "tiny,rounds=3,prompts_per_round=4,group_size=2,inner_iterations=2,slices=2,sft.steps=6,sft.batch=16,"
     "sft.log_every=2,sft.checkpoint_every=2,eval_every=2,eval_problems=12,checkpoint_every=1,gdsd.beta=0.01"
 )
-CLOCK = ("wall_s", "rollout_s", "reward_s", "update_s", "tokens_per_s")  # what may differ between equal runs
+# what may differ between equal runs
+CLOCK = ("wall_s", "rollout_s", "reward_s", "update_s", "tokens_per_s")
 
 
 @pytest.fixture(scope="module")
 def command(data_dir, tmp_path_factory):
-    """Command line of a small run in a folder; compiled code is shared by the processes of this file."""
+    """Command line of a small run in a folder; compiled code is shared by the processes of this
+    file."""
     cache = tmp_path_factory.mktemp("compiled")
 
     def start(workdir, *overrides, flags=(), **more):
         config = ",".join([SMALL, f"data_dir={data_dir}", "mesh.data=1", *overrides])
         environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        } | more  # fmt: skip
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+        } | more
         return subprocess.Popen(
-            [sys.executable, "launch/main.py", f"--config=configs/coding.py:{config}", f"--workdir={workdir}", *flags],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "launch/main.py",
+                f"--config=configs/coding.py:{config}",
+                f"--workdir={workdir}",
+                *flags,
+            ],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     return start
 
@@ -56,7 +73,8 @@ def undisturbed(command, tmp_path_factory):
     output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert output.startswith("embedded default")
-    assert re.search(r"^first round: \d+ s of compiling$", output, re.MULTILINE)  # a CPU has no memory of its own to tell of
+    # a CPU has no memory of its own to tell of
+    assert re.search(r"^first round: \d+ s of compiling$", output, re.MULTILINE)
     (trace,) = (workdir / "profile").rglob("*.xplane.pb")
     assert trace.stat().st_size > 0
     return workdir
@@ -65,8 +83,13 @@ def undisturbed(command, tmp_path_factory):
 def last_state(workdir) -> dict:
     """Every array of the newest checkpoint by its path."""
     with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-        saved = manager.restore(manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(saved.state)}
+        saved = manager.restore(
+            manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
+        )
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(saved.state)
+    }
 
 
 def without_clock(workdir) -> list[dict]:
@@ -135,8 +158,13 @@ def test_a_stop_saves_while_work_goes_on(tmp_path):
 
 def test_work_that_fails_fails_the_run():
     """With its own error, stop or not; else its result is what counts."""
-    loop = train.Loop(SimpleNamespace(hosts=Hosts()), None, None, None, None, signalled=lambda: False, say=print)
-    keep = lambda: pytest.fail("nobody asked for a stop")  # noqa: E731
+    loop = train.Loop(
+        SimpleNamespace(hosts=Hosts()), None, None, None, None, signalled=lambda: False, say=print
+    )
+
+    def keep():
+        return pytest.fail("nobody asked for a stop")
+
     assert train.unless_stopped(loop, lambda: 7, keep) == 7
     with pytest.raises(ZeroDivisionError):
         train.unless_stopped(loop, lambda: 1 / 0, keep)
@@ -145,7 +173,8 @@ def test_work_that_fails_fails_the_run():
 @pytest.mark.slow
 @pytest.mark.parametrize("function", ["step", "sample", "update"])
 def test_sigterm_while_compiling_loses_nothing(command, undisturbed, tmp_path, function):
-    """The supervised step, the first evaluation, the first update: 143, and the same command goes on from there."""
+    """The supervised step, the first evaluation, the first update: 143, and the same command goes
+    on from there."""
     process = command(tmp_path, JAX_LOG_COMPILES="1")
     next(line for line in process.stderr if re.search(rf"Compiling (jit\()?{function}\b", line))
     process.send_signal(signal.SIGTERM)
@@ -171,7 +200,9 @@ def test_a_checkpoint_of_other_settings_is_refused(command, undisturbed, tmp_pat
 @pytest.fixture(scope="module")
 def prepared(data_dir, tmp_path_factory):
     """A run of this process, on all of its devices, with prompts enough for each."""
-    config = coding.get_config(f"{SMALL},data_dir={data_dir},prompts_per_round=8,slices=1,gdsd.beta=0.0,rounds=4")
+    config = coding.get_config(
+        f"{SMALL},data_dir={data_dir},prompts_per_round=8,slices=1,gdsd.beta=0.0,rounds=4"
+    )
     with run.prepare(config, tmp_path_factory.mktemp("prepared")).sandbox as sandbox:
         yield run.prepare(config, tmp_path_factory.mktemp("again"))._replace(sandbox=sandbox)
 
@@ -193,20 +224,27 @@ def test_nothing_is_compiled_after_the_first_round(prepared):
     assert seen["round 1"] > 10
     assert len(compiled) == seen["round 1"], "something was compiled after the first round"
     rows = metrics.read_metrics(prepared.workdir / "metrics.jsonl")
-    assert [(row["phase"], row["step"]) for row in rows if row["phase"] == "eval"] == [("eval", 0), ("eval", 2), ("eval", 4)]
+    assert [(row["phase"], row["step"]) for row in rows if row["phase"] == "eval"] == [
+        ("eval", 0),
+        ("eval", 2),
+        ("eval", 4),
+    ]
     assert (prepared.workdir / "report.html").read_text().count("<svg") >= 5
     assert json.loads((prepared.workdir / "config.json").read_text())["rounds"] == 4
 
 
 @pytest.mark.slow
 def test_after_a_round_that_drifted_one_is_exact(data_dir, tmp_path):
-    """Every rollout with a stale cache carries its drift; with no tolerance every second round is sampled exactly."""
+    """Every rollout with a stale cache carries its drift; with no tolerance every second round is
+    sampled exactly."""
     overrides = "rounds=3,prompts_per_round=8,slices=1,gdsd.beta=0.0,sampler.cache=dual,threshold=0.9,drift_bound=0.0"
     config, said = coding.get_config(f"{SMALL},data_dir={data_dir},{overrides}"), []
     prepared = run.prepare(config, tmp_path)
     with prepared.sandbox:
         train.train(prepared, say=said.append)
-    rollouts = [row for row in metrics.read_metrics(tmp_path / "metrics.jsonl") if row["phase"] == "rollout"]
+    rollouts = [
+        row for row in metrics.read_metrics(tmp_path / "metrics.jsonl") if row["phase"] == "rollout"
+    ]
     assert ["drift_mean" in row for row in rollouts] == [True, False, True]
     assert 0 < rollouts[0]["drift_mean"] <= rollouts[0]["drift_max"]
     assert sum("drifted by" in line and "samples exactly" in line for line in said) == 2

@@ -1,7 +1,9 @@
-"""The samplers once more: one row alone, for-loops over Python lists, float64. Written from specs/gdsd.md section 7,
-specs/opdlm.md section 2 and design sections 3 and 5; of the library only the denoiser's logits are used, and jax's
-random numbers from the keys that design section 3 prescribes.
+"""The samplers once more: one row alone, for-loops over Python lists, float64. Written from
+specs/gdsd.md section 7, specs/opdlm.md section 2 and design sections 3 and 5; of the library only
+the denoiser's logits are used, and jax's random numbers from the keys that design section 3
+prescribes.
 """
+
 import math
 
 import jax
@@ -41,7 +43,8 @@ def confidence(config, z, token):
 
 
 def draw(z, group_noise, member_noise):
-    """A token from softmax(z): the group of neighbours that wins with its noise, then the member that wins with its own."""
+    """A token from softmax(z): the group of neighbours that wins with its noise, then the member
+    that wins with its own."""
     groups = z.reshape(len(group_noise), -1)
     with np.errstate(divide="ignore"):  # a group in which nothing may be drawn
         won = int(np.argmax(np.log(np.exp(groups - z.max()).sum(axis=1)) + group_noise))
@@ -68,14 +71,18 @@ def propose(config, model, temperature, logits, raw, group_noise, member_noise, 
 def rollout(look, prompts, row, rng, config, model):
     """(tokens, step_map, logp, length, passes) of one row.
 
-    `look(tokens, valid, block, age) -> (logits, logits without the prompt)`, [C, V] of the block's positions; `age`
-    counts the passes since the block began.
+    `look(tokens, valid, block, age) -> (logits, logits without the prompt)`, [C, V] of the block's
+    positions; `age` counts the passes since the block began.
     """
     prompt_len, width, gen = prompts.tokens_BxP.shape[1], config.block_length, config.gen_length
     temperature, threshold = float(prompts.temperature_B[row]), float(prompts.threshold_B[row])
     cap = int(prompts.max_length_B[row])
     stop_ids = model.stop_ids if config.stop_ids is None else config.stop_ids
-    tokens = [int(t) for t in prompts.tokens_BxP[row]] + [model.mask_id] * cap + [model.pad_id] * (gen - cap)
+    tokens = (
+        [int(t) for t in prompts.tokens_BxP[row]]
+        + [model.mask_id] * cap
+        + [model.pad_id] * (gen - cap)
+    )
     valid = np.concatenate([np.asarray(prompts.valid_BxP[row]), np.arange(gen) < cap])
     step_map, logp, masked, passes, length = [0] * gen, [0.0] * gen, set(range(cap)), 0, cap
     for number, start in enumerate(range(0, cap, width)):
@@ -87,30 +94,46 @@ def rollout(look, prompts, row, rng, config, model):
             key = jax.random.fold_in(rng, passes)
             size = max(1, math.gcd(raw.shape[1], 512) // 8)
             noise = (
-                numbers(jax.random.gumbel, jax.random.fold_in(key, 0), (width, raw.shape[1] // size)),
+                numbers(
+                    jax.random.gumbel, jax.random.fold_in(key, 0), (width, raw.shape[1] // size)
+                ),
                 numbers(jax.random.gumbel, jax.random.fold_in(key, 1), (width, size)),
-                numbers(getattr(jax.random, "gumbel" if config.kind == "dream" else "uniform"), jax.random.fold_in(key, 2), (width,)),
+                numbers(
+                    getattr(jax.random, "gumbel" if config.kind == "dream" else "uniform"),
+                    jax.random.fold_in(key, 2),
+                    (width,),
+                ),
             )
             logits = raw if without is None else without + (1 + config.cfg_scale) * (raw - without)
             proposals = {
-                i: propose(config, model, temperature, *(x[i - start] for x in (logits, raw, *noise)))
+                i: propose(
+                    config, model, temperature, *(x[i - start] for x in (logits, raw, *noise))
+                )
                 for i in sorted(masked & block)
             }
             step, chosen = due(step, {i: p[0] for i, p in proposals.items()})
             passes, age = passes + 1, age + 1
             for i in chosen | {i for i, p in proposals.items() if p[3] >= threshold}:
-                tokens[prompt_len + i], logp[i], step_map[i] = proposals[i][1], proposals[i][2], passes
+                tokens[prompt_len + i], logp[i], step_map[i] = (
+                    proposals[i][1],
+                    proposals[i][2],
+                    passes,
+                )
                 masked.remove(i)
         stops = [i for i in sorted(block) if i < cap and tokens[prompt_len + i] in stop_ids]
         if stops:
             length = stops[0] + 1
             break
-    cut = lambda x, filler: x[:length] + [filler] * (gen - length)  # noqa: E731
+
+    def cut(x, filler):
+        return x[:length] + [filler] * (gen - length)
+
     return cut(tokens[prompt_len:], model.pad_id), cut(step_map, 0), cut(logp, 0.0), length, passes
 
 
 def scheduler(config, rng, number, begun):
-    """`due(step, order) -> (next step, positions to commit)`; steps that commit nothing are passed over."""
+    """`due(step, order) -> (next step, positions to commit)`; steps that commit nothing are passed
+    over."""
     blocks, width = config.gen_length // config.block_length, config.block_length
     steps = -(-config.steps // blocks) if config.kind == "block" else max(1, config.steps // blocks)
     times = np.linspace(1, 1e-3, steps + 1, dtype=np.float32)

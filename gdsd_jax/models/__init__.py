@@ -1,32 +1,74 @@
-"""Denoisers: `make_denoiser(config)` turns a `ModelConfig` into pure functions over plain parameter trees."""
+"""Denoisers: `make_denoiser(config)` turns a `ModelConfig` into pure functions over plain parameter
+trees."""
+
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.models.attention import KINDS, BlockCausal, Causal, Doubled, Full
-from gdsd_jax.models.attention import attention_mask, positions_of, previous_valid
+from gdsd_jax.models.attention import (
+    KINDS,
+    BlockCausal,
+    Causal,
+    Doubled,
+    Full,
+    attention_mask,
+    positions_of,
+    previous_valid,
+)
 from gdsd_jax.models.cache import make_cache_fns
 from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json
-from gdsd_jax.models.families import FAMILIES, MODELS, config_from_hf, config_to_hf, to_autoregressive, to_denoiser
+from gdsd_jax.models.families import (
+    FAMILIES,
+    MODELS,
+    config_from_hf,
+    config_to_hf,
+    to_autoregressive,
+    to_denoiser,
+)
 from gdsd_jax.models.kernels import KERNELS, XLA, Kernel, find_kernel, make_splash, xla_attention
 from gdsd_jax.models.lora import init_lora, merge
 from gdsd_jax.models.transformer import Transformer
 from gdsd_jax.types import Array, Denoiser, PyTree
 
 __all__ = [
-    "FAMILIES", "KERNELS", "MODELS", "PROJECTIONS", "BlockCausal", "Causal", "Doubled", "Full", "Kernel", "ModelConfig",
-    "attention_mask", "config_from_hf", "config_from_json", "config_to_hf", "find_kernel", "init_lora", "init_params",
-    "make_denoiser", "make_splash", "merge", "param_shapes", "to_autoregressive", "to_denoiser",
-]  # fmt: skip
+    "FAMILIES",
+    "KERNELS",
+    "MODELS",
+    "PROJECTIONS",
+    "BlockCausal",
+    "Causal",
+    "Doubled",
+    "Full",
+    "Kernel",
+    "ModelConfig",
+    "attention_mask",
+    "config_from_hf",
+    "config_from_json",
+    "config_to_hf",
+    "find_kernel",
+    "init_lora",
+    "init_params",
+    "make_denoiser",
+    "make_splash",
+    "merge",
+    "param_shapes",
+    "to_autoregressive",
+    "to_denoiser",
+]
 
 
-def make_denoiser(config: ModelConfig, attention_kernel: Kernel = XLA, place=lambda x: x) -> Denoiser:
-    """The `Denoiser` of a config. `attention_kernel` computes the attention of `features`; `place(x_BxLxD)` says where
-    the states between layers lie on a mesh, as `sharding.row_placer` does."""
+def make_denoiser(
+    config: ModelConfig, attention_kernel: Kernel = XLA, place=lambda x: x
+) -> Denoiser:
+    """The `Denoiser` of a config. `attention_kernel` computes the attention of `features`;
+    `place(x_BxLxD)` says where the states between layers lie on a mesh, as `sharding.row_placer`
+    does."""
     module = Transformer(config, attention_kernel.attend, place)
 
     def variables(params: PyTree) -> dict:
         weights = {name: leaf for name, leaf in params.items() if name != "lora"}
-        return {"params": weights, "lora": params["lora"]} if "lora" in params else {"params": weights}
+        return (
+            {"params": weights, "lora": params["lora"]} if "lora" in params else {"params": weights}
+        )
 
     def features(params, tokens_BxL, *, valid_BxL=None, positions_BxL=None, attention=None):
         everywhere_BxL = jnp.ones(tokens_BxL.shape, bool) if valid_BxL is None else valid_BxL
@@ -36,7 +78,9 @@ def make_denoiser(config: ModelConfig, attention_kernel: Kernel = XLA, place=lam
         mask = attention_kernel.mask(spec, valid_BxL, tokens_BxL.shape[1])
         h_BxLxD = module.apply(variables(params), tokens_BxL, mask, positions_BxL, method="hidden")
         if config.shift:
-            h_BxLxD = jnp.take_along_axis(h_BxLxD, previous_valid(everywhere_BxL, spec)[..., None], axis=1)
+            h_BxLxD = jnp.take_along_axis(
+                h_BxLxD, previous_valid(everywhere_BxL, spec)[..., None], axis=1
+            )
         return h_BxLxD
 
     def unembed(params, h):
@@ -48,11 +92,20 @@ def make_denoiser(config: ModelConfig, attention_kernel: Kernel = XLA, place=lam
     def hidden(params, *args):
         return module.apply(variables(params), *args, method="extend")
 
-    return Denoiser(config, features, unembed, bind, *make_cache_fns(config, attention_kernel, hidden), BlockCausal, Doubled)
+    return Denoiser(
+        config,
+        features,
+        unembed,
+        bind,
+        *make_cache_fns(config, attention_kernel, hidden),
+        BlockCausal,
+        Doubled,
+    )
 
 
 def init_params(config: ModelConfig, rng: Array) -> PyTree:
-    """Random float32 weights in the tree of specs/models.md section 0. Jit it with out_shardings to place them."""
+    """Random float32 weights in the tree of specs/models.md section 0. Jit it with out_shardings to
+    place them."""
     tokens_1x1 = jnp.zeros((1, 1), jnp.int32)
     return Transformer(config, xla_attention).init(rng, tokens_1x1, None, tokens_1x1)["params"]
 

@@ -1,8 +1,10 @@
 """Who attends to whom. B rows, Q queries, K keys, L columns.
 
-`allowed(query, key, columns)` of a kind says so for column numbers that broadcast, as numpy or jax arrays, in a row of
-`columns` columns; None where everything is allowed. Every column may look at itself.
+`allowed(query, key, columns)` of a kind says so for column numbers that broadcast, as numpy or jax
+arrays, in a row of `columns` columns; None where everything is allowed. Every column may look at
+itself.
 """
+
 import dataclasses
 
 import jax
@@ -40,13 +42,15 @@ class BlockCausal:
 
 @dataclasses.dataclass(frozen=True)
 class Doubled:
-    """The row [prompt | clean | noised] that scores a block-causal denoiser: two streams that share the prompt.
+    """The row [prompt | clean | noised] that scores a block-causal denoiser: two streams that share
+    the prompt.
 
-    Blocks are counted from the end of the prompt. A clean column attends like `BlockCausal(block, prompt_len)` and
-    never to the noised stream; a noised one to clean columns of earlier blocks and to its own noised block. The row's
-    width tells where the noised stream begins.
+    Blocks are counted from the end of the prompt. A clean column attends like `BlockCausal(block,
+    prompt_len)` and never to the noised stream; a noised one to clean columns of earlier blocks and
+    to its own noised block. The row's width tells where the noised stream begins.
 
-    `causal`: nothing to the right of itself besides, and where states are shifted a noised block follows the clean one:
+    `causal`: nothing to the right of itself besides, and where states are shifted a noised block
+      follows the clean one:
     how an autoregressive model reads the blocks of a noised stream, each behind the clean text.
     """
 
@@ -56,7 +60,9 @@ class Doubled:
 
     def allowed(self, query, key, columns: int):
         completion = self.completion(columns)
-        noised_query, noised_key = (column >= self.prompt_len + completion for column in (query, key))
+        noised_query, noised_key = (
+            column >= self.prompt_len + completion for column in (query, key)
+        )
         block_query, block_key = (
             (column - self.prompt_len - completion * noised) // self.block
             for column, noised in ((query, noised_query), (key, noised_key))
@@ -79,7 +85,8 @@ def attention_mask(
     """[1|B, 1, L, L] bool, True where a query may look; None where everything is allowed.
 
     With `queries`, [1|B, 1, Q, L]: of so many columns from `start` on.
-    Padding is never a key. Its own rows look at the valid keys, which keeps them finite, and nobody reads them.
+    Padding is never a key. Its own rows look at the valid keys, which keeps them finite, and nobody
+    reads them.
     """
     columns_L = jnp.arange(length)
     query_Q = columns_L if queries is None else start + jnp.arange(queries)
@@ -92,7 +99,8 @@ def attention_mask(
 
 
 def positions_of(valid_BxL: Array, spec=Full()) -> Array:
-    """Positions count real tokens, so padding does not move a row's text; the streams of a doubled row count alike."""
+    """Positions count real tokens, so padding does not move a row's text; the streams of a doubled
+    row count alike."""
     if isinstance(spec, Doubled):
         clean = spec.prompt_len + spec.completion(valid_BxL.shape[1])
         once = positions_of(valid_BxL[:, :clean])
@@ -101,11 +109,14 @@ def positions_of(valid_BxL: Array, spec=Full()) -> Array:
 
 
 def previous_valid(valid_BxL: Array, spec=Full()) -> Array:
-    """Column of the previous valid position of the same stream; a position without one keeps its own."""
+    """Column of the previous valid position of the same stream; a position without one keeps its
+    own."""
     if isinstance(spec, Doubled):
         prompt, completion = spec.prompt_len, spec.completion(valid_BxL.shape[1])
         clean_BxS = previous_valid(valid_BxL[:, : prompt + completion])
-        noised = jnp.concatenate([valid_BxL[:, :prompt], valid_BxL[:, prompt + completion :]], axis=1)
+        noised = jnp.concatenate(
+            [valid_BxL[:, :prompt], valid_BxL[:, prompt + completion :]], axis=1
+        )
         noised_BxS = previous_valid(noised)
         noised_BxS += completion * (noised_BxS >= prompt)
         if spec.causal:

@@ -1,4 +1,5 @@
 """What distinguishes one denoiser from another, as data."""
+
 import dataclasses
 
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
@@ -11,7 +12,9 @@ class ModelConfig:
     `shift` says that the raw state of column i - 1 scores token i (Dream, autoregressive models).
     """
 
-    family: str  # the model_type of Hugging Face's config.json; names tensors and ids, nothing else follows from it
+    # the model_type of Hugging Face's config.json; names tensors and ids, nothing else follows from
+    # it
+    family: str
     vocab_size: int
     d_model: int
     layers: int
@@ -27,7 +30,8 @@ class ModelConfig:
     qkv_bias: bool = False
     qk_norm: bool = False
     tied: bool = False
-    freeze_pad: bool = False  # no gradient to the padding token's embedding, as released training code has it
+    # no gradient to the padding token's embedding, as released training code has it
+    freeze_pad: bool = False
     shift: bool = False
     attention: str = "full"  # "full" or "causal"
     dtype: str = "float32"  # of activations; parameters keep their own
@@ -40,26 +44,43 @@ class ModelConfig:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
         if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
-            raise ValueError(f"mask_id={self.mask_id} lies outside the vocabulary of {self.vocab_size}")
-        for key, allowed in (("attention", ("full", "causal")), ("remat", ("none", "dots", "full"))):
+            raise ValueError(
+                f"mask_id={self.mask_id} lies outside the vocabulary of {self.vocab_size}"
+            )
+        for key, allowed in (
+            ("attention", ("full", "causal")),
+            ("remat", ("none", "dots", "full")),
+        ):
             if getattr(self, key) not in allowed:
-                raise ValueError(f"{key}={getattr(self, key)!r}: choose one of {', '.join(allowed)}")
+                raise ValueError(
+                    f"{key}={getattr(self, key)!r}: choose one of {', '.join(allowed)}"
+                )
         unknown = set(self.lora_targets) - set(PROJECTIONS)
         if unknown:
-            raise ValueError(f"lora_targets: unknown {sorted(unknown)}, choose from {', '.join(PROJECTIONS)}")
+            raise ValueError(
+                f"lora_targets: unknown {sorted(unknown)}, choose from {', '.join(PROJECTIONS)}"
+            )
 
 
 def config_from_json(entries: dict) -> ModelConfig:
     """The config that `dataclasses.asdict` made these entries of, after their way through JSON."""
-    return ModelConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()})
+    return ModelConfig(
+        **{
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in entries.items()
+        }
+    )
 
 
-def ids_of(entries: dict, *, mask: int, pad: int, ends: tuple[int, ...]) -> tuple[int | None, int, tuple[int, ...]]:
+def ids_of(
+    entries: dict, *, mask: int, pad: int, ends: tuple[int, ...]
+) -> tuple[int | None, int, tuple[int, ...]]:
     """(mask_id, pad_id, stop_ids) from config.json.
 
-    The released models' ids `mask` and `pad` stand in for absent entries, and `ends` (of text, of a turn) stop an
-    answer too, each only where the vocabulary has it.
+    The released models' ids `mask` and `pad` stand in for absent entries, and `ends` (of text, of a
+    turn) stop an answer too, each only where the vocabulary has it.
     """
+
     def released(token):
         return token if token < entries["vocab_size"] else None
 

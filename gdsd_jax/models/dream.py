@@ -1,7 +1,9 @@
 """Dream: presets, tensor names and special ids (specs/models.md section 2).
 
-Qwen2.5's shape, made bidirectional: biases on q, k and v, and still the state of column i - 1 scores token i.
+Qwen2.5's shape, made bidirectional: biases on q, k and v, and still the state of column i - 1
+  scores token i.
 """
+
 from gdsd_jax.models import qwen3
 from gdsd_jax.models.config import ModelConfig, ids_of
 
@@ -11,25 +13,53 @@ CONVENTIONS = {"family": "Dream", "qkv_bias": True, "shift": True, "freeze_pad":
 
 PRESETS = {
     "dream_7b": ModelConfig(  # Base and Instruct
-        **CONVENTIONS, vocab_size=152_064, d_model=3584, layers=28, heads=28, kv_heads=4, head_dim=128, d_ff=18_944,
-        mask_id=MASK, pad_id=END_OF_TEXT, stop_ids=(END_OF_TEXT, END_OF_TURN), rope_theta=1e6, norm_eps=1e-6,
+        **CONVENTIONS,
+        vocab_size=152_064,
+        d_model=3584,
+        layers=28,
+        heads=28,
+        kv_heads=4,
+        head_dim=128,
+        d_ff=18_944,
+        mask_id=MASK,
+        pad_id=END_OF_TEXT,
+        stop_ids=(END_OF_TEXT, END_OF_TURN),
+        rope_theta=1e6,
+        norm_eps=1e-6,
     ),
-}  # fmt: skip
+}
 
-TENSORS = {path: name for path, name in qwen3.TENSORS.items() if not path.endswith(("q_norm.scale", "k_norm.scale"))}
-TENSORS |= {f"layers.{p}.bias": TENSORS[f"layers.{p}.kernel"].replace("weight", "bias") for p in "qkv"}
+TENSORS = {
+    path: name
+    for path, name in qwen3.TENSORS.items()
+    if not path.endswith(("q_norm.scale", "k_norm.scale"))
+}
+TENSORS |= {
+    f"layers.{p}.bias": TENSORS[f"layers.{p}.kernel"].replace("weight", "bias") for p in "qkv"
+}
 
-REQUIRED = {"hidden_act": "silu", "rope_scaling": None, "use_mrope": False, "use_sliding_window": False}
+REQUIRED = {
+    "hidden_act": "silu",
+    "rope_scaling": None,
+    "use_mrope": False,
+    "use_sliding_window": False,
+}
 
 
 def config_from_hf(entries: dict) -> ModelConfig:
     """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
     sizes = qwen3.sizes_of(entries)
-    mask_id, pad_id, stop_ids = ids_of(entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TEXT, END_OF_TURN))
+    mask_id, pad_id, stop_ids = ids_of(
+        entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TEXT, END_OF_TURN)
+    )
     return ModelConfig(
-        **CONVENTIONS, **sizes, head_dim=sizes["d_model"] // sizes["heads"], mask_id=mask_id, pad_id=pad_id,
+        **CONVENTIONS,
+        **sizes,
+        head_dim=sizes["d_model"] // sizes["heads"],
+        mask_id=mask_id,
+        pad_id=pad_id,
         stop_ids=stop_ids,
-    )  # fmt: skip
+    )
 
 
 def config_to_hf(config: ModelConfig) -> dict:

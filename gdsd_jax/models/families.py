@@ -1,4 +1,6 @@
-"""The families by the `model_type` of their config.json, and that file's translation to a `ModelConfig` and back."""
+"""The families by the `model_type` of their config.json, and that file's translation to a
+`ModelConfig` and back."""
+
 import json
 
 from etils import epath
@@ -6,15 +8,20 @@ from etils import epath
 from gdsd_jax.models import dream, llada, qwen3
 from gdsd_jax.models.config import ModelConfig
 
-FAMILIES = {model_type: family for family in (llada, dream, qwen3) for model_type in family.MODEL_TYPES}
-MODELS = {name: preset for family in (llada, dream, qwen3) for name, preset in family.PRESETS.items()}
+FAMILIES = {
+    model_type: family for family in (llada, dream, qwen3) for model_type in family.MODEL_TYPES
+}
+MODELS = {
+    name: preset for family in (llada, dream, qwen3) for name, preset in family.PRESETS.items()
+}
 
 
 def config_from_hf(folder) -> ModelConfig:
     """`ModelConfig` of a Hugging Face folder.
 
     Raises:
-      ValueError: no config.json, an unknown family, or an entry the forward does not support; one line names it.
+      ValueError: no config.json, an unknown family, or an entry the forward does not support; one
+        line names it.
     """
     path = epath.Path(folder) / "config.json"
     if not path.exists():
@@ -52,7 +59,8 @@ def to_autoregressive(config: ModelConfig) -> ModelConfig:
 
 
 def with_plain_rope(entries: dict) -> dict:
-    """transformers 5 writes `rope_parameters` where earlier versions write `rope_theta` and `rope_scaling`."""
+    """transformers 5 writes `rope_parameters` where earlier versions write `rope_theta` and
+    `rope_scaling`."""
     rope = dict(entries.get("rope_parameters") or entries.get("rope_scaling") or {})
     theta = rope.pop("rope_theta", None)
     kind = rope.pop("rope_type", rope.pop("type", "default"))
@@ -61,10 +69,13 @@ def with_plain_rope(entries: dict) -> dict:
 
 
 def refuse_unsupported(path, entries: dict, required: dict) -> None:
-    """ValueError naming the first entry whose value the forward does not compute; null counts as off."""
+    """ValueError naming the first entry whose value the forward does not compute; null counts as
+    off."""
     for key, wanted in required.items():
         value = entries.get(key, wanted)
         if value != wanted and not (value is None and not wanted):
             raise ValueError(f"{path}: {key}={value!r} is not supported, only {wanted!r}")
     if any(kind != "full_attention" for kind in entries.get("layer_types") or ()):
-        raise ValueError(f"{path}: layer_types={entries['layer_types']!r} is not supported, only 'full_attention'")
+        raise ValueError(
+            f"{path}: layer_types={entries['layer_types']!r} is not supported, only 'full_attention'"
+        )

@@ -1,4 +1,5 @@
 """LLaDA: presets, tensor names and special ids (specs/models.md section 1)."""
+
 from gdsd_jax.models.config import ModelConfig, ids_of
 
 MODEL_TYPES = {"llada": "LLaDAModelLM"}
@@ -6,14 +7,36 @@ MASK, END_OF_TEXT, END_OF_TURN = 126_336, 126_081, 126_348
 
 PRESETS = {
     "llada_8b": ModelConfig(  # Base, Instruct and 1.5
-        family="llada", vocab_size=126_464, d_model=4096, layers=32, heads=32, kv_heads=32, head_dim=128, d_ff=12_288,
-        mask_id=MASK, pad_id=END_OF_TEXT, stop_ids=(END_OF_TEXT, END_OF_TURN), rope_theta=500_000.0, norm_eps=1e-5,
+        family="llada",
+        vocab_size=126_464,
+        d_model=4096,
+        layers=32,
+        heads=32,
+        kv_heads=32,
+        head_dim=128,
+        d_ff=12_288,
+        mask_id=MASK,
+        pad_id=END_OF_TEXT,
+        stop_ids=(END_OF_TEXT, END_OF_TURN),
+        rope_theta=500_000.0,
+        norm_eps=1e-5,
     ),
     "llada_tiny": ModelConfig(  # the embedded default; the vocabulary is the tokenizer's
-        family="llada", vocab_size=512, d_model=96, layers=3, heads=4, kv_heads=4, head_dim=24, d_ff=256,
-        mask_id=1, pad_id=0, stop_ids=(0,), rope_theta=10_000.0, norm_eps=1e-5,
+        family="llada",
+        vocab_size=512,
+        d_model=96,
+        layers=3,
+        heads=4,
+        kv_heads=4,
+        head_dim=24,
+        d_ff=256,
+        mask_id=1,
+        pad_id=0,
+        stop_ids=(0,),
+        rope_theta=10_000.0,
+        norm_eps=1e-5,
     ),
-}  # fmt: skip
+}
 
 # our path -> the checkpoint's tensor; every 2-D tensor but the embedding is stored [out, in] there
 TENSORS = {
@@ -33,32 +56,65 @@ TENSORS = {
 
 # what the forward assumes; another value in config.json is refused by name
 REQUIRED = {
-    "block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms", "layer_norm_with_affine": True,
-    "alibi": False, "rope": True, "rope_scaling": None, "include_bias": False, "include_qkv_bias": False,
-    "bias_for_layer_norm": False, "attention_layer_norm": False, "multi_query_attention": False, "clip_qkv": None,
-    "scale_logits": False, "input_emb_norm": False,
-}  # fmt: skip
+    "block_type": "llama",
+    "activation_type": "silu",
+    "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    "alibi": False,
+    "rope": True,
+    "rope_scaling": None,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "bias_for_layer_norm": False,
+    "attention_layer_norm": False,
+    "multi_query_attention": False,
+    "clip_qkv": None,
+    "scale_logits": False,
+    "input_emb_norm": False,
+}
 
 
 def config_from_hf(entries: dict) -> ModelConfig:
     """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
     width, heads = entries["d_model"], entries["n_heads"]
-    mask_id, pad_id, stop_ids = ids_of(entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TEXT, END_OF_TURN))
+    mask_id, pad_id, stop_ids = ids_of(
+        entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TEXT, END_OF_TURN)
+    )
     return ModelConfig(
-        family="llada", vocab_size=entries.get("embedding_size") or entries["vocab_size"], d_model=width,
-        layers=entries["n_layers"], heads=heads, kv_heads=entries.get("n_kv_heads") or heads, head_dim=width // heads,
-        d_ff=entries["mlp_hidden_size"], mask_id=mask_id, pad_id=pad_id, stop_ids=stop_ids,
-        rope_theta=float(entries["rope_theta"]), norm_eps=entries["rms_norm_eps"], tied=entries["weight_tying"],
-    )  # fmt: skip
+        family="llada",
+        vocab_size=entries.get("embedding_size") or entries["vocab_size"],
+        d_model=width,
+        layers=entries["n_layers"],
+        heads=heads,
+        kv_heads=entries.get("n_kv_heads") or heads,
+        head_dim=width // heads,
+        d_ff=entries["mlp_hidden_size"],
+        mask_id=mask_id,
+        pad_id=pad_id,
+        stop_ids=stop_ids,
+        rope_theta=float(entries["rope_theta"]),
+        norm_eps=entries["rms_norm_eps"],
+        tied=entries["weight_tying"],
+    )
 
 
 def config_to_hf(config: ModelConfig) -> dict:
     """The entries of config.json that lead back to this config; the rest is the class's default."""
     return {
-        "model_type": config.family, "architectures": [MODEL_TYPES[config.family]], "vocab_size": config.vocab_size,
-        "embedding_size": config.vocab_size, "d_model": config.d_model, "n_layers": config.layers,
-        "n_heads": config.heads, "n_kv_heads": config.kv_heads, "mlp_hidden_size": config.d_ff,
-        "rope_theta": config.rope_theta, "rms_norm_eps": config.norm_eps, "weight_tying": config.tied,
-        "mask_token_id": config.mask_id, "pad_token_id": config.pad_id, "eos_token_id": config.stop_ids[0],
+        "model_type": config.family,
+        "architectures": [MODEL_TYPES[config.family]],
+        "vocab_size": config.vocab_size,
+        "embedding_size": config.vocab_size,
+        "d_model": config.d_model,
+        "n_layers": config.layers,
+        "n_heads": config.heads,
+        "n_kv_heads": config.kv_heads,
+        "mlp_hidden_size": config.d_ff,
+        "rope_theta": config.rope_theta,
+        "rms_norm_eps": config.norm_eps,
+        "weight_tying": config.tied,
+        "mask_token_id": config.mask_id,
+        "pad_token_id": config.pad_id,
+        "eos_token_id": config.stop_ids[0],
         **REQUIRED,
-    }  # fmt: skip
+    }

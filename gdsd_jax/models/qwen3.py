@@ -1,45 +1,81 @@
-"""Qwen3, autoregressive, and a2d-qwen3, the denoiser made from it: presets, names, ids (specs/models.md section 3).
+"""Qwen3, autoregressive, and a2d-qwen3, the denoiser made from it: presets, names, ids
+(specs/models.md section 3).
 
-The two differ in who attends to whom, in the shift and in nothing else; the weights have the same names and shapes.
+The two differ in who attends to whom, in the shift and in nothing else; the weights have the same
+names and shapes.
 """
+
 import dataclasses
 
 from gdsd_jax.models.config import ModelConfig, ids_of
 
 MODEL_TYPES = {"qwen3": "Qwen3ForCausalLM", "a2d-qwen3": "A2DQwen3LMHeadModel"}
-MASK, END_OF_TEXT, END_OF_TURN = 151_669, 151_643, 151_645  # the mask is the first id that the tokenizer leaves free
+# the mask is the first id that the tokenizer leaves free
+MASK, END_OF_TEXT, END_OF_TURN = 151_669, 151_643, 151_645
 
 
 def conventions(model_type: str) -> dict:
     """What follows from the model type rather than from its sizes."""
     causal = model_type == "qwen3"
-    return {"family": model_type, "qk_norm": True, "shift": causal, "attention": "causal" if causal else "full"}
+    return {
+        "family": model_type,
+        "qk_norm": True,
+        "shift": causal,
+        "attention": "causal" if causal else "full",
+    }
 
 
-def released(model_type: str, d_model: int, layers: int, heads: int, d_ff: int, tied: bool) -> ModelConfig:
+def released(
+    model_type: str, d_model: int, layers: int, heads: int, d_ff: int, tied: bool
+) -> ModelConfig:
     return ModelConfig(
-        **conventions(model_type), vocab_size=151_936, d_model=d_model, layers=layers, heads=heads, kv_heads=8,
-        head_dim=128, d_ff=d_ff, mask_id=MASK, pad_id=END_OF_TEXT, stop_ids=(END_OF_TURN, END_OF_TEXT),
-        rope_theta=1e6, norm_eps=1e-6, tied=tied,
-    )  # fmt: skip
+        **conventions(model_type),
+        vocab_size=151_936,
+        d_model=d_model,
+        layers=layers,
+        heads=heads,
+        kv_heads=8,
+        head_dim=128,
+        d_ff=d_ff,
+        mask_id=MASK,
+        pad_id=END_OF_TEXT,
+        stop_ids=(END_OF_TURN, END_OF_TEXT),
+        rope_theta=1e6,
+        norm_eps=1e-6,
+        tied=tied,
+    )
 
 
 def tiny(model_type: str) -> ModelConfig:
     """The embedded default; the vocabulary and its ids are the tokenizer's."""
     return ModelConfig(
-        **conventions(model_type), vocab_size=512, d_model=96, layers=3, heads=4, kv_heads=2, head_dim=24, d_ff=256,
-        mask_id=1, pad_id=0, stop_ids=(0,), rope_theta=10_000.0, norm_eps=1e-6,
-    )  # fmt: skip
+        **conventions(model_type),
+        vocab_size=512,
+        d_model=96,
+        layers=3,
+        heads=4,
+        kv_heads=2,
+        head_dim=24,
+        d_ff=256,
+        mask_id=1,
+        pad_id=0,
+        stop_ids=(0,),
+        rope_theta=10_000.0,
+        norm_eps=1e-6,
+    )
 
 
 def as_type(config: ModelConfig, model_type: str) -> ModelConfig:
-    """The same weights as the other model type: what an autoregressive model becomes when it is converted, and back.
+    """The same weights as the other model type: what an autoregressive model becomes when it is
+    converted, and back.
 
     Raises:
       ValueError: a model of another family, whose weights do not mean that.
     """
     if config.family not in MODEL_TYPES:
-        raise ValueError(f"a {config.family} model cannot become {model_type}: only {' and '.join(MODEL_TYPES)} share weights")
+        raise ValueError(
+            f"a {config.family} model cannot become {model_type}: only {' and '.join(MODEL_TYPES)} share weights"
+        )
     return dataclasses.replace(config, **conventions(model_type))
 
 
@@ -51,8 +87,9 @@ SIZES = {  # d_model, layers, heads, d_ff, tied
 }
 PRESETS = {
     f"{model_type.replace('-', '_')}_{size}": released(model_type, *shape)
-    for model_type in MODEL_TYPES for size, shape in SIZES.items()
-} | {f"{model_type.replace('-', '_')}_tiny": tiny(model_type) for model_type in MODEL_TYPES}  # fmt: skip
+    for model_type in MODEL_TYPES
+    for size, shape in SIZES.items()
+} | {f"{model_type.replace('-', '_')}_tiny": tiny(model_type) for model_type in MODEL_TYPES}
 
 # our path -> the checkpoint's tensor; every 2-D tensor but the embedding is stored [out, in] there
 TENSORS = {
@@ -73,15 +110,26 @@ TENSORS = {
 }
 
 # what the forward assumes; another value in config.json is refused by name
-REQUIRED = {"hidden_act": "silu", "attention_bias": False, "rope_scaling": None, "use_sliding_window": False}
+REQUIRED = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "rope_scaling": None,
+    "use_sliding_window": False,
+}
 
 
 # our field -> its entry of config.json, for all families of this layout
 ENTRIES = {
-    "vocab_size": "vocab_size", "d_model": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads", "d_ff": "intermediate_size", "rope_theta": "rope_theta",
-    "norm_eps": "rms_norm_eps", "tied": "tie_word_embeddings",
-}  # fmt: skip
+    "vocab_size": "vocab_size",
+    "d_model": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "d_ff": "intermediate_size",
+    "rope_theta": "rope_theta",
+    "norm_eps": "rms_norm_eps",
+    "tied": "tie_word_embeddings",
+}
 
 
 def sizes_of(entries: dict) -> dict:
@@ -93,21 +141,34 @@ def sizes_of(entries: dict) -> dict:
 def entries_of(config: ModelConfig, architecture: str) -> dict:
     """The inverse, with the model's type and ids."""
     return {
-        "model_type": config.family, "architectures": [architecture],
+        "model_type": config.family,
+        "architectures": [architecture],
         **{entry: getattr(config, field) for field, entry in ENTRIES.items()},
-        "mask_token_id": config.mask_id, "pad_token_id": config.pad_id, "eos_token_id": config.stop_ids[0],
-    }  # fmt: skip
+        "mask_token_id": config.mask_id,
+        "pad_token_id": config.pad_id,
+        "eos_token_id": config.stop_ids[0],
+    }
 
 
 def config_from_hf(entries: dict) -> ModelConfig:
     """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
-    mask_id, pad_id, stop_ids = ids_of(entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TURN, END_OF_TEXT))
+    mask_id, pad_id, stop_ids = ids_of(
+        entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TURN, END_OF_TEXT)
+    )
     return ModelConfig(
-        **conventions(entries["model_type"]), **sizes_of(entries), head_dim=entries["head_dim"], mask_id=mask_id,
-        pad_id=pad_id, stop_ids=stop_ids,
-    )  # fmt: skip
+        **conventions(entries["model_type"]),
+        **sizes_of(entries),
+        head_dim=entries["head_dim"],
+        mask_id=mask_id,
+        pad_id=pad_id,
+        stop_ids=stop_ids,
+    )
 
 
 def config_to_hf(config: ModelConfig) -> dict:
     """The entries of config.json that lead back to this config; the rest is the class's default."""
-    return {**entries_of(config, MODEL_TYPES[config.family]), "head_dim": config.head_dim, **REQUIRED}
+    return {
+        **entries_of(config, MODEL_TYPES[config.family]),
+        "head_dim": config.head_dim,
+        **REQUIRED,
+    }

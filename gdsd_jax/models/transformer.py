@@ -1,8 +1,10 @@
-"""The one forward of all families: a pre-norm decoder, scanned over stacked layers (specs/models.md section 0).
+"""The one forward of all families: a pre-norm decoder, scanned over stacked layers (specs/models.md
+section 0).
 
 B rows, L columns, D width, H heads, d head width, F feed-forward width, V vocabulary, N layers.
 Flax lives in this file alone; everybody else sees plain nested dicts of arrays.
 """
+
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -42,7 +44,8 @@ class Projection(nn.Module):
     def __call__(self, x):
         init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "normal")
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
-        rows = x.reshape(-1, x.shape[-1])  # one flat product: for 3-D ones XLA's CPU backend copies the cotangent
+        # one flat product: for 3-D ones XLA's CPU backend copies the cotangent
+        rows = x.reshape(-1, x.shape[-1])
         y = rows @ kernel.astype(x.dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -57,7 +60,9 @@ def rotate(x_BxLxHxd: Array, positions_BxL: Array, theta: float) -> Array:
     """Rotary embedding, half-split, computed in float32 whatever the input's dtype."""
     half = x_BxLxHxd.shape[-1] // 2
     frequency_d = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle_BxLx1xd = (positions_BxL[..., None].astype(jnp.float32) * frequency_d[None, None, :])[:, :, None, :]
+    angle_BxLx1xd = (positions_BxL[..., None].astype(jnp.float32) * frequency_d[None, None, :])[
+        :, :, None, :
+    ]
     cos, sin = jnp.cos(angle_BxLx1xd), jnp.sin(angle_BxLx1xd)
     first, second = jnp.split(x_BxLxHxd.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
@@ -71,10 +76,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxLxD, kept, mask, positions_BxL):
-        """Columns of rows whose other keys and values are `kept`; None or (): these are all columns. But for None their own
-        keys [B, K, d, L] and values [B, K, L, d] are returned too."""
+        """Columns of rows whose other keys and values are `kept`; None or (): these are all
+        columns. But for None their own keys [B, K, d, L] and values [B, K, L, d] are returned
+        too."""
         cfg = self.config
-        residual_scale = 1.0 / (2 * cfg.layers)  # keeps the residual stream's variance flat at the start
+        # keeps the residual stream's variance flat at the start
+        residual_scale = 1.0 / (2 * cfg.layers)
         h_BxLxD = RMSNorm(cfg.norm_eps, name="attn_norm")(x_BxLxD)
 
         def heads(name, count):
@@ -92,17 +99,22 @@ class Block(nn.Module):
             seen = mask.shape[-1] - x_BxLxD.shape[1]
             attended = attend_to(q, [(kept[0][..., :seen], kept[1][:, :, :seen]), fresh], mask)
         attended = attended.reshape(*attended.shape[:2], cfg.heads * cfg.head_dim)
-        x_BxLxD = self.place(x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended))
+        x_BxLxD = self.place(
+            x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended)
+        )
 
         h_BxLxD = RMSNorm(cfg.norm_eps, name="mlp_norm")(x_BxLxD)
         gate_BxLxF = jax.nn.silu(Projection(cfg, cfg.d_ff, name="gate")(h_BxLxD))
         up_BxLxF = Projection(cfg, cfg.d_ff, name="up")(h_BxLxD)
-        down_BxLxD = Projection(cfg, cfg.d_model, init_scale=residual_scale, name="down")(gate_BxLxF * up_BxLxF)
+        down_BxLxD = Projection(cfg, cfg.d_model, init_scale=residual_scale, name="down")(
+            gate_BxLxF * up_BxLxF
+        )
         return self.place(x_BxLxD + down_BxLxD), fresh
 
 
 class Transformer(nn.Module):
-    """`place` says where the states [B, Q, D] between layers lie; on one device nowhere in particular."""
+    """`place` says where the states [B, Q, D] between layers lie; on one device nowhere in
+    particular."""
 
     config: ModelConfig
     attend: Callable
@@ -120,7 +132,9 @@ class Transformer(nn.Module):
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=cfg.layers,
         )
-        self.embed = nn.Embed(cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0))
+        self.embed = nn.Embed(
+            cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0)
+        )
         self.layers = scanned(cfg, self.attend, self.place)
         self.final_norm = RMSNorm(cfg.norm_eps)
         if not cfg.tied:
@@ -131,10 +145,15 @@ class Transformer(nn.Module):
         return self.extend(tokens_BxL, mask, positions_BxL, None)[0]
 
     def extend(self, tokens_BxQ, mask, positions_BxQ, kept):
-        """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and values `kept`."""
+        """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and
+        values `kept`."""
         x_BxQxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxQ]
         if self.config.freeze_pad:
-            x_BxQxD = jnp.where((tokens_BxQ == self.config.pad_id)[..., None], jax.lax.stop_gradient(x_BxQxD), x_BxQxD)
+            x_BxQxD = jnp.where(
+                (tokens_BxQ == self.config.pad_id)[..., None],
+                jax.lax.stop_gradient(x_BxQxD),
+                x_BxQxD,
+            )
         x_BxQxD, fresh = self.layers(self.place(x_BxQxD), kept, mask, positions_BxQ)
         return self.final_norm(x_BxQxD), fresh
 

@@ -1,8 +1,11 @@
-"""Objectives: `make_loss_fn(name, denoiser, config)` gives `loss_fn(trainable, frozen, batch) -> (loss, metrics)`.
+"""Objectives: `make_loss_fn(name, denoiser, config)` gives `loss_fn(trainable, frozen, batch) ->
+(loss, metrics)`.
 
-A file an objective: a frozen config, `loss`, `views` (the masks it wants), `scores` (what it compares with, old and
+A file an objective: a frozen config, `loss`, `views` (the masks it wants), `scores` (what it
+  compares with, old and
 reference).
 """
+
 from collections.abc import Callable
 import dataclasses
 from typing import NamedTuple
@@ -21,10 +24,28 @@ from gdsd_jax.objectives.wd1 import Wd1Config
 from gdsd_jax.types import Denoiser
 
 __all__ = [
-    "OBJECTIVES", "ArConfig", "CoupledGrpoConfig", "DiffuGrpoConfig", "DmpoConfig", "EspoConfig", "GdsdConfig",
-    "Objective", "OpdConfig", "SftConfig", "SpgConfig", "Wd1Config", "compares_groups", "has_teacher", "make_config",
-    "make_loss_fn", "make_score_fn", "make_sft_config", "make_views_fn", "uses_reference", "uses_rewards",
-]  # fmt: skip
+    "OBJECTIVES",
+    "ArConfig",
+    "CoupledGrpoConfig",
+    "DiffuGrpoConfig",
+    "DmpoConfig",
+    "EspoConfig",
+    "GdsdConfig",
+    "Objective",
+    "OpdConfig",
+    "SftConfig",
+    "SpgConfig",
+    "Wd1Config",
+    "compares_groups",
+    "has_teacher",
+    "make_config",
+    "make_loss_fn",
+    "make_score_fn",
+    "make_sft_config",
+    "make_views_fn",
+    "uses_reference",
+    "uses_rewards",
+]
 
 
 class Objective(NamedTuple):
@@ -34,12 +55,14 @@ class Objective(NamedTuple):
       config: a frozen dataclass.
       loss: `(denoiser, config, params, batch) -> (loss, metrics)`.
       views: `(config, batch, draws, rng) -> masks_KxBxL`, the masks that the loss wants.
-      scores: `(denoiser, config, params, batch) -> (old, reference)`, [K, B] or [K, B, G] nats: what
-        `Batch.old_KxB` and `Batch.ref_KxB` hold. None where the loss reads neither.
+      scores: `(denoiser, config, params, batch) -> (old, reference)`, [K, B] or [K, B, G] nats:
+        what `Batch.old_KxB` and `Batch.ref_KxB` hold. None where the loss reads neither.
       reference: `config -> bool`, whether the loss compares with the reference policy.
-      by_group: a loss that compares the completions of a prompt, all of which must lie in its batch.
+      by_group: a loss that compares the completions of a prompt, all of which must lie in its
+        batch.
       rewards: whether the loss reads advantages.
-      teacher: a loss that distils: its config has a `teacher`, and `frozen["teacher"]` is its last argument.
+      teacher: a loss that distils: its config has a `teacher`, and `frozen["teacher"]` is its last
+        argument.
     """
 
     config: type
@@ -57,9 +80,13 @@ OBJECTIVES = {
     "espo": Objective(EspoConfig, espo.loss, espo.views, espo.scores),
     "spg": Objective(SpgConfig, spg.loss, spg.views),
     "diffu_grpo": Objective(DiffuGrpoConfig, diffu_grpo.loss, diffu_grpo.views, diffu_grpo.scores),
-    "coupled_grpo": Objective(CoupledGrpoConfig, coupled_grpo.loss, coupled_grpo.views, coupled_grpo.scores),
+    "coupled_grpo": Objective(
+        CoupledGrpoConfig, coupled_grpo.loss, coupled_grpo.views, coupled_grpo.scores
+    ),
     "wd1": Objective(Wd1Config, wd1.loss, wd1.views, by_group=True),
-    "dmpo": Objective(DmpoConfig, dmpo.loss, dmpo.views, dmpo.scores, reference=lambda config: True, by_group=True),
+    "dmpo": Objective(
+        DmpoConfig, dmpo.loss, dmpo.views, dmpo.scores, reference=lambda config: True, by_group=True
+    ),
     "opd": Objective(OpdConfig, opd.loss, opd.views, rewards=False, teacher=True),
     "sft": Objective(SftConfig, sft.loss, sft.views, rewards=False),
     "ar": Objective(ArConfig, ar.loss, ar.views, rewards=False),
@@ -67,42 +94,54 @@ OBJECTIVES = {
 
 
 def make_loss_fn(name: str, denoiser: Denoiser, config) -> Callable:
-    """The loss of an objective as a pure function of `(trainable, frozen, batch)`; masks and old scores come in the batch.
+    """The loss of an objective as a pure function of `(trainable, frozen, batch)`; masks and old
+    scores come in the batch.
 
     Raises:
       ValueError: unknown name, or a config of another objective.
     """
     objective = find(name)
     if not isinstance(config, objective.config):
-        raise ValueError(f"objective {name!r} takes a {objective.config.__name__}, not {type(config).__name__}")
+        raise ValueError(
+            f"objective {name!r} takes a {objective.config.__name__}, not {type(config).__name__}"
+        )
 
     def loss_fn(trainable, frozen, batch):
-        # adapters stand over the weights that the student started from: its teacher, without a second copy
-        teacher = [frozen["teacher"] if "teacher" in frozen else frozen["base"]] if objective.teacher else []
+        # adapters stand over the weights that the student started from: its teacher, without a
+        # second copy
+        teacher = (
+            [frozen["teacher"] if "teacher" in frozen else frozen["base"]]
+            if objective.teacher
+            else []
+        )
         return objective.loss(denoiser, config, denoiser.bind(trainable, frozen), batch, *teacher)
 
     return loss_fn
 
 
 def make_score_fn(name: str, denoiser: Denoiser, config) -> Callable | None:
-    """`score_fn(params, batch) -> (old, ref)`: the scores that the loss compares with, at these parameters."""
+    """`score_fn(params, batch) -> (old, ref)`: the scores that the loss compares with, at these
+    parameters."""
     scores = find(name).scores
     return None if scores is None else lambda params, batch: scores(denoiser, config, params, batch)
 
 
 def make_views_fn(name: str, config) -> Callable:
-    """`views_fn(batch, draws, rng) -> masks_KxBxL`: the masks that the loss wants; ValueError for impossible ones."""
+    """`views_fn(batch, draws, rng) -> masks_KxBxL`: the masks that the loss wants; ValueError for
+    impossible ones."""
     views = find(name).views
     return lambda batch, draws, rng: views(config, batch, draws, rng)
 
 
 def make_config(name: str, settings):
-    """The objective's config from a mapping of its fields; ValueError for values that it refuses."""
+    """The objective's config from a mapping of its fields; ValueError for values that it
+    refuses."""
     return find(name).config(**settings)
 
 
 def make_sft_config(section):
-    """The config of the supervised phase: `section.objective` ("sft" or "ar") with those of the section's fields it has."""
+    """The config of the supervised phase: `section.objective` ("sft" or "ar") with those of the
+    section's fields it has."""
     known = {field.name for field in dataclasses.fields(find(section.objective).config)}
     return make_config(section.objective, {key: section[key] for key in section if key in known})
 

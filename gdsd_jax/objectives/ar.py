@@ -1,4 +1,6 @@
-"""Next-token prediction on given completions, for an autoregressive model: how the embedded teacher is made."""
+"""Next-token prediction on given completions, for an autoregressive model: how the embedded teacher
+is made."""
+
 import dataclasses
 
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 @dataclasses.dataclass(frozen=True)
 class ArConfig:
     """Attributes:
-      count: positions that count, the "answer" through its end token or the "full" width.
+    count: positions that count, the "answer" through its end token or the "full" width.
     """
 
     count: str = "answer"
@@ -25,10 +27,17 @@ def views(config: ArConfig, batch: Batch, draws: int, rng: Array) -> Array:
     return jnp.zeros((draws, *batch.tokens_BxL.shape), bool)
 
 
-def loss(denoiser: Denoiser, config: ArConfig, params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """Nats per counted token, mean over rows; the denoiser's states are shifted, so column i scores token i."""
-    h_BxGxD = denoiser.features(params, batch.tokens_BxL, valid_BxL=batch.valid_BxL)[:, batch.prompt_len :]
-    logp_BxG, _ = token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, batch.prompt_len :], Centring())
+def loss(
+    denoiser: Denoiser, config: ArConfig, params: PyTree, batch: Batch
+) -> tuple[Array, dict[str, Array]]:
+    """Nats per counted token, mean over rows; the denoiser's states are shifted, so column i scores
+    token i."""
+    h_BxGxD = denoiser.features(params, batch.tokens_BxL, valid_BxL=batch.valid_BxL)[
+        :, batch.prompt_len :
+    ]
+    logp_BxG, _ = token_scores(
+        denoiser, params, h_BxGxD, batch.tokens_BxL[:, batch.prompt_len :], Centring()
+    )
     total_B = jnp.sum(jnp.where(counted(batch, config.count), logp_BxG, 0.0), axis=1)
     nats = -jnp.mean(total_B / counted_length(batch, config.count))
     return nats, {"score": -nats}

@@ -2,6 +2,7 @@
 
 B rows, K views, G completion columns; nats.
 """
+
 import jax
 import jax.numpy as jnp
 
@@ -10,8 +11,11 @@ from gdsd_jax.types import Array
 LOG_LARGEST = 20.0  # of ratios, so that exp does not overflow
 
 
-def clipped_gain(log_ratio: Array, advantage: Array, low: float, high: float) -> tuple[Array, Array]:
-    """(min(r A, clip(r, 1 - low, 1 + high) A), bool where the clip decides); the clip passes no gradient."""
+def clipped_gain(
+    log_ratio: Array, advantage: Array, low: float, high: float
+) -> tuple[Array, Array]:
+    """(min(r A, clip(r, 1 - low, 1 + high) A), bool where the clip decides); the clip passes no
+    gradient."""
     ratio = jnp.exp(jnp.minimum(log_ratio, LOG_LARGEST))
     gain = ratio * advantage
     limit = jnp.clip(jax.lax.stop_gradient(ratio), 1 - low, 1 + high) * advantage
@@ -20,20 +24,29 @@ def clipped_gain(log_ratio: Array, advantage: Array, low: float, high: float) ->
 
 
 def k3(logp: Array, reference: Array) -> Array:
-    """exp(d) - d - 1 with d = reference - logp: an estimate of KL(p || reference) that is never negative."""
+    """exp(d) - d - 1 with d = reference - logp: an estimate of KL(p || reference) that is never
+    negative."""
     d = jnp.minimum(reference - logp, LOG_LARGEST)
     return jnp.exp(d) - d - 1
 
 
 def token_loss(
-    logp_KxBxG: Array, old_KxBxG: Array | None, ref_KxBxG: Array | None, advantage_B: Array, counted_BxG: Array, config
+    logp_KxBxG: Array,
+    old_KxBxG: Array | None,
+    ref_KxBxG: Array | None,
+    advantage_B: Array,
+    counted_BxG: Array,
+    config,
 ) -> tuple[Array, dict[str, Array]]:
-    """GRPO on token log-probabilities: - mean over counted tokens of the clipped gain less beta k3."""
+    """GRPO on token log-probabilities: - mean over counted tokens of the clipped gain less beta
+    k3."""
     present_KxBxG = jax.lax.stop_gradient(logp_KxBxG)
     old_KxBxG = present_KxBxG if old_KxBxG is None else old_KxBxG
     ref_KxBxG = present_KxBxG if ref_KxBxG is None else ref_KxBxG
     weight_1xBxG = counted_BxG[None].astype(jnp.float32)
-    mean = lambda x_KxBxG: jnp.sum(x_KxBxG * weight_1xBxG) / (jnp.sum(weight_1xBxG) * logp_KxBxG.shape[0])  # noqa: E731
+
+    def mean(x_KxBxG):
+        return jnp.sum(x_KxBxG * weight_1xBxG) / (jnp.sum(weight_1xBxG) * logp_KxBxG.shape[0])
 
     gain_KxBxG, outside_KxBxG = clipped_gain(
         logp_KxBxG - old_KxBxG, advantage_B[None, :, None], config.epsilon_low, config.epsilon_high

@@ -1,9 +1,10 @@
 """diffu-GRPO: token-level GRPO, each token scored in one step from the fully masked completion.
 
-dllm-reasoning/d1; specs/gdsd.md section 6.1. B rows, K views, G completion columns; nats unless said. Against the
-released code, views come from explicit keys instead of reseeded global generators (section 11, 11), and old scores from
-the same function as the loss, without dropout (15).
+dllm-reasoning/d1; specs/gdsd.md section 6.1. B rows, K views, G completion columns; nats unless
+said. Against the released code, views come from explicit keys instead of reseeded global generators
+(section 11, 11), and old scores from the same function as the loss, without dropout (15).
 """
+
 import dataclasses
 
 from gdsd_jax.objectives.checks import check_choices, check_clip, check_probability
@@ -15,11 +16,11 @@ from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 @dataclasses.dataclass(frozen=True)
 class DiffuGrpoConfig:
     """Attributes (released values are the defaults):
-      epsilon_low, epsilon_high: token ratios are kept within 1 - low .. 1 + high.
-      beta: weight of the k3 KL to the reference policy, per token.
-      mask_prompt: probability with which a prompt token is masked; 0 scores with the prompt of the rollout (section
-        11, 10, calls the masking a mismatch).
-      count: tokens in the mean, the "answer" through its end token or the "full" width.
+    epsilon_low, epsilon_high: token ratios are kept within 1 - low .. 1 + high.
+    beta: weight of the k3 KL to the reference policy, per token.
+    mask_prompt: probability with which a prompt token is masked; 0 scores with the prompt of the
+      rollout (section 11, 10, calls the masking a mismatch).
+    count: tokens in the mean, the "answer" through its end token or the "full" width.
     """
 
     epsilon_low: float = 0.5
@@ -39,15 +40,24 @@ def views(config: DiffuGrpoConfig, batch: Batch, draws: int, rng: Array) -> Arra
     return draw_full_masks(rng, draws, batch, config.mask_prompt)
 
 
-def scores(denoiser: Denoiser, config: DiffuGrpoConfig, params: PyTree, batch: Batch) -> tuple[Array, Array]:
+def scores(
+    denoiser: Denoiser, config: DiffuGrpoConfig, params: PyTree, batch: Batch
+) -> tuple[Array, Array]:
     """(old, reference) log-probabilities of the tokens at these parameters, [K, B, G] nats."""
     found = view_token_scores(denoiser, params, batch, batch.masks_KxBxL)
     return found, found
 
 
-def loss(denoiser: Denoiser, config: DiffuGrpoConfig, params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
+def loss(
+    denoiser: Denoiser, config: DiffuGrpoConfig, params: PyTree, batch: Batch
+) -> tuple[Array, dict[str, Array]]:
     """- sum over tokens of min(r A, clip(r) A) - beta k3, over their number."""
     logp_KxBxG = scores(denoiser, config, params, batch)[0]
     return token_loss(
-        logp_KxBxG, batch.old_KxB, batch.ref_KxB, batch.advantages_B, counted(batch, config.count), config
+        logp_KxBxG,
+        batch.old_KxB,
+        batch.ref_KxB,
+        batch.advantages_B,
+        counted(batch, config.count),
+        config,
     )

@@ -1,9 +1,11 @@
 """DMPO: cross-entropy towards the policy that the rewards ask for, by weighted denoising.
 
-yuchen-zhu-zyc/DMPO ("wdce"); specs/gdsd.md section 6.5. B rows, K pairs of complementary masks (2K of the released
-replicates), G completion columns; nats unless said. The released code estimates the log-probabilities of the weights
-once, at masks of their own; here they are the scores at the loss's masks, before the first step of the round.
+yuchen-zhu-zyc/DMPO ("wdce"); specs/gdsd.md section 6.5. B rows, K pairs of complementary masks (2K
+of the released replicates), G completion columns; nats unless said. The released code estimates the
+log-probabilities of the weights once, at masks of their own; here they are the scores at the loss's
+masks, before the first step of the round.
 """
+
 import dataclasses
 
 import jax
@@ -18,11 +20,14 @@ from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 @dataclasses.dataclass(frozen=True)
 class DmpoConfig:
     """Attributes (released values are the defaults):
-      alpha: temperature of the wanted policy p_ref exp(r / alpha), reward units per nat.
-      sharpness: factor on the weights' exponents, 0 .. 1 ("coeff").
-      centring: share of the weights under the negated reward that is taken off ("centering_strength").
-      mask_low: a token is masked with probability uniform in mask_low .. 1, one for each row and pair.
-      count: positions that are masked and scored, the "full" width (released: padding included) or the "answer".
+    alpha: temperature of the wanted policy p_ref exp(r / alpha), reward units per nat.
+    sharpness: factor on the weights' exponents, 0 .. 1 ("coeff").
+    centring: share of the weights under the negated reward that is taken off
+      ("centering_strength").
+    mask_low: a token is masked with probability uniform in mask_low .. 1, one for each row and
+      pair.
+    count: positions that are masked and scored, the "full" width (released: padding included) or
+      the "answer".
     """
 
     alpha: float = 0.04
@@ -43,20 +48,30 @@ def views(config: DmpoConfig, batch: Batch, draws: int, rng: Array) -> Array:
     """Each token masked by its own coin; the complement is the pair. bool [K, B, L]."""
     rng_ratio, rng_place = jax.random.split(rng)
     counted_BxG = counted(batch, config.count)
-    ratio_KxBx1 = jax.random.uniform(rng_ratio, (draws, counted_BxG.shape[0], 1), minval=config.mask_low)
-    hidden_KxBxG = jax.random.bernoulli(rng_place, ratio_KxBx1, (draws, *counted_BxG.shape)) & counted_BxG[None]
+    ratio_KxBx1 = jax.random.uniform(
+        rng_ratio, (draws, counted_BxG.shape[0], 1), minval=config.mask_low
+    )
+    hidden_KxBxG = (
+        jax.random.bernoulli(rng_place, ratio_KxBx1, (draws, *counted_BxG.shape))
+        & counted_BxG[None]
+    )
     return jnp.pad(hidden_KxBxG, ((0, 0), (0, 0), (batch.prompt_len, 0)))
 
 
-def scores(denoiser: Denoiser, config: DmpoConfig, params: PyTree, batch: Batch) -> tuple[Array, Array]:
-    """(old, reference) scores at these parameters, [K, B] nats: L / m times the masked tokens' sum, mean of the pair."""
+def scores(
+    denoiser: Denoiser, config: DmpoConfig, params: PyTree, batch: Batch
+) -> tuple[Array, Array]:
+    """(old, reference) scores at these parameters, [K, B] nats: L / m times the masked tokens' sum,
+    mean of the pair."""
     found = pair_scores(denoiser, params, batch, weighting="share", count=config.count).plain_KxB
     return found, found
 
 
-def loss(denoiser: Denoiser, config: DmpoConfig, params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """- sum over a group of (w - centring w-) l / L, mean over groups, with w, w- the softmax over the group of
-    sharpness (l_ref - l_old +- r / alpha)."""
+def loss(
+    denoiser: Denoiser, config: DmpoConfig, params: PyTree, batch: Batch
+) -> tuple[Array, dict[str, Array]]:
+    """- sum over a group of (w - centring w-) l / L, mean over groups, with w, w- the softmax over
+    the group of sharpness (l_ref - l_old +- r / alpha)."""
     if batch.rewards_B is None:
         raise ValueError("objective 'dmpo' weighs by rewards: batch.rewards_B is None")
     score_B = jnp.mean(scores(denoiser, config, params, batch)[0], axis=0)
@@ -65,14 +80,18 @@ def loss(denoiser: Denoiser, config: DmpoConfig, params: PyTree, batch: Batch) -
     ref_B = present_B if batch.ref_KxB is None else jnp.mean(batch.ref_KxB, axis=0)
     length_B = counted_length(batch, config.count).astype(jnp.float32)
 
-    weigh = lambda sign: group_softmax(  # noqa: E731
-        config.sharpness * (ref_B - old_B + sign * batch.rewards_B / config.alpha), batch.group_B
-    )
+    def weigh(sign):
+        return group_softmax(
+            config.sharpness * (ref_B - old_B + sign * batch.rewards_B / config.alpha),
+            batch.group_B,
+        )
+
     good_B, bad_B, groups = weigh(1), weigh(-1), group_count(batch.group_B)
     metrics = {
         "score": jnp.mean(score_B / length_B),
         "kl": jnp.mean(0.5 * jnp.square(score_B - ref_B) / length_B),
         "trust": jnp.float32(0.0),  # there is no region
-        "effective": groups / (jnp.sum(jnp.square(good_B)) * score_B.shape[0]),  # share of completions that w uses
+        # share of completions that w uses
+        "effective": groups / (jnp.sum(jnp.square(good_B)) * score_B.shape[0]),
     }
     return -jnp.sum((good_B - config.centring * bad_B) * score_B / length_B) / groups, metrics

@@ -1,14 +1,17 @@
 """Guided Denoiser Self-Distillation: move the score of each completion by psi times its advantage.
 
-arXiv 2605.29398; specs/gdsd.md sections 2 to 5. B rows, K mask draws, G completion columns; nats unless said.
+arXiv 2605.29398; specs/gdsd.md sections 2 to 5. B rows, K mask draws, G completion columns; nats
+unless said.
 
-The defaults mend what section 11 lists, the presets restore it: token-logit centring that does something (1), one
-weighting whatever the centring (2), a trust region on the score per token (3), psi on the whole sequence (4), the mean
-over masks in both terms (5); the released regularity that the main term falls with L^2 and the KL with L (6) is kept.
-`count` (8) chooses whether padding behind the end token counts. Masks are booleans from explicit keys (11, 19), halves
-without a masked token weigh nothing (9), old scores come from the same function as the loss, without dropout (15, 16),
-and padding is never attended to (17).
+The defaults mend what section 11 lists, the presets restore it: token-logit centring that does
+something (1), one weighting whatever the centring (2), a trust region on the score per token (3),
+psi on the whole sequence (4), the mean over masks in both terms (5); the released regularity that
+the main term falls with L^2 and the KL with L (6) is kept. `count` (8) chooses whether padding
+behind the end token counts. Masks are booleans from explicit keys (11, 19), halves without a masked
+token weigh nothing (9), old scores come from the same function as the loss, without dropout (15,
+16), and padding is never attended to (17).
 """
+
 import dataclasses
 
 import jax
@@ -24,22 +27,29 @@ class GdsdConfig:
     """How the denoiser is guided.
 
     Attributes:
-      psi: guidance, nats per unit of advantage on the whole sequence (paper Table 4: 10); per token under a preset.
+      psi: guidance, nats per unit of advantage on the whole sequence (paper Table 4: 10); per token
+        under a preset.
       weighting: of token scores, "elbo" (unbiased, specs/gdsd.md section 3.2) or "uniform".
-      centring: "none", "vocab" (token-logit centralisation, Eq. 8) or "top_k" (over the `centring_k` best tokens).
+      centring: "none", "vocab" (token-logit centralisation, Eq. 8) or "top_k" (over the
+        `centring_k` best tokens).
       centring_k: tokens in the mean of "top_k" (released: 64; 8 for Dream on sudoku).
       detach_centre: no gradient through the mean.
-      trust: (low, high), how far the per-token score may move from the old one, nats; None = anywhere.
-        Under a preset the released (epsilon_low, epsilon_high), a ratio bound on the raw sum.
-      trust_sides: "two" stops the gradient outside the region, "one" only beyond it in the advantage's direction.
+      trust: (low, high), how far the per-token score may move from the old one, nats; None =
+        anywhere. Under a preset the released (epsilon_low, epsilon_high), a ratio bound on the raw
+        sum.
+      trust_sides: "two" stops the gradient outside the region, "one" only beyond it in the
+        advantage's direction.
       beta: weight of the k2 KL to the reference policy on normalised scores.
-      count: positions that count, "full" width (padding included, as the models are trained) or the "answer".
-      masks: "uniform" over the completion; or like the states of a sampler that goes block by block, the last blocks
-        masked whole and one of them in part, there "block_random" positions or by "block_confidence" those that the
-        rollout committed with the lowest probability (section 9, R2).
+      count: positions that count, "full" width (padding included, as the models are trained) or the
+        "answer".
+      masks: "uniform" over the completion; or like the states of a sampler that goes block by
+        block, the last blocks masked whole and one of them in part, there "block_random" positions
+        or by "block_confidence" those that the rollout committed with the lowest probability
+        (section 9, R2).
       mask_block: tokens of such a block.
-      preset: the released formula, psi per token, clip on the raw sum, sum over masks (section 3.3): "r1", or "r2",
-        the later one, which is the same under ELBO weights with or without centring (section 9).
+      preset: the released formula, psi per token, clip on the raw sum, sum over masks (section
+        3.3): "r1", or "r2", the later one, which is the same under ELBO weights with or without
+        centring (section 9).
     """
 
     psi: float = 10.0
@@ -57,13 +67,22 @@ class GdsdConfig:
 
     def __post_init__(self):
         check_choices(
-            self, weighting=("elbo", "uniform"), centring=("none", "vocab", "top_k"), trust_sides=("one", "two"),
-            count=("full", "answer"), masks=("uniform", "block_random", "block_confidence"), preset=(None, "r1", "r2"),
-        )  # fmt: skip
+            self,
+            weighting=("elbo", "uniform"),
+            centring=("none", "vocab", "top_k"),
+            trust_sides=("one", "two"),
+            count=("full", "answer"),
+            masks=("uniform", "block_random", "block_confidence"),
+            preset=(None, "r1", "r2"),
+        )
         if self.trust is not None and not (len(self.trust) == 2 and min(self.trust) > 0):
-            raise ValueError(f"trust={self.trust!r}: give two positive numbers, (low, high), or None")
+            raise ValueError(
+                f"trust={self.trust!r}: give two positive numbers, (low, high), or None"
+            )
         if self.preset is not None and (self.trust is None or self.trust[0] >= 1):
-            raise ValueError(f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high), epsilon_low below 1")
+            raise ValueError(
+                f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high), epsilon_low below 1"
+            )
         if self.preset == "r2" and self.weighting != "elbo":
             raise ValueError(f"preset='r2' is ELBO-weighted, not weighting={self.weighting!r}")
         if self.mask_block < 1:
@@ -73,10 +92,14 @@ class GdsdConfig:
 def views(config: GdsdConfig, batch: Batch, draws: int, rng: Array) -> Array:
     """Complementary pairs, stratified over the batch; bool [K, B, L], one half of each."""
     return draw_masks(
-        rng, draws, batch.prompt_len, batch.tokens_BxL.shape[1], counted_length(batch, config.count),
+        rng,
+        draws,
+        batch.prompt_len,
+        batch.tokens_BxL.shape[1],
+        counted_length(batch, config.count),
         block_length=None if config.masks == "uniform" else config.mask_block,
         order_BxG=batch.logp_BxG if config.masks == "block_confidence" else None,
-    )  # fmt: skip
+    )
 
 
 def sequence_scores(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -> Scores:
@@ -86,14 +109,19 @@ def sequence_scores(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batc
     )
 
 
-def scores(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -> tuple[Array, Array]:
+def scores(
+    denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch
+) -> tuple[Array, Array]:
     """What the loss compares with: (old, reference) scores at these parameters, [K, B] nats."""
     found = sequence_scores(denoiser, config, params, batch)
     return found.centred_KxB, found.plain_KxB
 
 
-def loss(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """mean (u - psi A / L)^2 + beta mean (l - l_ref)^2 / 2L, with u the score's move per token inside the trust region."""
+def loss(
+    denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch
+) -> tuple[Array, dict[str, Array]]:
+    """mean (u - psi A / L)^2 + beta mean (l - l_ref)^2 / 2L, with u the score's move per token
+    inside the trust region."""
     score = sequence_scores(denoiser, config, params, batch)
     old_KxB = jax.lax.stop_gradient(score.centred_KxB) if batch.old_KxB is None else batch.old_KxB
     ref_KxB = jax.lax.stop_gradient(score.plain_KxB) if batch.ref_KxB is None else batch.ref_KxB
@@ -111,7 +139,11 @@ def loss(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -
         low, high = config.trust
         kept_KxB = jnp.clip(move_KxB, jnp.log1p(-low), jnp.log1p(high))
         target_1xB = config.psi * advantage_1xB
-        residual_KxB, outside_KxB, draws = kept_KxB / length_1xB - target_1xB, kept_KxB != move_KxB, len(move_KxB)
+        residual_KxB, outside_KxB, draws = (
+            kept_KxB / length_1xB - target_1xB,
+            kept_KxB != move_KxB,
+            len(move_KxB),
+        )
     main = draws * jnp.mean(jnp.square(residual_KxB))
     metrics = {
         "score": jnp.mean(score.plain_KxB / length_1xB),
@@ -119,13 +151,16 @@ def loss(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -
         "kl_max": jnp.max(kl_KxB),
         "trust": jnp.mean(jnp.any(outside_KxB, axis=0)),
         "target": jnp.mean(jnp.abs(target_1xB)),
-        **diagnostics(score.centred_KxB / length_1xB, move_KxB, outside_KxB, residual_KxB, length_1xB),
+        **diagnostics(
+            score.centred_KxB / length_1xB, move_KxB, outside_KxB, residual_KxB, length_1xB
+        ),
     }
     return main + config.beta * jnp.mean(kl_KxB), metrics
 
 
 def within_trust(move_KxB: Array, advantage_1xB: Array, config: GdsdConfig) -> tuple[Array, Array]:
-    """(move limited to the trust region, bool where it was outside); the limit passes no gradient."""
+    """(move limited to the trust region, bool where it was outside); the limit passes no
+    gradient."""
     if config.trust is None:
         return move_KxB, jnp.zeros(move_KxB.shape, bool)
     low, high = config.trust
@@ -139,11 +174,14 @@ def within_trust(move_KxB: Array, advantage_1xB: Array, config: GdsdConfig) -> t
 def diagnostics(
     score_KxB: Array, move_KxB: Array, outside_KxB: Array, residual_KxB: Array, length_1xB: Array
 ) -> dict[str, Array]:
-    """Numbers that R2 logs (specs/gdsd.md section 9): scores per token, their noise over the masks, and the main term's
-    slope 2 residual / L with respect to a score, its mean over its spread being a signal-to-noise ratio."""
+    """Numbers that R2 logs (specs/gdsd.md section 9): scores per token, their noise over the masks,
+    and the main term's slope 2 residual / L with respect to a score, its mean over its spread being
+    a signal-to-noise ratio."""
     slope_KxB = 2 * residual_KxB / length_1xB
     spread = jnp.std(slope_KxB, ddof=1) if slope_KxB.size > 1 else jnp.float32(0.0)
-    noise_B = jnp.std(score_KxB, axis=0, ddof=1) if len(score_KxB) > 1 else jnp.zeros(score_KxB.shape[1])
+    noise_B = (
+        jnp.std(score_KxB, axis=0, ddof=1) if len(score_KxB) > 1 else jnp.zeros(score_KxB.shape[1])
+    )
     return {
         "centred_score": jnp.mean(score_KxB),
         "centred_score_max": jnp.max(jnp.abs(score_KxB)),

@@ -1,10 +1,15 @@
-"""SPG: policy gradient between bounds, a lower one of the likelihood for good completions, an upper one for bad ones.
+"""SPG: policy gradient between bounds, a lower one of the likelihood for good completions, an upper
+one for bad ones.
 
-facebookresearch/SPG; specs/gdsd.md section 6.3. B rows, K views, L columns, G completion columns; nats unless said. As
-released, the scored tokens are all masked ones of the answer, also those outside of the chosen block. Against the
-released code: views come from explicit keys (section 11, 11); the upper bound is summed as logarithms, so that a token
-whose probability underflows is not left out; empty views count as 0 instead of dividing by zero (9).
+facebookresearch/SPG; specs/gdsd.md section 6.3. B rows, K views, L columns, G completion columns;
+nats unless said. As released, the scored tokens are all masked ones of the answer, also those
+outside of the chosen block. Against the
+released code: views come from explicit keys (section 11, 11); the upper bound is summed as
+  logarithms, so that a token
+whose probability underflows is not left out; empty views count as 0 instead of dividing by zero
+(9).
 """
+
 import dataclasses
 
 import jax
@@ -19,14 +24,16 @@ from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 @dataclasses.dataclass(frozen=True)
 class SpgConfig:
     """Attributes (released values are the defaults):
-      estimate: score of completions without positive advantage: "elbo", "eubo", "mix" of the two or "zero".
-      mix: share of the upper bound in "mix".
-      beta_eubo: exponent of the upper bound (released: 1.5, sudoku 1).
-      forward: views: "all" masked; "random" positions; or from a random block on, all of it ("block_all") or random
-        positions of that block and everything behind ("block_random").
-      block_length: tokens of a block; must divide the completion.
-      min_share, max_share: of the answer ("random") or of the block ("block_random") that is masked.
-      mask_prompt: probability with which what lies before the masked part is masked too.
+    estimate: score of completions without positive advantage: "elbo", "eubo", "mix" of the two or
+      "zero".
+    mix: share of the upper bound in "mix".
+    beta_eubo: exponent of the upper bound (released: 1.5, sudoku 1).
+    forward: views: "all" masked; "random" positions; or from a random block on, all of it
+      ("block_all") or random positions of that block and everything behind ("block_random").
+    block_length: tokens of a block; must divide the completion.
+    min_share, max_share: of the answer ("random") or of the block ("block_random") that is
+      masked.
+    mask_prompt: probability with which what lies before the masked part is masked too.
     """
 
     estimate: str = "mix"
@@ -40,12 +47,16 @@ class SpgConfig:
 
     def __post_init__(self):
         check_choices(
-            self, estimate=("mix", "elbo", "eubo", "zero"), forward=("all", "random", "block_all", "block_random")
+            self,
+            estimate=("mix", "elbo", "eubo", "zero"),
+            forward=("all", "random", "block_all", "block_random"),
         )
         if not self.beta_eubo > 0:
             raise ValueError(f"beta_eubo={self.beta_eubo} must be positive")
         if not 0 <= self.min_share <= self.max_share <= 1:
-            raise ValueError(f"min_share={self.min_share}, max_share={self.max_share}: give 0 <= min <= max <= 1")
+            raise ValueError(
+                f"min_share={self.min_share}, max_share={self.max_share}: give 0 <= min <= max <= 1"
+            )
         check_probability(self, "mask_prompt")
 
 
@@ -61,21 +72,28 @@ def views(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Array:
     rng_block, rng_count, rng_place, rng_before = jax.random.split(rng, 4)
     column_1x1xL = jnp.arange(-batch.prompt_len, gen)[None, None]
     answer_1xBxL = (column_1x1xL >= 0) & (column_1x1xL < batch.completion_len_B[None, :, None])
-    start_KxBx1, size = jnp.zeros((draws, rows, 1), jnp.int32), gen  # "random": the completion is one block
+    # "random": the completion is one block
+    start_KxBx1, size = jnp.zeros((draws, rows, 1), jnp.int32), gen
     if config.forward != "random":
         size = config.block_length
         start_KxBx1 = draw_blocks(config, batch, draws, rng_block)[..., None] * size
-    chosen_KxBxL = answer_1xBxL & (column_1x1xL >= start_KxBx1) & (column_1x1xL < start_KxBx1 + size)
+    chosen_KxBxL = (
+        answer_1xBxL & (column_1x1xL >= start_KxBx1) & (column_1x1xL < start_KxBx1 + size)
+    )
     if config.forward != "block_all":
         count_KxB = draw_counts(config, jnp.sum(chosen_KxBxL, axis=-1), gen, rng_count)
-        chosen_KxBxL = ranks(jax.random.uniform(rng_place, chosen_KxBxL.shape), chosen_KxBxL) < count_KxB[..., None]
+        chosen_KxBxL = (
+            ranks(jax.random.uniform(rng_place, chosen_KxBxL.shape), chosen_KxBxL)
+            < count_KxB[..., None]
+        )
     behind_KxBxL = (column_1x1xL >= 0) & ((column_1x1xL >= start_KxBx1 + size) | ~answer_1xBxL)
     coin_KxBxL = jax.random.bernoulli(rng_before, config.mask_prompt, chosen_KxBxL.shape)
     return chosen_KxBxL | behind_KxBxL | ((column_1x1xL < start_KxBx1) & coin_KxBxL)
 
 
 def draw_blocks(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Array:
-    """int32 [K, B]: for each row the first K of a random order of all blocks, modulo those that its answer touches."""
+    """int32 [K, B]: for each row the first K of a random order of all blocks, modulo those that its
+    answer touches."""
     gen = batch.tokens_BxL.shape[1] - batch.prompt_len
     blocks = gen // config.block_length
     if gen % config.block_length or draws > blocks:
@@ -90,35 +108,53 @@ def draw_blocks(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Arra
 
 def draw_counts(config: SpgConfig, size_KxB: Array, largest: int, rng: Array) -> Array:
     """int32 [K, B], uniform in max(floor(min_share n), 1) .. floor(max_share n) of n positions."""
-    share_of = lambda share: jnp.asarray(np.floor(share * np.arange(largest + 1)), jnp.int32)[size_KxB]  # noqa: E731
+
+    def share_of(share):
+        return jnp.asarray(np.floor(share * np.arange(largest + 1)), jnp.int32)[size_KxB]
+
     low_KxB = jnp.maximum(share_of(config.min_share), 1)
     high_KxB = jnp.maximum(share_of(config.max_share), low_KxB)
-    step_KxB = jnp.floor(jax.random.uniform(rng, size_KxB.shape) * (high_KxB - low_KxB + 1)).astype(jnp.int32)
+    step_KxB = jnp.floor(jax.random.uniform(rng, size_KxB.shape) * (high_KxB - low_KxB + 1)).astype(
+        jnp.int32
+    )
     return jnp.minimum(low_KxB + step_KxB, high_KxB)
 
 
-def bounds(config: SpgConfig, logp_KxBxG: Array, scored_KxBxG: Array, length_B: Array) -> tuple[Array, Array]:
-    """(lower, upper) estimate of the log-likelihood per token, [B]: ELBO, and EUBO with exponent `beta_eubo`."""
+def bounds(
+    config: SpgConfig, logp_KxBxG: Array, scored_KxBxG: Array, length_B: Array
+) -> tuple[Array, Array]:
+    """(lower, upper) estimate of the log-likelihood per token, [B]: ELBO, and EUBO with exponent
+    `beta_eubo`."""
     size_KxB = jnp.sum(scored_KxBxG, axis=-1).astype(jnp.float32)
-    elbo_B = jnp.mean(jnp.sum(logp_KxBxG * scored_KxBxG, axis=-1) / jnp.maximum(size_KxB, 1.0), axis=0)
+    elbo_B = jnp.mean(
+        jnp.sum(logp_KxBxG * scored_KxBxG, axis=-1) / jnp.maximum(size_KxB, 1.0), axis=0
+    )
     share_KxB = jnp.maximum(size_KxB, 1.0) / length_B[None]
     power_KxBxG = config.beta_eubo * logp_KxBxG - jnp.log(share_KxB)[..., None]
     covered_BxG = jnp.any(scored_KxBxG, axis=0)
     # -1e30, not -inf: a token that no view covers must not turn the gradient into NaN
-    summed_BxG = jax.nn.logsumexp(jnp.where(scored_KxBxG, power_KxBxG, -1e30), axis=0) - jnp.log(float(len(logp_KxBxG)))
+    summed_BxG = jax.nn.logsumexp(jnp.where(scored_KxBxG, power_KxBxG, -1e30), axis=0) - jnp.log(
+        float(len(logp_KxBxG))
+    )
     total_B = jnp.sum(jnp.where(covered_BxG, summed_BxG, 0.0), axis=-1)
     return elbo_B, total_B / jnp.maximum(jnp.sum(covered_BxG, axis=-1), 1) / config.beta_eubo
 
 
-def loss(denoiser: Denoiser, config: SpgConfig, params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """- sum A l n / sum n over rows of n answer tokens; l the lower bound where A > 0, else what `estimate` says."""
+def loss(
+    denoiser: Denoiser, config: SpgConfig, params: PyTree, batch: Batch
+) -> tuple[Array, dict[str, Array]]:
+    """- sum A l n / sum n over rows of n answer tokens; l the lower bound where A > 0, else what
+    `estimate` says."""
     logp_KxBxG = view_token_scores(denoiser, params, batch, batch.masks_KxBxL)
     scored_KxBxG = batch.masks_KxBxL[:, :, batch.prompt_len :] & counted(batch, "answer")[None]
     length_B = batch.completion_len_B.astype(jnp.float32)
     elbo_B, eubo_B = bounds(config, logp_KxBxG, scored_KxBxG, length_B)
     upper_B = {
-        "mix": config.mix * eubo_B + (1 - config.mix) * elbo_B, "elbo": elbo_B, "eubo": eubo_B, "zero": jnp.zeros_like(elbo_B),
-    }[config.estimate]  # fmt: skip
+        "mix": config.mix * eubo_B + (1 - config.mix) * elbo_B,
+        "elbo": elbo_B,
+        "eubo": eubo_B,
+        "zero": jnp.zeros_like(elbo_B),
+    }[config.estimate]
     score_B = jnp.where(batch.advantages_B > 0, elbo_B, upper_B)
     zero = jnp.float32(0.0)
     metrics = {

@@ -1,9 +1,11 @@
 """wd1: a likelihood weighted up for good completions and down for bad ones, without ratios.
 
-xiaohangt/wd1; specs/gdsd.md section 6.2. B rows, K views, G completion columns; nats unless said. The released weights
-are a softmax over whatever rows share a micro-batch; here it is over the completions of one prompt, which is the same
-where a micro-batch is one group, as in the released recipes; `softmax_over="batch"` restores it.
+xiaohangt/wd1; specs/gdsd.md section 6.2. B rows, K views, G completion columns; nats unless said.
+The released weights are a softmax over whatever rows share a micro-batch; here it is over the
+completions of one prompt, which is the same where a micro-batch is one group, as in the released
+recipes; `softmax_over="batch"` restores it.
 """
+
 import dataclasses
 
 import jax.numpy as jnp
@@ -17,11 +19,12 @@ from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 @dataclasses.dataclass(frozen=True)
 class Wd1Config:
     """Attributes (released values are the defaults):
-      psi: weights are softmax(psi A) and softmax(- psi A), per unit of advantage.
-      negative: share of the second weights; 0 learns from good completions only.
-      mask_prompt: probability with which a prompt token is masked in the scoring view.
-      count: tokens in the score, the "answer" through its end token or the "full" width.
-      softmax_over: the completions of one prompt ("group") or the rows of a slice ("batch", released).
+    psi: weights are softmax(psi A) and softmax(- psi A), per unit of advantage.
+    negative: share of the second weights; 0 learns from good completions only.
+    mask_prompt: probability with which a prompt token is masked in the scoring view.
+    count: tokens in the score, the "answer" through its end token or the "full" width.
+    softmax_over: the completions of one prompt ("group") or the rows of a slice ("batch",
+      released).
     """
 
     psi: float = 1.0
@@ -40,8 +43,11 @@ def views(config: Wd1Config, batch: Batch, draws: int, rng: Array) -> Array:
     return draw_full_masks(rng, draws, batch, config.mask_prompt)
 
 
-def loss(denoiser: Denoiser, config: Wd1Config, params: PyTree, batch: Batch) -> tuple[Array, dict[str, Array]]:
-    """Sum over a group of (w- - w+) l, mean over groups; l the summed one-step log-probability, w = softmax(+- psi A)."""
+def loss(
+    denoiser: Denoiser, config: Wd1Config, params: PyTree, batch: Batch
+) -> tuple[Array, dict[str, Array]]:
+    """Sum over a group of (w- - w+) l, mean over groups; l the summed one-step log-probability, w =
+    softmax(+- psi A)."""
     counted_BxG = counted(batch, config.count)
     logp_KxBxG = view_token_scores(denoiser, params, batch, batch.masks_KxBxL)
     score_B = jnp.mean(jnp.sum(logp_KxBxG * counted_BxG[None], axis=-1), axis=0)
@@ -54,6 +60,7 @@ def loss(denoiser: Denoiser, config: Wd1Config, params: PyTree, batch: Batch) ->
         "score": jnp.mean(score_B / jnp.sum(counted_BxG, axis=1)),
         "kl": zero,  # nothing is compared with
         "trust": zero,
-        "effective": groups / (jnp.sum(jnp.square(good_B)) * score_B.shape[0]),  # share of completions that w+ uses
+        # share of completions that w+ uses
+        "effective": groups / (jnp.sum(jnp.square(good_B)) * score_B.shape[0]),
     }
     return jnp.sum((config.negative * bad_B - good_B) * score_B) / groups, metrics

@@ -2,10 +2,11 @@
 
 Source: specs/gdsd.md section 8, row `code`.
 """
+
 import ast
+from collections.abc import Sequence
 import re
 import warnings
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,8 +29,9 @@ def format_reward(text: str) -> float:
     return 1.0 if _parses(source) else 0.5
 
 
-def score_code(texts: Sequence[str], tests: Sequence[Sequence[str]],
-               sandbox: Sandbox) -> dict[str, np.ndarray]:
+def score_code(
+    texts: Sequence[str], tests: Sequence[Sequence[str]], sandbox: Sandbox
+) -> dict[str, np.ndarray]:
     """Scores N completions; equal programs with equal tests run once.
 
     Args:
@@ -49,8 +51,10 @@ def score_code(texts: Sequence[str], tests: Sequence[Sequence[str]],
             raise ValueError(f"row {row}: tests should be a list of at least one assert statement")
     format_N = np.array([format_reward(text) for text in texts], np.float32)
     tests_N = np.zeros(len(texts), np.float32)
-    programs = {row: Program(extract_code(texts[row]), tuple(tests[row]))
-                for row in np.flatnonzero(format_N == 1.0)}
+    programs = {
+        row: Program(extract_code(texts[row]), tuple(tests[row]))
+        for row in np.flatnonzero(format_N == 1.0)
+    }
     distinct = list(dict.fromkeys(programs.values()))
     verdicts = dict(zip(distinct, sandbox.run(distinct)))
     for row, program in programs.items():

@@ -18,6 +18,8 @@ uses it) can still forge its own verdict, and nobody else's.
 
 Source: specs/gdsd.md section 8 (row `code`) and section 11, item 32.
 """
+
+from collections.abc import Callable, Sequence
 import concurrent.futures
 import dataclasses
 import json
@@ -30,7 +32,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 NOBODY = 65534
@@ -42,7 +43,8 @@ MEND = (
     " --security-opt systempaths=unconfined, as root also --cap-add SYS_ADMIN; on a host"
     " set user.max_user_namespaces > 0, kernel.unprivileged_userns_clone=1 and"
     " kernel.apparmor_restrict_unprivileged_userns=0; or, without any protection,"
-    " choose sandbox='unsafe' by hand")
+    " choose sandbox='unsafe' by hand"
+)
 PROBE = """
 import os, socket
 try:
@@ -86,6 +88,7 @@ class Limits:
 
     Raises: ValueError for a limit that is not positive, or wall_s too small.
     """
+
     cpu_s: float = 1.0
     wall_s: float = 20.0
     memory_bytes: int = 512 << 20
@@ -97,8 +100,10 @@ class Limits:
             if value <= 0:
                 raise ValueError(f"sandbox limit {name}={value} should be positive")
         if self.wall_s < 10 * self.cpu_s:
-            raise ValueError(f"sandbox limit wall_s={self.wall_s} should be at least ten "
-                             f"times cpu_s={self.cpu_s}: verdicts would depend on the load")
+            raise ValueError(
+                f"sandbox limit wall_s={self.wall_s} should be at least ten "
+                f"times cpu_s={self.cpu_s}: verdicts would depend on the load"
+            )
 
 
 class Program(NamedTuple):
@@ -114,6 +119,7 @@ class Verdict(NamedTuple):
     ended it), the limit it broke ("cpu", "wall", "memory", "output"), or "killed"
     (two workers were lost to it). Tests passed before a limit was broken count.
     """
+
     passed: tuple[bool, ...]
     status: str
 
@@ -127,8 +133,10 @@ def _system_mounts() -> list[tuple[str, str, str]]:
         elif os.path.isdir(path):
             mounts.append(("bind", path, path))
     executable = pathlib.Path(_interpreter())
-    prefixes = {os.path.realpath(x) for x in (
-        sys.base_prefix, sys.base_exec_prefix, executable.parent.parent)} - {"/"}
+    prefixes = {
+        os.path.realpath(x)
+        for x in (sys.base_prefix, sys.base_exec_prefix, executable.parent.parent)
+    } - {"/"}
     bound = [path for kind, _, path in mounts if kind == "bind"]
     for prefix in sorted(prefixes):  # a parent comes before what it holds
         if not any(pathlib.Path(prefix).is_relative_to(x) for x in bound):
@@ -153,8 +161,17 @@ def _python(script: str, action: str, config: dict) -> list[str]:
 
 
 def _bwrap_command(config: dict) -> list[str]:
-    command = ["bwrap", "--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts",
-               "--unshare-cgroup-try", "--as-pid-1", "--cap-add", "ALL"]
+    command = [
+        "bwrap",
+        "--unshare-ipc",
+        "--unshare-net",
+        "--unshare-pid",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+        "--as-pid-1",
+        "--cap-add",
+        "ALL",
+    ]
     if os.geteuid() != 0:
         command += ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
     options = {"bind": "--ro-bind", "device": "--dev-bind", "symlink": "--symlink"}
@@ -174,9 +191,12 @@ def _unshare_command(config: dict) -> list[str]:
     if os.geteuid() != 0:
         command += ["--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--keep-caps"]
     here = str(pathlib.Path(__file__).with_name("sandbox_worker.py"))
-    enter = dict(config, mounts=_system_mounts(),
-                 root="/sys",  # always there, and never holds an interpreter
-                 command=_python("/sandbox/sandbox_worker.py", "serve", config))
+    enter = dict(
+        config,
+        mounts=_system_mounts(),
+        root="/sys",  # always there, and never holds an interpreter
+        command=_python("/sandbox/sandbox_worker.py", "serve", config),
+    )
     return command + _python(here, "enter", enter)
 
 
@@ -186,7 +206,10 @@ def _unsafe_command(config: dict) -> list[str]:
 
 
 _COMMANDS: dict[str, Callable[[dict], list[str]]] = {
-    "bwrap": _bwrap_command, "unshare": _unshare_command, "unsafe": _unsafe_command}
+    "bwrap": _bwrap_command,
+    "unshare": _unshare_command,
+    "unsafe": _unsafe_command,
+}
 
 
 class _Worker:
@@ -242,8 +265,15 @@ class _Worker:
             raise SandboxError("not installed")
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            [tool, *self._command[1:]], stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0,
-            env=env, cwd="/", start_new_session=True)
+            [tool, *self._command[1:]],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            bufsize=0,
+            env=env,
+            cwd="/",
+            start_new_session=True,
+        )
         try:
             self._receive(START_S)
         except (OSError, _Lost) as error:
@@ -281,8 +311,11 @@ class Sandbox:
         self._workers = []
         for index in range(workers):
             # As root every worker has its own user: the kernel counts processes by user.
-            config = {"limits": dataclasses.asdict(limits), "jailed": mode != "unsafe",
-                      "uid": NOBODY - index}
+            config = {
+                "limits": dataclasses.asdict(limits),
+                "jailed": mode != "unsafe",
+                "uid": NOBODY - index,
+            }
             worker = _Worker(_COMMANDS[mode](config), limits.wall_s + GRACE_S)
             self._workers.append(worker)
             self._idle.put(worker)
@@ -341,8 +374,9 @@ class Sandbox:
             raise SandboxError(f"{failed[0]} ({reply['status']})")
 
 
-def open_sandbox(mode: str = "auto", workers: int | None = None,
-                 limits: Limits = Limits()) -> Sandbox:
+def open_sandbox(
+    mode: str = "auto", workers: int | None = None, limits: Limits = Limits()
+) -> Sandbox:
     """A sandbox whose jail has been tried out.
 
     Args:
@@ -360,8 +394,11 @@ def open_sandbox(mode: str = "auto", workers: int | None = None,
     if workers < 1:
         raise ValueError(f"sandbox workers={workers} should be at least 1")
     if mode == "unsafe":
-        print("warning: sandbox='unsafe' runs model-written programs without isolation: they can "
-              "read and write this user's files and reach the network", file=sys.stderr)
+        print(
+            "warning: sandbox='unsafe' runs model-written programs without isolation: they can "
+            "read and write this user's files and reach the network",
+            file=sys.stderr,
+        )
         return Sandbox(mode, workers, limits)
     reasons = []
     for candidate in ("bwrap", "unshare") if mode == "auto" else (mode,):

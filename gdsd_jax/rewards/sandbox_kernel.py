@@ -4,6 +4,7 @@ Standard library only (system calls through ctypes): it runs inside the jail
 beside `sandbox_worker.py`. Every function raises OSError, with the name of the
 refused call, where the kernel does not allow a step.
 """
+
 import ctypes
 import errno
 import os
@@ -23,10 +24,20 @@ SYS_MOUNT_SETATTR, AT_RECURSIVE, ATTR_RDONLY, ATTR_NOSUID = 442, 0x8000, 1, 2
 # (bpf, perf_event_open, userfaultfd, io_uring_setup), and memory that outlives
 # or escapes the address-space limit (shmget, msgget, semget, mq_open, memfd_*).
 SYSCALLS = {
-    "x86_64": (0xC000003E, 56, 41, 155, (
-        272, 308, 101, 248, 249, 250, 321, 298, 323, 425, 29, 68, 64, 240, 319, 447)),
-    "aarch64": (0xC00000B7, 220, 198, 41, (
-        97, 268, 117, 217, 218, 219, 280, 241, 282, 425, 194, 186, 190, 180, 279, 447)),
+    "x86_64": (
+        0xC000003E,
+        56,
+        41,
+        155,
+        (272, 308, 101, 248, 249, 250, 321, 298, 323, 425, 29, 68, 64, 240, 319, 447),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        220,
+        198,
+        41,
+        (97, 268, 117, 217, 218, 219, 280, 241, 282, 425, 194, 186, 190, 180, 279, 447),
+    ),
 }
 SYS_CLONE3 = 435
 
@@ -71,9 +82,16 @@ def make_filter():
     arch, clone, socket, _, denied = SYSCALLS[machine]
     allow, deny = 0x7FFF0000, 0x00050000 | errno.EPERM
     absent, kill = 0x00050000 | errno.ENOSYS, 0x80000000
-    load = lambda offset: (0x20, 0, 0, offset)
-    equal = lambda value, yes, no: (0x15, yes, no, value)
-    ret = lambda action: (0x06, 0, 0, action)
+
+    def load(offset):
+        return (0x20, 0, 0, offset)
+
+    def equal(value, yes, no):
+        return (0x15, yes, no, value)
+
+    def ret(action):
+        return (0x06, 0, 0, action)
+
     code = [load(4), equal(arch, 1, 0), ret(kill), load(0)]
     # The second x86 ABI (x32) would reach the same calls by other numbers.
     code += [(0x35, 0, 1, 0x40000000), ret(kill)]
@@ -112,6 +130,7 @@ def drop_privileges(jail):
 def limit_resources(limits):
     def bound(kind, soft, hard=None):
         resource.setrlimit(kind, (soft, hard or soft))
+
     # Whole seconds only: a net under the exact watch kept by the worker.
     seconds = int(limits["cpu_s"]) + 1
     bound(resource.RLIMIT_CPU, seconds, seconds + 1)
@@ -130,8 +149,14 @@ def confine(jail, limits):
     check(libc.unshare(CLONE_NEWNS), "unshare mount namespace")
     check(libc.umount2(b"/proc", MNT_DETACH), "umount /proc")
     size = limits["memory_bytes"] // 4
-    mount(libc, "tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV,
-          f"size={size},nr_inodes=4096,mode=1777")
+    mount(
+        libc,
+        "tmpfs",
+        "/tmp",
+        "tmpfs",
+        MS_NOSUID | MS_NODEV,
+        f"size={size},nr_inodes=4096,mode=1777",
+    )
     os.chdir("/tmp")
     limit_resources(limits)
     drop_privileges(jail)
@@ -178,6 +203,10 @@ def enter_root(config):
     check(libc.umount2(b".", MNT_DETACH), "umount the old root")
     os.chdir("/")
     attributes = struct.pack("<QQQQ", ATTR_RDONLY | ATTR_NOSUID, 0, 0, 0)
-    check(libc.syscall(SYS_MOUNT_SETATTR, -1, b"/", AT_RECURSIVE, attributes,
-                       ctypes.c_size_t(len(attributes))), "mount_setattr")
+    check(
+        libc.syscall(
+            SYS_MOUNT_SETATTR, -1, b"/", AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes))
+        ),
+        "mount_setattr",
+    )
     os.execv(config["command"][0], config["command"])

@@ -16,6 +16,7 @@ process 1 (its end is the end of all its descendants), a mount namespace with
 an empty /tmp and no /proc, resource limits, a user without privileges, no
 capabilities, and a system call filter.
 """
+
 import ast
 import gc
 import importlib
@@ -36,7 +37,8 @@ import sandbox_kernel as kernel
 WARM_MODULES = (
     "abc array bisect collections copy dataclasses datetime decimal enum fractions "
     "functools heapq io itertools json math operator queue random re statistics "
-    "string threading time typing").split()
+    "string threading time typing"
+).split()
 POLL_S = 0.02
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -52,7 +54,10 @@ class GuardOperands(ast.NodeTransformer):
 
     def visit_Compare(self, node):
         self.generic_visit(node)
-        guard = lambda x: ast.Call(ast.Name(self.name, ast.Load()), [x], [])
+
+        def guard(x):
+            return ast.Call(ast.Name(self.name, ast.Load()), [x], [])
+
         return ast.Compare(guard(node.left), node.ops, [guard(x) for x in node.comparators])
 
 
@@ -75,7 +80,12 @@ def make_guard():
     plain = (int, float, complex, str, bytes, bool, type(None), range)
     exact = frozenset(plain)
     stranger, type_, isinstance_ = object(), type, isinstance
-    base, mapping, groups, cheat = BaseException, dict, (list, tuple, set, frozenset), AssertionError
+    base, mapping, groups, cheat = (
+        BaseException,
+        dict,
+        (list, tuple, set, frozenset),
+        AssertionError,
+    )
 
     def agreeable(leaf):
         for operation in compare:
@@ -312,7 +322,8 @@ def run_program(jail, limits, request):
         shutil.rmtree(folder, ignore_errors=True)
     cpu = spent.ru_utime + spent.ru_stime
     status, passed = conclude(
-        cause, records, nonce, exit_status, cpu, len(request["tests"]), limits)
+        cause, records, nonce, exit_status, cpu, len(request["tests"]), limits
+    )
     if status == "fault":
         return {"fault": head.decode(errors="replace")}
     return {"status": status, "passed": passed}
@@ -320,11 +331,13 @@ def run_program(jail, limits, request):
 
 def receive(descriptor):
     """The next message, or None once the host has hung up."""
+
     def read(count):
         data = b""
         while len(data) < count and (chunk := os.read(descriptor, count - len(data))):
             data += chunk
         return data
+
     header = read(4)
     return json.loads(read(int.from_bytes(header, "big"))) if len(header) == 4 else None
 
@@ -333,7 +346,7 @@ def send(descriptor, message):
     data = json.dumps(message).encode()
     data = len(data).to_bytes(4, "big") + data
     while data:
-        data = data[os.write(descriptor, data):]
+        data = data[os.write(descriptor, data) :]
 
 
 def serve(config):

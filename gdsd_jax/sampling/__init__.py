@@ -1,8 +1,16 @@
 """Samplers: one engine for training rollouts and evaluation."""
+
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.sampling.drift import Drift, drift, take_rows
 from gdsd_jax.sampling.rollout import Passes, make_passes, make_rollout_fn, with_defaults
 
 __all__ = [
-    "Drift", "Passes", "SamplerConfig", "drift", "make_passes", "make_rollout_fn", "take_rows", "with_defaults",
-]  # fmt: skip
+    "Drift",
+    "Passes",
+    "SamplerConfig",
+    "drift",
+    "make_passes",
+    "make_rollout_fn",
+    "take_rows",
+    "with_defaults",
+]

@@ -1,8 +1,10 @@
 """The current block's features, from a full forward or from a cache.
 
-R rows of a forward (twice the batch under guidance), L columns, C columns of a block, D width. A pass either writes,
-which makes the cache right for the present state, or reads, which forwards fewer columns and leaves the cache alone.
+R rows of a forward (twice the batch under guidance), L columns, C columns of a block, D width. A
+pass either writes, which makes the cache right for the present state, or reads, which forwards
+fewer columns and leaves the cache alone.
 """
+
 from collections.abc import Callable
 import functools
 from typing import NamedTuple
@@ -12,7 +14,8 @@ import jax
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.types import Array, Cache, Denoiser, PyTree
 
-SEEN_PARTS, SEEN_LEAST = 4, 128  # a cache is read in up to so many parts of so many columns; each is a branch to compile
+# a cache is read in up to so many parts of so many columns; each is a branch to compile
+SEEN_PARTS, SEEN_LEAST = 4, 128
 
 
 class Forward(NamedTuple):
@@ -41,7 +44,9 @@ def whole(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward
 
     def write(params, tokens_RxL, valid_RxL, cache, block):
         h_RxLxD = features(params, tokens_RxL, valid_BxL=valid_RxL)
-        return columns(h_RxLxD, prompt_len + block * config.block_length, config.block_length), cache
+        return columns(
+            h_RxLxD, prompt_len + block * config.block_length, config.block_length
+        ), cache
 
     return Forward(lambda params, tokens_RxL, valid_RxL: None, write)
 
@@ -54,29 +59,37 @@ def dual(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
         return denoiser.init_cache(params, *tokens_RxL.shape, valid_BxL=valid_RxL)
 
     def write(params, tokens_RxL, valid_RxL, cache, block):
-        h_RxLxD, cache = denoiser.extend(params, tokens_RxL, cache.replace(valid_BxL=valid_RxL), 0, write=True, seen=0)
+        h_RxLxD, cache = denoiser.extend(
+            params, tokens_RxL, cache.replace(valid_BxL=valid_RxL), 0, write=True, seen=0
+        )
         return columns(h_RxLxD, prompt_len + block * width, width), cache
 
     def read(params, tokens_RxL, cache, block):
         start = prompt_len + block * width
-        return denoiser.extend(params, columns(tokens_RxL, start, width), cache, start, write=False)[0]
+        return denoiser.extend(
+            params, columns(tokens_RxL, start, width), cache, start, write=False
+        )[0]
 
     return Forward(begin, write, read)
 
 
 def prefix(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
-    """A refresh keeps all columns; in between, the current block and everything behind it are forwarded."""
+    """A refresh keeps all columns; in between, the current block and everything behind it are
+    forwarded."""
     width = config.block_length
 
     def from_block(block: int):
         start = prompt_len + block * width
 
         def forward(params, tokens_RxL, cache):
-            return denoiser.extend(params, tokens_RxL[:, start:], cache, start, write=False, seen=start)[0][:, :width]
+            return denoiser.extend(
+                params, tokens_RxL[:, start:], cache, start, write=False, seen=start
+            )[0][:, :width]
 
         return forward
 
-    branches = [from_block(block) for block in range(config.blocks)]  # each has its own number of columns
+    # each has its own number of columns
+    branches = [from_block(block) for block in range(config.blocks)]
 
     def read(params, tokens_RxL, cache, block):
         return jax.lax.switch(block, branches, params, tokens_RxL, cache)
@@ -87,8 +100,9 @@ def prefix(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forwar
 def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
     """Finished blocks are kept, which is exact: no later column changes them.
 
-    A block's first pass forwards the block before it too, which by then is final, and keeps that: no pass only saves.
-    `prompt_len` must be a multiple of the block, so that the first block has one before it.
+    A block's first pass forwards the block before it too, which by then is final, and keeps that:
+    no pass only saves. `prompt_len` must be a multiple of the block, so that the first block has
+    one before it.
     """
     width, attention = config.block_length, attention_of(denoiser, config, prompt_len)
 
@@ -97,18 +111,27 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
         if prompt_len == width:
             return cache
         tokens_RxQ = tokens_RxL[:, : prompt_len - width]
-        return denoiser.extend(params, tokens_RxQ, cache, 0, write=True, attention=attention, seen=0)[1]
+        return denoiser.extend(
+            params, tokens_RxQ, cache, 0, write=True, attention=attention, seen=0
+        )[1]
 
     def write(params, tokens_RxL, valid_RxL, cache, block):
         start, cache = prompt_len + (block - 1) * width, cache.replace(valid_BxL=valid_RxL)
         h_Rx2CxD, cache = denoiser.extend(
-            params, columns(tokens_RxL, start, 2 * width), cache, start, write=True, attention=attention
+            params,
+            columns(tokens_RxL, start, 2 * width),
+            cache,
+            start,
+            write=True,
+            attention=attention,
         )
         return h_Rx2CxD[:, width:], cache
 
     def up_to(seen: int):
         def forward(params, tokens_RxC, cache, start):
-            return denoiser.extend(params, tokens_RxC, cache, start, write=False, attention=attention, seen=seen)[0]
+            return denoiser.extend(
+                params, tokens_RxC, cache, start, write=False, attention=attention, seen=seen
+            )[0]
 
         return forward
 
@@ -119,16 +142,22 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
     def read(params, tokens_RxL, cache, block):
         start = prompt_len + block * width
         last = start + width - 1  # what lies behind the block is not there yet
-        return jax.lax.switch(last // part, branches, params, columns(tokens_RxL, start, width), cache, start)
+        return jax.lax.switch(
+            last // part, branches, params, columns(tokens_RxL, start, width), cache, start
+        )
 
     return Forward(begin, write, read)
 
 
-def full_features(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Callable[..., Array]:
+def full_features(
+    denoiser: Denoiser, config: SamplerConfig, prompt_len: int
+) -> Callable[..., Array]:
     """`Denoiser.features` under the attention of the config's kind."""
     if config.kind != "block":
         return denoiser.features
-    return functools.partial(denoiser.features, attention=attention_of(denoiser, config, prompt_len))
+    return functools.partial(
+        denoiser.features, attention=attention_of(denoiser, config, prompt_len)
+    )
 
 
 def attention_of(denoiser: Denoiser, config: SamplerConfig, prompt_len: int):

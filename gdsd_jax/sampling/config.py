@@ -1,37 +1,47 @@
 """What a sampler is, apart from its weights and rows."""
+
 import dataclasses
 
 ALGS = ("entropy", "maskgit_plus", "topk_margin", "origin")
-CACHES = {"llada": ("none", "prefix", "dual"), "dream": ("none", "prefix", "dual"), "block": ("none", "block")}
+CACHES = {
+    "llada": ("none", "prefix", "dual"),
+    "dream": ("none", "prefix", "dual"),
+    "block": ("none", "block"),
+}
 PREFIX_BLOCKS = 64  # each compiles a forward of its own
 REMASKING = ("low_confidence", "random")
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    """What changes the sampler's shapes or code; temperature, threshold and length cap are per row (`Prompts`).
+    """What changes the sampler's shapes or code; temperature, threshold and length cap are per row
+    (`Prompts`).
 
     Attributes:
-      kind: "llada", the semi-autoregressive sampler of specs/gdsd.md section 7.1; "dream", section 7.2; "block", for
-        block-causal denoisers, specs/opdlm.md section 2, with blocks counted from the end of the prompt.
+      kind: "llada", the semi-autoregressive sampler of specs/gdsd.md section 7.1; "dream", section
+        7.2; "block", for block-causal denoisers, specs/opdlm.md section 2, with blocks counted from
+        the end of the prompt.
       gen_length: completion columns, tokens.
-      block_length: columns of a block, a divisor of gen_length; None = the whole completion for "dream" (its released
-        sampler knows no blocks), otherwise at most 32.
-      steps: denoising passes over the whole completion, shared evenly by the blocks ("block" rounds a share up).
+      block_length: columns of a block, a divisor of gen_length; None = the whole completion for
+        "dream" (its released sampler knows no blocks), otherwise at most 32.
+      steps: denoising passes over the whole completion, shared evenly by the blocks ("block" rounds
+        a share up).
       remasking: of "llada" and "block": who is committed first, by "low_confidence" or at "random".
       alg: of "dream": "entropy", "maskgit_plus", "topk_margin" or "origin".
       alg_temp: of "dream": temperature of the choice whom to commit; 0 = the surest.
       top_p: proposals come from the smallest set of tokens that holds this probability.
-      cache: "none"; "prefix" or "dual" for full attention (Fast-dLLM: approximate between refreshes); "block" for
-        kind "block" (exact). None = "block" for that kind, else "none".
-      refresh_every: passes from one recomputation of a "prefix" or "dual" cache to the next; None = at each block's
-        first pass alone. 1 gives the tokens of "none".
-      cfg_scale: classifier-free guidance: logits become u + (1 + cfg_scale) (c - u), u without the prompt; 0 = off.
+      cache: "none"; "prefix" or "dual" for full attention (Fast-dLLM: approximate between
+        refreshes); "block" for kind "block" (exact). None = "block" for that kind, else "none".
+      refresh_every: passes from one recomputation of a "prefix" or "dual" cache to the next; None =
+        at each block's first pass alone. 1 gives the tokens of "none".
+      cfg_scale: classifier-free guidance: logits become u + (1 + cfg_scale) (c - u), u without the
+        prompt; 0 = off.
       stop_ids: tokens that end a completion; None = the model's own.
-      reference_quirks: the released samplers' behaviour, for parity: a proposed mask token counts as masked, every
-        block takes all its passes, nothing is cut behind a stop id, "block" stops when all rows have stopped and takes
-        a generated pad token for padding, quotas are the batch's ("dream") or rounded half to even ("block"), noise of
-        "llada" ends where bfloat16's does.
+      reference_quirks: the released samplers' behaviour, for parity: a proposed mask token counts
+        as masked, every block takes all its passes, nothing is cut behind a stop id, "block" stops
+        when all rows have stopped and takes a generated pad token for padding, quotas are the
+        batch's ("dream") or rounded half to even ("block"), noise of "llada" ends where bfloat16's
+        does.
     """
 
     kind: str = "llada"
@@ -51,12 +61,16 @@ class SamplerConfig:
     def __post_init__(self):
         for key, allowed in (("kind", CACHES), ("remasking", REMASKING), ("alg", ALGS)):
             if getattr(self, key) not in allowed:
-                raise ValueError(f"{key}={getattr(self, key)!r}: choose one of {', '.join(allowed)}")
+                raise ValueError(
+                    f"{key}={getattr(self, key)!r}: choose one of {', '.join(allowed)}"
+                )
         for key, default in self.defaults().items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, default)
         if self.cache not in CACHES[self.kind]:
-            raise ValueError(f"cache={self.cache!r}: kind {self.kind!r} has {', '.join(CACHES[self.kind])}")
+            raise ValueError(
+                f"cache={self.cache!r}: kind {self.kind!r} has {', '.join(CACHES[self.kind])}"
+            )
         for key in ("gen_length", "block_length", "steps"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
@@ -66,7 +80,9 @@ class SamplerConfig:
                 "take a longer block_length or cache='dual'"
             )
         if self.gen_length % self.block_length:
-            raise ValueError(f"gen_length={self.gen_length} must be a multiple of block_length={self.block_length}")
+            raise ValueError(
+                f"gen_length={self.gen_length} must be a multiple of block_length={self.block_length}"
+            )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")
         for key in ("refresh_every", "cfg_scale", "alg_temp"):
@@ -78,8 +94,10 @@ class SamplerConfig:
         return {
             "block_length": self.gen_length if self.kind == "dream" else min(32, self.gen_length),
             "cache": "block" if self.kind == "block" else "none",
-            "refresh_every": 0, "alg_temp": 0.0, "top_p": 1.0,
-        }  # fmt: skip
+            "refresh_every": 0,
+            "alg_temp": 0.0,
+            "top_p": 1.0,
+        }
 
     @property
     def blocks(self) -> int:

@@ -1,7 +1,9 @@
-"""How far the log-probabilities that a rollout recorded are from those of full forwards at the same states.
+"""How far the log-probabilities that a rollout recorded are from those of full forwards at the same
+states.
 
 B rows, P prompt columns, G completion columns, L = P + G, C columns of a block.
 """
+
 from typing import NamedTuple
 
 import jax
@@ -20,7 +22,9 @@ class Drift(NamedTuple):
     max: Array
 
 
-def drift(denoiser: Denoiser, config: SamplerConfig, params: PyTree, prompts: Prompts, rollout: Rollout) -> Drift:
+def drift(
+    denoiser: Denoiser, config: SamplerConfig, params: PyTree, prompts: Prompts, rollout: Rollout
+) -> Drift:
     """The drift of a rollout, from one full forward of its rows for each of its passes.
 
     That is the cost of an exact rollout of these rows, so give it a share of them: `take_rows`.
@@ -38,15 +42,29 @@ def drift(denoiser: Denoiser, config: SamplerConfig, params: PyTree, prompts: Pr
         known_BxG = ((step_BxG > 0) & (step_BxG < number)) | ~exists_BxG
         state_BxG = jnp.where(known_BxG, written_BxG, denoiser.config.mask_id)
         now_BxG = step_BxG == number
-        block_B = jnp.argmax(now_BxG, axis=1) // config.block_length  # each row is in a block of its own
-        place_BxC = block_B[:, None] * config.block_length + jnp.arange(config.block_length)[None, :]
-        at_block = lambda x_BxG: jnp.take_along_axis(x_BxG, place_BxC, axis=1)  # noqa: E731
-        h_BxLxD = features(params, jnp.concatenate([prompts.tokens_BxP, state_BxG], axis=1), valid_BxL=valid_BxL)
-        h_BxCxD = jnp.take_along_axis(h_BxLxD[:, -config.gen_length :], place_BxC[..., None], axis=1)
+        # each row is in a block of its own
+        block_B = jnp.argmax(now_BxG, axis=1) // config.block_length
+        place_BxC = (
+            block_B[:, None] * config.block_length + jnp.arange(config.block_length)[None, :]
+        )
+
+        def at_block(x_BxG):
+            return jnp.take_along_axis(x_BxG, place_BxC, axis=1)
+
+        h_BxLxD = features(
+            params, jnp.concatenate([prompts.tokens_BxP, state_BxG], axis=1), valid_BxL=valid_BxL
+        )
+        h_BxCxD = jnp.take_along_axis(
+            h_BxLxD[:, -config.gen_length :], place_BxC[..., None], axis=1
+        )
         logp_BxC = logp_of(denoiser.unembed(params, h_BxCxD), at_block(written_BxG))
         difference_BxC = jnp.abs(logp_BxC - at_block(rollout.logp_BxG))
         difference_BxC = jnp.where(at_block(now_BxG & inside_BxG), difference_BxC, 0.0)
-        return number + 1, total + jnp.sum(difference_BxC), jnp.maximum(worst, jnp.max(difference_BxC))
+        return (
+            number + 1,
+            total + jnp.sum(difference_BxC),
+            jnp.maximum(worst, jnp.max(difference_BxC)),
+        )
 
     last = jnp.max(rollout.passes_B)
     _, total, worst = jax.lax.while_loop(lambda carry: carry[0] <= last, one_pass, (1, 0.0, 0.0))
@@ -55,6 +73,7 @@ def drift(denoiser: Denoiser, config: SamplerConfig, params: PyTree, prompts: Pr
 
 def take_rows(tree: PyTree, count: int) -> PyTree:
     """`count` rows of every leaf [B, ...], evenly spread."""
+
     def take(x):
         return x[jnp.arange(count) * x.shape[0] // count]
 

@@ -1,8 +1,9 @@
 """The sampling engine: denoising pass after pass, block after block, until every row is done.
 
-B rows, P prompt columns, G completion columns, L = P + G, C columns that a pass may commit (a block's), D width,
-V vocabulary.
+B rows, P prompt columns, G completion columns, L = P + G, C columns that a pass may commit (a
+block's), D width, V vocabulary.
 """
+
 from collections.abc import Callable
 import dataclasses
 from typing import NamedTuple
@@ -35,11 +36,13 @@ class SamplerState:
 
 
 class Passes(NamedTuple):
-    """A rollout one denoising pass at a time, for those who want to watch: `make_rollout_fn` loops over the same.
+    """A rollout one denoising pass at a time, for those who want to watch: `make_rollout_fn` loops
+    over the same.
 
     Attributes:
       begin: `(params, prompts) -> SamplerState`.
-      advance: `(params, prompts, rng_B, state) -> SamplerState`, one pass later; rows that are done do not change.
+      advance: `(params, prompts, rng_B, state) -> SamplerState`, one pass later; rows that are done
+        do not change.
       running: `(state) -> bool`, whether anything is left to do.
       end: `(prompts, state) -> Rollout`.
     """
@@ -50,7 +53,9 @@ class Passes(NamedTuple):
     end: Callable[[Prompts, SamplerState], Rollout]
 
 
-def make_rollout_fn(denoiser: Denoiser, config: SamplerConfig) -> Callable[[PyTree, Prompts, Array], Rollout]:
+def make_rollout_fn(
+    denoiser: Denoiser, config: SamplerConfig
+) -> Callable[[PyTree, Prompts, Array], Rollout]:
     """`rollout_fn(params, prompts, rng_B) -> Rollout`, jitted whole; `rng_B` holds one key per row.
 
     Raises:
@@ -61,7 +66,10 @@ def make_rollout_fn(denoiser: Denoiser, config: SamplerConfig) -> Callable[[PyTr
     @jax.jit
     def rollout_fn(params: PyTree, prompts: Prompts, rng_B: Array) -> Rollout:
         prompts = with_defaults(prompts, config.gen_length)
-        step = lambda state: advance(params, prompts, rng_B, state)  # noqa: E731
+
+        def step(state):
+            return advance(params, prompts, rng_B, state)
+
         return end(prompts, jax.lax.while_loop(running, step, begin(params, prompts)))
 
     return rollout_fn
@@ -73,7 +81,8 @@ def make_passes(denoiser: Denoiser, config: SamplerConfig) -> Passes:
     model = denoiser.config
     if config.stop_ids is None:
         config = dataclasses.replace(config, stop_ids=tuple(model.stop_ids))
-    # the released full-attention samplers go on trying masks left over in earlier blocks: they see all blocks at once
+    # the released full-attention samplers go on trying masks left over in earlier blocks: they see
+    # all blocks at once
     every_block = config.reference_quirks and config.kind != "block"
     view = dataclasses.replace(config, block_length=config.gen_length) if every_block else config
 
@@ -91,32 +100,51 @@ def make_passes(denoiser: Denoiser, config: SamplerConfig) -> Passes:
         noise_BxC = block_noise(config, rng_B, state, view.block_length)
         step_B, quota_B = next_step(config, state, masked_BxC, noise_BxC)
         active_B = jnp.any(masked_BxC, axis=1) & ~state.done_B
-        h_RxCxD, cache = features(forward_of(state), config, model.mask_id, params, state, window.block)
-        raw, *without = jnp.split(denoiser.unembed(params, h_RxCxD), h_RxCxD.shape[0] // rng_B.shape[0])
+        h_RxCxD, cache = features(
+            forward_of(state), config, model.mask_id, params, state, window.block
+        )
+        raw, *without = jnp.split(
+            denoiser.unembed(params, h_RxCxD), h_RxCxD.shape[0] // rng_B.shape[0]
+        )
         found = confidence.propose(
-            raw, without[0] if without else None, confidence.fold_rows(rng_B, state.passes_B), prompts.temperature_B,
-            config, model.mask_id, noise_BxC,
-        )  # fmt: skip
+            raw,
+            without[0] if without else None,
+            confidence.fold_rows(rng_B, state.passes_B),
+            prompts.temperature_B,
+            config,
+            model.mask_id,
+            noise_BxC,
+        )
         commit_BxC = most_confident(found.order_BxC, masked_BxC, quota_B)
         commit_BxC |= sure_enough(found.probability_BxC, masked_BxC, prompts.threshold_B)
-        state = state.replace(step_B=step_B + 1, passes_B=state.passes_B + active_B, age=state.age + 1, cache=cache)
+        state = state.replace(
+            step_B=step_B + 1, passes_B=state.passes_B + active_B, age=state.age + 1, cache=cache
+        )
         state = committed(state, window, commit_BxC & active_B[:, None], found)
         if config.reference_quirks:
-            state = state.replace(masked_BxG=state.tokens_BxL[:, -config.gen_length :] == model.mask_id)
+            state = state.replace(
+                masked_BxG=state.tokens_BxL[:, -config.gen_length :] == model.mask_id
+            )
         return end_block(state, prompts, config, model.pad_id)
 
     def running(state):
         return (state.block < config.blocks) & jnp.any(~state.done_B)
 
-    return Passes(begin, advance, running, lambda prompts, state: finish(state, prompts, config, model.pad_id))
+    return Passes(
+        begin, advance, running, lambda prompts, state: finish(state, prompts, config, model.pad_id)
+    )
 
 
 def check(denoiser: Denoiser, config: SamplerConfig) -> None:
     """ValueError naming what this denoiser lacks."""
     if denoiser.config.mask_id is None:
-        raise ValueError("mask_id is None: an autoregressive model has no masked positions to fill, convert it first")
+        raise ValueError(
+            "mask_id is None: an autoregressive model has no masked positions to fill, convert it first"
+        )
     if config.cache != "none" and denoiser.extend is None:
-        raise ValueError(f"cache={config.cache!r}: this denoiser keeps no keys and values, use cache='none'")
+        raise ValueError(
+            f"cache={config.cache!r}: this denoiser keeps no keys and values, use cache='none'"
+        )
 
 
 class Window(NamedTuple):
@@ -133,10 +161,15 @@ class Window(NamedTuple):
 
 
 def fresh_state(prompts: Prompts, config: SamplerConfig, model) -> SamplerState:
-    """Every completion position masked; columns beyond a row's cap do not exist for it. Without a cache yet."""
+    """Every completion position masked; columns beyond a row's cap do not exist for it. Without a
+    cache yet."""
     rows, gen_length = prompts.tokens_BxP.shape[0], config.gen_length
-    # "block" needs a whole block before the first; blocks are counted from the prompt's end, so this moves none
-    pad = ((0, 0), (-prompts.tokens_BxP.shape[1] % config.block_length if config.cache == "block" else 0, 0))
+    # "block" needs a whole block before the first; blocks are counted from the prompt's end, so
+    # this moves none
+    pad = (
+        (0, 0),
+        (-prompts.tokens_BxP.shape[1] % config.block_length if config.cache == "block" else 0, 0),
+    )
     tokens_BxP = jnp.pad(prompts.tokens_BxP, pad, constant_values=model.pad_id)
     exists_BxG = jnp.arange(gen_length)[None, :] < prompts.max_length_B[:, None]
     completion_BxG = jnp.where(exists_BxG, model.mask_id, model.pad_id).astype(jnp.int32)
@@ -157,10 +190,13 @@ def fresh_state(prompts: Prompts, config: SamplerConfig, model) -> SamplerState:
 
 
 def streams(state: SamplerState, config: SamplerConfig, mask_id: int) -> tuple[Array, Array]:
-    """(tokens, valid) that are forwarded: the rows, and under guidance below them the rows with the prompt masked."""
+    """(tokens, valid) that are forwarded: the rows, and under guidance below them the rows with the
+    prompt masked."""
     if not config.cfg_scale:
         return state.tokens_BxL, state.valid_BxL
-    in_prompt_L = jnp.arange(state.tokens_BxL.shape[1]) < state.tokens_BxL.shape[1] - config.gen_length
+    in_prompt_L = (
+        jnp.arange(state.tokens_BxL.shape[1]) < state.tokens_BxL.shape[1] - config.gen_length
+    )
     without_BxL = jnp.where(in_prompt_L[None, :], mask_id, state.tokens_BxL)
     return jnp.concatenate([state.tokens_BxL, without_BxL]), jnp.concatenate([state.valid_BxL] * 2)
 
@@ -170,10 +206,16 @@ def features(
 ) -> tuple[Array, Cache | None]:
     """The window's features in the present state, and the cache behind them."""
     tokens_RxL, valid_RxL = streams(state, config, mask_id)
-    write = lambda cache: forward.write(params, tokens_RxL, valid_RxL, cache, block)  # noqa: E731
+
+    def write(cache):
+        return forward.write(params, tokens_RxL, valid_RxL, cache, block)
+
     if forward.read is None:
         return write(state.cache)
-    read = lambda cache: (forward.read(params, tokens_RxL, cache, block), cache)  # noqa: E731
+
+    def read(cache):
+        return (forward.read(params, tokens_RxL, cache, block), cache)
+
     due = state.age == 0
     if config.refresh_every:
         due |= state.age % config.refresh_every == 0
@@ -186,21 +228,31 @@ def before_block_end(state: SamplerState, config: SamplerConfig, window: Window)
     return (column_C < (state.block + 1) * config.block_length)[None, :]
 
 
-def block_noise(config: SamplerConfig, rng_B: Array, state: SamplerState, width: int) -> Array | None:
-    """What decides at which step "origin" commits a position, float32 [B, C] in [0, 1); the same in all passes."""
+def block_noise(
+    config: SamplerConfig, rng_B: Array, state: SamplerState, width: int
+) -> Array | None:
+    """What decides at which step "origin" commits a position, float32 [B, C] in [0, 1); the same in
+    all passes."""
     if config.kind != "dream" or config.alg != "origin":
         return None
-    return confidence.row_uniform(confidence.fold_rows(rng_B, confidence.BLOCK_NOISE + state.block), (width,))
+    return confidence.row_uniform(
+        confidence.fold_rows(rng_B, confidence.BLOCK_NOISE + state.block), (width,)
+    )
 
 
-def next_step(config: SamplerConfig, state: SamplerState, masked_BxC: Array, noise_BxC) -> tuple[Array, Array]:
-    """(the row's step in its block's schedule, how many positions it commits there), int32 [B] both."""
+def next_step(
+    config: SamplerConfig, state: SamplerState, masked_BxC: Array, noise_BxC
+) -> tuple[Array, Array]:
+    """(the row's step in its block's schedule, how many positions it commits there), int32 [B]
+    both."""
     steps, quirks = config.steps_per_block, config.reference_quirks
     if noise_BxC is not None:
         quota_BxS = schedule.dream_origin(noise_BxC, masked_BxC, steps)
     elif config.kind == "dream":
         count_B = jnp.sum(masked_BxC, axis=1)
-        quota_BxS = schedule.dream(jnp.full(count_B.shape, jnp.mean(count_B)) if quirks else count_B, steps)
+        quota_BxS = schedule.dream(
+            jnp.full(count_B.shape, jnp.mean(count_B)) if quirks else count_B, steps
+        )
     elif config.kind == "block" and quirks:
         quota_S = jnp.array(schedule.half_even(config.block_length, steps))
         quota_BxS = jnp.tile(quota_S[None, :], (masked_BxC.shape[0], 1))
@@ -209,14 +261,18 @@ def next_step(config: SamplerConfig, state: SamplerState, masked_BxC: Array, noi
     return (schedule.at_step if quirks else schedule.next_quota)(quota_BxS, state.step_B)
 
 
-def committed(state: SamplerState, window: Window, commit_BxC: Array, found: confidence.Proposal) -> SamplerState:
+def committed(
+    state: SamplerState, window: Window, commit_BxC: Array, found: confidence.Proposal
+) -> SamplerState:
     """The state with the proposals at `commit_BxC` taken."""
     gen_length = state.masked_BxG.shape[1]
 
     def taken(x_BxG: Array, new_BxC) -> Array:
         return window.put(x_BxG, jnp.where(commit_BxC, new_BxC, window.of(x_BxG)))
 
-    prompt_BxP, tokens_BxG = jnp.split(state.tokens_BxL, [state.tokens_BxL.shape[1] - gen_length], axis=1)
+    prompt_BxP, tokens_BxG = jnp.split(
+        state.tokens_BxL, [state.tokens_BxL.shape[1] - gen_length], axis=1
+    )
     return state.replace(
         tokens_BxL=jnp.concatenate([prompt_BxP, taken(tokens_BxG, found.tokens_BxC)], axis=1),
         masked_BxG=taken(state.masked_BxG, False),
@@ -225,7 +281,9 @@ def committed(state: SamplerState, window: Window, commit_BxC: Array, found: con
     )
 
 
-def end_block(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id: int) -> SamplerState:
+def end_block(
+    state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id: int
+) -> SamplerState:
     """The next block, if the current one is committed in every row that is not done.
 
     A row is done when the block with its first stop id, or its last block, is committed.
@@ -237,12 +295,21 @@ def end_block(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_
     if config.reference_quirks:
         ended, done_B = quirky_end(state, config, stopped_B)
         if config.kind == "block":
-            valid_BxL = jnp.concatenate([valid_BxL[:, : -config.gen_length], tokens_BxG != pad_id], axis=1)
+            valid_BxL = jnp.concatenate(
+                [valid_BxL[:, : -config.gen_length], tokens_BxG != pad_id], axis=1
+            )
     else:
         ended = ~jnp.any(jnp.any(block.of(state.masked_BxG), axis=1) & ~state.done_B)
-        done_B = state.done_B | stopped_B | ((state.block + 1) * config.block_length >= prompts.max_length_B)
+        done_B = (
+            state.done_B
+            | stopped_B
+            | ((state.block + 1) * config.block_length >= prompts.max_length_B)
+        )
     following = Window(state.block + 1, config.block_length)
-    then = lambda new, old: jnp.where(ended, new, old)  # noqa: E731
+
+    def then(new, old):
+        return jnp.where(ended, new, old)
+
     return state.replace(
         block=state.block + ended,
         begun_B=then(jnp.sum(following.of(state.masked_BxG), axis=1), state.begun_B),
@@ -254,7 +321,8 @@ def end_block(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_
 
 
 def quirky_end(state: SamplerState, config: SamplerConfig, stopped_B: Array) -> tuple[Array, Array]:
-    """(block ended, rows done) as the references have it: after a fixed number of passes, and all rows together."""
+    """(block ended, rows done) as the references have it: after a fixed number of passes, and all
+    rows together."""
     if config.kind != "block":
         return state.step_B[0] == config.steps_per_block, state.done_B
     completion_BxG = state.tokens_BxL[:, -config.gen_length :]
@@ -266,7 +334,11 @@ def quirky_end(state: SamplerState, config: SamplerConfig, stopped_B: Array) -> 
 
 def is_stop(tokens: Array, stop_ids: tuple[int, ...]) -> Array:
     """bool, True where a token ends the completion."""
-    return jnp.isin(tokens, jnp.array(stop_ids, jnp.int32)) if stop_ids else jnp.zeros(tokens.shape, bool)
+    return (
+        jnp.isin(tokens, jnp.array(stop_ids, jnp.int32))
+        if stop_ids
+        else jnp.zeros(tokens.shape, bool)
+    )
 
 
 def with_defaults(prompts: Prompts, gen_length: int) -> Prompts:
@@ -292,7 +364,9 @@ def finish(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id:
     else:
         stops_BxG = is_stop(tokens_BxG, config.stop_ids) & ~state.masked_BxG
         stops_BxG &= column_1xG < prompts.max_length_B[:, None]
-        length_B = jnp.where(jnp.any(stops_BxG, axis=1), jnp.argmax(stops_BxG, axis=1) + 1, prompts.max_length_B)
+        length_B = jnp.where(
+            jnp.any(stops_BxG, axis=1), jnp.argmax(stops_BxG, axis=1) + 1, prompts.max_length_B
+        )
     keep_BxG = column_1xG < length_B[:, None]
     return Rollout(
         tokens_BxG=jnp.where(keep_BxG, tokens_BxG, pad_id),

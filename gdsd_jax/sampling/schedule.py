@@ -1,4 +1,6 @@
-"""How many positions a denoising pass commits: quota_BxS, of B rows at each of the S steps of a block."""
+"""How many positions a denoising pass commits: quota_BxS, of B rows at each of the S steps of a
+block."""
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,7 +18,8 @@ def even(begun_B: Array, steps: int) -> Array:
 
 
 def half_even(count: int, steps: int) -> tuple[int, ...]:
-    """The released block samplers' quota: what is left over the steps left, rounded half to even, zeros dropped.
+    """The released block samplers' quota: what is left over the steps left, rounded half to even,
+    zeros dropped.
 
     8 positions in 3 steps are 3, 2, 3 (specs/models.md section 4).
     """
@@ -33,7 +36,8 @@ def dream_times(steps: int) -> np.ndarray:
 
 
 def dream(masked_B: Array, steps: int) -> Array:
-    """floor(m (1 - t_{i+1} / t_i)) of the `masked_B` positions masked now, all of them at the last step.
+    """floor(m (1 - t_{i+1} / t_i)) of the `masked_B` positions masked now, all of them at the last
+    step.
 
     int32 [B, S]; `masked_B` may be a mean, float32 (specs/gdsd.md section 7.2).
     """
@@ -43,9 +47,11 @@ def dream(masked_B: Array, steps: int) -> Array:
 
 
 def dream_origin(noise_BxC: Array, masked_BxC: Array, steps: int) -> Array:
-    """How many masked positions are due at each step when every one is committed with probability 1 - t_{i+1} / t_i.
+    """How many masked positions are due at each step when every one is committed with probability 1
+    - t_{i+1} / t_i.
 
-    A position survives the steps up to i with probability t_{i+1}, so one uniform number decides its step at once.
+    A position survives the steps up to i with probability t_{i+1}, so one uniform number decides
+    its step at once.
     """
     survive_S = jnp.asarray(np.append(dream_times(steps)[1:-1], np.float32(-1)))
     due_BxSxC = noise_BxC[:, None, :] > survive_S[None, :, None]

@@ -1,4 +1,5 @@
 """Which masked positions are committed. B rows, C columns."""
+
 import jax.numpy as jnp
 
 from gdsd_jax.types import Array
@@ -15,5 +16,6 @@ def most_confident(confidence_BxC: Array, masked_BxC: Array, count_B: Array) -> 
 
 
 def sure_enough(probability_BxC: Array, masked_BxC: Array, threshold_B: Array) -> Array:
-    """bool [B, C]: masked positions whose proposal has at least the row's threshold of probability; inf = off."""
+    """bool [B, C]: masked positions whose proposal has at least the row's threshold of probability;
+    inf = off."""
     return masked_BxC & (probability_BxC >= threshold_B[:, None])

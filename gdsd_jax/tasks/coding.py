@@ -1,9 +1,11 @@
 """The coding task: write a Python program that passes the tests.
 
-A record is a dict with "question" (str), "tests" (list of assert statements), "form" ("short" or "full", see
-`messages`) and, where known, "solution" (the program) and "spec" (see coding_problems.py). Records are generated and
-embedded (`build`, `records`) or the user's own (`read_jsonl`); everything else is the same for both.
+A record is a dict with "question" (str), "tests" (list of assert statements), "form" ("short" or
+"full", see `messages`) and, where known, "solution" (the program) and "spec" (see
+coding_problems.py). Records are generated and embedded (`build`, `records`) or the user's own
+(`read_jsonl`); everything else is the same for both.
 """
+
 import ast
 from collections.abc import Mapping, Sequence
 import contextlib
@@ -24,8 +26,18 @@ from gdsd_jax.tasks.jsonl import read_rows
 Record = Mapping[str, Any]
 
 VOCAB_SIZE = 768
-# What every prompt and program is made of, so that a line of code is its operation and one piece more.
-SYMBOLS = ("Write f(x) for ", " x: ", ", then ", ".", "```python\ndef f(x):", "\n    x = ", "\n    return ", "\n```")
+# What every prompt and program is made of, so that a line of code is its operation and one piece
+# more.
+SYMBOLS = (
+    "Write f(x) for ",
+    " x: ",
+    ", then ",
+    ".",
+    "```python\ndef f(x):",
+    "\n    x = ",
+    "\n    return ",
+    "\n```",
+)
 HABIT = 0.6  # chance that an operation which is often mistaken is mistaken
 BROKEN_SHARE = 0.05  # of the noisy solutions: does not parse, instead of giving something else
 
@@ -41,13 +53,16 @@ def folder(data_dir: str | os.PathLike) -> Path:
 
 
 def build(data_dir: str | os.PathLike) -> None:
-    """Writes the generated problems (array_record) and their tokenizer under a local folder, unless they are there.
+    """Writes the generated problems (array_record) and their tokenizer under a local folder, unless
+    they are there.
 
-    Deterministic; the folder appears only when complete, so that a killed build leaves nothing half done and
-    several processes may build at once. Raises ValueError for a remote folder.
+    Deterministic; the folder appears only when complete, so that a killed build leaves nothing half
+    done and several processes may build at once. Raises ValueError for a remote folder.
     """
     if "://" in str(data_dir):
-        raise ValueError(f"generated problems are kept in a local folder, not {data_dir}: change data_dir")
+        raise ValueError(
+            f"generated problems are kept in a local folder, not {data_dir}: change data_dir"
+        )
     target = folder(data_dir)
     if target.is_dir():
         return
@@ -60,7 +75,9 @@ def build(data_dir: str | os.PathLike) -> None:
         coding_dataset.write(partial)
         train = _read(partial, "train")
         texts = [record["question"] for record in train] + [completion(record) for record in train]
-        tokenizers.train_sentencepiece(texts, partial / "tokenizer.model", VOCAB_SIZE, symbols=SYMBOLS)
+        tokenizers.train_sentencepiece(
+            texts, partial / "tokenizer.model", VOCAB_SIZE, symbols=SYMBOLS
+        )
         with contextlib.suppress(OSError):  # another process was first, with the same content
             os.replace(partial, target)
     finally:
@@ -80,9 +97,11 @@ def records(data_dir: str | os.PathLike, split: str) -> Sequence[Record]:
 
 
 def read_jsonl(path: str | os.PathLike, *, form: str = "full") -> Sequence[Record]:
-    """Records of a user's file: one JSON object a line with `question`, `test_cases` and perhaps `solution`.
+    """Records of a user's file: one JSON object a line with `question`, `test_cases` and perhaps
+    `solution`.
 
-    `path` is local or gs://. Raises ValueError naming `path:line` and the mend for the first bad row.
+    `path` is local or gs://. Raises ValueError naming `path:line` and the mend for the first bad
+    row.
     """
     rows = read_rows(path, " with question and test_cases")
     return [_parse_row(row, where) | {"form": form} for where, row in rows]
@@ -91,8 +110,9 @@ def read_jsonl(path: str | os.PathLike, *, form: str = "full") -> Sequence[Recor
 def messages(record: Record) -> list[dict[str, str]]:
     """The prompt, in training and in evaluation alike.
 
-    Form "short" is the bare question. Form "full" says in a system turn how to answer, and shows the first test
-    below the question, unless the question has a code block and so shows an example already.
+    Form "short" is the bare question. Form "full" says in a system turn how to answer, and shows
+    the first test below the question, unless the question has a code block and so shows an example
+    already.
     """
     question = record["question"]
     if record["form"] == "short":
@@ -105,17 +125,22 @@ def messages(record: Record) -> list[dict[str, str]]:
 def completion(record: Record) -> str:
     """The gold answer, a fenced program; ValueError where the record has none."""
     if not record.get("solution"):
-        raise ValueError(f"no solution to the question {record['question'][:60]!r}: add a solution field")
+        raise ValueError(
+            f"no solution to the question {record['question'][:60]!r}: add a solution field"
+        )
     return _fenced(record["solution"])
 
 
 def noisy_completion(record: Record, seed: int | str, noise: float) -> str:
-    """An answer with mistakes, the same for the same record and `seed`; `noise` 0 is the gold answer.
+    """An answer with mistakes, the same for the same record and `seed`; `noise` 0 is the gold
+    answer.
 
-    Some operations are mistaken for another one with probability HABIT (`coding_problems.habitual_slips`), so that even
-    the likeliest answer of a model of this text is wrong there. Besides, with probability `noise`, the answer holds one
+    Some operations are mistaken for another one with probability HABIT
+    (`coding_problems.habitual_slips`), so that even the likeliest answer of a model of this text is
+    wrong there. Besides, with probability `noise`, the answer holds one
     slip: an operation of the same family, a constant off by one, a step left out or two exchanged
-    (`coding_problems.mutants`), or, in BROKEN_SHARE of the cases, a bracket left out. Records without "spec" have no
+    (`coding_problems.mutants`), or, in BROKEN_SHARE of the cases, a bracket left out. Records
+    without "spec" have no
     such slips: ValueError unless `noise` is 0.
     """
     if noise == 0:
@@ -125,7 +150,8 @@ def noisy_completion(record: Record, seed: int | str, noise: float) -> str:
     rng = random.Random(f"{seed} {record['spec']}")
     steps = coding_problems.parse(record["spec"])
     steps = tuple(
-        wrong if rng.random() < HABIT else right for right, wrong in zip(steps, coding_problems.habitual_slips(steps))
+        wrong if rng.random() < HABIT else right
+        for right, wrong in zip(steps, coding_problems.habitual_slips(steps))
     )
     slips = coding_problems.mutants(steps)  # a single operation without relatives has none
     if rng.random() >= noise or not slips:
@@ -136,7 +162,8 @@ def noisy_completion(record: Record, seed: int | str, noise: float) -> str:
 
 
 def score(records: Sequence[Record], texts: Sequence[str], sandbox: Any) -> dict[str, np.ndarray]:
-    """{"format": float32 [N], "tests": float32 [N]} of N answers, 0..1 each; `sandbox` runs the programs."""
+    """{"format": float32 [N], "tests": float32 [N]} of N answers, 0..1 each; `sandbox` runs the
+    programs."""
     from gdsd_jax.rewards import code
 
     return code.score_code(list(texts), [list(record["tests"]) for record in records], sandbox)
@@ -148,7 +175,9 @@ def _fenced(program: str) -> str:
 
 def _without_a_bracket(program: str, rng: random.Random) -> str:
     # Not in the first line: every program starts with the same words.
-    places = [i for i, character in enumerate(program) if character in ")]" and i > program.index("\n")]
+    places = [
+        i for i, character in enumerate(program) if character in ")]" and i > program.index("\n")
+    ]
     if not places:
         return program + ")"
     place = rng.choice(places)
@@ -172,7 +201,9 @@ def _is_python(text: str) -> bool:
 
 def _parse_row(row: Any, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: not a JSON object: write {{\"question\": ..., \"test_cases\": [...]}}")
+        raise ValueError(
+            f'{where}: not a JSON object: write {{"question": ..., "test_cases": [...]}}'
+        )
     question, tests, solution = row.get("question"), row.get("test_cases"), row.get("solution", "")
     if not isinstance(question, str) or not question.strip():
         raise ValueError(f"{where}: question is not a non-empty string: give the task in words")
@@ -180,7 +211,11 @@ def _parse_row(row: Any, where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: test_cases is not a non-empty list: give assert statements")
     for number, test in enumerate(tests):
         if not isinstance(test, str) or not _is_python(test):
-            raise ValueError(f"{where}: test_cases[{number}] is not a Python statement: give asserts as strings")
+            raise ValueError(
+                f"{where}: test_cases[{number}] is not a Python statement: give asserts as strings"
+            )
     if solution is not None and not isinstance(solution, str):
-        raise ValueError(f"{where}: solution is not a string: give the program's text or leave it out")
+        raise ValueError(
+            f"{where}: solution is not a string: give the program's text or leave it out"
+        )
     return {"question": question, "tests": tests, "solution": solution or "", "spec": ""}

@@ -1,4 +1,6 @@
-"""The generated problems as a tensorflow-datasets builder. Imported only where it is used: it takes a second."""
+"""The generated problems as a tensorflow-datasets builder. Imported only where it is used: it takes
+a second."""
+
 from collections.abc import Iterator
 import contextlib
 import io
@@ -20,27 +22,36 @@ class GeneratedCoding(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="Generated Python function problems, split by specification.",
-            features=tfds.features.FeaturesDict({
-                "spec": tfds.features.Text(),
-                "question": tfds.features.Text(),
-                "solution": tfds.features.Text(),
-                "tests": tfds.features.Sequence(tfds.features.Text()),
-            }),
+            features=tfds.features.FeaturesDict(
+                {
+                    "spec": tfds.features.Text(),
+                    "question": tfds.features.Text(),
+                    "solution": tfds.features.Text(),
+                    "tests": tfds.features.Sequence(tfds.features.Text()),
+                }
+            ),
             disable_shuffling=True,  # the records keep the order in which they were generated
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # nothing is downloaded
-        return {name: self._generate_examples(rows) for name, rows in coding_problems.generate().items()}
+        return {
+            name: self._generate_examples(rows) for name, rows in coding_problems.generate().items()
+        }
 
-    def _generate_examples(self, problems: list[coding_problems.Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _generate_examples(
+        self, problems: list[coding_problems.Problem]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, problem in enumerate(problems):
-            yield number, {
-                "spec": problem.spec,
-                "question": problem.question,
-                "solution": problem.solution,
-                "tests": list(problem.tests),
-            }
+            yield (
+                number,
+                {
+                    "spec": problem.spec,
+                    "question": problem.question,
+                    "solution": problem.solution,
+                    "tests": list(problem.tests),
+                },
+            )
 
 
 def write(folder: Path) -> None:

@@ -1,4 +1,5 @@
 """The operations of the embedded coding task: data, and the step that applies one to `x`."""
+
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
@@ -17,7 +18,8 @@ class Operation:
       family: operations of one family, with the same types, are plausibly mistaken for one another.
       words: what to do, in the imperative; `{k}` stands for the constant.
       code: Python expression over `x`; `{k}` stands for the constant.
-      constants: the values `{k}` may take, neighbours being "off by one"; empty where there is no constant.
+      constants: the values `{k}` may take, neighbours being "off by one"; empty where there is no
+        constant.
     """
 
     name: str
@@ -67,8 +69,12 @@ _TABLE = (
     Operation("add", "int", "int", "arithmetic", "add {k}", "x + {k}", _SMALL),
     Operation("subtract", "int", "int", "arithmetic", "subtract {k}", "x - {k}", _SMALL),
     Operation("times", "int", "int", "arithmetic", "multiply by {k}", "x * {k}", _SMALL),
-    Operation("divide", "int", "int", "division", "divide by {k} and round down", "x // {k}", _SMALL),
-    Operation("remainder", "int", "int", "division", "take the remainder by {k}", "x % {k}", _SMALL),
+    Operation(
+        "divide", "int", "int", "division", "divide by {k} and round down", "x // {k}", _SMALL
+    ),
+    Operation(
+        "remainder", "int", "int", "division", "take the remainder by {k}", "x % {k}", _SMALL
+    ),
     Operation("square", "int", "int", "unary", "square it", "x * x"),
     Operation("negate", "int", "int", "unary", "negate it", "-x"),
     Operation("absolute", "int", "int", "unary", "make it positive", "abs(x)"),
@@ -77,18 +83,52 @@ _TABLE = (
     Operation("decimal", "int", "str", "text", "write it as text", "str(x)"),
     Operation("binary", "int", "str", "text", "write it in binary", 'format(x, "b")'),
     Operation("below", "int", "list", "spread", "list the numbers below it", "list(range(x))"),
-    Operation("keep_even", "list", "list", "keep", "keep the even items", "[v for v in x if v % 2 == 0]"),
-    Operation("keep_odd", "list", "list", "keep", "keep the odd items", "[v for v in x if v % 2 == 1]"),
-    Operation("keep_above", "list", "list", "keep", "keep the items above {k}", "[v for v in x if v > {k}]", _SMALL),
-    Operation("keep_below", "list", "list", "keep", "keep the items below {k}", "[v for v in x if v < {k}]", _SMALL),
-    Operation("add_each", "list", "list", "each", "add {k} to every item", "[v + {k} for v in x]", _SMALL),
-    Operation("times_each", "list", "list", "each", "multiply every item by {k}", "[v * {k} for v in x]", _SMALL),
+    Operation(
+        "keep_even", "list", "list", "keep", "keep the even items", "[v for v in x if v % 2 == 0]"
+    ),
+    Operation(
+        "keep_odd", "list", "list", "keep", "keep the odd items", "[v for v in x if v % 2 == 1]"
+    ),
+    Operation(
+        "keep_above",
+        "list",
+        "list",
+        "keep",
+        "keep the items above {k}",
+        "[v for v in x if v > {k}]",
+        _SMALL,
+    ),
+    Operation(
+        "keep_below",
+        "list",
+        "list",
+        "keep",
+        "keep the items below {k}",
+        "[v for v in x if v < {k}]",
+        _SMALL,
+    ),
+    Operation(
+        "add_each", "list", "list", "each", "add {k} to every item", "[v + {k} for v in x]", _SMALL
+    ),
+    Operation(
+        "times_each",
+        "list",
+        "list",
+        "each",
+        "multiply every item by {k}",
+        "[v * {k} for v in x]",
+        _SMALL,
+    ),
     Operation("square_each", "list", "list", "unary", "square every item", "[v * v for v in x]"),
     Operation("negate_each", "list", "list", "unary", "negate every item", "[-v for v in x]"),
     Operation("sort", "list", "list", "order", "sort the items", "sorted(x)"),
-    Operation("sort_down", "list", "list", "order", "sort the items in falling order", "sorted(x)[::-1]"),
+    Operation(
+        "sort_down", "list", "list", "order", "sort the items in falling order", "sorted(x)[::-1]"
+    ),
     Operation("reverse", "list", "list", "order", "reverse the items", "x[::-1]"),
-    Operation("unique", "list", "list", "order", "drop the repeated items", "list(dict.fromkeys(x))"),
+    Operation(
+        "unique", "list", "list", "order", "drop the repeated items", "list(dict.fromkeys(x))"
+    ),
     Operation("first", "list", "list", "slice", "keep the first {k} items", "x[:{k}]", _SMALL),
     Operation("last", "list", "list", "slice", "keep the last {k} items", "x[-{k}:]", _SMALL),
     Operation("skip", "list", "list", "slice", "drop the first {k} items", "x[{k}:]", _SMALL),
@@ -103,20 +143,47 @@ _TABLE = (
     Operation("head", "list", "int", "pick", "take the first item", "x[0]"),
     Operation("tail", "list", "int", "pick", "take the last item", "x[-1]"),
     Operation("join", "list", "str", "join", "join the items", '"".join(map(str, x))'),
-    Operation("join_dash", "list", "str", "join", "join the items with dashes", '"-".join(map(str, x))'),
+    Operation(
+        "join_dash", "list", "str", "join", "join the items with dashes", '"-".join(map(str, x))'
+    ),
     Operation("upper", "str", "str", "case", "make it upper case", "x.upper()"),
     Operation("lower", "str", "str", "case", "make it lower case", "x.lower()"),
     Operation("swap_case", "str", "str", "case", "swap its case", "x.swapcase()"),
     Operation("mirror", "str", "str", "order", "reverse the letters", "x[::-1]"),
-    Operation("first_letters", "str", "str", "slice", "keep the first {k} letters", "x[:{k}]", _SMALL),
-    Operation("last_letters", "str", "str", "slice", "keep the last {k} letters", "x[-{k}:]", _SMALL),
-    Operation("skip_letters", "str", "str", "slice", "drop the first {k} letters", "x[{k}:]", _SMALL),
+    Operation(
+        "first_letters", "str", "str", "slice", "keep the first {k} letters", "x[:{k}]", _SMALL
+    ),
+    Operation(
+        "last_letters", "str", "str", "slice", "keep the last {k} letters", "x[-{k}:]", _SMALL
+    ),
+    Operation(
+        "skip_letters", "str", "str", "slice", "drop the first {k} letters", "x[{k}:]", _SMALL
+    ),
     Operation("repeat", "str", "str", "repeat", "repeat it {k} times", "x * {k}", _SMALL),
-    Operation("remove", "str", "str", "letter", "remove the letter {k}", 'x.replace("{k}", "")', _LETTERS),
-    Operation("star", "str", "str", "letter", "replace the letter {k} by a star", 'x.replace("{k}", "*")', _LETTERS),
-    Operation("count_letter", "str", "int", "measure", "count the letter {k}", 'x.count("{k}")', _LETTERS),
+    Operation(
+        "remove", "str", "str", "letter", "remove the letter {k}", 'x.replace("{k}", "")', _LETTERS
+    ),
+    Operation(
+        "star",
+        "str",
+        "str",
+        "letter",
+        "replace the letter {k} by a star",
+        'x.replace("{k}", "*")',
+        _LETTERS,
+    ),
+    Operation(
+        "count_letter", "str", "int", "measure", "count the letter {k}", 'x.count("{k}")', _LETTERS
+    ),
     Operation("length", "str", "int", "measure", "count the letters", "len(x)"),
-    Operation("word_lengths", "str", "list", "words", "list the word lengths", "[len(v) for v in x.split()]"),
-)  # fmt: skip
+    Operation(
+        "word_lengths",
+        "str",
+        "list",
+        "words",
+        "list the word lengths",
+        "[len(v) for v in x.split()]",
+    ),
+)
 
 OPERATIONS: Mapping[str, Operation] = types.MappingProxyType({o.name: o for o in _TABLE})

@@ -1,11 +1,14 @@
 """A generated family of small Python problems: words in, a function `f(x)` out.
 
-A specification is a chain of one or two operations whose types agree. Its words ask for the chain, its program
-carries it out, and its tests are chosen so that programs with one slip (`mutants`) fail at least one of them. The
-same mutants, drawn at random, are the wrong solutions of the noisy fine-tuning text.
+A specification is a chain of one or two operations whose types agree. Its words ask for the chain,
+its program carries it out, and its tests are chosen so that programs with one slip (`mutants`) fail
+at least one of them. The same mutants, drawn at random, are the wrong solutions of the noisy
+fine-tuning text.
 
-Everything follows from fixed seeds through `random.Random` and SHA-256, so that every host generates the same.
+Everything follows from fixed seeds through `random.Random` and SHA-256, so that every host
+generates the same.
 """
+
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import hashlib
@@ -15,22 +18,48 @@ from typing import Any
 
 from gdsd_jax.tasks.coding_operations import OPERATIONS, Step
 
-VERSION = "1.1.0"  # of the generated problems: raise it with any change to them, it names the folder they are kept in
+# of the generated problems: raise it with any change to them, it names the folder they are kept in
+VERSION = "1.1.0"
 NUM_TRAIN = 2048
 NUM_HELDOUT = 448
 TESTS_PER_PROBLEM = 5
 
 _CANDIDATES = 24  # inputs drawn for a problem, of which the most telling become its tests
-_MAX_OUTPUT = 72  # characters; inputs with a longer output are not used, which keeps the assert lines short
+# characters; inputs with a longer output are not used, which keeps the assert lines short
+_MAX_OUTPUT = 72
 _MAX_NUMBER = 10**9
-_NOUNS: Mapping[str, str] = types.MappingProxyType({"int": "a number", "str": "a string", "list": "a list"})
-_STARTS = ("int", "str", "str", "list", "list", "list")  # lists have the most operations, so they start most chains
+_NOUNS: Mapping[str, str] = types.MappingProxyType(
+    {"int": "a number", "str": "a string", "list": "a list"}
+)
+# lists have the most operations, so they start most chains
+_STARTS = ("int", "str", "str", "list", "list", "list")
 _WORDS = (
-    "banana", "Apple", "sun", "Cat", "area", "tree", "Echo", "data", "ocean", "Idea",
-    "moon", "bee", "Ada", "gate", "opera", "coffee", "Zoo", "toast", "level", "Oslo",
-)  # fmt: skip
-# Operations that the noisy text gets wrong more often than right, so that a model of it has something to unlearn.
-_MISTAKEN = frozenset(("subtract", "at_most", "keep_odd", "sort_down", "trim", "largest", "head", "lower"))
+    "banana",
+    "Apple",
+    "sun",
+    "Cat",
+    "area",
+    "tree",
+    "Echo",
+    "data",
+    "ocean",
+    "Idea",
+    "moon",
+    "bee",
+    "Ada",
+    "gate",
+    "opera",
+    "coffee",
+    "Zoo",
+    "toast",
+    "level",
+    "Oslo",
+)
+# Operations that the noisy text gets wrong more often than right, so that a model of it has
+# something to unlearn.
+_MISTAKEN = frozenset(
+    ("subtract", "at_most", "keep_odd", "sort_down", "trim", "largest", "head", "lower")
+)
 
 Steps = tuple[Step, ...]
 
@@ -58,10 +87,14 @@ def parse(spec: str) -> Steps:
     for part in spec.split():
         name, _, constant = part.partition("=")
         if name not in OPERATIONS:
-            raise ValueError(f"unknown operation {name!r} in specification {spec!r}: see coding_operations.py")
+            raise ValueError(
+                f"unknown operation {name!r} in specification {spec!r}: see coding_operations.py"
+            )
         values = {str(k): k for k in OPERATIONS[name].constants} or {"": None}
         if constant not in values:
-            raise ValueError(f"{part!r} in specification {spec!r} needs one of the constants {list(values)}")
+            raise ValueError(
+                f"{part!r} in specification {spec!r} needs one of the constants {list(values)}"
+            )
         steps.append(Step(OPERATIONS[name], values[constant]))
     return tuple(steps)
 
@@ -79,9 +112,11 @@ def program(steps: Steps) -> str:
 
 
 def mutants(steps: Steps) -> dict[str, list[Steps]]:
-    """All chains one plausible slip away from `steps`, by kind of slip; kinds without any are left out.
+    """All chains one plausible slip away from `steps`, by kind of slip; kinds without any are left
+    out.
 
-    "operation": another of the same family. "constant": off by one. "dropped": a step left out. "order": two
+    "operation": another of the same family. "constant": off by one. "dropped": a step left out.
+      "order": two
     neighbours exchanged. Types still agree, so that most mutants run and give a wrong answer.
     """
     found = {"operation": [], "constant": [], "dropped": [], "order": []}
@@ -98,15 +133,17 @@ def mutants(steps: Steps) -> dict[str, list[Steps]]:
 
 
 def habitual_slips(steps: Steps) -> Steps:
-    """The chain with each operation of `_MISTAKEN` replaced by the first other one of its family."""
+    """The chain with each operation of `_MISTAKEN` replaced by the first other one of its
+    family."""
     return tuple(_siblings(step)[0] if step.operation.name in _MISTAKEN else step for step in steps)
 
 
 def generate() -> dict[str, list[Problem]]:
     """The problems by split: NUM_TRAIN under "train", NUM_HELDOUT under "heldout".
 
-    The split is by specification and stricter: a held-out chain of operations does not occur in training with other
-    constants either. Chains of one step are all in training, so every operation is known from there.
+    The split is by specification and stricter: a held-out chain of operations does not occur in
+    training with other constants either. Chains of one step are all in training, so every operation
+    is known from there.
     """
     sizes = {"train": NUM_TRAIN, "heldout": NUM_HELDOUT}
     splits = {name: [] for name in sizes}
@@ -120,9 +157,15 @@ def generate() -> dict[str, list[Problem]]:
 
 
 def _siblings(step: Step) -> list[Step]:
-    kind = lambda o: (o.takes, o.gives, o.family)
-    others = [o for o in OPERATIONS.values() if kind(o) == kind(step.operation) and o != step.operation]
-    return [Step(o, step.k if step.k in o.constants else next(iter(o.constants), None)) for o in others]
+    def kind(o):
+        return (o.takes, o.gives, o.family)
+
+    others = [
+        o for o in OPERATIONS.values() if kind(o) == kind(step.operation) and o != step.operation
+    ]
+    return [
+        Step(o, step.k if step.k in o.constants else next(iter(o.constants), None)) for o in others
+    ]
 
 
 def _neighbours(step: Step) -> list[Step]:
@@ -151,7 +194,9 @@ def _chains() -> Iterator[Steps]:
         kind, steps = rng.choice(_STARTS), ()
         for _ in range(2):
             used = [step.operation for step in steps]
-            operation = rng.choice([o for o in OPERATIONS.values() if o.takes == kind and o not in used])
+            operation = rng.choice(
+                [o for o in OPERATIONS.values() if o.takes == kind and o not in used]
+            )
             steps += (Step(operation, rng.choice(operation.constants or (None,))),)
             kind = operation.gives
         if steps not in seen:
@@ -170,7 +215,8 @@ def _stable_hash(text: str) -> int:
 
 
 def _problem(steps: Steps) -> Problem | None:
-    """The problem of `steps`; None where it fails on most inputs, is constant, or has a step that changes nothing."""
+    """The problem of `steps`; None where it fails on most inputs, is constant, or has a step that
+    changes nothing."""
     spec = " ".join(map(str, steps))
     inputs = _inputs(steps[0].operation.takes, random.Random(_stable_hash(spec)))
     outputs = [_outcome(steps, x) for x in inputs]
@@ -188,7 +234,12 @@ def _problem(steps: Steps) -> Problem | None:
     scope = {}
     exec(solution, scope)  # our own text: the tests state what the program itself gives
     chosen = [inputs[i] for i in _choose(usable, outputs, sum(exposing.values(), []))]
-    return Problem(spec, describe(steps), solution, tuple(f"assert f({x!r}) == {scope['f'](x)!r}" for x in chosen))
+    return Problem(
+        spec,
+        describe(steps),
+        solution,
+        tuple(f"assert f({x!r}) == {scope['f'](x)!r}" for x in chosen),
+    )
 
 
 def _inputs(kind: str, rng: random.Random) -> list[Any]:
@@ -219,13 +270,18 @@ def _outcome(steps: Steps, x: Any) -> str | None:
     return literal if len(literal) <= _MAX_OUTPUT else None
 
 
-def _choose(usable: Sequence[int], outputs: Sequence[str | None], exposing: Sequence[set[int]]) -> list[int]:
-    """TESTS_PER_PROBLEM inputs, one at a time: the one exposing most slips not yet exposed, then the newest output."""
+def _choose(
+    usable: Sequence[int], outputs: Sequence[str | None], exposing: Sequence[set[int]]
+) -> list[int]:
+    """TESTS_PER_PROBLEM inputs, one at a time: the one exposing most slips not yet exposed, then
+    the newest output."""
     chosen, hidden = [], list(exposing)
     while len(chosen) < TESTS_PER_PROBLEM:
         seen = [outputs[i] for i in chosen]
         rest = [i for i in usable if i not in chosen]
-        best = max(rest, key=lambda i: (sum(i in inputs for inputs in hidden), -seen.count(outputs[i])))
+        best = max(
+            rest, key=lambda i: (sum(i in inputs for inputs in hidden), -seen.count(outputs[i]))
+        )
         chosen.append(best)
         hidden = [inputs for inputs in hidden if best not in inputs]
     return chosen

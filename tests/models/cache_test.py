@@ -1,4 +1,6 @@
-"""Forwards of a few columns beside kept keys and values, against full forwards and a float64 rendering."""
+"""Forwards of a few columns beside kept keys and values, against full forwards and a float64
+rendering."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,16 +43,21 @@ def test_a_refresh_is_a_full_forward_and_a_block_after_it_gives_its_rows(family)
     h_BxLxD, cache = filled(family, OLD)
     full = np.asarray(jax.jit(lambda v: denoiser.features(params, OLD, valid_BxL=v))(VALID))
     # the same sums in another order: float32 rounding
-    np.testing.assert_allclose(np.asarray(h_BxLxD)[VALID], full[VALID], rtol=0, atol=1e-5 * np.abs(full).max())
+    np.testing.assert_allclose(
+        np.asarray(h_BxLxD)[VALID], full[VALID], rtol=0, atol=1e-5 * np.abs(full).max()
+    )
     for columns, seen in ((Q, None), (L - START, START)):  # "dual", "prefix"
         h, _ = extend(params, OLD[:, START : START + columns], cache, START, write=False, seen=seen)
         rows = slice(START, START + columns)
         real = VALID[:, rows]
-        np.testing.assert_allclose(np.asarray(h)[real], full[:, rows][real], rtol=0, atol=1e-5 * np.abs(full).max())
+        np.testing.assert_allclose(
+            np.asarray(h)[real], full[:, rows][real], rtol=0, atol=1e-5 * np.abs(full).max()
+        )
 
 
 def stale_row(config, params, old, new, valid, columns):
-    """Logits float64 [Q, V]: `new` at `columns`, whose layers read the keys and values that a pass over `old` left."""
+    """Logits float64 [Q, V]: `new` at `columns`, whose layers read the keys and values that a pass
+    over `old` left."""
     layers, positions = params["layers"], np.maximum(np.cumsum(valid) - 1, 0)
     both = params["embed"]["embedding"][old], params["embed"]["embedding"][new]
 
@@ -58,7 +65,9 @@ def stale_row(config, params, old, new, valid, columns):
         h = rms(x, layers["attn_norm"]["scale"][n], config.norm_eps)
         found = []
         for name in "qkv":
-            y = h @ layers[name]["kernel"][n] + (layers[name]["bias"][n] if config.qkv_bias else 0.0)
+            y = h @ layers[name]["kernel"][n] + (
+                layers[name]["bias"][n] if config.qkv_bias else 0.0
+            )
             y = y.reshape(len(x), -1, config.head_dim)
             if config.qk_norm and name != "v":
                 y = rms(y, layers[f"{name}_norm"]["scale"][n], config.norm_eps)
@@ -69,7 +78,11 @@ def stale_row(config, params, old, new, valid, columns):
         x = x + attended.reshape(len(x), -1) @ layers["o"]["kernel"][n]
         h = rms(x, layers["mlp_norm"]["scale"][n], config.norm_eps)
         gate = h @ layers["gate"]["kernel"][n]
-        return x + (gate / (1 + np.exp(-gate)) * (h @ layers["up"]["kernel"][n])) @ layers["down"]["kernel"][n]
+        return (
+            x
+            + (gate / (1 + np.exp(-gate)) * (h @ layers["up"]["kernel"][n]))
+            @ layers["down"]["kernel"][n]
+        )
 
     x_old, x_new = both[0], both[1][columns]
     for n in range(config.layers):
@@ -83,7 +96,9 @@ def stale_row(config, params, old, new, valid, columns):
     states = x_old.copy()
     states[columns] = x_new
     if config.shift:
-        states = np.stack([states[max(np.flatnonzero(valid[:i]), default=i)] for i in range(len(states))])
+        states = np.stack(
+            [states[max(np.flatnonzero(valid[:i]), default=i)] for i in range(len(states))]
+        )
     head = params["embed"]["embedding"].T if config.tied else params["lm_head"]["kernel"]
     return rms(states[columns], params["final_norm"]["scale"], config.norm_eps) @ head
 
@@ -101,12 +116,16 @@ def test_other_tokens_beside_kept_columns_are_the_float64_rendering(family):
 
 
 def test_written_columns_are_seen_later(family):
-    """Block by block under block-causal attention, the features are the full forward's: that cache is exact."""
+    """Block by block under block-causal attention, the features are the full forward's: that cache
+    is exact."""
     config, params, denoiser, extend = family
     cache = denoiser.init_cache(params, *NEW.shape, valid_BxL=jnp.asarray(VALID))
     parts = []
-    for start, end, seen in ((0, START, 0), (START, START + Q, START + 1), (START + Q, L, None)):  # nothing behind a block counts
-        h, cache = extend(params, NEW[:, start:end], cache, start, write=True, attention=BLOCKS, seen=seen)
+    # nothing behind a block counts
+    for start, end, seen in ((0, START, 0), (START, START + Q, START + 1), (START + Q, L, None)):
+        h, cache = extend(
+            params, NEW[:, start:end], cache, start, write=True, attention=BLOCKS, seen=seen
+        )
         parts.append(np.asarray(denoiser.unembed(params, h)))
     block_L = (np.arange(L) - START) // Q
     theirs = forward(config, params, NEW, VALID, allowed_LxL=block_L[None, :] <= block_L[:, None])

@@ -1,4 +1,6 @@
-"""Presets have the released sizes and ids; config.json is read, refused by name, and written back."""
+"""Presets have the released sizes and ids; config.json is read, refused by name, and written
+back."""
+
 import json
 
 import pytest
@@ -14,7 +16,9 @@ RELEASED = {
     "qwen3_4b": (4_022_468_096, 398, 151_669, 151_643, (151_645, 151_643)),
     "qwen3_8b": (8_190_735_360, 399, 151_669, 151_643, (151_645, 151_643)),
 }
-RELEASED |= {f"a2d_{name}": numbers for name, numbers in RELEASED.items() if name.startswith("qwen3")}
+RELEASED |= {
+    f"a2d_{name}": numbers for name, numbers in RELEASED.items() if name.startswith("qwen3")
+}
 
 
 @pytest.mark.parametrize("name", RELEASED)
@@ -28,12 +32,18 @@ def test_released_models_have_the_released_sizes(name):
 
 @pytest.mark.parametrize("name", ["dream_7b", "qwen3_4b", "a2d_qwen3_8b"])
 def test_shapes_that_are_easily_confused(name):
-    shapes = {path: leaf.shape[1:] for path, leaf in hf.paths_of(models.param_shapes(models.MODELS[name])).items()}
+    shapes = {
+        path: leaf.shape[1:]
+        for path, leaf in hf.paths_of(models.param_shapes(models.MODELS[name])).items()
+    }
     if name == "dream_7b":
         assert shapes["layers.q.kernel"] == (3584, 3584) and shapes["layers.k.bias"] == (512,)
         assert "layers.o.bias" not in shapes and "layers.q_norm.scale" not in shapes
     if name == "qwen3_4b":  # heads x head_dim is not the width
-        assert shapes["layers.q.kernel"] == (2560, 4096) and shapes["layers.o.kernel"] == (4096, 2560)
+        assert shapes["layers.q.kernel"] == (2560, 4096) and shapes["layers.o.kernel"] == (
+            4096,
+            2560,
+        )
         assert shapes["layers.q_norm.scale"] == (128,) and "lm_head.kernel" not in shapes
     if name == "a2d_qwen3_8b":
         assert "lm_head.kernel" in shapes and "layers.q.bias" not in shapes
@@ -58,15 +68,23 @@ LLADA = models.config_to_hf(models.MODELS["llada_8b"])
 
 
 def test_both_spellings_of_the_rotation_are_read(tmp_path):
-    entries = {key: value for key, value in QWEN3.items() if key not in ("rope_theta", "rope_scaling")}
-    entries["rope_parameters"] = {"rope_type": "default", "rope_theta": 1_000_000}  # as transformers 5 writes it
+    entries = {
+        key: value for key, value in QWEN3.items() if key not in ("rope_theta", "rope_scaling")
+    }
+    # as transformers 5 writes it
+    entries["rope_parameters"] = {"rope_type": "default", "rope_theta": 1_000_000}
     (tmp_path / "config.json").write_text(json.dumps(entries))
     assert models.config_from_hf(tmp_path) == models.MODELS["qwen3_0p6b"]
 
 
 def test_ids_of_another_vocabulary(tmp_path):
     """The released ids stand in only where the vocabulary has them."""
-    entries = QWEN3 | {"vocab_size": 100, "eos_token_id": [7, 3], "mask_token_id": None, "pad_token_id": None}
+    entries = QWEN3 | {
+        "vocab_size": 100,
+        "eos_token_id": [7, 3],
+        "mask_token_id": None,
+        "pad_token_id": None,
+    }
     (tmp_path / "config.json").write_text(json.dumps(entries))
     config = models.config_from_hf(tmp_path)
     assert (config.mask_id, config.pad_id, config.stop_ids) == (None, 7, (7, 3))
@@ -79,10 +97,16 @@ def test_ids_of_another_vocabulary(tmp_path):
         (LLADA | {"block_type": "sequential"}, "block_type"),
         (LLADA | {"activation_type": "swiglu"}, "activation_type"),
         (LLADA | {"multi_query_attention": True}, "multi_query_attention"),
-        ({key: value for key, value in LLADA.items() if key != "mlp_hidden_size"}, "mlp_hidden_size"),
+        (
+            {key: value for key, value in LLADA.items() if key != "mlp_hidden_size"},
+            "mlp_hidden_size",
+        ),
         (DREAM | {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.*yarn"),
         (DREAM | {"hidden_act": "gelu"}, "hidden_act"),
-        (QWEN3 | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6}}, "rope_scaling.*lin"),
+        (
+            QWEN3 | {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e6}},
+            "rope_scaling.*lin",
+        ),
         (QWEN3 | {"use_sliding_window": True, "sliding_window": 4096}, "use_sliding_window"),
         (QWEN3 | {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         (QWEN3 | {"attention_bias": True}, "attention_bias"),
@@ -93,7 +117,9 @@ def test_ids_of_another_vocabulary(tmp_path):
 )
 def test_configs_that_cannot_run_are_refused(tmp_path, entries, word):
     if entries:
-        (tmp_path / "config.json").write_text(entries if isinstance(entries, str) else json.dumps(entries))
+        (tmp_path / "config.json").write_text(
+            entries if isinstance(entries, str) else json.dumps(entries)
+        )
     with pytest.raises(ValueError, match=word) as error:
         models.config_from_hf(tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)

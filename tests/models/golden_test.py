@@ -1,4 +1,6 @@
-"""Every family's logits are the reference implementations', with and without padding, under every mask."""
+"""Every family's logits are the reference implementations', with and without padding, under every
+mask."""
+
 import dataclasses
 import re
 
@@ -9,7 +11,8 @@ import pytest
 from gdsd_jax import hf, models
 
 FAMILIES = ("llada", "dream", "qwen3", "a2d-qwen3")
-# both sides are float32; 1e-4 is four times their distance from float64 and far below any change of formula
+# both sides are float32; 1e-4 is four times their distance from float64 and far below any change of
+# formula
 ATOL = 1e-4
 
 
@@ -24,16 +27,24 @@ def a2d(golden):
 
 
 def load(folder):
-    """(config, params, inputs, outputs); the golden logits are those of the checkpoints' own forwards, not shifted."""
+    """(config, params, inputs, outputs); the golden logits are those of the checkpoints' own
+    forwards, not shifted."""
     config = models.config_from_hf(folder)
-    params, inputs, outputs = hf.load(folder, config), np.load(folder / "inputs.npz"), np.load(folder / "outputs.npz")
+    params, inputs, outputs = (
+        hf.load(folder, config),
+        np.load(folder / "inputs.npz"),
+        np.load(folder / "outputs.npz"),
+    )
     return config, params, dict(inputs), dict(outputs)
 
 
 def logits_of(config, params, tokens, **options):
     denoiser = models.make_denoiser(config)
     attention = options.pop("attention", None)
-    fn = lambda p, t, o: denoiser.unembed(p, denoiser.features(p, t, attention=attention, **o))  # noqa: E731
+
+    def fn(p, t, o):
+        return denoiser.unembed(p, denoiser.features(p, t, attention=attention, **o))
+
     with jax.default_matmul_precision("highest"):
         return np.asarray(jax.jit(fn)(params, tokens, options))
 
@@ -51,16 +62,21 @@ def test_logits_are_the_references(family, padding):
     compared = outputs.get(f"{padding}_compare_mask", everywhere)
     ways = {"_logits": dict(valid_BxL=valid), "_logits_nomask": {}}
     if f"{padding}_position_ids" in inputs:
-        ways["_logits_posids"] = dict(valid_BxL=valid, positions_BxL=inputs[f"{padding}_position_ids"])
+        ways["_logits_posids"] = dict(
+            valid_BxL=valid, positions_BxL=inputs[f"{padding}_position_ids"]
+        )
     for way in [way for way in ways if padding + way in outputs]:
         rows = everywhere if way == "_logits_nomask" else compared
         ours = logits_of(unshifted(config), params, tokens, **ways[way])
-        np.testing.assert_allclose(ours[rows], outputs[padding + way][rows], atol=ATOL, rtol=0, err_msg=way)
+        np.testing.assert_allclose(
+            ours[rows], outputs[padding + way][rows], atol=ATOL, rtol=0, err_msg=way
+        )
 
 
 @pytest.mark.parametrize("padding", ["full", "leftpad"])
 def test_features_are_aligned(family, padding):
-    """Where the family shifts, column i carries the reference's logits of the valid column before it."""
+    """Where the family shifts, column i carries the reference's logits of the valid column before
+    it."""
     config, params, inputs, outputs = family
     tokens = inputs[f"{padding}_input_ids"]
     valid = inputs.get(f"{padding}_attention_mask", np.ones_like(tokens)).astype(bool)
@@ -78,27 +94,39 @@ def test_features_are_aligned(family, padding):
 def test_next_token_log_probabilities_are_the_teachers(golden):
     config, params, inputs, outputs = load(golden / "qwen3")
     logp = jax.nn.log_softmax(logits_of(config, params, inputs["full_input_ids"]))
-    own = np.take_along_axis(np.asarray(logp), inputs["full_input_ids"][..., None], axis=-1)[:, 1:, 0]
+    own = np.take_along_axis(np.asarray(logp), inputs["full_input_ids"][..., None], axis=-1)[
+        :, 1:, 0
+    ]
     np.testing.assert_allclose(own, outputs["full_next_token_logps"], atol=ATOL, rtol=0)
 
 
 def test_block_causal_logits_are_the_references(a2d):
     config, params, inputs, outputs = a2d
-    names = [name.removesuffix("_input_ids") for name in inputs if re.fullmatch(r"blockcausal\d+_input_ids", name)]
+    names = [
+        name.removesuffix("_input_ids")
+        for name in inputs
+        if re.fullmatch(r"blockcausal\d+_input_ids", name)
+    ]
     assert names
     for name in names:
-        valid = np.einsum("bll->bl", inputs[f"{name}_attention_mask"])  # padding looks nowhere, not even at itself
+        # padding looks nowhere, not even at itself
+        valid = np.einsum("bll->bl", inputs[f"{name}_attention_mask"])
         spec = models.BlockCausal(int(name.removeprefix("blockcausal")))
-        ours = logits_of(config, params, inputs[f"{name}_input_ids"], valid_BxL=valid, attention=spec)
+        ours = logits_of(
+            config, params, inputs[f"{name}_input_ids"], valid_BxL=valid, attention=spec
+        )
         rows = outputs[f"{name}_compare_mask"]
         np.testing.assert_allclose(ours[rows], outputs[f"{name}_logits"][rows], atol=ATOL, rtol=0)
 
 
 def test_doubled_logits_are_the_references(a2d):
-    """The reference's row is [noised | clean], ours [prompt | clean | noised] with an empty prompt."""
+    """The reference's row is [noised | clean], ours [prompt | clean | noised] with an empty
+    prompt."""
     config, params, inputs, outputs = a2d
     tokens = np.concatenate([inputs["bd3lm_clean_ids"], inputs["bd3lm_noisy_ids"]], axis=1)
-    ours = logits_of(config, params, tokens, attention=models.Doubled(0, int(inputs["bd3lm_block_size"])))
+    ours = logits_of(
+        config, params, tokens, attention=models.Doubled(0, int(inputs["bd3lm_block_size"]))
+    )
     noised, clean = np.split(outputs["bd3lm_logits"], 2, axis=1)
     np.testing.assert_allclose(ours, np.concatenate([clean, noised], axis=1), atol=ATOL, rtol=0)
 
@@ -107,6 +135,8 @@ def test_bfloat16_stays_close(family):
     config, params, inputs, _ = family
     exact = logits_of(config, params, inputs["full_input_ids"])
     params = jax.tree.map(lambda x: x.astype("bfloat16"), params)
-    rounded = logits_of(dataclasses.replace(config, dtype="bfloat16"), params, inputs["full_input_ids"])
+    rounded = logits_of(
+        dataclasses.replace(config, dtype="bfloat16"), params, inputs["full_input_ids"]
+    )
     # weights and activations with 8 bits (4e-3) and about ten roundings on the way
     assert 0 < np.linalg.norm(rounded - exact) < 3e-2 * np.linalg.norm(exact)

@@ -1,4 +1,5 @@
 """Adapters act like a low-rank change of the weights, and they alone learn."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +27,9 @@ def merged(base, lora, config):
     layers = dict(base["layers"])
     for target, pair in lora["layers"].items():
         change = np.stack([a @ b for a, b in zip(np.float64(pair["a"]), np.float64(pair["b"]))])
-        kernel = np.float64(layers[target]["kernel"]) + config.lora_alpha / config.lora_rank * change
+        kernel = (
+            np.float64(layers[target]["kernel"]) + config.lora_alpha / config.lora_rank * change
+        )
         layers[target] = layers[target] | {"kernel": jnp.asarray(kernel, jnp.float32)}
     return base | {"layers": layers}
 
@@ -34,7 +37,9 @@ def merged(base, lora, config):
 def logits_of(config):
     denoiser = models.make_denoiser(config)
     tokens = np.random.default_rng(0).integers(2, 40, (2, 7))
-    return jax.jit(lambda t, f: denoiser.unembed(p := denoiser.bind(t, f), denoiser.features(p, tokens)))
+    return jax.jit(
+        lambda t, f: denoiser.unembed(p := denoiser.bind(t, f), denoiser.features(p, tokens))
+    )
 
 
 def test_fresh_adapters_change_nothing(base):
@@ -60,12 +65,17 @@ def test_fresh_adapters_are_one_a_layer_and_target():
     lora = models.init_lora(CONFIG, jax.random.key(1))["layers"]
     assert lora["gate"]["a"].shape == (2, 20, 3) and lora["gate"]["b"].shape == (2, 3, 28)
     assert lora["o"]["a"].shape == (2, 24, 3) and lora["k"]["b"].shape == (2, 3, 12)
-    assert not np.allclose(lora["q"]["a"], lora["k"]["a"]) and not np.allclose(lora["q"]["a"][0], lora["q"]["a"][1])
+    assert not np.allclose(lora["q"]["a"], lora["k"]["a"]) and not np.allclose(
+        lora["q"]["a"][0], lora["q"]["a"][1]
+    )
 
 
 def test_the_same_loss_serves_adapters_and_weights(base):
-    """loss_fn(adapters, {"base": W}) = loss_fn(W + change, {}), and its gradient is the chain rule through the change."""
-    loss_fn = objectives.make_loss_fn("gdsd", models.make_denoiser(CONFIG), objectives.GdsdConfig(psi=10.0))
+    """loss_fn(adapters, {"base": W}) = loss_fn(W + change, {}), and its gradient is the chain rule
+    through the change."""
+    loss_fn = objectives.make_loss_fn(
+        "gdsd", models.make_denoiser(CONFIG), objectives.GdsdConfig(psi=10.0)
+    )
     batch = random_batch(CONFIG, rows=3, prompt_len=3, gen=6, draws=1)
     lora = adapters(CONFIG)
     value_and_grad = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
@@ -79,5 +89,9 @@ def test_the_same_loss_serves_adapters_and_weights(base):
         wanted_a = scale * np.einsum("nio,nro->nir", slope, pair["b"])
         wanted_b = scale * np.einsum("nir,nio->nro", pair["a"], slope)
         # float32 rounding of sums over 54 tokens
-        np.testing.assert_allclose(grads["layers"][target]["a"], wanted_a, atol=2e-5 * np.abs(wanted_a).max())
-        np.testing.assert_allclose(grads["layers"][target]["b"], wanted_b, atol=2e-5 * np.abs(wanted_b).max())
+        np.testing.assert_allclose(
+            grads["layers"][target]["a"], wanted_a, atol=2e-5 * np.abs(wanted_a).max()
+        )
+        np.testing.assert_allclose(
+            grads["layers"][target]["b"], wanted_b, atol=2e-5 * np.abs(wanted_b).max()
+        )

@@ -1,4 +1,6 @@
-"""The forward against float64 NumPy, padding, rematerialisation, precision and the released sizes."""
+"""The forward against float64 NumPy, padding, rematerialisation, precision and the released
+sizes."""
+
 import dataclasses
 import functools
 
@@ -22,15 +24,27 @@ BLOCKS_OF_3_FROM_2 = np.array([-1, -1, 0, 0, 0, 1, 1, 1, 2])
 
 CASES = {  # config, attention argument, who may look at whom [query, key]
     "grouped heads": (tiny(), None, None),
-    "biases and shift, as Dream": (tiny(qkv_bias=True, shift=True, rope_theta=1e6, norm_eps=1e-6), None, None),
+    "biases and shift, as Dream": (
+        tiny(qkv_bias=True, shift=True, rope_theta=1e6, norm_eps=1e-6),
+        None,
+        None,
+    ),
     "q/k-norm, tied, causal, shift, as Qwen3": (
-        tiny(qk_norm=True, tied=True, attention="causal", shift=True), None, CAUSAL,
+        tiny(qk_norm=True, tied=True, attention="causal", shift=True),
+        None,
+        CAUSAL,
     ),
-    "q/k-norm, causal overridden": (tiny(qk_norm=True, attention="causal", kv_heads=1), models.Full(), None),
+    "q/k-norm, causal overridden": (
+        tiny(qk_norm=True, attention="causal", kv_heads=1),
+        models.Full(),
+        None,
+    ),
     "block-causal": (
-        tiny(kv_heads=4), models.BlockCausal(3, offset=2), BLOCKS_OF_3_FROM_2[None, :] <= BLOCKS_OF_3_FROM_2[:, None],
+        tiny(kv_heads=4),
+        models.BlockCausal(3, offset=2),
+        BLOCKS_OF_3_FROM_2[None, :] <= BLOCKS_OF_3_FROM_2[:, None],
     ),
-}  # fmt: skip
+}
 
 PROMPT, BLOCK, GEN = 3, 2, 3  # a doubled row: prompt 0..2, clean 3..5, noised 6..8
 STREAM = np.array([0, 0, 0, 0, 0, 0, 1, 1, 1])
@@ -44,15 +58,20 @@ def doubled_LxL():
         if STREAM[query] == STREAM[key] == 1:
             allowed[query, key] = PLACE[query] == PLACE[key]
         elif STREAM[key] == 0:
-            allowed[query, key] = PLACE[key] < PLACE[query] if STREAM[query] else PLACE[key] <= PLACE[query]
+            allowed[query, key] = (
+                PLACE[key] < PLACE[query] if STREAM[query] else PLACE[key] <= PLACE[query]
+            )
     return allowed
 
 
 def logits_of(config, params, tokens, **options):
     denoiser = models.make_denoiser(config)
-    fn = lambda params, tokens, valid: denoiser.unembed(  # noqa: E731
-        params, denoiser.features(params, tokens, valid_BxL=valid, **options)
-    )
+
+    def fn(params, tokens, valid):
+        return denoiser.unembed(
+            params, denoiser.features(params, tokens, valid_BxL=valid, **options)
+        )
+
     return jax.jit(fn)(params, tokens, VALID)
 
 
@@ -63,13 +82,15 @@ def test_forward_is_the_float64_rendering(case):
     ours = np.asarray(logits_of(config, params, TOKENS, attention=attention))
     theirs = forward(config, params, TOKENS, VALID, allowed_LxL=allowed)
     assert ours.dtype == np.float32 and np.all(np.isfinite(ours))
-    # float32 rounding over two layers of width 20: a few 1e-6 of the largest logit; a wrong head, angle or norm is 1e-1
+    # float32 rounding over two layers of width 20: a few 1e-6 of the largest logit; a wrong head,
+    # angle or norm is 1e-1
     np.testing.assert_allclose(ours[VALID], theirs[VALID], atol=2e-5 * np.abs(theirs).max())
 
 
 @pytest.mark.parametrize("shift", [False, True])
 def test_doubled_row_is_its_streams_apart(shift):
-    """The clean stream is a block-causal row; a noised block is that row with the block replaced by its noised self."""
+    """The clean stream is a block-causal row; a noised block is that row with the block replaced by
+    its noised self."""
     config = tiny(shift=shift)
     params, denoiser = random_params(config, seed=1), models.make_denoiser(config)
     valid = np.ones((2, L), bool)
@@ -91,10 +112,15 @@ def test_doubled_row_is_its_streams_apart(shift):
         block = slice(start, min(start + BLOCK, GEN))
         row = clean.copy()
         row[:, PROMPT:][:, block] = noised[:, block]
-        alone = np.asarray(logits(row, valid[:, : PROMPT + GEN], block_causal))[:, PROMPT:][:, block]
-        # with a shift the block's first position takes the state before it, which is another in the noised stream
+        alone = np.asarray(logits(row, valid[:, : PROMPT + GEN], block_causal))[:, PROMPT:][
+            :, block
+        ]
+        # with a shift the block's first position takes the state before it, which is another in the
+        # noised stream
         first = 1 if shift and start else 0
-        np.testing.assert_allclose(ours[:, PROMPT + GEN :][:, block][:, first:], alone[:, first:], atol=atol)
+        np.testing.assert_allclose(
+            ours[:, PROMPT + GEN :][:, block][:, first:], alone[:, first:], atol=atol
+        )
 
 
 def test_doubled_row_against_float64_and_its_shift():
@@ -103,11 +129,15 @@ def test_doubled_row_against_float64_and_its_shift():
     positions = np.array([COLUMN - 3 * (COLUMN >= 6)] * 3)
     everywhere = np.ones((3, L), bool)
     denoiser = models.make_denoiser(config)
-    ours = jax.jit(lambda t: denoiser.unembed(params, denoiser.features(params, t, attention=spec)))(TOKENS)
+    ours = jax.jit(
+        lambda t: denoiser.unembed(params, denoiser.features(params, t, attention=spec))
+    )(TOKENS)
     theirs = forward(config, params, TOKENS, everywhere, positions, doubled_LxL())
     np.testing.assert_allclose(ours, theirs, atol=2e-5 * np.abs(theirs).max())
     shifted = models.make_denoiser(dataclasses.replace(config, shift=True))
-    moved = jax.jit(lambda t: shifted.unembed(params, shifted.features(params, t, attention=spec)))(TOKENS)
+    moved = jax.jit(lambda t: shifted.unembed(params, shifted.features(params, t, attention=spec)))(
+        TOKENS
+    )
     # the first noised position takes the prompt's last state, column 2, and column 0 keeps its own
     before = [0, 0, 1, 2, 3, 4, 2, 6, 7]
     np.testing.assert_allclose(moved, theirs[:, before], atol=2e-5 * np.abs(theirs).max())
@@ -123,7 +153,8 @@ def test_positions_can_be_given():
 
 @pytest.mark.parametrize("attention", ["full", "causal"])
 def test_padding_is_never_seen(attention):
-    """Other tokens under the padding change no bit elsewhere, and no gradient reaches their embeddings."""
+    """Other tokens under the padding change no bit elsewhere, and no gradient reaches their
+    embeddings."""
     config = tiny(attention=attention, shift=attention == "causal")
     params, padding_token = random_params(config), 39
     tokens = np.where(VALID, np.minimum(TOKENS, padding_token - 1), padding_token)
@@ -145,7 +176,9 @@ def test_padding_is_never_seen(attention):
     assert gradient_of_row[tokens[0, 0]] > 0
 
 
-@pytest.mark.parametrize("attention, allowed", [(models.Causal(), CAUSAL), CASES["block-causal"][1:]])
+@pytest.mark.parametrize(
+    "attention, allowed", [(models.Causal(), CAUSAL), CASES["block-causal"][1:]]
+)
 def test_nobody_looks_where_it_is_not_allowed(attention, allowed):
     """Another token in column j changes column i exactly where i may look at j."""
     config = tiny()
@@ -162,14 +195,19 @@ def test_remat_changes_no_gradient():
 
     def gradient(remat):
         denoiser = models.make_denoiser(tiny(remat=remat))
-        loss = lambda p: jnp.mean(denoiser.features(p, TOKENS, valid_BxL=VALID) ** 4)  # noqa: E731
+
+        def loss(p):
+            return jnp.mean(denoiser.features(p, TOKENS, valid_BxL=VALID) ** 4)
+
         return jax.jit(jax.grad(loss))(params)
 
     plain = gradient("none")
     for remat in ("dots", "full"):
         # the same operations in another order of fusion: float32 rounding
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(b).max()), gradient(remat), plain
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(b).max()),
+            gradient(remat),
+            plain,
         )
 
 
@@ -177,7 +215,9 @@ def test_bfloat16_activations_stay_close():
     config = tiny()
     params = random_params(config, seed=2)
     exact = np.asarray(logits_of(config, params, TOKENS))[VALID]
-    rounded = np.asarray(logits_of(dataclasses.replace(config, dtype="bfloat16"), params, TOKENS))[VALID]
+    rounded = np.asarray(logits_of(dataclasses.replace(config, dtype="bfloat16"), params, TOKENS))[
+        VALID
+    ]
     assert rounded.dtype == np.float32 and not np.array_equal(rounded, exact)
     # bfloat16 keeps 8 bits (4e-3) and about ten roundings lie on the way
     assert np.linalg.norm(rounded - exact) < 3e-2 * np.linalg.norm(exact)
@@ -186,34 +226,50 @@ def test_bfloat16_activations_stay_close():
 def test_released_model_has_the_released_sizes():
     config = models.MODELS["llada_8b"]
     shapes = models.param_shapes(config)  # abstract: nothing is allocated
-    flat = {jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
-            for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)}  # fmt: skip
+    flat = {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+    }
     assert flat == {
         "embed.embedding": (126_464, 4096),
-        "layers.attn_norm.scale": (32, 4096), "layers.mlp_norm.scale": (32, 4096),
-        "layers.q.kernel": (32, 4096, 4096), "layers.k.kernel": (32, 4096, 4096),
-        "layers.v.kernel": (32, 4096, 4096), "layers.o.kernel": (32, 4096, 4096),
-        "layers.gate.kernel": (32, 4096, 12_288), "layers.up.kernel": (32, 4096, 12_288),
+        "layers.attn_norm.scale": (32, 4096),
+        "layers.mlp_norm.scale": (32, 4096),
+        "layers.q.kernel": (32, 4096, 4096),
+        "layers.k.kernel": (32, 4096, 4096),
+        "layers.v.kernel": (32, 4096, 4096),
+        "layers.o.kernel": (32, 4096, 4096),
+        "layers.gate.kernel": (32, 4096, 12_288),
+        "layers.up.kernel": (32, 4096, 12_288),
         "layers.down.kernel": (32, 12_288, 4096),
-        "final_norm.scale": (4096,), "lm_head.kernel": (4096, 126_464),
-    }  # fmt: skip
+        "final_norm.scale": (4096,),
+        "lm_head.kernel": (4096, 126_464),
+    }
 
 
 def test_optional_parameters_exist_only_where_asked_for():
     shapes = models.param_shapes(tiny(qkv_bias=True, qk_norm=True, tied=True))
     assert "lm_head" not in shapes
-    assert shapes["layers"]["q"]["bias"].shape == (2, 24) and shapes["layers"]["k"]["bias"].shape == (2, 12)
+    assert shapes["layers"]["q"]["bias"].shape == (2, 24) and shapes["layers"]["k"][
+        "bias"
+    ].shape == (2, 12)
     assert "bias" not in shapes["layers"]["o"]
-    assert shapes["layers"]["q_norm"]["scale"].shape == shapes["layers"]["k_norm"]["scale"].shape == (2, 6)
+    assert (
+        shapes["layers"]["q_norm"]["scale"].shape
+        == shapes["layers"]["k_norm"]["scale"].shape
+        == (2, 6)
+    )
 
 
 @pytest.mark.parametrize(
     "change, word",
     [
-        ({"heads": 3}, "kv_heads"), ({"mask_id": 40}, "mask_id"), ({"attention": "ring"}, "attention"),
-        ({"remat": "all"}, "remat"), ({"lora_targets": ("q", "ff")}, "ff"),
+        ({"heads": 3}, "kv_heads"),
+        ({"mask_id": 40}, "mask_id"),
+        ({"attention": "ring"}, "attention"),
+        ({"remat": "all"}, "remat"),
+        ({"lora_targets": ("q", "ff")}, "ff"),
     ],
-)  # fmt: skip
+)
 def test_impossible_configs_are_refused_by_name(change, word):
     with pytest.raises(ValueError, match=word):
         tiny(**change)

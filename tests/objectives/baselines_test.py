@@ -1,7 +1,9 @@
-"""diffu-GRPO, coupled-GRPO, wd1 and DMPO against loops in float64 NumPy, and their gradients against finite differences.
+"""diffu-GRPO, coupled-GRPO, wd1 and DMPO against loops in float64 NumPy, and their gradients
+against finite differences.
 
 Written from specs/gdsd.md section 6 alone. B rows, K draws, P prompt columns, G completion columns.
 """
+
 import math
 
 import jax
@@ -47,12 +49,24 @@ def coupled_scores(params, batch, config):
     """(full + pair / share masked with the token) / 2."""
     full, found = token_logps(params, batch, whole_completion(batch)), []
     for mask in np.asarray(batch.masks_KxBxL):
-        one, other = token_logps(params, batch, mask), token_logps(params, batch, complement(mask, batch))
+        one, other = (
+            token_logps(params, batch, mask),
+            token_logps(params, batch, complement(mask, batch)),
+        )
         t = mask[:, P:].mean(axis=1)
-        found.append([
-            [(full[i, n] + (one[i, n] / t[i] if mask[i, P + n] else other[i, n] / (1 - t[i]))) / 2 for n in range(G)]
-            for i in range(len(mask))
-        ])  # fmt: skip
+        found.append(
+            [
+                [
+                    (
+                        full[i, n]
+                        + (one[i, n] / t[i] if mask[i, P + n] else other[i, n] / (1 - t[i]))
+                    )
+                    / 2
+                    for n in range(G)
+                ]
+                for i in range(len(mask))
+            ]
+        )
     return np.array(found)
 
 
@@ -62,7 +76,10 @@ def grpo_loss(score_KxBxG, batch, config):
     for k, i, n in np.ndindex(score_KxBxG.shape):
         if n >= lengths[i]:
             continue
-        ratio, a = math.exp(score_KxBxG[k, i, n] - float(batch.old_KxB[k, i, n])), float(batch.advantages_B[i])
+        ratio, a = (
+            math.exp(score_KxBxG[k, i, n] - float(batch.old_KxB[k, i, n])),
+            float(batch.advantages_B[i]),
+        )
         limited = min(max(ratio, 1 - config.epsilon_low), 1 + config.epsilon_high)
         d = float(batch.ref_KxB[k, i, n]) - score_KxBxG[k, i, n]
         total += min(ratio * a, limited * a) - config.beta * (math.exp(d) - d - 1)
@@ -75,9 +92,19 @@ def softmax(x):
 
 
 def wd1_loss(score_KxBxG, batch, config):
-    lengths, advantages = reference.completion_lengths(batch, config.count), np.float64(batch.advantages_B)
-    score_B = [np.mean([score[i, :length].sum() for score in score_KxBxG]) for i, length in enumerate(lengths)]
-    groups = [np.flatnonzero(GROUPS == g) for g in np.unique(GROUPS)] if config.softmax_over == "group" else [np.arange(5)]
+    lengths, advantages = (
+        reference.completion_lengths(batch, config.count),
+        np.float64(batch.advantages_B),
+    )
+    score_B = [
+        np.mean([score[i, :length].sum() for score in score_KxBxG])
+        for i, length in enumerate(lengths)
+    ]
+    groups = (
+        [np.flatnonzero(GROUPS == g) for g in np.unique(GROUPS)]
+        if config.softmax_over == "group"
+        else [np.arange(5)]
+    )
     total = 0.0
     for rows in groups:
         good, bad = softmax(config.psi * advantages[rows]), softmax(-config.psi * advantages[rows])
@@ -100,32 +127,61 @@ def dmpo_scores(params, batch, config):
 
 
 def dmpo_loss(score_KxB, batch, config):
-    score, old, ref = (np.mean(np.float64(x), axis=0) for x in (score_KxB, batch.old_KxB, batch.ref_KxB))
-    rewards, lengths = np.float64(batch.rewards_B), reference.completion_lengths(batch, config.count)
+    score, old, ref = (
+        np.mean(np.float64(x), axis=0) for x in (score_KxB, batch.old_KxB, batch.ref_KxB)
+    )
+    rewards, lengths = (
+        np.float64(batch.rewards_B),
+        reference.completion_lengths(batch, config.count),
+    )
     total = 0.0
     for g in np.unique(GROUPS):
         rows = np.flatnonzero(GROUPS == g)
         good = softmax(config.sharpness * (ref - old + rewards / config.alpha)[rows])
         bad = softmax(config.sharpness * (ref - old - rewards / config.alpha)[rows])
-        total -= sum((good[j] - config.centring * bad[j]) * score[i] / lengths[i] for j, i in enumerate(rows))
+        total -= sum(
+            (good[j] - config.centring * bad[j]) * score[i] / lengths[i] for j, i in enumerate(rows)
+        )
     return total / len(np.unique(GROUPS))
 
 
 CASES = {  # name: objective, config, its scores, its loss of them
-    "diffu_grpo": ("diffu_grpo", DiffuGrpoConfig(epsilon_low=0.1, epsilon_high=0.2, beta=0.3), diffu_scores, grpo_loss),
-    "coupled_grpo": ("coupled_grpo", CoupledGrpoConfig(epsilon_low=0.1, epsilon_high=0.2), coupled_scores, grpo_loss),
+    "diffu_grpo": (
+        "diffu_grpo",
+        DiffuGrpoConfig(epsilon_low=0.1, epsilon_high=0.2, beta=0.3),
+        diffu_scores,
+        grpo_loss,
+    ),
+    "coupled_grpo": (
+        "coupled_grpo",
+        CoupledGrpoConfig(epsilon_low=0.1, epsilon_high=0.2),
+        coupled_scores,
+        grpo_loss,
+    ),
     "wd1": ("wd1", Wd1Config(psi=0.8), diffu_scores, wd1_loss),
-    "wd1, released": ("wd1", Wd1Config(softmax_over="batch", negative=0.5, count="full"), diffu_scores, wd1_loss),
+    "wd1, released": (
+        "wd1",
+        Wd1Config(softmax_over="batch", negative=0.5, count="full"),
+        diffu_scores,
+        wd1_loss,
+    ),
     "dmpo": ("dmpo", DmpoConfig(alpha=0.7, centring=0.6, count="answer"), dmpo_scores, dmpo_loss),
 }
 
 
 def make_batch(params, scores, config, compared):
-    """Left-padded prompts, two draws, old and reference scores near the present ones; pairs with an empty half for DMPO
-    (rows 0 and 1 of `random_batch`), none for coupled GRPO, masked prompt columns for the one-step views."""
+    """Left-padded prompts, two draws, old and reference scores near the present ones; pairs with an
+    empty half for DMPO (rows 0 and 1 of `random_batch`), none for coupled GRPO, masked prompt
+    columns for the one-step views."""
     rng = np.random.default_rng(2)
     batch = random_batch(
-        MODEL, rows=5, prompt_len=P, gen=G, draws=2, group_B=GROUPS, rewards_B=rng.random(5).astype(np.float32)
+        MODEL,
+        rows=5,
+        prompt_len=P,
+        gen=G,
+        draws=2,
+        group_B=GROUPS,
+        rewards_B=rng.random(5).astype(np.float32),
     )
     if scores is coupled_scores:
         masks = np.zeros((2, 5, P + G), bool)
@@ -144,7 +200,8 @@ def make_batch(params, scores, config, compared):
 
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_gradient_are_the_float64_rendering(params, case):
-    """Value, old scores, and the derivative along random directions in all parameters by central differences."""
+    """Value, old scores, and the derivative along random directions in all parameters by central
+    differences."""
     name, config, scores, numpy_loss = CASES[case]
     denoiser = models.make_denoiser(MODEL)
     score_fn = objectives.make_score_fn(name, denoiser, config)
@@ -156,7 +213,10 @@ def test_loss_and_gradient_are_the_float64_rendering(params, case):
         return jax.value_and_grad(loss_fn, has_aux=True)(params, {}, batch), found
 
     ((loss, metrics), grads), found = jax.jit(everything)(params)
-    exact = lambda params: numpy_loss(scores(params, batch, config), batch, config)  # noqa: E731
+
+    def exact(params):
+        return numpy_loss(scores(params, batch, config), batch, config)
+
     np.testing.assert_allclose(loss, exact(params), rtol=1e-4, atol=1e-6)
     for score in found:  # float32 sums of at most 6 log-probabilities under weights of at most 6
         np.testing.assert_allclose(score, scores(params, batch, config), rtol=5e-5)
@@ -170,25 +230,42 @@ def test_loss_and_gradient_are_the_float64_rendering(params, case):
     for _ in range(3):
         way = [rng.standard_normal(leaf.shape) for leaf in leaves]
         ahead, behind = (
-            exact(jax.tree.unflatten(tree, [leaf + size * w for leaf, w in zip(leaves, way)])) for size in (step, -step)
+            exact(jax.tree.unflatten(tree, [leaf + size * w for leaf, w in zip(leaves, way)]))
+            for size in (step, -step)
         )
         slope = (ahead - behind) / (2 * step)
         # differences leave 1e-7; the rest is float32 rounding of the gradient's sums
-        assert sum(np.sum(g * w) for g, w in zip(slopes, way)) == pytest.approx(slope, abs=2e-4 * norm)
+        assert sum(np.sum(g * w) for g, w in zip(slopes, way)) == pytest.approx(
+            slope, abs=2e-4 * norm
+        )
 
 
-@pytest.mark.parametrize("name, config", [("diffu_grpo", DiffuGrpoConfig()), ("dmpo", DmpoConfig(alpha=0.7))])
+@pytest.mark.parametrize(
+    "name, config", [("diffu_grpo", DiffuGrpoConfig()), ("dmpo", DmpoConfig(alpha=0.7))]
+)
 def test_missing_old_scores_are_the_present_ones_without_gradient(name, config):
-    """The first inner iteration: GRPO's gradient is then the policy gradient, DMPO weighs by rewards alone."""
+    """The first inner iteration: GRPO's gradient is then the policy gradient, DMPO weighs by
+    rewards alone."""
     rng, denoiser = np.random.default_rng(0), reference.position_denoiser(MODEL.vocab_size)
     params = {"z": jnp.asarray(rng.standard_normal((5, P + G, MODEL.vocab_size)), jnp.float32)}
     batch = random_batch(
-        MODEL, rows=5, prompt_len=P, gen=G, draws=2, group_B=GROUPS, rewards_B=rng.random(5).astype(np.float32)
+        MODEL,
+        rows=5,
+        prompt_len=P,
+        gen=G,
+        draws=2,
+        group_B=GROUPS,
+        rewards_B=rng.random(5).astype(np.float32),
     )
     now = objectives.make_score_fn(name, denoiser, config)(params, batch)[0]
     loss_fn = jax.value_and_grad(objectives.make_loss_fn(name, denoiser, config), has_aux=True)
-    implied, given = loss_fn(params, {}, batch), loss_fn(params, {}, batch.replace(old_KxB=now, ref_KxB=now))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), implied, given)
+    implied, given = (
+        loss_fn(params, {}, batch),
+        loss_fn(params, {}, batch.replace(old_KxB=now, ref_KxB=now)),
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), implied, given
+    )
     assert np.abs(implied[1]["z"]).max() > 0.01
 
 
@@ -198,23 +275,35 @@ def test_gain_and_divergence_at_their_edges():
     for low, high in ((0.0, 0.0), (0.2, 0.2)):
         assert gradient(0.0, 1.5, low, high) == pytest.approx(1.5)
         assert gradient(0.0, -1.5, low, high) == pytest.approx(-1.5)
-    #           log ratio, advantage, gradient: zero only beyond the clip in the advantage's direction
-    for x, a, wanted in ((0.5, 1.0, 0.0), (-0.5, 1.0, math.exp(-0.5)), (0.5, -1.0, -math.exp(0.5)), (-0.5, -1.0, 0.0)):
+    #           log ratio, advantage, gradient: zero only beyond the clip in the advantage's
+    # direction
+    for x, a, wanted in (
+        (0.5, 1.0, 0.0),
+        (-0.5, 1.0, math.exp(-0.5)),
+        (0.5, -1.0, -math.exp(0.5)),
+        (-0.5, -1.0, 0.0),
+    ):
         assert gradient(x, a, 0.2, 0.2) == pytest.approx(wanted, rel=1e-6)
     for x in (1e4, -1e4):
-        assert np.isfinite(clipped_gain(jnp.float32(x), -1.0, 0.2, 0.2)[0]) and np.isfinite(gradient(x, 1.0, 0.2, 0.2))
+        assert np.isfinite(clipped_gain(jnp.float32(x), -1.0, 0.2, 0.2)[0]) and np.isfinite(
+            gradient(x, 1.0, 0.2, 0.2)
+        )
         assert np.isfinite(jax.grad(lambda y: k3(y, jnp.float32(0.0)))(jnp.float32(x)))
 
 
 @pytest.mark.parametrize(
     "make, options, word",
     [
-        (DiffuGrpoConfig, dict(epsilon_low=1.5), "epsilon_low"), (DiffuGrpoConfig, dict(beta=-1.0), "beta"),
-        (DiffuGrpoConfig, dict(mask_prompt=2.0), "mask_prompt"), (CoupledGrpoConfig, dict(ratio_low=0.9), "ratio_low"),
-        (CoupledGrpoConfig, dict(count="some"), "count"), (Wd1Config, dict(softmax_over="all"), "softmax_over"),
-        (DmpoConfig, dict(alpha=0.0), "alpha"), (DmpoConfig, dict(mask_low=1.0), "mask_low"),
+        (DiffuGrpoConfig, dict(epsilon_low=1.5), "epsilon_low"),
+        (DiffuGrpoConfig, dict(beta=-1.0), "beta"),
+        (DiffuGrpoConfig, dict(mask_prompt=2.0), "mask_prompt"),
+        (CoupledGrpoConfig, dict(ratio_low=0.9), "ratio_low"),
+        (CoupledGrpoConfig, dict(count="some"), "count"),
+        (Wd1Config, dict(softmax_over="all"), "softmax_over"),
+        (DmpoConfig, dict(alpha=0.0), "alpha"),
+        (DmpoConfig, dict(mask_low=1.0), "mask_low"),
     ],
-)  # fmt: skip
+)
 def test_impossible_configs_are_refused_by_name(make, options, word):
     with pytest.raises(ValueError, match=word):
         make(**options)

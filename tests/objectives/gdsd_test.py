@@ -1,4 +1,5 @@
 """GDSD against float64 NumPy and its gradient by hand; the released numbers: golden_test.py."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,34 +14,56 @@ from tests.reference import MASK, random_batch, random_params, tiny
 B, P, G, K, V = 6, 2, 5, 3, 7  # of the batches whose logits are parameters
 
 
-CASES = {  # name: config; old and reference scores are near the present ones, so that rows lie in and out of the region
+# name: config; old and reference scores are near the present ones, so that rows lie in and out of
+# the region
+CASES = {
     "defaults": GdsdConfig(beta=0.3),
     "Eq. 8, one-sided, answer": GdsdConfig(
-        psi=1.0, centring="vocab", trust=(0.02, 0.04), trust_sides="one", beta=0.2, count="answer",
+        psi=1.0,
+        centring="vocab",
+        trust=(0.02, 0.04),
+        trust_sides="one",
+        beta=0.2,
+        count="answer",
     ),
-    "top-k, uniform, free": GdsdConfig(psi=2.0, centring="top_k", centring_k=5, weighting="uniform", trust=None),
-}  # fmt: skip
+    "top-k, uniform, free": GdsdConfig(
+        psi=2.0, centring="top_k", centring_k=5, weighting="uniform", trust=None
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_loss_and_gradient_are_the_float64_rendering(name):
-    """Value, and the derivative along a random direction in every parameter by central differences."""
+    """Value, and the derivative along a random direction in every parameter by central
+    differences."""
     config, model = CASES[name], tiny()
     params = random_params(model)
     batch = random_batch(model, rows=4, prompt_len=3, gen=6, draws=2)
 
     def numpy_loss(params, batch):
         params = reference.float64(params)
-        logits_fn = lambda tokens, valid: reference.forward(model, params, tokens, valid)  # noqa: E731
+
+        def logits_fn(tokens, valid):
+            return reference.forward(model, params, tokens, valid)
+
         return reference.gdsd_loss(logits_fn, MASK, batch, config)
 
-    logits_fn = lambda tokens, valid: reference.forward(model, params, tokens, valid)  # noqa: E731
+    def logits_fn(tokens, valid):
+        return reference.forward(model, params, tokens, valid)
+
     plain, centred = reference.pair_scores(
-        logits_fn, MASK, batch, weighting=config.weighting, count=config.count, centring=config.centring,
+        logits_fn,
+        MASK,
+        batch,
+        weighting=config.weighting,
+        count=config.count,
+        centring=config.centring,
         k=config.centring_k,
-    )  # fmt: skip
+    )
     noise = np.random.default_rng(7).standard_normal((2, *plain.shape)) * 0.2
-    batch = batch.replace(old_KxB=jnp.float32(centred + noise[0]), ref_KxB=jnp.float32(plain + noise[1]))
+    batch = batch.replace(
+        old_KxB=jnp.float32(centred + noise[0]), ref_KxB=jnp.float32(plain + noise[1])
+    )
 
     loss_fn = objectives.make_loss_fn("gdsd", models.make_denoiser(model), config)
     (loss, metrics), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params, {}, batch)
@@ -53,12 +76,17 @@ def test_loss_and_gradient_are_the_float64_rendering(name):
         direction = rng.standard_normal(gradient.shape)
 
         def along(size, number=number, direction=direction):
-            moved = [leaf + size * direction if i == number else leaf for i, leaf in enumerate(leaves)]
+            moved = [
+                leaf + size * direction if i == number else leaf for i, leaf in enumerate(leaves)
+            ]
             return numpy_loss(jax.tree.unflatten(tree, moved), batch)
 
         slope = (along(step) - along(-step)) / (2 * step)
-        # differences leave 1e-7; the rest is float32 rounding of the scores' difference from the old ones
-        assert np.sum(gradient * direction) == pytest.approx(slope, abs=2e-4 * np.linalg.norm(gradient))
+        # differences leave 1e-7; the rest is float32 rounding of the scores' difference from the
+        # old ones
+        assert np.sum(gradient * direction) == pytest.approx(
+            slope, abs=2e-4 * np.linalg.norm(gradient)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +98,18 @@ def logits():
 def batch():
     rng = np.random.default_rng(1)
     return Batch(
-        jnp.asarray(rng.integers(2, V, (B, P + G))), jnp.ones((B, P + G), bool), jnp.full((B,), G),
+        jnp.asarray(rng.integers(2, V, (B, P + G))),
+        jnp.ones((B, P + G), bool),
+        jnp.full((B,), G),
         jnp.asarray((rng.random((K, B, P + G)) < 0.5) & (np.arange(P + G) >= P)),
-        advantages_B=jnp.array([1.0, 0.5, -0.5, 2.0, -1.0, -2.0]), prompt_len=P,
-    )  # fmt: skip
+        advantages_B=jnp.array([1.0, 0.5, -0.5, 2.0, -1.0, -2.0]),
+        prompt_len=P,
+    )
 
 
 def score_and_slope(logits, batch):
-    """By hand, for uniform weights and logits that are parameters: l [B], the same for every mask, and dl/dz [B, L, V]."""
+    """By hand, for uniform weights and logits that are parameters: l [B], the same for every mask,
+    and dl/dz [B, L, V]."""
     logp, tokens = reference.log_softmax(np.float64(logits)), np.asarray(batch.tokens_BxL)
     slope = 0.5 * (np.eye(V)[tokens] - np.exp(logp))
     slope[:, :P] = 0
@@ -93,11 +125,14 @@ def run(config, logits, batch):
 
 
 def test_first_iteration_is_a_policy_gradient(logits, batch):
-    """Without old scores the gradient is -(2 psi K / L) mean A dl under r1, and -(2 psi / L^2) mean A dl otherwise."""
+    """Without old scores the gradient is -(2 psi K / L) mean A dl under r1, and -(2 psi / L^2) mean
+    A dl otherwise."""
     _, slope = score_and_slope(logits, batch)
     policy = np.asarray(batch.advantages_B)[:, None, None] * slope / B
     for trust in ((4e-4, 4e-4), (0.2, 0.28)):
-        found = run(GdsdConfig(psi=0.7, weighting="uniform", trust=trust, preset="r1"), logits, batch)[2]
+        found = run(
+            GdsdConfig(psi=0.7, weighting="uniform", trust=trust, preset="r1"), logits, batch
+        )[2]
         np.testing.assert_allclose(found, -2 * 0.7 * K / G * policy, atol=1e-6)  # float32 rounding
     found = run(GdsdConfig(psi=0.7, weighting="uniform"), logits, batch)[2]
     np.testing.assert_allclose(found, -2 * 0.7 / G**2 * policy, atol=1e-6)
@@ -107,7 +142,10 @@ def test_missing_old_scores_are_the_present_ones_without_gradient(logits, batch)
     config = GdsdConfig(weighting="uniform", beta=0.5)
     score = score_and_slope(logits, batch)[0]
     present = jnp.asarray(np.tile(score, (K, 1)), jnp.float32)
-    implied, given = run(config, logits, batch), run(config, logits, batch.replace(old_KxB=present, ref_KxB=present))
+    implied, given = (
+        run(config, logits, batch),
+        run(config, logits, batch.replace(old_KxB=present, ref_KxB=present)),
+    )
     np.testing.assert_allclose(implied[0], given[0], rtol=1e-5)
     np.testing.assert_allclose(implied[2], given[2], atol=1e-6)
     assert implied[1]["kl"] == 0 and implied[1]["trust"] == 0 and np.abs(implied[2]).max() > 0.1
@@ -129,8 +167,9 @@ OUTSIDE = {
 @pytest.mark.parametrize("sides", OUTSIDE)
 def test_trust_region_stops_the_gradient_exactly_outside(logits, batch, sides):
     score, slope = score_and_slope(logits, batch)
-    outside, config = np.array(OUTSIDE[sides]), GdsdConfig(
-        psi=0.4, weighting="uniform", trust=(0.02, 0.03), trust_sides=sides
+    outside, config = (
+        np.array(OUTSIDE[sides]),
+        GdsdConfig(psi=0.4, weighting="uniform", trust=(0.02, 0.03), trust_sides=sides),
     )
     loss, metrics, grads = run(config, logits, moved(batch, score, MOVES))
     assert np.array_equal(np.any(grads != 0, axis=(1, 2)), ~outside)
@@ -144,9 +183,12 @@ def test_trust_region_stops_the_gradient_exactly_outside(logits, batch, sides):
 
 
 def test_released_region_is_a_ratio_on_the_sum(logits, batch):
-    """log(1 - 0.2) = -0.2231 and log(1 + 0.28) = 0.2469 nats, both sides, whatever the advantage."""
+    """log(1 - 0.2) = -0.2231 and log(1 + 0.28) = 0.2469 nats, both sides, whatever the
+    advantage."""
     score, _ = score_and_slope(logits, batch)
-    config = GdsdConfig(psi=1.0, weighting="uniform", trust=(0.2, 0.28), trust_sides="one", preset="r1")
+    config = GdsdConfig(
+        psi=1.0, weighting="uniform", trust=(0.2, 0.28), trust_sides="one", preset="r1"
+    )
     moves = [0.24, 0.25, 0.25, -0.225, -0.225, -0.22]
     _, metrics, grads = run(config, logits, moved(batch, score, moves))
     assert np.array_equal(np.any(grads != 0, axis=(1, 2)), [True, False, False, False, False, True])
@@ -166,7 +208,8 @@ def test_kl_is_k2_on_normalised_scores(logits, batch, centring):
 
 
 def test_psi_is_in_sequence_units(logits, batch):
-    """psi = L x the released per-token psi: the same loss where nothing is clipped and there is one mask."""
+    """psi = L x the released per-token psi: the same loss where nothing is clipped and there is one
+    mask."""
     score, _ = score_and_slope(logits, batch)
     batch = moved(batch, score, MOVES)
     batch = batch.replace(masks_KxBxL=batch.masks_KxBxL[:1], old_KxB=batch.old_KxB[:1])
@@ -178,19 +221,37 @@ def test_psi_is_in_sequence_units(logits, batch):
     np.testing.assert_allclose(token[1]["target"], sequence[1]["target"], rtol=1e-6)
 
 
-@pytest.mark.parametrize("config", [
-    GdsdConfig(psi=2.0, weighting="uniform", trust=(0.02, 0.03)),
-    GdsdConfig(psi=0.4, centring="top_k", centring_k=3, trust=(0.2, 0.2), beta=0.3, preset="r2"),
-], ids=["default", "r2"])  # fmt: skip
+@pytest.mark.parametrize(
+    "config",
+    [
+        GdsdConfig(psi=2.0, weighting="uniform", trust=(0.02, 0.03)),
+        GdsdConfig(
+            psi=0.4, centring="top_k", centring_k=3, trust=(0.2, 0.2), beta=0.3, preset="r2"
+        ),
+    ],
+    ids=["default", "r2"],
+)
 def test_diagnostics_are_those_of_the_later_release(logits, batch, config):
-    """specs/gdsd.md section 9, in loops over float64; scores and moves per token except the preset's, on the sum."""
-    logits_fn = lambda tokens, valid: np.float64(logits)  # noqa: E731
+    """specs/gdsd.md section 9, in loops over float64; scores and moves per token except the
+    preset's, on the sum."""
+
+    def logits_fn(tokens, valid):
+        return np.float64(logits)
+
     plain, centred = reference.pair_scores(
-        logits_fn, MASK, batch, weighting=config.weighting, count="full", centring=config.centring, k=config.centring_k
+        logits_fn,
+        MASK,
+        batch,
+        weighting=config.weighting,
+        count="full",
+        centring=config.centring,
+        k=config.centring_k,
     )
     rng = np.random.default_rng(4)
     old, ref = (np.float32(x + 0.2 * rng.standard_normal(x.shape)) for x in (centred, plain))
-    loss, metrics, _ = run(config, logits, batch.replace(old_KxB=jnp.asarray(old), ref_KxB=jnp.asarray(ref)))
+    loss, metrics, _ = run(
+        config, logits, batch.replace(old_KxB=jnp.asarray(old), ref_KxB=jnp.asarray(ref))
+    )
 
     released, advantages = config.preset == "r2", np.asarray(batch.advantages_B)
     low, high = (np.log1p(-0.2), np.log1p(0.2)) if released else (-0.02, 0.03)
@@ -202,13 +263,22 @@ def test_diagnostics_are_those_of_the_later_release(logits, batch, config):
     assert 0 < outside.mean() < 1
     main = np.mean(np.sum(residual**2, axis=0)) if released else np.mean(residual**2)
     wanted = {
-        "score": plain.mean() / G, "centred_score": centred.mean() / G, "centred_score_max": np.abs(centred).max() / G,
-        "score_noise": np.std(centred / G, axis=0, ddof=1).mean(), "kl": kl.mean(), "kl_max": kl.max(),
-        "move": np.abs(move).mean(), "move_max": np.abs(move).max(), "clipped": outside.mean(),
-        "trust": outside.any(axis=0).mean(), "target": np.abs(target).mean(), "residual": np.abs(residual).mean(),
-        "slope": np.abs(slope).mean(), "slope_spread": np.std(slope, ddof=1),
+        "score": plain.mean() / G,
+        "centred_score": centred.mean() / G,
+        "centred_score_max": np.abs(centred).max() / G,
+        "score_noise": np.std(centred / G, axis=0, ddof=1).mean(),
+        "kl": kl.mean(),
+        "kl_max": kl.max(),
+        "move": np.abs(move).mean(),
+        "move_max": np.abs(move).max(),
+        "clipped": outside.mean(),
+        "trust": outside.any(axis=0).mean(),
+        "target": np.abs(target).mean(),
+        "residual": np.abs(residual).mean(),
+        "slope": np.abs(slope).mean(),
+        "slope_spread": np.std(slope, ddof=1),
         "slope_snr": np.abs(slope.mean()) / np.std(slope, ddof=1),
-    }  # fmt: skip
+    }
     assert set(metrics) == set(wanted)
     for name, value in wanted.items():
         # moves are differences of float32 scores of 1 to 10 nats
@@ -219,12 +289,19 @@ def test_diagnostics_are_those_of_the_later_release(logits, batch, config):
 @pytest.mark.parametrize(
     "options, word",
     [
-        (dict(weighting="flat"), "weighting"), (dict(centring="all"), "centring"), (dict(trust_sides="three"), "trust_sides"),
-        (dict(count="some"), "count"), (dict(preset="r9"), "preset"), (dict(trust=(0.1, 0.0)), "trust"),
-        (dict(trust=(0.1,)), "trust"), (dict(preset="r1", trust=None), "preset"), (dict(masks="blocks"), "masks"),
-        (dict(preset="r2", weighting="uniform"), "weighting"), (dict(mask_block=0), "mask_block"),
+        (dict(weighting="flat"), "weighting"),
+        (dict(centring="all"), "centring"),
+        (dict(trust_sides="three"), "trust_sides"),
+        (dict(count="some"), "count"),
+        (dict(preset="r9"), "preset"),
+        (dict(trust=(0.1, 0.0)), "trust"),
+        (dict(trust=(0.1,)), "trust"),
+        (dict(preset="r1", trust=None), "preset"),
+        (dict(masks="blocks"), "masks"),
+        (dict(preset="r2", weighting="uniform"), "weighting"),
+        (dict(mask_block=0), "mask_block"),
     ],
-)  # fmt: skip
+)
 def test_impossible_configs_are_refused_by_name(options, word):
     with pytest.raises(ValueError, match=word):
         GdsdConfig(**options)

@@ -1,4 +1,6 @@
-"""Losses, gradients and sequence scores of the reference implementations: shared/golden/loss, every file, every case."""
+"""Losses, gradients and sequence scores of the reference implementations: shared/golden/loss, every
+file, every case."""
+
 import functools
 
 import jax
@@ -12,7 +14,12 @@ from gdsd_jax.types import Batch
 
 SEQUENCE = ("mu1", "mu2_kl", "tight")
 CASES = [
-    *((f"{name}_{family}", case) for family in ("llada", "dream") for name in ("gdsd", "gdsd_tlc", "espo") for case in SEQUENCE),
+    *(
+        (f"{name}_{family}", case)
+        for family in ("llada", "dream")
+        for name in ("gdsd", "gdsd_tlc", "espo")
+        for case in SEQUENCE
+    ),
     *(("spg_llada", case) for case in ("mix_block", "mix_random", "eubo_block")),
 ]
 
@@ -37,8 +44,8 @@ class Case:
         self.has = lambda name: f"{case}/{name}" in stored
 
     def batch(self) -> Batch:
-        """The references score padding behind an answer (GDSD, ESPO) or leave it out by its length (SPG), and attend
-        to everything but the prompt padding that only SPG is told of."""
+        """The references score padding behind an answer (GDSD, ESPO) or leave it out by its length
+        (SPG), and attend to everything but the prompt padding that only SPG is told of."""
         tokens, prompt_len = self.get("input_ids"), int(self.get("prompt_length"))
         views = self.has("num_t")
         told = self.get("prompt_mask") if views else np.ones((len(tokens), prompt_len))
@@ -50,11 +57,14 @@ class Case:
         if self.get("beta") > 0:
             compared["ref_KxB"] = self.by_draw("ref_seq_logps")
         return Batch(
-            tokens_BxL=jnp.asarray(tokens), valid_BxL=jnp.asarray(valid, bool), prompt_len=prompt_len,
+            tokens_BxL=jnp.asarray(tokens),
+            valid_BxL=jnp.asarray(valid, bool),
+            prompt_len=prompt_len,
             masks_KxBxL=jnp.asarray(np.swapaxes(masks, 0, 1) if views else masks),
             completion_len_B=jnp.asarray(self.get("completion_mask").sum(axis=1)),
-            advantages_B=jnp.asarray(self.get("advantages")), **compared,
-        )  # fmt: skip
+            advantages_B=jnp.asarray(self.get("advantages")),
+            **compared,
+        )
 
     def by_draw(self, name):
         """[K, B]; ESPO stores the mean over its draws, [B]."""
@@ -63,16 +73,22 @@ class Case:
     def config(self, algorithm):
         if algorithm == "spg":
             return "spg", SpgConfig(
-                estimate=str(self.get("logp_estimation")), mix=float(self.get("mix_weight")),
+                estimate=str(self.get("logp_estimation")),
+                mix=float(self.get("mix_weight")),
                 beta_eubo=float(self.get("eubo_beta")),
-            )  # fmt: skip
+            )
         low, high, beta = (float(self.get(name)) for name in ("eps_low", "eps_high", "beta"))
         if algorithm == "espo":
             return "espo", EspoConfig(epsilon_low=low, epsilon_high=high, beta=beta)
-        # the released gdsd_tlc is plain GDSD under ELBO weights: its centring changes nothing (specs/gdsd.md section 4)
+        # the released gdsd_tlc is plain GDSD under ELBO weights: its centring changes nothing
+        # (specs/gdsd.md section 4)
         weighting = {"gdsd": "uniform", "gdsd_tlc": "elbo"}[algorithm]
         return "gdsd", GdsdConfig(
-            psi=float(self.get("psi")), weighting=weighting, beta=beta, trust=(low, high), preset="r1"
+            psi=float(self.get("psi")),
+            weighting=weighting,
+            beta=beta,
+            trust=(low, high),
+            preset="r1",
         )
 
 
@@ -83,19 +99,28 @@ def test_losses_gradients_and_scores(golden, model_of, file, case):
     stored = Case(np.load(golden / "loss" / f"{file}.npz"), case)
     objective, config = stored.config(algorithm)
     loss_fn, batch = objectives.make_loss_fn(objective, denoiser, config), stored.batch()
-    score_fn = objectives.make_score_fn(objective, denoiser, config) or (lambda params, batch: [None])
+    score_fn = objectives.make_score_fn(objective, denoiser, config) or (
+        lambda params, batch: [None]
+    )
     with jax.default_matmul_precision("highest"):
-        both = lambda p: (jax.value_and_grad(loss_fn, has_aux=True)(p, {}, batch), score_fn(p, batch)[0])  # noqa: E731
+
+        def both(p):
+            return (jax.value_and_grad(loss_fn, has_aux=True)(p, {}, batch), score_fn(p, batch)[0])
+
         ((loss, metrics), grads), scores = jax.jit(both)(params)
 
-    # the reference too is float32: 2e-5 of a loss is a few roundings of sums of 12 log-probabilities
+    # the reference too is float32: 2e-5 of a loss is a few roundings of sums of 12
+    # log-probabilities
     np.testing.assert_allclose(loss, stored.get("loss"), rtol=2e-5)
     for found, key in (
-        (grads["lm_head"]["kernel"].T, "grad_lm_head"), (grads["embed"]["embedding"], "grad_embed"),
+        (grads["lm_head"]["kernel"].T, "grad_lm_head"),
+        (grads["embed"]["embedding"], "grad_embed"),
         (grads["layers"]["q"]["kernel"][0].T, "grad_layer0_q_proj_weight"),
-    ):  # fmt: skip
+    ):
         # 1e-4 of the largest entry: gradients pass through all views and all layers
-        np.testing.assert_allclose(found, stored.get(key), atol=1e-4 * np.abs(stored.get(key)).max(), rtol=0)
+        np.testing.assert_allclose(
+            found, stored.get(key), atol=1e-4 * np.abs(stored.get(key)).max(), rtol=0
+        )
     norm = np.sqrt(sum(np.sum(np.float64(leaf) ** 2) for leaf in jax.tree.leaves(grads)))
     np.testing.assert_allclose(norm, stored.get("grad_global_norm"), rtol=1e-4)
 
@@ -104,8 +129,12 @@ def test_losses_gradients_and_scores(golden, model_of, file, case):
         np.testing.assert_allclose(metrics["eubo"], stored.get("eubo").mean(), atol=2e-4)
         return
     wanted = stored.get("seq_logps").T
-    np.testing.assert_allclose(scores if objective == "gdsd" else scores.mean(axis=0), wanted, atol=2e-4)
+    np.testing.assert_allclose(
+        scores if objective == "gdsd" else scores.mean(axis=0), wanted, atol=2e-4
+    )
     if objective == "gdsd":
         move = stored.get("seq_logps") - stored.get("old_seq_logps")
-        clipped = (move < np.log1p(-stored.get("eps_low"))) | (move > np.log1p(stored.get("eps_high")))
+        clipped = (move < np.log1p(-stored.get("eps_low"))) | (
+            move > np.log1p(stored.get("eps_high"))
+        )
         assert metrics["trust"] == clipped.any(axis=1).mean()

@@ -2,6 +2,7 @@
 
 B rows, L columns, G completion columns, V vocabulary.
 """
+
 import re
 
 import jax
@@ -24,14 +25,24 @@ def compiled_update():
     model = tiny(vocab_size=V, d_model=64, layers=1, remat="full")
     optimizer = make_optimizer(learning_rate=1e-5)
     loss_fn = objectives.make_loss_fn("gdsd", models.make_denoiser(model), objectives.GdsdConfig())
-    state = jax.eval_shape(lambda rng: init_state(models.init_params(model, rng), optimizer), jax.random.key(0))
+    state = jax.eval_shape(
+        lambda rng: init_state(models.init_params(model, rng), optimizer), jax.random.key(0)
+    )
     a = jax.ShapeDtypeStruct
     slices = Batch(
-        tokens_BxL=a((1, B, P + G), jnp.int32), valid_BxL=a((1, B, P + G), bool), completion_len_B=a((1, B), jnp.int32),
-        masks_KxBxL=a((1, 1, B, P + G), bool), advantages_B=a((1, B), jnp.float32), old_KxB=a((1, 1, B), jnp.float32),
+        tokens_BxL=a((1, B, P + G), jnp.int32),
+        valid_BxL=a((1, B, P + G), bool),
+        completion_len_B=a((1, B), jnp.int32),
+        masks_KxBxL=a((1, 1, B, P + G), bool),
+        advantages_B=a((1, B), jnp.float32),
+        old_KxB=a((1, 1, B), jnp.float32),
         prompt_len=P,
-    )  # fmt: skip
-    return jax.jit(make_update(loss_fn, optimizer), donate_argnums=0).lower(state, {}, slices).compile()
+    )
+    return (
+        jax.jit(make_update(loss_fn, optimizer), donate_argnums=0)
+        .lower(state, {}, slices)
+        .compile()
+    )
 
 
 def held(compiled) -> int:
@@ -42,14 +53,18 @@ def held(compiled) -> int:
 
 def largest_of_vocabulary(compiled) -> int:
     """float32 columns of the vocabulary in the program's largest array."""
-    shapes = [[int(x) for x in dims.split(",")] for dims in re.findall(r"f32\[([\d,]+)\]", compiled.as_text())]
+    shapes = [
+        [int(x) for x in dims.split(",")]
+        for dims in re.findall(r"f32\[([\d,]+)\]", compiled.as_text())
+    ]
     return max(int(np.prod(shape)) // V for shape in shapes if V in shape)
 
 
 @pytest.mark.slow
 def test_the_vocabulary_is_never_whole(monkeypatch):
-    """Never completion x vocabulary in float32, not even of one row, and under 40% of what one projection of all columns
-    of a pair holds (which is itself half of a projection for each half)."""
+    """Never completion x vocabulary in float32, not even of one row, and under 40% of what one
+    projection of all columns of a pair holds (which is itself half of a projection for each
+    half)."""
     ours = compiled_update()
     monkeypatch.setattr(scoring, "CHUNK_BYTES", 4 * B * G * V)
     plain = compiled_update()
@@ -58,19 +73,29 @@ def test_the_vocabulary_is_never_whole(monkeypatch):
     assert held(ours) < 0.4 * held(plain), (held(ours), held(plain))
 
 
-# ---------------------------------------------------------------- distillation at Qwen3's vocabulary
+# ---------------------------------------------------------------- distillation at Qwen3's
+# vocabulary
 
 
 def test_two_models_logits_are_never_whole():
-    """One answer of 1,024 tokens: value and gradient under a quarter of what both models' whole logits take."""
+    """One answer of 1,024 tokens: value and gradient under a quarter of what both models' whole
+    logits take."""
     student = tiny(vocab_size=151_936, d_model=32, layers=1, qk_norm=True)
     denoiser = models.make_denoiser(student)
-    config = objectives.OpdConfig(teacher=models.make_denoiser(tiny(**SHIFTED, vocab_size=151_936, d_model=32, layers=1, qk_norm=True)))
+    config = objectives.OpdConfig(
+        teacher=models.make_denoiser(
+            tiny(**SHIFTED, vocab_size=151_936, d_model=32, layers=1, qk_norm=True)
+        )
+    )
     a, prompt_len, columns = jax.ShapeDtypeStruct, 32, 32 + 1024
     batch = Batch(
-        tokens_BxL=a((1, columns), jnp.int32), valid_BxL=a((1, columns), bool), completion_len_B=a((1,), jnp.int32),
-        masks_KxBxL=a((1, 1, columns), bool), prompt_len=prompt_len, block=4,
-    )  # fmt: skip
+        tokens_BxL=a((1, columns), jnp.int32),
+        valid_BxL=a((1, columns), bool),
+        completion_len_B=a((1,), jnp.int32),
+        masks_KxBxL=a((1, 1, columns), bool),
+        prompt_len=prompt_len,
+        block=4,
+    )
     params = models.param_shapes(student)
 
     def ours(params, teacher_params, batch):
@@ -81,11 +106,19 @@ def test_two_models_logits_are_never_whole():
         target_BxGxD = opd.teacher_features(config.teacher, teacher_params, batch)
         t_BxGxV, s_BxGxV = (
             jax.nn.log_softmax(model.unembed(weights, x), axis=-1)
-            for model, weights, x in ((config.teacher, teacher_params, target_BxGxD), (denoiser, params, h_BxGxD))
+            for model, weights, x in (
+                (config.teacher, teacher_params, target_BxGxD),
+                (denoiser, params, h_BxGxD),
+            )
         )
         mask_BxG = batch.masks_KxBxL[0, :, prompt_len:]
-        return jnp.sum(jnp.where(mask_BxG, jnp.sum(jnp.exp(t_BxGxV) * (t_BxGxV - s_BxGxV), axis=-1), 0.0)) / jnp.sum(mask_BxG)
+        return jnp.sum(
+            jnp.where(mask_BxG, jnp.sum(jnp.exp(t_BxGxV) * (t_BxGxV - s_BxGxV), axis=-1), 0.0)
+        ) / jnp.sum(mask_BxG)
 
-    chunked, whole = (held(jax.jit(jax.value_and_grad(fn)).lower(params, params, batch).compile()) for fn in (ours, plain))
+    chunked, whole = (
+        held(jax.jit(jax.value_and_grad(fn)).lower(params, params, batch).compile())
+        for fn in (ours, plain)
+    )
     print(f"{chunked / 2**20:,.0f} MiB against {whole / 2**20:,.0f} MiB")
     assert whole > 2 * 4 * 1024 * 151_936 and chunked < 0.25 * whole, (chunked, whole)

@@ -1,7 +1,9 @@
-"""States for distillation come from the sampler's own trace; rounds, chances and the teacher's sampling.
+"""States for distillation come from the sampler's own trace; rounds, chances and the teacher's
+sampling.
 
 Written from specs/opdlm.md sections 2, 3 and 12. B rows, P prompt and G completion columns.
 """
+
 import dataclasses
 
 import jax
@@ -29,16 +31,18 @@ def params():
 
 @pytest.fixture(scope="module")
 def prompts():
-    """Temperatures, thresholds and caps of every kind; the prompts are padded to no multiple of a block."""
+    """Temperatures, thresholds and caps of every kind; the prompts are padded to no multiple of a
+    block."""
     tokens = np.random.default_rng(1).integers(10, V, (ROWS, P)).astype(np.int32)
     valid = np.arange(P)[None, :] >= np.array([0, 1, 4, 2, 0, 3, 0, 5])[:, None]
     inf = np.inf
     return Prompts(
-        jnp.asarray(np.where(valid, tokens, PAD)), jnp.asarray(valid),
+        jnp.asarray(np.where(valid, tokens, PAD)),
+        jnp.asarray(valid),
         temperature_B=jnp.array([0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0, 1.0]),
         threshold_B=jnp.array([inf, -1.0, 0.2, 0.15, 0.1, inf, 1.0, 0.3]),
         max_length_B=jnp.array([12, 12, 12, 8, 12, 12, 12, 12]),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +68,13 @@ def batch(prompts, traced):
     rollout, _ = traced
     return Batch(
         jnp.concatenate([prompts.tokens_BxP, rollout.uncut.tokens_BxG], axis=1),
-        jnp.concatenate([prompts.valid_BxP, jnp.ones((ROWS, G), bool)], axis=1), jnp.asarray(rollout.length_B), None,
-        step_map_BxG=jnp.asarray(rollout.uncut.step_map_BxG), prompt_len=P, block=BLOCK,
-    )  # fmt: skip
+        jnp.concatenate([prompts.valid_BxP, jnp.ones((ROWS, G), bool)], axis=1),
+        jnp.asarray(rollout.length_B),
+        None,
+        step_map_BxG=jnp.asarray(rollout.uncut.step_map_BxG),
+        prompt_len=P,
+        block=BLOCK,
+    )
 
 
 def views(batch, states, draws=1, seed=0):
@@ -75,8 +83,8 @@ def views(batch, states, draws=1, seed=0):
 
 
 def test_rounds_are_those_of_the_sampler(traced):
-    """Check d: greedy with the schedule alone four passes a block, every step once; a threshold below 0 one pass; one
-    of 1 changes nothing."""
+    """Check d: greedy with the schedule alone four passes a block, every step once; a threshold
+    below 0 one pass; one of 1 changes nothing."""
     rollout, seen = traced
     for row, each in ((0, BLOCK), (6, BLOCK), (1, 1)):
         blocks = -(-rollout.length_B[row] // BLOCK)
@@ -88,8 +96,9 @@ def test_rounds_are_those_of_the_sampler(traced):
 
 
 def test_every_state_is_in_the_trace(traced, batch):
-    """Check e: each block that is masked at all is, with what was committed behind the stop, one that a pass began with;
-    "all" holds each of those whose pass committed a token of the answer, and "stitched" draws among them alike."""
+    """Check e: each block that is masked at all is, with what was committed behind the stop, one
+    that a pass began with; "all" holds each of those whose pass committed a token of the answer,
+    and "stitched" draws among them alike."""
     rollout, seen = traced
     tokens = np.asarray(batch.tokens_BxL)[:, P:]
     drawn = np.concatenate([views(batch, "all"), views(batch, "stitched", draws=200)])
@@ -112,26 +121,35 @@ def test_every_state_is_in_the_trace(traced, batch):
         # 200 draws at 1/4 have a standard deviation of 6
         assert all(abs(counts[row, block, state][1] - 200 / len(useful)) < 31 for state in useful)
     assert sum(all_ for all_, _ in counts.values()) == len(counts)
-    assert len({len(states) for states in seen.values()}) > 2  # blocks of several lengths were there
+    # blocks of several lengths were there
+    assert len({len(states) for states in seen.values()}) > 2
 
 
 def test_doubled_row_sees_what_the_cached_sampler_saw(traced, batch, params):
-    """Check a: the log-probability that a pass with the cache recorded for a token is the doubled row's at that state."""
+    """Check a: the log-probability that a pass with the cache recorded for a token is the doubled
+    row's at that state."""
     rollout, _ = traced
     masks = views(batch, "all")
-    score = jax.jit(lambda b, m: scoring.view_token_scores(models.make_denoiser(MODEL), params, b, m))
+    score = jax.jit(
+        lambda b, m: scoring.view_token_scores(models.make_denoiser(MODEL), params, b, m)
+    )
     found = np.asarray(score(batch, jnp.asarray(masks)))
     step = rollout.uncut.step_map_BxG.reshape(ROWS, -1, BLOCK)
     masked = masks[:, :, P:].reshape(-1, ROWS, G // BLOCK, BLOCK)
     started = np.where(masked, step, 10**6).min(axis=-1, keepdims=True)
-    now = (masked & (step == started)).reshape(-1, ROWS, G) & (np.arange(G) < rollout.length_B[:, None])
+    now = (masked & (step == started)).reshape(-1, ROWS, G) & (
+        np.arange(G) < rollout.length_B[:, None]
+    )
     assert (now.sum(axis=0) == (np.arange(G) < rollout.length_B[:, None])).all()  # each token once
     # the same sums in another order
-    np.testing.assert_allclose(found[now], np.broadcast_to(rollout.logp_BxG, now.shape)[now], atol=2e-5)
+    np.testing.assert_allclose(
+        found[now], np.broadcast_to(rollout.logp_BxG, now.shape)[now], atol=2e-5
+    )
 
 
 def test_nothing_is_supervised_behind_the_end(traced, batch):
-    """Check f, also without what lies behind the stop: every masked block has an answer token masked."""
+    """Check f, also without what lies behind the stop: every masked block has an answer token
+    masked."""
     rollout, _ = traced
     inside = np.arange(G)[None] < rollout.length_B[:, None]
     cut = batch.replace(step_map_BxG=jnp.asarray(rollout.step_map_BxG))
@@ -147,13 +165,20 @@ def test_nothing_is_supervised_behind_the_end(traced, batch):
 
 
 def test_random_masks_have_a_share_a_block():
-    """The number masked of 4 is uniform for a uniform share, but for the one that is forced: 1 and 0 together 2 of 5."""
+    """The number masked of 4 is uniform for a uniform share, but for the one that is forced: 1 and
+    0 together 2 of 5."""
     many = Batch(
-        jnp.zeros((500, P + G), jnp.int32), jnp.ones((500, P + G), bool), jnp.full(500, G), None, prompt_len=P, block=BLOCK
+        jnp.zeros((500, P + G), jnp.int32),
+        jnp.ones((500, P + G), bool),
+        jnp.full(500, G),
+        None,
+        prompt_len=P,
+        block=BLOCK,
     )
     count = views(many, "random")[0, :, P:].reshape(-1, BLOCK).sum(axis=-1)
     share = np.bincount(count, minlength=5) / len(count)
-    np.testing.assert_allclose(share, [0, 0.4, 0.2, 0.2, 0.2], atol=0.05)  # 1500 blocks: 4 standard deviations
+    # 1500 blocks: 4 standard deviations
+    np.testing.assert_allclose(share, [0, 0.4, 0.2, 0.2, 0.2], atol=0.05)
 
 
 def test_blocks_that_do_not_fit_are_refused(batch):
@@ -162,8 +187,8 @@ def test_blocks_that_do_not_fit_are_refused(batch):
 
 
 def test_blocks_of_one_are_the_autoregressive_model(prompts):
-    """A causal, shifted model under the block sampler: greedy tokens and their log-probabilities are those of decoding
-    token by token, in float64."""
+    """A causal, shifted model under the block sampler: greedy tokens and their log-probabilities
+    are those of decoding token by token, in float64."""
     model = dataclasses.replace(MODEL, shift=True, attention="causal")
     params = random_params(model, seed=6)
     sampler = sampling.SamplerConfig(kind="block", gen_length=G, block_length=1, steps=G)
@@ -172,11 +197,16 @@ def test_blocks_of_one_are_the_autoregressive_model(prompts):
         params, greedy, jax.random.split(jax.random.key(0), 3)
     )
     for row in range(3):
-        tokens, valid = list(np.asarray(greedy.tokens_BxP[row])), list(np.asarray(greedy.valid_BxP[row]))
+        tokens, valid = (
+            list(np.asarray(greedy.tokens_BxP[row])),
+            list(np.asarray(greedy.valid_BxP[row])),
+        )
         for i in range(int(rollout.length_B[row])):
             row_ids, row_valid = np.array([*tokens, PAD]), np.array([*valid, True])
             causal = np.tril(np.ones((len(row_ids),) * 2, bool))
-            logp = log_softmax(forward(model, params, row_ids[None], row_valid[None], allowed_LxL=causal)[0, -1])
+            logp = log_softmax(
+                forward(model, params, row_ids[None], row_valid[None], allowed_LxL=causal)[0, -1]
+            )
             best = int(np.argmax(np.where(np.arange(V) == MASK, -np.inf, logp)))
             assert rollout.tokens_BxG[row, i] == best
             assert rollout.logp_BxG[row, i] == pytest.approx(logp[best], abs=2e-5)

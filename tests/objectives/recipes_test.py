@@ -1,4 +1,6 @@
-"""Each objective by its name: its section of the config, its recipe, and two updates of the loop's device calls."""
+"""Each objective by its name: its section of the config, its recipe, and two updates of the loop's
+device calls."""
+
 import dataclasses
 
 import jax
@@ -33,12 +35,19 @@ def test_recipes_fit_their_budget(model, name):
 
 
 def test_the_objective_is_chosen_before_other_overrides():
-    for argument in ("llada,objective=espo,espo.beta=0.5,group_size=4", "llada,espo.beta=0.5,group_size=4,objective=espo"):
+    for argument in (
+        "llada,objective=espo,espo.beta=0.5,group_size=4",
+        "llada,espo.beta=0.5,group_size=4,objective=espo",
+    ):
         config = coding.get_config(argument)
         assert (config.objective, config.espo.beta, config.group_size) == ("espo", 0.5, 4)
-        assert (config.espo.epsilon_low, config.lora_rank, config.mask_draws) == (4e-4, 0, 2)  # the recipe's
+        # the recipe's
+        assert (config.espo.epsilon_low, config.lora_rank, config.mask_draws) == (4e-4, 0, 2)
         assert config.name == "coding-llada-espo"
-    assert coding.get_config("tiny").objective == "gdsd" and coding.get_config("tiny").name == "coding-tiny"
+    assert (
+        coding.get_config("tiny").objective == "gdsd"
+        and coding.get_config("tiny").name == "coding-tiny"
+    )
     with pytest.raises(ValueError, match="ppo.*gdsd.*dmpo"):
         coding.get_config("tiny,objective=ppo")
 
@@ -46,11 +55,14 @@ def test_the_objective_is_chosen_before_other_overrides():
 @pytest.mark.parametrize(
     "argument, word",
     [
-        ("objective=wd1,slices=4,prompts_per_round=2,group_size=8", "group_size"), ("baseline=median", "baseline"),
-        ("objective=spg,spg.block_length=7", "spg.block_length"), ("objective=spg,mask_draws=4", "mask_draws"),
-        ("objective=espo,espo.epsilon_low=2.0", "epsilon_low"), ("gdsd.masks=all", "masks"),
+        ("objective=wd1,slices=4,prompts_per_round=2,group_size=8", "group_size"),
+        ("baseline=median", "baseline"),
+        ("objective=spg,spg.block_length=7", "spg.block_length"),
+        ("objective=spg,mask_draws=4", "mask_draws"),
+        ("objective=espo,espo.epsilon_low=2.0", "epsilon_low"),
+        ("gdsd.masks=all", "masks"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_is_refused_before_compiling(argument, word):
     config = coding.get_config(f"tiny,{argument}")
     with pytest.raises(ValueError, match=word):
@@ -63,14 +75,20 @@ SMALL = f"sampler.gen_length={G},sampler.steps=4,prompt_length={P},prompts_per_r
 
 @pytest.fixture(scope="module")
 def experience():
-    """(parameters, rollout, prompts, rewards) of a tiny model; the completions need not be its own."""
+    """(parameters, rollout, prompts, rewards) of a tiny model; the completions need not be its
+    own."""
     rng = np.random.default_rng(0)
     rollout = Rollout(
-        jnp.asarray(rng.integers(2, 40, (ROWS, G)), jnp.int32), jnp.ones((ROWS, G), jnp.int32),
-        -jnp.asarray(rng.random((ROWS, G)), jnp.float32), jnp.asarray(rng.integers(3, G + 1, ROWS), jnp.int32),
+        jnp.asarray(rng.integers(2, 40, (ROWS, G)), jnp.int32),
+        jnp.ones((ROWS, G), jnp.int32),
+        -jnp.asarray(rng.random((ROWS, G)), jnp.float32),
+        jnp.asarray(rng.integers(3, G + 1, ROWS), jnp.int32),
         jnp.full((ROWS,), 4),
-    )  # fmt: skip
-    prompts = {"tokens": jnp.asarray(rng.integers(2, 40, (ROWS, P)), jnp.int32), "valid": jnp.ones((ROWS, P), bool)}
+    )
+    prompts = {
+        "tokens": jnp.asarray(rng.integers(2, 40, (ROWS, P)), jnp.int32),
+        "valid": jnp.ones((ROWS, P), bool),
+    }
     model = tiny(layers=1)
     params = jax.jit(lambda rng: models.init_params(model, rng))(jax.random.key(0))
     return models.make_denoiser(model), params, rollout, prompts, rng.random(ROWS)
@@ -79,10 +97,13 @@ def experience():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_two_updates(experience, name):
-    """Scores at the rollout's parameters, advantages, then two steps at the second iteration's views that each change the
-    weights; numbers are finite. (Without old scores it would be another program: tested apart.)"""
+    """Scores at the rollout's parameters, advantages, then two steps at the second iteration's
+    views that each change the weights; numbers are finite. (Without old scores it would be another
+    program: tested apart.)"""
     denoiser, params, rollout, prompts, rewards = experience
-    config = coding.get_config(f"tiny,objective={name},{SMALL},mask_draws=1,optimizer.warmup_steps=0")
+    config = coding.get_config(
+        f"tiny,objective={name},{SMALL},mask_draws=1,optimizer.warmup_steps=0"
+    )
     calls = steps.make_steps(denoiser, config, sharding.make_mesh({}, jax.devices()[:1]))
     settings = objectives.make_config(name, config[name])
     frozen = {"reference": params} if objectives.uses_reference(name, settings) else {}
@@ -96,10 +117,18 @@ def test_two_updates(experience, name):
     state = init_state(jax.tree.map(jnp.copy, params), make_optimizer(**config.optimizer))
     before = params
     for _ in range(2):
-        state, metrics = calls.update(state, frozen, slices, scored.old[1], scored.ref[1], jnp.int32(1), jax.random.key(1))
+        state, metrics = calls.update(
+            state, frozen, slices, scored.old[1], scored.ref[1], jnp.int32(1), jax.random.key(1)
+        )
         assert all(np.isfinite(value) for value in metrics.values()), metrics
-        assert set(metrics) >= {"loss", "score", "kl", "trust", "grad_norm"} and metrics["grad_norm"] > 0
-        moved = [np.abs(a - b).max() for a, b in zip(jax.tree.leaves(state.trainable), jax.tree.leaves(before))]
+        assert (
+            set(metrics) >= {"loss", "score", "kl", "trust", "grad_norm"}
+            and metrics["grad_norm"] > 0
+        )
+        moved = [
+            np.abs(a - b).max()
+            for a, b in zip(jax.tree.leaves(state.trainable), jax.tree.leaves(before))
+        ]
         assert min(moved) > 0, "a parameter stayed where it was"
         before = jax.tree.map(jnp.copy, state.trainable)
     if name in ("gdsd", "espo"):

@@ -1,4 +1,5 @@
 """Masked-diffusion SFT against float64 NumPy, and the choice of an objective by name."""
+
 import jax
 import numpy as np
 import pytest
@@ -11,21 +12,30 @@ from tests.reference import MASK, random_batch, random_params, tiny
 MODEL = tiny()
 
 
-@pytest.mark.parametrize("config", [SftConfig(), SftConfig("uniform", "answer")], ids=["elbo, full", "uniform, answer"])
+@pytest.mark.parametrize(
+    "config", [SftConfig(), SftConfig("uniform", "answer")], ids=["elbo, full", "uniform, answer"]
+)
 def test_loss_is_the_negative_score_per_token(config):
     params = random_params(MODEL)
     batch = random_batch(MODEL, rows=4, prompt_len=3, gen=6, draws=2)
-    logits_fn = lambda tokens, valid: reference.forward(MODEL, params, tokens, valid)  # noqa: E731
-    plain, _ = reference.pair_scores(logits_fn, MASK, batch, weighting=config.weighting, count=config.count)
+
+    def logits_fn(tokens, valid):
+        return reference.forward(MODEL, params, tokens, valid)
+
+    plain, _ = reference.pair_scores(
+        logits_fn, MASK, batch, weighting=config.weighting, count=config.count
+    )
     wanted = -np.mean(plain / reference.completion_lengths(batch, config.count)[None])
     loss_fn = jax.jit(objectives.make_loss_fn("sft", models.make_denoiser(MODEL), config))
     loss, metrics = loss_fn(params, {}, batch)
-    np.testing.assert_allclose(loss, wanted, rtol=2e-5)  # float32 rounding of sums of token log-probabilities
+    # float32 rounding of sums of token log-probabilities
+    np.testing.assert_allclose(loss, wanted, rtol=2e-5)
     np.testing.assert_allclose(metrics["score"], -wanted, rtol=2e-5)
 
 
 def test_certain_answers_cost_nothing():
-    """A model that puts all its mass on the right tokens has loss 0, an undecided one half of log V."""
+    """A model that puts all its mass on the right tokens has loss 0, an undecided one half of log
+    V."""
     batch = random_batch(MODEL, rows=3, prompt_len=2, gen=4, draws=1).replace(
         masks_KxBxL=np.array([[[False, False, True, False, True, False]] * 3])
     )

@@ -1,4 +1,6 @@
-"""SPG's bounds: against NumPy, exact identities, and tokens that no view covers (the released numbers: golden_test.py)."""
+"""SPG's bounds: against NumPy, exact identities, and tokens that no view covers (the released
+numbers: golden_test.py)."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,9 +26,13 @@ def batch():
     masks[0, 1, P:] = False  # an empty view of a row
     tokens = jnp.asarray(rng.integers(2, V, (B, P + G)))
     return Batch(
-        tokens, jnp.ones((B, P + G), bool), jnp.asarray(LENGTH), jnp.asarray(masks),
-        advantages_B=jnp.asarray(ADVANTAGES, jnp.float32), prompt_len=P,
-    )  # fmt: skip
+        tokens,
+        jnp.ones((B, P + G), bool),
+        jnp.asarray(LENGTH),
+        jnp.asarray(masks),
+        advantages_B=jnp.asarray(ADVANTAGES, jnp.float32),
+        prompt_len=P,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,18 +52,27 @@ def numpy_loss(logits, batch, config):
         logs = []
         for n in range(length):
             power = np.exp(own[n]) ** config.beta_eubo
-            s = np.mean([power / (len(places) / length) if n in places else 0.0 for places in placed])
+            s = np.mean(
+                [power / (len(places) / length) if n in places else 0.0 for places in placed]
+            )
             if s > 0:
                 logs.append(np.log(s))
         eubo = np.mean(logs) / config.beta_eubo if logs else 0.0
-        bad = {"elbo": elbo, "eubo": eubo, "zero": 0.0, "mix": config.mix * eubo + (1 - config.mix) * elbo}[config.estimate]
+        bad = {
+            "elbo": elbo,
+            "eubo": eubo,
+            "zero": 0.0,
+            "mix": config.mix * eubo + (1 - config.mix) * elbo,
+        }[config.estimate]
         total -= a * (elbo if a > 0 else bad) * length
     return total / LENGTH.sum()
 
 
 def run(logits, batch, config):
     loss_fn = objectives.make_loss_fn("spg", reference.position_denoiser(V), config)
-    (loss, _), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))({"z": jnp.asarray(logits)}, {}, batch)
+    (loss, _), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(
+        {"z": jnp.asarray(logits)}, {}, batch
+    )
     return float(loss), np.asarray(grads["z"])
 
 
@@ -69,22 +84,28 @@ def test_loss_and_gradient_are_the_float64_rendering(logits, batch, estimate):
     rng, step = np.random.default_rng(2), 1e-5
     for _ in range(3):
         way = rng.standard_normal(logits.shape)
-        ahead, behind = (numpy_loss(np.float64(logits) + size * way, batch, config) for size in (step, -step))
+        ahead, behind = (
+            numpy_loss(np.float64(logits) + size * way, batch, config) for size in (step, -step)
+        )
         assert np.sum(grads * way) == pytest.approx((ahead - behind) / (2 * step), abs=2e-5)
     assert not grads[3].any() and not grads[0, P + 1].any()  # uncovered: no gradient, and no NaN
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
 def test_one_full_view_makes_the_bounds_equal(beta):
-    """T = 1: the upper bound is the lower one less log(tau) / beta, for every beta; equal where everything is masked."""
+    """T = 1: the upper bound is the lower one less log(tau) / beta, for every beta; equal where
+    everything is masked."""
     rng = np.random.default_rng(3)
     logp = jnp.asarray(-rng.random((1, 2, G)), jnp.float32)
     scored = jnp.asarray([[[True] * 6, [True, False, True, False, False, False]]])
     elbo, eubo = spg.bounds(SpgConfig(beta_eubo=beta), logp, scored, jnp.array([6.0, 6.0]))
     np.testing.assert_allclose(eubo, elbo - np.log([1.0, 2 / 6]) / beta, rtol=1e-5)
-    slope = lambda which: jax.jacobian(  # noqa: E731
-        lambda x: spg.bounds(SpgConfig(beta_eubo=beta), x, scored, jnp.array([6.0, 6.0]))[which]
-    )(logp)
+
+    def slope(which):
+        return jax.jacobian(
+            lambda x: spg.bounds(SpgConfig(beta_eubo=beta), x, scored, jnp.array([6.0, 6.0]))[which]
+        )(logp)
+
     np.testing.assert_allclose(slope(0), slope(1), atol=1e-6)  # the offset has no gradient
 
 

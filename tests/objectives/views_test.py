@@ -1,11 +1,21 @@
-"""The masks each objective asks for, against plain loops and counts. B rows, K draws, P prompt and G completion columns."""
+"""The masks each objective asks for, against plain loops and counts. B rows, K draws, P prompt and
+G completion columns."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gdsd_jax import objectives, scoring
-from gdsd_jax.objectives import CoupledGrpoConfig, DiffuGrpoConfig, DmpoConfig, GdsdConfig, SpgConfig, Wd1Config, spg
+from gdsd_jax.objectives import (
+    CoupledGrpoConfig,
+    DiffuGrpoConfig,
+    DmpoConfig,
+    GdsdConfig,
+    SpgConfig,
+    Wd1Config,
+    spg,
+)
 from gdsd_jax.types import Batch
 
 P, G = 3, 12
@@ -15,7 +25,12 @@ LENGTH = np.array([12, 7, 4, 1, 12, 9])  # answers through their end token
 def make_batch(length=LENGTH, **fields):
     rows = len(length)
     return Batch(
-        jnp.zeros((rows, P + G), jnp.int32), jnp.ones((rows, P + G), bool), jnp.asarray(length), None, prompt_len=P, **fields
+        jnp.zeros((rows, P + G), jnp.int32),
+        jnp.ones((rows, P + G), bool),
+        jnp.asarray(length),
+        None,
+        prompt_len=P,
+        **fields,
     )
 
 
@@ -28,16 +43,23 @@ def views(name, config, draws, seed=0, batch=None):
 @pytest.mark.parametrize("count", ["full", "answer"])
 @pytest.mark.parametrize("block", [4, 5, 100])
 def test_blocks_by_confidence_are_the_released_loop(block, count):
-    """The last floor(x / b) blocks whole, and of the block before them the x mod b least confident; with b over the
-    length, that of the whole. Blocks here start with the completion, so a last one may be short: loop below."""
+    """The last floor(x / b) blocks whole, and of the block before them the x mod b least confident;
+    with b over the length, that of the whole. Blocks here start with the completion, so a last one
+    may be short: loop below."""
     logp = np.random.default_rng(0).standard_normal((len(LENGTH), G)).astype(np.float32)
     batch = make_batch(logp_BxG=jnp.asarray(logp))
-    found = views("gdsd", GdsdConfig(masks="block_confidence", mask_block=block, count=count), 40, batch=batch)
+    found = views(
+        "gdsd", GdsdConfig(masks="block_confidence", mask_block=block, count=count), 40, batch=batch
+    )
     assert not found[:, :, :P].any()
     seen = set()
     for draw in found[:, :, P:]:
         for row, mask in enumerate(draw):
-            length, left, wanted = (LENGTH[row] if count == "answer" else G), mask.sum(), np.zeros(G, bool)
+            length, left, wanted = (
+                (LENGTH[row] if count == "answer" else G),
+                mask.sum(),
+                np.zeros(G, bool),
+            )
             seen.add((row, left))
             for start in reversed(range(0, length, block)):
                 places = np.arange(start, min(start + block, length))
@@ -49,7 +71,9 @@ def test_blocks_by_confidence_are_the_released_loop(block, count):
 
 def test_random_blocks_are_uniform_within_the_block():
     """Of the partly masked block each position is as likely; whole blocks lie behind it."""
-    found = views("gdsd", GdsdConfig(masks="block_random", mask_block=4), 3000, batch=make_batch([12]))[:, 0, P:]
+    found = views(
+        "gdsd", GdsdConfig(masks="block_random", mask_block=4), 3000, batch=make_batch([12])
+    )[:, 0, P:]
     counts = np.bincount(found.sum(axis=1), minlength=G + 1)
     assert np.sum((counts - 3000 / 13) ** 2 / (3000 / 13)) < 32.9  # 12 degrees of freedom: 99.9%
     for mask in found:
@@ -58,18 +82,24 @@ def test_random_blocks_are_uniform_within_the_block():
         assert mask[max(G - 4 * whole - 4, 0) : G - 4 * whole].sum() == part
     six = found[found.sum(axis=1) == 6]  # two of the second block's four
     seen = six[:, 4:8].sum(axis=0)
-    assert np.sum((seen - len(six) / 2) ** 2 / (len(six) / 2)) < 16.3  # at most 3 degrees of freedom
+    # at most 3 degrees of freedom
+    assert np.sum((seen - len(six) / 2) ** 2 / (len(six) / 2)) < 16.3
 
 
 @pytest.mark.parametrize("forward", ["random", "block_all", "block_random"])
 def test_spg_views(forward):
-    """specs/gdsd.md section 6.3, position by position; the blocks of a draw are known by drawing them again."""
-    config = SpgConfig(forward=forward, block_length=4, min_share=0.3, max_share=0.8, mask_prompt=0.25)
+    """specs/gdsd.md section 6.3, position by position; the blocks of a draw are known by drawing
+    them again."""
+    config = SpgConfig(
+        forward=forward, block_length=4, min_share=0.3, max_share=0.8, mask_prompt=0.25
+    )
     views_fn = objectives.make_views_fn("spg", config)
 
     @jax.jit
     def draw(rng):
-        return views_fn(make_batch(), 2, rng), spg.draw_blocks(config, make_batch(), 2, jax.random.split(rng, 4)[0])
+        return views_fn(make_batch(), 2, rng), spg.draw_blocks(
+            config, make_batch(), 2, jax.random.split(rng, 4)[0]
+        )
 
     before, blocks, counts = [], [set() for _ in LENGTH], []
     for seed in range(150):
@@ -77,13 +107,21 @@ def test_spg_views(forward):
         assert block[0, 0] != block[1, 0]  # three blocks are touched: two draws take different ones
         for k, row in np.ndindex(block.shape):
             mask, length = masks[k, row, P:], LENGTH[row]
-            start, end = (0, length) if forward == "random" else (4 * block[k, row], min(4 * block[k, row] + 4, length))
+            start, end = (
+                (0, length)
+                if forward == "random"
+                else (4 * block[k, row], min(4 * block[k, row] + 4, length))
+            )
             blocks[row].add(start // 4)
             before += masks[k, row, : P + start].tolist()
             assert mask[end:].all() and start < end
             low = max(int((end - start) * 0.3), 1)
             high = max(int((end - start) * 0.8), low)
-            assert mask[start:end].all() if forward == "block_all" else low <= mask[start:end].sum() <= high
+            assert (
+                mask[start:end].all()
+                if forward == "block_all"
+                else low <= mask[start:end].sum() <= high
+            )
             if end - start == 4:
                 counts.append(mask[start:end].sum())
     assert np.mean(before) == pytest.approx(0.25, abs=0.02)
@@ -94,7 +132,11 @@ def test_spg_views(forward):
 
 def test_one_step_views():
     """The completion whole, each prompt token by its own coin."""
-    for name, config in (("diffu_grpo", DiffuGrpoConfig()), ("wd1", Wd1Config()), ("spg", SpgConfig(forward="all"))):
+    for name, config in (
+        ("diffu_grpo", DiffuGrpoConfig()),
+        ("wd1", Wd1Config()),
+        ("spg", SpgConfig(forward="all")),
+    ):
         found = views(name, config, 800)
         assert found[:, :, P:].all()
         assert found[:, :, :P].mean() == pytest.approx(0.15, abs=0.015)  # five standard errors
@@ -107,15 +149,18 @@ def test_coupled_views_share_one_ratio():
     assert not found[:, :, :P].any()
     assert (counts == counts[:, :1]).all()  # one ratio for all rows
     assert set(np.unique(counts)) == set(range(2, 11))  # round(12 t), t in 0.2 .. 0.8
-    assert len({tuple(mask) for mask in found[counts[:, 0] == 6, 0]}) > 20  # other positions each time
+    # other positions each time
+    assert len({tuple(mask) for mask in found[counts[:, 0] == 6, 0]}) > 20
 
 
 def test_dmpo_views_are_coins():
-    """Masked with probability uniform in 0.1 .. 1, so with 0.55 on average, only within the answer where that counts."""
+    """Masked with probability uniform in 0.1 .. 1, so with 0.55 on average, only within the answer
+    where that counts."""
     found = views("dmpo", DmpoConfig(), 2000)[:, :, P:]
     assert found.mean() == pytest.approx(0.55, abs=0.02)
     share = found.mean(axis=2)
-    # variance of the mean of 12 coins of a probability uniform in 0.1 .. 1: 0.9^2 / 12 + E p(1 - p) / 12
+    # variance of the mean of 12 coins of a probability uniform in 0.1 .. 1: 0.9^2 / 12 + E p(1 - p)
+    # / 12
     assert share.var() == pytest.approx(0.81 / 12 + (0.55 - 0.37) / 12, rel=0.1)
     answer = views("dmpo", DmpoConfig(count="answer"), 50)[:, :, P:]
     for row, length in enumerate(LENGTH):
@@ -126,8 +171,12 @@ def test_impossible_views_are_refused_by_name():
     for config, draws in ((SpgConfig(block_length=5), 2), (SpgConfig(block_length=6), 3)):
         with pytest.raises(ValueError, match="spg.block_length"):
             views("spg", config, draws)
-    for options, word in ((dict(estimate="flat"), "estimate"), (dict(min_share=0.9, max_share=0.1), "min_share"),
-                          (dict(forward="all_of"), "forward"), (dict(beta_eubo=0.0), "beta_eubo")):  # fmt: skip
+    for options, word in (
+        (dict(estimate="flat"), "estimate"),
+        (dict(min_share=0.9, max_share=0.1), "min_share"),
+        (dict(forward="all_of"), "forward"),
+        (dict(beta_eubo=0.0), "beta_eubo"),
+    ):
         with pytest.raises(ValueError, match=word):
             SpgConfig(**options)
 

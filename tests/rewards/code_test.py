@@ -38,14 +38,19 @@ def test_the_last_closed_block_counts():
     assert code.extract_code("x = 1") is None
 
 
-@pytest.mark.parametrize("text, reward", [
-    ("no block", 0.0), (BROKEN, 0.5), (GOOD, 1.0),
-    ("```python\nx = '\0'\n```", 0.5),
-    ("```python\n" + "(" * 5000 + ")" * 5000 + "\n```", 0.5),
-    ("```python\n" + "-" * 100_000 + "1\n```", 0.5),
-    ("```python\nx = '\\d'\n```", 1.0),
-    ("```python\n```", 1.0),
-])
+@pytest.mark.parametrize(
+    "text, reward",
+    [
+        ("no block", 0.0),
+        (BROKEN, 0.5),
+        (GOOD, 1.0),
+        ("```python\nx = '\0'\n```", 0.5),
+        ("```python\n" + "(" * 5000 + ")" * 5000 + "\n```", 0.5),
+        ("```python\n" + "-" * 100_000 + "1\n```", 0.5),
+        ("```python\nx = '\\d'\n```", 1.0),
+        ("```python\n```", 1.0),
+    ],
+)
 def test_format_reward(text, reward):
     assert code.format_reward(text) == reward
 
@@ -66,10 +71,14 @@ def test_equal_sources_with_other_tests_are_other_programs():
     np.testing.assert_array_equal(scores["tests"], [1, 0])
 
 
-@pytest.mark.parametrize("tests, message", [
-    ([["assert f(1)"], []], "row 1"), ([["assert f(1)"], "assert f(1)"], "row 1"),
-    ([["assert f(1)"]], "2 completions but 1"),
-])
+@pytest.mark.parametrize(
+    "tests, message",
+    [
+        ([["assert f(1)"], []], "row 1"),
+        ([["assert f(1)"], "assert f(1)"], "row 1"),
+        ([["assert f(1)"]], "2 completions but 1"),
+    ],
+)
 def test_rows_without_tests_are_refused(tests, message):
     with pytest.raises(ValueError, match=message):
         code.score_code([GOOD, GOOD], tests, FakeSandbox())

@@ -1,4 +1,6 @@
-"""Opening a sandbox: as a common user, without tools, with tools that fail, and unsafely on request."""
+"""Opening a sandbox: as a common user, without tools, with tools that fail, and unsafely on
+request."""
+
 import json
 import os
 import pathlib
@@ -17,11 +19,16 @@ REWARDS = pathlib.Path(sandbox_lib.__file__).parent
 
 def _readable_python():
     """An interpreter that another user may start, with the version the package needs."""
-    check = ("import os, sys; base = os.path.realpath(sys._base_executable)\n"
-             "sys.exit(sys.version_info < (3, 11) or not os.access(base, os.X_OK))")
+    check = (
+        "import os, sys; base = os.path.realpath(sys._base_executable)\n"
+        "sys.exit(sys.version_info < (3, 11) or not os.access(base, os.X_OK))"
+    )
     for name in (sys.executable, "/usr/bin/python3", "/usr/local/bin/python3"):
-        if os.path.exists(name) and subprocess.run(
-                [*_as_user(), name, "-c", check], capture_output=True).returncode == 0:
+        if (
+            os.path.exists(name)
+            and subprocess.run([*_as_user(), name, "-c", check], capture_output=True).returncode
+            == 0
+        ):
             return name
     return None
 
@@ -54,8 +61,13 @@ except sandbox.SandboxError as error:
         os.chmod(folder, 0o755)
         for name in ("sandbox.py", "sandbox_worker.py", "sandbox_kernel.py"):
             shutil.copy(REWARDS / name, folder)
-        done = subprocess.run([*_as_user(), python, "-B", "-c", script, mode, folder],
-                              capture_output=True, text=True, cwd="/", timeout=60)
+        done = subprocess.run(
+            [*_as_user(), python, "-B", "-c", script, mode, folder],
+            capture_output=True,
+            text=True,
+            cwd="/",
+            timeout=60,
+        )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     if isinstance(result, str):
@@ -69,8 +81,15 @@ def test_without_tools_it_refuses_and_names_the_mend(monkeypatch):
         open_sandbox()
     message = str(caught.value)
     assert "\n" not in message
-    for part in ("bwrap: not installed", "unshare: not installed", "`bubblewrap`",
-                 "seccomp=unconfined", "SYS_ADMIN", "max_user_namespaces", "sandbox='unsafe'"):
+    for part in (
+        "bwrap: not installed",
+        "unshare: not installed",
+        "`bubblewrap`",
+        "seccomp=unconfined",
+        "SYS_ADMIN",
+        "max_user_namespaces",
+        "sandbox='unsafe'",
+    ):
         assert part in message
 
 
@@ -84,7 +103,9 @@ def test_a_tool_that_fails_is_named_with_its_reason(monkeypatch, tmp_path):
 
 
 def test_unsafe_warns_and_still_limits(capfd):
-    with open_sandbox("unsafe", workers=1, limits=Limits(cpu_s=0.3, wall_s=3.0, memory_bytes=256 << 20)) as opened:
+    with open_sandbox(
+        "unsafe", workers=1, limits=Limits(cpu_s=0.3, wall_s=3.0, memory_bytes=256 << 20)
+    ) as opened:
         assert opened.mode == "unsafe"
         sources = ["x = 1", "while True: pass", "bytearray(1 << 30)", "import os; os._exit(0)"]
         verdicts = opened.run([Program(source, ("assert x == 1",)) for source in sources])

@@ -1,4 +1,5 @@
 """Every guarantee is tried by a program that attacks it, in each mode that works here."""
+
 from concurrent.futures import CancelledError
 import dataclasses
 import functools
@@ -60,12 +61,20 @@ def test_keeps_the_order_and_can_be_called_again(sandbox):
     assert sandbox.run([]) == []
 
 
-@pytest.mark.parametrize("source, status", [
-    ("x = ", "error"), ("raise SystemExit(0)", "error"), ("x = '\0'", "error"),
-    ("x = '\ud800'", "error"), ("1 / 0", "error"), ("raise KeyboardInterrupt", "error"),
-    ("import os\nos._exit(0)", "exit"), ("import os\nos.abort()", "crash"),
-    ("import ctypes\nctypes.string_at(0)", "crash"),
-])
+@pytest.mark.parametrize(
+    "source, status",
+    [
+        ("x = ", "error"),
+        ("raise SystemExit(0)", "error"),
+        ("x = '\0'", "error"),
+        ("x = '\ud800'", "error"),
+        ("1 / 0", "error"),
+        ("raise KeyboardInterrupt", "error"),
+        ("import os\nos._exit(0)", "exit"),
+        ("import os\nos.abort()", "crash"),
+        ("import ctypes\nctypes.string_at(0)", "crash"),
+    ],
+)
 def test_source_that_does_not_last_passes_nothing(sandbox, source, status):
     assert verdict(sandbox, source, "assert True") == ((False,), status)
 
@@ -82,8 +91,10 @@ def test_read_only_outside_tmp(sandbox, folder):
 
 
 def test_tmp_is_private_empty_and_bounded(sandbox):
-    source = ("import os\nbefore = os.listdir('/tmp') + os.listdir('/dev/shm')\n"
-              "open('/tmp/left', 'w').write('x')\nopen('here', 'w').write('y')\n")
+    source = (
+        "import os\nbefore = os.listdir('/tmp') + os.listdir('/dev/shm')\n"
+        "open('/tmp/left', 'w').write('x')\nopen('here', 'w').write('y')\n"
+    )
     tests = ("assert before == []", "assert sorted(os.listdir('/tmp')) == ['here', 'left']")
     assert all(v == ((True, True), "ok") for v in sandbox.run([Program(source, tests)] * 8))
     flood = "for i in range(300):\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))"
@@ -94,7 +105,9 @@ def test_sees_no_other_process(sandbox):
     source = "import os\nos.setsid if True else 0"
     tests = ("assert os.listdir('/proc') == []", "assert (os.getpid(), os.getppid()) == (1, 0)")
     assert all(verdict(sandbox, source, *tests).passed)
-    assert refused(sandbox, "import os\nfor p in range(2, 3000): os.kill(p, 0)", "ProcessLookupError")
+    assert refused(
+        sandbox, "import os\nfor p in range(2, 3000): os.kill(p, 0)", "ProcessLookupError"
+    )
     assert refused(sandbox, "import os\nos.kill(-1, 9)", "ProcessLookupError")
 
 
@@ -105,16 +118,27 @@ def test_is_not_root_and_cannot_become_root(sandbox):
         assert refused(sandbox, f"import os\n{attack}", "PermissionError"), attack
 
 
-@pytest.mark.parametrize("call", [
-    "unshare(0x10000000)", "unshare(0x20000)", "mount(b'x', b'/tmp', b'tmpfs', 0, 0)",
-    "setns(0, 0)", "ptrace(0, 0, 0, 0)", "shmget(0, 4096, 0o1600)", "memfd_create(b'x', 0)",
-    "umount2(b'/tmp', 2)",
-    "syscall(CLONE, 0x10000011, 0, 0, 0, 0)", "syscall(CLONE, 0x20000011, 0, 0, 0, 0)",
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "unshare(0x10000000)",
+        "unshare(0x20000)",
+        "mount(b'x', b'/tmp', b'tmpfs', 0, 0)",
+        "setns(0, 0)",
+        "ptrace(0, 0, 0, 0)",
+        "shmget(0, 4096, 0o1600)",
+        "memfd_create(b'x', 0)",
+        "umount2(b'/tmp', 2)",
+        "syscall(CLONE, 0x10000011, 0, 0, 0, 0)",
+        "syscall(CLONE, 0x20000011, 0, 0, 0, 0)",
+    ],
+)
 def test_no_system_calls_that_lead_out(sandbox, call):
     clone = {"x86_64": 56, "aarch64": 220}[platform.machine()]
-    source = ("import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
-              f"result = libc.{call.replace('CLONE', str(clone))}\ncode = ctypes.get_errno()")
+    source = (
+        "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
+        f"result = libc.{call.replace('CLONE', str(clone))}\ncode = ctypes.get_errno()"
+    )
     assert verdict(sandbox, source, "assert (result, code) == (-1, 1)").passed == (True,)
 
 
@@ -128,8 +152,11 @@ def test_shares_no_namespace_with_the_host(sandbox):
 
 def test_reads_nothing_of_the_host(sandbox, monkeypatch):
     monkeypatch.setenv("SECRET", "swordfish")
-    with (tempfile.NamedTemporaryFile(dir=pathlib.Path.home()) as at_home,
-          tempfile.NamedTemporaryFile() as temporary, open_sandbox(sandbox.mode, 1) as fresh):
+    with (
+        tempfile.NamedTemporaryFile(dir=pathlib.Path.home()) as at_home,
+        tempfile.NamedTemporaryFile() as temporary,
+        open_sandbox(sandbox.mode, 1) as fresh,
+    ):
         for name in (at_home.name, temporary.name, __file__, "/etc/shadow", "/etc/passwd"):
             assert refused(fresh, f"open({name!r})"), name
         source = "import os\nvalues = ' '.join([*os.environ, *os.environ.values()])"
@@ -169,8 +196,10 @@ while True:
 
 
 def test_threads_are_bounded(sandbox):
-    source = ("import threading, time\n"
-              "for i in range(100): threading.Thread(target=time.sleep, args=(9,)).start()")
+    source = (
+        "import threading, time\n"
+        "for i in range(100): threading.Thread(target=time.sleep, args=(9,)).start()"
+    )
     assert verdict(sandbox, source, "assert True") == ((False,), "error")
 
 
@@ -216,8 +245,10 @@ time.sleep(2.5)
 
 
 def test_descendants_end_with_the_program(sandbox):
-    source = ("import os, time\nif os.fork() == 0:\n    os.setsid()\n"
-              "    if os.fork() == 0:\n        time.sleep(100)\n    os._exit(0)")
+    source = (
+        "import os, time\nif os.fork() == 0:\n    os.setsid()\n"
+        "    if os.fork() == 0:\n        time.sleep(100)\n    os._exit(0)"
+    )
     start = time.monotonic()
     assert verdict(sandbox, source, "assert True") == ((True,), "ok")
     assert time.monotonic() - start < LIMITS.wall_s
@@ -233,36 +264,45 @@ def test_sleeper_meets_the_wall_and_delays_nobody(sandbox):
     assert 2 * LIMITS.wall_s <= time.monotonic() - start < 2 * LIMITS.wall_s + 5  # tried twice
 
 
-@pytest.mark.parametrize("source", [
-    "while True: print('x' * 1000)", "import sys\nsys.stderr.write('x' * 11_000)",
-    "import os\nos.write(1, b'x' * 60_000)",
-    "import subprocess\nsubprocess.run(['/bin/sh', '-c', 'while :; do echo xxxxxxxxxxx; done'])",
-])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "while True: print('x' * 1000)",
+        "import sys\nsys.stderr.write('x' * 11_000)",
+        "import os\nos.write(1, b'x' * 60_000)",
+        "import subprocess\nsubprocess.run(['/bin/sh', '-c', 'while :; do echo xxxxxxxxxxx; done'])",
+    ],
+)
 def test_output_is_bounded(sandbox, source):
-    assert verdict(sandbox, source + "\nimport time\ntime.sleep(1)", "assert True").status == "output"
+    assert (
+        verdict(sandbox, source + "\nimport time\ntime.sleep(1)", "assert True").status == "output"
+    )
     assert verdict(sandbox, "print('x' * 5000)", "assert True") == ((True,), "ok")
 
 
-@pytest.mark.parametrize("cheat", [
-    "print('passed'); print('{\"passed\": [true], \"status\": \"ok\"}')",
-    "import os\nfor d in range(1, 10):\n    try: os.write(d, b'P' * 1000)\n    except OSError: pass",
-    "import builtins\nbuiltins.AssertionError = builtins.BaseException = ValueError",
-    "import builtins\nbuiltins.exec = builtins.compile = lambda *a, **k: None",
-    "import builtins\nbuiltins.len = lambda x: 3",
-    "class A(BaseException): pass\nAssertionError = A",
-    "import sys\nsys.excepthook = lambda *a: None",
-    "import os\nos._exit = os.write = lambda *a: None",
-    "import atexit, os\natexit.register(os._exit, 0)",
-    "class E:\n    def __eq__(self, other): return True\ndef f(): return E()",
-    "class E:\n    def __eq__(self, other): return True\ndef f(): return [E()]",
-    "class E(list):\n    def __eq__(self, other): return True\ndef f(): return E()",
-    "from unittest.mock import ANY\ndef f(): return ANY",
-    "import sys\ndef f(): sys.exit(0)",
-    "import os\ndef f(): os._exit(0)",
-    "import os\ndef f():\n    os.fork()\n    return 0",
-    "def f(): raise GeneratorExit",
-    "import __main__\n__main__.judge = __main__.conclude = lambda *a: None",
-])
+@pytest.mark.parametrize(
+    "cheat",
+    [
+        'print(\'passed\'); print(\'{"passed": [true], "status": "ok"}\')',
+        "import os\nfor d in range(1, 10):\n    try: os.write(d, b'P' * 1000)\n    except OSError: pass",
+        "import builtins\nbuiltins.AssertionError = builtins.BaseException = ValueError",
+        "import builtins\nbuiltins.exec = builtins.compile = lambda *a, **k: None",
+        "import builtins\nbuiltins.len = lambda x: 3",
+        "class A(BaseException): pass\nAssertionError = A",
+        "import sys\nsys.excepthook = lambda *a: None",
+        "import os\nos._exit = os.write = lambda *a: None",
+        "import atexit, os\natexit.register(os._exit, 0)",
+        "class E:\n    def __eq__(self, other): return True\ndef f(): return E()",
+        "class E:\n    def __eq__(self, other): return True\ndef f(): return [E()]",
+        "class E(list):\n    def __eq__(self, other): return True\ndef f(): return E()",
+        "from unittest.mock import ANY\ndef f(): return ANY",
+        "import sys\ndef f(): sys.exit(0)",
+        "import os\ndef f(): os._exit(0)",
+        "import os\ndef f():\n    os.fork()\n    return 0",
+        "def f(): raise GeneratorExit",
+        "import __main__\n__main__.judge = __main__.conclude = lambda *a: None",
+    ],
+)
 def test_cheats_earn_nothing(sandbox, cheat):
     source = cheat if "def f" in cheat else cheat + "\ndef f(): return [0]"
     tests = ("assert f() == [1]", "assert len([f()]) == 3")
@@ -278,9 +318,14 @@ class Point:
 class Vector(tuple):
     pass
 """
-    tests = ("assert Point(1) == Point(1) < Point(2)", "assert Vector([1]) == (1,)",
-             "assert collections.Counter('aa') == {'a': 2}", "assert 1 in {1: [Point(2)]}",
-             "assert fractions.Fraction(1, 2) == 0.5", "assert all(x == x for x in [1, 2])")
+    tests = (
+        "assert Point(1) == Point(1) < Point(2)",
+        "assert Vector([1]) == (1,)",
+        "assert collections.Counter('aa') == {'a': 2}",
+        "assert 1 in {1: [Point(2)]}",
+        "assert fractions.Fraction(1, 2) == 0.5",
+        "assert all(x == x for x in [1, 2])",
+    )
     assert verdict(sandbox, source, *tests) == ((True,) * 6, "ok")
 
 
@@ -317,8 +362,10 @@ def test_verdicts_do_not_depend_on_the_load(sandbox):
     # Half the CPU limit passes, however long the machine takes to grant it.
     light = Program("import time\nwhile time.process_time() < 0.15: pass", ("assert True",))
     heavy = Program("while True: pass", ("assert True",))
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"])
-            for _ in range(3 * len(os.sched_getaffinity(0)))]
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(3 * len(os.sched_getaffinity(0)))
+    ]
     try:
         statuses = [v.status for v in sandbox.run([light, heavy] * 2)]
     finally:
@@ -329,8 +376,9 @@ def test_verdicts_do_not_depend_on_the_load(sandbox):
 
 
 def test_throughput(sandbox):
-    programs = [Program(f"def f(x): return x + {i}", (f"assert f(1) == {i + 1}",) * 4)
-                for i in range(200)]
+    programs = [
+        Program(f"def f(x): return x + {i}", (f"assert f(1) == {i + 1}",) * 4) for i in range(200)
+    ]
     start = time.monotonic()
     verdicts = sandbox.run(programs)
     rate = len(programs) / (time.monotonic() - start)
@@ -345,7 +393,9 @@ def test_closing_does_not_wait_for_programs():
 
     def judge():
         try:
-            found.append(sandbox.run([Program("import time\ntime.sleep(300)", ("assert True",))] * 6))
+            found.append(
+                sandbox.run([Program("import time\ntime.sleep(300)", ("assert True",))] * 6)
+            )
         except CancelledError:
             found.append("cancelled")
 

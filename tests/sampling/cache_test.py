@@ -1,4 +1,6 @@
-"""Caches change the cost of a rollout, and its numbers only between refreshes; the drift tells by how much."""
+"""Caches change the cost of a rollout, and its numbers only between refreshes; the drift tells by
+how much."""
+
 import dataclasses
 
 import jax
@@ -17,11 +19,16 @@ NORMED = tiny(vocab_size=32, stop_ids=(5, 9, 13, 18), qk_norm=True)
 EQUAL = {  # two samplers that must give the same tokens
     "dual": (SHIFTED, dict(cache="dual", refresh_every=1), dict(cache="none")),
     "dream, prefix": (
-        NORMED, dict(kind="dream", block_length=None, cache="prefix", refresh_every=1),
+        NORMED,
+        dict(kind="dream", block_length=None, cache="prefix", refresh_every=1),
         dict(kind="dream", block_length=None, cache="none"),
     ),
     "block": (NORMED, dict(kind="block", cache="block"), dict(kind="block", cache="none")),
-    "block, shifted": (SHIFTED, dict(kind="block", cache="block"), dict(kind="block", cache="none")),
+    "block, shifted": (
+        SHIFTED,
+        dict(kind="block", cache="block"),
+        dict(kind="block", cache="none"),
+    ),
 }
 
 
@@ -36,9 +43,12 @@ def prompts():
     tokens = np.random.default_rng(1).integers(2, 24, (ROWS, P)).astype(np.int32)
     valid = np.arange(P)[None, :] >= np.array([0, 1, 4, 2])[:, None]
     return Prompts(
-        jnp.asarray(np.where(valid, tokens, PAD)), jnp.asarray(valid), temperature_B=jnp.array([0.0, 1.0, 0.7, 1.0]),
-        threshold_B=jnp.array([jnp.inf, jnp.inf, 0.3, 0.2]), max_length_B=jnp.array([12, 12, 9, 7]),
-    )  # fmt: skip
+        jnp.asarray(np.where(valid, tokens, PAD)),
+        jnp.asarray(valid),
+        temperature_B=jnp.array([0.0, 1.0, 0.7, 1.0]),
+        threshold_B=jnp.array([jnp.inf, jnp.inf, 0.3, 0.2]),
+        max_length_B=jnp.array([12, 12, 9, 7]),
+    )
 
 
 def rolled(model, prompts, **settings):
@@ -51,12 +61,14 @@ def rolled(model, prompts, **settings):
 
 @pytest.mark.parametrize("name", EQUAL)
 def test_what_is_exact_gives_the_same_tokens(name, prompts, monkeypatch):
-    monkeypatch.setattr(cache, "SEEN_LEAST", 7)  # blocks here end at columns 12 and 18: some of the cache is left out
+    # blocks here end at columns 12 and 18: some of the cache is left out
+    monkeypatch.setattr(cache, "SEEN_LEAST", 7)
     model, cached, uncached = EQUAL[name]
     first, second = (rolled(model, prompts, **settings)[1] for settings in (cached, uncached))
     for field in ("tokens_BxG", "step_map_BxG", "length_B", "passes_B"):
         np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
-    np.testing.assert_allclose(first.logp_BxG, second.logp_BxG, atol=1e-5)  # float32 sums in another order
+    # float32 sums in another order
+    np.testing.assert_allclose(first.logp_BxG, second.logp_BxG, atol=1e-5)
 
 
 def drift_of(model, config, prompts, rollout):
@@ -64,9 +76,12 @@ def drift_of(model, config, prompts, rollout):
     return tuple(float(x) for x in fn(weights(model), prompts, rollout))
 
 
-@pytest.mark.parametrize("settings", [dict(cache="none"), dict(kind="block"), dict(kind="dream", block_length=None)])
+@pytest.mark.parametrize(
+    "settings", [dict(cache="none"), dict(kind="block"), dict(kind="dream", block_length=None)]
+)
 def test_exact_rollouts_do_not_drift(settings, prompts):
-    """Every state, those with tokens behind the stop id too, is rebuilt from what the rollout keeps."""
+    """Every state, those with tokens behind the stop id too, is rebuilt from what the rollout
+    keeps."""
     config, rollout = rolled(NORMED, prompts, **settings)
     assert np.any(rollout.uncut.tokens_BxG != rollout.tokens_BxG)
     assert drift_of(NORMED, config, prompts, rollout)[1] < 2e-5
@@ -82,12 +97,16 @@ def test_drift_is_the_float64_rendering(prompts):
         steps, written = rollout.uncut.step_map_BxG[row], rollout.uncut.tokens_BxG[row]
         for i in range(rollout.length_B[row]):
             known = (steps > 0) & (steps < steps[i]) | (np.arange(G) >= cap)
-            tokens = np.concatenate([prompts.tokens_BxP[row], np.where(known, written, model.mask_id)])
+            tokens = np.concatenate(
+                [prompts.tokens_BxP[row], np.where(known, written, model.mask_id)]
+            )
             logits = forward(model, weights(model), tokens[None], valid[None])[0, P + i]
             differences.append(abs(log_softmax(logits)[written[i]] - rollout.logp_BxG[row, i]))
     mean, worst = drift_of(model, config, prompts, rollout)
     assert worst > 1e-3  # a stale cache shows
-    np.testing.assert_allclose([mean, worst], [np.mean(differences), np.max(differences)], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        [mean, worst], [np.mean(differences), np.max(differences)], rtol=1e-3, atol=1e-5
+    )
 
 
 def test_a_share_of_rows():

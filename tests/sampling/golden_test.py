@@ -1,4 +1,5 @@
 """Token for token what the released samplers give: greedy, with their quirks, float32 products."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,17 +16,27 @@ def released(request, golden):
     """(kind of sampler, denoiser, weights, stored cases)."""
     folder = golden / request.param
     config = models.config_from_hf(folder)
-    return KINDS[request.param], models.make_denoiser(config), hf.load(folder, config), np.load(folder / "sampler.npz")
+    return (
+        KINDS[request.param],
+        models.make_denoiser(config),
+        hf.load(folder, config),
+        np.load(folder / "sampler.npz"),
+    )
 
 
 def settings_of(kind, stored, case):
     """(SamplerConfig's fields, prompt ids, which are real, prompt columns of the stored output)."""
-    get = lambda name: stored[f"{case}/{name}"]  # noqa: E731
+
+    def get(name):
+        return stored[f"{case}/{name}"]
+
     if kind == "block":
         ids = get("prompt_ids_leftpadded")
         valid = np.arange(ids.shape[1])[None, :] >= ids.shape[1] - get("prompt_lens")[:, None]
         fields = dict(
-            gen_length=int(get("max_new_tokens")), block_length=int(get("block_size")), stop_ids=(int(get("eos_id")),)
+            gen_length=int(get("max_new_tokens")),
+            block_length=int(get("block_size")),
+            stop_ids=(int(get("eos_id")),),
         )
         return fields | {"steps": int(get("steps"))}, ids, valid, int(get("padded_prompt_len"))
     ids = get("prompt_ids")
@@ -49,18 +60,25 @@ def test_tokens_are_the_references(released):
         with jax.default_matmul_precision("highest"):
             rollout = sampling.make_rollout_fn(denoiser, config)(weights, prompts, rng_B)
         wanted = stored[f"{case}/output_ids"][:, prompt_len:]
-        np.testing.assert_array_equal(rollout.tokens_BxG[:, : wanted.shape[1]], wanted, err_msg=case)
+        np.testing.assert_array_equal(
+            rollout.tokens_BxG[:, : wanted.shape[1]], wanted, err_msg=case
+        )
         assert np.all(rollout.length_B == wanted.shape[1]), case
 
 
 def test_without_quirks_nothing_is_left_masked(released):
     """Not in the case either in which the reference leaves most masks behind."""
     kind, denoiser, weights, stored = released
-    case = max(stored["case_names"], key=lambda name: np.sum(stored[f"{name}/output_ids"] == denoiser.config.mask_id))
+    case = max(
+        stored["case_names"],
+        key=lambda name: np.sum(stored[f"{name}/output_ids"] == denoiser.config.mask_id),
+    )
     fields, ids, valid, _ = settings_of(kind, stored, case)
     config = sampling.SamplerConfig(kind=kind, **fields)
     rollout = sampling.make_rollout_fn(denoiser, config)(
-        weights, Prompts(jnp.asarray(ids), jnp.asarray(valid)), jax.random.split(jax.random.key(0), len(ids))
+        weights,
+        Prompts(jnp.asarray(ids), jnp.asarray(valid)),
+        jax.random.split(jax.random.key(0), len(ids)),
     )
     assert not np.any(rollout.tokens_BxG == denoiser.config.mask_id)
     assert np.all(rollout.step_map_BxG.max(axis=1) <= config.steps)

@@ -1,4 +1,5 @@
 """The sampling engine against its plain-Python twins and the promises of a rollout."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,20 +30,25 @@ CASES = {  # model, sampler
     "guided, top-p": ("normed", of(steps=9, cfg_scale=0.7, top_p=0.8)),
     "dream": ("shifted", of(kind="dream", block_length=None, steps=9)),
     "dream, maskgit_plus at a temperature": (
-        "shifted", of(kind="dream", block_length=None, steps=6, alg="maskgit_plus", alg_temp=0.3, top_p=0.9),
+        "shifted",
+        of(kind="dream", block_length=None, steps=6, alg="maskgit_plus", alg_temp=0.3, top_p=0.9),
     ),
-    "dream, margin, in blocks": ("shifted", of(kind="dream", block_length=6, steps=8, alg="topk_margin")),
+    "dream, margin, in blocks": (
+        "shifted",
+        of(kind="dream", block_length=6, steps=8, alg="topk_margin"),
+    ),
     "dream, origin": ("shifted", of(kind="dream", block_length=None, steps=8, alg="origin")),
     "block-causal": ("normed", of(kind="block", steps=7)),
     "dual": ("shifted", of(block_length=6, steps=12, cache="dual")),
     "prefix, refreshed": ("plain", of(block_length=6, steps=12, cache="prefix", refresh_every=3)),
     "dual, guided": ("plain", of(block_length=6, steps=8, cache="dual", cfg_scale=0.5)),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
 def weights():
-    """Attention weighs enough that masked positions differ, and stop ids occur early, late and not at all."""
+    """Attention weighs enough that masked positions differ, and stop ids occur early, late and not
+    at all."""
     found = {name: random_params(model, seed=6) for name, model in FAMILIES.items()}
     for params in found.values():
         params["lm_head"]["kernel"] *= 1.5
@@ -56,11 +62,12 @@ def prompts():
     tokens = np.random.default_rng(1).integers(2, 24, (ROWS, P)).astype(np.int32)
     valid = np.arange(P)[None, :] >= np.array([0, 1, 4, 2, 0, 3])[:, None]
     return Prompts(
-        jnp.asarray(np.where(valid, tokens, PAD)), jnp.asarray(valid),
+        jnp.asarray(np.where(valid, tokens, PAD)),
+        jnp.asarray(valid),
         temperature_B=jnp.array([0.0, 1.0, 1.0, 0.7, 0.0, 1.5]),
         threshold_B=jnp.array([jnp.inf, jnp.inf, 0.3, 0.2, 0.25, jnp.inf]),
         max_length_B=jnp.array([12, 12, 12, 10, 7, 3]),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +93,10 @@ def rollout_fns(traces):
         return denoiser._replace(features=features)
 
     counted = {name: counting(model) for name, model in FAMILIES.items()}
-    return {name: sampling.make_rollout_fn(counted[family], config) for name, (family, config) in CASES.items()}
+    return {
+        name: sampling.make_rollout_fn(counted[family], config)
+        for name, (family, config) in CASES.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +107,8 @@ def rollouts(rollout_fns, weights, prompts, rng):
 
 @pytest.fixture(scope="module")
 def full_logits():
-    """Per family, `(params, tokens, valid, block width or 0) -> [L, V]` of one row; everything is forwarded."""
+    """Per family, `(params, tokens, valid, block width or 0) -> [L, V]` of one row; everything is
+    forwarded."""
 
     def make(model):
         denoiser = models.make_denoiser(model)
@@ -113,12 +124,18 @@ def full_logits():
 
 
 class Look:
-    """What the twin sees of the model: every column forwarded, or between refreshes as few as the cache's name says."""
+    """What the twin sees of the model: every column forwarded, or between refreshes as few as the
+    cache's name says."""
 
     def __init__(self, config, params, denoiser, extend, full_logits):
         self.config, self.params, self.denoiser, self.extend, self.full, self.kept = (
-            config, params, denoiser, extend, full_logits, {}
-        )  # fmt: skip
+            config,
+            params,
+            denoiser,
+            extend,
+            full_logits,
+            {},
+        )
 
     def __call__(self, tokens, valid, block, age):
         without = tokens.copy()
@@ -131,27 +148,38 @@ class Look:
         width, cache = self.config.block_length, self.config.cache
         start = P + block * width
         exact = cache in ("none", "block")
-        if not exact and (age == 0 or (self.config.refresh_every and age % self.config.refresh_every == 0)):
-            empty = self.denoiser.init_cache(self.params, 1, P + G, valid_BxL=jnp.asarray(valid)[None])
+        if not exact and (
+            age == 0 or (self.config.refresh_every and age % self.config.refresh_every == 0)
+        ):
+            empty = self.denoiser.init_cache(
+                self.params, 1, P + G, valid_BxL=jnp.asarray(valid)[None]
+            )
             self.kept[stream] = self.extend(self.params, tokens[None], empty, 0, write=True)[1]
             exact = True
         if exact:
-            all_columns = self.full(self.params, tokens, valid, width if self.config.kind == "block" else 0)
+            all_columns = self.full(
+                self.params, tokens, valid, width if self.config.kind == "block" else 0
+            )
             return np.asarray(all_columns, np.float64)[start : start + width]
         end = start + width if cache == "dual" else P + G
-        h, _ = self.extend(self.params, tokens[None, start:end], self.kept[stream], start, write=False)
+        h, _ = self.extend(
+            self.params, tokens[None, start:end], self.kept[stream], start, write=False
+        )
         return np.asarray(self.denoiser.unembed(self.params, h[0, :width]), np.float64)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_rollouts_are_the_twins(name, rollouts, full_logits, weights, prompts, rng):
-    """Each row equals the row sampled alone: neighbours that stop early or go on longer change nothing."""
+    """Each row equals the row sampled alone: neighbours that stop early or go on longer change
+    nothing."""
     (family, config), found = CASES[name], rollouts[name]
     denoiser = models.make_denoiser(FAMILIES[family])
     extend = jax.jit(denoiser.extend, static_argnames="write")
     for row in range(ROWS):
         look = Look(config, weights[family], denoiser, extend, full_logits[family])
-        tokens, step_map, logp, length, passes = twins.rollout(look, prompts, row, rng[row], config, FAMILIES[family])
+        tokens, step_map, logp, length, passes = twins.rollout(
+            look, prompts, row, rng[row], config, FAMILIES[family]
+        )
         np.testing.assert_array_equal(found.tokens_BxG[row], tokens)
         np.testing.assert_array_equal(found.step_map_BxG[row], step_map)
         assert (found.length_B[row], found.passes_B[row]) == (length, passes)
@@ -160,14 +188,21 @@ def test_rollouts_are_the_twins(name, rollouts, full_logits, weights, prompts, r
 
 
 def test_the_cases_are_worth_comparing(rollouts, prompts):
-    """Rows stop early, in different blocks, and rows run to their cap; thresholds commit more than the quota."""
+    """Rows stop early, in different blocks, and rows run to their cap; thresholds commit more than
+    the quota."""
     caps = np.asarray(prompts.max_length_B)
-    lengths = np.stack([rollouts[name].length_B for name in ("one a pass", "uneven quota", "random order")])
+    lengths = np.stack(
+        [rollouts[name].length_B for name in ("one a pass", "uneven quota", "random order")]
+    )
     assert np.any(lengths < caps) and np.any(lengths == caps)
     assert len(set((lengths - 1).flatten() // 4)) > 1
     assert np.any(rollouts["one a pass"].passes_B < rollouts["one a pass"].length_B)
     assert np.array_equal(rollouts["never stops"].length_B, caps)
-    for first, second in (("dual", "prefix, refreshed"), ("block-causal", "guided, top-p"), ("dream", "dream, origin")):
+    for first, second in (
+        ("dual", "prefix, refreshed"),
+        ("block-causal", "guided, top-p"),
+        ("dream", "dream, origin"),
+    ):
         assert not np.array_equal(rollouts[first].tokens_BxG, rollouts[second].tokens_BxG)
 
 
@@ -182,15 +217,19 @@ def test_every_rollout_keeps_its_promises(rollouts):
         if name != "never stops":
             stops = np.isin(rollout.tokens_BxG, (5, 9)) & inside
             assert np.all(stops.sum(axis=1) <= 1)  # only ever the last token
-            assert np.all(np.argmax(stops, axis=1)[stops.any(axis=1)] == rollout.length_B[stops.any(axis=1)] - 1)
+            assert np.all(
+                np.argmax(stops, axis=1)[stops.any(axis=1)]
+                == rollout.length_B[stops.any(axis=1)] - 1
+            )
 
 
 def test_settings_of_a_row_do_not_recompile(rollout_fns, rollouts, traces, weights, prompts, rng):
     rollout_fn, params, before = rollout_fns["never stops"], weights["plain"], len(traces)
     other = prompts.replace(
-        temperature_B=prompts.temperature_B + 1, threshold_B=prompts.threshold_B / 2,
+        temperature_B=prompts.temperature_B + 1,
+        threshold_B=prompts.threshold_B / 2,
         max_length_B=prompts.max_length_B - 1,
-    )  # fmt: skip
+    )
     shorter = rollout_fn(params, other, rng)
     rollout_fn(params, prompts.replace(tokens_BxP=prompts.tokens_BxP[::-1]), rng[::-1])
     assert before > 0 and len(traces) == before
@@ -199,9 +238,12 @@ def test_settings_of_a_row_do_not_recompile(rollout_fns, rollouts, traces, weigh
 
 
 def test_a_rollout_can_be_watched(rollouts, weights, prompts, rng):
-    """Pass by pass from the host: the rollout's own numbers, and every state adds commitments to the one before."""
+    """Pass by pass from the host: the rollout's own numbers, and every state adds commitments to
+    the one before."""
     family, config = CASES["dual"]
-    begin, advance, running, end = sampling.make_passes(models.make_denoiser(FAMILIES[family]), config)
+    begin, advance, running, end = sampling.make_passes(
+        models.make_denoiser(FAMILIES[family]), config
+    )
     asked = sampling.with_defaults(prompts, G)
     advance = jax.jit(advance)
     state, masked = begin(weights[family], asked), []
@@ -221,19 +263,27 @@ def test_nothing_but_the_prompts_is_needed():
     prompts = Prompts(jnp.full((2, 1), 2), jnp.ones((2, 1), bool))
     rollout = rollout_fn({}, prompts, jax.random.split(jax.random.key(0), 2))
     np.testing.assert_array_equal(rollout.tokens_BxG, 4)  # the likeliest but the mask
-    np.testing.assert_array_equal(rollout.step_map_BxG, [[1, 2, 3, 4, 5, 6]] * 2)  # one a pass, ties by lowest column
+    # one a pass, ties by lowest column
+    np.testing.assert_array_equal(rollout.step_map_BxG, [[1, 2, 3, 4, 5, 6]] * 2)
 
 
 @pytest.mark.parametrize(
     "change, word",
     [
-        ({"gen_length": 10}, "gen_length"), ({"steps": 0}, "steps"), ({"remasking": "entropy"}, "remasking"),
-        ({"kind": "dreamy"}, "kind"), ({"block_length": -8}, "block_length"), ({"alg": "random"}, "alg"),
-        ({"cache": "block"}, "cache"), ({"kind": "block", "cache": "dual"}, "cache"), ({"top_p": 0.0}, "top_p"),
-        ({"cfg_scale": -1.0}, "cfg_scale"), ({"refresh_every": -1}, "refresh_every"),
+        ({"gen_length": 10}, "gen_length"),
+        ({"steps": 0}, "steps"),
+        ({"remasking": "entropy"}, "remasking"),
+        ({"kind": "dreamy"}, "kind"),
+        ({"block_length": -8}, "block_length"),
+        ({"alg": "random"}, "alg"),
+        ({"cache": "block"}, "cache"),
+        ({"kind": "block", "cache": "dual"}, "cache"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"cfg_scale": -1.0}, "cfg_scale"),
+        ({"refresh_every": -1}, "refresh_every"),
         ({"gen_length": 130, "block_length": 2, "cache": "prefix"}, "prefix"),
     ],
-)  # fmt: skip
+)
 def test_impossible_configs_are_refused_by_name(change, word):
     with pytest.raises(ValueError, match=word):
         sampling.SamplerConfig(**{"gen_length": 16, "block_length": 8, "steps": 8, **change})

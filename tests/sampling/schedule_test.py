@@ -1,4 +1,5 @@
 """Quotas and the laws of chance: how many are committed, by which noise, with which frequencies."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,9 @@ def rollout_of(logits, rows, rng=0, prompt_settings=None, **settings):
     config = sampling.SamplerConfig(**settings)
     prompts = Prompts(jnp.full((rows, 1), 2), jnp.ones((rows, 1), bool), **(prompt_settings or {}))
     rollout_fn = sampling.make_rollout_fn(constant_denoiser(np.asarray(logits)), config)
-    return jax.tree.map(np.asarray, rollout_fn({}, prompts, jax.random.split(jax.random.key(rng), rows)))
+    return jax.tree.map(
+        np.asarray, rollout_fn({}, prompts, jax.random.split(jax.random.key(rng), rows))
+    )
 
 
 def hot(rows, temperature=1.0):
@@ -32,7 +35,9 @@ def test_even_quotas():
     np.testing.assert_array_equal(quota, [[3, 3, 2], [0, 0, 0], [11, 11, 10], [1, 1, 1]])
 
 
-@pytest.mark.parametrize("count, steps, wanted", [(8, 3, (3, 2, 3)), (8, 16, (1,) * 8), (4, 2, (2, 2)), (7, 1, (7,))])
+@pytest.mark.parametrize(
+    "count, steps, wanted", [(8, 3, (3, 2, 3)), (8, 16, (1,) * 8), (4, 2, (2, 2)), (7, 1, (7,))]
+)
 def test_half_even_quotas(count, steps, wanted):
     assert schedule.half_even(count, steps) == wanted
     assert sum(wanted) == count
@@ -40,7 +45,8 @@ def test_half_even_quotas(count, steps, wanted):
 
 @pytest.mark.parametrize("count, steps", [(16, 16), (16, 5), (32, 16), (5, 40)])
 def test_dreams_quotas_flush(count, steps):
-    """Applied one after another they commit everything, the rest at the last step; 16 in 16 begin 0, 1, 1."""
+    """Applied one after another they commit everything, the rest at the last step; 16 in 16 begin
+    0, 1, 1."""
     left, taken = count, []
     for step in range(steps):
         taken.append(int(schedule.dream(jnp.array([left]), steps)[0, step]))
@@ -64,11 +70,15 @@ MANY = [*SEVEN[:3], *np.linspace(-2.0, 1.0, 61)]  # eight groups of eight
 
 @pytest.mark.parametrize("kind", ["llada", "dream"])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-@pytest.mark.parametrize("logits, bound", [(SEVEN, 20.5), (MANY, 102.2)])  # 5 and 62 degrees of freedom: 99.9%
+# 5 and 62 degrees of freedom: 99.9%
+@pytest.mark.parametrize("logits, bound", [(SEVEN, 20.5), (MANY, 102.2)])
 def test_tokens_follow_the_tempered_softmax(kind, temperature, logits, bound):
-    """At a state that never changes, committed in one pass, tokens are independent draws from softmax(z / T)."""
+    """At a state that never changes, committed in one pass, tokens are independent draws from
+    softmax(z / T)."""
     logits = np.array(logits)  # the mask id is the likeliest and must never come
-    rollout = rollout_of(logits, 500, 0, hot(500, temperature), kind=kind, gen_length=16, block_length=16, steps=1)
+    rollout = rollout_of(
+        logits, 500, 0, hot(500, temperature), kind=kind, gen_length=16, block_length=16, steps=1
+    )
     kept = np.arange(len(logits)) != MASK
     seen = np.bincount(rollout.tokens_BxG.flatten(), minlength=len(logits))
     probability = np.exp(np.where(kept, logits / temperature, -np.inf))
@@ -79,31 +89,39 @@ def test_tokens_follow_the_tempered_softmax(kind, temperature, logits, bound):
 
 
 def test_top_p_keeps_the_smallest_set():
-    """Probabilities .5, .3, .15, .05 of the four tokens besides the mask: 0.7 keeps two, 0.81 three."""
+    """Probabilities .5, .3, .15, .05 of the four tokens besides the mask: 0.7 keeps two, 0.81
+    three."""
     logits = np.log(np.array([0.3, 1.0, 0.5, 0.05, 0.15]))
     for top_p, kept in ((0.7, (2, 0)), (0.81, (2, 0, 4)), (0.01, (2,))):
         rollout = rollout_of(logits, 200, 1, hot(200), gen_length=8, steps=1, top_p=top_p)
         seen = np.bincount(rollout.tokens_BxG.flatten(), minlength=5)
         assert set(np.flatnonzero(seen)) == set(kept)
         probability = np.exp(logits[list(kept)])
-        assert chi_square(seen[list(kept)], probability / probability.sum()) < 13.9  # at most 2 degrees of freedom: 99.9%
+        # at most 2 degrees of freedom: 99.9%
+        assert chi_square(seen[list(kept)], probability / probability.sum()) < 13.9
 
 
 def test_random_order_is_uniform():
     """With confidence from noise each position is as likely as any other to be committed first."""
     rows, gen = 2000, 4
-    step_map = rollout_of(np.arange(5.0), rows, 1, gen_length=gen, steps=gen, remasking="random").step_map_BxG
+    step_map = rollout_of(
+        np.arange(5.0), rows, 1, gen_length=gen, steps=gen, remasking="random"
+    ).step_map_BxG
     assert np.all(np.sort(step_map, axis=1) == np.arange(1, gen + 1))
     counts = np.stack([np.bincount(column, minlength=gen + 1)[1:] for column in step_map.T])
     assert chi_square(counts.flatten(), np.full(16, 1 / 16)) < 27.9  # 9 degrees of freedom: 99.9%
 
 
 def test_origin_commits_each_position_on_its_own():
-    """A row's passes are the steps at which anything was due; positions of one row are independent of each other."""
+    """A row's passes are the steps at which anything was due; positions of one row are independent
+    of each other."""
     rows, gen, steps = 3000, 3, 3
-    step_map = rollout_of(np.arange(5.0), rows, 2, kind="dream", alg="origin", gen_length=gen, steps=steps).step_map_BxG
+    step_map = rollout_of(
+        np.arange(5.0), rows, 2, kind="dream", alg="origin", gen_length=gen, steps=steps
+    ).step_map_BxG
     times = schedule.dream_times(steps)
-    at_step = times[:-1] - np.append(times[1:-1], 0)  # probability that a position is committed at each step
+    # probability that a position is committed at each step
+    at_step = times[:-1] - np.append(times[1:-1], 0)
     # all three at once, or all three apart
     same, apart = np.sum(at_step**3), 6 * np.prod(at_step)
     distinct = np.array([len(set(row)) for row in step_map])
@@ -112,10 +130,18 @@ def test_origin_commits_each_position_on_its_own():
 
 
 def test_alg_temp_draws_without_replacement():
-    """Equal confidences: each position is as likely to be first; the other two are flushed together."""
+    """Equal confidences: each position is as likely to be first; the other two are flushed
+    together."""
     rows = 1200
     step_map = rollout_of(
-        np.arange(5.0), rows, 3, kind="dream", alg="maskgit_plus", alg_temp=0.5, gen_length=3, steps=30
+        np.arange(5.0),
+        rows,
+        3,
+        kind="dream",
+        alg="maskgit_plus",
+        alg_temp=0.5,
+        gen_length=3,
+        steps=30,
     ).step_map_BxG
     orders, counts = np.unique(step_map, axis=0, return_counts=True)
     assert orders.tolist() == [[1, 2, 2], [2, 1, 2], [2, 2, 1]]
@@ -123,12 +149,17 @@ def test_alg_temp_draws_without_replacement():
 
 
 def test_quirky_noise_ends_where_bfloat16_ends():
-    """specs/gdsd.md section 11.12: a flat tail of 999 tokens beside one of probability 0.052 wins less than its share."""
+    """specs/gdsd.md section 11.12: a flat tail of 999 tokens beside one of probability 0.052 wins
+    less than its share."""
     logits = np.zeros(1000)
     logits[5] = np.log(0.052 / 0.948 * 999)
     share = {}
     for quirks in (False, True):
-        rollout = rollout_of(logits, 250, 4, hot(250), gen_length=16, steps=1, reference_quirks=quirks)
+        rollout = rollout_of(
+            logits, 250, 4, hot(250), gen_length=16, steps=1, reference_quirks=quirks
+        )
         share[quirks] = np.mean(rollout.tokens_BxG == 5)
-    # the top token needs noise above 5.54 - 4.0 where the tail's best is cut: 1 - exp(-exp(-1.54)) = 0.19
-    assert abs(share[False] - 0.052) < 0.012 and abs(share[True] - 0.19) < 0.03  # three standard errors of 4000 draws
+    # the top token needs noise above 5.54 - 4.0 where the tail's best is cut: 1 - exp(-exp(-1.54))
+    # = 0.19
+    # three standard errors of 4000 draws
+    assert abs(share[False] - 0.052) < 0.012 and abs(share[True] - 0.19) < 0.03

@@ -1,4 +1,5 @@
 """The coding task: the generated problems are sound and apart, a user's file is read strictly."""
+
 import collections
 import hashlib
 import json
@@ -42,7 +43,11 @@ def test_enough_distinct_specifications_operations_and_tests(problems):
     train, heldout = problems["train"], problems["heldout"]
     assert len(train) + len(heldout) >= 2000 and len(heldout) >= 400
     everything = train + heldout
-    assert len({p.question for p in everything}) == len({p.spec for p in everything}) == len(everything)
+    assert (
+        len({p.question for p in everything})
+        == len({p.spec for p in everything})
+        == len(everything)
+    )
     assert len({name for p in everything for name in names(p.spec)}) == len(OPERATIONS) >= 40
     assert {OPERATIONS[names(p.spec)[0]].takes for p in heldout} == {"int", "str", "list"}
     assert min(len(set(p.tests)) for p in everything) >= 4
@@ -55,13 +60,19 @@ def test_heldout_compositions_are_unseen_but_their_operations_are_not(problems):
     train = {names(p.spec) for p in problems["train"]}
     heldout = {names(p.spec) for p in problems["heldout"]}
     assert not train & heldout
-    assert {name for chain in heldout for name in chain} <= {chain[0] for chain in train if len(chain) == 1}
+    assert {name for chain in heldout for name in chain} <= {
+        chain[0] for chain in train if len(chain) == 1
+    }
 
 
 def test_generation_is_the_same_everywhere(problems):
-    # Where this fails on purpose, raise coding_problems.VERSION: runs keep their problems by that name.
+    # Where this fails on purpose, raise coding_problems.VERSION: runs keep their problems by that
+    # name.
     text = repr(problems).encode()
-    assert (coding_problems.VERSION, hashlib.sha256(text).hexdigest()[:16]) == ("1.1.0", "40b055e9332dcd5d")
+    assert (coding_problems.VERSION, hashlib.sha256(text).hexdigest()[:16]) == (
+        "1.1.0",
+        "40b055e9332dcd5d",
+    )
 
 
 def test_solutions_pass_their_tests(problems):
@@ -71,14 +82,22 @@ def test_solutions_pass_their_tests(problems):
 
 
 def test_tests_expose_slips(problems):
-    # Two steps exchanged may mean the same ("add 2, subtract 3"); every other kind must nearly always be exposed.
+    # Two steps exchanged may mean the same ("add 2, subtract 3"); every other kind must nearly
+    # always be exposed.
     exposed, total = collections.Counter(), collections.Counter()
     for problem in random.Random(0).sample(problems["train"] + problems["heldout"], 300):
         for kind, chains in coding_problems.mutants(coding_problems.parse(problem.spec)).items():
             total[kind] += len(chains)
-            exposed[kind] += sum(not passes(coding_problems.program(steps), problem.tests) for steps in chains)
+            exposed[kind] += sum(
+                not passes(coding_problems.program(steps), problem.tests) for steps in chains
+            )
     share = {kind: exposed[kind] / total[kind] for kind in total}
-    assert share["dropped"] == 1 and share["operation"] > 0.97 and share["constant"] > 0.95 and share["order"] > 0.5
+    assert (
+        share["dropped"] == 1
+        and share["operation"] > 0.97
+        and share["constant"] > 0.95
+        and share["order"] > 0.5
+    )
 
 
 @pytest.mark.parametrize("spec", ["nonsense", "add", "add=7", "sum=2"])
@@ -124,33 +143,49 @@ def test_texts_are_short(data_dir):
     tokenizer = tokenizers.load(coding.folder(data_dir))
     for record in coding.records(data_dir, "train") + coding.records(data_dir, "heldout"):
         slips = coding_problems.mutants(coding_problems.parse(record["spec"]))
-        programs = [record["solution"]] + [coding_problems.program(m) for chains in slips.values() for m in chains]
+        programs = [record["solution"]] + [
+            coding_problems.program(m) for chains in slips.values() for m in chains
+        ]
         assert len(tokenizer.apply_chat(coding.messages(record))) <= 24
         assert max(len(tokenizer.encode(f"```python\n{program}\n```")) for program in programs) < 24
 
 
 def test_noise_is_reproducible_differs_by_visit_and_has_the_asked_share(data_dir):
     records = coding.records(data_dir, "train")[500:1500]
-    draw = lambda seed: [coding.noisy_completion(r, seed, 0.5) for r in records]
+
+    def draw(seed):
+        return [coding.noisy_completion(r, seed, 0.5) for r in records]
+
     gold = [coding.completion(r) for r in records]
     first, second = draw("0 1"), draw("0 2")
     assert first == draw("0 1") and first != second
-    wrong = {habits: [] for habits in range(3)}  # by the number of operations that are often mistaken
+    # by the number of operations that are often mistaken
+    wrong = {habits: [] for habits in range(3)}
     for record, text, right in zip(records, first, gold):
         steps = coding_problems.parse(record["spec"])
-        wrong[sum(a != b for a, b in zip(steps, coding_problems.habitual_slips(steps)))].append(text != right)
+        wrong[sum(a != b for a, b in zip(steps, coding_problems.habitual_slips(steps)))].append(
+            text != right
+        )
     for habits in (0, 1):
         expected = 1 - 0.5 * (1 - coding.HABIT) ** habits
-        assert abs(sum(wrong[habits]) / len(wrong[habits]) - expected) < 0.08, habits  # over 200 rows each: 2.5 sigma
+        # over 200 rows each: 2.5 sigma
+        assert abs(sum(wrong[habits]) / len(wrong[habits]) - expected) < 0.08, habits
     assert [coding.noisy_completion(r, 3, 0) for r in records] == gold
     slips = [coding.noisy_completion(r, 3, 1.0) for r in records]
-    fails = [not passes(text[len("```python\n") : -len("\n```")], r["tests"]) for text, r in zip(slips, records)]
+    fails = [
+        not passes(text[len("```python\n") : -len("\n```")], r["tests"])
+        for text, r in zip(slips, records)
+    ]
     assert sum(fails) / len(fails) > 0.9
     assert all(text.startswith("```python\n") and text.endswith("\n```") for text in slips)
 
 
 def test_prompts_short_and_full():
-    record = {"question": "Add.", "tests": ["assert f(1) == 2", "assert f(2) == 3"], "form": "short"}
+    record = {
+        "question": "Add.",
+        "tests": ["assert f(1) == 2", "assert f(2) == 3"],
+        "form": "short",
+    }
     assert coding.messages(record) == [{"role": "user", "content": "Add."}]
     system, user = coding.messages(record | {"form": "full"})
     assert system["role"] == "system" and "```python" in system["content"]
@@ -163,14 +198,22 @@ def test_user_file(tmp_path):
     path = tmp_path / "mine.jsonl"
     rows = [
         {"question": "One\u2028two?", "test_cases": ["assert f() == 1"], "id": 7},
-        {"question": "Three?", "test_cases": ["assert f() == 3", "assert g()"], "solution": "def f(): return 3"},
+        {
+            "question": "Three?",
+            "test_cases": ["assert f() == 3", "assert g()"],
+            "solution": "def f(): return 3",
+        },
     ]
     text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text("\ufeff" + text.replace("\n", "\r\n"), encoding="utf-8", newline="")
     first, second = coding.read_jsonl(path)
     assert first["question"] == "One\u2028two?" and first["form"] == "full"
     assert second["tests"] == rows[1]["test_cases"]
-    assert coding.completion(second) == coding.noisy_completion(second, 0, 0) == "```python\ndef f(): return 3\n```"
+    assert (
+        coding.completion(second)
+        == coding.noisy_completion(second, 0, 0)
+        == "```python\ndef f(): return 3\n```"
+    )
     with pytest.raises(ValueError, match="no solution"):
         coding.completion(first)
     with pytest.raises(ValueError, match="set it to 0"):
