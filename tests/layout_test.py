@@ -26,6 +26,7 @@ GROUPS = (
         "curriculum",
         "show",
         "chips",
+        "extensions",
         "hlo",
         "hosts",
     ),
