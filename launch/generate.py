@@ -34,10 +34,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import restore, run, sampling, sharding, show, tokenizers
+from gdsd_jax import restore, run, sampling, sharding, tokenizers
 from gdsd_jax.cli import fail, output_path, replacing, settings
+from gdsd_jax.report import unmasking
+from gdsd_jax.rows import read_rows
 from gdsd_jax.steps import row_keys
-from gdsd_jax.tasks import jsonl
 from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
 
 
@@ -73,13 +74,13 @@ def read_model(args) -> Model:
     return Model(run.on_mesh(model, mesh), tokenizer, sampler, mesh)
 
 
-def read_rows(args, tokenizer) -> Iterator[Row]:
+def read_prompts(args, tokenizer) -> Iterator[Row]:
     """Prompts as ids; ValueError naming FILE:LINE for the first that is none. Too long ones are
     reported."""
     if args.prompt is not None:
         rows = [("--prompt", {"prompt": args.prompt})]
     else:
-        rows = jsonl.read_rows(args.prompts, ', such as {"prompt": "..."}', flag="--prompts=")
+        rows = read_rows(args.prompts, ', such as {"prompt": "..."}', flag="--prompts=")
     for place, (where, entries) in enumerate(rows):
         prompt = prompt_of(entries, where)
         try:
@@ -147,7 +148,7 @@ def make_shown(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
         prompts, rng_B = jax.jit(prompts_of)(key, asked)
         prompts = sampling.with_defaults(prompts, gen_length)
         drawing, state = (
-            show.Drawing(model.tokenizer, model.sampler.steps, sys.stdout),
+            unmasking.Drawing(model.tokenizer, model.sampler.steps, sys.stdout),
             passes.begin(params, prompts),
         )
         while passes.running(state):
@@ -272,7 +273,7 @@ def main() -> int:
         args = arguments()
         out = args.out and output_path("--out", args.out)
         model = read_model(args)
-        rows = list(read_rows(args, model.tokenizer))
+        rows = list(read_prompts(args, model.tokenizer))
         if not rows:
             raise ValueError("no prompt is left: raise --prompt_length")
         weights = restore.load_weights(args.checkpoint, model.denoiser.config, model.mesh)

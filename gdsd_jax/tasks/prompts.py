@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from gdsd_jax.tasks.jsonl import read_rows
+from gdsd_jax.rows import read_rows
 
 Record = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from gdsd_jax.rewards.sandbox import Limits, Program, SandboxError, open_sandbox
+from gdsd_jax.sandbox.pool import Limits, Program, SandboxError, open_sandbox
 
 LIMITS = Limits(cpu_s=0.3, wall_s=3.0, memory_bytes=256 << 20, processes=8, output_bytes=10_000)
 

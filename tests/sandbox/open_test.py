@@ -11,8 +11,8 @@ import tempfile
 
 import pytest
 
-from gdsd_jax.rewards import sandbox as sandbox_lib
-from gdsd_jax.rewards.sandbox import Limits, Program, SandboxError, open_sandbox
+from gdsd_jax.sandbox import pool as sandbox_lib
+from gdsd_jax.sandbox.pool import Limits, Program, SandboxError, open_sandbox
 
 REWARDS = pathlib.Path(sandbox_lib.__file__).parent
 
@@ -59,7 +59,7 @@ except sandbox.SandboxError as error:
 """
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        for name in ("sandbox.py", "sandbox_worker.py", "sandbox_kernel.py"):
+        for name in ("pool.py", "worker.py", "kernel.py"):
             shutil.copy(REWARDS / name, folder)
         done = subprocess.run(
             [*_as_user(), python, "-B", "-c", script, mode, folder],
