@@ -14,6 +14,9 @@ def machinery() -> ml_collections.ConfigDict:
     config.lora_rank = 0  # 0 = full fine-tuning
     config.lora_alpha = 0.0  # adapters are scaled by alpha / rank
     config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
+    # of data_file's problems that are held out where there is no heldout_file; 0 = none
+    config.heldout_share = 0.1
+    config.heldout_seed = 0
     config.enable_thinking = False  # for chat templates that know the word, such as Qwen3's
     config.dtype = "float32"  # of activations
     # None: float32 for weights that are trained, as activations for those under adapters

@@ -56,6 +56,10 @@ class Checkpoints:
     def latest(self) -> int | None:
         return self.manager.latest_step()
 
+    def names(self, iteration: int) -> set[str]:
+        """The entries of the state's outermost dict."""
+        return set(self.manager.item_metadata(iteration).state.tree)
+
     def host(self, iteration: int) -> dict:
         return self.manager.restore(
             iteration, args=ocp.args.Composite(host=ocp.args.JsonRestore())
@@ -140,7 +144,7 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
             f"{workdir}: no finished checkpoint there; train with launch/main.py --workdir={workdir}"
         )
     folder = epath.Path(workdir).resolve() / "checkpoints" / str(newest) / "state"
-    item = {"state": {"trainable": abstract}}  # the tree of train.as_saved
+    item = {"state": {"trainable": abstract}}  # the tree of resume.as_saved
     handler = ocp.PyTreeCheckpointHandler()
     same_shapes(workdir, handler.metadata(folder).tree["state"]["trainable"], abstract)
     restore_args = ocp.checkpoint_utils.construct_restore_args(item)

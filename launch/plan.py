@@ -39,7 +39,7 @@ import jax.numpy as jnp
 from gdsd_jax import chips, hlo, models, run, sharding, steps
 from gdsd_jax.cli import fail, load_config, output_path, replacing
 from gdsd_jax.optimizer import init_state, make_optimizer
-from gdsd_jax.train import copies_of
+from gdsd_jax.resume import copies_of
 
 GENERATIONS = {"v4": {"chip_config_name": "megacore"}, "v5e": {}, "v5p": {}, "v6e": {}}
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

@@ -62,7 +62,7 @@ def lora_workdir(data_dir, tmp_path_factory) -> Path:
     """Workdir with a checkpoint of adapters that are not zero, over a base that no checkpoint
     holds."""
     from configs import coding
-    from gdsd_jax import run, steps, train
+    from gdsd_jax import resume, run, steps
     from gdsd_jax.checkpoint import Checkpoints
 
     config = coding.get_config(
@@ -78,7 +78,9 @@ def lora_workdir(data_dir, tmp_path_factory) -> Path:
     (prepared.workdir / "config.json").write_text(config.to_json_best_effort())
     checkpoints = Checkpoints(prepared.workdir / "checkpoints")
     checkpoints.save(
-        3, train.as_saved(train.fresh_state(prepared, adapters, config.optimizer), frozen, None), {}
+        3,
+        resume.as_saved(resume.fresh_state(prepared, adapters, config.optimizer), frozen, None),
+        {},
     )
     checkpoints.close()
     return prepared.workdir

@@ -25,6 +25,7 @@ from gdsd_jax.tasks.coding import problems
 
 Record = Mapping[str, Any]
 
+RUNS_PROGRAMS = True  # that need a sandbox
 VOCAB_SIZE = 768
 # What every prompt and program is made of, so that a line of code is its operation and one piece
 # more.
