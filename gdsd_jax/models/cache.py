@@ -81,10 +81,8 @@ def make_extend(config: ModelConfig, kernel: Kernel, hidden: Callable) -> Callab
         if seen == 0:
             mask, kept = kernel.mask(spec, own(valid_BxL), columns), ()
         else:
-            mask, kept = (
-                beside_cache(spec, valid_BxL, start, columns, seen),
-                (cache.k_NxBxKxdxL, cache.v_NxBxKxLxd),
-            )
+            mask = beside_cache(spec, valid_BxL, start, columns, seen)
+            kept = (cache.k_NxBxKxdxL, cache.v_NxBxKxLxd)
         h_BxQxD, (k, v) = hidden(params, tokens_BxQ, mask, own(positions_of(valid_BxL)), kept)
         if config.shift:
             h_BxLxD = put(cache.h_BxLxD, h_BxQxD, 1)
