@@ -128,7 +128,8 @@ def misplace_a_tensor(folder):
 DAMAGES = {
     drop_a_shard: "no model-00002-of-00002.safetensors there; download",
     cut_a_shard: "model-00002-of-00002.safetensors: unreadable safetensors file.*download it again",
-    misplace_a_tensor: "places model.transformer.wte.weight in model-00002-of-00002.safetensors, which does not",
+    misplace_a_tensor: "places model.transformer.wte.weight in model-00002-of-00002.safetensors, "
+    "which does not",
     lambda folder: (folder / hf.INDEX).write_text("{"): "index.json: unreadable index",
     lambda folder: (folder / hf.INDEX).unlink(): "no model.safetensors there",
 }
