@@ -136,6 +136,7 @@ def typed(key: str, text: str, default):
         return float(value)
     if type(value) is not type(default):
         raise ValueError(
-            f"config key {key!r} takes {type(default).__name__} values such as {default!r}, not {text!r}"
+            f"config key {key!r} takes {type(default).__name__} values such as {default!r}, "
+            f"not {text!r}"
         )
     return value

@@ -156,7 +156,8 @@ def read_workdir(workdir: pathlib.Path) -> Source:
         return base._replace(params=trainable)
     if not config.init_from:
         raise ValueError(
-            f"{workdir}: its adapters stand over random weights (no init_from), which no checkpoint holds"
+            f"{workdir}: its adapters stand over random weights (no init_from), "
+            "which no checkpoint holds"
         )
     adapted = dataclasses.replace(
         base.config,
@@ -235,7 +236,8 @@ def with_mask(source: pathlib.Path, config):
     mask_id = known.vocab_size if mask_id is None else mask_id
     if mask_id >= config.vocab_size:
         raise ValueError(
-            f"{source}: the tokenizer uses all {config.vocab_size} rows of the embedding, none is left for a mask"
+            f"{source}: the tokenizer uses all {config.vocab_size} rows of the embedding, "
+            "none is left for a mask"
         )
     return dataclasses.replace(config, mask_id=mask_id)
 

@@ -113,7 +113,8 @@ def main() -> int:
     print(f"{summary_line(found)} | {args.out}")
     for row in found.get("thresholds", ()):
         print(
-            f"threshold {row['threshold']:g} | pass@1 {row['pass_at_1']:.1%} | {row['forwards_per_token']:.2f} forwards a token, "
+            f"threshold {row['threshold']:g} | pass@1 {row['pass_at_1']:.1%} | "
+            f"{row['forwards_per_token']:.2f} forwards a token, "
             f"the schedule takes {found['forwards_per_token']:.2f}"
         )
     return 0

@@ -217,6 +217,18 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_files(parser)
+    add_sampling(parser)
+    add_settings(parser)
+    args = parser.parse_args()
+    for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
+        if not getattr(args, name) >= least:
+            raise ValueError(f"--{name}={getattr(args, name)} must be at least {least}")
+    return args
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint, the prompts and where the answers go."""
     parser.add_argument(
         "--checkpoint", required=True, help="a converted model's folder, or a run's workdir"
     )
@@ -226,6 +238,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", help="JSONL file for the answers; without it their text is printed"
     )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How answers are drawn."""
     parser.add_argument(
         "--sampler", default="", help="key=value,...: fields of sampling.SamplerConfig"
     )
@@ -240,6 +256,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8, help="prompts at once")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """How prompts are read, what computes and what is shown."""
     parser.add_argument(
         "--raw", action="store_true", help="continue the prompt's text, without the chat template"
     )
@@ -261,11 +281,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--show", action="store_true", help="draw the unmasking as it happens, one prompt at a time"
     )
-    args = parser.parse_args()
-    for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
-        if not getattr(args, name) >= least:
-            raise ValueError(f"--{name}={getattr(args, name)} must be at least {least}")
-    return args
 
 
 def main() -> int:

@@ -61,7 +61,10 @@ def test_finished_runs_are_only_tabled(compare, monkeypatch, capsys, tmp_path):
         "a=gdsd.psi=3",
     )
     assert compare.main() == 0
-    row = "| a | 45.0% → 65.0% | +0.200 (+0.100 to +0.300) | 60.0% → 70.0% | +0.100 (+0.000 to +0.200) | 0.100 (0.000 to 0.200) |"
+    row = (
+        "| a | 45.0% → 65.0% | +0.200 (+0.100 to +0.300) "
+        "| 60.0% → 70.0% | +0.100 (+0.000 to +0.200) | 0.100 (0.000 to 0.200) |"
+    )
     assert row in capsys.readouterr().out.splitlines()
     assert (
         row.split(" | ")[1] in (tmp_path / "report.html").read_text()

@@ -384,9 +384,9 @@ def test_a_run_starts_from_a_converted_folder_and_goes_back(tmp_path):
     )
     assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'orbax'}") == 0
     config = (
-        f"configs/coding.py:tiny,init_from={tmp_path / 'orbax'},data_dir={tmp_path / 'data'},lora_rank=4,"
-        "lora_alpha=8.0,rounds=1,mesh.data=1,prompts_per_round=4,group_size=2,inner_iterations=2,sft.steps=2,sft.batch=8,"
-        "eval_problems=4,sft_optimizer.warmup_steps=0"
+        f"configs/coding.py:tiny,init_from={tmp_path / 'orbax'},data_dir={tmp_path / 'data'},"
+        "lora_rank=4,lora_alpha=8.0,rounds=1,mesh.data=1,prompts_per_round=4,group_size=2,"
+        "inner_iterations=2,sft.steps=2,sft.batch=8,eval_problems=4,sft_optimizer.warmup_steps=0"
     )
     command = [
         sys.executable,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax import checkpoint, cli, models, restore, run, sampling, sharding, tokenizers
+from gdsd_jax.report import unmasking
 from gdsd_jax.types import Prompts
 from launch import generate as launch_generate
 from tests.reference import random_params

@@ -32,7 +32,8 @@ LLADA_SPECIAL = [
 
 # Templates that behave as the families' own (specs/models.md sections 1 to 3).
 LLADA_TEMPLATE = (
-    "{% for turn in messages %}{% if loop.first %}{{ bos_token }}{% endif %}{{ '<|start_header_id|>' + turn['role'] + "
+    "{% for turn in messages %}{% if loop.first %}{{ bos_token }}{% endif %}"
+    "{{ '<|start_header_id|>' + turn['role'] + "
     "'<|end_header_id|>\n\n' + turn['content'] | trim + '<|eot_id|>' }}{% endfor %}"
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
 )

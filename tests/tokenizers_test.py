@@ -30,7 +30,8 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}
 <|{{ message.role }}|>
 {{ message.content | trim }}<|end|>
 {% endfor %}
-{% if add_generation_prompt %}<|assistant|>{% if thinking is defined %}{{ thinking }}{% endif %}{% endif %}"""
+{% if add_generation_prompt %}<|assistant|>\
+{% if thinking is defined %}{{ thinking }}{% endif %}{% endif %}"""
 
 
 @pytest.fixture(scope="module")

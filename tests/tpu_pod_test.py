@@ -101,10 +101,12 @@ cd "$CLOUD"
 echo "$3 $4" >>calls
 command=${!#}
 case $4 in
-    create) echo ACTIVE >state && mkdir -p host/gdsd_jax/.venv/bin && cp run host/gdsd_jax/.venv/bin/python ;;
+    create) echo ACTIVE >state && mkdir -p host/gdsd_jax/.venv/bin && \
+cp run host/gdsd_jax/.venv/bin/python ;;
     describe) cat state ;;
     delete) rm -r state host ;;
-    ssh) [[ $command == *launch/setup.sh* ]] || { cd host && exec bash -c "${command#--command=}"; } ;;
+    ssh) [[ $command == *launch/setup.sh* ]] || \
+{ cd host && exec bash -c "${command#--command=}"; } ;;
 esac
 """
 
@@ -170,7 +172,8 @@ def test_a_slice_that_cannot_come_is_told(cloud, tmp_path):
 
 def test_a_run_is_started_once_and_stopped(cloud, tmp_path):
     run = cloud(
-        "echo begun >>\"$CLOUD/begun\"\ntrap 'exit 143' TERM\nfor _ in {1..900}; do /bin/sleep 0.1; done"
+        "echo begun >>\"$CLOUD/begun\"\ntrap 'exit 143' TERM\n"
+        "for _ in {1..900}; do /bin/sleep 0.1; done"
     )
     assert run("create", *PLACE, "--type=v5litepod-16").returncode == 0
     for _ in range(2):
