@@ -72,13 +72,20 @@ class Hosts:
         """Whether the flag is set in any process."""
         return any(self.exchange(flag, "flags"))
 
-    def beside(
+    def run_until_stopped(
         self, work: Callable[[], Any], signalled: Callable[[], bool]
     ) -> tuple[bool, futures.Future]:
-        """(whether any process was asked to stop, what `work()` returns in a thread of its own,
-        done unless that is so).
+        """Runs `work()` in a thread; returns early when any process gets SIGTERM. Returns
+        (stopped, future).
 
-        All begin it together. What the work exchanges must not be flags.
+        All processes must call it together, and all get the same `stopped`: what the work exchanges
+        must not be flags (`any`), whose order it would disturb. Unless stopped, the future is done.
+        Where stopped, the work may still run, until it ends or the process does. What it raises is
+        raised here, or by the future's `result()` where it was stopped first.
+
+        Args:
+          work: called under jax's transfer guard "disallow", without arguments.
+          signalled: whether this process got SIGTERM, from `watch_sigterm`.
         """
         found, asked = futures.Future(), time.monotonic()
         threading.Thread(target=fulfil, args=(found, work), daemon=True).start()
@@ -187,13 +194,17 @@ def start(
             return Hosts()
     elif None in given:
         raise ValueError(
-            "give --coordinator=HOST:PORT, --num_processes and --process_id together, or on TPU VMs none"
+            "give --coordinator=HOST:PORT, --num_processes and --process_id together, "
+            "or on TPU VMs none"
         )
     else:
         check_address(*given)
     # it would swallow SIGTERM until the loop listens
     jax.config.update("jax_enable_preemption_service", False)
-    meeting = f"the processes did not all meet at {coordinator or 'the first'} within {MEETING_S} s: start all of them"
+    meeting = (
+        f"the processes did not all meet at {coordinator or 'the first'} within {MEETING_S} s: "
+        "start all of them"
+    )
     before_abort(lambda: meeting)
     # jax aborts all when one has missed its heartbeats, which come twice in that time: from half of
     # it on after a death
@@ -223,7 +234,8 @@ def check_address(coordinator: str, count: int, index: int) -> None:
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
         raise ValueError(
-            f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and a free port there"
+            f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and "
+            "a free port there"
         )
     if not 0 <= index < count:
         raise ValueError(

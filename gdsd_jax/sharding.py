@@ -56,7 +56,9 @@ def make_mesh(sizes: dict[str, int], devices=None, rows: int | None = None) -> M
     left, rest = divmod(len(devices) // slices, int(np.prod(known)) or 1)
     if rest or min(known, default=1) < 1:
         raise refusal
-    if rows and shape["fsdp"] == shape["tensor"] == -1 != shape["data"]:
+    data_known = shape["data"] != -1
+    model_open = shape["fsdp"] == -1 and shape["tensor"] == -1
+    if rows and data_known and model_open:
         shape["fsdp"] = math.gcd(rows // math.gcd(rows, slices * shape["data"]), left)
         left //= shape["fsdp"]
     if list(shape.values()).count(-1) > 1:
@@ -143,7 +145,8 @@ def by_vocabulary(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
     parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
     if denoiser.config.vocab_size % parts:
         raise ValueError(
-            f"a vocabulary of {denoiser.config.vocab_size} is not divisible by fsdp * tensor = {parts}"
+            f"a vocabulary of {denoiser.config.vocab_size} is not divisible by "
+            f"fsdp * tensor = {parts}"
         )
 
     place = row_placer(mesh)
@@ -220,7 +223,8 @@ def check_rows(mesh: Mesh, count: int, what: str) -> None:
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if count % parts:
         raise ValueError(
-            f"{what}={count} must be a multiple of the {parts} row shards of mesh {dict(mesh.shape)}"
+            f"{what}={count} must be a multiple of the {parts} row shards of "
+            f"mesh {dict(mesh.shape)}"
         )
 
 

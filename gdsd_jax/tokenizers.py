@@ -174,7 +174,8 @@ class HuggingFace:
     def apply_chat(self, messages: Messages) -> list[int]:
         if self._template is None:
             raise ValueError(
-                f"{self._folder} has no chat template: add chat_template.jinja or tokenizer_config.json"
+                f"{self._folder} has no chat template: "
+                "add chat_template.jinja or tokenizer_config.json"
             )
         arguments = {
             "add_generation_prompt": True,
@@ -213,7 +214,8 @@ def load(
     if (folder / "tokenizer.model").is_file():
         return SentencePiece(folder / "tokenizer.model", **ids)
     raise ValueError(
-        f"no tokenizer in {folder}: add tokenizer.json, tokenizer.model or vocab.json with merges.txt"
+        f"no tokenizer in {folder}: "
+        "add tokenizer.json, tokenizer.model or vocab.json with merges.txt"
     )
 
 
@@ -301,7 +303,8 @@ def encode_prompts(
         if len(ids) > length:
             if too_long == "error":
                 raise ValueError(
-                    f"prompt {number} has {len(ids)} tokens, over the limit of {length}: raise the limit"
+                    f"prompt {number} has {len(ids)} tokens, over the limit of {length}: "
+                    "raise the limit"
                 )
             over.append(number)
         if len(ids) <= length or too_long == "cut":
@@ -340,8 +343,8 @@ def encode_completions(
     for number, ids in enumerate(rows):
         if len(ids) > length:
             raise ValueError(
-                f"completion {number} has {len(ids)} tokens with its stop id, over the limit of {length}: "
-                "raise gen_length or leave it out"
+                f"completion {number} has {len(ids)} tokens with its stop id, over "
+                f"the limit of {length}: raise gen_length or leave it out"
             )
         tokens[number, : len(ids)] = ids
     return tokens, np.asarray([len(ids) for ids in rows], np.int32)
@@ -424,7 +427,8 @@ def _byte_level_bpe(folder: Path, config: Mapping[str, Any]) -> tokenizers.Token
         tokenizer.add_tokens([token])
         if tokenizer.token_to_id(token.content) != i:
             raise ValueError(
-                f"{folder} wants {token.content!r} at id {i}, which is taken or leaves a gap: copy it again"
+                f"{folder} wants {token.content!r} at id {i}, which is taken or leaves a gap: "
+                "copy it again"
             )
     return tokenizer
 

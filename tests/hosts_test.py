@@ -122,10 +122,10 @@ with hosts.naming_failures(here):
     values = np.arange(8.0)
     np.testing.assert_array_equal(here.merge({"x": values[here.share(8)]}, 8)["x"], values)
     slow = lambda: (time.sleep(here.index), here.exchange(here.index))[1]
-    stopped, found = here.beside(slow, lambda: False)
+    stopped, found = here.run_until_stopped(slow, lambda: False)
     assert not stopped and found.result() == [0, 1, 2] and not here.said("stop")
     stuck = lambda: here.exchange("with nobody") if here.index else threading.Event().wait()
-    stopped, found = here.beside(stuck, lambda: here.index == 2)
+    stopped, found = here.run_until_stopped(stuck, lambda: here.index == 2)
     assert stopped and not found.done() and here.said("stop")
     print("talked", flush=True)
     here.say(f"talked/{here.index}")

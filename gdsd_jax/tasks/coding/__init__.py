@@ -43,8 +43,9 @@ HABIT = 0.6  # chance that an operation which is often mistaken is mistaken
 BROKEN_SHARE = 0.05  # of the noisy solutions: does not parse, instead of giving something else
 
 _INSTRUCTION = (
-    "You are a careful Python programmer. Think as long as you need, then finish with one complete program in a single "
-    "```python code block. Put nothing after that block, and no other code block before it."
+    "You are a careful Python programmer. Think as long as you need, then finish with one complete "
+    "program in a single ```python code block. Put nothing after that block, and no other code "
+    "block before it."
 )
 
 
