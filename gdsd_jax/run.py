@@ -194,13 +194,7 @@ def validate(config, mesh) -> None:
         sharding.check_rows(mesh, config.sft.batch, "sft.batch")
     if not 0 < config.sft.share <= 1:
         raise ValueError(f"sft.share={config.sft.share} must lie in (0, 1]")
-    if config.model not in models.MODELS:
-        raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
-    models.find_kernel(
-        config.attention_kernel,
-        with_settings(models.MODELS[config.model], config),
-        mesh.devices.flat[0],
-    )
+    validate_model(config, mesh)
     objectives.make_sft_config(config.sft)
     sampling.SamplerConfig(**config.sampler)  # refuses what cannot be
     if not 0 <= config.heldout_share < 1:
@@ -215,6 +209,17 @@ def validate(config, mesh) -> None:
     validate_objective(config, rows // parts)
 
 
+def validate_model(config, mesh) -> None:
+    """ValueError where there is no such model, or no such attention for it on these devices."""
+    if config.model not in models.MODELS:
+        raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
+    models.find_kernel(
+        config.attention_kernel,
+        with_settings(models.MODELS[config.model], config),
+        mesh.devices.flat[0],
+    )
+
+
 def validate_objective(config, rows: int) -> None:
     """ValueError where the objective's settings do not fit a slice of `rows` completions."""
     objectives.find(config.objective)
@@ -223,7 +228,8 @@ def validate_objective(config, rows: int) -> None:
         raise ValueError(
             f"group_size={config.group_size}: advantages compare completions, give at least 2"
         )
-    if config.answers not in ("student", "teacher")[: 1 + objectives.has_teacher(config.objective)]:
+    whose = ("student", "teacher") if objectives.has_teacher(config.objective) else ("student",)
+    if config.answers not in whose:
         raise ValueError(
             f"answers={config.answers!r}: choose student, or teacher for an objective that "
             "distils one"

@@ -48,7 +48,8 @@ def workdir(data_dir, tmp_path_factory) -> Path:
     from gdsd_jax import run, train
 
     config = coding.get_config(
-        "tiny,rounds=0,prompts_per_round=8,group_size=2,sft.steps=4,sft.batch=16,sft_optimizer.learning_rate=1e-3,"
+        "tiny,rounds=0,prompts_per_round=8,group_size=2,sft.steps=4,sft.batch=16,"
+        "sft_optimizer.learning_rate=1e-3,"
         f"eval_problems=20,data_dir={data_dir}"
     )
     prepared = run.prepare(config, tmp_path_factory.mktemp("full"))

@@ -25,9 +25,12 @@ DEVICES = 8
 PATIENCE = 1800  # seconds, of a machine that is busy
 SFT_STEPS = 60
 CONFIG = (
-    "tiny,rounds=5,prompts_per_round=4,group_size=4,inner_iterations=1,gdsd.beta=0.0,remat=none,sampler.steps=6,"
-    f"sft.steps={SFT_STEPS},sft.batch=16,sft.log_every=20,sft_optimizer.learning_rate=1e-2,sft_optimizer.warmup_steps=5,"
-    f"sft_optimizer.decay_steps={SFT_STEPS},eval_every=5,eval_problems=8,checkpoint_every=1,keep_checkpoints=9,"
+    "tiny,rounds=5,prompts_per_round=4,group_size=4,inner_iterations=1,gdsd.beta=0.0,"
+    "remat=none,sampler.steps=6,"
+    f"sft.steps={SFT_STEPS},sft.batch=16,sft.log_every=20,sft_optimizer.learning_rate=1e-2,"
+    f"sft_optimizer.warmup_steps=5,"
+    f"sft_optimizer.decay_steps={SFT_STEPS},eval_every=5,eval_problems=8,checkpoint_every=1,"
+    f"keep_checkpoints=9,"
     "mesh.data=2,mesh.fsdp=2,mesh.tensor=2"
 )
 

@@ -203,7 +203,8 @@ def form_violations(root: Path) -> list[str]:
             if re.search(r"#\s*fmt: *(skip|off)", line):
                 found.append(f"{file}, line {number}: the formatter has no exceptions")
         for node in ast.walk(tree):
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
+            is_lambda = isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda)
+            if is_lambda and isinstance(node.targets[0], ast.Name):
                 found.append(f"{file}, line {node.lineno}: what has a name is a def")
     return found
 

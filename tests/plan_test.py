@@ -17,7 +17,8 @@ from gdsd_jax import hlo, models, scoring, sharding
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
-    "tiny,prompts_per_round=4,group_size=4,sampler.gen_length=32,sampler.block_length=8,sampler.steps=16,prompt_length=16,"
+    "tiny,prompts_per_round=4,group_size=4,sampler.gen_length=32,sampler.block_length=8,"
+    "sampler.steps=16,prompt_length=16,"
     "dtype=bfloat16,gdsd.beta=0.0,inner_iterations=2,remat=full,mesh.data=1"
 )
 V = 8192  # words, so that logits are no small part of memory

@@ -24,8 +24,10 @@ from gdsd_jax.hosts import Hosts
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
-    "tiny,rounds=3,prompts_per_round=4,group_size=2,inner_iterations=2,slices=2,sft.steps=6,sft.batch=16,"
-    "sft.log_every=3,sft.checkpoint_every=2,eval_every=2,eval_problems=12,checkpoint_every=1,gdsd.beta=0.01"
+    "tiny,rounds=3,prompts_per_round=4,group_size=2,inner_iterations=2,slices=2,sft.steps=6,"
+    "sft.batch=16,"
+    "sft.log_every=3,sft.checkpoint_every=2,eval_every=2,eval_problems=12,checkpoint_every=1,"
+    "gdsd.beta=0.01"
 )
 # what may differ between equal runs
 CLOCK = ("wall_s", "rollout_s", "reward_s", "update_s", "tokens_per_s")

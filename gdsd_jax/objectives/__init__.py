@@ -120,14 +120,14 @@ def make_loss_fn(name: str, denoiser: Denoiser, config) -> Callable:
 
     def loss_fn(trainable, frozen, batch):
         check_batch(name, batch, fields_read(objective, batch))
-        # adapters stand over the weights that the student started from: its teacher, without a
-        # second copy
-        teacher = (
-            [frozen["teacher"] if "teacher" in frozen else frozen["base"]]
-            if objective.teacher
-            else []
-        )
-        return objective.loss(denoiser, config, denoiser.bind(trainable, frozen), batch, *teacher)
+        params = denoiser.bind(trainable, frozen)
+        if not objective.teacher:
+            return objective.loss(denoiser, config, params, batch)
+        if "teacher" in frozen:
+            teacher = config.teacher.bind(frozen["teacher"], frozen)
+        else:  # under adapters, the weights that the student started from
+            teacher = frozen["base"]
+        return objective.loss(denoiser, config, params, batch, teacher)
 
     return loss_fn
 
