@@ -1,16 +1,16 @@
 """GDSD on coding: completions are Python programs, rewards are their tests.
 
-python launch/main.py --config=configs/coding.py          the embedded default: any machine, about
-9 minutes on 2 cores python launch/main.py
---config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
-                                                          LLaDA-8B, the recipe of specs/gdsd.md
-                                                          section 9
-...:llada,lora_rank=0,init_from=DIR,...                   the same, full fine-tuning
-...:a2d,init_from=runs/opdlm-tiny                         on from the denoiser that
-configs/opdlm.py made, block sampler ...:MODEL,objective=espo
-another objective with its recipe (configs/objectives.py):
-                                                          espo, spg, diffu_grpo, coupled_grpo,
-                                                          wd1, dmpo
+python launch/main.py --config=configs/coding.py
+    the embedded default: any machine, about 9 minutes on 2 cores
+python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
+    LLaDA-8B, the released recipe
+...:llada,lora_rank=0,init_from=DIR,...
+    the same, full fine-tuning
+...:a2d,init_from=runs/opdlm-tiny
+    on from the denoiser that configs/opdlm.py made, block sampler
+...:MODEL,objective=espo
+    another objective with its recipe (configs/objectives.py): espo, spg, diffu_grpo,
+    coupled_grpo, wd1, dmpo
 """
 
 from ml_collections import ConfigDict

@@ -26,9 +26,9 @@ def machinery() -> ml_collections.ConfigDict:
     config.attention_kernel = "auto"
     # -1 takes what is left
     config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1))
-    # "whole" on each tensor group, "split" over fsdp too, auto: whole where half the
+    # "whole" on each tensor group, "split" over fsdp too, auto: whole where half the memory holds
+    # them; in both cases cast once a rollout
     config.rollout_weights = "auto"
-    # memory holds them; in both cases cast once a rollout
     config.checkpoint_every = 10  # rounds
     config.keep_checkpoints = 2
     # parts of a round's completions; inner iterations take one after the other

@@ -1,17 +1,16 @@
 """OPDLM: an autoregressive model becomes a diffusion language model by on-policy distillation
-(specs/opdlm.md).
+(arXiv 2606.06712).
 
-  python launch/main.py --config=configs/opdlm.py            the embedded default: any machine,
-  minutes on 2 cores python launch/main.py
-  --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.jsonl
-                                                             Qwen3-4B, the published recipe; DIR is
-                                                             what `launch/convert.py --a2d` made of
-                                                             the released folder
-  ...:qwen3_4b,math=1,...                                    OPDLM-MATH's recipe
-  ...:MODEL,control=sft                                      the same budget on the teacher's
-  answers: sft, or kd (soft
-                                                             targets); or random masks on the
-                                                             student's own: random
+  python launch/main.py --config=configs/opdlm.py
+      the embedded default: any machine, minutes on 2 cores
+  python launch/main.py --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.jsonl
+      Qwen3-4B, the published recipe; DIR is what `launch/convert.py --a2d` made of the released
+      folder
+  ...:qwen3_4b,math=1,...
+      OPDLM-MATH's recipe
+  ...:MODEL,control=sft
+      the same budget on the teacher's answers: sft, or kd (soft targets); or random masks on the
+      student's own: random
 """
 
 from ml_collections import ConfigDict

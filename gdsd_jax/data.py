@@ -107,15 +107,19 @@ def noisy_answers(
     return add
 
 
+def share_of(count: int, share: float) -> int:
+    """How many of `count` things `share` of them are: at least one, and of several not all."""
+    return max(1, min(round(share * count), count - 1))
+
+
 def split_records(
     records: Sequence[Record], share: float, seed: int
 ) -> tuple[Sequence[Record], Sequence[Record]]:
     """(training records, held-out records), each in the order they came in.
 
-    `share` of them are held out, at least one and not all, by `seed` alone: a run's own seed
-    changes nothing.
+    `share` of them are held out (`share_of`), by `seed` alone: a run's own seed changes nothing.
     """
-    count = max(1, min(round(share * len(records)), len(records) - 1))
+    count = share_of(len(records), share)
     chosen = sorted(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
     held_out = set(chosen)
     train = [record for number, record in enumerate(records) if number not in held_out]

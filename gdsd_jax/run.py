@@ -156,7 +156,7 @@ def shared_out(config, train: data.Problems) -> tuple[data.Problems, data.Proble
     the former all."""
     if not config.sft.steps or config.sft.share == 1:
         return train, train
-    count = max(1, min(round(config.sft.share * len(train)), len(train) - 1))
+    count = data.share_of(len(train), config.sft.share)
     return train.rows(slice(count)), train.rows(slice(count, None))
 
 

@@ -116,17 +116,12 @@ def make_score(denoiser: Denoiser, scorer: Denoiser, config, settings, mesh, mas
         if score_fn is not None:
             old[1:] = [at(denoiser.bind(trainable, frozen), number)[0] for number in range(1, mu)]
             if objectives.uses_reference(config.objective, settings):
-                reference = frozen_params(denoiser, frozen, "reference")
+                reference = objectives.frozen_params(denoiser, frozen, "reference")
                 ref = [at(reference, number)[1] for number in range(mu)]
         scored = Scored(tuple(old), tuple(ref))
         return jax.lax.with_sharding_constraint(scored, sharding.rows(mesh, leading=2))
 
     return jax.jit(score)
-
-
-def frozen_params(denoiser: Denoiser, frozen: dict, name: str) -> PyTree:
-    """Parameters of the frozen "reference" or "teacher"; without a copy of it the base is it."""
-    return denoiser.bind(frozen[name], frozen) if name in frozen else frozen["base"]
 
 
 def make_slices(config, mesh: jax.sharding.Mesh, uncut: bool) -> Callable:
@@ -166,7 +161,7 @@ def make_teach(teacher: Denoiser, config, mesh: jax.sharding.Mesh) -> Callable:
         asked = Prompts(
             prompts["tokens"], prompts["valid"], prompts["temperature"], None, prompts["max_length"]
         )
-        weights = frozen_params(teacher, frozen, "teacher")
+        weights = objectives.frozen_params(teacher, frozen, "teacher")
         rollout = rollout_fn(weights, asked, row_keys(rng, prompts["index"], prompts["sample"]))
         return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
 

@@ -40,7 +40,7 @@ class Loop(NamedTuple):
     steps: Steps
     seed_key: jax.Array
     checkpoints: Checkpoints
-    writer: MetricsWriter
+    writer: MetricsWriter | None  # None until the state is there
     signalled: Callable[[], bool]  # whether SIGTERM has come to this process
     say: Callable[[str], None]
     profile: int | None = None  # the round of which the profiler writes a trace
@@ -321,7 +321,7 @@ def drifted(loop: Loop, number: int, summary: dict) -> bool:
 def unless_stopped(loop: Loop, work: Callable[[], Any], keep: Callable[[], None]) -> Any:
     """What `work()` returns. A stop does not wait for it, be it compiling, a rollout, or programs
     that take long: then `keep()` saves the state, which the work only reads, and raises
-      Interrupted."""
+    Interrupted."""
     stopped, found = loop.run.hosts.run_until_stopped(work, loop.signalled)
     if stopped:
         keep()

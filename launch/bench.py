@@ -1,5 +1,6 @@
-"""Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16]
-[--parts=rollout,samplers]
+"""Measures this machine:
+
+  python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16] [--parts=rollout,samplers]
 
 Rollout, the samplers' caches and update of one denoiser against the rate of a square matrix product
 in the same run (MFU: operations needed per second over that rate), peak memory, and programs a
@@ -7,8 +8,7 @@ second through the sandbox. Timings are medians; each stands beside a matrix pro
 before and after it, because a machine's pace drifts.
 
 One H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers, random weights of
-  16 GB; an update of all
-of them needs several.
+16 GB; an update of all of them needs several.
 """
 
 import argparse

@@ -1,10 +1,12 @@
 """Runs variants of one experiment over seeds and draws them side by side; started again, it goes on
 where it was.
 
-  python launch/compare.py --config=configs/coding.py --out=runs/compare "gdsd="
-  "shuffled=shuffle_rewards=true" python launch/compare.py --config=configs/coding.py
-  --out=runs/rates --learning_rates=3e-5,1e-4,3e-4 "gdsd=" ... python launch/compare.py
-  --config=configs/opdlm.py --out=runs/opdlm "opdlm=" "sft=control=sft" "kd=control=kd"
+  python launch/compare.py --config=configs/coding.py --out=runs/compare \\
+      "gdsd=" "shuffled=shuffle_rewards=true"
+  python launch/compare.py --config=configs/coding.py --out=runs/rates \\
+      --learning_rates=3e-5,1e-4,3e-4 "gdsd=" ...
+  python launch/compare.py --config=configs/opdlm.py --out=runs/opdlm \\
+      "opdlm=" "sft=control=sft" "kd=control=kd"
 
 A variant is NAME=OVERRIDES of the config's keys. The variants of a seed start from the same
 supervised model, which is trained once. With --learning_rates each variant runs its first seed at

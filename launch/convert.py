@@ -1,16 +1,19 @@
 """Converts models:
 
-  python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]     a Hugging Face
-  folder, to train from python launch/convert.py --from_hf=DIR --to_orbax=DIR --a2d
-  Qwen3, to be distilled into a denoiser python launch/convert.py --from_orbax=DIR --to_hf=DIR
-  [--lora=merge|keep]    a converted folder or a workdir, back
+  python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]
+      a Hugging Face folder, to train from
+  python launch/convert.py --from_hf=DIR --to_orbax=DIR --a2d
+      Qwen3, to be distilled into a denoiser
+  python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]
+      a converted folder or a workdir, back
 
 A workdir stands for its newest checkpoint. With --lora=merge (the default) adapters are summed into
 the weights, in float32; with --lora=keep the folder holds the adapters alone, in the layout of the
-PEFT library. With --a2d the weights stay what they are; the config says a2d-qwen3, and the
-tokenizer gets a mask token, whose row of the embedding Qwen3 never used. configs/opdlm.py trains
-it. The destination appears when it is complete. Exit codes: 0 done; 2 bad input, one line says
-which; the destination is then untouched.
+PEFT library.
+With --a2d the weights stay what they are; the config says a2d-qwen3, and the tokenizer gets a mask
+token, whose row of the embedding Qwen3 never used. configs/opdlm.py trains it.
+The destination appears when it is complete. Exit codes: 0 done; 2 bad input, one line says which;
+the destination is then untouched.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
   python launch/generate.py --checkpoint=DIR --prompts=FILE.jsonl --out=FILE.jsonl
   python launch/generate.py --checkpoint=DIR --prompt="Write f(x) ..." --show
-  ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 --seed=1
-  --batch=16
+  ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 \\
+      --seed=1 --batch=16
 
 DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint,
 sampler settings and tokenizer are taken. Each line of --prompts is {"prompt": "..."} or

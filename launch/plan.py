@@ -1,8 +1,8 @@
 """Whether a run fits a TPU slice, and what it would take, without one: the TPU compiler compiles
 its real programs.
 
-  python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 [--num_slices=2]
-  [--json=FILE] [--search]
+  python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 \\
+      [--num_slices=2] [--json=FILE] [--search]
 
 Needs libtpu (pip install "jax[tpu]"), no TPU and no weights; minutes and a few GB for an 8B model.
 Memory and exchanges are the compiler's; seconds are predictions from data sheets, the best that

@@ -283,10 +283,11 @@ def test_a_state_is_read_into_its_place_alone(
     )
     assert not made and buffer is None and set(frozen) == {"reference"}
     expected = last_state(undisturbed)
-    for path, leaf in jax.tree_util.tree_leaves_with_path({"state": state}):
-        key = jax.tree_util.keystr(path).replace(".", "['").replace("trainable", "trainable']")
-        if "trainable" in key:
-            np.testing.assert_array_equal(leaf, expected[key])
+    leaves = jax.tree_util.tree_leaves_with_path(state.trainable)
+    assert len(leaves) > 10
+    for path, leaf in leaves:
+        key = "['state']['trainable']" + jax.tree_util.keystr(path)
+        np.testing.assert_array_equal(leaf, expected[key], err_msg=key)
 
 
 @pytest.mark.slow

@@ -1,9 +1,8 @@
-"""Objectives: `make_loss_fn(name, denoiser, config)` gives `loss_fn(trainable, frozen, batch) ->
-(loss, metrics)`.
+"""Objectives: `make_loss_fn(name, denoiser, config)` gives a pure function of
+`(trainable, frozen, batch)`, which returns `(loss, metrics)`.
 
 A file an objective: a frozen config, `loss`, `views` (the masks it wants), `scores` (what it
-  compares with, old and
-reference).
+compares with, old and reference).
 """
 
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from gdsd_jax.objectives.opd import OpdConfig
 from gdsd_jax.objectives.sft import SftConfig
 from gdsd_jax.objectives.spg import SpgConfig
 from gdsd_jax.objectives.wd1 import Wd1Config
-from gdsd_jax.types import Batch, Denoiser
+from gdsd_jax.types import Batch, Denoiser, PyTree
 
 __all__ = [
     "OBJECTIVES",
@@ -38,6 +37,7 @@ __all__ = [
     "SpgConfig",
     "Wd1Config",
     "compares_groups",
+    "frozen_params",
     "has_teacher",
     "make_config",
     "make_loss_fn",
@@ -123,13 +123,16 @@ def make_loss_fn(name: str, denoiser: Denoiser, config) -> Callable:
         params = denoiser.bind(trainable, frozen)
         if not objective.teacher:
             return objective.loss(denoiser, config, params, batch)
-        if "teacher" in frozen:
-            teacher = config.teacher.bind(frozen["teacher"], frozen)
-        else:  # under adapters, the weights that the student started from
-            teacher = frozen["base"]
+        teacher = frozen_params(config.teacher, frozen, "teacher")
         return objective.loss(denoiser, config, params, batch, teacher)
 
     return loss_fn
+
+
+def frozen_params(denoiser: Denoiser, frozen: dict, name: str) -> PyTree:
+    """Parameters of the frozen "reference" or "teacher": its copy, or without one the base of the
+    adapters, which is what the student started from."""
+    return denoiser.bind(frozen[name], frozen) if name in frozen else frozen["base"]
 
 
 def fields_read(objective: Objective, batch: Batch) -> list[str]:

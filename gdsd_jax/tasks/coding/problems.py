@@ -116,8 +116,8 @@ def mutants(steps: Steps) -> dict[str, list[Steps]]:
     out.
 
     "operation": another of the same family. "constant": off by one. "dropped": a step left out.
-      "order": two
-    neighbours exchanged. Types still agree, so that most mutants run and give a wrong answer.
+    "order": two neighbours exchanged. Types still agree, so that most mutants run and give a wrong
+    answer.
     """
     found = {"operation": [], "constant": [], "dropped": [], "order": []}
     for i, step in enumerate(steps):
