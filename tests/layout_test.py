@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FIRST = "types sharding hosts chips hlo cli curriculum tokenizers rows metrics sandbox"
+FIRST = "types sharding hosts chips hlo cli curriculum extensions tokenizers rows metrics sandbox"
 GROUPS = (
     tuple(FIRST.split()),
     ("models", "scoring", "sampling", "advantages", "optimizer", "checkpoint", "tasks", "report"),
