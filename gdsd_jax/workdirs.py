@@ -1,4 +1,4 @@
-"""What a run writes into its workdir besides checkpoints: settings, metrics, answers, the report."""
+"""What a run writes besides checkpoints: its settings, metrics, answers and report."""
 
 from collections.abc import Callable
 import json

@@ -43,15 +43,15 @@ def replace(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     return build(flat(settings) | dict(changes))
 
 
-def section(flag: str, text: str, config: Any) -> Any:
-    """A section's dataclass with the entries of `key=value,key=value` in their place.
+def section(flag: str, text: str, kind: type, defaults: Mapping[str, Any]) -> Any:
+    """The dataclass `kind` with the fields `defaults`, and the entries of `key=value,key=value` in
+    their place.
 
     Raises:
       ValueError: an unknown key, a value of another type than its field, or values that cannot
         work; one line begins with `flag`.
     """
-    kinds = typing.get_type_hints(type(config))
-    changes = {}
+    kinds, changes = typing.get_type_hints(kind), {}
     for entry in entries_of(text):
         key, equals, value = entry.partition("=")
         if not equals or key not in kinds:
@@ -59,7 +59,7 @@ def section(flag: str, text: str, config: Any) -> Any:
         changes[key] = Text(value)
     try:
         changes = {key: typed(key, value, kinds[key]) for key, value in changes.items()}
-        return dataclasses.replace(config, **changes)
+        return kind(**{**defaults, **changes})
     except ValueError as error:
         raise ValueError(f"{flag}: {error}") from None
 
