@@ -26,7 +26,7 @@ from gdsd_jax.checkpoint import (
 )
 from gdsd_jax.evaluate import Answers, Evaluation, evaluate
 from gdsd_jax.hosts import Hosts
-from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
+from gdsd_jax.sandbox import Limits, Sandbox, open_sandbox
 from gdsd_jax.tasks import TASKS
 from gdsd_jax.types import Batch, Denoiser, PyTree, Rollout
 

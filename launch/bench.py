@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from gdsd_jax import models, objectives, sampling, scoring
 from gdsd_jax.models import flops
 from gdsd_jax.optimizer import init_state, make_optimizer, make_update
-from gdsd_jax.rewards.sandbox import Program, SandboxError, open_sandbox
+from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
 from gdsd_jax.types import Batch, Prompts
 
 

@@ -35,9 +35,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdsd_jax import restore, run, sampling, sharding, show, tokenizers
+from gdsd_jax import rows as jsonl
 from gdsd_jax.cli import fail, output_path, replacing, settings
 from gdsd_jax.steps import row_keys
-from gdsd_jax.tasks import jsonl
 from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
 
 
