@@ -1,8 +1,8 @@
-"""The generated problems as a tensorflow-datasets builder. Imported only where it is used: it takes
-a second."""
+"""The generated problems as a tensorflow-datasets builder, which takes a second to import."""
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import io
 from pathlib import Path
 import shutil
@@ -10,13 +10,13 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from gdsd_jax.tasks import coding_problems
+from gdsd_jax.tasks.coding import problems
 
 
 class GeneratedCoding(tfds.core.GeneratorBasedBuilder):
-    """Splits "train" and "heldout" of `coding_problems.generate`, written as array_record files."""
+    """Splits "train" and "heldout" of `problems.generate`, written as array_record files."""
 
-    VERSION = tfds.core.Version(coding_problems.VERSION)
+    VERSION = tfds.core.Version(problems.VERSION)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -35,23 +35,14 @@ class GeneratedCoding(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # nothing is downloaded
-        return {
-            name: self._generate_examples(rows) for name, rows in coding_problems.generate().items()
-        }
+        return {name: self._generate_examples(rows) for name, rows in problems.generate().items()}
 
     def _generate_examples(
-        self, problems: list[coding_problems.Problem]
+        self, rows: list[problems.Problem]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, problem in enumerate(problems):
-            yield (
-                number,
-                {
-                    "spec": problem.spec,
-                    "question": problem.question,
-                    "solution": problem.solution,
-                    "tests": list(problem.tests),
-                },
-            )
+        for number, problem in enumerate(rows):
+            example = dataclasses.asdict(problem)
+            yield number, example | {"tests": list(problem.tests)}
 
 
 def write(folder: Path) -> None:
