@@ -1,8 +1,8 @@
 """The Linux side of the jail: namespaces, mounts, limits, privileges, filter.
 
-Standard library only (system calls through ctypes): it runs inside the jail
-beside `worker.py`. Every function raises OSError, with the name of the
-refused call, where the kernel does not allow a step.
+Standard library only (system calls through ctypes): it runs inside the jail beside `worker.py`.
+Every function raises OSError, with the name of the refused call, where the kernel does not allow a
+step.
 """
 
 import ctypes
@@ -19,30 +19,33 @@ PR_CAPBSET_DROP, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 24, 22, 3
 CAP_AMBIENT_CLEAR_ALL, SECCOMP_MODE_FILTER = 4, 2
 SYS_MOUNT_SETATTR, AT_RECURSIVE, ATTR_RDONLY, ATTR_NOSUID = 442, 0x8000, 1, 2
 
-# machine -> (audit architecture, number of `clone`, `socket`, `pivot_root`, denied).
-# Denied: namespaces (unshare, setns), ptrace, key rings, kernel attack surface
-# (bpf, perf_event_open, userfaultfd, io_uring_setup), and memory that outlives
-# or escapes the address-space limit (shmget, msgget, semget, mq_open, memfd_*).
-SYSCALLS = {
-    "x86_64": (
-        0xC000003E,
-        56,
-        41,
-        155,
-        (272, 308, 101, 248, 249, 250, 321, 298, 323, 425, 29, 68, 64, 240, 319, 447),
-    ),
-    "aarch64": (
-        0xC00000B7,
-        220,
-        198,
-        41,
-        (97, 268, 117, 217, 218, 219, 280, 241, 282, 425, 194, 186, 190, 180, 279, 447),
-    ),
-}
 SYS_CLONE3 = 435
 
 
+class SystemCalls(NamedTuple):
+    """Numbers of one machine type."""
+
+    audit: int  # how the filter sees the machine
+    clone: int
+    socket: int
+    pivot_root: int
+    # Namespaces (unshare, setns), ptrace, key rings, kernel attack surface (bpf, perf_event_open,
+    # userfaultfd, io_uring_setup), and memory that outlives or escapes the address-space limit
+    # (shmget, msgget, semget, mq_open, memfd_*).
+    denied: tuple[int, ...]
+
+
+X86_DENIED = (272, 308, 101, 248, 249, 250, 321, 298, 323, 425, 29, 68, 64, 240, 319, 447)
+ARM_DENIED = (97, 268, 117, 217, 218, 219, 280, 241, 282, 425, 194, 186, 190, 180, 279, 447)
+SYSTEM_CALLS = {
+    "x86_64": SystemCalls(0xC000003E, clone=56, socket=41, pivot_root=155, denied=X86_DENIED),
+    "aarch64": SystemCalls(0xC00000B7, clone=220, socket=198, pivot_root=41, denied=ARM_DENIED),
+}
+
+
 class Jail(NamedTuple):
+    """What a worker needs to shut its programs in."""
+
     libc: ctypes.CDLL
     pid_namespace: int  # file descriptor of the worker's own
     filter: ctypes.Array  # seccomp program
@@ -77,9 +80,9 @@ def mount(libc, source, target, kind=None, flags=0, data=None):
 def make_filter():
     """A seccomp program as an array of bytes; OSError on an unknown machine."""
     machine = platform.machine()
-    if machine not in SYSCALLS:
+    if machine not in SYSTEM_CALLS:
         raise OSError(errno.ENOSYS, f"no system call table for {machine}")
-    arch, clone, socket, _, denied = SYSCALLS[machine]
+    calls = SYSTEM_CALLS[machine]
     allow, deny = 0x7FFF0000, 0x00050000 | errno.EPERM
     absent, kill = 0x00050000 | errno.ENOSYS, 0x80000000
 
@@ -92,17 +95,18 @@ def make_filter():
     def ret(action):
         return (0x06, 0, 0, action)
 
-    code = [load(4), equal(arch, 1, 0), ret(kill), load(0)]
+    code = [load(4), equal(calls.audit, 1, 0), ret(kill), load(0)]
     # The second x86 ABI (x32) would reach the same calls by other numbers.
     code += [(0x35, 0, 1, 0x40000000), ret(kill)]
-    for number in denied:
+    for number in calls.denied:
         code += [equal(number, 0, 1), ret(deny)]
-    # clone3 passes its flags in memory, out of the filter's sight; ENOSYS makes
-    # the C library fall back to clone.
+    # clone3 passes its flags in memory, out of the filter's sight; ENOSYS makes the C library fall
+    # back to clone.
     code += [equal(SYS_CLONE3, 0, 1), ret(absent)]
-    code += [equal(clone, 0, 4), load(16), (0x45, 0, 1, CLONE_ANY_NEW), ret(deny), ret(allow)]
+    code += [equal(calls.clone, 0, 4), load(16)]
+    code += [(0x45, 0, 1, CLONE_ANY_NEW), ret(deny), ret(allow)]
     # Some families (vsock) ignore network namespaces: only AF_UNIX remains.
-    code += [equal(socket, 0, 4), load(16), equal(1, 0, 1), ret(allow), ret(deny)]
+    code += [equal(calls.socket, 0, 4), load(16), equal(1, 0, 1), ret(allow), ret(deny)]
     code += [ret(allow)]
     packed = b"".join(struct.pack("<HBBI", *line) for line in code)
     return ctypes.create_string_buffer(packed, len(packed))
@@ -128,6 +132,8 @@ def drop_privileges(jail):
 
 
 def limit_resources(limits):
+    """The limits of the calling process and of those it starts."""
+
     def bound(kind, soft, hard=None):
         resource.setrlimit(kind, (soft, hard or soft))
 
@@ -148,15 +154,8 @@ def confine(jail, limits):
     libc = jail.libc
     check(libc.unshare(CLONE_NEWNS), "unshare mount namespace")
     check(libc.umount2(b"/proc", MNT_DETACH), "umount /proc")
-    size = limits["memory_bytes"] // 4
-    mount(
-        libc,
-        "tmpfs",
-        "/tmp",
-        "tmpfs",
-        MS_NOSUID | MS_NODEV,
-        f"size={size},nr_inodes=4096,mode=1777",
-    )
+    options = f"size={limits['memory_bytes'] // 4},nr_inodes=4096,mode=1777"
+    mount(libc, "tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, options)
     os.chdir("/tmp")
     limit_resources(limits)
     drop_privileges(jail)
@@ -198,15 +197,12 @@ def enter_root(config):
         os.makedirs(f"{root}/{name}")
     mount(libc, "proc", f"{root}/proc", "proc", MS_NOSUID | MS_NODEV)
     os.chdir(root)
-    *_, pivot_root, _ = SYSCALLS[platform.machine()]
+    pivot_root = SYSTEM_CALLS[platform.machine()].pivot_root
     check(libc.syscall(pivot_root, b".", b"."), "pivot_root")
     check(libc.umount2(b".", MNT_DETACH), "umount the old root")
     os.chdir("/")
     attributes = struct.pack("<QQQQ", ATTR_RDONLY | ATTR_NOSUID, 0, 0, 0)
-    check(
-        libc.syscall(
-            SYS_MOUNT_SETATTR, -1, b"/", AT_RECURSIVE, attributes, ctypes.c_size_t(len(attributes))
-        ),
-        "mount_setattr",
-    )
+    size = ctypes.c_size_t(len(attributes))
+    result = libc.syscall(SYS_MOUNT_SETATTR, -1, b"/", AT_RECURSIVE, attributes, size)
+    check(result, "mount_setattr")
     os.execv(config["command"][0], config["command"])

@@ -1,28 +1,28 @@
 """Runs model-written Python in a jail of Linux namespaces, many programs at once.
 
-Each worker is a warm Python inside one jail, made by bubblewrap or by
-util-linux `unshare`: no network, a read-only root that holds only the system's
-libraries and the interpreter, no host environment, no other processes. It forks
-one process per program (`worker.py`), which starts with an empty /tmp
-and a PID namespace of its own and loses every privilege.
+Each worker is a warm Python inside one jail, made by bubblewrap or by util-linux `unshare`. The
+jail has no network, no host environment and no other processes. Its root is read-only and holds
+only the system's libraries and the interpreter. The worker (`worker.py`) forks one process per
+program. That process starts with an empty /tmp and a PID namespace of its own, and it loses every
+privilege.
 
-What this protects: the host's files, network, processes, keys and environment,
-other programs, and the trainer's pace, against programs that are wrong, greedy or
-hostile. What it does not: bugs of the kernel, and timing channels. Memory is
-limited per process (and, every 20 ms, over the resident sum of a program's processes).
-A verdict is safe from the simple ways to cheat: exiting early, printing results,
-replacing builtins, objects equal to anything. Tests run in the program's own
-process all the same, so code written against this very harness (walking its
-frames, patching modules that a test imports, shadowing `abs` for a test that
-uses it) can still forge its own verdict, and nobody else's.
+What this protects, against programs that are wrong, greedy or hostile: the host's files, network,
+processes, keys and environment, other programs, and the trainer's pace. What it does not protect
+against: bugs of the kernel, and timing channels. Memory is limited per process, and every 20 ms
+over the resident sum of a program's processes.
 
-Source: specs/gdsd.md section 8 (row `code`) and section 11, item 32.
+A verdict is safe from the simple ways to cheat: exiting early, printing results, replacing
+builtins, objects equal to anything. Tests still run in the program's own process. So code written
+against this very harness (walking its frames, patching modules that a test imports, shadowing `abs`
+for a test that uses it) can forge its own verdict, and nobody else's.
 """
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
+import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import queue
@@ -37,13 +37,15 @@ from typing import NamedTuple
 NOBODY = 65534
 START_S = 60.0  # for a worker to come up on a loaded machine
 GRACE_S = 10.0  # beyond wall_s, before a silent worker counts as lost
+LEAST_MIB = 32  # Python and the modules it is warm with take about 24
+SCRIPTS = ("worker.py", "kernel.py")  # beside this file, and in the jail under /sandbox
 MEND = (
-    "install the package `bubblewrap` (or util-linux >= 2.37); in a container allow"
-    " namespaces with --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
-    " --security-opt systempaths=unconfined, as root also --cap-add SYS_ADMIN; on a host"
-    " set user.max_user_namespaces > 0, kernel.unprivileged_userns_clone=1 and"
-    " kernel.apparmor_restrict_unprivileged_userns=0; or, without any protection,"
-    " choose sandbox='unsafe' by hand"
+    "install the package `bubblewrap` (or util-linux >= 2.37); in a container allow namespaces "
+    "with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt "
+    "systempaths=unconfined, as root also --cap-add SYS_ADMIN; on a host set "
+    "user.max_user_namespaces > 0, kernel.unprivileged_userns_clone=1 and "
+    "kernel.apparmor_restrict_unprivileged_userns=0; or, without any protection, choose "
+    "sandbox='unsafe' by hand"
 )
 PROBE = """
 import os, socket
@@ -79,14 +81,15 @@ class Limits:
 
     Attributes:
       cpu_s: CPU seconds, of source and tests together.
-      wall_s: seconds of real time; at least ten times `cpu_s`, so that verdicts
-        do not depend on the load.
-      memory_bytes: address space of each process, and resident bytes of all.
-        /tmp holds a quarter of it.
+      wall_s: seconds of real time; at least ten times `cpu_s`, so that verdicts do not depend on
+        the load.
+      memory_bytes: address space of each process, and resident bytes of all. /tmp holds a quarter
+        of it.
       processes: processes and threads at one time.
       output_bytes: written to stdout and stderr together.
 
-    Raises: ValueError for a limit that is not positive, or wall_s too small.
+    Raises:
+      ValueError: a limit that is not positive, or wall_s too small.
     """
 
     cpu_s: float = 1.0
@@ -101,12 +104,56 @@ class Limits:
                 raise ValueError(f"sandbox limit {name}={value} should be positive")
         if self.wall_s < 10 * self.cpu_s:
             raise ValueError(
-                f"sandbox limit wall_s={self.wall_s} should be at least ten "
-                f"times cpu_s={self.cpu_s}: verdicts would depend on the load"
+                f"sandbox limit wall_s={self.wall_s} should be at least ten times "
+                f"cpu_s={self.cpu_s}: verdicts would depend on the load"
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class SandboxConfig:
+    """The settings `sandbox.*` of a run; opened by `open_sandbox(config.mode, limits=...)`.
+
+    Attributes:
+      mode: "bwrap", "unshare", "auto" (the first of the two that works), or "unsafe" (limits only,
+        no protection of files, network and processes).
+      cpu_s: CPU seconds of one program, its tests included.
+      wall_s: seconds of real time of one program, at least ten times `cpu_s`.
+      memory_mib: MiB of memory of one program.
+
+    Raises:
+      ValueError: an unknown mode, or a limit that cannot work; one line names the key.
+    """
+
+    mode: str = "auto"
+    cpu_s: float = 1.0
+    wall_s: float = 20.0
+    memory_mib: int = 512
+
+    def __post_init__(self):
+        if self.mode not in MODES:
+            raise ValueError(f"sandbox.mode={self.mode!r}: choose one of {', '.join(MODES)}")
+        if not 0 < self.cpu_s < math.inf:
+            raise ValueError(f"sandbox.cpu_s={self.cpu_s} must be a number of seconds above 0")
+        if not 10 * self.cpu_s <= self.wall_s < math.inf:
+            raise ValueError(
+                f"sandbox.wall_s={self.wall_s} must be at least ten times sandbox.cpu_s="
+                f"{self.cpu_s}: verdicts would depend on the load"
+            )
+        if type(self.memory_mib) is not int or self.memory_mib < LEAST_MIB:
+            raise ValueError(
+                f"sandbox.memory_mib={self.memory_mib} must be a whole number of MiB, at least "
+                f"{LEAST_MIB}: Python itself takes most of that"
+            )
+
+    @property
+    def limits(self) -> Limits:
+        """What one program may use."""
+        return Limits(self.cpu_s, self.wall_s, self.memory_mib << 20)
+
+
 class Program(NamedTuple):
+    """A program and the tests it is judged by."""
+
     source: str
     tests: tuple[str, ...]  # statements run after the source, each counted on its own
 
@@ -114,10 +161,10 @@ class Program(NamedTuple):
 class Verdict(NamedTuple):
     """`passed` holds one entry per test; a test that never ran did not pass.
 
-    `status` is "ok" (source and tests ran to the end), "error" (the source
-    raised, no test ran), "exit" (the process ended itself), "crash" (a signal
-    ended it), the limit it broke ("cpu", "wall", "memory", "output"), or "killed"
-    (two workers were lost to it). Tests passed before a limit was broken count.
+    `status` is "ok" (source and tests ran to the end), "error" (the source raised, no test ran),
+    "exit" (the process ended itself), "crash" (a signal ended it), the limit it broke ("cpu",
+    "wall", "memory", "output"), or "killed" (two workers were lost to it). Tests passed before a
+    limit was broken count.
     """
 
     passed: tuple[bool, ...]
@@ -146,9 +193,13 @@ def _system_mounts() -> list[tuple[str, str, str]]:
         mounts.append(("bind", "/etc/ld.so.cache", "/etc/ld.so.cache"))
     mounts += [("device", f"/dev/{x}", f"/dev/{x}") for x in ("null", "zero", "random", "urandom")]
     mounts.append(("symlink", "/tmp", "/dev/shm"))  # semaphores of multiprocessing
-    for name in ("worker.py", "kernel.py"):
-        mounts.append(("bind", str(pathlib.Path(__file__).with_name(name)), f"/sandbox/{name}"))
+    mounts += [("bind", _beside(name), f"/sandbox/{name}") for name in SCRIPTS]
     return mounts
+
+
+def _beside(name: str) -> str:
+    """The path of a file in this folder."""
+    return str(pathlib.Path(__file__).with_name(name))
 
 
 def _interpreter() -> str:
@@ -161,17 +212,8 @@ def _python(script: str, action: str, config: dict) -> list[str]:
 
 
 def _bwrap_command(config: dict) -> list[str]:
-    command = [
-        "bwrap",
-        "--unshare-ipc",
-        "--unshare-net",
-        "--unshare-pid",
-        "--unshare-uts",
-        "--unshare-cgroup-try",
-        "--as-pid-1",
-        "--cap-add",
-        "ALL",
-    ]
+    command = ["bwrap", "--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts"]
+    command += ["--unshare-cgroup-try", "--as-pid-1", "--cap-add", "ALL"]
     if os.geteuid() != 0:
         command += ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
     options = {"bind": "--ro-bind", "device": "--dev-bind", "symlink": "--symlink"}
@@ -190,19 +232,17 @@ def _unshare_command(config: dict) -> list[str]:
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"]
     if os.geteuid() != 0:
         command += ["--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--keep-caps"]
-    here = str(pathlib.Path(__file__).with_name("worker.py"))
     enter = dict(
         config,
         mounts=_system_mounts(),
         root="/sys",  # always there, and never holds an interpreter
         command=_python("/sandbox/worker.py", "serve", config),
     )
-    return command + _python(here, "enter", enter)
+    return command + _python(_beside("worker.py"), "enter", enter)
 
 
 def _unsafe_command(config: dict) -> list[str]:
-    here = str(pathlib.Path(__file__).with_name("worker.py"))
-    return _python(here, "serve", config)
+    return _python(_beside("worker.py"), "serve", config)
 
 
 _COMMANDS: dict[str, Callable[[dict], list[str]]] = {
@@ -210,6 +250,7 @@ _COMMANDS: dict[str, Callable[[dict], list[str]]] = {
     "unshare": _unshare_command,
     "unsafe": _unsafe_command,
 }
+MODES = ("auto", *_COMMANDS)
 
 
 class _Worker:
@@ -223,8 +264,9 @@ class _Worker:
     def ask(self, request: dict) -> dict:
         """The worker's reply.
 
-        Raises: _Lost if it died or was silent; SandboxError, with the reason alone,
-        if it never came up or could not build the jail.
+        Raises:
+          _Lost: it died or was silent.
+          SandboxError: it never came up or could not build the jail; the reason alone.
         """
         if self._process is None:
             self._start()
@@ -241,12 +283,12 @@ class _Worker:
 
     def kill(self) -> None:
         """From any thread; the one that waits for a reply is told that the worker ended."""
-        if (process := self._process) is not None:
-            try:
-                # A group of its own holds tool and worker; the kernel ends the rest.
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        process = self._process  # another thread may set it to None meanwhile
+        if process is None:
+            return
+        # A group of its own holds tool and worker; the kernel ends the rest.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     def stop(self) -> None:
         if self._process is None:
@@ -324,8 +366,11 @@ class Sandbox:
     def run(self, programs: Sequence[Program]) -> list[Verdict]:
         """One verdict per program, in order; may be called from several threads.
 
-        A program that the wall clock ended, or that a worker was lost to, is tried
-        once more after all the others. Raises SandboxError if the jail breaks.
+        A program that the wall clock ended, or that a worker was lost to, is tried once more after
+        all the others.
+
+        Raises:
+          SandboxError: the jail broke.
         """
         programs = [Program(source, tuple(tests)) for source, tests in programs]
         verdicts = list(self._threads.map(self._run_one, programs))
@@ -385,11 +430,12 @@ def open_sandbox(
       workers: programs run at a time; by default one per CPU this process may use.
       limits: what one program may use.
 
-    Raises: ValueError for an unknown mode or no workers; SandboxError, one line naming
-    the mend, where no jail works.
+    Raises:
+      ValueError: an unknown mode, or no workers.
+      SandboxError: no jail works here; one line naming the mend.
     """
-    if mode not in ("auto", *_COMMANDS):
-        raise ValueError(f"sandbox={mode!r} should be one of auto, {', '.join(_COMMANDS)}")
+    if mode not in MODES:
+        raise ValueError(f"sandbox={mode!r} should be one of {', '.join(MODES)}")
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise ValueError(f"sandbox workers={workers} should be at least 1")

@@ -1,20 +1,18 @@
 """Runs inside the jail: one warm Python that forks one process per program.
 
-Standard library only, and no import of the package: `sandbox.py` starts this
-file by path inside bubblewrap or `unshare`, with `kernel.py` beside it.
+Standard library only, and no import of the package: `pool.py` starts this file by path inside
+bubblewrap or `unshare`, with `kernel.py` beside it.
 
     python worker.py enter CONFIG   build a read-only root, then serve
     python worker.py serve CONFIG   answer requests on stdin/stdout
 
-CONFIG is a JSON object: `limits` (the fields of `sandbox.Limits`), `jailed`,
-`uid` (for programs, when the worker is root), and for `enter` `mounts`, as
-(kind, source, path), `command` and `root`, a folder to build on. A message is a
-4-byte big-endian length, then JSON.
+CONFIG is a JSON object: `limits` (the fields of `pool.Limits`), `jailed`, `uid` (for programs, when
+the worker is root), and for `enter` `mounts`, as (kind, source, path), `command` and `root`, a
+folder to build on. A message is a 4-byte big-endian length, then JSON.
 
-Every program gets, in this order: a PID namespace of its own in which it is
-process 1 (its end is the end of all its descendants), a mount namespace with
-an empty /tmp and no /proc, resource limits, a user without privileges, no
-capabilities, and a system call filter.
+Every program gets, in this order: a PID namespace of its own in which it is process 1 (its end is
+the end of all its descendants), a mount namespace with an empty /tmp and no /proc, resource limits,
+a user without privileges, no capabilities, and a system call filter.
 """
 
 import ast
@@ -32,7 +30,7 @@ import tempfile
 import time
 import types
 
-import kernel
+import kernel  # the file beside this one
 
 WARM_MODULES = (
     "abc array bisect collections copy dataclasses datetime decimal enum fractions "
@@ -73,19 +71,15 @@ def compile_test(test, guard_name):
 def make_guard():
     """`guard(value) -> value`, refusing values that equal just anything.
 
-    A value (or an item of a list, tuple, set or dict) that calls itself equal
-    to, or ordered with, an object it cannot know would pass any assertion.
+    A value (or an item of a list, tuple, set or dict) that calls itself equal to, or ordered with,
+    an object it cannot know would pass any assertion.
     """
     compare = (operator.eq, operator.lt, operator.le, operator.gt, operator.ge)
     plain = (int, float, complex, str, bytes, bool, type(None), range)
     exact = frozenset(plain)
     stranger, type_, isinstance_ = object(), type, isinstance
-    base, mapping, groups, cheat = (
-        BaseException,
-        dict,
-        (list, tuple, set, frozenset),
-        AssertionError,
-    )
+    base, cheat = BaseException, AssertionError
+    mapping, groups = dict, (list, tuple, set, frozenset)
 
     def agreeable(leaf):
         for operation in compare:
@@ -117,8 +111,8 @@ def make_guard():
 def judge(source, tests, report):
     """Runs the source, then each test on its own; `report` tells the worker.
 
-    Everything it needs is bound before the source runs, so that replacing
-    builtins changes the program's own view only.
+    Everything it needs is bound before the source runs, so that replacing builtins changes the
+    program's own view only.
     """
     name = f"guard_{os.urandom(8).hex()}"
     codes = [compile_test(test, name) for test in tests]
@@ -206,8 +200,9 @@ def usage(pid, jailed):
 
 
 def kill(pid, jailed):
+    end = os.kill if jailed else os.killpg
     try:
-        os.kill(pid, signal.SIGKILL) if jailed else os.killpg(pid, signal.SIGKILL)
+        end(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
 
@@ -252,7 +247,9 @@ def watch(pid, result, output, jailed, limits):
         if 0 in ready:
             kill(pid, jailed)
             os._exit(0)
-        for descriptor in ({result, output} & ready) if alive else (result, output):
+        # After its end both are read once more, whatever the poller says.
+        readable = {result, output} & ready if alive else {result, output}
+        for descriptor in readable:
             data, closed = drain(descriptor)
             if closed and alive:
                 poller.unregister(descriptor)
@@ -279,11 +276,12 @@ def conclude(cause, records, nonce, exit_status, cpu, count, limits):
         if mark != nonce:
             continue
         kinds.add(kind)
-        # Passes in the moment between the limit and the kill do not count, or
-        # they would depend on the load.
+        # Passes between the limit and the kill do not count: they would depend on the load.
         if kind == PASSED and 0 <= index < count and when <= limits["cpu_s"]:
             passed[index] = True
-    if cause:
+    if FAULT in kinds:
+        status = "fault"
+    elif cause:
         status = cause
     elif cpu > limits["cpu_s"]:
         status = "cpu"
@@ -295,7 +293,7 @@ def conclude(cause, records, nonce, exit_status, cpu, count, limits):
         status = "ok"
     else:
         status = "crash" if os.WIFSIGNALED(exit_status) else "exit"
-    return ("fault" if FAULT in kinds else status), passed
+    return status, passed
 
 
 def run_program(jail, limits, request):
@@ -351,7 +349,8 @@ def send(descriptor, message):
 
 def serve(config):
     jail = None
-    del sys.path[0]  # this folder: its names are not for programs to import
+    # Programs import neither this folder's files nor what was imported from it.
+    del sys.path[0], sys.modules["kernel"]
     if config["jailed"]:
         jail = kernel.open_jail(config["uid"])
     for name in WARM_MODULES:

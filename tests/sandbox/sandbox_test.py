@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from gdsd_jax.sandbox.pool import Limits, Program, SandboxError, open_sandbox
+from gdsd_jax.sandbox import Limits, Program, SandboxError, open_sandbox
 
 LIMITS = Limits(cpu_s=0.3, wall_s=3.0, memory_bytes=256 << 20, processes=8, output_bytes=10_000)
 
@@ -99,6 +99,11 @@ def test_tmp_is_private_empty_and_bounded(sandbox):
     assert all(v == ((True, True), "ok") for v in sandbox.run([Program(source, tests)] * 8))
     flood = "for i in range(300):\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))"
     assert refused(sandbox, flood)
+
+
+@pytest.mark.parametrize("name", ["kernel", "worker", "pool"])
+def test_imports_nothing_of_the_harness(sandbox, name):
+    assert refused(sandbox, f"import {name}", "ImportError")
 
 
 def test_sees_no_other_process(sandbox):

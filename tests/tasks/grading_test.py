@@ -1,7 +1,9 @@
+"""Grading of programs: what counts as one, and which tests it passes; in a fake sandbox."""
+
 import numpy as np
 import pytest
 
-from gdsd_jax.sandbox.pool import Program, Verdict
+from gdsd_jax.sandbox import Program, Verdict
 from gdsd_jax.tasks.coding import grading
 
 GOOD = "```python\ndef f(x):\n    return x + 1\n```"
@@ -31,9 +33,14 @@ class FakeSandbox:
         return Verdict(tuple(passed), "ok")
 
 
+def grade(texts, tests, sandbox):
+    return grading.grade([{"tests": row} for row in tests], texts, sandbox)
+
+
 def test_the_last_closed_block_counts():
-    assert grading.extract_code(f"{HALF}\n{GOOD}") == "def f(x):\n    return x + 1\n"
-    assert grading.extract_code(f"{GOOD}\n```python\nunclosed") == "def f(x):\n    return x + 1\n"
+    program = "def f(x):\n    return x + 1\n"
+    assert grading.extract_code(f"{HALF}\n{GOOD}") == program
+    assert grading.extract_code(f"{GOOD}\n```python\nunclosed") == program
     assert grading.extract_code("```\nx = 1\n```") is None
     assert grading.extract_code("x = 1") is None
 
@@ -55,20 +62,26 @@ def test_format_reward(text, reward):
     assert grading.format_reward(text) == reward
 
 
-def test_scores_format_and_share_of_tests_apart():
+def test_grades_format_and_share_of_tests_apart():
     tests = ["assert f(1) == 2", "assert f(5) == 6"]
     sandbox = FakeSandbox()
-    scores = grading.score_code([GOOD, HALF, BROKEN, "none", GOOD], [tests] * 5, sandbox)
-    assert {k: v.dtype for k, v in scores.items()} == {"format": np.float32, "tests": np.float32}
-    np.testing.assert_array_equal(scores["format"], [1, 1, 0.5, 0, 1])
-    np.testing.assert_array_equal(scores["tests"], [1, 0.5, 0, 0, 1])
+    found = grade([GOOD, HALF, BROKEN, "none", GOOD], [tests] * 5, sandbox)
+    assert [(k, v.dtype) for k, v in found.parts.items()] == [
+        ("format", np.float32),
+        ("tests", np.float32),
+    ]
+    np.testing.assert_array_equal(found.parts["format"], [1, 1, 0.5, 0, 1])
+    np.testing.assert_array_equal(found.parts["tests"], [1, 0.5, 0, 0, 1])
+    np.testing.assert_array_equal(found.reward_N, [2, 1.5, 0.5, 0, 2])
+    np.testing.assert_array_equal(found.solved_N, [True, False, False, False, True])
+    assert (found.reward_N.dtype, found.solved_N.dtype) == (np.float32, bool)
     assert len(sandbox.seen) == 2  # equal programs once, broken ones never
 
 
 def test_equal_sources_with_other_tests_are_other_programs():
     sandbox = FakeSandbox()
-    scores = grading.score_code([GOOD, GOOD], [["assert f(0) == 1"], ["assert f(0) == 2"]], sandbox)
-    np.testing.assert_array_equal(scores["tests"], [1, 0])
+    found = grade([GOOD, GOOD], [["assert f(0) == 1"], ["assert f(0) == 2"]], sandbox)
+    np.testing.assert_array_equal(found.parts["tests"], [1, 0])
 
 
 @pytest.mark.parametrize(
@@ -81,8 +94,9 @@ def test_equal_sources_with_other_tests_are_other_programs():
 )
 def test_rows_without_tests_are_refused(tests, message):
     with pytest.raises(ValueError, match=message):
-        grading.score_code([GOOD, GOOD], tests, FakeSandbox())
+        grade([GOOD, GOOD], tests, FakeSandbox())
 
 
-def test_no_completions():
-    assert grading.score_code([], [], FakeSandbox())["tests"].shape == (0,)
+def test_no_completions_need_no_sandbox():
+    found = grade([], [], sandbox=None)
+    assert found.reward_N.shape == found.solved_N.shape == found.parts["tests"].shape == (0,)

@@ -1,8 +1,8 @@
-"""The generated problems as a tensorflow-datasets builder. Imported only where it is used: it takes
-a second."""
+"""The generated problems as a tensorflow-datasets builder, which takes a second to import."""
 
 from collections.abc import Iterator
 import contextlib
+import dataclasses
 import io
 from pathlib import Path
 import shutil
@@ -38,18 +38,11 @@ class GeneratedCoding(tfds.core.GeneratorBasedBuilder):
         return {name: self._generate_examples(rows) for name, rows in problems.generate().items()}
 
     def _generate_examples(
-        self, chosen: list[problems.Problem]
+        self, rows: list[problems.Problem]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, problem in enumerate(chosen):
-            yield (
-                number,
-                {
-                    "spec": problem.spec,
-                    "question": problem.question,
-                    "solution": problem.solution,
-                    "tests": list(problem.tests),
-                },
-            )
+        for number, problem in enumerate(rows):
+            example = dataclasses.asdict(problem)
+            yield number, example | {"tests": list(problem.tests)}
 
 
 def write(folder: Path) -> None:

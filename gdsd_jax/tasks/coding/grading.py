@@ -1,6 +1,6 @@
-"""Reward of a completion that should end in a Python program: format and tests.
+"""Grades answers that should end in a Python program: its form, and the tests it passes.
 
-Source: specs/gdsd.md section 8, row `code`.
+N answers. The form is 0 without a python block, 0.5 where the block does not parse, else 1.
 """
 
 import ast
@@ -10,9 +10,42 @@ import warnings
 
 import numpy as np
 
-from gdsd_jax.sandbox.pool import Program, Sandbox
+from gdsd_jax.sandbox import Program, Sandbox
+from gdsd_jax.tasks.task import Grades, Record
 
 _BLOCK = re.compile(r"```python[ \t]*\r?\n(.*?)```", re.DOTALL)
+
+
+def grade(records: Sequence[Record], texts: Sequence[str], sandbox: Sandbox) -> Grades:
+    """Parts "format" (0, 0.5 or 1) and "tests" (share of tests passed, 0 unless the format is 1).
+
+    The reward is the sum of both. Equal programs with equal tests run once.
+
+    Args:
+      records: of each answer; "tests" holds its assert statements, at least one.
+      texts: N answers.
+      sandbox: where the programs run.
+
+    Raises:
+      ValueError: unequal lengths, or a record without tests.
+      SandboxError: the sandbox broke.
+    """
+    if len(texts) != len(records):
+        raise ValueError(f"{len(texts)} completions but {len(records)} records: give as many")
+    for row, record in enumerate(records):
+        if isinstance(record["tests"], str) or len(record["tests"]) == 0:
+            raise ValueError(f"row {row}: tests should be a list of at least one assert statement")
+    format_N = np.array([format_reward(text) for text in texts], np.float32)
+    tests_N = np.zeros(len(texts), np.float32)
+    programs = {
+        row: Program(extract_code(texts[row]), tuple(records[row]["tests"]))
+        for row in np.flatnonzero(format_N == 1.0)
+    }
+    distinct = list(dict.fromkeys(programs.values()))
+    verdicts = dict(zip(distinct, sandbox.run(distinct))) if distinct else {}
+    for row, program in programs.items():
+        tests_N[row] = np.mean(verdicts[program].passed)
+    return Grades(format_N + tests_N, tests_N == 1, {"format": format_N, "tests": tests_N})
 
 
 def extract_code(text: str) -> str | None:
@@ -26,47 +59,14 @@ def format_reward(text: str) -> float:
     source = extract_code(text)
     if source is None:
         return 0.0
-    return 1.0 if _parses(source) else 0.5
+    return 0.5 if parse(source) is None else 1.0
 
 
-def score_code(
-    texts: Sequence[str], tests: Sequence[Sequence[str]], sandbox: Sandbox
-) -> dict[str, np.ndarray]:
-    """Scores N completions; equal programs with equal tests run once.
-
-    Args:
-      texts: N completions.
-      tests: per completion its assert statements, at least one.
-      sandbox: where the programs run.
-
-    Returns: float32 [N] arrays, "format" (0, 0.5 or 1) and "tests" (share of tests
-    passed, 0 to 1; 0 unless the format is 1). The task's reward is their sum.
-
-    Raises: ValueError for unequal lengths, or a row without tests; SandboxError.
-    """
-    if len(texts) != len(tests):
-        raise ValueError(f"{len(texts)} completions but {len(tests)} lists of tests")
-    for row, row_tests in enumerate(tests):
-        if isinstance(row_tests, str) or len(row_tests) == 0:
-            raise ValueError(f"row {row}: tests should be a list of at least one assert statement")
-    format_N = np.array([format_reward(text) for text in texts], np.float32)
-    tests_N = np.zeros(len(texts), np.float32)
-    programs = {
-        row: Program(extract_code(texts[row]), tuple(tests[row]))
-        for row in np.flatnonzero(format_N == 1.0)
-    }
-    distinct = list(dict.fromkeys(programs.values()))
-    verdicts = dict(zip(distinct, sandbox.run(distinct)))
-    for row, program in programs.items():
-        tests_N[row] = np.mean(verdicts[program].passed)
-    return {"format": format_N, "tests": tests_N}
-
-
-def _parses(source: str) -> bool:
+def parse(source: str) -> ast.Module | None:
+    """The syntax tree of a Python text, None where it is no Python."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # doubtful escapes are the program's affair
-            ast.parse(source)
+            warnings.simplefilter("ignore")  # of odd escapes, which are allowed
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False  # ValueError: null bytes; the others: nested beyond the parser
-    return True
+        return None  # ValueError: null bytes; the others: nested beyond the parser

@@ -1,4 +1,4 @@
-"""The operations of the embedded coding task: data, and the step that applies one to `x`."""
+"""The operations of the generated problems: data, and the step that applies one to `x`."""
 
 from collections.abc import Callable, Mapping
 import dataclasses

@@ -1,12 +1,12 @@
 """A generated family of small Python problems: words in, a function `f(x)` out.
 
 A specification is a chain of one or two operations whose types agree. Its words ask for the chain,
-its program carries it out, and its tests are chosen so that programs with one slip (`mutants`) fail
+and its program carries it out. Its tests are chosen so that programs with one slip (`mutants`) fail
 at least one of them. The same mutants, drawn at random, are the wrong solutions of the noisy
 fine-tuning text.
 
-Everything follows from fixed seeds through `random.Random` and SHA-256, so that every host
-generates the same.
+Everything follows from fixed seeds through `random.Random` and SHA-256, so every host generates the
+same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,43 +18,25 @@ from typing import Any
 
 from gdsd_jax.tasks.coding.operations import OPERATIONS, Step
 
-# of the generated problems: raise it with any change to them, it names the folder they are kept in
+# Of the generated problems: raise it with any change to them. The folder they are kept in has it
+# in its name.
 VERSION = "1.1.0"
 NUM_TRAIN = 2048
 NUM_HELDOUT = 448
 TESTS_PER_PROBLEM = 5
 
 _CANDIDATES = 24  # inputs drawn for a problem, of which the most telling become its tests
-# characters; inputs with a longer output are not used, which keeps the assert lines short
-_MAX_OUTPUT = 72
+_MAX_OUTPUT = 72  # characters; inputs with a longer output are not used, to keep asserts short
 _MAX_NUMBER = 10**9
 _NOUNS: Mapping[str, str] = types.MappingProxyType(
     {"int": "a number", "str": "a string", "list": "a list"}
 )
-# lists have the most operations, so they start most chains
+# Lists have the most operations, so they start most chains.
 _STARTS = ("int", "str", "str", "list", "list", "list")
 _WORDS = (
-    "banana",
-    "Apple",
-    "sun",
-    "Cat",
-    "area",
-    "tree",
-    "Echo",
-    "data",
-    "ocean",
-    "Idea",
-    "moon",
-    "bee",
-    "Ada",
-    "gate",
-    "opera",
-    "coffee",
-    "Zoo",
-    "toast",
-    "level",
-    "Oslo",
-)
+    "banana Apple sun Cat area tree Echo data ocean Idea moon bee Ada gate opera coffee Zoo toast "
+    "level Oslo"
+).split()
 # Operations that the noisy text gets wrong more often than right, so that a model of it has
 # something to unlearn.
 _MISTAKEN = frozenset(
@@ -112,11 +94,10 @@ def program(steps: Steps) -> str:
 
 
 def mutants(steps: Steps) -> dict[str, list[Steps]]:
-    """All chains one plausible slip away from `steps`, by kind of slip; kinds without any are left
-    out.
+    """All chains one plausible slip away from `steps`, by kind of slip; only kinds that have any.
 
     "operation": another of the same family. "constant": off by one. "dropped": a step left out.
-    "order": two neighbours exchanged. Types still agree, so that most mutants run and give a wrong
+    "order": two neighbours exchanged. Types still agree, so most mutants run and give a wrong
     answer.
     """
     found = {"operation": [], "constant": [], "dropped": [], "order": []}
@@ -133,8 +114,7 @@ def mutants(steps: Steps) -> dict[str, list[Steps]]:
 
 
 def habitual_slips(steps: Steps) -> Steps:
-    """The chain with each operation of `_MISTAKEN` replaced by the first other one of its
-    family."""
+    """The chain with each operation of `_MISTAKEN` replaced by the first other of its family."""
     return tuple(_siblings(step)[0] if step.operation.name in _MISTAKEN else step for step in steps)
 
 
@@ -157,18 +137,21 @@ def generate() -> dict[str, list[Problem]]:
 
 
 def _siblings(step: Step) -> list[Step]:
-    def kind(o):
-        return (o.takes, o.gives, o.family)
+    """The step with each other operation of its family and types, the constant kept if possible."""
 
-    others = [
-        o for o in OPERATIONS.values() if kind(o) == kind(step.operation) and o != step.operation
-    ]
-    return [
-        Step(o, step.k if step.k in o.constants else next(iter(o.constants), None)) for o in others
-    ]
+    def kind(operation):
+        return (operation.takes, operation.gives, operation.family)
+
+    found = []
+    for other in OPERATIONS.values():
+        if kind(other) == kind(step.operation) and other != step.operation:
+            first = next(iter(other.constants), None)
+            found.append(Step(other, step.k if step.k in other.constants else first))
+    return found
 
 
 def _neighbours(step: Step) -> list[Step]:
+    """The step with the constants beside its own."""
     if step.k is None:
         return []
     constants = step.operation.constants
@@ -194,9 +177,8 @@ def _chains() -> Iterator[Steps]:
         kind, steps = rng.choice(_STARTS), ()
         for _ in range(2):
             used = [step.operation for step in steps]
-            operation = rng.choice(
-                [o for o in OPERATIONS.values() if o.takes == kind and o not in used]
-            )
+            fitting = [o for o in OPERATIONS.values() if o.takes == kind and o not in used]
+            operation = rng.choice(fitting)
             steps += (Step(operation, rng.choice(operation.constants or (None,))),)
             kind = operation.gives
         if steps not in seen:
@@ -215,8 +197,10 @@ def _stable_hash(text: str) -> int:
 
 
 def _problem(steps: Steps) -> Problem | None:
-    """The problem of `steps`; None where it fails on most inputs, is constant, or has a step that
-    changes nothing."""
+    """The problem of `steps`.
+
+    None where it fails on most inputs, is constant, or has a step that changes nothing.
+    """
     spec = " ".join(map(str, steps))
     inputs = _inputs(steps[0].operation.takes, random.Random(_stable_hash(spec)))
     outputs = [_outcome(steps, x) for x in inputs]
@@ -273,8 +257,11 @@ def _outcome(steps: Steps, x: Any) -> str | None:
 def _choose(
     usable: Sequence[int], outputs: Sequence[str | None], exposing: Sequence[set[int]]
 ) -> list[int]:
-    """TESTS_PER_PROBLEM inputs, one at a time: the one exposing most slips not yet exposed, then
-    the newest output."""
+    """TESTS_PER_PROBLEM inputs, taken one at a time.
+
+    Each is the one that exposes most slips not yet exposed; among equals, the one whose output was
+    seen least.
+    """
     chosen, hidden = [], list(exposing)
     while len(chosen) < TESTS_PER_PROBLEM:
         seen = [outputs[i] for i in chosen]
