@@ -14,12 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import chips, curriculum, data, distill, objectives, plots, sharding
+from gdsd_jax import chips, curriculum, data, distill, objectives, sharding
 from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.evaluate import Evaluation, summary, summary_line
 from gdsd_jax.hosts import watch_sigterm
 from gdsd_jax.metrics import MetricsWriter, Pace, read_metrics, round_line
 from gdsd_jax.optimizer import init_state, make_optimizer
+from gdsd_jax.report import write_report
 from gdsd_jax.run import Run, ask, decode, evaluate_heldout, initial_weights, score_texts
 from gdsd_jax.steps import Scored, Steps, abstract_round, make_keys, make_sft_step, make_steps
 from gdsd_jax.types import Batch, PyTree, TrainState
@@ -395,9 +396,8 @@ def report(run: Run, number: int, greedy: Evaluation) -> None:
         }
         for old, new in zip(first, shown)
     ]
-    plots.write_report(
-        run.workdir, run.config.to_dict(), read_metrics(run.workdir / "metrics.jsonl"), samples
-    )
+    rows = read_metrics(run.workdir / "metrics.jsonl")
+    write_report(run.workdir, run.config.to_dict(), rows, samples, "tests")
 
 
 def write_updates(

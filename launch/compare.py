@@ -23,7 +23,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gdsd_jax import metrics, plots
+from gdsd_jax import metrics, report
 
 SCORES = ("mean_reward", "pass_at_1")
 
@@ -100,8 +100,8 @@ def compare(
 def unsteadiness(workdir: pathlib.Path) -> float:
     """How far the training curve, tests passed in means of 5 rounds, once lay below its best so
     far; 0..1."""
-    _, values = plots.points(lines_of(workdir, "rollout"), "rollout", "tests")
-    curve = plots.moving_mean(values, 2)
+    _, values = report.points(lines_of(workdir, "rollout"), "rollout", "tests")
+    curve = report.moving_mean(values, 2)
     return max(
         (best - value for best, value in zip(itertools.accumulate(curve, max), curve)), default=0.0
     )
@@ -201,9 +201,9 @@ def main() -> int:
     }
     summary = f"{args.config} · seeds {args.seeds} · mean and range over the seeds"
     (args.out / "table.md").write_text(markdown(scores))
-    (args.out / "curves.png").write_bytes(plots.curve_figure(curves))
+    (args.out / "curves.png").write_bytes(report.curve_figure(curves, "tests"))
     (args.out / "report.html").write_text(
-        plots.comparison_page("Comparison", summary, curves, scores)
+        report.comparison_page("Comparison", summary, curves, scores, "tests")
     )
     print(markdown(scores), end="")
     print(f"report: {args.out / 'report.html'}")

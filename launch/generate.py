@@ -34,8 +34,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import restore, run, sampling, sharding, show, tokenizers
+from gdsd_jax import restore, run, sampling, sharding, tokenizers
 from gdsd_jax.cli import fail, output_path, replacing, settings
+from gdsd_jax.report import unmasking
 from gdsd_jax.steps import row_keys
 from gdsd_jax.tasks import jsonl
 from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
@@ -147,7 +148,7 @@ def make_shown(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
         prompts, rng_B = jax.jit(prompts_of)(key, asked)
         prompts = sampling.with_defaults(prompts, gen_length)
         drawing, state = (
-            show.Drawing(model.tokenizer, model.sampler.steps, sys.stdout),
+            unmasking.Drawing(model.tokenizer, model.sampler.steps, sys.stdout),
             passes.begin(params, prompts),
         )
         while passes.running(state):
