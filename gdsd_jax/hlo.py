@@ -162,7 +162,7 @@ def trip_count(bodies: dict, rest: str) -> int | None:
 
 def is_counter(instruction: Instruction) -> bool:
     """Whether the result is one integer of 32 bits."""
-    return instruction.result[1:5] == "32[]"
+    return instruction.result.startswith(("s32[]", "u32[]"))
 
 
 def step(body: list[Instruction], counter: Instruction) -> int:
