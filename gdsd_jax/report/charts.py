@@ -1,25 +1,31 @@
-"""Charts of what a run measured: held-out curves, losses, speeds. Rows are lines of metrics.jsonl.
+"""Charts, headlines and curves made from the rows of a run.
 
-Charts are SVG made by matplotlib, or PNG; a chart whose numbers are missing is left out.
+Rows are the lines of metrics.jsonl. A chart whose numbers are missing is left out. `score` is the
+name of what eval lines call mean_reward: "reward", of any scale, or a part of the task's grades,
+0..1.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import io
+import json
 import math
-import re
+import os
 import statistics
 from typing import Any, NamedTuple
 
+from etils import epath
+
+from gdsd_jax.metrics import parts_of, read_metrics
+
 Rows = Sequence[Mapping[str, Any]]
-TESTS_PASSED = ("mean_reward", "Held-out tests passed, temperature 1")
+REWARD = "reward"  # the score of a task that names no part
 
 # Colours as matplotlib draws them. In the page each becomes the CSS variable of its name, which
 # dark mode changes.
 INK, MUTED, GRID = "#24292f", "#6b737d", "#e4e7eb"
 HUES = ("#2662a9", "#c9641c", "#2e8f6a", "#8a5fb1", "#b3423a", "#857a1c", "#2a8c9c")
-VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"} | {
-    hue: f"hue{i}" for i, hue in enumerate(HUES)
-}
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"}
+VARIABLES |= {hue: f"hue{place}" for place, hue in enumerate(HUES)}
 
 
 class Series(NamedTuple):
@@ -46,160 +52,120 @@ class Chart(NamedTuple):
         return [(VARIABLES[hue], line.label) for hue, line in zip(HUES, self.series)]
 
 
-def curve_figure(runs: Mapping[str, Sequence[Rows]], format: str = "png") -> bytes:
-    """Held-out curves of several runs: tests passed, or of distilled students the distance to the
-    teacher, and pass@1.
-
-    Args:
-      runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn
-        over their range. Those with "shuffled" or "control" in their names are grey and dashed.
-      format: "png" (dark text on white) or "svg".
-    """
-    figure, rows = (
-        new_figure(8.4, 3.1),
-        [row for seeds in runs.values() for rows in seeds for row in rows],
-    )
-    controls = [name for name in runs if "shuffled" in name or "control" in name]
-    first = (
-        ("kl", "Held-out KL to the teacher, nats a token")
-        if points(rows, "eval", "kl")[0]
-        else TESTS_PASSED
-    )
-    for place, (key, title) in enumerate(
-        [first, ("pass_at_1", "Held-out problems solved, temperature 0")]
-    ):
-        axes = figure.add_subplot(1, 2, place + 1)
-        hues = iter(HUES * len(runs))
-        for name, seeds in runs.items():
-            style = (
-                dict(color=MUTED, linestyle="--") if name in controls else dict(color=next(hues))
-            )
-            x, mean = points([row for rows in seeds for row in rows], "eval", key)
-            axes.plot(x, mean, label=name, marker="o", markersize=3, linewidth=1.6, **style)
-            if len(seeds) > 1:
-                low, high = (
-                    points([row for rows in seeds for row in rows], "eval", key, end)[1]
-                    for end in (min, max)
-                )
-                axes.fill_between(
-                    x, low, high, color=style["color"], alpha=0.3 / len(runs), linewidth=0
-                )
-        axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
-        dress(axes, "round", share=key != "kl")
-    figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside lower left",
-        ncols=7,
-        frameon=False,
-        fontsize=8,
-        labelcolor=INK,
-    )
-    return save(figure, format, dpi=160)
-
-
-# (title, what is measured, lines: (phase, key, label), how the axes are)
-CHARTS = (
-    (
-        "Programs that pass",
-        "Share of tests passed or problems solved",
-        (
-            ("eval", "pass_at_1", "held-out, solved at temperature 0"),
-            ("eval", "mean_reward", "held-out, tests at temperature 1"),
-            ("eval", "teacher_pass_at_1", "teacher, solved at temperature 0"),
-            ("rollout", "tests", "training, tests at temperature 1"),
-        ),
-        {"share": True},
-    ),
-    (
-        "Reward",
-        "Mean over the completions of a round",
-        (("rollout", "reward", "reward"), ("rollout", "format", "format alone")),
-        {},
-    ),
-    (
-        "Distance to the teacher",
-        "Held-out KL at masked positions, nats",
-        (("eval", "kl", "KL"),),
-        {},
-    ),
-    (
-        "Forwards a token",
-        "Held-out, temperature 0, saving passes counted",
-        (
-            ("eval", "threshold_forwards_per_token", "by a threshold"),
-            ("eval", "forwards_per_token", "by the schedule"),
-        ),
-        {},
-    ),
-    ("KL", "Divergence from the reference or the teacher, nats", (("train", "kl", "KL"),), {}),
-    (
-        "Trust region",
-        "Share of completions at its edge",
-        (("train", "trust", "share"),),
-        {"share": True},
-    ),
-    (
-        "Loss",
-        "Objective and norm of its gradient",
-        (("train", "loss", "loss"), ("train", "grad_norm", "gradient norm")),
-        {},
-    ),
-    ("Score", "Mean score of the completions, nats", (("train", "score", "score"),), {}),
-    (
-        "Time",
-        "Seconds a round",
-        (
-            ("rollout", "rollout_s", "rollout"),
-            ("rollout", "reward_s", "rewards"),
-            ("train", "update_s", "updates"),
-        ),
-        {},
-    ),
-    (
-        "Speed",
-        "Completion tokens a second in the rollout",
-        (("rollout", "tokens_per_s", "tokens/s"),),
-        {},
-    ),
-    ("Length", "Mean tokens of a completion", (("rollout", "length", "tokens"),), {}),
-    ("Supervised start", "Loss on noisy solutions", (("sft", "loss", "loss"),), {"xlabel": "step"}),
-)
-
-
-def charts_of(rows: Rows) -> list[Chart]:
-    """The page's charts that have something to show, the scores first."""
+def charts_of(rows: Rows, score: str) -> list[Chart]:
+    """The charts that have something to show, the grades first."""
     rows = by_round(rows)
-    charts = []
-    for title, note, lines, axes in CHARTS:
-        series = [series_of(rows, *line) for line in lines]
-        series = [line for line in series if line.x]
+    charts = grade_charts(rows, score) + teacher_charts(rows) + update_charts(rows)
+    charts += cost_charts(rows)
+    sft_loss = lines(rows, "sft", {"loss": "loss"})
+    charts.append(Chart("Supervised start", "Loss, nats a token", sft_loss, "step"))
+    shown = []
+    for chart in charts:
+        series = [line for line in chart.series if line.x]
         if series:
-            charts.append(Chart(title, note, series, **axes))
+            shown.append(chart._replace(series=series))
+    return shown
+
+
+def grade_charts(rows: Rows, score: str) -> list[Chart]:
+    """What the task says of the answers: its score, the reward, and each other part."""
+    heldout = {"mean_reward": f"held-out {score}, temperature 1"}
+    shares = {
+        "pass_at_1": "held-out problems solved, temperature 0",
+        "teacher_pass_at_1": "the same by the teacher",
+    }
+    rewards = lines(rows, "rollout", {"reward": "training reward"})
+    if score == REWARD:  # it may have any scale, so it is not drawn beside shares
+        note = "Share of problems solved"
+        graded = lines(rows, "eval", shares) + lines(
+            rows, "rollout", {"solved": "training, solved"}
+        )
+        rewards += lines(rows, "eval", heldout)
+    else:
+        note = f"Share of problems solved, mean {score}"
+        graded = lines(rows, "eval", shares | heldout)
+        graded += lines(rows, "rollout", {score: f"training {score}"})
+    charts = [
+        Chart("Grades", note, graded, share=True),
+        Chart("Reward", "Mean over the answers", rewards),
+    ]
+    for part in parts_of(rows):
+        if part != score:
+            series = lines(rows, "eval", {part: "held-out, temperature 1"})
+            series += lines(rows, "rollout", {part: "training"})
+            charts.append(Chart(part, "Part of the grades, mean over the answers", series))
     return charts
 
 
-def series_of(rows: Rows, phase: str, key: str, label: str) -> Series:
-    """One metric; the seconds of a round's updates are added up, other numbers of a round meant."""
-    combine = sum if key == "update_s" else statistics.fmean
-    return Series(label, *points(rows, phase, key, combine), dots=phase == "eval")
+def teacher_charts(rows: Rows) -> list[Chart]:
+    """How near a distilled student is to its teacher, and what its answers cost."""
+    distance = lines(rows, "eval", {"kl": "KL"})
+    forwards = {
+        "threshold_forwards_per_token": "by a threshold",
+        "forwards_per_token": "by the schedule",
+    }
+    return [
+        Chart("Distance to the teacher", "Held-out KL at masked positions, nats", distance),
+        Chart(
+            "Forwards a token",
+            "Held-out, temperature 0, saving passes counted",
+            lines(rows, "eval", forwards),
+        ),
+    ]
+
+
+def update_charts(rows: Rows) -> list[Chart]:
+    """What the objective says of its updates."""
+    kl = lines(rows, "train", {"kl": "KL"})
+    trust = lines(rows, "train", {"trust": "share"})
+    loss = lines(rows, "train", {"loss": "loss", "grad_norm": "gradient norm"})
+    score = lines(rows, "train", {"score": "score"})
+    return [
+        Chart("KL", "Divergence from the reference or the teacher, nats", kl),
+        Chart("Trust region", "Share of completions at its edge", trust, share=True),
+        Chart("Loss", "Objective and norm of its gradient", loss),
+        Chart("Score", "Mean score of the completions, nats", score),
+    ]
+
+
+def cost_charts(rows: Rows) -> list[Chart]:
+    """Where the seconds go, and how long the completions are."""
+    seconds = lines(rows, "rollout", {"rollout_s": "rollout", "reward_s": "rewards"})
+    seconds.append(Series("updates", *points(rows, "train", "update_s", combine=sum)))
+    speed = lines(rows, "rollout", {"tokens_per_s": "tokens/s"})
+    length = lines(rows, "rollout", {"length": "tokens"})
+    return [
+        Chart("Time", "Seconds a round", seconds),
+        Chart("Speed", "Completion tokens a second in the rollout", speed),
+        Chart("Length", "Mean tokens of a completion", length),
+    ]
+
+
+def lines(rows: Rows, phase: str, labels: Mapping[str, str]) -> list[Series]:
+    """A line for each metric of a phase; `labels` gives its label."""
+    dots = phase == "eval"
+    return [Series(label, *points(rows, phase, key), dots=dots) for key, label in labels.items()]
 
 
 def by_round(rows: Rows) -> list[Mapping[str, Any]]:
-    """The rows, each train line with the round of the last rollout before it in place of its own
-    step."""
-    found, current = [], None
+    """The rows with rounds as steps: a train line gets the round of the last rollout before it."""
+    numbered, current = [], None
     for row in rows:
-        current = row["step"] if row.get("phase") == "rollout" else current
-        is_update = row.get("phase") == "train" and current is not None
-        found.append({**row, "step": current} if is_update else row)
-    return found
+        if row.get("phase") == "rollout":
+            current = row["step"]
+        if row.get("phase") == "train" and current is not None:
+            row = {**row, "step": current}
+        numbered.append(row)
+    return numbered
 
 
 def points(
     rows: Rows, phase: str, key: str, combine: Callable[[list[float]], float] = statistics.fmean
 ) -> tuple[list[float], list[float]]:
-    """(steps, values) of one metric in the order of steps; values of the same step are combined,
-    missing ones left out."""
+    """(steps, values) of one metric in the order of steps.
+
+    Values of the same step are combined. Missing and infinite ones are left out.
+    """
     values: dict[float, list[float]] = {}
     for row in rows:
         value = row.get(key)
@@ -209,79 +175,171 @@ def points(
     return steps, [combine(values[step]) for step in steps]
 
 
-def headlines(rows: Rows) -> list[tuple[str, str, str, str]]:
-    """(name, before, after, change) of the scores, as text."""
-    found = []
-    for key, name in (
-        ("pass_at_1", "held-out problems solved, temperature 0"),
-        ("threshold_pass_at_1", "the same by a threshold"),
-        ("teacher_pass_at_1", "the same by the teacher"),
-        ("mean_reward", "held-out tests passed, temperature 1"),
-        ("format", "held-out programs in the asked form"),
-    ):
-        _, values = points(rows, "eval", key)
-        if values:
-            change = f"{100 * (values[-1] - values[0]):+.1f} points"
-            found.append((name, f"{values[0]:.1%}", f"{values[-1]:.1%}", change))
-    for key, name in (
-        ("kl", "held-out KL to the teacher, nats a token"),
-        (
-            "threshold_forwards_per_token",
-            "forwards a token by the threshold, saving passes counted",
-        ),
-    ):
-        _, values = points(rows, "eval", key)
-        if values and min(values[0], values[-1]) > 0:
-            less = values[0] / values[-1]
-            change = f"{less:.1f} times less" if less >= 1 else f"{1 / less:.1f} times more"
-            found.append((name, f"{values[0]:.2f}", f"{values[-1]:.2f}", change))
-    return found
-
-
-def page_svg(chart: Chart, wide: bool) -> str:
-    """The chart as an SVG element in the page's colours, in the page's font."""
-    figure = new_figure(5.6, 3.0) if wide else new_figure(3.8, 2.2)
-    axes = figure.add_subplot()
-    for hue, line in zip(HUES, chart.series):
-        window = len(line.y) // 25
-        if window > 1 and not line.dots:  # long runs: the trend over what was measured
-            axes.plot(line.x, line.y, color=hue, linewidth=0.8, alpha=0.3)
-        trend = moving_mean(line.y, window) if not line.dots else line.y
-        axes.plot(
-            line.x,
-            trend,
-            color=hue,
-            linewidth=1.6,
-            **(dict(marker="o", markersize=3.5) if line.dots else {}),
-        )
-    dress(axes, chart.xlabel, chart.share)
-    return in_page(save(figure, "svg", salt=chart.title))
-
-
-def in_page(svg: bytes) -> str:
-    """The picture as an element of the page, in the page's colours."""
-    text = svg.decode()
-    # ids that nothing refers to repeat in a page
-    text = re.sub(r' id="[\w.]+_\d+"', "", text[text.index("<svg") :])
-    for color, name in VARIABLES.items():
-        text = text.replace(color, f"var(--{name})")
-    return text.replace("<svg ", '<svg role="img" aria-hidden="true" ', 1)
-
-
 def moving_mean(values: list[float], window: int) -> list[float]:
     """Mean over the values at most `window` places away, as many on either side, so that the ends
     do not bend."""
-    reach = [min(i, window, len(values) - 1 - i) for i in range(len(values))]
-    return (
-        [statistics.fmean(values[i - r : i + r + 1]) for i, r in enumerate(reach)]
-        if window > 1
-        else values
+    if window < 2:
+        return values
+    means = []
+    for place in range(len(values)):
+        reach = min(place, window, len(values) - 1 - place)
+        means.append(statistics.fmean(values[place - reach : place + reach + 1]))
+    return means
+
+
+def headlines(rows: Rows, score: str) -> list[tuple[str, str, str, str]]:
+    """(name, before, after, change) of what the evaluations say, as text."""
+    shares = {
+        "pass_at_1": "held-out problems solved, temperature 0",
+        "threshold_pass_at_1": "the same by a threshold",
+        "teacher_pass_at_1": "the same by the teacher",
+    }
+    numbers = {}
+    mean_reward = {"mean_reward": f"held-out {score}, temperature 1"}
+    if score == REWARD:
+        numbers |= mean_reward
+    else:
+        shares |= mean_reward
+    for part in parts_of(rows):
+        if part != score:
+            numbers[part] = f"held-out {part}, temperature 1"
+    costs = {
+        "kl": "held-out KL to the teacher, nats a token",
+        "threshold_forwards_per_token": "forwards a token by the threshold, saving passes counted",
+    }
+    found = []
+    for names, told in ((shares, told_share), (numbers, told_number), (costs, told_cost)):
+        for key, name in names.items():
+            _, values = points(rows, "eval", key)
+            if values and (told is not told_cost or min(values[0], values[-1]) > 0):
+                found.append((name, *told(values[0], values[-1])))
+    return found
+
+
+def told_share(first: float, last: float) -> tuple[str, str, str]:
+    """(before, after, change) of a share, in percent."""
+    return f"{first:.1%}", f"{last:.1%}", f"{100 * (last - first):+.1f} points"
+
+
+def told_number(first: float, last: float) -> tuple[str, str, str]:
+    """(before, after, change) of a number of any scale."""
+    return f"{first:.3f}", f"{last:.3f}", f"{last - first:+.3f}"
+
+
+def told_cost(first: float, last: float) -> tuple[str, str, str]:
+    """(before, after, change) of a positive number that should get small; the change is a ratio."""
+    if first >= last:
+        change = f"{first / last:.1f} times less"
+    else:
+        change = f"{last / first:.1f} times more"
+    return f"{first:.2f}", f"{last:.2f}", change
+
+
+def headline_lines(workdir: str | os.PathLike) -> list[str]:
+    """The headlines of a run so far, one line each."""
+    workdir = epath.Path(workdir)
+    told = headlines(read_metrics(workdir / "metrics.jsonl"), score_name(workdir))
+    width = max((len(name) for name, *_ in told), default=0)
+    return [
+        f"{name:{width}} {before:>6} -> {after:>6}  {change}"
+        for name, before, after, change in told
+    ]
+
+
+def score_name(workdir: str | os.PathLike) -> str:
+    """The entry `score` of a run's config.json; "reward" where there is none."""
+    file = epath.Path(workdir) / "config.json"
+    if not file.exists():
+        return REWARD
+    try:
+        return json.loads(file.read_text()).get("score", REWARD)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+
+
+def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "png") -> bytes:
+    """Held-out curves of several runs side by side.
+
+    The first panel shows `score`, or of distilled students the distance to the teacher; the second
+    shows pass@1. A panel without numbers is left out.
+
+    Args:
+      runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn
+        over their range. Those with "shuffled" or "control" in their names are grey and dashed.
+      score: name of what eval lines call mean_reward.
+      format: "png" (dark text on white) or "svg".
+    """
+    rows = [row for seeds in runs.values() for seed in seeds for row in seed]
+    panels = {
+        "mean_reward": f"Held-out {score}, temperature 1",
+        "pass_at_1": "Held-out problems solved, temperature 0",
+    }
+    if points(rows, "eval", "kl")[0]:
+        del panels["mean_reward"]
+        panels = {"kl": "Held-out KL to the teacher, nats a token"} | panels
+    shown = {key: title for key, title in panels.items() if points(rows, "eval", key)[0]}
+    if not shown:
+        shown = panels
+    figure = new_figure(4.2 * len(shown), 3.1)
+    for place, (key, title) in enumerate(shown.items(), 1):
+        axes = figure.add_subplot(1, len(shown), place)
+        draw_runs(axes, runs, key)
+        axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
+        share = key == "pass_at_1" or (key == "mean_reward" and score != REWARD)
+        dress(axes, "round", share)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower left",
+        ncols=7 if len(shown) > 1 else 3,
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
     )
+    return save(figure, format, dpi=160)
+
+
+def draw_runs(axes, runs: Mapping[str, Sequence[Rows]], key: str) -> None:
+    """Each run's mean of an eval metric, over the range of its seeds."""
+    hues = iter(HUES * len(runs))
+    for name, seeds in runs.items():
+        if "shuffled" in name or "control" in name:
+            color, linestyle = MUTED, "--"
+        else:
+            color, linestyle = next(hues), "-"
+        rows = [row for seed in seeds for row in seed]
+        x, mean = points(rows, "eval", key)
+        style = {"color": color, "linestyle": linestyle, "linewidth": 1.6}
+        axes.plot(x, mean, label=name, marker="o", markersize=3, **style)
+        if len(seeds) > 1:
+            _, low = points(rows, "eval", key, min)
+            _, high = points(rows, "eval", key, max)
+            axes.fill_between(x, low, high, color=color, alpha=0.3 / len(runs), linewidth=0)
+
+
+def chart_svg(chart: Chart, wide: bool, salt: str) -> bytes:
+    """The chart as an SVG file, without its title and legend, which the page writes itself.
+
+    Pictures of one page need different `salt`, so that they share no ids.
+    """
+    figure = new_figure(5.6, 3.0) if wide else new_figure(3.8, 2.2)
+    axes = figure.add_subplot()
+    for hue, line in zip(HUES, chart.series):
+        if line.dots:
+            axes.plot(line.x, line.y, color=hue, linewidth=1.6, marker="o", markersize=3.5)
+            continue
+        window = len(line.y) // 25
+        if window > 1:  # long runs: the trend over what was measured
+            axes.plot(line.x, line.y, color=hue, linewidth=0.8, alpha=0.3)
+        axes.plot(line.x, moving_mean(line.y, window), color=hue, linewidth=1.6)
+    dress(axes, chart.xlabel, chart.share)
+    return save(figure, "svg", salt=salt)
 
 
 def new_figure(width: float, height: float):
     """An empty figure of that many inches; made without pyplot, whose state is global."""
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # a second of start-up that nothing but pictures needs
 
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -303,14 +361,14 @@ def dress(axes, xlabel: str, share: bool) -> None:
         axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(1.02, axes.get_ylim()[1]))
 
 
-def save(figure, format: str, salt: str = "", dpi: int = 100) -> bytes:
+def save(figure, format: str, salt: str = "curves", dpi: int = 100) -> bytes:
     """The picture's file, the same bytes for the same figure."""
-    import matplotlib
+    from matplotlib import rc_context
+    from matplotlib.text import Text
 
-    with (
-        io.BytesIO() as file,
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt or "curves"}),
-    ):
-        undated = {"Date": None} if format == "svg" else None
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a "$" in a name is no formula
+    undated = {"Date": None} if format == "svg" else None
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}), io.BytesIO() as file:
         figure.savefig(file, format=format, dpi=dpi, transparent=format == "svg", metadata=undated)
         return file.getvalue()
