@@ -13,7 +13,7 @@ import unicodedata
 import pytest
 import tokenizers as hf_tokenizers
 
-from gdsd_jax import tokenizers
+from gdsd_jax import hf_tokenizer, tokenizers
 
 regex = pytest.importorskip("regex")  # comes with transformers
 transformers = pytest.importorskip("transformers")
@@ -314,7 +314,7 @@ def as_fast(bpe, folder, special):
     tokenizer.pre_tokenizer = hf_tokenizers.pre_tokenizers.Sequence(
         [
             hf_tokenizers.pre_tokenizers.Split(
-                hf_tokenizers.Regex(tokenizers._QWEN2_WORDS), behavior="isolated"
+                hf_tokenizers.Regex(hf_tokenizer.QWEN2_WORDS), behavior="isolated"
             ),
             hf_tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
@@ -455,7 +455,7 @@ def plain_bpe(folder):
         byte: chr(256 + i)
         for i, byte in enumerate(byte for byte in range(256) if byte not in shown)
     }
-    words = regex.compile(tokenizers._QWEN2_WORDS)
+    words = regex.compile(hf_tokenizer.QWEN2_WORDS)
 
     @functools.cache
     def spell(word):

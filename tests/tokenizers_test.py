@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tokenizers as hf_tokenizers
 
-from gdsd_jax import tokenizers
+from gdsd_jax import hf_tokenizer, tokenizers
 
 TEXTS = [
     f"Write f(x): add {i} to x\n```python\ndef f(x):\n    return x + {i}\n```" for i in range(200)
@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     tokenizer.pre_tokenizer = hf_tokenizers.pre_tokenizers.Sequence(
         [
             hf_tokenizers.pre_tokenizers.Split(
-                hf_tokenizers.Regex(tokenizers._QWEN2_WORDS), behavior="isolated"
+                hf_tokenizers.Regex(hf_tokenizer.QWEN2_WORDS), behavior="isolated"
             ),
             hf_tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
