@@ -13,8 +13,15 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 def absolute(path: str | os.PathLike) -> epath.Path:
     """The same place from any folder. Addresses of object stores are absolute already; epath's own
-    `resolve` would take them for names in the current folder."""
-    path = epath.Path(path)
+    `resolve` would take them for names in the current folder.
+
+    Raises:
+      ValueError: an address of a kind that epath does not know, such as http://.
+    """
+    try:
+        path = epath.Path(path)
+    except KeyError as error:
+        raise ValueError(f"{path}: give a local path or gs://, not {error.args[0]}") from None
     return path if is_remote(path) else path.expanduser().resolve()
 
 
