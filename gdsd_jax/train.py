@@ -325,7 +325,7 @@ def unless_stopped(loop: Loop, work: Callable[[], Any], keep: Callable[[], None]
     """What `work()` returns. A stop does not wait for it, be it compiling, a rollout, or programs
     that take long: then `keep()` saves the state, which the work only reads, and raises
       Interrupted."""
-    stopped, found = loop.run.hosts.beside(work, loop.signalled)
+    stopped, found = loop.run.hosts.run_until_stopped(work, loop.signalled)
     if stopped:
         keep()
     return found.result()

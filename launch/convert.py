@@ -47,7 +47,7 @@ from gdsd_jax.cli import fail
 COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")
 NOT_COMPANIONS = ("config.json", "manifest.json", "model.safetensors.index.json")
 MASK = "<|mask|>"
-UNFINISHED = ".unfinished"  # lies in a folder of an object store until the others do
+UNFINISHED = ".unfinished"  # in a folder of an object store until everything is there
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 

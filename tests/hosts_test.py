@@ -122,10 +122,10 @@ with hosts.naming_failures(here):
     values = np.arange(8.0)
     np.testing.assert_array_equal(here.merge({"x": values[here.share(8)]}, 8)["x"], values)
     slow = lambda: (time.sleep(here.index), here.exchange(here.index))[1]
-    stopped, found = here.beside(slow, lambda: False)
+    stopped, found = here.run_until_stopped(slow, lambda: False)
     assert not stopped and found.result() == [0, 1, 2] and not here.said("stop")
     stuck = lambda: here.exchange("with nobody") if here.index else threading.Event().wait()
-    stopped, found = here.beside(stuck, lambda: here.index == 2)
+    stopped, found = here.run_until_stopped(stuck, lambda: here.index == 2)
     assert stopped and not found.done() and here.said("stop")
     print("talked", flush=True)
     here.say(f"talked/{here.index}")
@@ -256,15 +256,16 @@ def state_after(workdir: Path, rounds: int) -> dict[str, np.ndarray]:
 
 
 def assert_same_numbers(workdir: Path, other: Path) -> None:
-    """Tokens, texts and rewards are equal; losses to rounding; parameters to 1e-6: sums may round
-    in another order."""
+    """Tokens, texts and rewards are equal. Sums may round in another order: losses and what is told
+    of them are means of log-probabilities of some nats, parameters have moved by less than
+    1e-3."""
     ours, theirs = without_clock(workdir), without_clock(other)
     assert [(line.pop("phase"), line["step"]) for line in ours] == [
         (line["phase"], line["step"]) for line in theirs
     ]
     for line, expected in zip(ours, theirs):
         trained = expected.pop("phase") == "train"
-        assert line == (pytest.approx(expected, rel=1e-4, abs=1e-5) if trained else expected)
+        assert line == (pytest.approx(expected, rel=1e-4, abs=5e-5) if trained else expected)
     last = "samples/000005.json"
     assert (workdir / last).read_text() == (other / last).read_text()
     assert_same_state(state_after(workdir, 5), state_after(other, 5), atol=1e-6)
