@@ -3,6 +3,7 @@ from its folder."""
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -330,6 +331,14 @@ def test_a_bucket_shows_no_half_of_a_model(bucket, tmp_path, capsys, monkeypatch
             run(*command)
     assert not bucket.objects
     assert run(*command) == 0 and "bucket/out/manifest.json" in bucket.objects
+
+
+def test_the_package_that_addresses_need_is_named(tmp_path, capsys):
+    if importlib.util.find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
+    assert run("--from_hf=gs://bucket/model", f"--to_orbax={tmp_path / 'out'}") == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "gcsfs" in errors[0]
 
 
 def test_addresses_of_other_kinds_are_refused(tmp_path, capsys):
