@@ -1,16 +1,16 @@
 """GDSD on coding: completions are Python programs, rewards are their tests.
 
-python launch/main.py --config=configs/coding.py          the embedded default: any machine, about
-9 minutes on 2 cores python launch/main.py
---config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
-                                                          LLaDA-8B, the recipe of specs/gdsd.md
-                                                          section 9
-...:llada,lora_rank=0,init_from=DIR,...                   the same, full fine-tuning
-...:a2d,init_from=runs/opdlm-tiny                         on from the denoiser that
-configs/opdlm.py made, block sampler ...:MODEL,objective=espo
-another objective with its recipe (configs/objectives.py):
-                                                          espo, spg, diffu_grpo, coupled_grpo,
-                                                          wd1, dmpo
+python launch/main.py --config=configs/coding.py
+    the embedded default: any machine, about 9 minutes on 2 cores
+python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
+    LLaDA-8B, the released recipe
+...:llada,lora_rank=0,init_from=DIR,...
+    the same, full fine-tuning
+...:a2d,init_from=runs/opdlm-tiny
+    on from the denoiser that configs/opdlm.py made, block sampler
+...:MODEL,objective=espo
+    another objective with its recipe (configs/objectives.py): espo, spg, diffu_grpo,
+    coupled_grpo, wd1, dmpo
 """
 
 from ml_collections import ConfigDict
@@ -34,12 +34,23 @@ def embedded() -> ConfigDict:
     nothing."""
     config = common.machinery()
     config.name = "coding-tiny"  # the workdir defaults to runs/NAME
-    config.greeting = "embedded default: a tiny denoiser on generated problems; configs/coding.py names the full recipes"
+    config.greeting = (
+        "embedded default: a tiny denoiser on generated problems; "
+        "configs/coding.py names the full recipes"
+    )
     config.model = "llada_tiny"  # a preset of gdsd_jax.models
     config.init_from = None  # a converted model's folder; None = random weights
     config.require_init = False
     config.seed = 0
+    set_data_and_sampler(config)
+    set_rounds(config)
+    set_supervised_phase(config)
+    config.eval_every = 30  # rounds
+    config.eval_problems = 512  # held-out problems, at most
+    return config
 
+
+def set_data_and_sampler(config: ConfigDict) -> None:
     config.task = "coding"
     config.data_file = None  # a JSONL of question and test_cases; None = the generated problems
     config.heldout_file = None  # the same for evaluation
@@ -50,6 +61,8 @@ def embedded() -> ConfigDict:
     config.sampler = common.sampler(gen_length=24, block_length=8, steps=12)
     config.temperature = 1.0  # of training rollouts
 
+
+def set_rounds(config: ConfigDict) -> None:
     config.rounds = 110
     config.prompts_per_round = 32
     config.group_size = 8  # completions a prompt
@@ -75,6 +88,9 @@ def embedded() -> ConfigDict:
         )
     )
 
+
+def set_supervised_phase(config: ConfigDict) -> None:
+    """Before the rounds."""
     config.sft = ConfigDict(
         dict(
             objective="sft",
@@ -100,10 +116,6 @@ def embedded() -> ConfigDict:
             moments_dtype="float32",
         )
     )
-
-    config.eval_every = 30  # rounds
-    config.eval_problems = 512  # held-out problems, at most
-    return config
 
 
 def converted() -> ConfigDict:

@@ -14,6 +14,9 @@ def machinery() -> ml_collections.ConfigDict:
     config.lora_rank = 0  # 0 = full fine-tuning
     config.lora_alpha = 0.0  # adapters are scaled by alpha / rank
     config.lora_targets = ("q", "k", "v", "o", "gate", "up", "down")
+    # of data_file's problems that are held out where there is no heldout_file; 0 = none
+    config.heldout_share = 0.1
+    config.heldout_seed = 0
     config.enable_thinking = False  # for chat templates that know the word, such as Qwen3's
     config.dtype = "float32"  # of activations
     # None: float32 for weights that are trained, as activations for those under adapters
@@ -23,9 +26,9 @@ def machinery() -> ml_collections.ConfigDict:
     config.attention_kernel = "auto"
     # -1 takes what is left
     config.mesh = ml_collections.ConfigDict(dict(data=-1, fsdp=1, tensor=1))
-    # "whole" on each tensor group, "split" over fsdp too, auto: whole where half the
+    # "whole" on each tensor group, "split" over fsdp too, auto: whole where half the memory holds
+    # them; in both cases cast once a rollout
     config.rollout_weights = "auto"
-    # memory holds them; in both cases cast once a rollout
     config.checkpoint_every = 10  # rounds
     config.keep_checkpoints = 2
     # parts of a round's completions; inner iterations take one after the other
@@ -133,6 +136,7 @@ def typed(key: str, text: str, default):
         return float(value)
     if type(value) is not type(default):
         raise ValueError(
-            f"config key {key!r} takes {type(default).__name__} values such as {default!r}, not {text!r}"
+            f"config key {key!r} takes {type(default).__name__} values such as {default!r}, "
+            f"not {text!r}"
         )
     return value

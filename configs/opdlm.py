@@ -1,17 +1,16 @@
 """OPDLM: an autoregressive model becomes a diffusion language model by on-policy distillation
-(specs/opdlm.md).
+(arXiv 2606.06712).
 
-  python launch/main.py --config=configs/opdlm.py            the embedded default: any machine,
-  minutes on 2 cores python launch/main.py
-  --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.jsonl
-                                                             Qwen3-4B, the published recipe; DIR is
-                                                             what `launch/convert.py --a2d` made of
-                                                             the released folder
-  ...:qwen3_4b,math=1,...                                    OPDLM-MATH's recipe
-  ...:MODEL,control=sft                                      the same budget on the teacher's
-  answers: sft, or kd (soft
-                                                             targets); or random masks on the
-                                                             student's own: random
+  python launch/main.py --config=configs/opdlm.py
+      the embedded default: any machine, minutes on 2 cores
+  python launch/main.py --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.jsonl
+      Qwen3-4B, the published recipe; DIR is what `launch/convert.py --a2d` made of the released
+      folder
+  ...:qwen3_4b,math=1,...
+      OPDLM-MATH's recipe
+  ...:MODEL,control=sft
+      the same budget on the teacher's answers: sft, or kd (soft targets); or random masks on the
+      student's own: random
 """
 
 from ml_collections import ConfigDict
@@ -54,13 +53,24 @@ def embedded() -> ConfigDict:
     is then converted."""
     config = common.machinery()
     config.name = "opdlm-tiny"  # the workdir defaults to runs/NAME
-    config.greeting = "embedded default: a tiny autoregressive model, converted; configs/opdlm.py names the full recipes"
+    config.greeting = (
+        "embedded default: a tiny autoregressive model, converted; "
+        "configs/opdlm.py names the full recipes"
+    )
     config.model = "a2d_qwen3_tiny"  # the student's preset; its teacher has the same shape
     # a converted model's folder; None = random weights, of which the teacher is made first
     config.init_from = None
     config.require_init = False
     config.seed = 0
+    set_data_and_sampler(config)
+    set_rounds(config)
+    set_supervised_phase(config)
+    config.eval_every = 40
+    config.eval_problems = 512
+    return config
 
+
+def set_data_and_sampler(config: ConfigDict) -> None:
     config.task = "coding"
     config.data_file = None
     config.heldout_file = None
@@ -72,6 +82,8 @@ def embedded() -> ConfigDict:
     config.temperature = 1.0
     config.threshold = 0.9
 
+
+def set_rounds(config: ConfigDict) -> None:
     config.objective = "opd"
     config.opd = ConfigDict(
         dict(
@@ -107,7 +119,9 @@ def embedded() -> ConfigDict:
         )
     )
 
-    # the teacher's making, with habits that are wrong: GDSD has something left to mend
+
+def set_supervised_phase(config: ConfigDict) -> None:
+    """The teacher's making, with habits that are wrong: GDSD has something left to mend."""
     config.sft = ConfigDict(
         dict(
             objective="ar",
@@ -133,10 +147,6 @@ def embedded() -> ConfigDict:
             moments_dtype="float32",
         )
     )
-
-    config.eval_every = 40
-    config.eval_problems = 512
-    return config
 
 
 def full(model: str) -> ConfigDict:

@@ -57,6 +57,10 @@ class Checkpoints:
     def latest(self) -> int | None:
         return self.manager.latest_step()
 
+    def names(self, iteration: int) -> set[str]:
+        """The entries of the state's outermost dict."""
+        return set(self.manager.item_metadata(iteration).state.tree)
+
     def host(self, iteration: int) -> dict:
         return self.manager.restore(
             iteration, args=ocp.args.Composite(host=ocp.args.JsonRestore())
@@ -74,8 +78,9 @@ class Checkpoints:
             return self.manager.restore(iteration, args=items).state
         except ValueError as error:
             raise OtherSettings(
-                f"{self.manager.directory}: checkpoint {iteration} was written with other settings than the config's; "
-                f"give another --workdir, or the settings in its config.json ({str(error)[:200]}...)"
+                f"{self.manager.directory}: checkpoint {iteration} was written with other "
+                "settings than the config's; give another --workdir, or the settings in its "
+                f"config.json ({str(error)[:200]}...)"
             ) from None
 
     def wait(self) -> None:
@@ -119,8 +124,9 @@ def read_settings(folder) -> ml_collections.ConfigDict:
                 f"{folder / 'config.json'}: not readable JSON ({error}); give the workdir of a run"
             ) from None
     raise ValueError(
-        f"{folder} has neither the manifest.json of a converted model nor a run's config.json and checkpoints/: convert "
-        "a Hugging Face folder with launch/convert.py, or give the workdir of launch/main.py"
+        f"{folder} has neither the manifest.json of a converted model nor a run's config.json and "
+        "checkpoints/: convert a Hugging Face folder with launch/convert.py, or give the workdir "
+        "of launch/main.py"
     )
 
 
@@ -138,10 +144,11 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
     newest = latest_iteration(workdir)
     if newest is None:
         raise ValueError(
-            f"{workdir}: no finished checkpoint there; train with launch/main.py --workdir={workdir}"
+            f"{workdir}: no finished checkpoint there; "
+            f"train with launch/main.py --workdir={workdir}"
         )
     folder = paths.absolute(workdir) / "checkpoints" / str(newest) / "state"
-    item = {"state": {"trainable": abstract}}  # the tree of train.as_saved
+    item = {"state": {"trainable": abstract}}  # the tree of resume.as_saved
     handler = ocp.PyTreeCheckpointHandler()
     same_shapes(workdir, handler.metadata(folder).tree["state"]["trainable"], abstract)
     restore_args = ocp.checkpoint_utils.construct_restore_args(item)

@@ -70,7 +70,8 @@ def output_path(flag: str, path: str) -> epath.Path:
     path = epath.Path(path)
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(
-            f"{flag}={path}: {'that is a folder' if path.is_dir() else f'no folder {path.parent}'}; name a file"
+            f"{flag}={path}: "
+            f"{'that is a folder' if path.is_dir() else f'no folder {path.parent}'}; name a file"
         )
     return path
 

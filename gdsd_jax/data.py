@@ -1,7 +1,6 @@
-"""Problems and fine-tuning rows for the training loop, read through grain with a cursor that can be
-saved.
+"""Problems and fine-tuning rows of the loop, read through grain with a cursor that can be saved.
 
-B rows of the global batch, b rows of this host's share, P prompt columns, G completion columns.
+B rows of a batch, P prompt columns, G completion columns.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +15,6 @@ from gdsd_jax import tokenizers
 
 Record = Mapping[str, Any]
 Row = dict[str, np.ndarray]
-
-FILLER = -1  # index of a row that only fills up the last batch of a pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +68,8 @@ def prepare(
     if len(encoded.too_long):
         done = {"drop": "dropped", "cut": "cut at the front"}[too_long]
         report(
-            f"{len(encoded.too_long)} of {len(records)} prompts have more than {length} tokens and were {done}"
+            f"{len(encoded.too_long)} of {len(records)} prompts have more than {length} tokens "
+            f"and were {done}"
         )
     if not len(encoded.index):
         raise ValueError(f"no prompt has {length} tokens or fewer: raise the prompt length")
@@ -109,50 +107,43 @@ def noisy_answers(
     return add
 
 
+def share_of(count: int, share: float) -> int:
+    """How many of `count` things `share` of them are: at least one, and of several not all."""
+    return max(1, min(round(share * count), count - 1))
+
+
+def split_records(
+    records: Sequence[Record], share: float, seed: int
+) -> tuple[Sequence[Record], Sequence[Record]]:
+    """(training records, held-out records), each in the order they came in.
+
+    `share` of them are held out (`share_of`), by `seed` alone: a run's own seed changes nothing.
+    """
+    count = share_of(len(records), share)
+    chosen = sorted(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
+    held_out = set(chosen)
+    train = [record for number, record in enumerate(records) if number not in held_out]
+    return train, [records[number] for number in chosen]
+
+
 def make_loader(
     source: Sequence[Row],
     transform: Callable[[int, Row], Row] | None = None,
     *,
     batch: int,
     seed: int,
-    shard_index: int = 0,
-    shard_count: int = 1,
-    num_epochs: int | None = None,
-    shuffle: bool = True,
 ) -> grain.DatasetIterator:
-    """Iterator over this host's b = `batch` / `shard_count` rows of each global batch, every field
-    stacked.
+    """Endless iterator over batches of B = `batch` rows, every field stacked.
 
-    The global batch, the shards' rows one after another, does not depend on `shard_count`.
-    `transform` gets the position of a row in the whole stream of visits, and the row. With
-    `num_epochs` None the stream has no end; else the last batch is filled up with rows of index
-    FILLER. Each epoch is shuffled anew.
-
-    The iterator's `get_state()` is a small JSON-able dict which `set_state()` takes in any later
-    process, also one with another `shard_count`. Reading is in the calling thread. Raises
-    ValueError where `batch` cannot be shared out.
+    Each pass over the source is shuffled anew. `transform` gets the position of a row in the whole
+    stream of visits, and the row. The iterator's `get_state()` is a small dict that JSON can hold,
+    which `set_state()` takes in any later process. Reading is in the calling thread.
     """
-    if batch % shard_count or not 0 <= shard_index < shard_count:
-        raise ValueError(
-            f"a batch of {batch} rows has no equal share {shard_index} of {shard_count}: change batch"
-        )
-    rows = grain.MapDataset.range(len(source)).seed(seed)
-    if shuffle:
-        rows = rows.shuffle()
-    rows = rows.repeat(num_epochs)
-    if num_epochs is not None:
-        filler = [FILLER] * (-len(rows) % batch)
-        rows = (
-            grain.MapDataset.concatenate([rows, grain.MapDataset.source(filler)])
-            if filler
-            else rows
-        )
 
     def fetch(position: int, row: int) -> Row:
-        found = source[max(row, 0)]
-        found = found if transform is None else transform(position, found)
-        return found | {"index": np.int64(FILLER)} if row == FILLER else found
+        found = source[row]
+        return found if transform is None else transform(position, found)
 
-    share = rows.map_with_index(fetch).batch(batch // shard_count)[shard_index::shard_count]
-    options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    return iter(share.to_iter_dataset(options))
+    rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    batches = rows.map_with_index(fetch).batch(batch)
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))

@@ -70,5 +70,6 @@ def summary(greedy: Evaluation, sampled: Evaluation) -> dict[str, float]:
 def summary_line(numbers: dict[str, float]) -> str:
     return (
         f"held-out pass@1 {numbers['pass_at_1']:.1%} (temperature 0) | "
-        f"tests passed {numbers['mean_reward']:.1%} (temperature 1) | {numbers['problems']} problems"
+        f"tests passed {numbers['mean_reward']:.1%} (temperature 1) | "
+        f"{numbers['problems']} problems"
     )

@@ -310,13 +310,19 @@ def save(
         part = {name: plan[name] for name in names}
         write_file(folder / file, part, itertools.islice(tensors, len(names)))
     if len(shards) > 1:
-        places = {name: file for file, names in shards.items() for name in names}
-        total = sum(size_of(*tensor) for tensor in plan.values())
-        index = {"metadata": {"total_size": total}, "weight_map": places}
-        (folder / INDEX).write_text(json.dumps(index, indent=2))
+        write_index(folder, shards, plan)
     written = config_to_hf(config) | (entries or {})
     written |= {"torch_dtype": dtypes["embed.embedding"].name}
     (folder / "config.json").write_text(json.dumps(written, indent=2))
+
+
+def write_index(folder, shards: dict, plan: dict) -> None:
+    """The index: which file holds each tensor, and the bytes of all."""
+    places = {name: file for file, names in shards.items() for name in names}
+    total = sum(size_of(*plan[name]) for name in plan)
+    (folder / INDEX).write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
+    )
 
 
 def tensors_behind(path: str, leaf, dtype: np.dtype) -> Iterator[np.ndarray]:

@@ -78,12 +78,17 @@ class Hosts:
     def run_until_stopped(
         self, work: Callable[[], Any], signalled: Callable[[], bool]
     ) -> tuple[bool, futures.Future]:
-        """Runs `work()` in a thread; returns early when any process gets SIGTERM.
+        """Runs `work()` in a thread; returns early when any process gets SIGTERM. Returns
+        (stopped, future).
 
-        Returns (stopped, future): whether any process did, and what `work()` returns or raises. If
-        not stopped, the future is done; else the work may go on in its thread.
+        All processes must call it together, and all get the same `stopped`: what the work exchanges
+        must not be flags (`any`), whose order it would disturb. Unless stopped, the future is done.
+        Where stopped, the work may still run, until it ends or the process does. What it raises is
+        raised here, or by the future's `result()` where it was stopped first.
 
-        All processes must begin it together. What the work exchanges must not be flags.
+        Args:
+          work: called under jax's transfer guard "disallow", without arguments.
+          signalled: whether this process got SIGTERM, from `watch_sigterm`.
         """
         future, asked = futures.Future(), time.monotonic()
         threading.Thread(target=fulfil, args=(future, work), daemon=True).start()
@@ -172,11 +177,21 @@ def fulfil(future: futures.Future, work: Callable[[], Any]) -> None:
         future.set_exception(error)
 
 
-def watch_sigterm() -> Callable[[], bool]:
-    """From now on SIGTERM is noted. Returns `signalled()`, which tells whether it has come."""
+@contextlib.contextmanager
+def watch_sigterm() -> Iterator[Callable[[], bool]]:
+    """Within the block SIGTERM is noted and has no other effect; afterwards it does what it did
+    before. To be entered in the main thread.
+
+    Yields `signalled()`, which tells whether it has come. That is no `threading.Event`: a second
+    SIGTERM, while the handler of the first one sets it, would wait for its lock for ever.
+    """
     received = []
-    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
-    return lambda: bool(received)
+    former = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    try:
+        yield lambda: bool(received)
+    finally:
+        # None: a handler that C code installed, which Python cannot install again
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if former is None else former)
 
 
 def start(

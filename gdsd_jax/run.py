@@ -5,6 +5,7 @@ B rows, P prompt columns, G completion columns.
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 import functools
 from types import ModuleType
@@ -26,7 +27,7 @@ from gdsd_jax.checkpoint import (
 )
 from gdsd_jax.evaluate import Answers, Evaluation, evaluate
 from gdsd_jax.hosts import Hosts
-from gdsd_jax.rewards.sandbox import Limits, Sandbox, open_sandbox
+from gdsd_jax.sandbox.pool import Limits, Sandbox, SandboxError, open_sandbox
 from gdsd_jax.tasks import TASKS
 from gdsd_jax.types import Batch, Denoiser, PyTree, Rollout
 
@@ -61,7 +62,7 @@ class Run(NamedTuple):
     heldout: data.Problems
     denoiser: Denoiser
     teacher: Denoiser | None  # of objectives that distil one
-    sandbox: Sandbox
+    sandbox: Sandbox | contextlib.nullcontext  # the latter where the task runs no programs
     hosts: Hosts
 
     @property
@@ -84,8 +85,8 @@ def prepare(config, workdir, model_config=None, hosts: Hosts | None = None) -> R
     model_config = config if model_config is None else model_config
     if config.require_init and not model_config.init_from:
         raise ValueError(
-            f"{config.name} starts from released weights: convert them with `python launch/convert.py "
-            "--from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the config"
+            f"{config.name} starts from released weights: convert them with `python "
+            "launch/convert.py --from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the config"
         )
     mesh = make_mesh(config)
     validate(config, mesh)
@@ -103,15 +104,23 @@ def prepare(config, workdir, model_config=None, hosts: Hosts | None = None) -> R
     lessons, train = shared_out(config, train)
     sharding.shardings(mesh, models.param_shapes(model))
     denoisers = make_denoisers(config, model, mesh)
+    sandbox = sandbox_of(config) if task.RUNS_PROGRAMS else contextlib.nullcontext()
+    return Run(
+        config, workdir, mesh, task, tokenizer, lessons, train, heldout, *denoisers, sandbox, hosts
+    )
+
+
+def sandbox_of(config) -> Sandbox:
+    """The sandbox that the config asks for; ValueError, one line, where none works here."""
     limits = Limits(
         cpu_s=config.sandbox.cpu_s,
         wall_s=config.sandbox.wall_s,
         memory_bytes=config.sandbox.memory_mib << 20,
     )
-    sandbox = open_sandbox(config.sandbox.mode, limits=limits)
-    return Run(
-        config, workdir, mesh, task, tokenizer, lessons, train, heldout, *denoisers, sandbox, hosts
-    )
+    try:
+        return open_sandbox(config.sandbox.mode, limits=limits)
+    except SandboxError as error:
+        raise ValueError(str(error)) from None
 
 
 def make_denoisers(config, model: models.ModelConfig, mesh) -> tuple[Denoiser, Denoiser | None]:
@@ -147,7 +156,7 @@ def shared_out(config, train: data.Problems) -> tuple[data.Problems, data.Proble
     the former all."""
     if not config.sft.steps or config.sft.share == 1:
         return train, train
-    count = max(1, min(round(config.sft.share * len(train)), len(train) - 1))
+    count = data.share_of(len(train), config.sft.share)
     return train.rows(slice(count)), train.rows(slice(count, None))
 
 
@@ -165,7 +174,8 @@ def validate(config, mesh) -> None:
             raise ValueError(f"{key}={value!r}: choose float32 or bfloat16")
     if config.rollout_weights not in sharding.ROLLOUT_WEIGHTS:
         raise ValueError(
-            f"rollout_weights={config.rollout_weights!r}: choose one of {', '.join(sharding.ROLLOUT_WEIGHTS)}"
+            f"rollout_weights={config.rollout_weights!r}: choose one of "
+            f"{', '.join(sharding.ROLLOUT_WEIGHTS)}"
         )
     for section in ("optimizer", "sft_optimizer"):
         for key in ("learning_rate", "clip_norm"):
@@ -174,7 +184,8 @@ def validate(config, mesh) -> None:
     rows, parts = config.prompts_per_round * config.group_size, config.minibatches * config.slices
     if rows % parts:
         raise ValueError(
-            f"minibatches={config.minibatches} times slices={config.slices} must divide the {rows} completions of a round"
+            f"minibatches={config.minibatches} times slices={config.slices} must divide the "
+            f"{rows} completions of a round"
         )
     sharding.check_rows(
         mesh, rows // parts, "prompts_per_round * group_size / (minibatches * slices)"
@@ -183,6 +194,23 @@ def validate(config, mesh) -> None:
         sharding.check_rows(mesh, config.sft.batch, "sft.batch")
     if not 0 < config.sft.share <= 1:
         raise ValueError(f"sft.share={config.sft.share} must lie in (0, 1]")
+    validate_model(config, mesh)
+    objectives.make_sft_config(config.sft)
+    sampling.SamplerConfig(**config.sampler)  # refuses what cannot be
+    if not 0 <= config.heldout_share < 1:
+        raise ValueError(f"heldout_share={config.heldout_share} must lie in [0, 1)")
+    if config.heldout_file and not config.data_file:
+        raise ValueError("heldout_file without data_file: give the training problems too")
+    for key in ("length_ramp.shape", "threshold_ramp.shape"):
+        if (shape := setting(config, key)) not in curriculum.SHAPES:
+            raise ValueError(f"{key}={shape!r}: choose one of {', '.join(curriculum.SHAPES)}")
+    if not 0 < config.drift_share <= 1:
+        raise ValueError(f"drift_share={config.drift_share} must lie in (0, 1]")
+    validate_objective(config, rows // parts)
+
+
+def validate_model(config, mesh) -> None:
+    """ValueError where there is no such model, or no such attention for it on these devices."""
     if config.model not in models.MODELS:
         raise ValueError(f"unknown model {config.model!r}, known: {', '.join(models.MODELS)}")
     models.find_kernel(
@@ -190,14 +218,6 @@ def validate(config, mesh) -> None:
         with_settings(models.MODELS[config.model], config),
         mesh.devices.flat[0],
     )
-    objectives.make_sft_config(config.sft)
-    sampler = sampling.SamplerConfig(**config.sampler)
-    for key in ("length_ramp.shape", "threshold_ramp.shape"):
-        if (shape := setting(config, key)) not in curriculum.SHAPES:
-            raise ValueError(f"{key}={shape!r}: choose one of {', '.join(curriculum.SHAPES)}")
-    if not 0 < config.drift_share <= 1:
-        raise ValueError(f"drift_share={config.drift_share} must lie in (0, 1]")
-    validate_objective(config, rows // parts)
 
 
 def validate_objective(config, rows: int) -> None:
@@ -208,22 +228,26 @@ def validate_objective(config, rows: int) -> None:
         raise ValueError(
             f"group_size={config.group_size}: advantages compare completions, give at least 2"
         )
-    if config.answers not in ("student", "teacher")[: 1 + objectives.has_teacher(config.objective)]:
+    whose = ("student", "teacher") if objectives.has_teacher(config.objective) else ("student",)
+    if config.answers not in whose:
         raise ValueError(
-            f"answers={config.answers!r}: choose student, or teacher for an objective that distils one"
+            f"answers={config.answers!r}: choose student, or teacher for an objective that "
+            "distils one"
         )
     if objectives.has_teacher(config.objective) and not (
         config.sampler.kind == "block" and config.sampler.block_length
     ):
         raise ValueError(
-            f"objective {config.objective!r} trains a block-causal model: set sampler.kind=block and sampler.block_length"
+            f"objective {config.objective!r} trains a block-causal model: set "
+            "sampler.kind=block and sampler.block_length"
         )
     if config.baseline not in BASELINES:
         raise ValueError(f"baseline={config.baseline!r}: choose one of {', '.join(BASELINES)}")
     if objectives.compares_groups(config.objective) and rows % config.group_size:
         raise ValueError(
-            f"objective {config.objective!r} compares the completions of a prompt: the {rows} completions of a slice must "
-            f"be a multiple of group_size={config.group_size}; choose other slices"
+            f"objective {config.objective!r} compares the completions of a prompt: the {rows} "
+            f"completions of a slice must be a multiple of group_size={config.group_size}; "
+            "choose other slices"
         )
     sampler = sampling.SamplerConfig(**config.sampler)
     gen = sampler.gen_length
@@ -263,7 +287,8 @@ def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
         settings = read_settings(config.init_from)
         if settings.lora_rank:
             raise ValueError(
-                f"init_from={config.init_from}: a run of adapters; sum them up first with launch/convert.py"
+                f"init_from={config.init_from}: a run of adapters; sum them up first with "
+                "launch/convert.py"
             )
         model, tokenizer = read_model(settings)
     elif config.init_from:
@@ -277,8 +302,8 @@ def read_model(config) -> tuple[models.ModelConfig, tokenizers.Tokenizer]:
         )
         if tokenizer.vocab_size > model.vocab_size:
             raise ValueError(
-                f"init_from={config.init_from}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
-                f"{model.vocab_size}; copy the model's own tokenizer there"
+                f"init_from={config.init_from}: the tokenizer has {tokenizer.vocab_size} ids, the "
+                f"model only {model.vocab_size}; copy the model's own tokenizer there"
             )
     else:
         task = TASKS[config.task]
@@ -313,10 +338,18 @@ def read_records(config, task, model_config) -> list[Sequence[data.Record]]:
         return [task.records(config.data_dir, split) for split in ("train", "heldout")]
     # a model from nothing has only seen bare questions
     form = "full" if model_config.init_from else "short"
-    return [
-        task.read_jsonl(path, form=form)
-        for path in (config.data_file, config.heldout_file or config.data_file)
-    ]
+    records = task.read_jsonl(config.data_file, form=form)
+    if config.heldout_file:
+        return [records, task.read_jsonl(config.heldout_file, form=form)]
+    if not config.heldout_share or len(records) < 2:
+        print(f"nothing of {config.data_file} is held out: evaluations use the training problems")
+        return [records, records]
+    train, heldout = data.split_records(records, config.heldout_share, config.heldout_seed)
+    print(
+        f"held out: {len(heldout)} of the {len(records)} problems of {config.data_file} "
+        f"(heldout_share={config.heldout_share:g}, heldout_seed={config.heldout_seed})"
+    )
+    return [train, heldout]
 
 
 def initial_weights(run: Run, rng) -> tuple[PyTree, dict]:
@@ -376,7 +409,8 @@ def ask(
     longest: int | None = None,
 ) -> tuple[dict, np.ndarray]:
     """(prompt arrays on the mesh, record index of each row): every row of `rows` `copies` times,
-    one after another.
+    one after another. A prompt that comes again gets further samples, so that no noise is drawn
+    twice.
 
     `threshold` None = off; `longest` None = gen_length tokens, under the cap of the record's domain
     in any case.
@@ -384,7 +418,7 @@ def ask(
     repeated = {
         name: np.repeat(rows[name], copies, axis=0) for name in ("tokens", "valid", "index")
     }
-    count = len(repeated["index"])
+    count, earlier_B = len(repeated["index"]), occurrences(rows["index"])
     longest = run.config.sampler.gen_length if longest is None else longest
     cap_of = dict(run.config.max_lengths)
     caps = [
@@ -394,12 +428,22 @@ def ask(
         "tokens": repeated["tokens"],
         "valid": repeated["valid"],
         "index": repeated["index"].astype(np.int32),
-        "sample": np.tile(np.arange(copies, dtype=np.int32), count // copies),
+        "sample": (copies * earlier_B[:, None] + np.arange(copies)).reshape(-1).astype(np.int32),
         "temperature": np.full(count, temperature, np.float32),
         "threshold": np.full(count, np.inf if threshold is None else threshold, np.float32),
         "max_length": np.minimum(caps, longest).astype(np.int32),
     }
     return sharding.global_rows(run.mesh, arrays), repeated["index"]
+
+
+def occurrences(index_B: np.ndarray) -> np.ndarray:
+    """How often each entry has come before, int [B]."""
+    seen: dict[int, int] = {}
+    earlier = []
+    for index in index_B.tolist():
+        earlier.append(seen.get(index, 0))
+        seen[index] = earlier[-1] + 1
+    return np.array(earlier)
 
 
 def decode(run: Run, tokens_BxG: np.ndarray) -> list[str]:

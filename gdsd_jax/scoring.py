@@ -25,6 +25,9 @@ class Centring(NamedTuple):
     detach: bool = False  # no gradient through the mean
 
 
+PLAIN = Centring()
+
+
 class Scores(NamedTuple):
     """Sequence scores of a pair of complementary views, float32 [K, B] nats."""
 
@@ -232,7 +235,7 @@ def pair_token_scores(
     params: PyTree,
     batch: Batch,
     counted_BxG: Array,
-    centring: Centring = Centring(),
+    centring: Centring = PLAIN,
 ) -> tuple[Array, Array]:
     """(log-probability, centred score) of each token in the half of its pair that masks it, float32
     [K, B, G].
@@ -259,7 +262,7 @@ def pair_scores(
     *,
     weighting: str,
     count: str,
-    centring: Centring = Centring(),
+    centring: Centring = PLAIN,
 ) -> Scores:
     """Sequence scores under each mask and its complement."""
     counted_BxG = counted(batch, count)
@@ -281,8 +284,6 @@ def view_token_scores(
 
     def score(mask_BxL):
         (h_BxGxD,) = view_features(denoiser, params, batch, mask_BxL[None])
-        return token_scores(
-            denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], Centring()
-        )[0]
+        return token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], PLAIN)[0]
 
     return jax.lax.map(score, masks_KxBxL)

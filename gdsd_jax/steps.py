@@ -59,13 +59,12 @@ def make_steps(
     denoiser: Denoiser, config, mesh: jax.sharding.Mesh, teacher: Denoiser | None = None
 ) -> Steps:
     """The functions of a round; configs/coding.py says what the settings mean."""
-    mu, parts, draws = config.inner_iterations, config.slices, config.mask_draws
+    parts, draws = config.slices, config.mask_draws
     settings = objectives.make_config(config.objective, config[config.objective])
     if teacher is not None:
         settings = dataclasses.replace(settings, teacher=sharding.by_vocabulary(mesh, teacher))
     scorer = sharding.by_vocabulary(mesh, denoiser)
     loss_fn = objectives.make_loss_fn(config.objective, scorer, settings)
-    score_fn = objectives.make_score_fn(config.objective, scorer, settings)
     views_fn = objectives.make_views_fn(config.objective, settings)
     update_fn = make_update(loss_fn, make_optimizer(**config.optimizer))
 
@@ -77,21 +76,6 @@ def make_steps(
         return batch.replace(
             masks_KxBxL=jax.vmap(lambda one, key: views_fn(one, draws, key))(batch, keys_S)
         )
-
-    def score(trainable, frozen, batch: Batch, rng: Array) -> Scored:
-        def at(params, number):
-            return jax.lax.map(lambda one: score_fn(params, one), masked(batch, number, rng))
-
-        old, ref = [None] * mu, [None] * mu
-        if score_fn is not None:
-            old[1:] = [at(denoiser.bind(trainable, frozen), number)[0] for number in range(1, mu)]
-            if objectives.uses_reference(config.objective, settings):
-                ref = [
-                    at(frozen.get("reference", frozen.get("base")), number)[1]
-                    for number in range(mu)
-                ]
-        scored = Scored(tuple(old), tuple(ref))
-        return jax.lax.with_sharding_constraint(scored, sharding.rows(mesh, leading=2))
 
     def reward(batch: Batch, rewards_B: Array) -> Batch:
         advantages_B = BASELINES[config.baseline](
@@ -107,22 +91,37 @@ def make_steps(
         return update_fn(state, frozen, batch)
 
     sample, drift = make_samplers(denoiser, config, mesh)
-    teach, distance = (
-        (make_teach(teacher, config, mesh), make_distance(denoiser, settings.teacher))
-        if teacher
-        else (None, None)
-    )
+    teach = distance = None
+    if teacher is not None:
+        teach, distance = (
+            make_teach(teacher, config, mesh),
+            make_distance(denoiser, settings.teacher),
+        )
     slices = make_slices(config, mesh, uncut=teacher is not None)
-    return Steps(
-        sample,
-        teach,
-        drift,
-        slices,
-        jax.jit(score),
-        jax.jit(reward),
-        jax.jit(update, donate_argnums=0),
-        distance,
-    )
+    score = make_score(denoiser, scorer, config, settings, mesh, masked)
+    update = jax.jit(update, donate_argnums=0)
+    return Steps(sample, teach, drift, slices, score, jax.jit(reward), update, distance)
+
+
+def make_score(denoiser: Denoiser, scorer: Denoiser, config, settings, mesh, masked) -> Callable:
+    """`Steps.score`. `masked(batch, number, rng)` gives the slices of an inner iteration."""
+    mu = config.inner_iterations
+    score_fn = objectives.make_score_fn(config.objective, scorer, settings)
+
+    def score(trainable, frozen, batch: Batch, rng: Array) -> Scored:
+        def at(params, number):
+            return jax.lax.map(lambda one: score_fn(params, one), masked(batch, number, rng))
+
+        old, ref = [None] * mu, [None] * mu
+        if score_fn is not None:
+            old[1:] = [at(denoiser.bind(trainable, frozen), number)[0] for number in range(1, mu)]
+            if objectives.uses_reference(config.objective, settings):
+                reference = objectives.frozen_params(denoiser, frozen, "reference")
+                ref = [at(reference, number)[1] for number in range(mu)]
+        scored = Scored(tuple(old), tuple(ref))
+        return jax.lax.with_sharding_constraint(scored, sharding.rows(mesh, leading=2))
+
+    return jax.jit(score)
 
 
 def make_slices(config, mesh: jax.sharding.Mesh, uncut: bool) -> Callable:
@@ -162,7 +161,7 @@ def make_teach(teacher: Denoiser, config, mesh: jax.sharding.Mesh) -> Callable:
         asked = Prompts(
             prompts["tokens"], prompts["valid"], prompts["temperature"], None, prompts["max_length"]
         )
-        weights = frozen["teacher"] if "teacher" in frozen else frozen["base"]
+        weights = objectives.frozen_params(teacher, frozen, "teacher")
         rollout = rollout_fn(weights, asked, row_keys(rng, prompts["index"], prompts["sample"]))
         return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
 

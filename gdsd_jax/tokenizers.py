@@ -24,6 +24,29 @@ Messages = Sequence[Mapping[str, str]]
 _END, _UNKNOWN, _MASK, _ANSWER = "<|endoftext|>", "<unk>", "<|mask|>", "<|answer|>"
 _SPACE = "\u2581"  # sentencepiece's spelling of a space inside a piece
 _LONGEST_BYTES = 4192  # sentencepiece's trainer leaves longer texts out
+# What sentencepiece's trainer is told in every case.
+_TRAINING = {
+    "control_symbols": [_MASK, _ANSWER],
+    "pad_id": 0,
+    "pad_piece": _END,
+    "unk_id": 1,
+    "unk_piece": _UNKNOWN,
+    "bos_id": -1,
+    "eos_id": -1,
+    "byte_fallback": True,
+    "character_coverage": 1.0,
+    "max_sentencepiece_length": 32,
+    # Pieces may span spaces, so that a line of code takes few; digits stay single.
+    "split_by_whitespace": False,
+    "split_by_unicode_script": False,
+    "split_by_number": False,
+    "split_digits": True,
+    "normalization_rule_name": "identity",
+    "add_dummy_prefix": False,
+    "remove_extra_whitespaces": False,
+    "num_threads": 1,
+    "minloglevel": 2,
+}
 # Files of a Hugging Face tokenizer. The last ones are those that `load` looks for, so that a copy
 # that was cut short does not look like a tokenizer without a chat template.
 _FILES = (
@@ -268,26 +291,7 @@ def train_sentencepiece_model(
             model_type="bpe",
             vocab_size=vocab_size,
             user_defined_symbols=[symbol.replace(" ", _SPACE) for symbol in symbols],
-            control_symbols=[_MASK, _ANSWER],
-            pad_id=0,
-            pad_piece=_END,
-            unk_id=1,
-            unk_piece=_UNKNOWN,
-            bos_id=-1,
-            eos_id=-1,
-            byte_fallback=True,
-            character_coverage=1.0,
-            max_sentencepiece_length=32,
-            # Pieces may span spaces, so that a line of code takes few; digits stay single.
-            split_by_whitespace=False,
-            split_by_unicode_script=False,
-            split_by_number=False,
-            split_digits=True,
-            normalization_rule_name="identity",
-            add_dummy_prefix=False,
-            remove_extra_whitespaces=False,
-            num_threads=1,
-            minloglevel=2,
+            **_TRAINING,
             **choices,
         )
     except RuntimeError as error:

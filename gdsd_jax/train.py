@@ -11,42 +11,21 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import chips, curriculum, data, distill, objectives, plots, sharding
+from gdsd_jax import chips, curriculum, data, distill, objectives, sharding
 from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.evaluate import Evaluation, summary, summary_line
 from gdsd_jax.hosts import watch_sigterm
 from gdsd_jax.metrics import MetricsWriter, Pace, read_metrics, round_line
-from gdsd_jax.optimizer import init_state, make_optimizer
+from gdsd_jax.report import page
+from gdsd_jax.resume import Buffer, Progress, as_saved, copies_of, fresh_state, resume
 from gdsd_jax.run import Run, ask, decode, evaluate_heldout, initial_weights, score_texts
-from gdsd_jax.steps import Scored, Steps, abstract_round, make_keys, make_sft_step, make_steps
-from gdsd_jax.types import Batch, PyTree, TrainState
+from gdsd_jax.steps import Steps, make_keys, make_sft_step, make_steps
+from gdsd_jax.types import TrainState
 
 SFT_FIELDS = ("tokens", "valid", "completion", "completion_len")
-COPIES = ("reference", "teacher")  # of weights, frozen; a checkpoint holds them
 SAMPLES = 12  # held-out programs that the report shows
-
-
-class Progress(NamedTuple):
-    """Where a run stands, on the host; goes into every checkpoint as JSON."""
-
-    phase: str = "sft"  # then "rl"
-    step: int = 0  # optimizer steps of the supervised phase
-    round: int = 0  # finished rounds
-    inner: int = 0  # inner iterations done in the present round
-    cursor: Any = None  # of the phase's data loader; None = its start
-    lines: int = 0  # of metrics.jsonl
-    # the present round's rollout drifted too far: the next one goes without cache and threshold
-    exact: bool = False
-
-
-class Buffer(NamedTuple):
-    """The present round's completions, rewarded, and the scores that its updates compare with."""
-
-    slices: Batch
-    scored: Scored
 
 
 class Interrupted(Exception):
@@ -61,7 +40,7 @@ class Loop(NamedTuple):
     steps: Steps
     seed_key: jax.Array
     checkpoints: Checkpoints
-    writer: MetricsWriter
+    writer: MetricsWriter | None  # None until the state is there
     signalled: Callable[[], bool]  # whether SIGTERM has come to this process
     say: Callable[[str], None]
     profile: int | None = None  # the round of which the profiler writes a trace
@@ -81,7 +60,8 @@ def train(run: Run, say: Callable[[str], None] = print, profile: int | None = No
     evaluations, report.
 
     Round `profile`, counted from 1, is traced into WORKDIR/profile.
-    Resume order: the workdir's own checkpoint, then config.init_from, then random weights.
+    Resume order: the workdir's own checkpoint, then config.init_from, then random weights. Nothing
+    in the workdir is changed before a checkpoint there has proven to be this config's.
 
     Raises:
       Interrupted: SIGTERM; the state is saved.
@@ -92,34 +72,47 @@ def train(run: Run, say: Callable[[str], None] = print, profile: int | None = No
     # the first collective must not wait long for a process that still reads data
     run.hosts.exchange(None)
     checkpoints = Checkpoints(run.workdir / "checkpoints", config.keep_checkpoints)
-    if run.hosts.first:
-        (run.workdir / "config.json").write_text(config.to_json_best_effort(indent=2))
     latest = checkpoints.latest()
     progress = Progress() if latest is None else Progress(**checkpoints.host(latest))
-    writer = MetricsWriter(
-        run.workdir / "metrics.jsonl", keep=progress.lines, enabled=run.hosts.first
-    )
     say = say if run.hosts.first else lambda line: None
     seed_key = jax.jit(
         lambda: jax.random.key(config.seed), out_shardings=sharding.replicated(run.mesh)
     )()
     steps = make_steps(run.denoiser, config, run.mesh, run.teacher)
-    loop = Loop(run, steps, seed_key, checkpoints, writer, watch_sigterm(), say, profile)
-    with jax.transfer_guard("disallow"):
-        begin = (
-            (lambda: start(loop)) if latest is None else (lambda: resume(loop, latest, progress))
-        )
+    with watch_sigterm() as signalled, jax.transfer_guard("disallow"):
+        loop = Loop(run, steps, seed_key, checkpoints, None, signalled, say, profile)
+        rng = loop.keys(0)["init"]
+        begin = functools.partial(start, run, rng)
+        if latest is not None:
+            begin = functools.partial(resume, run, steps, checkpoints, latest, progress, rng)
+            where = f"{progress.phase}, round {progress.round}, step {progress.step}"
+            say(f"resuming {run.workdir}: {where}")
         state, frozen, buffer = unless_stopped(loop, begin, interrupt)
+        loop = loop._replace(writer=open_workdir(run, progress))
         if progress.phase == "sft":
             state = supervise(loop, state, frozen, progress)
             frozen |= copies_of(config, state.trainable)
             state = fresh_state(run, state.trainable, config.optimizer)
-            progress = Progress("rl", step=config.sft.steps, lines=writer.cursor())
+            progress = Progress("rl", step=config.sft.steps, lines=loop.writer.cursor())
             # without the reference, which is the weights themselves
             save(loop, state, {}, progress)
         reinforce(loop, state, frozen, buffer, progress)
-    checkpoints.wait()
-    writer.close()
+        checkpoints.wait()
+    loop.writer.close()
+
+
+def start(run: Run, rng: jax.Array) -> tuple[TrainState, dict, Buffer | None]:
+    """(state, frozen, no buffer) of a fresh run."""
+    trainable, frozen = initial_weights(run, rng)
+    return fresh_state(run, trainable, run.config.sft_optimizer), frozen, None
+
+
+def open_workdir(run: Run, progress: Progress) -> MetricsWriter:
+    """Writes config.json and cuts metrics.jsonl where the state stands."""
+    if run.hosts.first:
+        (run.workdir / "config.json").write_text(run.config.to_json_best_effort(indent=2))
+    path = run.workdir / "metrics.jsonl"
+    return MetricsWriter(path, keep=progress.lines, enabled=run.hosts.first)
 
 
 def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -> TrainState:
@@ -135,11 +128,8 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
     loader = data.make_loader(run.lessons, answers, batch=config.sft.batch, seed=config.seed)
     if progress.cursor:
         loader.set_state(progress.cursor)
-    sft_step, began, losses = (
-        make_sft_step(run.teacher or run.denoiser, config),
-        time.monotonic(),
-        [],
-    )
+    sft_step, began = make_sft_step(run.teacher or run.denoiser, config), time.monotonic()
+    losses = [np.float32(loss) for loss in progress.losses]
     for step in range(progress.step, config.sft.steps):
         rows = next(loader)
         arrays, rng = (
@@ -160,12 +150,19 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
             loop.writer.write("sft", done, loss=loss)
             left = (time.monotonic() - began) / (done - progress.step) * (config.sft.steps - done)
             loop.say(
-                f"sft step {done}/{config.sft.steps} | loss {loss:.3f} nats a token | {left:.0f} s left"
+                f"sft step {done}/{config.sft.steps} | loss {loss:.3f} nats a token | "
+                f"{left:.0f} s left"
             )
             losses = []
         stop = loop.stopping()
         if stop or done % config.sft.checkpoint_every == 0:
-            here = Progress("sft", step=done, cursor=loader.get_state(), lines=loop.writer.cursor())
+            here = Progress(
+                "sft",
+                step=done,
+                cursor=loader.get_state(),
+                lines=loop.writer.cursor(),
+                losses=tuple(map(float, jax.device_get(losses))),
+            )
             save(loop, state, frozen, here, stop=stop)
     return state
 
@@ -286,10 +283,7 @@ def experience_of(
     drift = steps.drift(state.trainable, frozen, asked, rollout)._asdict() if watched else {}
     # runs while the host executes programs
     scored = steps.score(state.trainable, frozen, slices, keys["masks"])
-    summary = {
-        "tokens_per_s": float(length_B.sum() / (sampled - began)),
-        **{f"drift_{name}": float(value) for name, value in jax.device_get(drift).items()},
-    }
+    summary = {"tokens_per_s": float(length_B.sum() / (sampled - began))}
     numbers = {
         "length": length_B.mean(),
         "tokens": int(length_B.sum()),
@@ -307,6 +301,8 @@ def experience_of(
             "solved": (rewards["tests"] == 1).mean(),
             "reward_s": time.monotonic() - sampled,
         }
+    # not before the programs have run: the device may be at it still
+    summary |= {f"drift_{name}": float(value) for name, value in jax.device_get(drift).items()}
     return Buffer(slices, scored), summary, numbers
 
 
@@ -316,7 +312,8 @@ def drifted(loop: Loop, number: int, summary: dict) -> bool:
     mean, bound = summary.get("drift_mean", 0.0), loop.run.config.drift_bound
     if mean > bound:
         loop.say(
-            f"round {number + 1} drifted by {mean:.3g} nats a token, over drift_bound={bound}: the next one samples exactly"
+            f"round {number + 1} drifted by {mean:.3g} nats a token, over drift_bound={bound}: "
+            "the next one samples exactly"
         )
     return mean > bound
 
@@ -324,7 +321,7 @@ def drifted(loop: Loop, number: int, summary: dict) -> bool:
 def unless_stopped(loop: Loop, work: Callable[[], Any], keep: Callable[[], None]) -> Any:
     """What `work()` returns. A stop does not wait for it, be it compiling, a rollout, or programs
     that take long: then `keep()` saves the state, which the work only reads, and raises
-      Interrupted."""
+    Interrupted."""
     stopped, found = loop.run.hosts.run_until_stopped(work, loop.signalled)
     if stopped:
         keep()
@@ -339,9 +336,8 @@ def interrupt() -> None:
 def evaluate_now(loop: Loop, state: TrainState, frozen: dict, number: int, keep: Callable) -> None:
     """Held-out problems after `number` rounds; writes the eval line, sample programs and the
     report."""
-    greedy, numbers = unless_stopped(
-        loop, functools.partial(evaluation_of, loop, state, frozen), keep
-    )
+    evaluation = functools.partial(evaluation_of, loop, state, frozen, number)
+    greedy, numbers = unless_stopped(loop, evaluation, keep)
     line = summary_line if loop.run.teacher is None else distill.line
     loop.writer.write("eval", number, **numbers)
     loop.say(f"eval  {number}/{loop.run.config.rounds} | {line(numbers)}")
@@ -350,9 +346,10 @@ def evaluate_now(loop: Loop, state: TrainState, frozen: dict, number: int, keep:
 
 
 def evaluation_of(
-    loop: Loop, state: TrainState, frozen: dict
+    loop: Loop, state: TrainState, frozen: dict, number: int
 ) -> tuple[Evaluation, dict[str, float]]:
-    """(greedy answers, the numbers of these and of answers at temperature 1)."""
+    """(greedy answers, the numbers of these and of answers at temperature 1) after so many
+    rounds."""
     rng = loop.keys(0)["evaluation"]  # the same noise at every evaluation
 
     def sample(asked):
@@ -363,7 +360,10 @@ def evaluation_of(
     )
     numbers = summary(greedy, sampled)
     if loop.run.teacher is not None:
-        numbers |= distill.evaluate(loop.run, loop.steps, state.trainable, frozen, rng)
+        config = loop.run.config
+        threshold, _ = curriculum.of_round(config, min(number, max(config.rounds - 1, 0)))
+        weights = state.trainable, frozen
+        numbers |= distill.evaluate(loop.run, loop.steps, *weights, rng, threshold)
     return greedy, numbers
 
 
@@ -395,7 +395,7 @@ def report(run: Run, number: int, greedy: Evaluation) -> None:
         }
         for old, new in zip(first, shown)
     ]
-    plots.write_report(
+    page.write_report(
         run.workdir, run.config.to_dict(), read_metrics(run.workdir / "metrics.jsonl"), samples
     )
 
@@ -421,73 +421,6 @@ def check_finite(phase: str, step: int, numbers: dict) -> None:
             raise FloatingPointError(
                 f"{phase} step {step}: {name} is {numbers[name]}; the last checkpoint is good"
             )
-
-
-def copies_of(config, weights: PyTree) -> dict:
-    """The reference policy or the teacher where the objective asks for one; with adapters it is the
-    base, without a copy."""
-    if config.lora_rank:
-        return {}
-    if objectives.has_teacher(config.objective):
-        return {"teacher": jax.tree.map(lambda x: jnp.copy(x.astype(config.dtype)), weights)}
-    settings = objectives.make_config(config.objective, config[config.objective])
-    if not objectives.uses_reference(config.objective, settings):
-        return {}
-    return {"reference": jax.tree.map(jnp.copy, weights)}
-
-
-def fresh_state(run: Run, trainable: PyTree, optimizer) -> TrainState:
-    """A state with new optimizer moments, placed beside their parameters."""
-
-    def make(weights):
-        return init_state(weights, make_optimizer(**optimizer))
-
-    places = sharding.shardings(run.mesh, jax.eval_shape(make, trainable))
-    return jax.jit(make, out_shardings=places)(trainable)
-
-
-def start(loop: Loop) -> tuple[TrainState, dict, Buffer | None]:
-    """The state of a fresh run."""
-    trainable, frozen = initial_weights(loop.run, loop.keys(0)["init"])
-    return fresh_state(loop.run, trainable, loop.run.config.sft_optimizer), frozen, None
-
-
-def resume(
-    loop: Loop, iteration: int, progress: Progress
-) -> tuple[TrainState, dict, Buffer | None]:
-    """The state of a checkpoint; what it does not hold (a frozen base) is made as for a fresh
-    run."""
-    run, config = loop.run, loop.run.config
-    loop.say(
-        f"resuming {run.workdir}: {progress.phase}, round {progress.round}, step {progress.step}"
-    )
-    trainable, frozen = initial_weights(run, loop.keys(0)["init"])
-    state = fresh_state(
-        run, trainable, config.sft_optimizer if progress.phase == "sft" else config.optimizer
-    )
-    if begun := progress.round or progress.inner:
-        frozen |= copies_of(config, trainable)
-    buffer = (
-        Buffer(*abstract_round(loop.steps, config, run.mesh, state.trainable, frozen)[1:])
-        if progress.inner
-        else None
-    )
-    saved = loop.checkpoints.restore(iteration, as_saved(state, frozen, buffer))
-    if begun:
-        frozen |= {name: saved[name] for name in COPIES if name in saved}
-    elif progress.phase == "rl":
-        frozen |= copies_of(config, saved["state"].trainable)
-    if buffer is not None:
-        buffer = jax.tree.unflatten(jax.tree.structure(buffer), saved["buffer"])
-    return saved["state"], frozen, buffer
-
-
-def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
-    """What a checkpoint holds: everything but the frozen base, which is where it came from."""
-    tree = {"state": state} | {name: frozen[name] for name in COPIES if name in frozen}
-    if buffer is not None:
-        tree["buffer"] = jax.tree.leaves(buffer)
-    return tree
 
 
 def save(

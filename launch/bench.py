@@ -1,5 +1,6 @@
-"""Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16]
-[--parts=rollout,samplers]
+"""Measures this machine:
+
+  python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16] [--parts=rollout,samplers]
 
 Rollout, the samplers' caches and update of one denoiser against the rate of a square matrix product
 in the same run (MFU: operations needed per second over that rate), peak memory, and programs a
@@ -7,8 +8,7 @@ second through the sandbox. Timings are medians; each stands beside a matrix pro
 before and after it, because a machine's pace drifts.
 
 One H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers, random weights of
-  16 GB; an update of all
-of them needs several.
+16 GB; an update of all of them needs several.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from gdsd_jax import models, objectives, sampling, scoring
 from gdsd_jax.models import flops
 from gdsd_jax.optimizer import init_state, make_optimizer, make_update
-from gdsd_jax.rewards.sandbox import Program, SandboxError, open_sandbox
+from gdsd_jax.sandbox.pool import Program, SandboxError, open_sandbox
 from gdsd_jax.types import Batch, Prompts
 
 
@@ -231,6 +231,26 @@ def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
     return (time.perf_counter() - began) / repeats
 
 
+def sampler_row(denoiser, params, config, size: Size, dtype: str) -> dict:
+    """What is measured of one sampler, with the product's rate before and after it."""
+    rate = product_rate(size.product, dtype)
+    ends = (0, config.blocks - 1)
+    seconds = config.blocks * statistics.mean(
+        block_seconds(denoiser, params, config, size, end) for end in ends
+    )
+    operations = config.blocks * statistics.mean(
+        sampler_flops(denoiser.config, size, config.cache, end, config.steps_per_block)
+        for end in ends
+    )
+    rate = statistics.mean([rate, product_rate(size.product, dtype)])
+    return {
+        "seconds": seconds,
+        "tokens_per_s": size.rows * config.gen_length / seconds,
+        "gflops": operations / 1e9,
+        "mfu": operations / seconds / rate,
+    }
+
+
 def samplers(size: Size, dtype: str) -> dict:
     """A rollout under each cache, from its first and its last block: seconds, operations, and both
     against no cache.
@@ -257,29 +277,15 @@ def samplers(size: Size, dtype: str) -> dict:
             steps=size.sampler_steps,
             **settings,
         )
-        rate = product_rate(size.product, dtype)
-        ends = (0, config.blocks - 1)
-        seconds = config.blocks * statistics.mean(
-            block_seconds(denoiser, params, config, size, end) for end in ends
-        )
-        operations = config.blocks * statistics.mean(
-            sampler_flops(denoiser.config, size, config.cache, end, config.steps_per_block)
-            for end in ends
-        )
-        rate = statistics.mean([rate, product_rate(size.product, dtype)])
-        row = found[name] = {
-            "seconds": seconds,
-            "tokens_per_s": size.rows * config.gen_length / seconds,
-            "gflops": operations / 1e9,
-            "mfu": operations / seconds / rate,
-            "bandwidth": weights * config.steps / seconds / copying,
-        }
+        row = found[name] = sampler_row(denoiser, params, config, size, dtype)
+        row["bandwidth"] = weights * config.steps / row["seconds"] / copying
         row["ceiling"] = found[baseline]["gflops"] / row["gflops"]
         row["reached"] = row["mfu"] / found[baseline]["mfu"]
         row["speed_up"] = row["ceiling"] * row["reached"]
         print(
-            f"sampler {name:12} {row['tokens_per_s']:10,.1f} tokens/s, {row['mfu']:.0%} of the product's rate, "
-            f"{row['bandwidth']:.0%} of a copy's, {row['speed_up']:.2f} x {baseline} of {row['ceiling']:.2f} x possible "
+            f"sampler {name:12} {row['tokens_per_s']:10,.1f} tokens/s, "
+            f"{row['mfu']:.0%} of the product's rate, {row['bandwidth']:.0%} of a copy's, "
+            f"{row['speed_up']:.2f} x {baseline} of {row['ceiling']:.2f} x possible "
             f"({row['reached']:.0%})",
             flush=True,
         )
@@ -379,8 +385,9 @@ def main() -> int:
         )
         rate = f", {found['tokens_per_s']:,.1f} tokens/s" if "tokens_per_s" in found else ""
         print(
-            f"{part.__name__:8} {found['seconds']:8.2f} s{rate}, {found['mfu']:.0%} of a {size.product} x {size.product} "
-            f"product's {found['product_gflops_per_s']:,.0f} GFLOP/s",
+            f"{part.__name__:8} {found['seconds']:8.2f} s{rate}, "
+            f"{found['mfu']:.0%} of a {size.product} x {size.product} product's "
+            f"{found['product_gflops_per_s']:,.0f} GFLOP/s",
             flush=True,
         )
     if "samplers" in parts:

@@ -1,10 +1,12 @@
 """Runs variants of one experiment over seeds and draws them side by side; started again, it goes on
 where it was.
 
-  python launch/compare.py --config=configs/coding.py --out=runs/compare "gdsd="
-  "shuffled=shuffle_rewards=true" python launch/compare.py --config=configs/coding.py
-  --out=runs/rates --learning_rates=3e-5,1e-4,3e-4 "gdsd=" ... python launch/compare.py
-  --config=configs/opdlm.py --out=runs/opdlm "opdlm=" "sft=control=sft" "kd=control=kd"
+  python launch/compare.py --config=configs/coding.py --out=runs/compare \\
+      "gdsd=" "shuffled=shuffle_rewards=true"
+  python launch/compare.py --config=configs/coding.py --out=runs/rates \\
+      --learning_rates=3e-5,1e-4,3e-4 "gdsd=" ...
+  python launch/compare.py --config=configs/opdlm.py --out=runs/opdlm \\
+      "opdlm=" "sft=control=sft" "kd=control=kd"
 
 A variant is NAME=OVERRIDES of the config's keys. The variants of a seed start from the same
 supervised model, which is trained once. With --learning_rates each variant runs its first seed at
@@ -23,7 +25,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gdsd_jax import metrics, plots
+from gdsd_jax import metrics
+from gdsd_jax.report import charts, page
 
 SCORES = ("mean_reward", "pass_at_1")
 
@@ -100,8 +103,8 @@ def compare(
 def unsteadiness(workdir: pathlib.Path) -> float:
     """How far the training curve, tests passed in means of 5 rounds, once lay below its best so
     far; 0..1."""
-    _, values = plots.points(lines_of(workdir, "rollout"), "rollout", "tests")
-    curve = plots.moving_mean(values, 2)
+    _, values = charts.points(lines_of(workdir, "rollout"), "rollout", "tests")
+    curve = charts.moving_mean(values, 2)
     return max(
         (best - value for best, value in zip(itertools.accumulate(curve, max), curve)), default=0.0
     )
@@ -201,9 +204,9 @@ def main() -> int:
     }
     summary = f"{args.config} · seeds {args.seeds} · mean and range over the seeds"
     (args.out / "table.md").write_text(markdown(scores))
-    (args.out / "curves.png").write_bytes(plots.curve_figure(curves))
+    (args.out / "curves.png").write_bytes(charts.curve_figure(curves))
     (args.out / "report.html").write_text(
-        plots.comparison_page("Comparison", summary, curves, scores)
+        page.comparison_page("Comparison", summary, curves, scores)
     )
     print(markdown(scores), end="")
     print(f"report: {args.out / 'report.html'}")

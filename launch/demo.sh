@@ -14,8 +14,9 @@ done
 
 "$PYTHON" - "$(dirname "$report")/metrics.jsonl" <<'END'
 import sys
-from gdsd_jax import metrics, plots
+from gdsd_jax import metrics
+from gdsd_jax.report import charts
 
-for name, before, after, change in plots.headlines(metrics.read_metrics(sys.argv[1])):
+for name, before, after, change in charts.headlines(metrics.read_metrics(sys.argv[1])):
     print(f"{name:42} {before:>6} -> {after:>6}  {change}")
 END

@@ -1,8 +1,8 @@
 """Scores a checkpoint on held-out problems:
 
-  python launch/eval.py --config=configs/coding.py[:MODEL[,key=value...]] --checkpoint=DIR
-  --out=FILE.json ... --thresholds=0.7,0.9   besides, what committing every proposal of that
-  probability keeps and saves
+  python launch/eval.py --config=FILE.py[:MODEL[,key=value...]] --checkpoint=DIR --out=FILE.json
+  ... --thresholds=0.7,0.9
+      besides, what committing every proposal of that probability keeps and saves
 
 The config names the problems, the sampler and how many (`eval_problems`); DIR is a folder that
 launch/convert.py wrote, or the workdir of a run, whose newest checkpoint is taken. FILE.json holds
@@ -113,7 +113,8 @@ def main() -> int:
     print(f"{summary_line(found)} | {args.out}")
     for row in found.get("thresholds", ()):
         print(
-            f"threshold {row['threshold']:g} | pass@1 {row['pass_at_1']:.1%} | {row['forwards_per_token']:.2f} forwards a token, "
+            f"threshold {row['threshold']:g} | pass@1 {row['pass_at_1']:.1%} | "
+            f"{row['forwards_per_token']:.2f} forwards a token, "
             f"the schedule takes {found['forwards_per_token']:.2f}"
         )
     return 0

@@ -2,8 +2,8 @@
 
   python launch/generate.py --checkpoint=DIR --prompts=FILE.jsonl --out=FILE.jsonl
   python launch/generate.py --checkpoint=DIR --prompt="Write f(x) ..." --show
-  ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 --seed=1
-  --batch=16
+  ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 \\
+      --seed=1 --batch=16
 
 DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint,
 sampler settings and tokenizer are taken. Each line of --prompts is {"prompt": "..."} or
@@ -34,10 +34,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import restore, run, sampling, sharding, show, tokenizers
+from gdsd_jax import restore, run, sampling, sharding, tokenizers
 from gdsd_jax.cli import fail, output_path, replacing, settings
+from gdsd_jax.report import unmasking
+from gdsd_jax.rows import read_rows
 from gdsd_jax.steps import row_keys
-from gdsd_jax.tasks import jsonl
 from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
 
 
@@ -73,13 +74,13 @@ def read_model(args) -> Model:
     return Model(run.on_mesh(model, mesh), tokenizer, sampler, mesh)
 
 
-def read_rows(args, tokenizer) -> Iterator[Row]:
+def read_prompts(args, tokenizer) -> Iterator[Row]:
     """Prompts as ids; ValueError naming FILE:LINE for the first that is none. Too long ones are
     reported."""
     if args.prompt is not None:
         rows = [("--prompt", {"prompt": args.prompt})]
     else:
-        rows = jsonl.read_rows(args.prompts, ', such as {"prompt": "..."}', flag="--prompts=")
+        rows = read_rows(args.prompts, ', such as {"prompt": "..."}', flag="--prompts=")
     for place, (where, entries) in enumerate(rows):
         prompt = prompt_of(entries, where)
         try:
@@ -147,7 +148,7 @@ def make_shown(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
         prompts, rng_B = jax.jit(prompts_of)(key, asked)
         prompts = sampling.with_defaults(prompts, gen_length)
         drawing, state = (
-            show.Drawing(model.tokenizer, model.sampler.steps, sys.stdout),
+            unmasking.Drawing(model.tokenizer, model.sampler.steps, sys.stdout),
             passes.begin(params, prompts),
         )
         while passes.running(state):
@@ -216,6 +217,18 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_files(parser)
+    add_sampling(parser)
+    add_settings(parser)
+    args = parser.parse_args()
+    for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
+        if not getattr(args, name) >= least:
+            raise ValueError(f"--{name}={getattr(args, name)} must be at least {least}")
+    return args
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint, the prompts and where the answers go."""
     parser.add_argument(
         "--checkpoint", required=True, help="a converted model's folder, or a run's workdir"
     )
@@ -225,6 +238,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", help="JSONL file for the answers; without it their text is printed"
     )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How answers are drawn."""
     parser.add_argument(
         "--sampler", default="", help="key=value,...: fields of sampling.SamplerConfig"
     )
@@ -239,6 +256,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8, help="prompts at once")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """How prompts are read, what computes and what is shown."""
     parser.add_argument(
         "--raw", action="store_true", help="continue the prompt's text, without the chat template"
     )
@@ -260,11 +281,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--show", action="store_true", help="draw the unmasking as it happens, one prompt at a time"
     )
-    args = parser.parse_args()
-    for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
-        if not getattr(args, name) >= least:
-            raise ValueError(f"--{name}={getattr(args, name)} must be at least {least}")
-    return args
 
 
 def main() -> int:
@@ -272,7 +288,7 @@ def main() -> int:
         args = arguments()
         out = args.out and output_path("--out", args.out)
         model = read_model(args)
-        rows = list(read_rows(args, model.tokenizer))
+        rows = list(read_prompts(args, model.tokenizer))
         if not rows:
             raise ValueError("no prompt is left: raise --prompt_length")
         weights = restore.load_weights(args.checkpoint, model.denoiser.config, model.mesh)

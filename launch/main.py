@@ -1,12 +1,12 @@
-"""Trains, or resumes: python launch/main.py --config=configs/coding.py[:MODEL[,key=value...]]
-[--workdir=DIR]
+"""Trains, or resumes:
+
+  python launch/main.py --config=configs/coding.py[:MODEL[,key=value...]] [--workdir=DIR]
 
 On TPU VM pod slices the same command on every host: the processes find one another. Elsewhere each
 is told:
   ... --coordinator=HOST:PORT --num_processes=N --process_id=I
 Exit codes: 0 done; 2 bad configuration or input, one line says which; 143 after SIGTERM, with the
-  state saved; 130 after
-Ctrl-C; 1 a fault.
+state saved; 130 after Ctrl-C; 1 a fault.
 """
 
 import argparse

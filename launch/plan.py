@@ -1,8 +1,8 @@
 """Whether a run fits a TPU slice, and what it would take, without one: the TPU compiler compiles
 its real programs.
 
-  python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 [--num_slices=2]
-  [--json=FILE] [--search]
+  python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 \\
+      [--num_slices=2] [--json=FILE] [--search]
 
 Needs libtpu (pip install "jax[tpu]"), no TPU and no weights; minutes and a few GB for an 8B model.
 Memory and exchanges are the compiler's; seconds are predictions from data sheets, the best that
@@ -39,7 +39,7 @@ import jax.numpy as jnp
 from gdsd_jax import chips, hlo, models, run, sharding, steps
 from gdsd_jax.cli import fail, load_config, output_path, replacing
 from gdsd_jax.optimizer import init_state, make_optimizer
-from gdsd_jax.train import copies_of
+from gdsd_jax.resume import copies_of
 
 GENERATIONS = {"v4": {"chip_config_name": "megacore"}, "v5e": {}, "v5p": {}, "v6e": {}}
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -99,7 +99,8 @@ def topology(name: str, slices: int) -> list:
     generation, _, shape = name.partition(":")
     if generation not in GENERATIONS or not re.fullmatch(r"\d+(x\d+){1,2}", shape) or slices < 1:
         raise ValueError(
-            f"--topology={name}: give {' or '.join(GENERATIONS)}, a colon and the shape of a slice, as in v5e:4x4"
+            f"--topology={name}: give {' or '.join(GENERATIONS)}, a colon "
+            "and the shape of a slice, as in v5e:4x4"
         )
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
         raise ValueError('the TPU compiler, libtpu, is not installed: pip install "jax[tpu]"')
@@ -342,7 +343,8 @@ def search(config, devices: list) -> dict:
                 continue  # rows that do not go round, an axis that a mesh does not divide
             tried.append(found | {"change": change})
             print(
-                f"tried {change}: {gib(found['missing'])} too much, {found['prediction']['round_s']:.3g} s a round",
+                f"tried {change}: {gib(found['missing'])} too much, "
+                f"{found['prediction']['round_s']:.3g} s a round",
                 flush=True,
             )
             best, config = min(
@@ -378,7 +380,8 @@ def table(found: dict) -> str:
     """The plan for people."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
     lines = [
-        f"{found['topology']} x {found['slices']}: {found['chips']} chips ({found['chip']}), mesh {mesh}, "
+        f"{found['topology']} x {found['slices']}: {found['chips']} chips ({found['chip']}), "
+        f"mesh {mesh}, "
         f"{found['parameters'] / 1e9:.2f} B parameters, rollout weights {found['rollout_weights']}",
         f"{'GiB a chip':22}{'arguments':>10}{'temporary':>10}{'beside':>10}{'total':>10}{'of':>8}",
     ]
@@ -393,20 +396,22 @@ def table(found: dict) -> str:
         for entry in one["collectives"]:
             where = " between slices" if entry["crosses_slices"] else ""
             lines.append(
-                f"  {entry['kind']}{where}: {entry['count']} times, {gib(entry['bytes'])} sent by each chip"
+                f"  {entry['kind']}{where}: {entry['count']} times, "
+                f"{gib(entry['bytes'])} sent by each chip"
             )
-    if found["programs"]["rollout"]["gathers_per_pass"]:
-        lines.append(
-            f"each pass of the rollout collects {gib(found['programs']['rollout']['gathers_per_pass'])} a chip"
-        )
+    if gathers := found["programs"]["rollout"]["gathers_per_pass"]:
+        lines.append(f"each pass of the rollout collects {gib(gathers)} a chip")
     guess, percent = found["prediction"], found["prediction"]["exchange_share"]
     lines += [
-        "PREDICTION from data sheets, at best (peak rates, everything overlapped, no reads of memory but of weights):",
+        "PREDICTION from data sheets, at best "
+        "(peak rates, everything overlapped, no reads of memory but of weights):",
         *(
-            f"  {name}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, exchange {percent[name]:.0%} if not overlapped"
+            f"  {name}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, "
+            f"exchange {percent[name]:.0%} if not overlapped"
             for name in found["programs"]
         ),
-        f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, {guess['chip_hours']:,.0f} chip-hours for the run",
+        f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, "
+        f"{guess['chip_hours']:,.0f} chip-hours for the run",
         "fits" if found["fits"] else f"DOES NOT FIT: {gib(found['missing'])} a chip too much",
     ]
     return "\n".join(lines)

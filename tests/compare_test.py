@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
-    "configs/coding.py:tiny,rounds=1,prompts_per_round=4,group_size=2,inner_iterations=1,sft.steps=2,sft.batch=8,"
+    "configs/coding.py:tiny,rounds=1,prompts_per_round=4,group_size=2,inner_iterations=1,"
+    "sft.steps=2,sft.batch=8,"
     "eval_every=1,eval_problems=4,mesh.data=1"
 )
 
@@ -61,7 +62,10 @@ def test_finished_runs_are_only_tabled(compare, monkeypatch, capsys, tmp_path):
         "a=gdsd.psi=3",
     )
     assert compare.main() == 0
-    row = "| a | 45.0% → 65.0% | +0.200 (+0.100 to +0.300) | 60.0% → 70.0% | +0.100 (+0.000 to +0.200) | 0.100 (0.000 to 0.200) |"
+    row = (
+        "| a | 45.0% → 65.0% | +0.200 (+0.100 to +0.300) "
+        "| 60.0% → 70.0% | +0.100 (+0.000 to +0.200) | 0.100 (0.000 to 0.200) |"
+    )
     assert row in capsys.readouterr().out.splitlines()
     assert (
         row.split(" | ")[1] in (tmp_path / "report.html").read_text()
@@ -126,7 +130,8 @@ def test_distillation_beside_its_control(compare, monkeypatch, tmp_path):
     table again."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     config = (
-        f"configs/opdlm.py:tiny,rounds=1,prompts_per_round=8,inner_iterations=1,minibatches=1,sft.steps=2,sft.batch=8,"
+        f"configs/opdlm.py:tiny,rounds=1,prompts_per_round=8,inner_iterations=1,minibatches=1,"
+        f"sft.steps=2,sft.batch=8,"
         f"eval_every=1,eval_problems=8,mesh.data=1,data_dir={tmp_path / 'data'}"
     )
     arguments(

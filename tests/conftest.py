@@ -57,7 +57,8 @@ def workdir(data_dir, tmp_path_factory) -> Path:
     from gdsd_jax import run, train
 
     config = coding.get_config(
-        "tiny,rounds=0,prompts_per_round=8,group_size=2,sft.steps=4,sft.batch=16,sft_optimizer.learning_rate=1e-3,"
+        "tiny,rounds=0,prompts_per_round=8,group_size=2,sft.steps=4,sft.batch=16,"
+        "sft_optimizer.learning_rate=1e-3,"
         f"eval_problems=20,data_dir={data_dir}"
     )
     prepared = run.prepare(config, tmp_path_factory.mktemp("full"))
@@ -71,7 +72,7 @@ def lora_workdir(data_dir, tmp_path_factory) -> Path:
     """Workdir with a checkpoint of adapters that are not zero, over a base that no checkpoint
     holds."""
     from configs import coding
-    from gdsd_jax import run, steps, train
+    from gdsd_jax import resume, run, steps
     from gdsd_jax.checkpoint import Checkpoints
 
     config = coding.get_config(
@@ -87,7 +88,9 @@ def lora_workdir(data_dir, tmp_path_factory) -> Path:
     (prepared.workdir / "config.json").write_text(config.to_json_best_effort())
     checkpoints = Checkpoints(prepared.workdir / "checkpoints")
     checkpoints.save(
-        3, train.as_saved(train.fresh_state(prepared, adapters, config.optimizer), frozen, None), {}
+        3,
+        resume.as_saved(resume.fresh_state(prepared, adapters, config.optimizer), frozen, None),
+        {},
     )
     checkpoints.close()
     return prepared.workdir

@@ -1,6 +1,7 @@
 """Several processes as the hosts of one run: the numbers of one process, the end of all when one
 ends, and going on."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from gdsd_jax.hosts import Hosts, start
+from gdsd_jax.hosts import Hosts, start, watch_sigterm
 from tests.train_test import without_clock
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,9 +26,12 @@ DEVICES = 8
 PATIENCE = 1800  # seconds, of a machine that is busy
 SFT_STEPS = 60
 CONFIG = (
-    "tiny,rounds=5,prompts_per_round=4,group_size=4,inner_iterations=1,gdsd.beta=0.0,remat=none,sampler.steps=6,"
-    f"sft.steps={SFT_STEPS},sft.batch=16,sft.log_every=20,sft_optimizer.learning_rate=1e-2,sft_optimizer.warmup_steps=5,"
-    f"sft_optimizer.decay_steps={SFT_STEPS},eval_every=5,eval_problems=8,checkpoint_every=1,keep_checkpoints=9,"
+    "tiny,rounds=5,prompts_per_round=4,group_size=4,inner_iterations=1,gdsd.beta=0.0,"
+    "remat=none,sampler.steps=6,"
+    f"sft.steps={SFT_STEPS},sft.batch=16,sft.log_every=20,sft_optimizer.learning_rate=1e-2,"
+    f"sft_optimizer.warmup_steps=5,"
+    f"sft_optimizer.decay_steps={SFT_STEPS},eval_every=5,eval_problems=8,checkpoint_every=1,"
+    f"keep_checkpoints=9,"
     "mesh.data=2,mesh.fsdp=2,mesh.tensor=2"
 )
 
@@ -47,6 +51,30 @@ def test_shares_are_put_together_again():
     three = Hosts(1, 3)
     three.exchange = lambda part: parts  # what the service would bring
     np.testing.assert_array_equal(three.merge(parts[1], 7)["x"], values)
+
+
+@pytest.fixture
+def noted():
+    """What the handler of SIGTERM that stands before was called with."""
+    calls = []
+    former = signal.signal(signal.SIGTERM, lambda *_: calls.append("former"))
+    yield calls
+    signal.signal(signal.SIGTERM, former)
+
+
+@pytest.mark.parametrize("failure", [None, ZeroDivisionError])
+def test_sigterm_is_noted_within_the_block_only(noted, failure):
+    """Each block begins with none, and the handler before it comes back, also when it fails."""
+    for _ in range(2):
+        with contextlib.suppress(ZeroDivisionError), watch_sigterm() as signalled:
+            assert not signalled()
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
+            assert signalled() and not noted
+            if failure is not None:
+                raise failure
+    signal.raise_signal(signal.SIGTERM)
+    assert noted == ["former"] and signalled()
 
 
 def free_port() -> int:

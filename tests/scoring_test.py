@@ -269,7 +269,9 @@ def test_centring_identities():
         np.testing.assert_allclose(plain, [[reference.log_softmax(logits)[token]]], rtol=1e-5)
         return jax.value_and_grad(lambda z: fn(z)[1][0, 0])(z)
 
-    close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6)  # noqa: E731  float32 rounding of values near 1
+    def close(a, b):
+        np.testing.assert_allclose(a, b, atol=2e-6)  # float32 rounding of values near 1
+
     value, gradient = centred("none")
     close(value, reference.log_softmax(logits)[token]), close(gradient, onehot - softmax)
     for kind, centre in (("vocab", np.full(9, 1 / 9)), ("top_k", best)):

@@ -68,6 +68,18 @@ def propose(config, model, temperature, logits, raw, group_noise, member_noise, 
     return order, token, log_softmax(raw)[token], sure
 
 
+def pass_noise(config, key, width, vocab):
+    """(of the groups of tokens, of their members, of the order) of one pass, for each position of
+    the block."""
+    size = max(1, math.gcd(vocab, 512) // 8)
+    order = jax.random.gumbel if config.kind == "dream" else jax.random.uniform
+    return (
+        numbers(jax.random.gumbel, jax.random.fold_in(key, 0), (width, vocab // size)),
+        numbers(jax.random.gumbel, jax.random.fold_in(key, 1), (width, size)),
+        numbers(order, jax.random.fold_in(key, 2), (width,)),
+    )
+
+
 def rollout(look, prompts, row, rng, config, model):
     """(tokens, step_map, logp, length, passes) of one row.
 
@@ -92,18 +104,7 @@ def rollout(look, prompts, row, rng, config, model):
         while masked & block:
             raw, without = look(np.array(tokens, np.int32), valid, number, age)
             key = jax.random.fold_in(rng, passes)
-            size = max(1, math.gcd(raw.shape[1], 512) // 8)
-            noise = (
-                numbers(
-                    jax.random.gumbel, jax.random.fold_in(key, 0), (width, raw.shape[1] // size)
-                ),
-                numbers(jax.random.gumbel, jax.random.fold_in(key, 1), (width, size)),
-                numbers(
-                    getattr(jax.random, "gumbel" if config.kind == "dream" else "uniform"),
-                    jax.random.fold_in(key, 2),
-                    (width,),
-                ),
-            )
+            noise = pass_noise(config, key, width, raw.shape[1])
             logits = raw if without is None else without + (1 + config.cfg_scale) * (raw - without)
             proposals = {
                 i: propose(

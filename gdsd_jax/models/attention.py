@@ -50,8 +50,8 @@ class Doubled:
     to its own noised block. The row's width tells where the noised stream begins.
 
     `causal`: nothing to the right of itself besides, and where states are shifted a noised block
-      follows the clean one:
-    how an autoregressive model reads the blocks of a noised stream, each behind the clean text.
+    follows the clean one: how an autoregressive model reads the blocks of a noised stream, each
+    behind the clean text.
     """
 
     prompt_len: int

@@ -21,6 +21,11 @@ def make_cache_fns(
 ) -> tuple[Callable, Callable]:
     """(init_cache, extend) of a denoiser; `hidden(params, tokens, mask, positions, kept)` is its
     forward."""
+    return make_init_cache(config), make_extend(config, kernel, hidden)
+
+
+def make_init_cache(config: ModelConfig) -> Callable:
+    """`init_cache(params, batch, length, *, valid_BxL) -> Cache` of a denoiser."""
 
     def init_cache(
         params: PyTree, batch: int, length: int, *, valid_BxL: Array | None = None
@@ -39,6 +44,12 @@ def make_cache_fns(
             if config.shift
             else None,
         )
+
+    return init_cache
+
+
+def make_extend(config: ModelConfig, kernel: Kernel, hidden: Callable) -> Callable:
+    """`extend` of a denoiser with this forward."""
 
     def extend(
         params,
@@ -70,10 +81,8 @@ def make_cache_fns(
         if seen == 0:
             mask, kept = kernel.mask(spec, own(valid_BxL), columns), ()
         else:
-            mask, kept = (
-                beside_cache(spec, valid_BxL, start, columns, seen),
-                (cache.k_NxBxKxdxL, cache.v_NxBxKxLxd),
-            )
+            mask = beside_cache(spec, valid_BxL, start, columns, seen)
+            kept = (cache.k_NxBxKxdxL, cache.v_NxBxKxLxd)
         h_BxQxD, (k, v) = hidden(params, tokens_BxQ, mask, own(positions_of(valid_BxL)), kept)
         if config.shift:
             h_BxLxD = put(cache.h_BxLxD, h_BxQxD, 1)
@@ -87,7 +96,7 @@ def make_cache_fns(
             )
         return h_BxQxD, cache
 
-    return init_cache, extend
+    return extend
 
 
 def beside_cache(spec, valid_BxL: Array, start, columns: int, seen: int | None) -> Array:

@@ -1,7 +1,7 @@
 """Dream: presets, tensor names and special ids (specs/models.md section 2).
 
 Qwen2.5's shape, made bidirectional: biases on q, k and v, and still the state of column i - 1
-  scores token i.
+scores token i.
 """
 
 from gdsd_jax.models import qwen3

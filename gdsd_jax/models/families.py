@@ -77,5 +77,6 @@ def refuse_unsupported(path, entries: dict, required: dict) -> None:
             raise ValueError(f"{path}: {key}={value!r} is not supported, only {wanted!r}")
     if any(kind != "full_attention" for kind in entries.get("layer_types") or ()):
         raise ValueError(
-            f"{path}: layer_types={entries['layer_types']!r} is not supported, only 'full_attention'"
+            f"{path}: layer_types={entries['layer_types']!r} is not supported, "
+            "only 'full_attention'"
         )

@@ -274,9 +274,15 @@ def obstacle(name: str, config: ModelConfig, device) -> str | None:
         # others say gfx942 and the like
         nvidia = device.platform == "gpu" and device.compute_capability[0].isdigit()
         if not nvidia or float(device.compute_capability) < 8:
-            return f"needs an NVIDIA GPU of compute capability 8.0 or later, this is a {device.device_kind}"
+            return (
+                "needs an NVIDIA GPU of compute capability 8.0 or later, "
+                f"this is a {device.device_kind}"
+            )
         if config.dtype != "bfloat16":
             return f"computes in bfloat16 and not in {config.dtype}: set dtype=bfloat16"
         if config.head_dim % 8 or config.head_dim > CUDNN_HEADS:
-            return f"needs heads of a multiple of 8 and at most {CUDNN_HEADS}, the model's are {config.head_dim} wide"
+            return (
+                f"needs heads of a multiple of 8 and at most {CUDNN_HEADS}, "
+                f"the model's are {config.head_dim} wide"
+            )
     return None

@@ -74,7 +74,8 @@ def as_type(config: ModelConfig, model_type: str) -> ModelConfig:
     """
     if config.family not in MODEL_TYPES:
         raise ValueError(
-            f"a {config.family} model cannot become {model_type}: only {' and '.join(MODEL_TYPES)} share weights"
+            f"a {config.family} model cannot become {model_type}: "
+            f"only {' and '.join(MODEL_TYPES)} share weights"
         )
     return dataclasses.replace(config, **conventions(model_type))
 

@@ -1,9 +1,8 @@
-"""Objectives: `make_loss_fn(name, denoiser, config)` gives `loss_fn(trainable, frozen, batch) ->
-(loss, metrics)`.
+"""Objectives: `make_loss_fn(name, denoiser, config)` gives a pure function of
+`(trainable, frozen, batch)`, which returns `(loss, metrics)`.
 
 A file an objective: a frozen config, `loss`, `views` (the masks it wants), `scores` (what it
-  compares with, old and
-reference).
+compares with, old and reference).
 """
 
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 from gdsd_jax.objectives import ar, coupled_grpo, diffu_grpo, dmpo, espo, gdsd, opd, sft, spg, wd1
 from gdsd_jax.objectives.ar import ArConfig
+from gdsd_jax.objectives.checks import check_batch
 from gdsd_jax.objectives.coupled_grpo import CoupledGrpoConfig
 from gdsd_jax.objectives.diffu_grpo import DiffuGrpoConfig
 from gdsd_jax.objectives.dmpo import DmpoConfig
@@ -21,7 +21,7 @@ from gdsd_jax.objectives.opd import OpdConfig
 from gdsd_jax.objectives.sft import SftConfig
 from gdsd_jax.objectives.spg import SpgConfig
 from gdsd_jax.objectives.wd1 import Wd1Config
-from gdsd_jax.types import Denoiser
+from gdsd_jax.types import Batch, Denoiser, PyTree
 
 __all__ = [
     "OBJECTIVES",
@@ -37,6 +37,7 @@ __all__ = [
     "SpgConfig",
     "Wd1Config",
     "compares_groups",
+    "frozen_params",
     "has_teacher",
     "make_config",
     "make_loss_fn",
@@ -61,6 +62,8 @@ class Objective(NamedTuple):
       by_group: a loss that compares the completions of a prompt, all of which must lie in its
         batch.
       rewards: whether the loss reads advantages.
+      weighs_by: the batch's field that a loss with `rewards` weighs completions by.
+      masks: whether the loss reads masks.
       teacher: a loss that distils: its config has a `teacher`, and `frozen["teacher"]` is its last
         argument.
     """
@@ -72,6 +75,8 @@ class Objective(NamedTuple):
     reference: Callable = lambda config: getattr(config, "beta", 0.0) > 0
     by_group: bool = False
     rewards: bool = True
+    weighs_by: str = "advantages_B"
+    masks: bool = True
     teacher: bool = False
 
 
@@ -85,11 +90,17 @@ OBJECTIVES = {
     ),
     "wd1": Objective(Wd1Config, wd1.loss, wd1.views, by_group=True),
     "dmpo": Objective(
-        DmpoConfig, dmpo.loss, dmpo.views, dmpo.scores, reference=lambda config: True, by_group=True
+        DmpoConfig,
+        dmpo.loss,
+        dmpo.views,
+        dmpo.scores,
+        reference=lambda config: True,
+        by_group=True,
+        weighs_by="rewards_B",
     ),
     "opd": Objective(OpdConfig, opd.loss, opd.views, rewards=False, teacher=True),
     "sft": Objective(SftConfig, sft.loss, sft.views, rewards=False),
-    "ar": Objective(ArConfig, ar.loss, ar.views, rewards=False),
+    "ar": Objective(ArConfig, ar.loss, ar.views, rewards=False, masks=False),
 }
 
 
@@ -98,7 +109,8 @@ def make_loss_fn(name: str, denoiser: Denoiser, config) -> Callable:
     scores come in the batch.
 
     Raises:
-      ValueError: unknown name, or a config of another objective.
+      ValueError: unknown name, or a config of another objective; by the loss, a field that the
+        batch lacks.
     """
     objective = find(name)
     if not isinstance(config, objective.config):
@@ -107,16 +119,29 @@ def make_loss_fn(name: str, denoiser: Denoiser, config) -> Callable:
         )
 
     def loss_fn(trainable, frozen, batch):
-        # adapters stand over the weights that the student started from: its teacher, without a
-        # second copy
-        teacher = (
-            [frozen["teacher"] if "teacher" in frozen else frozen["base"]]
-            if objective.teacher
-            else []
-        )
-        return objective.loss(denoiser, config, denoiser.bind(trainable, frozen), batch, *teacher)
+        check_batch(name, batch, fields_read(objective, batch))
+        params = denoiser.bind(trainable, frozen)
+        if not objective.teacher:
+            return objective.loss(denoiser, config, params, batch)
+        teacher = frozen_params(config.teacher, frozen, "teacher")
+        return objective.loss(denoiser, config, params, batch, teacher)
 
     return loss_fn
+
+
+def frozen_params(denoiser: Denoiser, frozen: dict, name: str) -> PyTree:
+    """Parameters of the frozen "reference" or "teacher": its copy, or without one the base of the
+    adapters, which is what the student started from."""
+    return denoiser.bind(frozen[name], frozen) if name in frozen else frozen["base"]
+
+
+def fields_read(objective: Objective, batch: Batch) -> list[str]:
+    """The batch's fields that the loss cannot do without."""
+    fields = ["tokens_BxL", "valid_BxL", "completion_len_B"]
+    # a loss that distils may have its state as tokens
+    if objective.masks and not (objective.teacher and batch.noised_BxL is not None):
+        fields.append("masks_KxBxL")
+    return [*fields, objective.weighs_by] if objective.rewards else fields
 
 
 def make_score_fn(name: str, denoiser: Denoiser, config) -> Callable | None:

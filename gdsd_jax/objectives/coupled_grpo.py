@@ -40,7 +40,8 @@ class CoupledGrpoConfig:
         check_clip(self)
         if not 0 < self.ratio_low <= self.ratio_high < 1:
             raise ValueError(
-                f"ratio_low={self.ratio_low}, ratio_high={self.ratio_high}: give 0 < low <= high < 1"
+                f"ratio_low={self.ratio_low}, ratio_high={self.ratio_high}: "
+                "give 0 < low <= high < 1"
             )
 
 

@@ -72,8 +72,6 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
     """- sum over a group of (w - centring w-) l / L, mean over groups, with w, w- the softmax over
     the group of sharpness (l_ref - l_old +- r / alpha)."""
-    if batch.rewards_B is None:
-        raise ValueError("objective 'dmpo' weighs by rewards: batch.rewards_B is None")
     score_B = jnp.mean(scores(denoiser, config, params, batch)[0], axis=0)
     present_B = jax.lax.stop_gradient(score_B)
     old_B = present_B if batch.old_KxB is None else jnp.mean(batch.old_KxB, axis=0)

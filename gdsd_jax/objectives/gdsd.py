@@ -81,7 +81,8 @@ class GdsdConfig:
             )
         if self.preset is not None and (self.trust is None or self.trust[0] >= 1):
             raise ValueError(
-                f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high), epsilon_low below 1"
+                f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high), "
+                "epsilon_low below 1"
             )
         if self.preset == "r2" and self.weighting != "elbo":
             raise ValueError(f"preset='r2' is ELBO-weighted, not weighting={self.weighting!r}")

@@ -83,7 +83,8 @@ def views(config: OpdConfig, batch: Batch, draws: int, rng: Array) -> Array:
     )
     if gen_length % block:
         raise ValueError(
-            f"a completion of {gen_length} columns is no whole number of blocks of {block}: change one of them"
+            f"a completion of {gen_length} columns is no whole number of "
+            f"blocks of {block}: change one of them"
         )
     inside_BxNxC = counted(batch, "answer").reshape(rows, -1, block)
     if config.states == "random":
@@ -181,15 +182,10 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
     """Mean over rows of the mean over their states of the mean divergence at masked answer tokens
     (section 5)."""
-    if config.teacher is None or config.teacher.config.vocab_size != denoiser.config.vocab_size:
-        raise ValueError(
-            f"distillation needs a teacher with the student's vocabulary of {denoiser.config.vocab_size} tokens"
-        )
+    check_teacher(denoiser, config)
     batch, masks_KxBxL = batch.replace(block=block_of(batch)), states(denoiser, batch)
     answer_BxG = batch.tokens_BxL[:, batch.prompt_len :]
-    counted_BxG = counted(batch, "answer")
-    if config.exclude_stop:
-        counted_BxG &= ~jnp.isin(answer_BxG, jnp.array(denoiser.config.stop_ids, jnp.int32))
+    counted_BxG = scored(denoiser, config, batch)
     read_clean_BxGxD = teacher_features(config.teacher, teacher_params, batch)
 
     def one_state(mask_BxL):
@@ -209,7 +205,7 @@ def loss(
 
         score = make_score(denoiser, config, params, teacher_params)
         arrays = map(sort, (mask_BxG, answer_BxG, h_BxGxD, jax.lax.stop_gradient(target_BxGxD)))
-        found = by_chunks(score, 2 * denoiser.config.vocab_size, *arrays)  # two models' logits
+        found = by_chunks(score, 2 * device_vocab(denoiser), *arrays)  # two models' logits
         count_B = jnp.sum(mask_BxG, axis=1)
         means = [jnp.sum(x_BxG, axis=1) / jnp.maximum(count_B, 1) for x_BxG in found]
         return *means, jnp.any(mask_BxL, axis=1), count_B
@@ -229,6 +225,29 @@ def loss(
         "masked": jnp.mean(jnp.sum(count_KxB, axis=0).astype(jnp.float32)),
     }
     return loss, metrics
+
+
+def check_teacher(denoiser: Denoiser, config: OpdConfig) -> None:
+    """ValueError without a teacher that has the student's vocabulary."""
+    vocab_size = denoiser.config.vocab_size
+    if config.teacher is None or config.teacher.config.vocab_size != vocab_size:
+        raise ValueError(
+            f"distillation needs a teacher with the student's vocabulary of {vocab_size} tokens"
+        )
+
+
+def scored(denoiser: Denoiser, config: OpdConfig, batch: Batch) -> Array:
+    """bool [B, G], the answer's positions that count where they are masked."""
+    counted_BxG = counted(batch, "answer")
+    if config.exclude_stop:
+        answer_BxG = batch.tokens_BxL[:, batch.prompt_len :]
+        counted_BxG &= ~jnp.isin(answer_BxG, jnp.array(denoiser.config.stop_ids, jnp.int32))
+    return counted_BxG
+
+
+def device_vocab(denoiser: Denoiser) -> int:
+    """A device's part of the vocabulary, tokens."""
+    return denoiser.config.vocab_size // denoiser.logit_shards
 
 
 def states(denoiser: Denoiser, batch: Batch) -> Array:
@@ -252,7 +271,7 @@ def guesses(denoiser: Denoiser, params: PyTree, h_BxGxD: Array) -> Array:
     def likeliest(h_BxCxD):
         return jnp.argmax(denoiser.unembed(params, h_BxCxD), axis=-1).astype(jnp.int32)
 
-    return by_chunks(likeliest, denoiser.config.vocab_size, h_BxGxD)
+    return by_chunks(likeliest, device_vocab(denoiser), h_BxGxD)
 
 
 def filled_features(

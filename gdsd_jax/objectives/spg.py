@@ -98,8 +98,8 @@ def draw_blocks(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Arra
     blocks = gen // config.block_length
     if gen % config.block_length or draws > blocks:
         raise ValueError(
-            f"spg.block_length={config.block_length} must divide the {gen} completion tokens into at least as many blocks "
-            f"as mask_draws={draws}"
+            f"spg.block_length={config.block_length} must divide the {gen} completion tokens "
+            f"into at least as many blocks as mask_draws={draws}"
         )
     touched_B = (batch.completion_len_B - 1) // config.block_length + 1
     order_BxN = jnp.argsort(jax.random.uniform(rng, (batch.tokens_BxL.shape[0], blocks)), axis=1)

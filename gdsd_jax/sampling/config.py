@@ -76,12 +76,14 @@ class SamplerConfig:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
         if self.cache == "prefix" and self.blocks > PREFIX_BLOCKS:
             raise ValueError(
-                f"cache='prefix' compiles a forward for each of {self.blocks} blocks, at most {PREFIX_BLOCKS}: "
+                f"cache='prefix' compiles a forward for each of {self.blocks} blocks, "
+                f"at most {PREFIX_BLOCKS}: "
                 "take a longer block_length or cache='dual'"
             )
         if self.gen_length % self.block_length:
             raise ValueError(
-                f"gen_length={self.gen_length} must be a multiple of block_length={self.block_length}"
+                f"gen_length={self.gen_length} must be a multiple of "
+                f"block_length={self.block_length}"
             )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")

@@ -103,18 +103,8 @@ def make_passes(denoiser: Denoiser, config: SamplerConfig) -> Passes:
         h_RxCxD, cache = features(
             forward_of(state), config, model.mask_id, params, state, window.block
         )
-        raw, *without = jnp.split(
-            denoiser.unembed(params, h_RxCxD), h_RxCxD.shape[0] // rng_B.shape[0]
-        )
-        found = confidence.propose(
-            raw,
-            without[0] if without else None,
-            confidence.fold_rows(rng_B, state.passes_B),
-            prompts.temperature_B,
-            config,
-            model.mask_id,
-            noise_BxC,
-        )
+        logits_RxCxV = denoiser.unembed(params, h_RxCxD)
+        found = proposals(logits_RxCxV, prompts, rng_B, state, config, model.mask_id, noise_BxC)
         commit_BxC = most_confident(found.order_BxC, masked_BxC, quota_B)
         commit_BxC |= sure_enough(found.probability_BxC, masked_BxC, prompts.threshold_B)
         state = state.replace(
@@ -139,7 +129,8 @@ def check(denoiser: Denoiser, config: SamplerConfig) -> None:
     """ValueError naming what this denoiser lacks."""
     if denoiser.config.mask_id is None:
         raise ValueError(
-            "mask_id is None: an autoregressive model has no masked positions to fill, convert it first"
+            "mask_id is None: an autoregressive model has no masked positions to fill, "
+            "convert it first"
         )
     if config.cache != "none" and denoiser.extend is None:
         raise ValueError(
@@ -220,6 +211,28 @@ def features(
     if config.refresh_every:
         due |= state.age % config.refresh_every == 0
     return jax.lax.cond(due, write, read, state.cache)
+
+
+def proposals(
+    logits_RxCxV: Array,
+    prompts: Prompts,
+    rng_B: Array,
+    state: SamplerState,
+    config: SamplerConfig,
+    mask_id: int,
+    noise_BxC: Array | None,
+) -> confidence.Proposal:
+    """What the rows would commit in this pass; the logits are those of `streams`."""
+    raw, *without = jnp.split(logits_RxCxV, logits_RxCxV.shape[0] // rng_B.shape[0])
+    return confidence.propose(
+        raw,
+        without[0] if without else None,
+        confidence.fold_rows(rng_B, state.passes_B),
+        prompts.temperature_B,
+        config,
+        mask_id,
+        noise_BxC,
+    )
 
 
 def before_block_end(state: SamplerState, config: SamplerConfig, window: Window) -> Array:

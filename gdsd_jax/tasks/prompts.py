@@ -12,13 +12,17 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from gdsd_jax.tasks.jsonl import read_rows
+from gdsd_jax.rows import read_rows
 
 Record = Mapping[str, Any]
 
+RUNS_PROGRAMS = False
 DOMAINS = {  # what follows the question, as the published models were trained
     "math": "\nPlease reason step by step, and put your final answer within \\boxed{}.",
-    "science": '\nPlease show your choice in the answer field with only the choice letter, e.g., "answer": "C".',
+    "science": (
+        "\nPlease show your choice in the answer field with only the choice letter, "
+        'e.g., "answer": "C".'
+    ),
     "code": "",
     "chat": "",
 }

@@ -141,7 +141,8 @@ def topology():
     """`topology(name) -> devices` to compile for."""
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
         pytest.skip(
-            'the TPU compiler is missing: bash launch/test.sh installs it, or pip install "jax[tpu]"'
+            "the TPU compiler is missing: bash launch/test.sh installs it, "
+            'or pip install "jax[tpu]"'
         )
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 

@@ -32,6 +32,19 @@ CASES = {
 }
 
 
+def pair_scores(logits_fn, batch, config):
+    """(plain, centred) [K, B] under the config, float64."""
+    return reference.pair_scores(
+        logits_fn,
+        MASK,
+        batch,
+        weighting=config.weighting,
+        count=config.count,
+        centring=config.centring,
+        k=config.centring_k,
+    )
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_loss_and_gradient_are_the_float64_rendering(name):
     """Value, and the derivative along a random direction in every parameter by central
@@ -51,15 +64,7 @@ def test_loss_and_gradient_are_the_float64_rendering(name):
     def logits_fn(tokens, valid):
         return reference.forward(model, params, tokens, valid)
 
-    plain, centred = reference.pair_scores(
-        logits_fn,
-        MASK,
-        batch,
-        weighting=config.weighting,
-        count=config.count,
-        centring=config.centring,
-        k=config.centring_k,
-    )
+    plain, centred = pair_scores(logits_fn, batch, config)
     noise = np.random.default_rng(7).standard_normal((2, *plain.shape)) * 0.2
     batch = batch.replace(
         old_KxB=jnp.float32(centred + noise[0]), ref_KxB=jnp.float32(plain + noise[1])
@@ -238,15 +243,7 @@ def test_diagnostics_are_those_of_the_later_release(logits, batch, config):
     def logits_fn(tokens, valid):
         return np.float64(logits)
 
-    plain, centred = reference.pair_scores(
-        logits_fn,
-        MASK,
-        batch,
-        weighting=config.weighting,
-        count="full",
-        centring=config.centring,
-        k=config.centring_k,
-    )
+    plain, centred = pair_scores(logits_fn, batch, config)
     rng = np.random.default_rng(4)
     old, ref = (np.float32(x + 0.2 * rng.standard_normal(x.shape)) for x in (centred, plain))
     loss, metrics, _ = run(

@@ -70,7 +70,10 @@ def test_what_does_not_fit_is_refused_before_compiling(argument, word):
 
 
 ROWS, P, G = 8, 4, 8
-SMALL = f"sampler.gen_length={G},sampler.steps=4,prompt_length={P},prompts_per_round=2,group_size=4,inner_iterations=2"
+SMALL = (
+    f"sampler.gen_length={G},sampler.steps=4,prompt_length={P},"
+    "prompts_per_round=2,group_size=4,inner_iterations=2"
+)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import random
 import pytest
 
 from gdsd_jax import tokenizers
-from gdsd_jax.tasks import TASKS, coding, coding_problems
-from gdsd_jax.tasks.coding_operations import OPERATIONS
+from gdsd_jax.tasks import TASKS, coding
+from gdsd_jax.tasks.coding import problems as coding_problems
+from gdsd_jax.tasks.coding.operations import OPERATIONS
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The Linux side of the jail: namespaces, mounts, limits, privileges, filter.
 
 Standard library only (system calls through ctypes): it runs inside the jail
-beside `sandbox_worker.py`. Every function raises OSError, with the name of the
+beside `worker.py`. Every function raises OSError, with the name of the
 refused call, where the kernel does not allow a step.
 """
 

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from gdsd_jax.rewards.sandbox import Limits, Program, SandboxError, open_sandbox
+from gdsd_jax.sandbox.pool import Limits, Program, SandboxError, open_sandbox
 
 LIMITS = Limits(cpu_s=0.3, wall_s=3.0, memory_bytes=256 << 20, processes=8, output_bytes=10_000)
 
@@ -270,7 +270,8 @@ def test_sleeper_meets_the_wall_and_delays_nobody(sandbox):
         "while True: print('x' * 1000)",
         "import sys\nsys.stderr.write('x' * 11_000)",
         "import os\nos.write(1, b'x' * 60_000)",
-        "import subprocess\nsubprocess.run(['/bin/sh', '-c', 'while :; do echo xxxxxxxxxxx; done'])",
+        "import subprocess\n"
+        "subprocess.run(['/bin/sh', '-c', 'while :; do echo xxxxxxxxxxx; done'])",
     ],
 )
 def test_output_is_bounded(sandbox, source):
@@ -284,7 +285,8 @@ def test_output_is_bounded(sandbox, source):
     "cheat",
     [
         'print(\'passed\'); print(\'{"passed": [true], "status": "ok"}\')',
-        "import os\nfor d in range(1, 10):\n    try: os.write(d, b'P' * 1000)\n    except OSError: pass",
+        "import os\nfor d in range(1, 10):\n"
+        "    try: os.write(d, b'P' * 1000)\n    except OSError: pass",
         "import builtins\nbuiltins.AssertionError = builtins.BaseException = ValueError",
         "import builtins\nbuiltins.exec = builtins.compile = lambda *a, **k: None",
         "import builtins\nbuiltins.len = lambda x: 3",

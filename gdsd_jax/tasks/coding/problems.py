@@ -16,7 +16,7 @@ import random
 import types
 from typing import Any
 
-from gdsd_jax.tasks.coding_operations import OPERATIONS, Step
+from gdsd_jax.tasks.coding.operations import OPERATIONS, Step
 
 # of the generated problems: raise it with any change to them, it names the folder they are kept in
 VERSION = "1.1.0"
@@ -88,7 +88,7 @@ def parse(spec: str) -> Steps:
         name, _, constant = part.partition("=")
         if name not in OPERATIONS:
             raise ValueError(
-                f"unknown operation {name!r} in specification {spec!r}: see coding_operations.py"
+                f"unknown operation {name!r} in specification {spec!r}: see operations.py"
             )
         values = {str(k): k for k in OPERATIONS[name].constants} or {"": None}
         if constant not in values:
@@ -116,8 +116,8 @@ def mutants(steps: Steps) -> dict[str, list[Steps]]:
     out.
 
     "operation": another of the same family. "constant": off by one. "dropped": a step left out.
-      "order": two
-    neighbours exchanged. Types still agree, so that most mutants run and give a wrong answer.
+    "order": two neighbours exchanged. Types still agree, so that most mutants run and give a wrong
+    answer.
     """
     found = {"operation": [], "constant": [], "dropped": [], "order": []}
     for i, step in enumerate(steps):

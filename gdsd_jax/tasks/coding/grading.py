@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-from gdsd_jax.rewards.sandbox import Program, Sandbox
+from gdsd_jax.sandbox.pool import Program, Sandbox
 
 _BLOCK = re.compile(r"```python[ \t]*\r?\n(.*?)```", re.DOTALL)
 

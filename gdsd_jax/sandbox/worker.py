@@ -1,10 +1,10 @@
 """Runs inside the jail: one warm Python that forks one process per program.
 
 Standard library only, and no import of the package: `sandbox.py` starts this
-file by path inside bubblewrap or `unshare`, with `sandbox_kernel.py` beside it.
+file by path inside bubblewrap or `unshare`, with `kernel.py` beside it.
 
-    python sandbox_worker.py enter CONFIG   build a read-only root, then serve
-    python sandbox_worker.py serve CONFIG   answer requests on stdin/stdout
+    python worker.py enter CONFIG   build a read-only root, then serve
+    python worker.py serve CONFIG   answer requests on stdin/stdout
 
 CONFIG is a JSON object: `limits` (the fields of `sandbox.Limits`), `jailed`,
 `uid` (for programs, when the worker is root), and for `enter` `mounts`, as
@@ -32,7 +32,7 @@ import tempfile
 import time
 import types
 
-import sandbox_kernel as kernel
+import kernel
 
 WARM_MODULES = (
     "abc array bisect collections copy dataclasses datetime decimal enum fractions "

@@ -11,10 +11,10 @@ import tempfile
 
 import pytest
 
-from gdsd_jax.rewards import sandbox as sandbox_lib
-from gdsd_jax.rewards.sandbox import Limits, Program, SandboxError, open_sandbox
+from gdsd_jax.sandbox import pool as sandbox_lib
+from gdsd_jax.sandbox.pool import Limits, Program, SandboxError, open_sandbox
 
-REWARDS = pathlib.Path(sandbox_lib.__file__).parent
+SANDBOX = pathlib.Path(sandbox_lib.__file__).parent
 
 
 def _readable_python():
@@ -47,7 +47,7 @@ def test_works_without_root(mode):
     script = """
 import json, sys
 sys.path.append(sys.argv[2])
-import sandbox
+import pool as sandbox
 try:
     with sandbox.open_sandbox(sys.argv[1], 1, sandbox.Limits(0.3, 3.0)) as opened:
         attack = "import os\\ntry: os.setuid(0)\\nexcept OSError: uid = os.getuid()"
@@ -59,8 +59,8 @@ except sandbox.SandboxError as error:
 """
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
-        for name in ("sandbox.py", "sandbox_worker.py", "sandbox_kernel.py"):
-            shutil.copy(REWARDS / name, folder)
+        for name in ("pool.py", "worker.py", "kernel.py"):
+            shutil.copy(SANDBOX / name, folder)
         done = subprocess.run(
             [*_as_user(), python, "-B", "-c", script, mode, folder],
             capture_output=True,

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from gdsd_jax import plots
+from gdsd_jax.report import charts
+from gdsd_jax.report.page import comparison_page, render, write_report
 
 ROWS = [
     {"phase": "sft", "step": 10, "wall_s": 1.0, "loss": 3.0},
@@ -86,7 +87,7 @@ EVIL = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}&a
 
 
 def chart(rows, title):
-    return next(chart for chart in plots.charts_of(rows) if chart.title == title)
+    return next(chart for chart in charts.charts_of(rows) if chart.title == title)
 
 
 def test_report_holds_what_a_reader_looks_for(tmp_path):
@@ -99,7 +100,7 @@ def test_report_holds_what_a_reader_looks_for(tmp_path):
             "after_score": 1.0,
         }
     ]
-    path = plots.write_report(tmp_path / "new", CONFIG, ROWS, samples)
+    path = write_report(tmp_path / "new", CONFIG, ROWS, samples)
     assert path == tmp_path / "new" / "report.html"
     assert [file.name for file in path.parent.iterdir()] == ["report.html"], "no partial file stays"
     page = path.read_text()
@@ -125,11 +126,11 @@ def test_report_holds_what_a_reader_looks_for(tmp_path):
         "(0.02, 0.02)",
     ):
         assert text in page, text
-    assert page.count("<svg ") == len(plots.charts_of(ROWS)) == 9
+    assert page.count("<svg ") == len(charts.charts_of(ROWS)) == 9
 
 
 def test_report_asks_for_nothing_from_outside():
-    page = plots.render(CONFIG, ROWS, [])
+    page = render(CONFIG, ROWS, [])
     assert not re.findall(r"<(?:script|link|iframe|object|img|base)\b|@import", page)
     assert not re.findall(r"""(?:src|href)\s*=\s*["'](?!#)""", page)
     assert not re.findall(r"url\((?!#)", page)
@@ -143,7 +144,7 @@ def test_report_asks_for_nothing_from_outside():
 def test_texts_are_escaped_wherever_they_stand(tmp_path, place):
     samples = [{place: EVIL}] if not place.startswith("config") else []
     config = {"config key": {EVIL: 1}, "config value": {"name": EVIL}}.get(place, {})
-    page = plots.write_report(tmp_path, config, ROWS, samples).read_text()
+    page = write_report(tmp_path, config, ROWS, samples).read_text()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "{{ 7 * 7 }}&amp;amp;" in page
     assert "<script" not in page and "<img" not in page
 
@@ -153,12 +154,12 @@ NOTHING = [{"phase": "eval", "step": 0}, {"phase": "train", "step": 1, "kl": mat
 
 @pytest.mark.parametrize("rows", [[], ROWS[:1], ROWS[:3], NOTHING])
 def test_what_is_missing_is_left_out(rows):
-    page = plots.render({}, rows, [{}])
-    assert page.count("<svg ") == len(plots.charts_of(rows))
+    page = render({}, rows, [{}])
+    assert page.count("<svg ") == len(charts.charts_of(rows))
 
 
 def test_updates_are_summed_or_averaged_over_their_round():
-    assert chart(ROWS, "Time").series[-1] == plots.Series("updates", [1, 2], [3.0, 4.0])
+    assert chart(ROWS, "Time").series[-1] == charts.Series("updates", [1, 2], [3.0, 4.0])
     assert chart(ROWS, "Trust region").series[0][1:3] == ([1, 2], [0.25, 1.0])
     assert chart(ROWS, "KL").series[0][1:3] == ([1, 2], [0.1, 0.2]), "null is left out of the mean"
 
@@ -168,27 +169,27 @@ def test_repeated_steps_are_averaged():
         {"phase": "eval", "step": step, "format": value}
         for step, value in [(0, 0.0), (0, 1.0), (3, 0.2), (4, math.inf)]
     ]
-    assert plots.points(rows, "eval", "format") == ([0, 3], [0.5, 0.2])
+    assert charts.points(rows, "eval", "format") == ([0, 3], [0.5, 0.2])
 
 
 def test_trend_keeps_straight_lines_straight():
     line = [float(i) for i in range(40)]
-    assert plots.moving_mean(line, 5) == pytest.approx(line)
-    assert plots.moving_mean([0.0, 1.0, 0.0, 1.0, 0.0], 2)[2] == pytest.approx(0.4)
+    assert charts.moving_mean(line, 5) == pytest.approx(line)
+    assert charts.moving_mean([0.0, 1.0, 0.0, 1.0, 0.0], 2)[2] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("format, magic", [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_curves_of_several_runs(format, magic):
     runs = {"two seeds": [ROWS, ROWS], "one": [ROWS], "shuffled rewards": [ROWS[:2]]}
-    picture = plots.curve_figure(runs, format=format)
+    picture = charts.curve_figure(runs, format=format)
     assert picture.startswith(magic)
-    assert picture == plots.curve_figure(runs, format=format), "the same rows give the same file"
+    assert picture == charts.curve_figure(runs, format=format), "the same rows give the same file"
     if format == "svg":
-        assert picture.count(b"shuffled rewards") >= 1 and plots.MUTED.encode() in picture
+        assert picture.count(b"shuffled rewards") >= 1 and charts.MUTED.encode() in picture
 
 
 def test_a_comparison_is_one_page(tmp_path):
-    page = plots.comparison_page(
+    page = comparison_page(
         "A & B", "all seeds", {"a": [ROWS, ROWS]}, [["run", "score"], ["a", "<b>"]]
     )
     assert (
@@ -197,7 +198,7 @@ def test_a_comparison_is_one_page(tmp_path):
         and "A &amp; B" in page
         and "<svg" in page
     )
-    assert plots.INK not in page.split("</style>")[1], "colours are the page's"
+    assert charts.INK not in page.split("</style>")[1], "colours are the page's"
 
 
 def test_distillation_shows_its_distance_and_speed():
@@ -212,7 +213,7 @@ def test_distillation_shows_its_distance_and_speed():
         }
         for step, solved, kl, cost in ((0, 0.0, 4.5, 1.5), (9, 0.9, 0.5, 0.75))
     ]
-    said = dict((name, rest) for name, *rest in plots.headlines(rows))
+    said = dict((name, rest) for name, *rest in charts.headlines(rows))
     assert said["held-out KL to the teacher, nats a token"] == ["4.50", "0.50", "9.0 times less"]
     assert said["the same by the teacher"][:2] == ["100.0%", "100.0%"]
     assert chart(rows, "Forwards a token").series[0].y == [1.5, 0.75]

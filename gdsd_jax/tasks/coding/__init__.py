@@ -2,7 +2,7 @@
 
 A record is a dict with "question" (str), "tests" (list of assert statements), "form" ("short" or
 "full", see `messages`) and, where known, "solution" (the program) and "spec" (see
-coding_problems.py). Records are generated and embedded (`build`, `records`) or the user's own
+problems.py). Records are generated and embedded (`build`, `records`) or the user's own
 (`read_jsonl`); everything else is the same for both.
 """
 
@@ -20,11 +20,12 @@ import warnings
 import numpy as np
 
 from gdsd_jax import tokenizers
-from gdsd_jax.tasks import coding_problems
-from gdsd_jax.tasks.jsonl import read_rows
+from gdsd_jax.rows import read_rows
+from gdsd_jax.tasks.coding import problems
 
 Record = Mapping[str, Any]
 
+RUNS_PROGRAMS = True  # that need a sandbox
 VOCAB_SIZE = 768
 # What every prompt and program is made of, so that a line of code is its operation and one piece
 # more.
@@ -42,14 +43,15 @@ HABIT = 0.6  # chance that an operation which is often mistaken is mistaken
 BROKEN_SHARE = 0.05  # of the noisy solutions: does not parse, instead of giving something else
 
 _INSTRUCTION = (
-    "You are a careful Python programmer. Think as long as you need, then finish with one complete program in a single "
-    "```python code block. Put nothing after that block, and no other code block before it."
+    "You are a careful Python programmer. Think as long as you need, then finish with one complete "
+    "program in a single ```python code block. Put nothing after that block, and no other code "
+    "block before it."
 )
 
 
 def folder(data_dir: str | os.PathLike) -> Path:
     """Where `build` keeps the problems and tokenizer.model; the name changes with their version."""
-    return Path(data_dir) / f"coding-{coding_problems.VERSION}-{VOCAB_SIZE}"
+    return Path(data_dir) / f"coding-{problems.VERSION}-{VOCAB_SIZE}"
 
 
 def build(data_dir: str | os.PathLike) -> None:
@@ -66,13 +68,13 @@ def build(data_dir: str | os.PathLike) -> None:
     target = folder(data_dir)
     if target.is_dir():
         return
-    from gdsd_jax.tasks import coding_dataset  # slow to import, and needed only here
+    from gdsd_jax.tasks.coding import builder  # slow to import, and needed only here
 
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     partial.mkdir()
     try:
-        coding_dataset.write(partial)
+        builder.write(partial)
         train = _read(partial, "train")
         texts = [record["question"] for record in train] + [completion(record) for record in train]
         tokenizers.train_sentencepiece(
@@ -136,10 +138,10 @@ def noisy_completion(record: Record, seed: int | str, noise: float) -> str:
     answer.
 
     Some operations are mistaken for another one with probability HABIT
-    (`coding_problems.habitual_slips`), so that even the likeliest answer of a model of this text is
+    (`problems.habitual_slips`), so that even the likeliest answer of a model of this text is
     wrong there. Besides, with probability `noise`, the answer holds one
     slip: an operation of the same family, a constant off by one, a step left out or two exchanged
-    (`coding_problems.mutants`), or, in BROKEN_SHARE of the cases, a bracket left out. Records
+    (`problems.mutants`), or, in BROKEN_SHARE of the cases, a bracket left out. Records
     without "spec" have no
     such slips: ValueError unless `noise` is 0.
     """
@@ -148,25 +150,25 @@ def noisy_completion(record: Record, seed: int | str, noise: float) -> str:
     if not record.get("spec"):
         raise ValueError("noise needs generated records: set it to 0 for solutions of your own")
     rng = random.Random(f"{seed} {record['spec']}")
-    steps = coding_problems.parse(record["spec"])
+    steps = problems.parse(record["spec"])
     steps = tuple(
         wrong if rng.random() < HABIT else right
-        for right, wrong in zip(steps, coding_problems.habitual_slips(steps))
+        for right, wrong in zip(steps, problems.habitual_slips(steps))
     )
-    slips = coding_problems.mutants(steps)  # a single operation without relatives has none
+    slips = problems.mutants(steps)  # a single operation without relatives has none
     if rng.random() >= noise or not slips:
-        return _fenced(coding_problems.program(steps))
+        return _fenced(problems.program(steps))
     if rng.random() < BROKEN_SHARE:
-        return _fenced(_without_a_bracket(coding_problems.program(steps), rng))
-    return _fenced(coding_problems.program(rng.choice(slips[rng.choice(sorted(slips))])))
+        return _fenced(_without_a_bracket(problems.program(steps), rng))
+    return _fenced(problems.program(rng.choice(slips[rng.choice(sorted(slips))])))
 
 
 def score(records: Sequence[Record], texts: Sequence[str], sandbox: Any) -> dict[str, np.ndarray]:
     """{"format": float32 [N], "tests": float32 [N]} of N answers, 0..1 each; `sandbox` runs the
     programs."""
-    from gdsd_jax.rewards import code
+    from gdsd_jax.tasks.coding import grading
 
-    return code.score_code(list(texts), [list(record["tests"]) for record in records], sandbox)
+    return grading.score_code(list(texts), [list(record["tests"]) for record in records], sandbox)
 
 
 def _fenced(program: str) -> str:
@@ -185,9 +187,9 @@ def _without_a_bracket(program: str, rng: random.Random) -> str:
 
 
 def _read(path: Path, split: str) -> list[Record]:
-    from gdsd_jax.tasks import coding_dataset  # slow to import, and needed only here
+    from gdsd_jax.tasks.coding import builder  # slow to import, and needed only here
 
-    return [record | {"form": "short"} for record in coding_dataset.read(path, split)]
+    return [record | {"form": "short"} for record in builder.read(path, split)]
 
 
 def _is_python(text: str) -> bool:

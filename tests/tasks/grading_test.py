@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from gdsd_jax.rewards import code
-from gdsd_jax.rewards.sandbox import Program, Verdict
+from gdsd_jax.sandbox.pool import Program, Verdict
+from gdsd_jax.tasks.coding import grading
 
 GOOD = "```python\ndef f(x):\n    return x + 1\n```"
 HALF = "Words.\n```python\ndef f(x):\n    return 2\n```\nMore words."
@@ -32,10 +32,10 @@ class FakeSandbox:
 
 
 def test_the_last_closed_block_counts():
-    assert code.extract_code(f"{HALF}\n{GOOD}") == "def f(x):\n    return x + 1\n"
-    assert code.extract_code(f"{GOOD}\n```python\nunclosed") == "def f(x):\n    return x + 1\n"
-    assert code.extract_code("```\nx = 1\n```") is None
-    assert code.extract_code("x = 1") is None
+    assert grading.extract_code(f"{HALF}\n{GOOD}") == "def f(x):\n    return x + 1\n"
+    assert grading.extract_code(f"{GOOD}\n```python\nunclosed") == "def f(x):\n    return x + 1\n"
+    assert grading.extract_code("```\nx = 1\n```") is None
+    assert grading.extract_code("x = 1") is None
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_the_last_closed_block_counts():
     ],
 )
 def test_format_reward(text, reward):
-    assert code.format_reward(text) == reward
+    assert grading.format_reward(text) == reward
 
 
 def test_scores_format_and_share_of_tests_apart():
     tests = ["assert f(1) == 2", "assert f(5) == 6"]
     sandbox = FakeSandbox()
-    scores = code.score_code([GOOD, HALF, BROKEN, "none", GOOD], [tests] * 5, sandbox)
+    scores = grading.score_code([GOOD, HALF, BROKEN, "none", GOOD], [tests] * 5, sandbox)
     assert {k: v.dtype for k, v in scores.items()} == {"format": np.float32, "tests": np.float32}
     np.testing.assert_array_equal(scores["format"], [1, 1, 0.5, 0, 1])
     np.testing.assert_array_equal(scores["tests"], [1, 0.5, 0, 0, 1])
@@ -67,7 +67,7 @@ def test_scores_format_and_share_of_tests_apart():
 
 def test_equal_sources_with_other_tests_are_other_programs():
     sandbox = FakeSandbox()
-    scores = code.score_code([GOOD, GOOD], [["assert f(0) == 1"], ["assert f(0) == 2"]], sandbox)
+    scores = grading.score_code([GOOD, GOOD], [["assert f(0) == 1"], ["assert f(0) == 2"]], sandbox)
     np.testing.assert_array_equal(scores["tests"], [1, 0])
 
 
@@ -81,8 +81,8 @@ def test_equal_sources_with_other_tests_are_other_programs():
 )
 def test_rows_without_tests_are_refused(tests, message):
     with pytest.raises(ValueError, match=message):
-        code.score_code([GOOD, GOOD], tests, FakeSandbox())
+        grading.score_code([GOOD, GOOD], tests, FakeSandbox())
 
 
 def test_no_completions():
-    assert code.score_code([], [], FakeSandbox())["tests"].shape == (0,)
+    assert grading.score_code([], [], FakeSandbox())["tests"].shape == (0,)

@@ -3,7 +3,7 @@
 Each worker is a warm Python inside one jail, made by bubblewrap or by
 util-linux `unshare`: no network, a read-only root that holds only the system's
 libraries and the interpreter, no host environment, no other processes. It forks
-one process per program (`sandbox_worker.py`), which starts with an empty /tmp
+one process per program (`worker.py`), which starts with an empty /tmp
 and a PID namespace of its own and loses every privilege.
 
 What this protects: the host's files, network, processes, keys and environment,
@@ -146,7 +146,7 @@ def _system_mounts() -> list[tuple[str, str, str]]:
         mounts.append(("bind", "/etc/ld.so.cache", "/etc/ld.so.cache"))
     mounts += [("device", f"/dev/{x}", f"/dev/{x}") for x in ("null", "zero", "random", "urandom")]
     mounts.append(("symlink", "/tmp", "/dev/shm"))  # semaphores of multiprocessing
-    for name in ("sandbox_worker.py", "sandbox_kernel.py"):
+    for name in ("worker.py", "kernel.py"):
         mounts.append(("bind", str(pathlib.Path(__file__).with_name(name)), f"/sandbox/{name}"))
     return mounts
 
@@ -183,25 +183,25 @@ def _bwrap_command(config: dict) -> list[str]:
     for kind, source, path in mounts:
         command += [options[kind], source, path]
     command += ["--proc", "/proc", "--dir", "/tmp", "--remount-ro", "/", "--chdir", "/"]
-    return command + _python("/sandbox/sandbox_worker.py", "serve", config)
+    return command + _python("/sandbox/worker.py", "serve", config)
 
 
 def _unshare_command(config: dict) -> list[str]:
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"]
     if os.geteuid() != 0:
         command += ["--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--keep-caps"]
-    here = str(pathlib.Path(__file__).with_name("sandbox_worker.py"))
+    here = str(pathlib.Path(__file__).with_name("worker.py"))
     enter = dict(
         config,
         mounts=_system_mounts(),
         root="/sys",  # always there, and never holds an interpreter
-        command=_python("/sandbox/sandbox_worker.py", "serve", config),
+        command=_python("/sandbox/worker.py", "serve", config),
     )
     return command + _python(here, "enter", enter)
 
 
 def _unsafe_command(config: dict) -> list[str]:
-    here = str(pathlib.Path(__file__).with_name("sandbox_worker.py"))
+    here = str(pathlib.Path(__file__).with_name("worker.py"))
     return _python(here, "serve", config)
 
 

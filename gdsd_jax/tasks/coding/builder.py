@@ -10,13 +10,13 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from gdsd_jax.tasks import coding_problems
+from gdsd_jax.tasks.coding import problems
 
 
 class GeneratedCoding(tfds.core.GeneratorBasedBuilder):
-    """Splits "train" and "heldout" of `coding_problems.generate`, written as array_record files."""
+    """Splits "train" and "heldout" of `problems.generate`, written as array_record files."""
 
-    VERSION = tfds.core.Version(coding_problems.VERSION)
+    VERSION = tfds.core.Version(problems.VERSION)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -35,14 +35,12 @@ class GeneratedCoding(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         del dl_manager  # nothing is downloaded
-        return {
-            name: self._generate_examples(rows) for name, rows in coding_problems.generate().items()
-        }
+        return {name: self._generate_examples(rows) for name, rows in problems.generate().items()}
 
     def _generate_examples(
-        self, problems: list[coding_problems.Problem]
+        self, chosen: list[problems.Problem]
     ) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, problem in enumerate(problems):
+        for number, problem in enumerate(chosen):
             yield (
                 number,
                 {
