@@ -10,6 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
+from gdsd_jax import paths
 from gdsd_jax.types import LazyArray, PyTree
 
 
@@ -24,7 +25,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep: int = 2):
-        folder = epath.Path(folder).resolve()
+        folder = paths.absolute(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # the devices may be busy, with a rollout that a stop interrupts: processes meet without
         # them, and each array is written whole from its first copy, where parts of all copies would
@@ -146,7 +147,7 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
             f"{workdir}: no finished checkpoint there; "
             f"train with launch/main.py --workdir={workdir}"
         )
-    folder = epath.Path(workdir).resolve() / "checkpoints" / str(newest) / "state"
+    folder = paths.absolute(workdir) / "checkpoints" / str(newest) / "state"
     item = {"state": {"trainable": abstract}}  # the tree of resume.as_saved
     handler = ocp.PyTreeCheckpointHandler()
     same_shapes(workdir, handler.metadata(folder).tree["state"]["trainable"], abstract)
@@ -160,7 +161,7 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
 def latest_iteration(workdir) -> int | None:
     """Number of a run's newest finished checkpoint, None where there is none; the run may be going
     on."""
-    folder = epath.Path(workdir).resolve() / "checkpoints"
+    folder = paths.absolute(workdir) / "checkpoints"
     return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
 
 
@@ -189,11 +190,10 @@ def write_array(folder: epath.Path, array: LazyArray) -> None:
     while np.prod(chunk) * array.dtype.itemsize > CHUNK_BYTES:
         widest = int(np.argmax(chunk))
         chunk[widest] = -(-chunk[widest] // 2)
-    where = f"{folder}/" if "://" in str(folder) else f"file://{folder}/"
     store = ts.open(
         {
             "driver": "zarr",
-            "kvstore": where,
+            "kvstore": kvstore(folder),
             "metadata": {"compressor": {"id": "zstd", "level": 1}},
         },
         create=True,
@@ -207,12 +207,22 @@ def write_array(folder: epath.Path, array: LazyArray) -> None:
         store[tuple(slab)].write(array.read(tuple(slab))).result()
 
 
+def kvstore(folder: epath.Path) -> dict[str, str]:
+    """Tensorstore's specification of an absolute folder, with its name as it is, not as a URL."""
+    if not paths.is_remote(folder):
+        return {"driver": "file", "path": f"{folder}/"}
+    scheme, address = str(folder).split("://", 1)
+    name, _, path = address.partition("/")
+    driver = "gcs" if scheme == "gs" else scheme
+    return {"driver": driver, "bucket": name, "path": f"{path}/"}
+
+
 def save_params(folder, params: PyTree, manifest: dict) -> None:
     """A finished model: an orbax folder of parameters and manifest.json, written last.
 
     The leaves are jax arrays, or `LazyArray`s, of which only a slab is in memory at a time.
     """
-    folder = epath.Path(folder).resolve()
+    folder = paths.absolute(folder)
     registry = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _Streamed())
     )
@@ -246,7 +256,7 @@ def load_params(folder, abstract: PyTree) -> PyTree:
       ValueError: nothing there, or another model's shapes; one line names the folder and the mend.
     """
     read_manifest(folder)
-    here = epath.Path(folder).resolve() / "params"
+    here = paths.absolute(folder) / "params"
     with ocp.StandardCheckpointer() as checkpointer:
         same_shapes(folder, dict(checkpointer.metadata(here).item_metadata), abstract)
         return checkpointer.restore(here, abstract)
@@ -275,7 +285,7 @@ def lazy_params(folder, *parents: str) -> PyTree:
     Raises:
       ValueError: no such orbax folder, or nothing under those keys.
     """
-    folder = epath.Path(folder).resolve()
+    folder = paths.absolute(folder)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             found = checkpointer.metadata(folder).item_metadata.tree

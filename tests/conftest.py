@@ -1,5 +1,6 @@
 """Every test sees eight CPU devices, strict shapes and no compiled code of earlier runs."""
 
+from collections.abc import Iterator
 import os
 from pathlib import Path
 
@@ -19,6 +20,8 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 import jax
 import pytest
 
+from tests.bucket import Bucket, serve
+
 # Compiling is most of the tests' time; programs that a test starts keep the default.
 jax.config.update("jax_disable_most_optimizations", True)
 
@@ -32,6 +35,12 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden numbers in {folder}; set GDSD_GOLDEN to their folder")
     return folder
+
+
+@pytest.fixture
+def bucket(monkeypatch) -> Iterator[Bucket]:
+    """An object store behind gs:// addresses, empty at first."""
+    yield from serve(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Meshes, placement, and one round on eight devices against the same round on one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
@@ -234,6 +236,11 @@ def test_rows_come_and_go_whole():
     np.testing.assert_array_equal(split, x)
     assert split.sharding.shard_shape(split.shape) == (2, 3)
     assert sharding.everywhere(mesh, x).sharding.is_fully_replicated
+
+
+def test_the_default_mesh_splits_rows_alone():
+    sizes = dataclasses.asdict(sharding.MeshConfig())
+    assert dict(sharding.make_mesh(sizes).shape) == dict(data=8, fsdp=1, tensor=1)
 
 
 def test_rollout_weights_are_whole_along_fsdp_alone():
