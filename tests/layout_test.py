@@ -15,17 +15,23 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-EARLIEST = "paths hf_tokenizer"
-FIRST = "types sharding hosts chips hlo cli curriculum extensions tokenizers rows metrics sandbox"
+FIRST = "paths types chips hlo hosts cli curriculum sandbox metrics"
+SECOND = "keys sharding extensions hf_tokenizer rows"
+THIRD = "models scoring sampling advantages optimizer checkpoint tasks report"
 GROUPS = (
-    tuple(EARLIEST.split()),
     tuple(FIRST.split()),
-    ("models", "scoring", "sampling", "advantages", "optimizer", "checkpoint", "tasks", "report"),
+    tuple(SECOND.split()),
+    ("tokenizers",),
+    tuple(THIRD.split()),
     ("hf", "objectives", "data"),
-    ("evaluate",),
-    ("run", "steps"),
-    ("distill", "resume"),
-    ("train", "restore"),
+    ("settings",),
+    ("weights",),
+    ("steps",),
+    ("experience",),
+    ("experiment",),
+    ("resume", "evaluation"),
+    ("workdirs",),
+    ("train",),
     ("launch",),
 )
 # (importer, imported) of one group; a package may import its own files
