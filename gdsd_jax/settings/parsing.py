@@ -181,6 +181,7 @@ def to_json(settings: Settings) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             names = names_of("", type(value), {})
             found[section] = {name: getattr(value, name) for name in names}
+    found["sampler"] = settings.sampler.given()
     if settings.options is None:
         del found["options"]
     return found
