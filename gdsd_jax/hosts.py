@@ -127,13 +127,13 @@ class Hosts:
         if self.first and self.count > 1:
             time.sleep(2 * BEAT_S)
 
-    def one_by_one(self, build: Callable[[], None]) -> None:
-        """Calls `build()` in process 0, then in the others, who find it done on a shared disk."""
+    def one_by_one(self, build: Callable[[], Any]) -> Any:
+        """What `build()` returns here; process 0 calls it first, the others find its files on a
+        shared disk."""
         if self.first:
-            build()
+            built = build()
         self.exchange(None)
-        if not self.first:
-            build()
+        return built if self.first else build()
 
     def share(self, count: int) -> slice:
         """The indices of this process's share of `count` items; `merge` joins the shares."""
