@@ -5,7 +5,6 @@ import json
 
 from etils import epath
 import jax
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
@@ -89,45 +88,6 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
-
-
-def read_settings(folder) -> ml_collections.ConfigDict:
-    """The config of the run in a workdir; for a converted model, what `run.read_model` needs of
-    one.
-
-    Raises:
-      ValueError: neither is there, or its JSON is unreadable; one line names the folder and the
-        mend.
-    """
-    folder = epath.Path(folder)
-    if is_converted(folder):
-        dtype = "bfloat16" if "bfloat16" in read_manifest(folder).get("dtype", ()) else "float32"
-        return ml_collections.ConfigDict(
-            dict(
-                init_from=str(folder),
-                enable_thinking=False,
-                lora_rank=0,
-                lora_alpha=0.0,
-                lora_targets=(),
-                dtype=dtype,
-                param_dtype=dtype,
-                remat="none",
-            )
-        )
-    if (folder / "config.json").exists() and latest_iteration(folder) is not None:
-        try:
-            return ml_collections.ConfigDict(
-                {"enable_thinking": False} | json.loads((folder / "config.json").read_text())
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"{folder / 'config.json'}: not readable JSON ({error}); give the workdir of a run"
-            ) from None
-    raise ValueError(
-        f"{folder} has neither the manifest.json of a converted model nor a run's config.json and "
-        "checkpoints/: convert a Hugging Face folder with launch/convert.py, or give the workdir "
-        "of launch/main.py"
-    )
 
 
 def is_converted(folder) -> bool:

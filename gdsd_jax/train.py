@@ -87,20 +87,14 @@ def train(
     if latest is not None:
         progress, _ = from_host(checkpoints.host(latest))
     writer = workdirs.make_writer(experiment, workdir, progress.lines, say)
+    steps = make_steps(
+        experiment.denoiser, experiment.settings, experiment.mesh, experiment.teacher
+    )
     try:
         with watch_sigterm() as signalled, jax.transfer_guard("disallow"):
+            key = seed_key(experiment)
             loop = Loop(
-                experiment,
-                workdir,
-                make_steps(
-                    experiment.denoiser, experiment.settings, experiment.mesh, experiment.teacher
-                ),
-                seed_key(experiment),
-                checkpoints,
-                writer,
-                signalled,
-                say,
-                profile,
+                experiment, workdir, steps, key, checkpoints, writer, signalled, say, profile
             )
             run(loop, latest, progress)
         checkpoints.wait()
@@ -158,13 +152,7 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
     )
     if sft.steps <= progress.step:
         return state
-    problems, gen_length = experiment.sft_problems, chosen.sampler.gen_length
-    answers = data.answers_of(
-        experiment.task, problems, experiment.tokenizer, gen_length, chosen.seed
-    )
-    loader = data.make_loader(problems, answers, batch=sft.batch, seed=chosen.seed)
-    if progress.cursor:
-        loader.set_state(progress.cursor)
+    loader = supervised_loader(experiment, progress)
     sft_step = make_sft_step(experiment.teacher or experiment.denoiser, chosen)
     began = time.monotonic()
     losses = [np.float32(loss) for loss in progress.losses]
@@ -200,6 +188,18 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
             )
             save(loop, state, frozen, here, stop=stop)
     return state
+
+
+def supervised_loader(experiment: Experiment, progress: Progress):
+    """Endless batches of problems with answers, from where the run stands."""
+    chosen, problems = experiment.settings, experiment.sft_problems
+    answers = data.answers_of(
+        experiment.task, problems, experiment.tokenizer, chosen.sampler.gen_length, chosen.seed
+    )
+    loader = data.make_loader(problems, answers, batch=chosen.sft.batch, seed=chosen.seed)
+    if progress.cursor:
+        loader.set_state(progress.cursor)
+    return loader
 
 
 def reinforce(

@@ -19,6 +19,7 @@ from gdsd_jax.keys import make_keys
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.settings import Settings, build
 from gdsd_jax.settings import read as read_settings
+from gdsd_jax.sharding import MeshConfig
 from gdsd_jax.tasks import Task
 from gdsd_jax.tokenizers import Tokenizer
 from gdsd_jax.types import Array, Denoiser, PyTree
@@ -64,7 +65,7 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTre
       ValueError: no model there, or one that the mesh does not divide; one line.
     """
     if mesh is None:
-        mesh = sharding.make_mesh({"data": 1, "fsdp": -1, "tensor": 1})
+        mesh = sharding.make_mesh(vars(MeshConfig(data=1, fsdp=-1)))
     settings = settings_of(folder)
     model, tokenizer = read_model(settings, kept_tokenizer(settings, folder))
     denoiser = on_mesh(model, mesh)
@@ -151,13 +152,20 @@ def kept_tokenizer(settings: Settings, workdir) -> Tokenizer | None:
     """The tokenizer that the run in a workdir has kept; None where its model had one already."""
     if settings.init_from is not None:
         return None
+    return tokenizers.load(tokenizer_folder(settings, workdir))
+
+
+def tokenizer_folder(settings: Settings, workdir) -> epath.Path:
+    """Where the tokenizer of a model from nothing is."""
     folder = epath.Path(workdir) / "tokenizer"
     if folder.is_dir():
-        return tokenizers.load(folder)
+        return folder
     # a run of an earlier version did not keep it; its task has it still
     task = tasks.find(settings.task)(settings.task_settings())
     task.close()
-    return task_tokenizer(task)
+    if task.tokenizer is None:
+        raise ValueError(f"{workdir}: the folder tokenizer is missing; copy the whole workdir")
+    return epath.Path(task.tokenizer)
 
 
 def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig, Tokenizer]:

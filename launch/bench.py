@@ -30,8 +30,8 @@ import jax.numpy as jnp
 from gdsd_jax import models, objectives, sampling, scoring
 from gdsd_jax.cli import output_path
 from gdsd_jax.models import flops
-from gdsd_jax.optimizer import init_state, make_optimizer, make_update
-from gdsd_jax.rewards.sandbox import Program, SandboxError, open_sandbox
+from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
+from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
 from gdsd_jax.types import Batch, Prompts
 
 
@@ -289,7 +289,7 @@ def update(size: Size, dtype: str) -> tuple[float, int, dict]:
         advantages_B=jnp.linspace(-1.0, 1.0, size.rows),
         prompt_len=size.prompt,
     )
-    optimizer = make_optimizer(learning_rate=1e-5)
+    optimizer = make_optimizer(OptimizerConfig())
     loss_fn = objectives.make_loss_fn("gdsd", denoiser, objectives.GdsdConfig())
     step = jax.jit(make_update(loss_fn, optimizer))
     state = jax.jit(lambda weights: init_state(weights, optimizer))(params)

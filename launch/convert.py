@@ -40,7 +40,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from gdsd_jax import checkpoint, hf, models, paths, restore, run, tasks, tokenizers
+from gdsd_jax import checkpoint, hf, models, paths, tokenizers, weights
 from gdsd_jax.cli import fail
 
 # tokenizer, generation settings, the model's own code
@@ -123,7 +123,7 @@ def from_orbax(
 
 
 def read_source(folder: epath.Path) -> Source:
-    return read_converted(folder) if restore.is_converted(folder) else read_workdir(folder)
+    return read_converted(folder) if checkpoint.is_converted(folder) else read_workdir(folder)
 
 
 def read_converted(folder: epath.Path) -> Source:
@@ -144,38 +144,30 @@ def read_converted(folder: epath.Path) -> Source:
 def read_workdir(workdir: epath.Path) -> Source:
     """The newest checkpoint of a run: weights, or adapters over the weights that its config
     names."""
-    config, newest = restore.read_settings(workdir), str(checkpoint.latest_iteration(workdir))
-    trainable = checkpoint.lazy_params(
-        workdir / "checkpoints" / newest / "state", "state", "trainable"
-    )
-    if config.init_from:
-        base = read_source(paths.absolute(config.init_from))
+    settings, newest = weights.settings_of(workdir), checkpoint.latest_iteration(workdir)
+    folder = workdir / "checkpoints" / str(newest) / "state"
+    trainable = checkpoint.lazy_params(folder, "state", "trainable")
+    if settings.init_from:
+        base = read_source(paths.absolute(settings.init_from))
     else:
-        model, _ = run.read_model(config)
-        base = Source(
-            model,
-            {},
-            None,
-            epath.Path(tasks.TASKS[config.task].folder(config.data_dir)),
-            {},
-            str(workdir),
-        )
-    if not config.lora_rank:
+        model, _ = weights.read_model(settings, weights.kept_tokenizer(settings, workdir))
+        tokenizer = weights.tokenizer_folder(settings, workdir)
+        base = Source(model, {}, None, tokenizer, {}, str(workdir))
+    if not settings.lora_rank:
         return base._replace(params=trainable)
-    if not config.init_from:
+    if not settings.init_from:
         raise ValueError(
             f"{workdir}: its adapters stand over random weights (no init_from), which no "
             "checkpoint holds"
         )
     adapted = dataclasses.replace(
         base.config,
-        lora_rank=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_targets=tuple(config.lora_targets),
+        lora_rank=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_targets=settings.lora_targets,
     )
-    return base._replace(
-        config=adapted, adapters=jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable)
-    )
+    adapters = jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable)
+    return base._replace(config=adapted, adapters=adapters)
 
 
 def with_adapters(source: Source, dtype: str | None) -> dict:

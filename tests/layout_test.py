@@ -154,6 +154,17 @@ def jax_violations(root: Path) -> list[str]:
     return found
 
 
+def config_violations(root: Path) -> list[str]:
+    """ml_collections outside of configs and of the one room that parses them."""
+    return [
+        f"{file} imports {name}: only gdsd_jax/settings parses configs"
+        for file, names in all_imports(root).items()
+        if part_of(file) not in ("settings", "configs")
+        for name in sorted(names)
+        if name.split(".")[0] == "ml_collections"
+    ]
+
+
 def linen_violations(root: Path) -> list[str]:
     return [
         f"{file} imports {name}: flax.linen belongs in {LINEN} only"
@@ -239,6 +250,7 @@ CHECKS = (
     arrow_violations,
     unplaced,
     jax_violations,
+    config_violations,
     linen_violations,
     axis_violations,
     size_violations,
@@ -280,9 +292,9 @@ BAD = {  # (file, its text, what must be said about it)
         ("gdsd_jax/hf.py", "from gdsd_jax.models import ModelConfig", None),
         ("gdsd_jax/sharding.py", "from gdsd_jax.types import PyTree", None),
         (
-            "gdsd_jax/evaluate.py",
+            "gdsd_jax/evaluation.py",
             "import launch.main",
-            "evaluate.py imports launch.main: imports point",
+            "evaluation.py imports launch.main: imports point",
         ),
         (
             "gdsd_jax/metrics.py",
@@ -343,6 +355,15 @@ BAD = {  # (file, its text, what must be said about it)
         ),
         ("gdsd_jax/models/__init__.py", "import jax", None),
         ("gdsd_jax/models/config.py", "", None),
+    ],
+    config_violations: [
+        (
+            "gdsd_jax/steps.py",
+            "from ml_collections import ConfigDict",
+            "steps.py imports ml_collections.ConfigDict: only gdsd_jax/settings",
+        ),
+        ("gdsd_jax/settings/parsing.py", "import ml_collections", None),
+        ("configs/coding.py", "from ml_collections import ConfigDict", None),
     ],
     linen_violations: [
         (
