@@ -97,7 +97,7 @@ def train(
                 experiment, workdir, steps, key, checkpoints, writer, signalled, say, profile
             )
             run(loop, latest, progress)
-        checkpoints.wait()
+            checkpoints.wait()  # here, where SIGTERM is still noted
     finally:
         writer.close()
 
