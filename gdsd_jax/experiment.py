@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax import data, models, objectives, sharding, tasks, weights
+from gdsd_jax import data, models, objectives, report, sharding, tasks, weights
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.sandbox import SandboxError
@@ -196,6 +196,8 @@ def check(
     check_mesh(settings, mesh)
     sharding.shardings(mesh, models.param_shapes(model))
     check_views(settings)
+    for name in settings.sinks:
+        report.find_sink(name)
     if task is None or task.grade is not None:
         return
     if objectives.find(settings.objective).rewards:

@@ -45,8 +45,7 @@ class Loop(NamedTuple):
 
     def keys(self, number: int) -> dict[str, jax.Array]:
         """A key for each use of randomness in round or step `number`."""
-        mesh = self.experiment.mesh
-        return make_keys(self.seed_key, sharding.everywhere(mesh, np.int32(number)))
+        return keys_of(self.experiment, self.seed_key, number)
 
     def stopping(self) -> bool:
         """Whether SIGTERM has come to any process; all ask at the same points and get the same
@@ -76,30 +75,30 @@ def train(
       FloatingPointError: NaN or infinity, naming phase, step and number; the last good checkpoint
         stays.
       checkpoint.OtherSettings: the workdir's checkpoint does not fit the settings.
+      report.SinkError: a sink that does not open.
     """
-    hosts, workdir = experiment.hosts, epath.Path(workdir)
+    hosts, chosen, workdir = experiment.hosts, experiment.settings, epath.Path(workdir)
     # the first collective must not wait long for a process that still reads data
     hosts.exchange(None)
     say = say if hosts.first else ignore
-    checkpoints = Checkpoints(workdir / "checkpoints", experiment.settings.keep_checkpoints)
-    latest = checkpoints.latest()
-    progress = Progress()
-    if latest is not None:
-        progress, _ = from_host(checkpoints.host(latest))
-    writer = workdirs.make_writer(experiment, workdir, progress.lines, say)
-    steps = make_steps(
-        experiment.denoiser, experiment.settings, experiment.mesh, experiment.teacher
-    )
-    try:
-        with watch_sigterm() as signalled, jax.transfer_guard("disallow"):
-            key = seed_key(experiment)
+    checkpoints = Checkpoints(workdir / "checkpoints", chosen.keep_checkpoints)
+    steps = make_steps(experiment.denoiser, chosen, experiment.mesh, experiment.teacher)
+    with watch_sigterm() as signalled, jax.transfer_guard("disallow"):
+        key = seed_key(experiment)
+        begin, progress = beginning(experiment, steps, checkpoints, key)
+        if checkpoints.latest() is not None:
+            where = f"{progress.phase}, round {progress.round}, step {progress.step}"
+            say(f"resuming {workdir}: {where}")
+        stopped, future = hosts.run_until_stopped(begin, signalled)
+        if stopped:
+            raise Interrupted  # nothing is there yet that is not on disk
+        state, frozen, buffer = future.result()
+        with workdirs.opened(experiment, workdir, progress.lines, say) as writer:
             loop = Loop(
                 experiment, workdir, steps, key, checkpoints, writer, signalled, say, profile
             )
-            run(loop, latest, progress)
+            run(loop, state, frozen, buffer, progress)
             checkpoints.wait()  # here, where SIGTERM is still noted
-    finally:
-        writer.close()
 
 
 def ignore(line: str) -> None:
@@ -112,19 +111,34 @@ def seed_key(experiment: Experiment) -> jax.Array:
     return jax.jit(make, out_shardings=sharding.replicated(experiment.mesh))()
 
 
-def run(loop: Loop, latest: int | None, progress: Progress) -> None:
-    """The phases, from the newest checkpoint on or from the start."""
-    experiment, chosen = loop.experiment, loop.experiment.settings
-    rng = loop.keys(0)["init"]
+def keys_of(experiment: Experiment, seed_key: jax.Array, number: int) -> dict[str, jax.Array]:
+    """A key for each use of randomness in round or step `number`."""
+    return make_keys(seed_key, sharding.everywhere(experiment.mesh, np.int32(number)))
+
+
+def beginning(
+    experiment: Experiment, steps: Steps, checkpoints: Checkpoints, seed_key: jax.Array
+) -> tuple[Callable, Progress]:
+    """(what gives the first state, frozen weights and buffer; where the run then stands)."""
+    rng, latest = keys_of(experiment, seed_key, 0)["init"], checkpoints.latest()
     if latest is None:
-        begin = functools.partial(start, experiment, rng)
-    else:
-        begin = functools.partial(resume, experiment, loop.steps, loop.checkpoints, latest, rng)
-        where = f"{progress.phase}, round {progress.round}, step {progress.step}"
-        loop.say(f"resuming {loop.workdir}: {where}")
-    state, frozen, buffer = unless_stopped(loop, begin, interrupt)
-    workdirs.write_settings(experiment, loop.workdir)
-    loop.writer.open()
+        return functools.partial(start, experiment, rng), Progress()
+    progress, _ = from_host(checkpoints.host(latest))
+    return functools.partial(resume, experiment, steps, checkpoints, latest, rng), progress
+
+
+def start(experiment: Experiment, rng: jax.Array) -> tuple[TrainState, dict, Buffer | None]:
+    """(state, frozen, no buffer) of a fresh run."""
+    chosen, mesh = experiment.settings, experiment.mesh
+    trainable, frozen = initial_weights(chosen, experiment.denoiser.config, mesh, rng)
+    return fresh_state(mesh, trainable, chosen.sft_optimizer), frozen, None
+
+
+def run(
+    loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None, progress: Progress
+) -> None:
+    """The phases, from where the run stands."""
+    experiment, chosen = loop.experiment, loop.experiment.settings
     if progress.phase == "sft":
         state = supervise(loop, state, frozen, progress)
         frozen |= copies_of(chosen, state.trainable)
@@ -133,13 +147,6 @@ def run(loop: Loop, latest: int | None, progress: Progress) -> None:
         # without the reference, which is the weights themselves
         save(loop, state, {}, progress)
     reinforce(loop, state, frozen, buffer, progress)
-
-
-def start(experiment: Experiment, rng: jax.Array) -> tuple[TrainState, dict, Buffer | None]:
-    """(state, frozen, no buffer) of a fresh run."""
-    chosen, mesh = experiment.settings, experiment.mesh
-    trainable, frozen = initial_weights(chosen, experiment.denoiser.config, mesh, rng)
-    return fresh_state(mesh, trainable, chosen.sft_optimizer), frozen, None
 
 
 def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -> TrainState:
@@ -396,11 +403,6 @@ def unless_stopped(loop: Loop, work: Callable[[], Any], keep: Callable[[], None]
     if stopped:
         keep()
     return future.result()
-
-
-def interrupt() -> None:
-    """Nothing is there yet that is not on disk."""
-    raise Interrupted
 
 
 def evaluate(

@@ -1,6 +1,7 @@
 """What a run writes besides checkpoints: its settings, metrics, answers and report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import json
 from typing import Any
 
@@ -14,28 +15,33 @@ from gdsd_jax.metrics import MetricsWriter, read_metrics
 SAMPLES = 12  # held-out answers that the report shows
 
 
-def make_writer(
+@contextlib.contextmanager
+def opened(
     experiment: Experiment, workdir: epath.Path, keep: int, say: Callable[[str], None]
-) -> MetricsWriter:
-    """The writer of metrics.jsonl with the sinks that are asked for; it changes no file yet.
+) -> Iterator[MetricsWriter]:
+    """Writes config.json and the tokenizer; gives the writer of metrics.jsonl with its sinks.
 
     Args:
-      experiment: whose metrics they are.
+      experiment: whose workdir it is.
       workdir: of the run.
-      keep: lines that stay when the file is opened.
+      keep: lines of metrics.jsonl that stay.
       say: takes the line about a sink that fails.
+
+    Raises:
+      report.SinkError: a sink that does not open; nothing is written then.
     """
-    sinks, first = [], experiment.hosts.first
+    sinks, chosen, first = [], experiment.settings, experiment.hosts.first
     if first:
-        chosen = experiment.settings
         sinks = report.open_sinks(chosen.sinks, workdir, settings.to_json(chosen))
-    return MetricsWriter(workdir / "metrics.jsonl", keep, enabled=first, sinks=sinks, say=say)
+        write_settings(experiment, workdir)
+    writer = MetricsWriter(workdir / "metrics.jsonl", keep, enabled=first, sinks=sinks, say=say)
+    with contextlib.closing(writer):
+        writer.open()
+        yield writer
 
 
 def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
     """Writes config.json, and the tokenizer of a model from nothing."""
-    if not experiment.hosts.first:
-        return
     settings.write(workdir, experiment.settings, experiment.task.score)
     if experiment.settings.init_from is None:
         tokenizers.save(experiment.tokenizer, workdir / "tokenizer")

@@ -60,7 +60,7 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
     """The run in this process; its exit code."""
     import jax
 
-    from gdsd_jax import checkpoint, experiment, settings, train
+    from gdsd_jax import checkpoint, experiment, report, settings, train
 
     try:
         chosen = settings.parse(config)
@@ -82,7 +82,7 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
         return 143
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from the last checkpoint", 130)
-    except checkpoint.OtherSettings as error:
+    except (checkpoint.OtherSettings, report.SinkError) as error:
         return fail(error, 2)
     except FloatingPointError as error:
         return fail(error, 1)

@@ -10,14 +10,16 @@ from gdsd_jax.report.charts import (
     score_name,
 )
 from gdsd_jax.report.page import comparison_page, write_report
-from gdsd_jax.report.sinks import SINKS, Sink, open_sinks
+from gdsd_jax.report.sinks import SINKS, Sink, SinkError, find_sink, open_sinks
 
 __all__ = [
     "SINKS",
     "Sink",
+    "SinkError",
     "charts_of",
     "comparison_page",
     "curve_figure",
+    "find_sink",
     "headline_lines",
     "headlines",
     "moving_mean",

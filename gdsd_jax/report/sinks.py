@@ -19,6 +19,15 @@ from gdsd_jax.metrics import PHASES, Sink, read_metrics
 Opener = Callable[[epath.Path, Mapping[str, Any]], Sink]  # (workdir, settings of the run) -> Sink
 
 
+class SinkError(ValueError):
+    """A sink that does not open."""
+
+
+def find_sink(name: str) -> Opener:
+    """The opener of a sink of ours, or of a .py file; ValueError, in one line."""
+    return load(name, SINKS, "SINK", what="sink")
+
+
 def open_sinks(
     names: Sequence[str], workdir: str | os.PathLike, settings: Mapping[str, Any]
 ) -> list[Sink]:
@@ -30,23 +39,24 @@ def open_sinks(
       settings: the run's settings, nested dicts; passed on to each opener.
 
     Raises:
-      ValueError: an unknown or repeated name, or a sink that does not open; one line.
+      SinkError: a repeated name, or a sink that does not open; one line.
+      ValueError: an unknown name, or a file without SINK; one line.
     """
     workdir = epath.Path(workdir)
     sinks: list[Sink] = []
     for place, name in enumerate(names):
         if name in names[:place]:
-            raise ValueError(f"sink {name!r} is named twice: name it once")
-        opener: Opener = load(name, SINKS, "SINK", what="sink")
+            raise SinkError(f"sink {name!r} is named twice: name it once")
+        opener = find_sink(name)
         try:
             sink = opener(workdir, settings)
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            raise ValueError(
+            raise SinkError(
                 f"sink {name!r} does not open, mend it or leave it out: {reason}"
             ) from error
         if not isinstance(sink, Sink):
-            raise ValueError(f"sink {name!r}: SINK returns {sink!r}, it must return a report.Sink")
+            raise SinkError(f"sink {name!r}: SINK returns {sink!r}, it must return a report.Sink")
         sinks.append(sink._replace(name=name))
     return sinks
 
