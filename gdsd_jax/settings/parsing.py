@@ -132,13 +132,18 @@ def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> N
     for key in values:
         if key in known or key.rpartition(".")[0] in mappings:
             continue
-        near = [other for other in known if other.endswith(f".{key}")]
+        near = [other for other in known if other.endswith(f".{key}") or initials(other) == key]
         near += difflib.get_close_matches(key, known, n=3, cutoff=0.4)
         said.append(
             f"unknown config key {key!r}" + (f"; near it: {', '.join(near)}" if near else "")
         )
     if said:
         raise ValueError(", ".join(said))
+
+
+def initials(key: str) -> str:
+    """The first letters of a key's last words: lr of optimizer.learning_rate."""
+    return "".join(word[:1] for word in key.rpartition(".")[2].split("_"))
 
 
 def whole_paths(key: str, value: Any) -> Any:
