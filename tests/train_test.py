@@ -9,19 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 from configs import coding
-from gdsd_jax import experiment, metrics, resume, settings, train
+from gdsd_jax import experiment, metrics, report, resume, settings, train
 from gdsd_jax.checkpoint import Checkpoints
-from gdsd_jax.hosts import Hosts
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -142,49 +138,6 @@ def test_sigterm_saves_inside_a_round(command, undisturbed, tmp_path):
     assert_same_run(tmp_path, undisturbed)
 
 
-def loop_of(prepared, checkpoints, signalled) -> train.Loop:
-    """A loop that has no more than these."""
-    return train.Loop(
-        prepared,
-        workdir=None,
-        steps=None,
-        seed_key=None,
-        checkpoints=checkpoints,
-        writer=None,
-        signalled=signalled,
-        say=print,
-    )
-
-
-def test_a_stop_saves_while_work_goes_on(tmp_path):
-    """What takes long, here for ever, is not waited for."""
-    alone = SimpleNamespace(hosts=Hosts(), settings=SimpleNamespace(inner_iterations=2))
-    checkpoints, begun, signalled = Checkpoints(tmp_path), threading.Event(), threading.Event()
-    loop = loop_of(alone, checkpoints, signalled.is_set)
-    state, progress = {"weights": jnp.arange(4.0)}, resume.Progress("rl", step=6, round=1)
-
-    def work():
-        begun.set()
-        signalled.set()
-        threading.Event().wait()
-
-    with pytest.raises(train.Interrupted):
-        train.unless_stopped(loop, work, lambda: train.save(loop, state, {}, progress, stop=True))
-    assert begun.is_set() and checkpoints.host(checkpoints.latest())["round"] == 1
-
-
-def test_work_that_fails_fails_the_run():
-    """With its own error, stop or not; else its result is what counts."""
-    loop = loop_of(SimpleNamespace(hosts=Hosts()), None, lambda: False)
-
-    def keep():
-        return pytest.fail("nobody asked for a stop")
-
-    assert train.unless_stopped(loop, lambda: 7, keep) == 7
-    with pytest.raises(ZeroDivisionError):
-        train.unless_stopped(loop, lambda: 1 / 0, keep)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("function", ["step", "sample", "update"])
 def test_sigterm_while_compiling_loses_nothing(command, undisturbed, tmp_path, function):
@@ -261,7 +214,19 @@ def test_nothing_is_compiled_after_the_first_round(prepared, tmp_path):
         ("eval", 4),
     ]
     assert (tmp_path / "report.html").read_text().count("<svg") >= 5
-    assert json.loads((tmp_path / "config.json").read_text())["rounds"] == 4
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["rounds"], config["format"], config["score"]) == (4, 2, "tests")
+
+
+def test_a_sink_that_does_not_open_ends_the_run(prepared, tmp_path):
+    """Before anything of the run is written."""
+    sink = tmp_path / "paper.py"
+    sink.write_text("def SINK(workdir, settings):\n    raise OSError('out of paper')\n")
+    chosen = settings.replace(prepared.settings, {"sinks": (str(sink),)})
+    workdir = tmp_path / "workdir"
+    with pytest.raises(report.SinkError, match=f"sink '{sink}' does not open.*out of paper"):
+        train.train(prepared._replace(settings=chosen), workdir)
+    assert [path.name for path in workdir.rglob("*")] == ["checkpoints"]
 
 
 @pytest.mark.slow
@@ -278,13 +243,6 @@ def test_after_a_round_that_drifted_one_is_exact(data_dir, tmp_path):
     assert ["drift_mean" in row for row in rollouts] == [True, False, True]
     assert 0 < rollouts[0]["drift_mean"] <= rollouts[0]["drift_max"]
     assert sum("drifted by" in line and "samples exactly" in line for line in said) == 2
-
-
-def test_broken_numbers_stop_the_run():
-    """The line names phase, step and tensor."""
-    train.check_finite("train", 7, {"loss": 1.0, "grad_norm": 2.0})
-    with pytest.raises(FloatingPointError, match="train step 7: grad_norm is nan"):
-        train.check_finite("train", 7, {"loss": 1.0, "grad_norm": float("nan")})
 
 
 @pytest.mark.slow
