@@ -10,7 +10,7 @@ import grain
 import numpy as np
 
 from gdsd_jax import tokenizers
-from gdsd_jax.tasks import Record, Task, prefill_of
+from gdsd_jax.tasks import Record, Task, file_of, prefill_of
 from gdsd_jax.tokenizers import Tokenizer
 
 Row = dict[str, np.ndarray]
@@ -118,13 +118,15 @@ def answers_of(
       ValueError: a best answer is missing, too long, or without its prefill.
     """
     if task.answer is None:
-        raise ValueError("this task has no answers to fine-tune on: set sft.steps=0")
+        file = file_of(task.messages)
+        raise ValueError(f"{file}: this task has no answers to fine-tune on: set sft.steps=0")
 
     def answer(index: int, seed_text: str | None) -> str:
         record = problems.records[index]
         text, prefill = task.answer(record, seed_text), prefill_of(task.messages(record))
         if not text.startswith(prefill):
-            raise ValueError(f"an answer of the task does not begin with its prefill {prefill!r}")
+            file = file_of(task.answer)
+            raise ValueError(f"{file}: an answer does not begin with its prefill {prefill!r}")
         return text.removeprefix(prefill)
 
     best = [answer(index, None) for index in problems.index]

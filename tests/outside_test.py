@@ -52,7 +52,7 @@ def make(settings):
 
     def answer(record, seed):
         noise = 0 if seed is None else random.Random(seed).randint(0, 1)
-        return str(record["count"] + noise)
+        return f"{BEGIN}{record['count'] + noise}"
 
     return Task(records, None, messages, grade, answer, score="near")
 
@@ -384,6 +384,16 @@ WRONG |= {
         "task",
         TASK.replace("Grades(-wrong_N,", "Grades(np.zeros(2),"),
         "grade's reward_N has shape [2]: give [0]",
+    ),
+    "task, answers": (
+        "task",
+        TASK.replace("grade, answer, score", "grade, score"),
+        "this task has no answers to fine-tune on: set sft.steps=0",
+    ),
+    "task, prefill": (
+        "task",
+        TASK.replace('f"{BEGIN}{', 'f"{'),
+        "an answer does not begin with its prefill 'Count: '",
     ),
     "task, reserved": (
         "task",
