@@ -1,4 +1,4 @@
-"""Lengths and thresholds by round, at the published values (specs/opdlm.md section 6)."""
+"""Lengths and thresholds by round, at the published values (OPDLM, arXiv 2606.06712)."""
 
 import math
 

@@ -29,7 +29,7 @@ def recipe(argument: str) -> settings.Settings:
 
 @pytest.mark.parametrize("size", ["0p6b", "1p7b", "4b", "8b"])
 def test_recipes_are_the_published_ones(size):
-    """specs/opdlm.md section 6; accepted by the loop, without compiling."""
+    """The values of arXiv 2606.06712, accepted by the loop, without compiling."""
     chosen = recipe(f"qwen3_{size},init_from=DIR,data_file=FILE")
     model = models.find_model(chosen.model)
     experiment.check(chosen, experiment.make_mesh(chosen), model)
