@@ -11,7 +11,7 @@ from gdsd_jax.optimizer import OptimizerConfig
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.sandbox import SandboxConfig
 from gdsd_jax.sharding import ROLLOUT_WEIGHTS, MeshConfig
-from gdsd_jax.tasks import TaskSettings
+from gdsd_jax.tasks import RewardConfig, TaskSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,7 @@ class Settings:
       data_dir: where generated problems are built.
       prompt: "bare" (the question alone) or "full" (with instructions how to answer); None = bare
         for a model that starts from nothing, else full.
+      reward: which rule grades answers, and what its parts count for.
       enable_thinking: for chat templates that know the word, such as Qwen3's.
       prompt_length: tokens; prompts are padded on the left to this.
       too_long: what becomes of longer prompts: "drop", or "cut" at the front.
@@ -141,6 +142,7 @@ class Settings:
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
     data_dir: str = "runs/data"
     prompt: str | None = None
+    reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
     enable_thinking: bool = False
     prompt_length: int = 256
     too_long: str = "drop"
@@ -207,7 +209,6 @@ class Settings:
         check_choice(self, "remat", ("none", "dots", "full"))
         check_choice(self, "rollout_weights", ROLLOUT_WEIGHTS)
         check_choice(self, "too_long", ("drop", "cut"))
-        check_choice(self, "prompt", (None, "bare", "full"))
         check_choice(self, "baseline", tuple(BASELINES))
         if not 0 < self.drift_share <= 1:
             raise ValueError(f"drift_share={self.drift_share} must lie in (0, 1]")
@@ -233,6 +234,7 @@ class Settings:
             columns=self.columns,
             data_dir=self.data_dir,
             prompt=self.prompt,
+            reward=self.reward,
             noise=self.sft.noise,
             sandbox=self.sandbox,
             seed=self.seed,

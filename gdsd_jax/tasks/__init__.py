@@ -12,6 +12,7 @@ from gdsd_jax.tasks import coding, prompts
 from gdsd_jax.tasks.task import (
     Grades,
     Record,
+    RewardConfig,
     Task,
     TaskSettings,
     file_of,
@@ -26,6 +27,7 @@ __all__ = [
     "TASKS",
     "Grades",
     "Record",
+    "RewardConfig",
     "Task",
     "TaskSettings",
     "file_of",

@@ -17,6 +17,9 @@ from gdsd_jax.sandbox import SandboxConfig
 
 Record = Mapping[str, Any]
 
+PROMPTS = ("bare", "full", "released")
+VARIANTS = ("mended", "released")
+
 
 class Grades(NamedTuple):
     """What is thought of N answers.
@@ -70,6 +73,40 @@ class Task(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+class RewardConfig:
+    """Which rule grades, and what its parts count for.
+
+    Attributes:
+      variant: "mended", or "released", the rule of the task's authors with what is wrong in it.
+      weights: part -> its factor in the reward, in place of the rule's own.
+
+    Raises:
+      ValueError: an unknown variant.
+    """
+
+    variant: str = "mended"
+    weights: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant={self.variant!r}: choose {' or '.join(VARIANTS)}")
+
+    def total(self, parts: Mapping[str, np.ndarray], own: Mapping[str, float]) -> np.ndarray:
+        """The reward, float32 [N]: the parts times their weights, `own` where none are given.
+
+        Raises:
+          ValueError: a weight of a part that there is not.
+        """
+        unknown = self.weights.keys() - parts.keys()
+        if unknown:
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"reward.weights: no part {names}; there are {', '.join(parts)}")
+        weights = {**own, **self.weights}
+        terms = [np.float32(weights.get(name, 0.0)) * part for name, part in parts.items()]
+        return np.sum(terms, axis=0, dtype=np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskSettings:
     """What a task may be told.
 
@@ -78,8 +115,9 @@ class TaskSettings:
       heldout_file: the same for evaluation; None = a share of `data_file`.
       columns: our name of a field -> its name in these files, where that is another one.
       data_dir: local folder where a task builds problems of its own.
-      prompt: "bare" (the question alone), "full" (with instructions how to answer), or None, the
-        task's own choice.
+      prompt: "bare" (the question alone), "full" (with instructions how to answer), "released"
+        (what the task's authors ask for), or None, the task's own choice.
+      reward: which rule grades the answers.
       noise: chance in 0..1 of a mistake in an answer for a supervised start.
       sandbox: for tasks that run programs.
       seed: of the run.
@@ -96,6 +134,7 @@ class TaskSettings:
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     data_dir: str = "runs/data"
     prompt: str | None = None
+    reward: RewardConfig = RewardConfig()
     noise: float = 0.0
     sandbox: SandboxConfig = SandboxConfig()
     seed: int = 0
@@ -103,8 +142,10 @@ class TaskSettings:
     from_nothing: bool = False
 
     def __post_init__(self):
-        if self.prompt not in ("bare", "full", None):
-            raise ValueError(f"prompt={self.prompt!r}: choose bare or full, or leave it out")
+        if self.prompt not in (*PROMPTS, None):
+            raise ValueError(
+                f"prompt={self.prompt!r}: choose {' or '.join(PROMPTS)}, or leave it out"
+            )
         if not 0 <= self.noise <= 1:
             raise ValueError(f"noise={self.noise} must lie in 0 .. 1")
 
