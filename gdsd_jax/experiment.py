@@ -42,7 +42,8 @@ def prepare(
       settings: of the run.
       hosts: the processes that run together; None = this one alone.
       folder: whose model is evaluated, a converted one or a workdir; None = the settings' own.
-      say: gets a line about prompts that are too long, and about what is held out.
+      say: gets the task's notes, a line about prompts that are too long, and about what is held
+        out.
 
     Raises:
       ValueError: anything that is wrong with the settings or their files; one line names it and
@@ -73,6 +74,8 @@ def assemble(
     """What `prepare` returns, from its mesh and task on."""
     model, tokenizer = model_of(settings, task, folder)
     check(settings, mesh, model, task)
+    for note in task.notes:
+        say(note)
     train, heldout = problems_of(settings, task, tokenizer, say)
     sft_problems, train = data.split_sft(train, settings.sft.steps, settings.sft.share)
     if folder is None and settings.sft.steps:  # one answer shows whether the task has them

@@ -1,7 +1,9 @@
-"""Rows of a user's file: one JSON object a line, read, renamed and checked field by field."""
+"""Rows of a user's file, JSONL or CSV: read, renamed and checked field by field."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+import csv
 import dataclasses
+import io
 import json
 import os
 import re
@@ -68,7 +70,9 @@ def check(row: Any, where: str, fields: Sequence[Field]) -> dict[str, Any]:
 
 
 def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[tuple[str, Any]]:
-    """(`path:line`, what stands there) of every line that is not blank.
+    """(`path:line`, what stands there) of every row: a line that is not blank, as JSON.
+
+    A path that ends in .csv holds a line of column names, and then rows of texts.
 
     Args:
       path: local or gs://.
@@ -76,7 +80,8 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
       flag: of the command that the path came from, such as "--prompts="; for messages.
 
     Raises:
-      ValueError: a file that cannot be read or has no rows, or a row that is not JSON; one line.
+      ValueError: a file that cannot be read or has no rows, or a row that is not JSON, or has more
+        or fewer values than columns; one line.
     """
     try:
         text = epath.Path(path).read_bytes().decode("utf-8-sig")
@@ -84,17 +89,42 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
         raise ValueError(
             f"{flag}{path} is not a readable UTF-8 file ({type(error).__name__}): check the path"
         ) from None
-    # Not splitlines: JSON strings may hold other line separators as they are.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not lines:
+    read = _csv_rows if str(path).lower().endswith(".csv") else _json_rows
+    empty = True
+    for number, row in read(text, path):
+        empty = False
+        yield f"{path}:{number}", row
+    if empty:
         raise ValueError(f"{flag}{path} has no rows: give one JSON object a line{wanted}")
-    for number, line in lines:
-        where = f"{path}:{number}"
+
+
+def _json_rows(text: str, path: str | os.PathLike) -> Iterator[tuple[int, Any]]:
+    """(line number, row) of JSONL."""
+    # Not splitlines: JSON strings may hold other line separators as they are.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:  # the latter: nested too deeply
-            raise ValueError(f"{where}: not JSON ({error}): write one object a line") from None
-        yield where, row
+            raise ValueError(
+                f"{path}:{number}: not JSON ({error}): write one object a line"
+            ) from None
+        yield number, row
+
+
+def _csv_rows(text: str, path: str | os.PathLike) -> Iterator[tuple[int, dict[str, str]]]:
+    """(number of its last line, row) of CSV with a line of column names."""
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise csv.Error(f"it should have {len(reader.fieldnames)} values")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}:{reader.line_num}: not a row of CSV ({error}): mend it, or write JSONL"
+        ) from None
 
 
 def read_records(
@@ -168,6 +198,21 @@ def _text_or_number(field: Field, value: Any) -> str | None:
     return f"{field.name} is neither a string nor a number"
 
 
+def _integer(field: Field, value: Any) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return None
+    return f"{field.name} is not a whole number"
+
+
+def _integers(field: Field, value: Any) -> str | None:
+    if not isinstance(value, list) or not value:
+        return f"{field.name} is not a non-empty list"
+    for number, item in enumerate(value):
+        if not isinstance(item, int) or isinstance(item, bool):
+            return f"{field.name}[{number}] is not a whole number"
+    return None
+
+
 def _texts(field: Field, value: Any) -> str | None:
     if not isinstance(value, list) or not value:
         return f"{field.name} is not a non-empty list"
@@ -199,6 +244,8 @@ KINDS: Mapping[str, Callable[[Field, Any], str | None]] = types.MappingProxyType
         "text": _text,
         "non-empty text": _nonempty_text,
         "text or number": _text_or_number,
+        "integer": _integer,
+        "integers": _integers,  # at least one
         "texts": _texts,  # at least one
         "choice": _choice,
         "turns": _turns,  # of a conversation, at least one
@@ -211,7 +258,7 @@ def _example(fields: Sequence[Field]) -> str:
     needed = [field for field in fields if field.default is REQUIRED]
     parts = []
     for field in needed or fields:
-        value = "[...]" if field.kind in ("texts", "turns") else "..."
+        value = "[...]" if field.kind in ("integers", "texts", "turns") else "..."
         parts.append(f'"{field.name}": {value}')
     return "{" + ", ".join(parts) + "}"
 

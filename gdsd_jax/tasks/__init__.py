@@ -8,7 +8,7 @@ import dataclasses
 import types
 
 from gdsd_jax import extensions
-from gdsd_jax.tasks import coding, prompts
+from gdsd_jax.tasks import coding, countdown, prompts, sudoku
 from gdsd_jax.tasks.task import (
     Grades,
     Record,
@@ -40,10 +40,22 @@ __all__ = [
 ]
 
 TASKS: Mapping[str, Callable[[TaskSettings], Task]] = types.MappingProxyType(
-    {"coding": coding.make, "prompts": prompts.make}
+    {
+        "coding": coding.make,
+        "countdown": countdown.make,
+        "prompts": prompts.make,
+        "sudoku": sudoku.make,
+    }
 )
 # the dataclass of a task's own settings; None = it has none
-OPTIONS: Mapping[str, type | None] = types.MappingProxyType({"coding": None, "prompts": None})
+OPTIONS: Mapping[str, type | None] = types.MappingProxyType(
+    {
+        "coding": None,
+        "countdown": countdown.OPTIONS,
+        "prompts": None,
+        "sudoku": sudoku.OPTIONS,
+    }
+)
 
 
 def find(name: str) -> Callable[[TaskSettings], Task]:

@@ -59,6 +59,7 @@ class Task(NamedTuple):
       tokenizer: folder with the tokenizer for a model from nothing; None = one is trained on the
         task's own texts.
       close: gives back what the task opened, such as a sandbox.
+      notes: lines for the user, about the data.
     """
 
     train: Sequence[Record]
@@ -70,6 +71,7 @@ class Task(NamedTuple):
     read: Callable[[dict[str, Any]], Record] | None = None
     tokenizer: str | None = None
     close: Callable[[], None] = lambda: None
+    notes: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """The generated problems and their tokenizer, built once in a folder and read from there."""
 
 from collections.abc import Sequence
-import contextlib
 import os
 from pathlib import Path
-import shutil
 from typing import Any
-import uuid
 
 from gdsd_jax import tokenizers
+from gdsd_jax.tasks import generated
 from gdsd_jax.tasks.coding import problems
 from gdsd_jax.tasks.coding.answers import completion
 
@@ -34,37 +32,24 @@ def folder(data_dir: str | os.PathLike) -> Path:
 def build(data_dir: str | os.PathLike) -> None:
     """Writes the generated problems and their tokenizer, unless they are there.
 
-    Deterministic. The folder appears only when complete: a killed build leaves nothing that looks
-    finished, and several processes may build at once.
+    Deterministic; as `generated.build`.
 
     Raises:
       ValueError: a remote folder.
       OSError: the folder cannot be written.
     """
-    if "://" in str(data_dir):
-        raise ValueError(
-            f"generated problems are kept in a local folder, not {data_dir}: change data_dir"
-        )
-    target = folder(data_dir)
-    if target.is_dir():
-        return
+    generated.build(data_dir, folder(data_dir).name, _write)
+
+
+def _write(folder: Path) -> None:
+    """Fills an empty folder with the problems and their tokenizer."""
     from gdsd_jax.tasks.coding import builder  # slow to import, and needed only here
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-    partial.mkdir()
-    try:
-        builder.write(partial)
-        train = builder.read(partial, "train")
-        texts = [record["question"] for record in train] + [completion(record) for record in train]
-        model = partial / "tokenizer.model"
-        tokenizers.train_sentencepiece(texts, model, VOCAB_SIZE, symbols=SYMBOLS)
-        with contextlib.suppress(OSError):  # another process was first, with the same content
-            os.replace(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    if not target.is_dir():
-        raise OSError(f"could not move the generated problems to {target}: is the folder writable?")
+    builder.write(folder)
+    train = builder.read(folder, "train")
+    texts = [record["question"] for record in train] + [completion(record) for record in train]
+    model = folder / "tokenizer.model"
+    tokenizers.train_sentencepiece(texts, model, VOCAB_SIZE, symbols=SYMBOLS)
 
 
 def records(data_dir: str | os.PathLike, split: str) -> Sequence[dict[str, Any]]:

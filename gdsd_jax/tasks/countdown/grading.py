@@ -1,0 +1,162 @@
+r"""Grades expressions: whether they use the numbers and reach the target, by ours or released rules.
+
+N answers. Work is linear in the length of a text, whatever it holds, and an expression of more than
+`expressions.MOST_CHARACTERS` characters has no value.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+import itertools
+import re
+
+import numpy as np
+
+from gdsd_jax.tasks import answer_tags
+from gdsd_jax.tasks.countdown import expressions
+from gdsd_jax.tasks.task import Grades, Record, RewardConfig
+
+ANSWERED = 0.1  # reward of an answer that is wrong
+MENDED = {"correct": 1 - ANSWERED, "format": ANSWERED}
+RELEASED = {"tagged": 1 - ANSWERED, "format": ANSWERED}
+NEAR = Fraction(1, 100_000)  # the released rules take a value this near for the target
+
+_SAME = str.maketrans({"×": "*", "·": "*", "⋅": "*", "÷": "/", "−": "-", "–": "-", "$": " "})
+_WORDS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": ""}
+_RELEASED_WORDS = {r"\div": "/", r"\times": "*", r"\cdot": "*"}
+_BRACKETS = (r"\(", r"\)", r"\[", r"\]", r"\,")
+_EQUALS = re.compile(r"=(?=[0-9. ])")
+_OF_EXPRESSION = frozenset("0123456789+-*/() ")
+
+
+def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig) -> Grades:
+    r"""The grades of N answers, parts of 0 or 1; never fails, whatever the texts hold.
+
+    Mended: part "format" says whether there is an answer, in tags or \boxed{}, and "correct"
+    whether it uses each number once, with + - * / alone, and is exactly the target. The reward is
+    1 for a correct answer, 0.1 for another one, 0 for none.
+
+    Released (diffu-GRPO's code, which GDSD took over): "correct" as its evaluation says, "tagged"
+    whether the expression in the last tags is, as its reward says, "format" whether there are tags.
+    The reward is 1, 0.1 or 0 by "tagged" and "format". Decimal points, powers and whole divisions
+    pass both, as long as the same digits are there.
+
+    Args:
+      records: of each answer, with "numbers" and "target".
+      texts: N answers.
+      reward: which rule, and the weights of its parts.
+    """
+    if reward.variant == "released":
+        rule, names, own = _released, ("correct", "format", "tagged"), RELEASED
+    else:
+        rule, names, own = _mended, ("correct", "format"), MENDED
+    found = [rule(record, text) for record, text in zip(records, texts)]
+    columns = np.array(found, np.float32).reshape(-1, len(names))
+    parts = {name: columns[:, place] for place, name in enumerate(names)}
+    return Grades(reward.total(parts, own), parts["correct"] == 1, parts)
+
+
+# ---------------------------------------------------------------- mended
+
+
+def _mended(record: Record, text: str) -> tuple[bool, bool]:
+    """(correct, format)"""
+    answer = answer_of(text)
+    if answer is None:
+        return False, False
+    found = expressions.evaluate(answer)
+    if found is None:
+        return False, True
+    same = sorted(found.numbers) == sorted(record["numbers"])
+    return same and found.value == record["target"], True
+
+
+def answer_of(text: str) -> str | None:
+    r"""The expression of an answer; None where nothing is answered.
+
+    It stands in the last tags, and there in the last \boxed{}, if there is one; without tags in the
+    last \boxed{} of the text. LaTeX and printed signs become + - * /, and "= 24" at the end goes.
+    """
+    tagged = answer_tags.last_of(text)
+    boxed = last_boxed(text if tagged is None else tagged)
+    answer = tagged if boxed is None else boxed
+    if answer is None or not answer.strip():
+        return None
+    answer = _replaced(answer.translate(_SAME), _WORDS | dict.fromkeys(_BRACKETS, " "))
+    return " ".join(answer.partition("=")[0].split())
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What the last \boxed{} holds, braces balanced; None where there is none, or it is open."""
+    begin = text.rfind(r"\boxed{")
+    if begin < 0:
+        return None
+    end = _end_of_braces(text, begin)
+    return None if end is None else text[begin + len(r"\boxed{") : end]
+
+
+def _end_of_braces(text: str, begin: int) -> int | None:
+    """Where the braces that open behind `begin` are closed again."""
+    depth = 0
+    for brace in re.finditer("[{}]", text[begin:]):
+        depth += 1 if brace[0] == "{" else -1
+        if depth == 0 and brace[0] == "}":
+            return begin + brace.start()
+    return None
+
+
+def _replaced(text: str, others: dict[str, str]) -> str:
+    for old, new in others.items():
+        text = text.replace(old, new)
+    return text
+
+
+# ---------------------------------------------------------------- released
+
+
+def _released(record: Record, text: str) -> tuple[bool, bool, bool]:
+    """(correct as evaluated, format, correct as rewarded)"""
+    tagged = answer_tags.last_of(text)
+    rewarded = tagged is not None and _reaches(record, tagged)
+    return _reaches(record, evaluated_answer(text)), tagged is not None, rewarded
+
+
+def evaluated_answer(text: str) -> str:
+    r"""What the released evaluation takes for the expression.
+
+    The last \boxed{}, or the first tags, or else the whole text; with LaTeX's signs replaced. Where
+    an equation "... = number" stands in it, the first one's left side alone.
+    """
+    boxed = _released_boxed(text)
+    if boxed is None:
+        tagged = answer_tags.first_of(text)
+        boxed = text if tagged is None else tagged.strip()
+    equation = _replaced(boxed, _RELEASED_WORDS)
+    for equals in _EQUALS.finditer(equation):
+        end = equals.start()
+        if end and equation[end - 1] in _OF_EXPRESSION:
+            before = itertools.takewhile(_OF_EXPRESSION.__contains__, reversed(equation[:end]))
+            return equation[end - sum(1 for _ in before) : end].strip()
+    return equation
+
+
+def _released_boxed(text: str) -> str | None:
+    r"""The content of the last \boxed{}; of "\boxed ", which goes to the next dollar, before it."""
+    if r"\boxed " in text:
+        return text.rpartition(r"\boxed ")[2].partition("$")[0]
+    begin = text.rfind(r"\boxed")
+    end = None if begin < 0 else _end_of_braces(text, begin)
+    if end is None or not text.startswith(r"\boxed{", begin):
+        return None
+    return text[begin + len(r"\boxed{") : end]
+
+
+def _reaches(record: Record, expression: str) -> bool:
+    """Whether the expression has the digits of the numbers and a value near the target."""
+    numbers = record["numbers"]
+    digits = [hit[0] for hit in itertools.islice(re.finditer(r"\d+", expression), len(numbers) + 1)]
+    if len(digits) != len(numbers) or max(map(len, digits)) > expressions.MOST_CHARACTERS:
+        return False
+    if sorted(map(int, digits)) != sorted(numbers):
+        return False
+    found = expressions.evaluate(expression, released=True)
+    return found is not None and abs(found.value - record["target"]) < NEAR

@@ -1,0 +1,96 @@
+"""Countdown: numbers and a target that they reach with + - * / and brackets, each used once.
+
+Problems are split by their numbers, in whatever order: all targets of the same numbers are in one
+split. Everything follows from fixed seeds through `random.Random` and SHA-256.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+import random
+
+from gdsd_jax.tasks.countdown import expressions
+from gdsd_jax.tasks.countdown.expressions import Tree
+
+# Of the generated problems: raise it with any change to them. The folder they are kept in has it in
+# its name.
+VERSION = "1.0.0"
+SPLITS = ("train", "heldout")
+NUM_TRAIN = 4096
+NUM_HELDOUT = 512
+HELDOUT_SHARE = 8  # one of so many sets of numbers is held out
+
+_PATIENCE = 2000  # draws without a new problem, after which there are taken to be no more
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Which problems are generated.
+
+    Attributes:
+      counts: of numbers in a problem, each as likely.
+      largest: number; the smallest is 1.
+      largest_target: the smallest is 1.
+    """
+
+    counts: tuple[int, ...] = (3, 4)
+    largest: int = 99
+    largest_target: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Numbers, their target, and an expression that reaches it."""
+
+    numbers: tuple[int, ...]
+    target: int
+    solution: str
+
+
+def split_of(numbers: Sequence[int]) -> str:
+    """ "heldout" or "train", whatever the order of the numbers."""
+    name = ",".join(map(str, sorted(numbers)))
+    digest = hashlib.sha256(name.encode()).digest()
+    return "heldout" if digest[0] % HELDOUT_SHARE == 0 else "train"
+
+
+def generate(chosen: Range) -> dict[str, list[Problem]]:
+    """The problems by split: NUM_TRAIN under "train", NUM_HELDOUT under "heldout".
+
+    Fewer where there are not as many: no two have the same numbers and target.
+    """
+    sizes = {"train": NUM_TRAIN, "heldout": NUM_HELDOUT}
+    splits = {name: [] for name in SPLITS}
+    rng = random.Random(f"countdown {chosen}")
+    seen, idle = set(), 0
+    while idle < _PATIENCE and any(len(splits[name]) < size for name, size in sizes.items()):
+        idle += 1
+        numbers = [rng.randint(1, chosen.largest) for _ in range(rng.choice(chosen.counts))]
+        split = split_of(numbers)
+        problem = _problem(numbers, chosen.largest_target, rng)
+        if problem is None or len(splits[split]) == sizes[split]:
+            continue
+        key = (tuple(sorted(numbers)), problem.target)
+        if key not in seen:
+            seen.add(key)
+            splits[split].append(problem)
+            idle = 0
+    return splits
+
+
+def _problem(numbers: list[int], largest_target: int, rng: random.Random) -> Problem | None:
+    """A problem of these numbers, by a random expression; None where its value is no target."""
+    tree = random_tree(rng.sample(numbers, len(numbers)), rng)
+    value = expressions.value_of_tree(tree)
+    if value is None or value.denominator != 1 or not 1 <= value <= largest_target:
+        return None
+    return Problem(tuple(numbers), int(value), expressions.text_of(tree))
+
+
+def random_tree(numbers: Sequence[int], rng: random.Random) -> Tree:
+    """A tree of the numbers in this order, its brackets and signs drawn at random."""
+    if len(numbers) == 1:
+        return numbers[0]
+    cut = rng.randint(1, len(numbers) - 1)
+    left, right = random_tree(numbers[:cut], rng), random_tree(numbers[cut:], rng)
+    return (rng.choice(expressions.SIGNS), left, right)

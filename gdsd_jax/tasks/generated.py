@@ -1,0 +1,44 @@
+"""A folder of generated problems: made once, whole or not at all."""
+
+from collections.abc import Callable
+import contextlib
+import os
+from pathlib import Path
+import shutil
+import uuid
+
+
+def build(data_dir: str | os.PathLike, name: str, write: Callable[[Path], None]) -> Path:
+    """The folder `name` in a local `data_dir`, made unless it is there.
+
+    The folder appears only when complete: a killed build leaves nothing that looks finished, and
+    several processes may build at once.
+
+    Args:
+      data_dir: local; made where it is not there.
+      name: of the folder; has all that its content depends on.
+      write: fills the empty folder that it is given, with the same content at every call.
+
+    Raises:
+      ValueError: a remote folder.
+      OSError: the folder cannot be written.
+    """
+    if "://" in str(data_dir):
+        raise ValueError(
+            f"generated problems are kept in a local folder, not {data_dir}: change data_dir"
+        )
+    target = Path(data_dir) / name
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    partial.mkdir()
+    try:
+        write(partial)
+        with contextlib.suppress(OSError):  # another process was first, with the same content
+            os.replace(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    if not target.is_dir():
+        raise OSError(f"could not move the generated problems to {target}: is the folder writable?")
+    return target
