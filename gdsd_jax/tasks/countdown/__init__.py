@@ -25,8 +25,8 @@ FIELDS = (
     rows.Field("solution", "text", "give an expression, or leave it out", default=""),
 )
 RULES = (
-    "You are given some numbers and a target. Write one arithmetic expression that is worth exactly "
-    "the target. Use every number once and no other number; you may add, subtract, multiply, "
+    "You are given some numbers and a target. Write one arithmetic expression that is worth the "
+    "target exactly. Use every number once and no other number; you may add, subtract, multiply, "
     "divide and set brackets. Think as long as you need, then finish with the expression alone "
     "between tags, without an equals sign. For 2, 3, 4 and the target 5 an answer is "
     "<answer>2*4-3</answer>"

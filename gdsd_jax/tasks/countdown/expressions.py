@@ -92,19 +92,20 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 
 def text_of(tree: Tree) -> str:
     """The tree as text, with the brackets it needs and no others."""
-    return _written(tree, 0, False)
-
-
-def _written(tree: Tree, outer: int, is_right: bool) -> str:
-    """The text of a part of a tree, inside an operation of strength `outer` (0 = none)."""
     if isinstance(tree, int):
         return str(tree)
     sign, left, right = tree
-    strength = _STRENGTH[sign]
-    body = _written(left, strength, False) + sign + _written(right, strength, True)
-    # a - (b - c), a / (b * c): on the right, equal strength binds too late
-    needs = strength < outer or (strength == outer and is_right)
-    return f"({body})" if needs else body
+    left_text, right_text = text_of(left), text_of(right)
+    if _strength(left) < _STRENGTH[sign]:
+        left_text = f"({left_text})"
+    # a - (b - c) and a / (b * c) need them, a + (b - c) and a * (b / c) do not
+    if _strength(right) < _STRENGTH[sign] + (sign in "-/"):
+        right_text = f"({right_text})"
+    return left_text + sign + right_text
+
+
+def _strength(tree: Tree) -> int:
+    return 3 if isinstance(tree, int) else _STRENGTH[tree[0]]
 
 
 def value_of_tree(tree: Tree) -> Fraction | None:

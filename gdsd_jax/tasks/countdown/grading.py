@@ -1,4 +1,4 @@
-r"""Grades expressions: whether they use the numbers and reach the target, by ours or released rules.
+r"""Grades expressions by whether they use the numbers and reach the target: our rule or a released.
 
 N answers. Work is linear in the length of a text, whatever it holds, and an expression of more than
 `expressions.MOST_CHARACTERS` characters has no value.

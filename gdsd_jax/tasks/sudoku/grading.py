@@ -83,12 +83,10 @@ def answer_of(text: str) -> tuple[str | None, bool]:
         digits = "".join(sign for sign in tagged if "0" <= sign <= "9")
         if len(digits) == CELLS:
             return digits, True
-    last = None
-    for last in _RUN_OF_DIGITS.finditer(text if tagged is None else tagged):
-        pass
-    if last is None:
+    runs = _RUN_OF_DIGITS.findall(text if tagged is None else tagged)
+    if not runs:
         return None, False
-    return "".join(sign for sign in last[0] if "0" <= sign <= "9"), False
+    return "".join(sign for sign in runs[-1] if "0" <= sign <= "9"), False
 
 
 # ---------------------------------------------------------------- released

@@ -1,0 +1,80 @@
+"""What GDSD's released scripts have in common, for the recipes of configs/sudoku.py and
+configs/countdown.py.
+
+arXiv 2605.29398 and its repository, scripts of the later release over train_gdsd.yaml: 8 devices,
+groups of 16, completions of 256 tokens. The released prompts and reward rules come with it.
+"""
+
+from ml_collections import ConfigDict
+
+# Under the released names of the projections these four are all that adapters find in a LLaDA.
+LLADA_TARGETS = ("q", "k", "v", "up")
+
+
+def llada() -> ConfigDict:
+    """LLaDA-8B: 320 completions a round, 10 a device and slice."""
+    recipe = shared()
+    recipe.model = "llada_8b"
+    recipe.prompts_per_round, recipe.inner_iterations = 20, 8
+    recipe.lora_targets = LLADA_TARGETS
+    # The quirks are the point: the released rollouts' noise ends at 5.5 nats, which makes their
+    # temperature of 1 much colder than it says.
+    recipe.sampler = ConfigDict(
+        {"gen_length": 256, "block_length": 32, "steps": 256, "reference_quirks": True}
+    )
+    return recipe
+
+
+def dream() -> ConfigDict:
+    """Dream-7B: 256 completions a round, 8 a device and slice."""
+    recipe = shared()
+    recipe.model = "dream_7b"
+    recipe.prompts_per_round, recipe.inner_iterations = 16, 8
+    recipe.sampler = ConfigDict(
+        {"kind": "dream", "gen_length": 256, "steps": 256, "alg": "entropy", "top_p": 0.95}
+    )
+    return recipe
+
+
+def a2d() -> ConfigDict:
+    """A block-causal model that configs/opdlm.py made, with LLaDA's values: nothing is published
+    for it."""
+    recipe = llada()
+    recipe.model = None  # whichever init_from holds
+    recipe.lora_targets = (*LLADA_TARGETS, "o", "gate", "down")
+    recipe.sampler = ConfigDict(
+        {"kind": "block", "gen_length": 256, "block_length": 4, "steps": 256}
+    )
+    return recipe
+
+
+def shared() -> ConfigDict:
+    """What the scripts of both models say."""
+    recipe = ConfigDict()
+    recipe.require_init = True
+    recipe.seed = 42
+    recipe.prompt, recipe.reward = "released", ConfigDict({"variant": "released"})
+    recipe.prompt_length, recipe.too_long = 400, "cut"
+    recipe.rounds = 300  # 2,400 updates of 8 a round, as far as the reward figures go
+    recipe.group_size, recipe.slices, recipe.mask_draws = 16, 4, 2
+    recipe.optimizer = ConfigDict(
+        {"learning_rate": 1e-5, "warmup_steps": 8, "weight_decay": 0.01, "clip_norm": 0.2}
+    )
+    recipe.lora_rank, recipe.lora_alpha = 128, 64.0
+    recipe.dtype, recipe.remat = "bfloat16", "full"
+    # fsdp as far as a slice's completions go round
+    recipe.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": -1})
+    recipe.eval_every, recipe.eval_problems, recipe.checkpoint_every = 25, 256, 5
+    return recipe
+
+
+def gdsd(psi: float, beta: float, top_k: int | None = None, epsilon: float = 4e-4) -> dict:
+    """The objective's settings in the later release's formula; `psi` is per token there.
+
+    `top_k` is the number of best tokens that token-logit centralisation takes its mean over, None =
+    the loss without it.
+    """
+    chosen = {"preset": "r2", "psi": psi, "beta": beta, "trust": (epsilon, epsilon)}
+    if top_k is not None:
+        chosen |= {"centring": "top_k", "centring_k": top_k}
+    return {"gdsd": chosen}
