@@ -30,7 +30,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipe.task = "countdown"
-    own = objectives.EMBEDDED if model == "tiny" else {"gdsd": GDSD[model]}
+    own = {"gdsd": GDSD[model]}
+    if model == "tiny":
+        own = objectives.EMBEDDED | own
     objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
     return common.config(recipe, overrides)
 
@@ -86,6 +88,8 @@ def a2d() -> ConfigDict:
 
 MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
 GDSD = {
+    # the completion is one block
+    "tiny": {"gdsd": objectives.EMBEDDED["gdsd"]["gdsd"] | {"mask_block": 16}},
     "llada": published.gdsd(psi=1.0, beta=3e-3),
     "dream": published.gdsd(psi=10.0, beta=3e-3, top_k=64),
     "a2d": published.gdsd(psi=1.0, beta=3e-3),

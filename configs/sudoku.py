@@ -30,7 +30,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipe.task = "sudoku"
-    own = objectives.EMBEDDED if model == "tiny" else {"gdsd": GDSD[model]}
+    own = {"gdsd": GDSD[model]}
+    if model == "tiny":
+        own = objectives.EMBEDDED | own
     objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
     return common.config(recipe, overrides)
 
@@ -83,6 +85,8 @@ def a2d() -> ConfigDict:
 
 MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
 GDSD = {
+    # the completion is one block
+    "tiny": {"gdsd": objectives.EMBEDDED["gdsd"]["gdsd"] | {"mask_block": 24}},
     "llada": published.gdsd(psi=10.0, beta=1e-3, top_k=64),
     "dream": published.gdsd(psi=1.0, beta=1e-3, top_k=8, epsilon=0.2),
     "a2d": published.gdsd(psi=10.0, beta=1e-3, top_k=64),

@@ -37,6 +37,17 @@ def golden() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """Folder of public problems and completions of others' models; without it the test is
+    skipped."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "d1"
+    folder = Path(os.environ.get("GDSD_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no public completions in {folder}; set GDSD_DATA to their folder")
+    return folder
+
+
 @pytest.fixture
 def bucket(monkeypatch) -> Iterator[Bucket]:
     """An object store behind gs:// addresses, empty at first."""

@@ -31,18 +31,19 @@ RULES = (
     "between tags, without an equals sign. For 2, 3, 4 and the target 5 an answer is "
     "<answer>2*4-3</answer>"
 )
-# What diffu-GRPO's evaluation asks for, in other words: one user turn that says what to use and to
-# put the expression into \boxed{}, shows the tags, and then has the numbers and the target.
+# What diffu-GRPO and GDSD ask for in training, in other words: one user turn with the tags, the
+# numbers and the target, and an example. (diffu-GRPO's evaluation asks for \boxed{} inside the
+# tags, which the reward does not understand.)
 RELEASED = (
-    "Make an arithmetic expression out of the numbers given, and of no others, that has exactly "
-    "the value of the target number. The operations +, -, *, and / may be used as needed, and each "
-    "number has to be used exactly once. Think step by step. When you have reasoned, give your "
-    "final expression alone inside \\boxed{{}}, with neither an equals sign nor the target number. "
-    "For example: \\boxed{{a + b * c}}\n"
     "Answer in the following format:\n"
-    "<reasoning>\nYour reasoning\n</reasoning>\n"
-    "<answer>\n\\boxed{{...}}\n</answer>\n\n"
-    "Numbers: {numbers}\nTarget: {target}"
+    "<reasoning>\n...\n</reasoning>\n"
+    "<answer>\n...\n</answer>\n\n"
+    "Make an arithmetic expression that is worth exactly {target}, with no other numbers than "
+    "{numbers}. All numbers of the list have to be used, each exactly once. The operations +, -, "
+    "*, and / may be used as needed. When you have reasoned, give your final expression alone "
+    "inside <answer></answer> tags, with neither an equals sign nor the target number. For "
+    "example, for the numbers [2, 3, 4] and the target 5 this is a valid answer: "
+    "<answer>\n2*4-3\n</answer>"
 )
 PREFILL = "<reasoning>"
 
@@ -95,12 +96,13 @@ def make(settings: TaskSettings) -> Task:
             notes = (overlap_line(settings.heldout_file, heldout, train),)
         prompt = settings.prompt or ("bare" if settings.from_nothing else "full")
     ask = {"bare": bare_messages, "full": full_messages, "released": released_messages}[prompt]
+    begin = f"{PREFILL}</reasoning>\n" if prompt == "released" else ""
     return Task(
         train,
         heldout,
         ask,
         functools.partial(grading.grade, reward=settings.reward),
-        functools.partial(answer, noise=settings.noise, released=prompt == "released"),
+        functools.partial(answer, noise=settings.noise, begin=begin),
         score="correct",
         read=read,
         notes=notes,
@@ -137,7 +139,10 @@ def read(row: Any) -> dict[str, Any]:
         raise ValueError(f"numbers={numbers!r:.60}: give numbers of 0 .. {LARGEST}")
     if abs(target) > LARGEST:
         raise ValueError(f"target={target!r:.40}: give a number of at most {LARGEST}")
-    return {"numbers": numbers, "target": target, "solution": found["solution"]}
+    record = {"numbers": numbers, "target": target, "solution": found["solution"].strip()}
+    if record["solution"] and not grading.is_right(record, record["solution"]):
+        raise ValueError(f"solution={record['solution']!r:.60}: it does not reach {target}")
+    return record
 
 
 def _renamed(row: Any) -> Any:
@@ -201,13 +206,13 @@ def full_messages(record: Record) -> list[dict[str, str]]:
 
 
 def released_messages(record: Record) -> list[dict[str, str]]:
-    """The content of the released evaluation's prompt, and the begin of the answer."""
+    """The content of the released training prompt, and the begin of the answer."""
     content = RELEASED.format(numbers=list(record["numbers"]), target=record["target"])
     return [{"role": "user", "content": content}, {"role": "assistant", "content": PREFILL}]
 
 
-def answer(record: Record, seed: str | None, noise: float, released: bool) -> str:
-    """An expression in tags, for `released` in a box besides and behind the begin of the prompt.
+def answer(record: Record, seed: str | None, noise: float, begin: str) -> str:
+    """An expression in tags, behind `begin`.
 
     Under a seed and with probability `noise` it is another expression of the same numbers, which
     misses the target.
@@ -219,9 +224,7 @@ def answer(record: Record, seed: str | None, noise: float, released: bool) -> st
     rng = random.Random(f"{seed} {record['numbers']} {record['target']}")
     if seed is not None and rng.random() < noise:
         text = _wrong(record, rng) or text
-    if released:
-        return f"{PREFILL}</reasoning>\n<answer>\\boxed{{{text}}}</answer>"
-    return f"<answer>{text}</answer>"
+    return f"{begin}<answer>{text}</answer>"
 
 
 @functools.lru_cache(maxsize=65_536)

@@ -61,13 +61,15 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
 def _mended(record: Record, text: str) -> tuple[bool, bool]:
     """(correct, format)"""
     answer = answer_of(text)
-    if answer is None:
-        return False, False
-    found = expressions.evaluate(answer)
-    if found is None:
-        return False, True
-    same = sorted(found.numbers) == sorted(record["numbers"])
-    return same and found.value == record["target"], True
+    return answer is not None and is_right(record, answer), answer is not None
+
+
+def is_right(record: Record, expression: str) -> bool:
+    """Whether an expression has the record's numbers, each once, and is exactly its target."""
+    found = expressions.evaluate(expression)
+    if found is None or sorted(found.numbers) != sorted(record["numbers"]):
+        return False
+    return found.value == record["target"]
 
 
 def answer_of(text: str) -> str | None:
