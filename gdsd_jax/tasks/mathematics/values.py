@@ -1,0 +1,264 @@
+r"""What a short answer is worth, exactly, where it is a number: "288.", "\text{288}", "$1,080".
+
+Texts of more than MOST_CHARACTERS characters are no numbers.
+"""
+
+from fractions import Fraction
+import re
+from typing import NamedTuple
+
+MOST_CHARACTERS = 400
+
+_SIGNS = str.maketrans(
+    {"−": "-", "–": "-", "—": "-", "＋": "+", "∕": "/", "\u2044": "/", "’": "'"}
+    | {"\u00a0": " ", "\u2007": " ", "\u2009": " ", "\u202f": " ", "\u200b": ""}
+)
+# In this order. A space that is printed between three digits is a separator.
+_CLEANED = tuple(
+    (re.compile(pattern), new)
+    for pattern, new in (
+        (r"(?<=[0-9])(?:\\[,!]|\{,\}|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))", ","),
+        (r"\\[!,]", ""),
+        (r"\\[;: ]|~|\\q?quad(?![A-Za-z])", " "),
+        (r"\\(?:left|right)(?![A-Za-z])", ""),
+        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
+        (r"\\displaystyle(?![A-Za-z])", ""),
+        (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|°|\\degrees?(?![A-Za-z])", " degrees"),
+        (r"\\([$%])", r"\1"),
+    )
+)
+_AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
+_WRAPPED = re.compile(r"\\(?:text(?:bf|rm|it)?|math(?:rm|bf)|mbox|boxed)\s*\{([^{}]*)\}")
+_EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
+
+_DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
+_DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]*)?(?:[eE][-+]?[0-9]{{1,3}}(?![A-Za-z0-9]))?|\.[0-9]+)"
+_FRACTION = (
+    rf"(?:\\frac\s*\{{\s*(?P<top>[-+]?\s*{_DECIMAL})\s*\}}\s*\{{\s*(?P<bottom>{_DECIMAL})\s*\}}"
+    r"|\\frac\s*(?P<top_digit>[0-9])\s*(?P<bottom_digit>[0-9])(?![0-9.]))"
+)
+_NUMBER = re.compile(
+    rf"(?P<whole>[0-9]+)\s*{_FRACTION}|{_FRACTION.replace('P<', 'P<only_')}"
+    rf"|(?P<mixed>[0-9]+)\s+(?P<mixed_top>[0-9]+)\s*/\s*(?P<mixed_bottom>[0-9]+)"
+    rf"|(?P<over>{_DECIMAL})\s*/\s*(?P<under>{_DECIMAL})|(?P<plain>{_DECIMAL})"
+)
+_SIGN_AND_CURRENCY = re.compile(r"(?P<words>.*?)(?P<signs>[-+]?\s*[$£€]?\s*[-+]?)\s*", re.DOTALL)
+_POWER = "[²³]?"
+_UNIT = re.compile(
+    rf"\s*(?P<attached>(?P<word>[A-Za-z]{{2,}}(?:/[A-Za-z])?)){_POWER}"
+    rf"|\s*\\(?:text(?:rm)?|mathrm|mbox)\s*\{{(?P<text>[^{{}}0-9=+*<>\\]*)\}}{_POWER}"
+    r"|\s*(?P<mark>[%$£€¢.,;:!/'\")*]|\bper\b)|\s+a(?![A-Za-z])|\s+"
+)
+_POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{[23]\}|[23](?![0-9]))")
+_VOWEL = re.compile("[aeiouy]", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z]+")
+_UNITS = frozenset(
+    "mm cm dm km ft in yd mi lb lbs oz mg kg ml cl dl hr hrs min sec ms mph kmh kph mpg th st nd rd "
+    "am pm sq cu usd eur gb mb kb hz khz rpm pcs pts btu kwh yr yrs wk wks dr gal qt pt tsp tbsp to "
+    "is of by an on at it he we up so my".split()
+)
+_TIMES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
+# words that make another number, or several, of what stands beside them
+_NOT_BEFORE = frozenset(
+    "or not no nor never least most than between over under above below negative minus plus square "
+    "root sqrt cube log ln exp sin cos tan pi times half about except without".split()
+)
+_NOT_AFTER = frozenset(
+    "or nor half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths pi "
+    "tau sqrt root squared cubed factorial mod log sin cos tan infinity plus minus times "
+    "trillion choose".split()
+)
+_OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·]")
+_WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
+
+
+class Number(NamedTuple):
+    """An exact value, and whether a percent sign follows."""
+
+    value: Fraction
+    percent: bool
+
+
+def cleaned(answer: str) -> str:
+    r"""An answer without what changes nothing: signs of mathematics mode, \left, thin spaces.
+
+    Also without \text{} around the whole of it.
+    """
+    answer = answer.strip()
+    for pattern, new in _CLEANED[:1]:
+        answer = pattern.sub(new, answer)
+    answer = answer.translate(_SIGNS)
+    for pattern, new in _CLEANED[1:]:
+        answer = pattern.sub(new, answer)
+    for _ in range(4):  # such as $\text{$5$}$
+        inner = _unwrapped(answer.strip())
+        if inner == answer:
+            break
+        answer = inner
+    return answer
+
+
+def _unwrapped(answer: str) -> str:
+    """An answer without one pair of what stands around all of it."""
+    for begin, end in _AROUND:
+        inner = answer[len(begin) : len(answer) - len(end)]
+        is_around = answer.startswith(begin) and answer.endswith(end)
+        if is_around and len(answer) > len(begin) + len(end) and begin not in inner:
+            return inner.strip()
+    wrapped = _WRAPPED.fullmatch(answer)
+    return answer if wrapped is None else wrapped[1].strip()
+
+
+def number_of(answer: str) -> Number | None:
+    """The number that an answer is, units and words around it left out; None where it is none.
+
+    Exactly one number may stand in it. Of an equation its right side counts.
+    """
+    if len(answer) > MOST_CHARACTERS:
+        return None
+    answer = cleaned(answer)
+    equals = list(_EQUALS.finditer(answer))
+    if equals:
+        answer = answer[equals[-1].end() :].strip()
+    answer = _POWER_OF_UNIT.sub("²", answer)  # which power does not matter
+    numbers = list(_NUMBER.finditer(answer))
+    if len(numbers) != 1:
+        return None
+    before = _SIGN_AND_CURRENCY.fullmatch(answer[: numbers[0].start()])
+    words, signs = before["words"], before["signs"]
+    edge = before[0][max(0, len(words) - 1) : len(words) + 1]
+    if words and not set(edge) & set(" \n:$("):
+        return None  # such as x5, where something is multiplied
+    factor, value = _factor_of(answer[numbers[0].end() :]), _value_of(numbers[0])
+    if factor is None or value is None or not _may_stand_before(words):
+        return None
+    if signs.count("-") + signs.count("+") > 1:
+        return None
+    times, percent = factor
+    return Number(value * times * (-1 if "-" in signs else 1), percent)
+
+
+def _may_stand_before(words: str) -> bool:
+    """Whether a text is plain words, that leave a number as it is."""
+    if re.search(r"[^A-Za-z\s.,:;'\"()]", words) or words.count("(") != words.count(")"):
+        return False
+    found = _WORD.findall(words)
+    return all(_is_word(word) for word in found) and not _NOT_BEFORE & set(map(str.lower, found))
+
+
+def _is_word(word: str) -> bool:
+    """Whether letters are a word or a unit, rather than a product of variables."""
+    lower = word.lower()
+    if lower in _UNITS or lower in ("a", "s"):
+        return True
+    return len(word) > 2 and _VOWEL.search(word) is not None and lower != "xyz"
+
+
+def _factor_of(after: str) -> tuple[int, bool] | None:
+    """(factor, whether in percent) of what follows a number; None where it is not plain words."""
+    place, times, percent, words = 0, 1, False, []
+    while place < len(after):
+        unit = _UNIT.match(after, place)
+        if unit is None:
+            return None
+        if unit["word"] is not None:
+            letters = unit["word"].partition("/")[0]
+            touches = place == 0 and not after[0].isspace()
+            if not _is_word(letters) or (touches and not _may_touch(letters)):
+                return None
+            words.append(letters.lower())
+        elif unit["text"] is not None:
+            words += _WORD.findall(unit["text"].lower())
+        elif unit["mark"] == "%":
+            percent = True
+        elif unit["mark"] == "!" and place == 0:
+            return None  # a factorial
+        elif unit["mark"] == "/" and not re.match(r"\s*[A-Za-z]{3}|\s*\\text", after[unit.end() :]):
+            return None
+        place = unit.end()
+    if _NOT_AFTER & set(words):
+        return None
+    if words and words[0] in _TIMES:
+        times = _TIMES[words[0]]
+    return times, percent or "percent" in words
+
+
+def _may_touch(word: str) -> bool:
+    """Whether a word may follow a number without a space; xy and abc would be products."""
+    return word.lower() in _UNITS or len(word) > 3
+
+
+def _value_of(number: re.Match) -> Fraction | None:
+    """The value of a hit of _NUMBER; None for a fraction over zero."""
+    parts = {name: text for name, text in number.groupdict().items() if text is not None}
+    whole = _exact(parts.get("whole") or parts.get("mixed") or "0")
+    if "plain" in parts:
+        return _exact(parts["plain"])
+    tops = ("top", "top_digit", "only_top", "only_top_digit", "mixed_top", "over")
+    bottoms = ("bottom", "bottom_digit", "only_bottom", "only_bottom_digit", "mixed_bottom")
+    top = next(parts[name] for name in tops if name in parts)
+    bottom = next(parts[name] for name in (*bottoms, "under") if name in parts)
+    if _exact(bottom) == 0:
+        return None
+    return whole + _exact(top) / _exact(bottom)
+
+
+def _exact(text: str) -> Fraction:
+    text = text.replace(",", "").replace(" ", "")
+    return Fraction(text.rstrip(".") if "e" not in text.lower() else text.replace(".e", ".0e"))
+
+
+def decide(gold: str, answer: str) -> bool | None:
+    """Whether an answer is the gold one, where that is seen at once; None = it takes algebra.
+
+    Numbers are compared exactly. A percent sign on one side alone may mean either: 50% is 50 and
+    it is 0.5. Without numbers on both sides only equal texts, and words, are decided.
+
+    Args:
+      gold: the right answer.
+      answer: the one to judge.
+    """
+    if max(len(gold), len(answer)) > MOST_CHARACTERS:
+        return gold == answer
+    gold_text, text = cleaned(gold), cleaned(answer)
+    if not text:
+        return False
+    if _without_spaces(gold_text) == _without_spaces(text):
+        return True
+    number = number_of(answer)
+    wanted = None if "=" in gold_text else number_of(gold)
+    if number is not None and wanted is not None:
+        return _same(wanted, number)
+    if _WORDS_ONLY.fullmatch(gold_text) and _WORDS_ONLY.fullmatch(text):
+        return len(text) > 2 and gold_text.strip(" .").casefold() == text.strip(" .").casefold()
+    if wanted is not None and not _OF_MATHEMATICS.search(text):
+        return False
+    prose = [word for word in _WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text)) if len(word) > 2]
+    if len(prose) > 4 or not _is_balanced(text):
+        return False
+    return None
+
+
+def _same(wanted: Number, number: Number) -> bool:
+    if wanted.value == number.value:
+        return True
+    if wanted.percent and not number.percent:
+        return wanted.value == 100 * number.value
+    if number.percent and not wanted.percent:
+        return 100 * wanted.value == number.value
+    return False
+
+
+def _without_spaces(text: str) -> str:
+    """A text without spaces, but for those that keep digits or letters apart."""
+    return re.sub(r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])", "", text)
+
+
+def _is_balanced(text: str) -> bool:
+    """Whether braces open and close in pairs."""
+    depth = 0
+    for brace in re.finditer(r"\\.|[{}]", text, re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth < 0:
+            return False
+    return depth == 0
