@@ -9,6 +9,7 @@ import types
 
 from gdsd_jax import extensions
 from gdsd_jax.tasks import coding, countdown, prompts, sudoku
+from gdsd_jax.tasks.mathematics import competition, gsm8k
 from gdsd_jax.tasks.task import (
     Grades,
     Record,
@@ -43,6 +44,8 @@ TASKS: Mapping[str, Callable[[TaskSettings], Task]] = types.MappingProxyType(
     {
         "coding": coding.make,
         "countdown": countdown.make,
+        "gsm8k": gsm8k.make,
+        "math": competition.make,
         "prompts": prompts.make,
         "sudoku": sudoku.make,
     }
@@ -52,6 +55,8 @@ OPTIONS: Mapping[str, type | None] = types.MappingProxyType(
     {
         "coding": None,
         "countdown": countdown.OPTIONS,
+        "gsm8k": gsm8k.OPTIONS,
+        "math": competition.OPTIONS,
         "prompts": None,
         "sudoku": sudoku.OPTIONS,
     }

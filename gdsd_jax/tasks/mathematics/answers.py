@@ -3,6 +3,7 @@ r"""Finds the final answer in a text: in <answer> tags, in \boxed{}, or behind #
 Work is linear in the length of the text, whatever it holds.
 """
 
+import collections
 import re
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def tagged_of(text: str) -> str | None:
     before, tag, after = text.rpartition("<answer>")
     if not tag:
         return None
-    content, closed, _ = after.partition("</answer>")
+    content, closed, _ = after.partition("</answer")  # whose ">" may be missing
     if closed or answer_tags.END not in before:
         return content
     return answer_tags.last_of(text)  # the open tag comes after a whole pair
@@ -78,16 +79,14 @@ def last_boxed(text: str) -> str | None:
 
     Escaped braces are text.
     """
-    last = None
-    for last in _BOXED.finditer(text):
-        pass
-    if last is None:
+    begins = collections.deque(_BOXED.finditer(text), maxlen=1)
+    if not begins:
         return None
-    depth = 1
-    for brace in _BRACE.finditer(text, last.end()):
+    begin, depth = begins[0].end(), 1
+    for brace in _BRACE.finditer(text, begin):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if depth == 0:
-            return text[last.end() : brace.start()]
+            return text[begin : brace.start()]
     return None
 
 

@@ -75,14 +75,14 @@ def tagged_answer(text: str) -> str:
 def xml_count(text: str) -> float:
     """The published count of tags in lines of their own, 0.125 each.
 
-    What follows "<answer>" and "</answer>" takes 0.001 a character away, so that it may be negative.
+    What follows "<answer>" and "</answer>" takes 0.001 a character away; it may be negative.
     """
     count = 0.125 * (text.count("<reasoning>\n") == 1)
     count += 0.125 * (text.count("\n</reasoning>\n") == 1)
     if text.count("\n<answer>\n") == 1:
-        count += 0.125 - 0.001 * len(text.rpartition("\n<answer>\n")[2])
+        count += 0.125 - 0.001 * len(text.partition("\n<answer>\n")[2])
     if text.count("\n</answer>") == 1:
-        count += 0.125 - 0.001 * (len(text.rpartition("\n</answer>")[2]) - 1)
+        count += 0.125 - 0.001 * (len(text.partition("\n</answer>")[2]) - 1)
     return count
 
 
@@ -152,28 +152,34 @@ def boxed_answer(text: str) -> str | None:
     return None
 
 
-def is_same(answer: str | None, gold: str) -> bool:
-    """Whether two answers are spelt the same by the rules that MATH came with (2103.03874)."""
+def is_same(answer: str | None, gold: str, fails: bool = True) -> bool:
+    """Whether two answers are spelt the same by the rules that MATH came with (2103.03874).
+
+    Args:
+      answer: the one to judge; None is never the same.
+      gold: the right one.
+      fails: whether odd texts are compared as they are written, since the code fails on them, as
+        diffu-GRPO's evaluation does; GDSD's reward leaves out the rule that does not apply.
+    """
     if answer is None:
         return False
     try:
-        return spelt(answer) == spelt(gold)
+        return spelt(answer, fails) == spelt(gold, fails)
     except _Unreadable:
         return answer == gold
 
 
-def spelt(answer: str) -> str:
+def spelt(answer: str, fails: bool) -> str:
     """An answer of MATH in the one spelling in which answers are compared.
 
     Raises:
-      _Unreadable: the published code fails.
+      _Unreadable: the published code fails; not without `fails`.
     """
     answer = answer.replace("\n", "").replace(r"\!", "").replace("\\\\", "\\")
     answer = answer.replace("tfrac", "frac").replace("dfrac", "frac")
     for text in _DROPPED:
         answer = answer.replace(text, "")
-    if answer.count(_UNIT) > 1:
-        raise _Unreadable
+    _fail_if(answer.count(_UNIT) > 1, fails)
     answer = answer.partition(_UNIT)[0].replace(r"\%", "")
     answer = answer.replace(" .", " 0.").replace("{.", "{0.")
     if not answer:
@@ -183,28 +189,33 @@ def spelt(answer: str) -> str:
     name, equals, value = answer.partition("=")
     if equals and "=" not in value and len(name) <= 2:
         answer = value
-    answer = _with_fractions(_with_roots(answer).replace(" ", ""))
-    return _fraction_of_slash(r"\frac{1}{2}" if answer == "0.5" else answer)
+    answer = _with_fractions(_with_roots(answer, fails).replace(" ", ""), fails)
+    return _fraction_of_slash(r"\frac{1}{2}" if answer == "0.5" else answer, fails)
 
 
-def _with_roots(answer: str) -> str:
+def _fail_if(odd: bool, fails: bool) -> None:
+    if odd and fails:
+        raise _Unreadable
+
+
+def _with_roots(answer: str, fails: bool) -> str:
     r"""\sqrt3 as \sqrt{3}."""
     begin, *others = answer.split(_ROOT)
-    if not all(others):
-        raise _Unreadable
-    return begin + "".join(
-        _ROOT + (other if other[0] == "{" else f"{{{other[0]}}}{other[1:]}") for other in others
-    )
+    _fail_if(not all(others), fails)
+    found = [begin]
+    for other in others:
+        braced = not other or other[0] == "{"
+        found.append(other if braced else f"{{{other[0]}}}{other[1:]}")
+    return _ROOT.join(found)
 
 
-def _with_fractions(answer: str) -> str:
+def _with_fractions(answer: str, fails: bool) -> str:
     r"""\frac12 as \frac{1}{2}."""
     begin, *others = answer.split(_FRACTION)
     found = [begin]
     for other in others:
-        if not other:
-            raise _Unreadable
-        if other[0] != "{":
+        _fail_if(not other, fails)
+        if other[:1] != "{":
             if len(other) < 2:
                 return answer
             bottom = other[1:] if other[1] == "{" else f"{{{other[1]}}}{other[2:]}"
@@ -213,12 +224,13 @@ def _with_fractions(answer: str) -> str:
     return _FRACTION.join(found)
 
 
-def _fraction_of_slash(answer: str) -> str:
-    r"""1/2 as \frac{1}{2}; where something else than a whole number stands there, it fails."""
+def _fraction_of_slash(answer: str, fails: bool) -> str:
+    r"""1/2 as \frac{1}{2}, of whole numbers; with others the code fails."""
     if answer.count("/") != 1:
         return answer
     try:
         top, bottom = map(int, answer.split("/"))
     except ValueError:
-        raise _Unreadable from None
+        _fail_if(True, fails)
+        return answer
     return rf"\frac{{{top}}}{{{bottom}}}" if answer == f"{top}/{bottom}" else answer

@@ -28,7 +28,7 @@ _CLEANED = tuple(
     )
 )
 _AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
-_WRAPPED = re.compile(r"\\(?:text(?:bf|rm|it)?|math(?:rm|bf)|mbox|boxed)\s*\{([^{}]*)\}")
+_WRAPPED = re.compile(r"(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf)|mbox)|\\?boxed)\s*\{([^{}]*)\}")
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
@@ -45,7 +45,7 @@ _NUMBER = re.compile(
 _SIGN_AND_CURRENCY = re.compile(r"(?P<words>.*?)(?P<signs>[-+]?\s*[$£€]?\s*[-+]?)\s*", re.DOTALL)
 _POWER = "[²³]?"
 _UNIT = re.compile(
-    rf"\s*(?P<attached>(?P<word>[A-Za-z]{{2,}}(?:/[A-Za-z])?)){_POWER}"
+    rf"\s*(?P<attached>(?P<word>[A-Za-z]{{2,}}(?:/[A-Za-z](?![A-Za-z]))?)){_POWER}"
     rf"|\s*\\(?:text(?:rm)?|mathrm|mbox)\s*\{{(?P<text>[^{{}}0-9=+*<>\\]*)\}}{_POWER}"
     r"|\s*(?P<mark>[%$£€¢.,;:!/'\")*]|\bper\b)|\s+a(?![A-Za-z])|\s+"
 )
@@ -53,9 +53,9 @@ _POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{[23]\}|[23](?![0-9]))")
 _VOWEL = re.compile("[aeiouy]", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]+")
 _UNITS = frozenset(
-    "mm cm dm km ft in yd mi lb lbs oz mg kg ml cl dl hr hrs min sec ms mph kmh kph mpg th st nd rd "
-    "am pm sq cu usd eur gb mb kb hz khz rpm pcs pts btu kwh yr yrs wk wks dr gal qt pt tsp tbsp to "
-    "is of by an on at it he we up so my".split()
+    "mm cm dm km ft in yd mi lb lbs oz mg kg ml cl dl hr hrs min sec ms mph kmh kph mpg gal qt pt "
+    "usd eur gb mb kb hz khz rpm pcs pts btu kwh yr yrs wk wks sq cu dr tsp tbsp th st nd rd am pm "
+    "to is of by an on at it he we up so my".split()
 )
 _TIMES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 # words that make another number, or several, of what stands beside them
