@@ -66,6 +66,8 @@ class Checker:
         for worker in self._workers:
             worker.close()
         self._threads.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers:
+            worker.stop()
 
     def __enter__(self) -> "Checker":
         return self
@@ -119,7 +121,7 @@ class _Worker:
             self._process.stdin.write(json.dumps(pair).encode() + b"\n")
             return self._reply(self._wall_s)
         except (OSError, _Lost) as error:
-            if self._stop() == -signal.SIGXCPU:
+            if self.stop() == -signal.SIGXCPU:
                 return False
             raise _Lost(str(error)) from error
 
@@ -149,7 +151,7 @@ class _Worker:
         except (OSError, _Lost) as error:
             self._kill()
             lines = self._process.stderr.read().decode(errors="replace").split("\n")
-            self._stop()
+            self.stop()
             reason = next((x.strip() for x in reversed(lines) if x.strip()), str(error))
             if self._closed:
                 raise _Lost("closed") from error
@@ -171,12 +173,13 @@ class _Worker:
 
     def _kill(self) -> None:
         process = self._process  # another thread may set it to None meanwhile
-        if process is not None and process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        if process is not None:
+            process.kill()
 
-    def _stop(self) -> int:
-        """Ends the process; what it ended with, which is SIGXCPU where its time was over."""
+    def stop(self) -> int | None:
+        """Ends the process; what it ended with, which is -SIGXCPU where its time was over."""
+        if self._process is None:
+            return None
         process, self._process = self._process, None
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.5)  # it may be ending of itself

@@ -7,6 +7,7 @@ not heed that, the kernel ends the process.
 python worker.py LIMIT_S MEMORY_BYTES
 """
 
+import functools
 import json
 import logging
 import os
@@ -45,20 +46,32 @@ class Alarm:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def equal(gold: str, answer: str, alarm: Alarm) -> bool:
-    """Whether math-verify takes an answer for the gold one."""
-    from math_verify import LatexExtractionConfig, parse, verify
+@functools.lru_cache(4096)
+def parsed(text: str) -> list:
+    """What math-verify reads in an answer; empty where it reads nothing."""
+    from math_verify import LatexExtractionConfig, parse
 
     how = [LatexExtractionConfig(boxed_match_priority=0)]
+    return parse(f"\\boxed{{{text}}}", how, fallback_mode="no_fallback", parsing_timeout=None)
+
+
+def equal(gold: str, answer: str, alarm: Alarm) -> bool:
+    """Whether math-verify takes an answer for the gold one."""
+    from math_verify import verify
+
     try:
         with alarm:
-            gold, answer = (
-                parse(f"\\boxed{{{text}}}", how, fallback_mode="no_fallback", parsing_timeout=None)
-                for text in (gold, answer)
-            )
-            return bool(gold and answer and verify(gold, answer, timeout_seconds=None))
+            found = parsed(gold), parsed(answer)
+            return bool(all(found) and verify(*found, timeout_seconds=None))
     except (TooLong, Exception):  # whatever the library makes of an odd text
         return False
+
+
+def warm() -> None:
+    """Loads all that is needed; an ImportError ends the process."""
+    import math_verify  # noqa: F401
+
+    equal(r"\frac{1}{2}", "x", Alarm(60.0))
 
 
 def main() -> None:
@@ -67,10 +80,9 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
-    alarm = Alarm(limit_s)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     logging.disable()
-    equal("1", "x", Alarm(60.0))  # loads and warms all that is needed
+    warm()
     alarm = Alarm(limit_s)
     replies.write("true\n")
     os.dup2(silent, 2)
