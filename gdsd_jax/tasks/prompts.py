@@ -6,6 +6,7 @@ N answers.
 """
 
 from collections.abc import Sequence
+import functools
 import re
 import types
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from gdsd_jax import rows
+from gdsd_jax.tasks.mathematics import answers as final_answers
+from gdsd_jax.tasks.mathematics.checker import Checker, check_installed
 from gdsd_jax.tasks.task import Grades, Record, Task, TaskSettings, read_files
 
 # What follows the question, as the published models were trained (OPDLM, arXiv 2606.06712).
@@ -36,7 +39,8 @@ def make(settings: TaskSettings) -> Task:
     """The task on the user's files; it builds nothing, runs no program and knows no solutions.
 
     Raises:
-      ValueError: no data_file, or one that cannot be read; one line.
+      ValueError: no data_file, or one that cannot be read, or math-verify is missing where answers
+        need it; one line.
     """
     if settings.data_file is None and settings.heldout_file is None:
         raise ValueError(
@@ -45,8 +49,19 @@ def make(settings: TaskSettings) -> Task:
         )
     rows.check_columns(settings.columns, FIELDS)
     train, heldout = read_files(settings, read, rows.required(FIELDS))
+    if any(takes_algebra(record) for record in (*train, *(heldout or ()))):
+        check_installed()
     ask = messages if settings.prompt != "bare" else bare_messages
-    return Task(train, heldout, ask, grade, score="tests", read=read)
+    checker = Checker()
+    return Task(
+        train,
+        heldout,
+        ask,
+        functools.partial(grade, checker=checker),
+        score="tests",
+        read=read,
+        close=checker.close,
+    )
 
 
 def read(row: Any) -> dict[str, str]:
@@ -64,18 +79,34 @@ def bare_messages(record: Record) -> list[dict[str, str]]:
     return [{"role": "user", "content": record["question"]}]
 
 
-def grade(records: Sequence[Record], texts: Sequence[str]) -> Grades:
+def takes_algebra(record: Record) -> bool:
+    """Whether a record's answer is compared as mathematics, and not as text."""
+    return record["answer"] != "" and record.get("domain") == "math"
+
+
+def grade(records: Sequence[Record], texts: Sequence[str], checker: Checker) -> Grades:
     """Parts "format" (a final answer is there) and "tests" (it is the record's), 0 or 1 each.
 
-    Answers are compared character for character. The reward is the sum of both.
+    Answers are compared character for character, and of the domain "math" by `Checker.equal` too; a
+    row whose comparison was lost twice is not judged. The reward is the sum of both parts.
     """
     answers = [final_answer(text) for text in texts]
     format_N = np.array([answer != "" for answer in answers], np.float32)
     tests_N = np.zeros(len(texts), np.float32)
     for row, (record, answer) in enumerate(zip(records, answers)):
         known = record["answer"] != ""
-        tests_N[row] = known and plain(record["answer"]) == answer
-    return Grades(format_N + tests_N, tests_N == 1, {"format": format_N, "tests": tests_N})
+        tests_N[row] = known and plain(record["answer"]) == plain(answer)
+    judged_N = np.ones(len(texts), bool)
+    open_rows = [
+        row
+        for row, record in enumerate(records)
+        if takes_algebra(record) and answers[row] and not tests_N[row]
+    ]
+    verdicts = checker.equal([(records[row]["answer"], answers[row]) for row in open_rows])
+    for row, verdict in zip(open_rows, verdicts):
+        tests_N[row], judged_N[row] = verdict is True, verdict is not None
+    parts = {"format": format_N, "tests": tests_N}
+    return Grades(format_N + tests_N, tests_N == 1, parts, judged_N)
 
 
 def final_answer(text: str) -> str:
@@ -83,13 +114,9 @@ def final_answer(text: str) -> str:
 
     "" where there is neither.
     """
-    boxed = text.rfind("\\boxed{")
-    if boxed >= 0:
-        depth, begin = 1, boxed + len("\\boxed{")
-        for end in range(begin, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return plain(text[begin:end])
+    boxed = final_answers.last_boxed(text)
+    if boxed is not None:
+        return boxed.strip()
     letters = re.findall(r'"?answer"?\s*(?::|is)\s*"?([A-Z])\b', text)
     return letters[-1] if letters else ""
 

@@ -94,6 +94,23 @@ def test_the_last_answer_counts(tmp_path):
     np.testing.assert_array_equal(found.solved_N, [True, True, False, False, False])
 
 
+def test_mathematics_is_compared_as_mathematics_and_the_rest_as_text(tmp_path):
+    row = {"question": "x", "domain": "math", "answer": "1/2"}
+    task = make(write(tmp_path / "rows.jsonl", row, row | {"domain": "science"}))
+    texts = [
+        "\\boxed{\\dfrac{1}{2}}",
+        "\\boxed{2^{-1}}",
+        "\\boxed{0.50 meters}",
+        "\\boxed{1/3}",
+        "\\boxed{}",
+    ]
+    for record, right in zip(task.train, ([1, 1, 1, 0, 0], [0] * 5)):
+        found = graded(task, [record] * len(texts), texts, parts_of(task))
+        np.testing.assert_array_equal(found.parts["tests"], right)
+        assert found.judged_N.all()
+    task.close()
+
+
 def test_there_is_nothing_to_build_to_imitate_or_to_run(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="data_file"):
         prompts.make(TaskSettings())
