@@ -231,7 +231,7 @@ def test_options_of_a_task(tmp_path):
     with pytest.raises(ValueError, match=r"no\.py: OPTIONS is not a dataclass"):
         tasks.options_of(write(tmp_path / "no.py", "OPTIONS = {'word': 'yes'}\n"))
     for find in (tasks.find, tasks.options_of):
-        with pytest.raises(ValueError, match="unknown task 'cooking', known: coding, prompts"):
+        with pytest.raises(ValueError, match="unknown task 'cooking', known: coding, countdown, prompts"):
             find("cooking")
     assert tasks.TASKS.keys() == tasks.OPTIONS.keys()
 
