@@ -1,6 +1,5 @@
 """The recipes for Sudoku and Countdown: accepted on a mesh of eight, with the released values."""
 
-import jax
 import pytest
 
 from configs import countdown, sudoku
@@ -64,10 +63,11 @@ def test_a_few_steps_of_the_embedded_default(task, tmp_path, monkeypatch):
     train(prepared, tmp_path / "run", say=lambda line: None)
     prepared.task.close()
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    parts = {"sudoku": "cells", "countdown": "correct"}
     evals = [row for row in rows if row["phase"] == "eval"]
-    assert evals and all(row[parts[task]] == row["mean_reward"] for row in evals)
-    assert jax.device_count() == 8
+    assert [row["problems"] for row in evals] == [8, 8]
+    assert all(0 <= row["mean_reward"] <= 1 and 0 <= row["format"] <= 1 for row in evals)
+    part = {"sudoku": "cells", "countdown": "correct"}[task]
+    assert [row[part] <= row["format"] for row in rows if row["phase"] == "rollout"] == [True]
 
 
 def test_notes_of_a_task_are_said(tmp_path):
