@@ -365,6 +365,13 @@ def test_long_texts_take_no_more_than_a_second(variant):
         assert seconds < 1, (text[:20], text[-20:], seconds)
 
 
+@pytest.mark.parametrize("variant", ["mended", "released"])
+def test_ten_thousand_completions_of_256_tokens_take_less_than_ten_seconds(variant):
+    answers = texts.reasoned(10_000)
+    reward = RewardConfig(variant)
+    assert texts.seconds_of(lambda: grading.grade([RECORD] * 10_000, answers, reward)) < 10
+
+
 # ---------------------------------------------------------------- public completions
 
 
