@@ -78,4 +78,4 @@ def test_notes_of_a_task_are_said(tmp_path):
     )
     said = []
     experiment.prepare(chosen, say=said.append).task.close()
-    assert f"{path}: of 2 puzzles 2 have a solved grid that is trained on, 2 one" in said[0]
+    assert f"{path}: 2 of 2 puzzles have a solved grid that is trained on, 2 have one" in said[0]

@@ -247,7 +247,7 @@ def test_a_file_alone_is_split_by_numbers_and_a_pair_is_compared(tmp_path, split
     other = write(tmp_path / "other.jsonl", [turned, {"nums": [1, 1], "target": 2}])
     task = make(path, heldout_file=str(other))
     assert len(task.train) == 40
-    assert task.notes == (f"{other}: of 2 problems 1 have numbers that are trained on",)
+    assert task.notes == (f"{other}: 1 of 2 problems have numbers that are trained on",)
 
 
 # ---------------------------------------------------------------- prompts and answers

@@ -173,13 +173,13 @@ def test_a_file_alone_is_split_by_class_and_a_pair_is_compared(tmp_path, splits)
     said = f"{table}: 30 of 40 puzzles, {known} of {grids} solved grids, belong to the training"
     assert task.notes[0].startswith(said)
     task = make(table, heldout_file=str(table))
-    assert task.train == task.heldout and "of 40 puzzles 40 have a solved grid" in task.notes[0]
+    assert task.train == task.heldout and "40 of 40 puzzles have a solved grid" in task.notes[0]
     # the same grid under other names is known by its class alone
     puzzle, solution = (text.translate(str.maketrans("1234", "2341")) for text in pairs[0])
     (tmp_path / "one.csv").write_text(f"Puzzle,Solution\n{pairs[0][0]},{pairs[0][1]}\n")
     (tmp_path / "two.csv").write_text(f"Puzzle,Solution\n{puzzle},{solution}\n")
     task = make(tmp_path / "one.csv", heldout_file=str(tmp_path / "two.csv"))
-    assert "of 1 puzzles 0 have a solved grid that is trained on, 1 one" in task.notes[0]
+    assert "0 of 1 puzzles have a solved grid that is trained on, 1 have one" in task.notes[0]
 
 
 # ---------------------------------------------------------------- prompts and answers
