@@ -122,8 +122,9 @@ def _csv_rows(text: str, path: str | os.PathLike) -> Iterator[tuple[int, dict[st
                 raise csv.Error(f"it should have {len(reader.fieldnames)} values")
             yield reader.line_num, row
     except csv.Error as error:
+        line = reader.reader.line_num  # the reader's own ends with the last good row
         raise ValueError(
-            f"{path}:{reader.line_num}: not a row of CSV ({error}): mend it, or write JSONL"
+            f"{path}:{line}: not a row of CSV ({error}): mend it, or write JSONL"
         ) from None
 
 

@@ -103,6 +103,52 @@ def test_files_are_read_line_by_line(tmp_path):
     ]
 
 
+def test_tables_are_read_by_their_column_names(tmp_path):
+    path = tmp_path / "a.CSV"
+    path.write_bytes('\ufeffname,note\r\n001,"one, ""two"""\r\n\r\nn,"two\nlines"\r\n'.encode())
+    assert list(rows.read_rows(path, "")) == [
+        (f"{path}:2", {"name": "001", "note": 'one, "two"'}),
+        (f"{path}:5", {"name": "n", "note": "two\nlines"}),
+    ]
+    records = rows.read_records(path, lambda row: rows.check(row, "", FIELDS), "")
+    assert [record["name"] for record in records] == ["001", "n"]
+
+
+@pytest.mark.parametrize(
+    "lines, said",
+    [
+        ((), "a.csv has no rows"),
+        (("name,note",), "a.csv has no rows"),
+        (("name,note", "n,", "n"), "a.csv:3: not a row of CSV (it should have 2 values)"),
+        (("name,note", "n,1,2"), "a.csv:2: not a row of CSV (it should have 2 values)"),
+        (("name,note", 'n,"open'), "a.csv:2: not a row of CSV ("),
+        (("name,note", "n," + "x" * 200_000), "a.csv:2: not a row of CSV ("),
+        (("name,note", ",1"), "a.csv:2: name is not a non-empty string"),
+    ],
+)
+def test_faults_of_a_table_name_path_and_line(tmp_path, lines, said):
+    path = write(tmp_path / "a.csv", *lines)
+    with pytest.raises(ValueError) as error:
+        rows.read_records(path, lambda row: rows.check(row, "", FIELDS), " with a name")
+    assert str(error.value).startswith(f"{tmp_path}/{said}") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "kind, good, bad",
+    [
+        ("integer", (0, -3, 10**30), ("1", 1.0, True, [1])),
+        ("integers", ([1], [3, -2]), ([], 1, [1, 2.0], ["1"], [False])),
+    ],
+)
+def test_whole_numbers(kind, good, bad):
+    field = (Field("n", kind, "give it"),)
+    for value in good:
+        assert rows.check({"n": value}, "f:1", field) == {"n": value}
+    for value in bad:
+        with pytest.raises(ValueError, match=r"f:1: n.* is not a .*: give it"):
+            rows.check({"n": value}, "f:1", field)
+
+
 @pytest.mark.parametrize(
     "lines, said",
     [

@@ -69,15 +69,16 @@ class Settings:
       seed: of all randomness.
       task: a task of gdsd_jax.tasks, or a .py file that defines `make`.
       options: the task's own settings.
-      data_file: JSONL of the user's problems; None = the task's own.
+      data_file: JSONL or CSV of the user's problems; None = the task's own.
       heldout_file: the same for evaluation.
       heldout_share: of data_file's problems that are held out where there is no heldout_file;
         0 = none, evaluations then use the training problems.
       heldout_seed: says which.
       columns: our name of a column -> its name in the user's files.
       data_dir: where generated problems are built.
-      prompt: "bare" (the question alone) or "full" (with instructions how to answer); None = bare
-        for a model that starts from nothing, else full.
+      prompt: "bare" (the question alone), "full" (with instructions how to answer) or "released"
+        (what the task's authors ask for); None = bare for a model that starts from nothing, else
+        full.
       reward: which rule grades answers, and what its parts count for.
       enable_thinking: for chat templates that know the word, such as Qwen3's.
       prompt_length: tokens; prompts are padded on the left to this.

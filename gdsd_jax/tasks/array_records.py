@@ -1,53 +1,56 @@
 """Generated rows as array_record files, by tensorflow-datasets, which takes a second to import."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 import contextlib
 import io
 from pathlib import Path
 import shutil
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 
 class RowsBuilder(tfds.core.GeneratorBasedBuilder):
     """A builder whose splits are lists of rows, in the order they were made.
 
-    A subclass has a VERSION, a `description`, `row_features` (name -> tfds feature) and
-    `rows_of_splits`.
+    A subclass has a VERSION, a DESCRIPTION and `row_features`.
     """
 
     VERSION = tfds.core.Version("0.0.0")
-    description = ""
+    DESCRIPTION = ""
+
+    def __init__(self, *, splits: Mapping[str, Sequence[dict[str, Any]]], folder: Path):
+        """`splits`: name -> rows; `folder`: where they are written."""
+        self._rows_of_splits = splits
+        super().__init__(data_dir=str(folder), file_format="array_record")
 
     def row_features(self) -> dict[str, Any]:
         """Name of a field -> its tfds feature."""
         raise NotImplementedError
 
-    def rows_of_splits(self) -> Mapping[str, Iterable[dict[str, Any]]]:
-        """Name of a split -> its rows."""
-        raise NotImplementedError
-
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.description,
+            description=self.DESCRIPTION,
             features=tfds.features.FeaturesDict(self.row_features()),
             disable_shuffling=True,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # nothing is downloaded
-        splits = self.rows_of_splits()
-        return {name: self._generate_examples(rows) for name, rows in splits.items()}
+        return {name: self._generate_examples(rows) for name, rows in self._rows_of_splits.items()}
 
-    def _generate_examples(self, rows: Iterable[dict[str, Any]]):
+    def _generate_examples(self, rows: Sequence[dict[str, Any]]):
         yield from enumerate(rows)
 
 
-def write(builder: RowsBuilder, folder: Path) -> None:
-    """Generates the rows and writes them below `folder`, where the builder keeps its data."""
-    # The library announces a download and draws bars for what takes a few seconds.
+def write(
+    kind: type[RowsBuilder], splits: Mapping[str, Sequence[dict[str, Any]]], folder: Path
+) -> None:
+    """Writes the rows below `folder`, without a word."""
+    builder = kind(splits=splits, folder=folder)
+    # The library announces a download and draws bars for what takes a second.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         builder.download_and_prepare(download_dir=str(folder / "downloads"))
     shutil.rmtree(folder / "downloads", ignore_errors=True)  # made, though nothing is downloaded
@@ -75,4 +78,6 @@ def _plain(value: Any) -> Any:
     """A value of a tfds row as Python has it."""
     if isinstance(value, bytes):
         return value.decode()
-    return value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list) else value

@@ -113,7 +113,8 @@ class TaskSettings:
     """What a task may be told.
 
     Attributes:
-      data_file: the user's own problems, one JSON object a line, local or gs://; None = the task's.
+      data_file: the user's own problems, one JSON object a line or CSV, local or gs://; None = the
+        task's.
       heldout_file: the same for evaluation; None = a share of `data_file`.
       columns: our name of a field -> its name in these files, where that is another one.
       data_dir: local folder where a task builds problems of its own.

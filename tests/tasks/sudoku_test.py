@@ -13,7 +13,7 @@ from gdsd_jax.tasks import RewardConfig, TaskSettings, graded, parts_of, sudoku
 from gdsd_jax.tasks.sudoku import OPTIONS, grading, problems
 from tests.tasks import texts
 
-PUZZLE, SOLUTION = "1004041221000321", "1234341221434321"
+PUZZLE, SOLUTION = "1004041021000320", "1234341221434321"
 RECORD = {"puzzle": PUZZLE, "solution": SOLUTION}
 TWO_WAYS = "0034341200434321"  # 12 above 21, or 21 above 12
 
@@ -151,7 +151,7 @@ def test_rows_of_generation_files_are_read():
         ({"puzzle": SOLUTION}, "at least one"),
         ({"puzzle": "1100" + "0" * 12}, "no solution"),
         ({"puzzle": TWO_WAYS}, "2 solutions, say which one"),
-        ({"puzzle": PUZZLE, "solution": SOLUTION[::-1]}, "does not solve"),
+        ({"puzzle": PUZZLE, "solution": "2" * 16}, "does not solve"),
         ({"question": "Which?", "ground_truth": SOLUTION}, "puzzle='Which\\?'"),
         ({"Puzzle": PUZZLE, "Solution": 3}, "solution is not a string"),
     ],
@@ -173,13 +173,13 @@ def test_a_file_alone_is_split_by_class_and_a_pair_is_compared(tmp_path, splits)
     said = f"{table}: 30 of 40 puzzles, {known} of {grids} solved grids, belong to the training"
     assert task.notes[0].startswith(said)
     task = make(table, heldout_file=str(table))
-    assert task.train == task.heldout and "of 40 puzzles 40 have a solved grid" in task.notes[0]
+    assert task.train == task.heldout and "40 of 40 puzzles have a solved grid" in task.notes[0]
     # the same grid under other names is known by its class alone
     puzzle, solution = (text.translate(str.maketrans("1234", "2341")) for text in pairs[0])
     (tmp_path / "one.csv").write_text(f"Puzzle,Solution\n{pairs[0][0]},{pairs[0][1]}\n")
     (tmp_path / "two.csv").write_text(f"Puzzle,Solution\n{puzzle},{solution}\n")
     task = make(tmp_path / "one.csv", heldout_file=str(tmp_path / "two.csv"))
-    assert "of 1 puzzles 0 have a solved grid that is trained on, 1 one" in task.notes[0]
+    assert "0 of 1 puzzles have a solved grid that is trained on, 1 have one" in task.notes[0]
 
 
 # ---------------------------------------------------------------- prompts and answers
@@ -240,7 +240,7 @@ def test_answers_are_right_or_wrong_by_seed(tmp_path, splits, prompt, variant):
         (f"<answer>row by row, 4 rows: {SOLUTION}</answer>", 8),
         (f"<answer>{SOLUTION}</answer> or {'2' * 16}", 8),
         ("<answer>1224341221434321</answer>", 7),  # one empty cell wrong
-        ("<answer>1234341221434312</answer>", 6),  # two given cells changed
+        ("<answer>1234341221434312</answer>", 6),  # besides, a given cell changed
         (f"<answer>{PUZZLE}</answer>", 0),
         (f"<answer>{SOLUTION}1</answer>", 0),  # 17 digits say nothing
         (f"<answer>{SOLUTION[:15]}</answer>", 0),
@@ -308,11 +308,12 @@ def test_the_released_places_are_those_of_plain_searches():
 
 def test_the_released_rules_pad_and_cut():
     assert reward_of("<answer>1234341221434321999</answer>", "released") == 1
-    assert reward_of("<answer>1234 3412</answer>", "released") == 3 / 8
+    assert reward_of("<answer>1234 3412</answer>", "released") == 4 / 8
     assert reward_of("<answer>no digits</answer>", "released") == 0
     assert reward_of(f"<answer>{'9' * 16}</answer> <answer>{SOLUTION}</answer>", "released") == 1
     # given cells are not looked at, and the evaluation reads the first tags
-    assert points_of("<answer>4234441241434324</answer>", "released") == (8, 8)
+    changed = "<answer>4231314212434111</answer>"  # all of them are other ones
+    assert points_of(changed, "released") == (8, 8) and points_of(changed) == (0, 8)
     assert points_of(f"<answer>{'9' * 16}</answer><answer>{SOLUTION}</answer>", "released")[0] == 0
 
 
@@ -362,6 +363,13 @@ def test_long_texts_take_no_more_than_a_second(variant):
     for text in texts.long_ones():
         seconds = texts.seconds_of(lambda text=text: points_of(text, variant))
         assert seconds < 1, (text[:20], text[-20:], seconds)
+
+
+@pytest.mark.parametrize("variant", ["mended", "released"])
+def test_ten_thousand_completions_of_256_tokens_take_less_than_ten_seconds(variant):
+    answers = texts.reasoned(10_000)
+    reward = RewardConfig(variant)
+    assert texts.seconds_of(lambda: grading.grade([RECORD] * 10_000, answers, reward)) < 10
 
 
 # ---------------------------------------------------------------- public completions

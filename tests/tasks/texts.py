@@ -51,6 +51,16 @@ def long_ones() -> Iterator[str]:
         yield f"<answer>```{text}"
 
 
+def reasoned(count: int) -> list[str]:
+    """`count` answers of about 1,000 characters, which are some 256 tokens, and an ending each."""
+    rng = random.Random(0)
+    line = "The first row is 1 0 0 4, so 8 * 3 = 24 and (8 - 4) + 3 = 7 are left to try.\n"
+    return [
+        line * 11 + f"</reasoning>\n<answer>\n{''.join(rng.choices(PIECES, k=8))}\n</answer>"
+        for _ in range(count)
+    ]
+
+
 def seconds_of(call) -> float:
     """Processor seconds of a call, which a busy machine does not change."""
     began = time.process_time()

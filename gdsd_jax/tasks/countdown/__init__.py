@@ -187,7 +187,7 @@ def overlap_line(file: str, heldout: list[Record], train: list[Record]) -> str:
     """How many held-out problems have numbers that are trained on, for the user."""
     known = {tuple(sorted(record["numbers"])) for record in train}
     same = sum(tuple(sorted(record["numbers"])) in known for record in heldout)
-    return f"{file}: of {len(heldout)} problems {same} have numbers that are trained on"
+    return f"{file}: {same} of {len(heldout)} problems have numbers that are trained on"
 
 
 # ---------------------------------------------------------------- prompts and answers

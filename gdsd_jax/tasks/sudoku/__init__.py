@@ -182,8 +182,8 @@ def overlap_line(file: str, heldout: list[Record], train: list[Record]) -> str:
     same = sum(record["solution"] in grids for record in heldout)
     alike = sum(problems.class_of(record["solution"]) in classes for record in heldout)
     return (
-        f"{file}: of {len(heldout)} puzzles {same} have a solved grid that is trained on, {alike} "
-        "one that is when its digits are renamed"
+        f"{file}: {same} of {len(heldout)} puzzles have a solved grid that is trained on, {alike} "
+        "have one up to the names of its digits"
     )
 
 

@@ -1,0 +1,81 @@
+"""The recipes for Sudoku and Countdown: accepted on a mesh of eight, with the released values."""
+
+import pytest
+
+from configs import countdown, sudoku
+from gdsd_jax import experiment, settings, tasks
+from gdsd_jax.metrics import read_metrics
+from gdsd_jax.train import train
+
+CONFIGS = {"sudoku": sudoku, "countdown": countdown}
+# prompts a round, inner iterations, slices, draws, rate, weight decay, psi, beta, trust, centring
+RELEASED = {
+    ("sudoku", "llada"): (20, 8, 4, 2, 1e-5, 0.01, 10.0, 1e-3, 4e-4, ("top_k", 64)),
+    ("sudoku", "dream"): (16, 1, 4, 2, 1e-5, 0.01, 1.0, 1e-3, 0.2, ("top_k", 8)),
+    ("countdown", "llada"): (20, 8, 4, 2, 1e-5, 0.01, 1.0, 3e-3, 4e-4, ("none", 64)),
+    ("countdown", "dream"): (16, 8, 4, 2, 1e-5, 0.01, 10.0, 3e-3, 4e-4, ("top_k", 64)),
+}
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+@pytest.mark.parametrize("model", sudoku.MODELS)
+def test_recipes_are_accepted(task, model):
+    chosen = settings.parse(CONFIGS[task].get_config(model))
+    assert chosen.task == task and chosen.name == f"{task}-{model}"
+    assert chosen.require_init == (model != "tiny")
+    experiment.check_mesh(chosen, experiment.make_mesh(chosen))
+    experiment.check_views(chosen)
+
+
+@pytest.mark.parametrize("task, model", RELEASED)
+def test_released_values(task, model):
+    chosen = settings.parse(CONFIGS[task].get_config(model))
+    gdsd, optimizer = chosen.objective_config, chosen.optimizer
+    found = (chosen.prompts_per_round, chosen.inner_iterations, chosen.slices, chosen.mask_draws)
+    found += (optimizer.learning_rate, optimizer.weight_decay, gdsd.psi, gdsd.beta)
+    assert (*found, gdsd.trust[0], (gdsd.centring, gdsd.centring_k)) == RELEASED[task, model]
+    assert (gdsd.preset, chosen.group_size, chosen.sampler.gen_length) == ("r2", 16, 256)
+    assert (chosen.prompt, chosen.reward.variant) == ("released", "released")
+    assert (chosen.lora_rank, chosen.lora_alpha, chosen.prompt_length) == (128, 64.0, 400)
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_objectives_and_overrides(task):
+    chosen = settings.parse(CONFIGS[task].get_config("objective=espo,seed=3"))
+    assert (chosen.objective, chosen.seed, chosen.name) == ("espo", 3, f"{task}-tiny-espo")
+    with pytest.raises(ValueError, match="unknown model 'big'.*tiny, llada, dream, a2d"):
+        CONFIGS[task].get_config("big")
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_a_few_steps_of_the_embedded_default(task, tmp_path, monkeypatch):
+    """Problems are built, answers learnt from, rollouts graded, and the file's line is said."""
+    problems = getattr(tasks, task).problems
+    monkeypatch.setattr(problems, "NUM_TRAIN", 96)
+    monkeypatch.setattr(problems, "NUM_HELDOUT", 8)
+    chosen = settings.parse(
+        CONFIGS[task].get_config(
+            "rounds=1,prompts_per_round=8,group_size=2,inner_iterations=1,sft.steps=2,sft.batch=8,"
+            f"eval_problems=8,data_dir={tmp_path}"
+        )
+    )
+    prepared = experiment.prepare(chosen, say=lambda line: None)
+    train(prepared, tmp_path / "run", say=lambda line: None)
+    prepared.task.close()
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    evals = [row for row in rows if row["phase"] == "eval"]
+    assert [row["problems"] for row in evals] == [8, 8]
+    assert all(0 <= row["mean_reward"] <= 1 and 0 <= row["format"] <= 1 for row in evals)
+    part = {"sudoku": "cells", "countdown": "correct"}[task]
+    assert [row[part] <= row["format"] for row in rows if row["phase"] == "rollout"] == [True]
+
+
+def test_notes_of_a_task_are_said(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("Puzzle,Solution\n" + "1004041021000320,1234341221434321\n" * 2)
+    chosen = settings.parse(
+        sudoku.get_config(f"data_file={path},heldout_file={path},sft.steps=0,data_dir={tmp_path}")
+    )
+    said = []
+    experiment.prepare(chosen, say=said.append).task.close()
+    assert f"{path}: 2 of 2 puzzles have a solved grid that is trained on, 2 have one" in said[0]
