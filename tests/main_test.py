@@ -116,7 +116,8 @@ def test_an_absent_config_is_named_with_those_there_are(launch):
     code, lines = launch("tiny", file="configs/poetry.py")
     assert code == 2 and len(lines) == 1
     assert "no file" in lines[0] and lines[0].endswith(
-        "there are configs/coding.py, configs/countdown.py, configs/opdlm.py, configs/sudoku.py"
+        "there are configs/coding.py, configs/countdown.py, configs/gsm8k.py, "
+        "configs/math.py, configs/opdlm.py, configs/sudoku.py"
     )
 
 
