@@ -154,6 +154,13 @@ def _is_word(word: str) -> bool:
     return len(word) > 2 and _VOWEL.search(word) is not None and lower != "xyz"
 
 
+def _is_words(text: str) -> bool:
+    """Whether a text is plain words, or one letter."""
+    if len(text) == 1:
+        return text.isascii() and text.isalpha()
+    return _WORDS_ONLY.fullmatch(text) is not None and all(map(_is_word, _WORD.findall(text)))
+
+
 def _factor_of(after: str) -> tuple[int, bool] | None:
     """(factor, whether in percent) of what follows a number; None where it is not plain words."""
     place, times, percent, words = 0, 1, False, []
@@ -229,7 +236,7 @@ def decide(gold: str, answer: str) -> bool | None:
     wanted = None if "=" in gold_text else number_of(gold)
     if number is not None and wanted is not None:
         return _same(wanted, number)
-    if _WORDS_ONLY.fullmatch(gold_text) and _WORDS_ONLY.fullmatch(text):
+    if _is_words(gold_text) and _is_words(text):
         return len(text) > 2 and gold_text.strip(" .").casefold() == text.strip(" .").casefold()
     if wanted is not None and not _OF_MATHEMATICS.search(text):
         return False

@@ -1,0 +1,168 @@
+"""Answers of mathematics that take algebra: verdicts, and the processes that find them."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from gdsd_jax.tasks import RewardConfig, TaskSettings
+from gdsd_jax.tasks.mathematics import checker, competition, grading
+from gdsd_jax.tasks.mathematics.checker import Checker
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with Checker(1) as one:
+        yield one
+
+
+def equal(gold, answer, by):
+    return by.equal([(gold, answer)])[0]
+
+
+# ---------------------------------------------------------------- formulas
+
+
+@pytest.mark.parametrize(
+    "gold, answer, right",
+    [
+        ("\\frac{\\sqrt{3}}{2}", "\\frac{3}{2\\sqrt{3}}", True),
+        ("11\\sqrt2", "11\\sqrt{2}", True),
+        ("2k+2", "2(k + 1)", True),
+        ("(3, \\frac{\\pi}{2})", "\\left(3,\\pi/2\\right)", True),
+        ("3, 5, 7", "3, 7, 5", True),
+        ("x = 5", "5", True),
+        ("\\text{Evelyn}", "Evelyn", True),
+        ("\\text{(C)}", "C", True),
+        ("(-\\infty, 2) \\cup (3, \\infty)", "(-\\infty,2)\\cup(3,\\infty)", True),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", True),
+        ("90^\\circ", "90", True),
+        ("\\frac{1}{8}", "\\frac{3}{24}", True),
+        ("(2,5)", "[2,5]", False),
+        ("x=5", "y=5", False),
+        ("2k", "k", False),
+        ("\\text{Evelyn}", "Navin", False),
+        ("x", "X", False),
+        ("C", "D", False),
+        ("\\pi", "3.14", False),
+        ("\\sqrt{53}", "53", False),
+        ("(3, 4)", "(4, 3)", False),
+        ("p - q", "q - p", False),
+        ("\\frac{1}{2}", "\\frac{1}{2", False),
+    ],
+)
+def test_formulas(gold, answer, right, shared):
+    assert equal(gold, answer, shared) is right
+
+
+def test_each_pair_is_asked_once_and_verdicts_keep_their_order(shared, monkeypatch):
+    asked = []
+
+    def ask(pair):
+        asked.append(pair)
+        return len(pair[1]) == 7
+
+    monkeypatch.setattr(shared, "_ask", ask)
+    pairs = [("x", "x+y+z+1"), ("1", "1.0"), ("x", "x+y"), ("x", "x+y+z+1")] * 3
+    assert shared.equal(pairs) == [True, True, False, True] * 3
+    assert sorted(asked) == [("x", "x+y"), ("x", "x+y+z+1")]
+
+
+# ---------------------------------------------------------------- the processes
+
+
+def process_of(one):
+    return one._workers[0]._process
+
+
+def test_what_takes_too_long_is_wrong_and_the_process_lives_on():
+    with Checker(1, limit_s=0.3) as one:
+        assert equal("2k", "k + k", one) is True
+        first = process_of(one).pid
+        assert equal("5", "99999999! - 99999998!", one) is False
+        assert equal("2k", "3k - k", one) is True
+        assert process_of(one).pid == first
+
+
+def test_a_killed_process_is_started_again():
+    with Checker(1) as one:
+        assert equal("2k", "k + k", one) is True
+        first = process_of(one)
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+        assert equal("2k", "3k - k", one) is True
+        assert process_of(one).pid != first.pid
+
+
+def test_a_silent_process_is_replaced_and_the_answer_is_not_judged():
+    """A stopped process answers nothing; so does the second one."""
+    with Checker(1, wall_s=1.0) as one:
+        assert equal("2k", "k + k", one) is True
+        stopped = []
+
+        def stop():
+            while len(stopped) < 2 and not done.is_set():
+                process = process_of(one)
+                if process is not None and process.pid not in stopped and warm(process.pid):
+                    os.kill(process.pid, signal.SIGSTOP)
+                    stopped.append(process.pid)
+                time.sleep(0.01)
+
+        done = threading.Event()
+        thread = threading.Thread(target=stop)
+        thread.start()
+        while not stopped:
+            time.sleep(0.01)
+        found = grading.grade(
+            [{"answer": "2k"}], ["\\boxed{k + 7k - 6k}"], RewardConfig(), one, grading.MATH
+        )
+        done.set()
+        thread.join()
+        assert len(stopped) == 2
+        assert found.judged_N.tolist() == [False] and found.solved_N.tolist() == [False]
+        assert equal("2k", "5k - 3k", one) is True
+    for pid in stopped:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def warm(pid):
+    """Whether a process has loaded what it needs: its errors go nowhere then."""
+    try:
+        return os.readlink(f"/proc/{pid}/fd/2") == os.devnull
+    except OSError:
+        return False
+
+
+def test_closing_ends_the_processes_also_while_they_work():
+    one = Checker(1, limit_s=60.0)
+    assert equal("2k", "k + k", one) is True
+    process = process_of(one)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(equal("5", "99999999! - 99999998!", one)))
+    thread.start()
+    time.sleep(0.3)
+    one.close()
+    thread.join(20)
+    assert not thread.is_alive() and found == [None] and process.poll() is not None
+    one.close()
+
+
+def test_without_the_library_one_line_says_the_mend(tmp_path, monkeypatch):
+    with Checker(1) as one:
+        one._workers[0]._command = [*one._workers[0]._command[:1], "-c", "import math_verity"]
+        with pytest.raises(
+            checker.CheckerError, match="math_verity.*pip install 'math-verify"
+        ) as e:
+            equal("2k", "k + k", one)
+        assert "\n" not in str(e.value)
+    monkeypatch.setattr(checker.importlib.util, "find_spec", lambda name: None)
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"problem": "x", "answer": "1"}))
+    with pytest.raises(ValueError, match="pip install 'math-verify"):
+        competition.make(TaskSettings(data_file=str(path)))
+    task = competition.make(TaskSettings(data_file=str(path), reward=RewardConfig("released")))
+    task.close()

@@ -1,0 +1,384 @@
+r"""Answers of mathematics: where they stand, what numbers are worth, and both rules of grading."""
+
+import collections
+from fractions import Fraction
+import random
+import re
+
+import numpy as np
+import pytest
+
+from gdsd_jax.tasks import RewardConfig
+from gdsd_jax.tasks.mathematics import (
+    answers,
+    competition,
+    grading,
+    gsm8k,
+    released,
+    values,
+)
+from gdsd_jax.tasks.mathematics.checker import Checker
+from tests.tasks import texts
+
+PIECES = (
+    *(
+        "\\frac{",
+        "\\frac12",
+        "\\sqrt{2}",
+        "\\sqrt",
+        "\\pi",
+        "^",
+        "^2",
+        "_",
+        "\\text{ cm}",
+        "\\text{",
+    ),
+    *("\\left(", "\\right)", "\\infty", "\\cup", "\\pm", "\\{", "\\}", "\\\\", "\\begin{pmatrix}"),
+    *("\\end{pmatrix}", "&", "x", "y", "!", "\\sum_{n=1}^{9}", "\\int", "\\boxed{\\frac{1}{2}}"),
+    *("apples", "dollars", " per ", "%", "\\%", "1,080", "288.", "288", "####", "\\$", "£", "½"),
+    *("\n</reasoning>\n<answer>\n", "<reasoning>\n", "\n</answer>\n", "\\boxed{288}", "<<2*3=6>>"),
+)
+
+
+@pytest.fixture(scope="module")
+def shared():
+    with Checker(1) as one:
+        yield one
+
+
+def equal(gold, answer, by):
+    return by.equal([(gold, answer)])[0]
+
+
+# ---------------------------------------------------------------- where the answer stands
+
+
+@pytest.mark.parametrize(
+    "text, answer, boxed",
+    [
+        ("so \\boxed{5} or \\boxed{ 6 }.", "6", True),
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}", True),
+        ("\\boxed {5}", "5", True),
+        ("\\fbox{5}", "5", True),
+        ("\\boxed{\\left\\{ 1 \\right.}", "\\left\\{ 1 \\right.", True),  # escaped: not balanced
+        ("\\boxed{5} and \\boxed{6", None, False),  # the last one is open
+        ("<answer>\n5\n</answer>", "5", False),
+        ("<answer>\\boxed{5}</answer>", "5", True),
+        ("\\boxed{4}<answer>5</answer>", "5", False),
+        ("<answer>4</answer> <answer>5</answer>", "5", False),
+        ("<answer>4</answer> <answer>", "4", False),
+        ("<answer>\n\\boxed{5}<|eot_id|><|endoftext|>\\boxed{6}", "5", True),
+        ("<answer> 5 </answer\n", "5", False),
+        ("<answer>5", "5", False),
+        ("<answer></answer> \\boxed{5}", None, False),  # what the tags hold is the answer
+        ("3 + 2 = 5\n#### 5\nor so", "5", False),
+        ("#### 4 \\boxed{5}", "5", True),
+        ("5", None, False),
+        ("\\boxed{}", None, False),
+        ("", None, False),
+    ],
+)
+def test_where_the_answer_stands(text, answer, boxed):
+    assert answers.find(text)[:2] == (answer, boxed)
+
+
+@pytest.mark.parametrize(
+    "text, xml",
+    [
+        ("<reasoning>a</reasoning><answer>5</answer>", True),
+        ("\n<reasoning>\na\n</reasoning>\n\n<answer>\n5\n</answer>\n<|eot_id|>x", True),
+        ("<reasoning>a</reasoning><answer>5</answer>.", False),
+        ("So <reasoning>a</reasoning><answer>5</answer>", False),
+        ("<reasoning>a</reasoning> so <answer>5</answer>", False),
+        ("<answer>5</answer><reasoning>a</reasoning>", False),
+        ("<reasoning>a</reasoning><answer>5</answer><answer>5</answer>", False),
+        ("<reasoning>a</reasoning><answer>5", False),
+    ],
+)
+def test_a_reasoning_and_an_answer_and_nothing_else(text, xml):
+    assert answers.find(text).xml == xml
+
+
+@pytest.mark.parametrize(
+    "solution, answer",
+    [
+        (
+            "$\\boxed{2}$ is too small, so it is $\\boxed{\\frac{\\sqrt{3}}{2}}$.",
+            "\\frac{\\sqrt{3}}{2}",
+        ),
+        ("Hence $\\boxed 5$.", "5"),
+        ("\\fbox{C}", "C"),
+        ("five", None),
+        ("\\boxed{}", None),
+    ],
+)
+def test_gold_answers_of_solutions(solution, answer):
+    assert answers.of_solution(solution) == answer
+
+
+# ---------------------------------------------------------------- numbers
+
+RIGHT = r"""
+288 | 288.0 | 288. | 288.00 | +288 | \text{288} | \textbf{288} | $288 | \$288 | 288$ | $288$
+\(288\) | **288** | 288 apples | 288\text{ apples} | 288 \text{ cm}^2 | 288 cm^2 | 288 km/h
+288% | 288\% | 288 percent | 288 dollars per day | Janet makes $288 per day. | x = 288
+2 \times 144 = 288 | \frac{576}{2} | 576/2 | 287 \frac{2}{2} | 288^\circ | 288° | $288.00
+\boxed{288} | (288) | 144 + 144 | 2 \cdot 12^2 | 2.88e2 | 0288 | \dfrac{288}{1}
+Total cost: $288 | \left(288\right) | $\text{$288$}$ | 288 more apples than Bob | 288apples
+288 changes/day"""
+WRONG = r"""
+289 | 28 | 2880 | 28.8 | 288.5 | 288.0001 | 287.9999999999 | -288 | $-288$ | 288x | 288xy
+x288 | 288 pi | 288\pi | 288! | 288 or 289 | 288, 289 | 288 and 289 | not 288 | no 288
+at least 288 | 288 million | 2.88 | 288/2 | \frac{288}{7} | 288-1 | 288 \pm 1 | 288 + x
+\sqrt{288} | 288^2 | 288/x | 288\text{ or }289 | 288 half | 288 : 1 | x \leq 288 | 288 < x
+288i | {288 | 2 88 | 2,88 | 288,0 | two hundred | apples | | \text{} | 288 288 | ２８８ | 288e
+288e1 | 1/0 | \frac{288}{0} | 2 hundred | 9^{9^{9^{9^9}}} | \{288, 289\} | 288 = 289
+-5 is not 288 | under 288 | 288 thirds | 28８"""
+
+
+def entries(table):
+    return [entry.strip() for line in table.strip().split("\n") for entry in line.split(" | ")]
+
+
+@pytest.mark.parametrize("answer", entries(RIGHT))
+def test_right_ways_to_write_288(answer, shared):
+    assert equal("288", answer, shared) is True
+    assert graded_one(gsm8k, "288", f"\\boxed{{{answer}}}", shared).solved_N[0]
+
+
+@pytest.mark.parametrize("answer", entries(WRONG))
+def test_what_is_not_288(answer, shared):
+    assert equal("288", answer, shared) is False
+    assert not graded_one(gsm8k, "288", f"<answer>{answer}</answer>", shared).solved_N[0]
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("1,080", 1080),
+        ("1{,}080", 1080),
+        ("1\\,080", 1080),
+        ("1\u202f080", 1080),
+        ("$1,234,567.50", Fraction(2469135, 2)),
+        ("1,08", None),
+        ("1,0800", None),
+        ("(1,080)", None),
+        ("-5", -5),
+        ("−5", -5),
+        ("- 5", -5),
+        ("-$5", -5),
+        ("$-5", -5),
+        ("--5", None),
+        ("5 - 3", None),
+        (".5", Fraction(1, 2)),
+        ("0.1", Fraction(1, 10)),
+        ("1/3", Fraction(1, 3)),
+        ("-\\frac{1}{3}", Fraction(-1, 3)),
+        ("\\frac{-1}{3}", Fraction(-1, 3)),
+        ("\\frac12", Fraction(1, 2)),
+        ("1 1/2", Fraction(3, 2)),
+        ("1\\frac{1}{2}", Fraction(3, 2)),
+        ("2 million dollars", 2_000_000),
+        ("18th", 18),
+        ("5:00", None),
+        ("9" * 400, int("9" * 400)),
+        ("9" * 401, None),
+    ],
+)
+def test_values_are_exact(text, value):
+    found = values.number_of(text)
+    assert (None if found is None else found.value) == value
+
+
+@pytest.mark.parametrize(
+    "gold, answer, right",
+    [
+        ("0.1", "\\frac{1}{10}", True),
+        ("0.3", "0.30000000000000004", False),
+        ("10000000000000001", "10000000000000000", False),  # equal as floats
+        ("1/3", "0.333333", False),
+        ("50\\%", "0.5", True),
+        ("50\\%", "50", True),
+        ("50", "50\\%", True),
+        ("50", "0.5", False),
+        ("0.5", "50%", True),
+        ("50%", "0.5%", False),
+    ],
+)
+def test_numbers_are_compared_exactly(gold, answer, right):
+    assert values.decide(gold, answer) is right
+
+
+# ---------------------------------------------------------------- grades
+
+
+def graded_one(task, gold, text, one, variant="mended", **weights):
+    reward, rule = RewardConfig(variant, weights), task.KIND.rule
+    return grading.grade([{"answer": gold}], [text], reward, one, rule)
+
+
+def parts_of_one(task, gold, text, variant):
+    found = graded_one(task, gold, text, None, variant)
+    return {name: round(float(part[0]), 6) for name, part in found.parts.items()}
+
+
+def test_mended_parts_and_weights(shared):
+    text = "<reasoning>\na\n</reasoning>\n<answer>\n\\boxed{18}\n</answer>\n"
+    found = graded_one(gsm8k, "18", text, shared, xml=0.5)
+    assert {name: part.tolist() for name, part in found.parts.items()} == {
+        "correct": [1.0],
+        "format": [1.0],
+        "boxed": [1.0],
+        "xml": [1.0],
+    }
+    assert found.reward_N.tolist() == [1.5] and found.judged_N.tolist() == [True]
+    rewards = [
+        float(graded_one(competition, "18", text, shared).reward_N[0])
+        for text in ("\\boxed{18}", "\\boxed{19}", "18")
+    ]
+    np.testing.assert_allclose(rewards, [1, 0.1, 0])
+
+
+def test_released_parts_of_gsm8k():
+    text = "<reasoning>\na\n</reasoning>\n<answer>\n18\n</answer>\n"
+    full = {"correct": 1, "exact": 1, "integer": 1, "soft": 1, "strict": 1}
+    # 12 characters follow "\n<answer>\n", no more than the line's end follows the last tag
+    assert parts_of_one(gsm8k, "18", text, "released") == full | {"xmlcount": 0.5 - 0.013}
+    reward = graded_one(gsm8k, "18", text, None, "released").reward_N[0]
+    assert abs(reward - (2 + 0.5 * 3 + 0.5 - 0.013)) < 1e-6
+    found = parts_of_one(gsm8k, "18", "\\boxed{18.0} \\boxed{19}", "released")
+    assert (found["correct"], found["exact"], found["soft"]) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("\\boxed{18} \\boxed{19}", 18.0),  # the first one
+        ("\\boxed{...} \\boxed{19}", 19.0),
+        ("\\boxed{1,080}", 1.0),
+        ("\\boxed{5+13=18}", 5.0),
+        ("\\boxed{\\text{18}}", 18.0),
+        ("\\boxed{1\n8}<answer>7</answer>", 7.0),
+        ("<answer>18 or 19</answer><answer>20</answer>", 19.0),
+        ("<answer>18", None),
+        ("18", None),
+    ],
+)
+def test_the_number_that_the_released_evaluation_sees(text, value):
+    assert released.number_of(text) == value
+
+
+def test_released_parts_of_math():
+    text = "<answer>\n\\boxed{\\frac12}\n</answer> \\boxed{3}"
+    found = parts_of_one(competition, "\\frac{1}{2}", text, "released")
+    assert found == {"correct": 0, "exact": 1, "tagged": 1, "boxed": 1}
+    assert graded_one(competition, "\\frac{1}{2}", text, None, "released").reward_N[0] == 3
+    found = parts_of_one(competition, "5", "it is 5", "released")
+    assert found == {"correct": 0, "exact": 0, "tagged": 0, "boxed": 0.5}
+
+
+@pytest.mark.parametrize(
+    "answer, gold, same",
+    [
+        ("\\dfrac12", "\\frac{1}{2}", True),
+        ("0.5", "\\frac{1}{2}", True),
+        ("1/2", "\\frac{1}{2}", True),
+        ("x = 5", "5", True),
+        ("abc=5", "5", False),
+        ("5\\text{ cm}", "5", True),
+        ("5\\text{ or }6", "5", True),  # what is wrong in it
+        ("\\sqrt3", "\\sqrt{3}", True),
+        ("1 2", "12", True),
+        ("0.25", "\\frac{1}{4}", False),
+        ("x/2", "x/2", True),
+        ("x /2", "x/2", False),  # the code fails, and compares what is written
+        ("3 / 4", "\\frac{3}{4}", True),
+    ],
+)
+def test_released_spelling(answer, gold, same):
+    assert released.is_same(answer, gold) is same
+
+
+@pytest.mark.parametrize("task", [gsm8k, competition])
+@pytest.mark.parametrize("variant", ["mended", "released"])
+def test_no_answers(task, variant):
+    found = grading.grade([], [], RewardConfig(variant), Checker(1), task.KIND.rule)
+    assert found.reward_N.shape == found.solved_N.shape == found.parts["correct"].shape == (0,)
+
+
+def searched(text):
+    """The released places of GSM8K by plain searches, which take too long on some texts."""
+    for content in re.findall(r"\\boxed{(.*?)}", text):
+        if re.fullmatch(r"\.*", content.strip()):
+            continue
+        with_float = numbers(content.strip())
+        if with_float:
+            return with_float[0]
+    tagged = re.search(r"<answer>(.*?)</answer>", text, re.DOTALL)
+    found = numbers(tagged[1].strip()) if tagged else []
+    return found[-1] if found else None
+
+
+def numbers(text):
+    try:
+        return [float(text)]
+    except ValueError:
+        return [float(number) for number in re.findall(r"-?\d+\.?\d*", text)]
+
+
+def test_the_released_places_are_those_of_plain_searches():
+    seen = collections.Counter()
+    for text in thrown_together(3000, seed=1):
+        found, wanted = released.number_of(text), searched(text)
+        assert repr(found) == repr(wanted), text
+        soft = re.match(r"<reasoning>.*?</reasoning>\s*<answer>.*?</answer>", text, re.DOTALL)
+        strict = r"^<reasoning>\n.*?\n</reasoning>\n<answer>\n.*?\n</answer>\n$"
+        assert released.has_soft_form(text) == bool(soft), text
+        assert released.has_strict_form(text) == bool(re.match(strict, text, re.DOTALL)), text
+        seen[found is None, bool(soft)] += 1
+    assert len(seen) == 4 and min(seen.values()) > 5, seen
+
+
+# ---------------------------------------------------------------- any text, and time
+
+
+def thrown_together(count, seed):
+    """Texts of the shared pieces and of mathematics, some framed where an answer belongs."""
+    rng = random.Random(seed)
+    frames = ("{}", "\\boxed{{{}}}", "<answer>{}</answer>", "<reasoning>{}</answer>\n")
+    for text in texts.thrown_together(count, seed):
+        more = "".join(rng.choices(PIECES, k=rng.randint(0, 8)))
+        yield rng.choice(frames).format(rng.choice((text, more, more + text)))
+
+
+def bear(count, seed, one):
+    golds = ("288", "\\frac{1}{2}", "(-\\infty, 2)", "1,080", "C", "x^2 + 1", "90^\\circ")
+    rng = random.Random(seed)
+    sent = list(thrown_together(count, seed))
+    for task in (gsm8k, competition):
+        records = [{"answer": rng.choice(golds)} for _ in sent]
+        for variant in ("mended", "released"):
+            found = grading.grade(records, sent, RewardConfig(variant), one, task.KIND.rule)
+            assert np.isfinite(found.reward_N).all()
+            assert found.judged_N is None or found.judged_N.all()
+
+
+def test_any_text_is_borne(shared):
+    bear(2000, 0, shared)
+
+
+@pytest.mark.slow
+def test_any_of_100_000_texts_is_borne():
+    with Checker(2) as two:
+        for seed in range(50):
+            bear(2000, 100 + seed, two)
+
+
+@pytest.mark.parametrize("variant", ["mended", "released"])
+def test_long_texts_take_no_more_than_a_second(variant):
+    for text in texts.long_ones():
+        for task in (gsm8k, competition):
+            seconds = texts.seconds_of(
+                lambda text=text, task=task: graded_one(task, "288", text, Checker(1), variant)
+            )
+            assert seconds < 1, (text[:20], text[-20:], seconds)
