@@ -2,8 +2,10 @@ r"""Answers of mathematics: where they stand, what numbers are worth, and both r
 
 import collections
 from fractions import Fraction
+import json
 import random
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -132,7 +134,8 @@ x288 | 288 pi | 288\pi | 288! | 288 or 289 | 288, 289 | 288 and 289 | not 288 | 
 at least 288 | 288 million | 2.88 | 288/2 | \frac{288}{7} | 288-1 | 288 \pm 1 | 288 + x
 \sqrt{288} | 288^2 | 288/x | 288\text{ or }289 | 288 half | 288 : 1 | x \leq 288 | 288 < x
 288i | {288 | 2 88 | 2,88 | 288,0 | two hundred | apples | | \text{} | 288 288 | ２８８ | 288e
-288e1 | 1/0 | \frac{288}{0} | 2 hundred | 9^{9^{9^{9^9}}} | \{288, 289\} | 288 = 289
+288e1 | 1/0 | \frac{288}{0} | 2 hundred | 288 \text{ or more} | 288_3 | 28,8 | \{288, 289\}
+288 = 289
 -5 is not 288 | under 288 | 288 thirds | 28８"""
 
 
@@ -339,6 +342,30 @@ def test_the_released_places_are_those_of_plain_searches():
     assert len(seen) == 4 and min(seen.values()) > 5, seen
 
 
+# ---------------------------------------------------------------- public completions
+
+
+@pytest.mark.parametrize(
+    "task, name, of_released, of_mended, total",
+    [(gsm8k, "gsm8k", 160, 163, 205), (competition, "math500", 26, 29, 84)],
+)
+def test_published_figures_of_the_released_rules(
+    task, name, of_released, of_mended, total, published, shared
+):
+    file = published / f"{name}_instruct_256_128_0_generations.json"
+    rows = json.loads(file.read_text())["generations"]
+    records, sent = [task.read(row) for row in rows], [row["generations"] for row in rows]
+    right = {
+        variant: grading.grade(
+            records, sent, RewardConfig(variant), shared, task.KIND.rule
+        ).solved_N
+        for variant in ("released", "mended")
+    }
+    assert len(rows) == total
+    assert (right["released"].sum(), right["mended"].sum()) == (of_released, of_mended)
+    assert not (right["released"] & ~right["mended"]).any()
+
+
 # ---------------------------------------------------------------- any text, and time
 
 
@@ -382,3 +409,26 @@ def test_long_texts_take_no_more_than_a_second(variant):
                 lambda text=text, task=task: graded_one(task, "288", text, Checker(1), variant)
             )
             assert seconds < 1, (text[:20], text[-20:], seconds)
+
+
+@pytest.mark.slow
+def test_ten_thousand_completions_of_256_tokens_take_less_than_30_seconds_on_two_cores():
+    """Of 625 problems 16 answers each, every fourth another formula."""
+    rng = random.Random(0)
+    fraction = "\\frac{{{}+\\sqrt{{{}}}}}{{{}}}".format
+    golds = [fraction(*rng.choices(range(2, 99), k=3)) for _ in range(625)]
+    ends = [
+        rng.choice([gold, fraction(1, 2, number), str(number), f"{number} apples"])
+        for number, gold in enumerate(golds)
+        for _ in range(16)
+    ]
+    sent = [text[:1000] + f"\\boxed{{{end}}}" for text, end in zip(texts.reasoned(10_000), ends)]
+    records = [{"answer": gold} for gold in golds for _ in range(16)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with Checker(2) as two:
+        own = texts.seconds_of(
+            lambda: grading.grade(records, sent, RewardConfig(), two, competition.KIND.rule)
+        )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    children = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert own + children / 2 < 30, (own, children)

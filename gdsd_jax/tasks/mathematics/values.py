@@ -68,6 +68,9 @@ _NOT_AFTER = frozenset(
     "tau sqrt root squared cubed factorial mod log sin cos tan infinity plus minus times "
     "trillion choose".split()
 )
+# of these words math-verify sees nothing, whatever they say: 5 \\text{ or more}
+_SEVERAL = frozenset("or nor not no never least most than about between half".split())
+_BASE = re.compile(r"(?<=[0-9])\s*_\s*\{?\s*([0-9]+)")
 _OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·]")
 _WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
 
@@ -238,12 +241,14 @@ def decide(gold: str, answer: str) -> bool | None:
         return _same(wanted, number)
     if _is_words(gold_text) and _is_words(text):
         return len(text) > 2 and gold_text.strip(" .").casefold() == text.strip(" .").casefold()
-    if wanted is not None and not _OF_MATHEMATICS.search(text):
+    words = [word.lower() for word in _WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text))]
+    if wanted is not None and (not _OF_MATHEMATICS.search(text) or _SEVERAL & set(words)):
         return False
-    prose = [word for word in _WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text)) if len(word) > 2]
-    if len(prose) > 4 or not _is_balanced(text):
+    bases = set(_BASE.findall(text)) - {"10"}
+    if bases - set(_BASE.findall(gold_text)):  # 10_2, which math-verify takes for 10
         return False
-    return None
+    is_prose = sum(len(word) > 2 for word in words) > 4
+    return False if is_prose or not _is_balanced(text) else None
 
 
 def _same(wanted: Number, number: Number) -> bool:
