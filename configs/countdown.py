@@ -47,16 +47,16 @@ def embedded() -> ConfigDict:
         "full recipes"
     )
     recipe.model = "llada_tiny"
-    recipe.options = ConfigDict({"counts": (3,), "largest": 12, "largest_target": 30})
+    recipe.options = ConfigDict({"counts": (3,), "largest": 9, "largest_target": 20})
     recipe.prompt_length = 20
     recipe.sampler = ConfigDict({"gen_length": 16, "block_length": 16, "steps": 16})
     recipe.rounds = 60
     recipe.prompts_per_round, recipe.group_size = 32, 8
     recipe.inner_iterations = 2
     recipe.optimizer = ConfigDict({"learning_rate": 2e-4, "warmup_steps": 10, "clip_norm": 1.0})
-    recipe.sft = ConfigDict({"steps": 800, "noise": 0.4})
+    recipe.sft = ConfigDict({"steps": 1000, "noise": 0.3, "share": 1.0})
     recipe.sft_optimizer = ConfigDict(
-        {"learning_rate": 3e-3, "warmup_steps": 40, "decay_steps": 800, "clip_norm": 1.0}
+        {"learning_rate": 3e-3, "warmup_steps": 40, "decay_steps": 1000, "clip_norm": 1.0}
     )
     recipe.eval_every = 20
     return recipe
