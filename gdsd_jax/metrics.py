@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from gdsd_jax import paths
+
 PHASES = ("sft", "rollout", "train", "eval")
 
 # Keys that the loop itself writes. A part of a task's grades has any other name.
@@ -93,7 +95,7 @@ class MetricsWriter:
         """
         self._path = epath.Path(path)
         self._sent_path = self._path.with_name(f"{self._path.name}.sent")
-        self._remote = "://" in os.fspath(path)
+        self._remote = paths.is_remote(path)
         self._clock = clock
         self._keep = keep
         self._count = keep
@@ -232,9 +234,7 @@ class MetricsWriter:
         for row in _parsed(self._path, lines):
             self._sent[row["phase"]] = max(row["step"], self._sent.get(row["phase"], row["step"]))
         if len(lines) > self._keep:
-            partial = self._sent_path.with_name(f"{self._sent_path.name}.partial")
-            partial.write_text(json.dumps(self._sent))
-            partial.replace(self._sent_path)
+            paths.write_whole(self._sent_path, json.dumps(self._sent).encode())
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from gdsd_jax import report, settings, tokenizers
+from gdsd_jax import paths, report, settings, tokenizers
 from gdsd_jax.evaluation import Table, question_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.metrics import MetricsWriter, read_metrics
@@ -52,7 +52,7 @@ def write_report(experiment: Experiment, workdir: epath.Path, number: int, greed
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)
     shown = samples_of(experiment, greedy)
-    (folder / f"{number:06}.json").write_text(json.dumps(shown, indent=1))
+    paths.write_whole(folder / f"{number:06}.json", json.dumps(shown, indent=1).encode())
     first = folder / f"{0:06}.json"
     before = json.loads(first.read_text()) if first.exists() else shown
     samples = [

@@ -83,7 +83,7 @@ def main() -> int:
         out = output_path("--json", args.json) if args.json else None
         devices = topology(args.topology, args.num_slices)
         found = search(chosen, devices) if args.search else plan(chosen, devices)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:  # gs:// needs a package of its own
         return fail(error, 2)
     found = {"config": args.config, "topology": args.topology, "slices": args.num_slices, **found}
     print(table(found))

@@ -8,7 +8,7 @@ import shutil
 from typing import Any
 import uuid
 
-from gdsd_jax import tokenizers
+from gdsd_jax import paths, tokenizers
 from gdsd_jax.tasks.coding import problems
 from gdsd_jax.tasks.coding.answers import completion
 
@@ -41,7 +41,7 @@ def build(data_dir: str | os.PathLike) -> None:
       ValueError: a remote folder.
       OSError: the folder cannot be written.
     """
-    if "://" in str(data_dir):
+    if paths.is_remote(data_dir):
         raise ValueError(
             f"generated problems are kept in a local folder, not {data_dir}: change data_dir"
         )
