@@ -28,7 +28,7 @@ from gdsd_jax.tasks import coding
 from launch import convert
 from tests import folders
 from tests.folders import DREAM, LLADA, QWEN3
-from tests.models.lora_test import adapters
+from tests.reference import random_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -352,7 +352,7 @@ def test_addresses_of_other_kinds_are_refused(tmp_path, capsys):
 
 def save_run(folder, config, base):
     """A workdir as a run with adapters over the converted folder `base` leaves it."""
-    lora = adapters(config)
+    lora = random_adapters(config)
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
     checkpoints.save(4, {"state": {"trainable": jax.tree.map(jnp.zeros_like, lora)}}, {})
     checkpoints.save(12, {"state": {"trainable": lora}}, {})
