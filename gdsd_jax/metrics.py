@@ -137,7 +137,7 @@ class MetricsWriter:
             os.ftruncate(self._file.fileno(), sum(len(line.encode()) + 1 for line in kept))
         self._opened = True
 
-    def write(self, phase: str, step: int, **values: Any) -> None:
+    def write(self, phase: str, step: int, /, **values: Any) -> None:
         """Adds a line.
 
         Args:
