@@ -79,7 +79,6 @@ def embedded() -> ConfigDict:
             weight=0.5,
             top_k=None,
             states="stitched",
-            fill="clean",
             exclude_stop=True,
         )
     )

@@ -118,7 +118,7 @@ def make_denoisers(config, model: models.ModelConfig, mesh) -> tuple[Denoiser, D
     """(the denoiser, its autoregressive teacher where the objective distils one) on a mesh, also of
     a topology's devices."""
     denoiser = on_mesh(model, mesh, config.attention_kernel)
-    if not objectives.has_teacher(config.objective):
+    if not objectives.find(config.objective).teacher:
         return denoiser, None
     alone = dataclasses.replace(models.to_autoregressive(model), lora_rank=0)
     return denoiser, on_mesh(alone, mesh, config.attention_kernel)
@@ -190,7 +190,9 @@ def validate(config, mesh) -> None:
         with_settings(models.MODELS[config.model], config),
         mesh.devices.flat[0],
     )
-    objectives.make_sft_config(config.sft)
+    sft = objectives.find(config.sft.objective).config
+    fields = [field.name for field in dataclasses.fields(sft)]
+    sft(**{key: config.sft[key] for key in config.sft if key in fields})
     sampler = sampling.SamplerConfig(**config.sampler)
     for key in ("length_ramp.shape", "threshold_ramp.shape"):
         if (shape := setting(config, key)) not in curriculum.SHAPES:
@@ -202,25 +204,23 @@ def validate(config, mesh) -> None:
 
 def validate_objective(config, rows: int) -> None:
     """ValueError where the objective's settings do not fit a slice of `rows` completions."""
-    objectives.find(config.objective)
-    settings = objectives.make_config(config.objective, config[config.objective])
-    if objectives.uses_rewards(config.objective) and config.group_size < 2:
+    objective = objectives.find(config.objective)
+    settings = objective.config(**config[config.objective])
+    if objective.rewards and config.group_size < 2:
         raise ValueError(
             f"group_size={config.group_size}: advantages compare completions, give at least 2"
         )
-    if config.answers not in ("student", "teacher")[: 1 + objectives.has_teacher(config.objective)]:
+    if config.answers not in (("student", "teacher") if objective.teacher else ("student",)):
         raise ValueError(
             f"answers={config.answers!r}: choose student, or teacher for an objective that distils one"
         )
-    if objectives.has_teacher(config.objective) and not (
-        config.sampler.kind == "block" and config.sampler.block_length
-    ):
+    if objective.teacher and not (config.sampler.kind == "block" and config.sampler.block_length):
         raise ValueError(
             f"objective {config.objective!r} trains a block-causal model: set sampler.kind=block and sampler.block_length"
         )
     if config.baseline not in BASELINES:
         raise ValueError(f"baseline={config.baseline!r}: choose one of {', '.join(BASELINES)}")
-    if objectives.compares_groups(config.objective) and rows % config.group_size:
+    if objective.by_group and rows % config.group_size:
         raise ValueError(
             f"objective {config.objective!r} compares the completions of a prompt: the {rows} completions of a slice must "
             f"be a multiple of group_size={config.group_size}; choose other slices"

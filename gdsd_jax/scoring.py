@@ -1,8 +1,7 @@
 """Masked views of completions and their log-probabilities: what every objective is made of.
 
 B rows, L columns, P prompt columns, G = L - P completion columns, K mask draws, D width, V
-vocabulary. Scores are in nats, lengths in tokens. The method: specs/gdsd.md sections 3.1, 3.2 and
-4.
+vocabulary. Scores are in nats, lengths in tokens. The method is that of arXiv 2605.29398.
 """
 
 from collections.abc import Callable
@@ -17,12 +16,20 @@ CHUNK_BYTES = 64 << 20  # of float32 logits alive at once on a device in `token_
 
 
 class Centring(NamedTuple):
-    """What is taken from a token's logit besides the normaliser (specs/gdsd.md section 4)."""
+    """What is taken from a token's logit besides the normaliser (arXiv 2605.29398, Eq. 8).
 
-    # "none", "vocab" (mean of all logits, Eq. 8) or "top_k" (mean of the k largest)
+    Attributes:
+      kind: "none", "vocab" (the mean of all logits) or "top_k" (the mean of the k largest).
+      k: logits in the mean of "top_k".
+      detach: no gradient through the mean.
+    """
+
     kind: str = "none"
     k: int = 64
-    detach: bool = False  # no gradient through the mean
+    detach: bool = False
+
+
+NO_CENTRING = Centring()
 
 
 class Scores(NamedTuple):
@@ -35,9 +42,9 @@ class Scores(NamedTuple):
 def stratified_counts(offset: Array, length_B: Array) -> Array:
     """How many of `length_B` positions each row masks, int32 [B] in 0 .. length.
 
-    Row i takes the fraction (offset + i / B) mod 1: uniform for each row, evenly spread over
-    consecutive rows, that is over the completions of one prompt. `offset` is uniform in [0, 1); (k
-    + 1/2) / (L + 1) gives the released code's draw for its integer k (specs/gdsd.md section 3.1).
+    Row i takes the fraction (offset + i / B) mod 1. It is uniform for each row and evenly spread
+    over consecutive rows, that is over the completions of one prompt. `offset` is uniform in
+    [0, 1). The released code draws an integer k; its offset is (k + 1/2) / (L + 1).
     """
     rows = length_B.shape[0]
     fraction_B = (offset + jnp.arange(rows) / rows) % 1.0
@@ -54,15 +61,16 @@ def draw_masks(
     block_length: int | None = None,
     order_BxG: Array | None = None,
 ) -> Array:
-    """Stratified masks over the first `length_B` completion columns, bool [K, B, L]; the complement
-    is the pair.
+    """Stratified masks over the first `length_B` completion columns, bool [K, B, L].
+
+    The complement of a mask within these columns makes its pair.
 
     Args:
-      block_length: tokens; the masked positions then fill whole blocks from the last one backwards,
+      block_length: tokens. The masked positions then fill whole blocks from the last one backwards,
         and only the foremost of them is masked in part, like the states of a sampler that goes
-        block by block (specs/gdsd.md section 9, R2). None: the whole completion is one block.
-      order_BxG: where a block is masked in part, its positions of lowest `order` are; None = random
-        ones.
+        block by block. None: the whole completion is one block.
+      order_BxG: where a block is masked in part, its positions of lowest `order` are masked. None:
+        random ones.
     """
     column_1xG = jnp.arange(columns - prompt_len)[None, :]
     inside_BxG = column_1xG < length_B[:, None]
@@ -70,10 +78,11 @@ def draw_masks(
     def draw(rng):
         rng_count, rng_place = jax.random.split(rng)
         count_B = stratified_counts(jax.random.uniform(rng_count), length_B)
-        rank_BxG = ranks(
-            jax.random.uniform(rng_place, inside_BxG.shape) if order_BxG is None else order_BxG,
-            inside_BxG,
-        )
+        if order_BxG is None:
+            own_order_BxG = jax.random.uniform(rng_place, inside_BxG.shape)
+        else:
+            own_order_BxG = order_BxG
+        rank_BxG = ranks(own_order_BxG, inside_BxG)
         if block_length is not None:
             block_1xG = column_1xG // block_length
             rank_BxG = ranks(rank_BxG - rank_BxG.shape[1] * block_1xG, inside_BxG)
@@ -83,32 +92,36 @@ def draw_masks(
 
 
 def ranks(order_BxG: Array, among_BxG: Array) -> Array:
-    """Place of each column in its row's ascending order, int32 [B, G]; ties to the left, columns
-    outside `among` last."""
+    """Place of each column in its row's ascending order, int32 [B, G].
+
+    Ties go to the left, columns outside `among` come last.
+    """
     return jnp.argsort(jnp.argsort(jnp.where(among_BxG, order_BxG, jnp.inf), axis=-1), axis=-1)
 
 
 def draw_full_masks(rng: Array, draws: int, batch: Batch, mask_prompt: float) -> Array:
-    """The whole completion masked, and each prompt token with probability `mask_prompt`; bool [K,
-    B, L]."""
+    """Masks of the whole completion, bool [K, B, L].
+
+    Each prompt token is masked too, with probability `mask_prompt`.
+    """
     rows, columns = batch.tokens_BxL.shape
     hidden_KxBxL = jax.random.bernoulli(rng, mask_prompt, (draws, rows, columns))
     return hidden_KxBxL | (jnp.arange(columns) >= batch.prompt_len)[None, None, :]
 
 
 def counted_length(batch: Batch, count: str) -> Array:
-    """int32 [B], the completion columns that count: all of them ("full") or the "answer" through
-    its end token."""
+    """int32 [B], how many completion columns count.
+
+    "full": all of them. "answer": those through its end token.
+    """
     width = jnp.full_like(batch.completion_len_B, batch.tokens_BxL.shape[1] - batch.prompt_len)
     return batch.completion_len_B if count == "answer" else width
 
 
 def counted(batch: Batch, count: str) -> Array:
     """bool [B, G], the completion positions that count."""
-    return (
-        jnp.arange(batch.tokens_BxL.shape[1] - batch.prompt_len)[None, :]
-        < counted_length(batch, count)[:, None]
-    )
+    column_1xG = jnp.arange(batch.tokens_BxL.shape[1] - batch.prompt_len)[None, :]
+    return column_1xG < counted_length(batch, count)[:, None]
 
 
 def token_scores(
@@ -116,8 +129,8 @@ def token_scores(
 ):
     """(log-probability, centred score) of each token, both float32 [B, G].
 
-    The vocabulary projection runs in chunks of columns with rematerialisation, so that at most
-    about `CHUNK_BYTES` of logits are alive; [B, G, V] never is.
+    The vocabulary projection runs in chunks of columns with rematerialisation. At most about
+    `CHUNK_BYTES` of logits are alive at once, and never [B, G, V].
     """
 
     def score(h_BxCxD, tokens_BxC):
@@ -130,20 +143,22 @@ def token_scores(
             return logp_BxC, logp_BxC
         return logp_BxC, own_BxC - centre_of(logits_BxCxV, centring, denoiser.logit_shards)
 
-    return by_chunks(
-        score, denoiser.config.vocab_size // denoiser.logit_shards, h_BxGxD, tokens_BxG
-    )
+    return by_chunks(score, vocab_part(denoiser), h_BxGxD, tokens_BxG)
 
 
-def by_chunks(score: Callable, vocab_size: int, *arrays: Array) -> PyTree:
-    """`score(*arrays)` of arrays [B, G, ...], a tree of [B, G], computed for some columns at a
-    time.
+def vocab_part(denoiser: Denoiser) -> int:
+    """How many logits of a position a device holds."""
+    return denoiser.config.vocab_size // denoiser.logit_shards
 
-    `vocab_size` is a device's part of the vocabulary. A chunk's float32 logits take about
-    `CHUNK_BYTES`; the backward pass computes them again.
+
+def by_chunks(score: Callable, logits: int, *arrays: Array) -> PyTree:
+    """`score(*arrays)` of arrays [B, G, ...], a tree of [B, G], for a few columns at a time.
+
+    `logits` is how many float32 logits of a position a device holds. A chunk's logits take about
+    `CHUNK_BYTES`, and the backward pass computes them again.
     """
     rows, columns = arrays[0].shape[:2]
-    fitting = max(1, CHUNK_BYTES // (4 * rows * vocab_size))
+    fitting = max(1, CHUNK_BYTES // (4 * rows * logits))
     chunk = max(size for size in range(1, columns + 1) if columns % size == 0 and size <= fitting)
     if chunk == columns:
         return score(*arrays)
@@ -154,8 +169,8 @@ def by_chunks(score: Callable, vocab_size: int, *arrays: Array) -> PyTree:
 
         return jax.checkpoint(score)(*map(take, arrays))
 
-    found = jax.lax.map(one_chunk, jnp.arange(columns // chunk))  # [chunks, B, C]
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, columns), found)
+    chunks = jax.lax.map(one_chunk, jnp.arange(columns // chunk))  # [chunks, B, C]
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, columns), chunks)
 
 
 def centre_of(logits_BxCxV: Array, centring: Centring, shards: int) -> Array:
@@ -168,11 +183,10 @@ def centre_of(logits_BxCxV: Array, centring: Centring, shards: int) -> Array:
 
 
 def largest(x_xV: Array, k: int, shards: int) -> tuple[Array, Array]:
-    """(values, places) of the k largest, or of all there are, as `jax.lax.top_k` has them, [...,
-    K].
+    """(values, places) [..., K] of the k largest, or of all there are, as from `jax.lax.top_k`.
 
-    The largest of each device's part of the vocabulary are found first, so that no other device
-    needs to see the rest.
+    The largest of each device's part of the vocabulary are found first. No other device needs to
+    see the rest.
     """
     leading, vocab_size = x_xV.shape[:-1], x_xV.shape[-1]
     parts = 1 if vocab_size % shards else shards
@@ -186,34 +200,34 @@ def largest(x_xV: Array, k: int, shards: int) -> tuple[Array, Array]:
 def half_weights(masked_BxG: Array, counted_BxG: Array, weighting: str) -> Array:
     """Weight of each token's log-probability in its pair's score, float32 [B, G].
 
-    With m the positions masked in the half that predicts the token, "uniform": 1/2; "elbo": (length
-    + 1) / 2m, which makes the expected score over all stratified masks the ELBO; "share": length /
-    2m, the same for masks whose tokens are drawn one by one. No half is empty where it has a token
-    to weigh.
+    With m the number of positions masked in the half that predicts the token:
+
+    - "uniform": 1/2.
+    - "elbo": (length + 1) / 2m. The expected score over all stratified masks is then the ELBO.
+    - "share": length / 2m, the same for masks whose tokens are drawn one by one.
+
+    A half that has a token to weigh is not empty.
     """
     length_Bx1 = jnp.sum(counted_BxG, axis=1, keepdims=True).astype(jnp.float32)
     if weighting == "uniform":
         return 0.5 * counted_BxG.astype(jnp.float32)
     count_Bx1 = jnp.sum(masked_BxG & counted_BxG, axis=1, keepdims=True).astype(jnp.float32)
     own_BxG = jnp.where(masked_BxG, count_Bx1, length_Bx1 - count_Bx1)
-    whole_Bx1 = length_Bx1 + 1 if weighting == "elbo" else length_Bx1
-    return jnp.where(counted_BxG, 0.5 * whole_Bx1 / jnp.maximum(own_BxG, 1.0), 0.0)
+    total_Bx1 = length_Bx1 + 1 if weighting == "elbo" else length_Bx1
+    return jnp.where(counted_BxG, 0.5 * total_Bx1 / jnp.maximum(own_BxG, 1.0), 0.0)
 
 
 def view_features(denoiser: Denoiser, params: PyTree, batch: Batch, masks_NxBxL: Array) -> Array:
-    """States that score each completion token under N views, [N, B, G, D], in one forward of R = B
-    x N rows.
+    """States that score each completion token under N views, [N, B, G, D].
 
-    A row's views lie side by side, so that rows stay on their devices.
-
-    A block-causal denoiser (`batch.block`) gets the row [prompt | clean | view], in which a block
-    of the view sees the clean blocks before it, as in its rollouts.
+    One forward of R = B x N rows. A row's views lie side by side, so that rows stay on their
+    devices. A block-causal denoiser (`batch.block`) gets the row [prompt | clean | view], in which
+    a block of the view sees the clean blocks before it, as in its rollouts.
     """
     views, rows, columns = masks_NxBxL.shape
     prompt_len, gen_length = batch.prompt_len, columns - batch.prompt_len
-    tokens_RxL, valid_RxL = (
-        jnp.repeat(x, views, axis=0) for x in (batch.tokens_BxL, batch.valid_BxL)
-    )
+    tokens_RxL = jnp.repeat(batch.tokens_BxL, views, axis=0)
+    valid_RxL = jnp.repeat(batch.valid_BxL, views, axis=0)
     masks_RxL = jnp.moveaxis(masks_NxBxL, 0, 1).reshape(-1, columns)
     view_RxL = jnp.where(masks_RxL, denoiser.config.mask_id, tokens_RxL)
     if batch.block is None:
@@ -232,13 +246,12 @@ def pair_token_scores(
     params: PyTree,
     batch: Batch,
     counted_BxG: Array,
-    centring: Centring = Centring(),
+    centring: Centring = NO_CENTRING,
 ) -> tuple[Array, Array]:
-    """(log-probability, centred score) of each token in the half of its pair that masks it, float32
-    [K, B, G].
+    """(log-probability, centred score) of each token in the half of its pair that masks it.
 
-    Each counted position is masked in exactly one half, so the two halves' features are merged
-    first and the vocabulary is projected once per pair.
+    Both float32 [K, B, G]. Each counted position is masked in exactly one half. So the features of
+    the two halves are merged first, and the vocabulary is projected once per pair.
     """
     prompt_len = batch.prompt_len
     completion_BxL = jnp.pad(counted_BxG, ((0, 0), (prompt_len, 0)))
@@ -259,7 +272,7 @@ def pair_scores(
     *,
     weighting: str,
     count: str,
-    centring: Centring = Centring(),
+    centring: Centring = NO_CENTRING,
 ) -> Scores:
     """Sequence scores under each mask and its complement."""
     counted_BxG = counted(batch, count)
@@ -275,14 +288,15 @@ def pair_scores(
 def view_token_scores(
     denoiser: Denoiser, params: PyTree, batch: Batch, masks_KxBxL: Array
 ) -> Array:
-    """Log-probability of every completion token, masked or not, under each view alone; float32 [K,
-    B, G]."""
+    """Log-probability of every completion token under each view alone, float32 [K, B, G].
+
+    Of tokens that are masked, and of those that are not.
+    """
     prompt_len = batch.prompt_len
 
     def score(mask_BxL):
         (h_BxGxD,) = view_features(denoiser, params, batch, mask_BxL[None])
-        return token_scores(
-            denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], Centring()
-        )[0]
+        tokens_BxG = batch.tokens_BxL[:, prompt_len:]
+        return token_scores(denoiser, params, h_BxGxD, tokens_BxG, NO_CENTRING)[0]
 
     return jax.lax.map(score, masks_KxBxL)

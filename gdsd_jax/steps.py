@@ -60,7 +60,8 @@ def make_steps(
 ) -> Steps:
     """The functions of a round; configs/coding.py says what the settings mean."""
     mu, parts, draws = config.inner_iterations, config.slices, config.mask_draws
-    settings = objectives.make_config(config.objective, config[config.objective])
+    objective = objectives.find(config.objective)
+    settings = objective.config(**config[config.objective])
     if teacher is not None:
         settings = dataclasses.replace(settings, teacher=sharding.by_vocabulary(mesh, teacher))
     scorer = sharding.by_vocabulary(mesh, denoiser)
@@ -85,7 +86,7 @@ def make_steps(
         old, ref = [None] * mu, [None] * mu
         if score_fn is not None:
             old[1:] = [at(denoiser.bind(trainable, frozen), number)[0] for number in range(1, mu)]
-            if objectives.uses_reference(config.objective, settings):
+            if objective.reference(settings):
                 ref = [
                     at(frozen.get("reference", frozen.get("base")), number)[1]
                     for number in range(mu)
@@ -228,9 +229,8 @@ def make_samplers(
 
     # where nothing is compared with the recorded log-probabilities, as in distillation, they may be
     # what they are
-    watched = (sampler.approximate or config.threshold is not None) and objectives.uses_rewards(
-        config.objective
-    )
+    rewards = objectives.find(config.objective).rewards
+    watched = (sampler.approximate or config.threshold is not None) and rewards
     return jax.jit(sample, static_argnames="exact"), jax.jit(drift) if watched else None
 
 
@@ -261,7 +261,7 @@ def abstract_round(
     rollout = jax.eval_shape(calls.sample, trainable, frozen, prompts, rng)
     slices = jax.eval_shape(calls.slices, rollout, prompts)
     scored = jax.eval_shape(calls.score, trainable, frozen, slices, rng)
-    if objectives.uses_rewards(config.objective):
+    if objectives.find(config.objective).rewards:
         slices = jax.eval_shape(calls.reward, slices, row(jnp.float32))
     return placed(prompts, 0), placed(slices, 1), placed(scored, 2)
 
@@ -289,7 +289,11 @@ def whole(params: PyTree, weights: str, mesh: jax.sharding.Mesh) -> bool:
 
 def make_sft_step(denoiser: Denoiser, config) -> Callable:
     """`step(state, frozen, arrays, rng) -> (state, metrics)` on given completions, jitted."""
-    name, settings = config.sft.objective, objectives.make_sft_config(config.sft)
+    name = config.sft.objective
+    fields = [field.name for field in dataclasses.fields(objectives.find(name).config)]
+    settings = objectives.find(name).config(
+        **{key: config.sft[key] for key in config.sft if key in fields}
+    )
     loss_fn, views_fn = (
         objectives.make_loss_fn(name, denoiser, settings),
         objectives.make_views_fn(name, settings),

@@ -223,7 +223,7 @@ def reinforce(
                 )
                 save(loop, state, frozen, here, buffer, stop=True)
         means = write_updates(loop, number, progress.inner, outcomes, began)
-        if not objectives.uses_rewards(config.objective):
+        if not objectives.find(config.objective).rewards:
             summary["kl"] = means["kl"]
         progress = progress._replace(
             round=number + 1,
@@ -295,7 +295,7 @@ def experience_of(
         "tokens": int(length_B.sum()),
         "rollout_s": sampled - began,
     }
-    if objectives.uses_rewards(config.objective):
+    if objectives.find(config.objective).rewards:
         rewards = score_texts(run, run.train, index_B, decode(run, tokens_BxG))
         reward_B = sum(rewards.values())
         if config.shuffle_rewards:
@@ -428,10 +428,10 @@ def copies_of(config, weights: PyTree) -> dict:
     base, without a copy."""
     if config.lora_rank:
         return {}
-    if objectives.has_teacher(config.objective):
+    objective = objectives.find(config.objective)
+    if objective.teacher:
         return {"teacher": jax.tree.map(lambda x: jnp.copy(x.astype(config.dtype)), weights)}
-    settings = objectives.make_config(config.objective, config[config.objective])
-    if not objectives.uses_reference(config.objective, settings):
+    if not objective.reference(objective.config(**config[config.objective])):
         return {}
     return {"reference": jax.tree.map(jnp.copy, weights)}
 

@@ -1,5 +1,7 @@
-"""Structs that cross module borders. B rows, P prompt columns, G completion columns, L = P + G,
-K mask draws, D width, V vocabulary.  Log-probabilities are in nats, lengths in tokens.
+"""Structs that cross module borders.
+
+B rows, P prompt columns, G completion columns, L = P + G, K mask draws, D width, V vocabulary.
+Log-probabilities are in nats, lengths in tokens.
 """
 
 from collections.abc import Callable
@@ -15,26 +17,25 @@ PyTree = Any
 
 
 class Denoiser(NamedTuple):
-    """A diffusion language model as pure functions over plain nested dicts (design section 2).
+    """A language model as pure functions over plain nested dicts of arrays.
 
     Attributes:
       config: the static `ModelConfig`.
       features: `(params, tokens_BxL, *, valid_BxL=None, positions_BxL=None, attention=None) ->
-        h_BxLxD`.
-        Aligned: `unembed(params, h[:, i])` scores the token AT column i, whatever the family.
+        h_BxLxD`. Aligned: `unembed(params, h[:, i])` scores the token AT column i, whatever the
+        family.
       unembed: `(params, h_...xD) -> logits_...xV` float32.
-      bind: `(trainable, frozen) -> params`; adapters over `frozen["base"]`, or the weights
-        themselves.
+      bind: `(trainable, frozen) -> params`: with `frozen["base"]`, that under the adapters
+        `trainable`; else the weights `trainable` themselves.
       init_cache: `(params, batch, length, *, valid_BxL=None) -> Cache`, empty.
       extend: `(params, tokens_BxQ, cache, start, *, write, attention=None, seen=None) -> (h_BxQxD,
-        cache)`: features of the Q columns from `start` on, aligned too; the other columns are as
-        the cache holds them, the first `seen` of
-        them, None: all, 0: there are none and `start` is 0. `write` keeps the Q.
+        cache)`: features of the Q columns from `start` on, aligned too. The other columns are as
+        the cache holds them; `seen` says how many of its first columns are looked at (None: all;
+        0: none, and `start` is 0). `write`: the cache that comes back holds the Q columns.
       block_causal: `(block, offset) -> attention`: a column sees its own block of columns and
         earlier blocks.
-      doubled: `(prompt_len, block, causal=False) -> attention` of the row [prompt | clean |
-        noised]: a noised column sees the prompt, the clean blocks before its own, and its own
-          noised block; `causal`: nothing to the right of itself.
+      doubled: `(prompt_len, block) -> attention` of the row [prompt | clean | noised]: a noised
+        column sees the prompt, the clean blocks before its own, and its own noised block.
       logit_shards: how many devices share the logits that `unembed` gives.
     """
 
@@ -51,8 +52,7 @@ class Denoiser(NamedTuple):
 
 @flax.struct.dataclass
 class Cache:
-    """What a denoiser remembers of its rows between forwards. N layers, K key heads, d head
-    width."""
+    """What a denoiser remembers of its rows. N layers, K key heads, d head width."""
 
     k_NxBxKxdxL: Array  # keys, rotated, in the activations' dtype
     v_NxBxKxLxd: Array  # values
@@ -63,8 +63,9 @@ class Cache:
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """An array on disk, read when it is asked for: trees of these pass through a machine that
-    cannot hold the model.
+    """An array on disk, read when it is asked for.
+
+    Trees of these pass through a machine that cannot hold the model.
 
     Attributes:
       shape, dtype: of the array.
@@ -85,12 +86,16 @@ class Prompts:
     temperature_B: Array | None = None  # float32, None = 0 (greedy)
     threshold_B: Array | None = None  # float32 probability, inf or None = off
     max_length_B: Array | None = None  # int32 tokens, None = the sampler's gen_length
+    index_B: Array | None = None  # int32, the record of each row, for its noise
+    sample_B: Array | None = None  # int32, which of that record's completions
 
 
 @flax.struct.dataclass
 class Uncut:
-    """A completion with what was committed behind its stop id, in the same block: every state the
-    sampler saw is there."""
+    """A completion with what was committed behind its stop id, in the same block.
+
+    Every state that the sampler saw can be rebuilt from it.
+    """
 
     tokens_BxG: Array  # int32
     step_map_BxG: Array  # int32, 0 where nothing was committed
@@ -98,7 +103,7 @@ class Uncut:
 
 @flax.struct.dataclass
 class Rollout:
-    """Completions and how they came about; every field is 0 (tokens: pad id) from `length_B` on."""
+    """Completions and how they came about; from `length_B` on they are pad ids and zeros."""
 
     tokens_BxG: Array  # int32
     step_map_BxG: Array  # int32, 1-based count of the row's own denoising passes at the commit
@@ -110,7 +115,7 @@ class Rollout:
 
 @flax.struct.dataclass
 class Batch:
-    """What an objective sees. Fields that an objective does not use are None."""
+    """What an objective reads. Fields that an objective does not use are None."""
 
     tokens_BxL: Array  # int32, prompt (left-padded) then completion
     valid_BxL: Array  # bool, False on padding that must not be attended to

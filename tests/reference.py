@@ -1,9 +1,7 @@
-"""What the tests compare with: the denoiser, its scores and the GDSD loss in float64 NumPy loops,
-and tiny denoisers.
+"""What the tests compare with: denoiser, scores and GDSD loss in float64 NumPy, tiny denoisers.
 
-Written from specs/models.md section 0 and specs/gdsd.md sections 3 to 5 alone; nothing here calls
-the library's computations. B rows, L columns, P prompt columns, G completion columns, K mask draws,
-V vocabulary.
+Written from the papers and the released code alone; nothing here calls the library's computations.
+B rows, L columns, P prompt columns, G completion columns, K mask draws, V vocabulary.
 """
 
 from types import SimpleNamespace
@@ -18,8 +16,10 @@ MASK, PAD = 1, 0
 
 
 def tiny(**changes) -> models.ModelConfig:
-    """A denoiser with grouped heads whose width is not heads x head_dim, so that no two sizes can
-    be confused."""
+    """A denoiser with grouped heads whose width is not heads x head_dim.
+
+    No two sizes are the same, so that none can be taken for another.
+    """
     sizes = dict(
         family="llada",
         vocab_size=40,
@@ -38,8 +38,10 @@ def tiny(**changes) -> models.ModelConfig:
 
 
 def random_tree(shapes, seed: int = 0, scale: float = 1.0):
-    """Random float32 leaves, norm scales and biases too: zeros and ones would hide a missing
-    multiplication."""
+    """Random float32 leaves, of norm scales and biases too.
+
+    Zeros and ones would hide a missing multiplication.
+    """
     rng = np.random.default_rng(seed)
 
     def leaf(keys, shape):
@@ -55,11 +57,29 @@ def random_params(config: models.ModelConfig, seed: int = 0):
     return random_tree(models.param_shapes(config), seed)
 
 
+def random_adapters(config: models.ModelConfig, seed: int = 5):
+    """Adapters that are not zero."""
+    shapes = jax.eval_shape(lambda rng: models.init_lora(config, rng), jax.random.key(0))
+    return random_tree(shapes, seed, scale=0.5)
+
+
+def merged(base, lora, config: models.ModelConfig):
+    """W + (alpha / rank) a b, layer by layer."""
+    layers, scale = dict(base["layers"]), config.lora_alpha / config.lora_rank
+    for target, pair in lora["layers"].items():
+        change = np.stack([a @ b for a, b in zip(np.float64(pair["a"]), np.float64(pair["b"]))])
+        kernel = np.float64(layers[target]["kernel"]) + scale * change
+        layers[target] = layers[target] | {"kernel": jnp.asarray(kernel, jnp.float32)}
+    return base | {"layers": layers}
+
+
 def random_batch(
     config, rows: int, prompt_len: int, gen: int, draws: int, seed: int = 0, **fields
 ) -> types.Batch:
-    """Left-padded prompts, full completions of differing answer length; row 0 has no mask and row 1
-    all of them."""
+    """Left-padded prompts, full completions of differing answer length.
+
+    Row 0 has no mask and row 1 all of them.
+    """
     rng = np.random.default_rng(seed)
     tokens = rng.integers(2, config.vocab_size, (rows, prompt_len + gen)).astype(np.int32)
     valid = np.ones(tokens.shape, bool)
@@ -84,8 +104,10 @@ def random_batch(
 
 
 def position_denoiser(vocab_size: int) -> types.Denoiser:
-    """Logits are the parameters themselves, params["z"] [B, L, V], whatever is masked: gradients
-    separate by row."""
+    """Logits are the parameters themselves, params["z"] [B, L, V], whatever is masked.
+
+    So gradients separate by row.
+    """
     config = SimpleNamespace(vocab_size=vocab_size, mask_id=MASK, pad_id=PAD, stop_ids=())
 
     def features(params, tokens_BxL, *, valid_BxL=None):
@@ -118,8 +140,10 @@ def rms(x, scale, eps):
 
 
 def rope(x_LxHxd, positions_L, theta):
-    """Half-split rotation as complex multiplication: pair (i, i + d/2) turns by position /
-    theta^(2i/d)."""
+    """Half-split rotation as complex multiplication.
+
+    Pair (i, i + d/2) turns by position / theta^(2i/d).
+    """
     half = x_LxHxd.shape[-1] // 2
     angle = positions_L[:, None, None] / theta ** (2 * np.arange(half) / (2 * half))[None, None]
     turned = (x_LxHxd[..., :half] + 1j * x_LxHxd[..., half:]) * np.exp(1j * angle)
@@ -133,9 +157,8 @@ def attend(q_LxHxd, k_LxKxd, v_LxKxd, allowed_LxL):
         key_head = head // (q_LxHxd.shape[1] // k_LxKxd.shape[1])
         dots = q_LxHxd[:, head] @ k_LxKxd[:, key_head].T / np.sqrt(q_LxHxd.shape[2])
         weights = np.where(allowed_LxL, np.exp(dots - dots.max()), 0.0)
-        out[:, head] = (
-            weights @ v_LxKxd[:, key_head] / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
-        )
+        total = np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
+        out[:, head] = weights @ v_LxKxd[:, key_head] / total
     return out
 
 
@@ -184,8 +207,7 @@ def forward(config, params, tokens_BxL, valid_BxL=None, positions_BxL=None, allo
 
 
 def allowed_doubled(prompt_len, gen, block):
-    """Who may look at whom in [prompt | clean | noised], specs/opdlm.md section 3.1 row by row,
-    padding apart."""
+    """Who may look at whom in [prompt | clean | noised], row by row, padding apart."""
     columns = prompt_len + 2 * gen
     allowed = np.zeros((columns, columns), bool)
     for p in range(prompt_len):
@@ -199,8 +221,10 @@ def allowed_doubled(prompt_len, gen, block):
 
 
 def doubled_logits(config, params, tokens, view, valid, prompt_len, block, causal=False):
-    """Logits float64 [B, G, V] of the noised part of the row [prompt | tokens | view]; `causal`:
-    inside each part too."""
+    """Logits float64 [B, G, V] of the noised part of the row [prompt | tokens | view].
+
+    `causal`: inside each part too.
+    """
     tokens, view, valid = (np.asarray(x) for x in (tokens, view, valid))
     positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
     row = np.concatenate(
@@ -222,16 +246,17 @@ def log_softmax(z):
 
 
 def centred_logp(z_V, token, centring, k):
-    """log-probability minus the mean log-probability of all tokens ("vocab") or of the k most
-    likely ("top_k")."""
+    """log-probability less the mean of all tokens' ("vocab") or of the k largest ("top_k")."""
     logp_V = log_softmax(z_V)
     best = {"none": 0, "vocab": len(logp_V), "top_k": k}[centring]
     return logp_V[token] - (np.sort(logp_V)[::-1][:best].mean() if best else 0.0)
 
 
 def pair_scores(logits_fn, mask_id, batch, *, weighting, count, centring="none", k=0):
-    """(plain, centred) scores float64 [K, B]; `logits_fn(tokens, valid) -> [B, L, V]`, called on
-    each half apart."""
+    """(plain, centred) scores float64 [K, B].
+
+    `logits_fn(tokens, valid) -> [B, L, V]` is called on each half apart.
+    """
     tokens, valid, masks = (
         np.asarray(x) for x in (batch.tokens_BxL, batch.valid_BxL, batch.masks_KxBxL)
     )
@@ -246,11 +271,9 @@ def pair_scores(logits_fn, mask_id, batch, *, weighting, count, centring="none",
             logits = logits_fn(np.where(half, mask_id, tokens), valid)
             for row in range(rows):
                 places = np.flatnonzero(half[row] & completion[row])
-                weight = (
-                    0.5
-                    if weighting == "uniform"
-                    else 0.5 * (lengths[row] + 1) / max(len(places), 1)
-                )
+                weight = 0.5
+                if weighting == "elbo":
+                    weight = 0.5 * (lengths[row] + 1) / max(len(places), 1)
                 for place in places:
                     z, token = logits[row, place], tokens[row, place]
                     scores[0, draw, row] += weight * log_softmax(z)[token]
@@ -259,16 +282,14 @@ def pair_scores(logits_fn, mask_id, batch, *, weighting, count, centring="none",
 
 
 def completion_lengths(batch, count):
-    width = batch.tokens_BxL.shape[1] - batch.prompt_len
-    return (
-        np.asarray(batch.completion_len_B)
-        if count == "answer"
-        else np.full(batch.tokens_BxL.shape[0], width)
-    )
+    rows, columns = batch.tokens_BxL.shape
+    if count == "answer":
+        return np.asarray(batch.completion_len_B)
+    return np.full(rows, columns - batch.prompt_len)
 
 
 def gdsd_loss(logits_fn, mask_id, batch, config):
-    """specs/gdsd.md section 5 with psi in sequence units: loops, one term a (draw, row)."""
+    """arXiv 2605.29398's loss with psi in sequence units: loops, one term a (draw, row)."""
     plain, centred = pair_scores(
         logits_fn,
         mask_id,
@@ -289,7 +310,6 @@ def gdsd_loss(logits_fn, mask_id, batch, config):
             if move < -low and (config.trust_sides == "two" or advantage < 0):
                 move = -low
         drift = plain[draw, row] - float(batch.ref_KxB[draw, row])
-        total += (
-            move - config.psi * advantage / length
-        ) ** 2 + config.beta * 0.5 * drift**2 / length
+        total += (move - config.psi * advantage / length) ** 2
+        total += config.beta * 0.5 * drift**2 / length
     return total / plain.size

@@ -54,8 +54,10 @@ def found(params, batch):
 
 
 def test_a_block_causal_denoiser_is_scored_on_the_doubled_row(params, batch):
-    """A block of a view sees the clean blocks before it and its own masked self, also behind a
-    masked prompt token."""
+    """A block of a view sees the clean blocks before it and its own masked self.
+
+    Also behind a masked prompt token.
+    """
     batch = batch.replace(block=4)
     denoiser = models.make_denoiser(MODEL)
     pair = jax.jit(lambda p, b: scoring.pair_scores(denoiser, p, b, **SCORES["elbo"]).plain_KxB)
@@ -108,8 +110,7 @@ def test_empty_halves_have_finite_gradients(batch):
 
 
 def table_denoiser(vocab, length):
-    """Arbitrary logits for every state of `length` tokens after one prompt token: a denoiser with
-    no structure."""
+    """Arbitrary logits for every state of `length` tokens after one prompt token."""
     config = SimpleNamespace(vocab_size=vocab + 2, mask_id=MASK, pad_id=PAD, stop_ids=())
 
     def features(params, tokens_BxL, *, valid_BxL=None):
@@ -121,8 +122,11 @@ def table_denoiser(vocab, length):
 
 
 def test_expected_elbo_score_is_the_elbo():
-    """Three tokens from three: over all masks, weighted by their probability, the score is the mean
-    over all orders of revealing the tokens one by one of the log-probability of the sequence."""
+    """Three tokens from three, over all masks, weighted by their probability.
+
+    The score is the mean over all orders of revealing the tokens one by one of the log-probability
+    of the sequence.
+    """
     length, vocab = 3, 3
     table = (
         np.random.default_rng(0)
@@ -163,8 +167,10 @@ def test_expected_elbo_score_is_the_elbo():
 
 @pytest.mark.parametrize("rows, length", [(4, 12), (6, 256), (10, 7), (1, 5), (8, 3)])
 def test_counts_are_the_released_sequence(rows, length):
-    """torch.round(linspace(k, k + (b - 1)(L + 1) / b, b)) mod (L + 1). At its ties, and ours,
-    rounding decides."""
+    """torch.round(linspace(k, k + (b - 1)(L + 1) / b, b)) mod (L + 1).
+
+    At its ties, and ours, rounding decides.
+    """
     for k in range(length + 1):
         exact = k + np.arange(rows) * (length + 1) / rows
         released = np.round(exact).astype(int) % (length + 1)
@@ -177,8 +183,7 @@ def test_counts_are_the_released_sequence(rows, length):
 
 
 def test_masks_are_uniform_in_number_and_place():
-    """Over draws every row masks 0 .. length of its own positions equally often, every position
-    half the time."""
+    """Every row masks 0 .. length of its own positions equally often, each half the time."""
     length = np.array([5, 3, 1])
     draws, prompt_len, gen = 6000, 2, 5
     masks = np.asarray(
@@ -208,8 +213,10 @@ def test_masked_places_are_independent_of_the_count():
 
 
 def test_rows_of_a_draw_are_spread_and_draws_differ():
-    """Eight rows take eight different eighths of the mask ratios; keys alone decide, and each draw
-    has its own."""
+    """Eight rows take eight different eighths of the mask ratios.
+
+    Keys alone decide, and each draw has its own.
+    """
     length = jnp.full((8,), 63)
     masks = np.asarray(scoring.draw_masks(jax.random.key(0), 3, 1, 64, length))
     counts = masks.sum(axis=2)
@@ -221,8 +228,7 @@ def test_rows_of_a_draw_are_spread_and_draws_differ():
 
 @pytest.mark.parametrize("kind", ["none", "top_k"])
 def test_chunks_change_nothing(monkeypatch, params, kind):
-    """Projecting the vocabulary in chunks of columns gives the whole projection's scores and
-    gradients."""
+    """Chunks of columns give the whole projection's scores and gradients."""
     rng, denoiser = np.random.default_rng(0), models.make_denoiser(MODEL)
     h = jnp.asarray(rng.standard_normal((2, 12, MODEL.d_model)), jnp.float32)
     tokens, weights = (
@@ -250,7 +256,7 @@ def test_chunks_change_nothing(monkeypatch, params, kind):
 
 
 def test_centring_identities():
-    """specs/gdsd.md section 4: values z_y - mean z, and the three gradients."""
+    """Values z_y - mean z (arXiv 2605.29398, Eq. 8), and the three gradients."""
     logits = np.random.default_rng(1).standard_normal(9) * 3
     token, k = 4, 3
     softmax = np.exp(reference.log_softmax(logits))
@@ -269,9 +275,12 @@ def test_centring_identities():
         np.testing.assert_allclose(plain, [[reference.log_softmax(logits)[token]]], rtol=1e-5)
         return jax.value_and_grad(lambda z: fn(z)[1][0, 0])(z)
 
-    close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6)  # noqa: E731  float32 rounding of values near 1
+    def close(a, b):
+        np.testing.assert_allclose(a, b, atol=2e-6)  # float32 rounding of values near 1
+
     value, gradient = centred("none")
-    close(value, reference.log_softmax(logits)[token]), close(gradient, onehot - softmax)
+    close(value, reference.log_softmax(logits)[token])
+    close(gradient, onehot - softmax)
     for kind, centre in (("vocab", np.full(9, 1 / 9)), ("top_k", best)):
         value, gradient = centred(kind)
         close(value, logits[token] - logits @ centre)
@@ -279,7 +288,8 @@ def test_centring_identities():
         close(value, reference.centred_logp(logits, token, kind, k))
         close(gradient, onehot - centre)
         value, gradient = centred(kind, detach=True)
-        close(value, logits[token] - logits @ centre), close(gradient, onehot)
+        close(value, logits[token] - logits @ centre)
+        close(gradient, onehot)
 
 
 @pytest.mark.parametrize("shards", [1, 4, 5, 7])  # 7 does not divide the vocabulary

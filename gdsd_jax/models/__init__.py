@@ -1,5 +1,4 @@
-"""Denoisers: `make_denoiser(config)` turns a `ModelConfig` into pure functions over plain parameter
-trees."""
+"""Denoisers: `make_denoiser(config)` gives pure functions over plain parameter trees."""
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,8 @@ from gdsd_jax.models.families import (
     MODELS,
     config_from_hf,
     config_to_hf,
+    default_sampler,
+    find_model,
     to_autoregressive,
     to_denoiser,
 )
@@ -44,7 +45,9 @@ __all__ = [
     "config_from_hf",
     "config_from_json",
     "config_to_hf",
+    "default_sampler",
     "find_kernel",
+    "find_model",
     "init_lora",
     "init_params",
     "make_denoiser",
@@ -59,16 +62,20 @@ __all__ = [
 def make_denoiser(
     config: ModelConfig, attention_kernel: Kernel = XLA, place=lambda x: x
 ) -> Denoiser:
-    """The `Denoiser` of a config. `attention_kernel` computes the attention of `features`;
-    `place(x_BxLxD)` says where the states between layers lie on a mesh, as `sharding.row_placer`
-    does."""
+    """The `Denoiser` of a config.
+
+    Args:
+      attention_kernel: computes the attention of `features`.
+      place: `(x_BxLxD) -> x_BxLxD` says where the states between layers lie on a mesh, as
+        `sharding.row_placer` does.
+    """
     module = Transformer(config, attention_kernel.attend, place)
 
     def variables(params: PyTree) -> dict:
-        weights = {name: leaf for name, leaf in params.items() if name != "lora"}
-        return (
-            {"params": weights, "lora": params["lora"]} if "lora" in params else {"params": weights}
-        )
+        collections = {"params": {name: leaf for name, leaf in params.items() if name != "lora"}}
+        if "lora" in params:
+            collections["lora"] = params["lora"]
+        return collections
 
     def features(params, tokens_BxL, *, valid_BxL=None, positions_BxL=None, attention=None):
         everywhere_BxL = jnp.ones(tokens_BxL.shape, bool) if valid_BxL is None else valid_BxL
@@ -78,9 +85,8 @@ def make_denoiser(
         mask = attention_kernel.mask(spec, valid_BxL, tokens_BxL.shape[1])
         h_BxLxD = module.apply(variables(params), tokens_BxL, mask, positions_BxL, method="hidden")
         if config.shift:
-            h_BxLxD = jnp.take_along_axis(
-                h_BxLxD, previous_valid(everywhere_BxL, spec)[..., None], axis=1
-            )
+            previous_BxL = previous_valid(everywhere_BxL, spec)
+            h_BxLxD = jnp.take_along_axis(h_BxLxD, previous_BxL[..., None], axis=1)
         return h_BxLxD
 
     def unembed(params, h):
@@ -92,20 +98,17 @@ def make_denoiser(
     def hidden(params, *args):
         return module.apply(variables(params), *args, method="extend")
 
-    return Denoiser(
-        config,
-        features,
-        unembed,
-        bind,
-        *make_cache_fns(config, attention_kernel, hidden),
-        BlockCausal,
-        Doubled,
-    )
+    init_cache, extend = make_cache_fns(config, attention_kernel, hidden)
+    return Denoiser(config, features, unembed, bind, init_cache, extend, BlockCausal, Doubled)
 
 
 def init_params(config: ModelConfig, rng: Array) -> PyTree:
-    """Random float32 weights in the tree of specs/models.md section 0. Jit it with out_shardings to
-    place them."""
+    """Random float32 weights. Jit it with out_shardings to place them.
+
+    {"embed": {"embedding" [V, D]}, "layers": {"q": {"kernel" [N, D, heads x d]}, ...},
+    "final_norm": {"scale" [D]}, "lm_head": {"kernel" [D, V]}}: layers are stacked, and a tied
+    model has no lm_head.
+    """
     tokens_1x1 = jnp.zeros((1, 1), jnp.int32)
     return Transformer(config, xla_attention).init(rng, tokens_1x1, None, tokens_1x1)["params"]
 

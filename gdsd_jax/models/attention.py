@@ -1,8 +1,8 @@
-"""Who attends to whom. B rows, Q queries, K keys, L columns.
+"""Who attends to whom.
 
-`allowed(query, key, columns)` of a kind says so for column numbers that broadcast, as numpy or jax
-arrays, in a row of `columns` columns; None where everything is allowed. Every column may look at
-itself.
+B rows, Q queries, K keys, L columns. `allowed(query, key, columns)` of a kind says whether a query
+column may look at a key column, in a row of `columns` columns. The column numbers are numpy or jax
+arrays that broadcast. None: everything is allowed. Every column may look at itself.
 """
 
 import dataclasses
@@ -31,7 +31,12 @@ class Causal:
 
 @dataclasses.dataclass(frozen=True)
 class BlockCausal:
-    """A column attends to its own block and earlier ones; block id = (column - offset) // block."""
+    """A column attends to its own block and earlier ones.
+
+    Attributes:
+      block: columns of a block; the block of a column is (column - offset) // block.
+      offset: where the first block begins.
+    """
 
     block: int
     offset: int = 0
@@ -42,34 +47,29 @@ class BlockCausal:
 
 @dataclasses.dataclass(frozen=True)
 class Doubled:
-    """The row [prompt | clean | noised] that scores a block-causal denoiser: two streams that share
-    the prompt.
+    """The row [prompt | clean | noised] that scores a block-causal denoiser.
 
-    Blocks are counted from the end of the prompt. A clean column attends like `BlockCausal(block,
-    prompt_len)` and never to the noised stream; a noised one to clean columns of earlier blocks and
-    to its own noised block. The row's width tells where the noised stream begins.
+    The clean and the noised stream share the prompt. A clean column attends like
+    `BlockCausal(block, prompt_len)` and never to the noised stream. A noised one attends to the
+    clean columns of earlier blocks and to its own noised block. The row's width tells where the
+    noised stream begins.
 
-    `causal`: nothing to the right of itself besides, and where states are shifted a noised block
-      follows the clean one:
-    how an autoregressive model reads the blocks of a noised stream, each behind the clean text.
+    Attributes:
+      prompt_len: columns of the prompt; blocks are counted from its end.
+      block: columns of a block.
     """
 
     prompt_len: int
     block: int
-    causal: bool = False
 
     def allowed(self, query, key, columns: int):
         completion = self.completion(columns)
-        noised_query, noised_key = (
-            column >= self.prompt_len + completion for column in (query, key)
-        )
-        block_query, block_key = (
-            (column - self.prompt_len - completion * noised) // self.block
-            for column, noised in ((query, noised_query), (key, noised_key))
-        )
+        noised_query = query >= self.prompt_len + completion
+        noised_key = key >= self.prompt_len + completion
+        block_query = (query - self.prompt_len - completion * noised_query) // self.block
+        block_key = (key - self.prompt_len - completion * noised_key) // self.block
         own_noised = noised_key & noised_query & (block_key == block_query)
-        allowed = own_noised | (~noised_key & (block_key <= block_query - noised_query))
-        return allowed & (key <= query) if self.causal else allowed
+        return own_noised | (~noised_key & (block_key <= block_query - noised_query))
 
     def completion(self, columns: int) -> int:
         """Columns of each stream behind the prompt."""
@@ -84,9 +84,8 @@ def attention_mask(
 ) -> Array | None:
     """[1|B, 1, L, L] bool, True where a query may look; None where everything is allowed.
 
-    With `queries`, [1|B, 1, Q, L]: of so many columns from `start` on.
-    Padding is never a key. Its own rows look at the valid keys, which keeps them finite, and nobody
-    reads them.
+    With `queries`, [1|B, 1, Q, L]: of so many columns from `start` on. Padding is never a key. Its
+    own rows look at the valid keys, which keeps them finite, and nobody reads them.
     """
     columns_L = jnp.arange(length)
     query_Q = columns_L if queries is None else start + jnp.arange(queries)
@@ -99,8 +98,10 @@ def attention_mask(
 
 
 def positions_of(valid_BxL: Array, spec=Full()) -> Array:
-    """Positions count real tokens, so padding does not move a row's text; the streams of a doubled
-    row count alike."""
+    """int32 [B, L]: positions count real tokens, so that padding does not move a row's text.
+
+    The two streams of a doubled row count alike.
+    """
     if isinstance(spec, Doubled):
         clean = spec.prompt_len + spec.completion(valid_BxL.shape[1])
         once = positions_of(valid_BxL[:, :clean])
@@ -109,19 +110,18 @@ def positions_of(valid_BxL: Array, spec=Full()) -> Array:
 
 
 def previous_valid(valid_BxL: Array, spec=Full()) -> Array:
-    """Column of the previous valid position of the same stream; a position without one keeps its
-    own."""
+    """int32 [B, L]: column of the previous valid position of the same stream.
+
+    A position without one keeps its own column.
+    """
     if isinstance(spec, Doubled):
         prompt, completion = spec.prompt_len, spec.completion(valid_BxL.shape[1])
         clean_BxS = previous_valid(valid_BxL[:, : prompt + completion])
-        noised = jnp.concatenate(
+        noised_valid_BxS = jnp.concatenate(
             [valid_BxL[:, :prompt], valid_BxL[:, prompt + completion :]], axis=1
         )
-        noised_BxS = previous_valid(noised)
+        noised_BxS = previous_valid(noised_valid_BxS)
         noised_BxS += completion * (noised_BxS >= prompt)
-        if spec.causal:
-            begins_S = jnp.arange(-prompt, completion) % spec.block == 0
-            noised_BxS = jnp.where(begins_S[None, :], clean_BxS, noised_BxS)
         return jnp.concatenate([clean_BxS, noised_BxS[:, prompt:]], axis=1)
     columns_L = jnp.arange(valid_BxL.shape[1])
     last_seen_BxL = jax.lax.cummax(jnp.where(valid_BxL, columns_L, -1), axis=1)

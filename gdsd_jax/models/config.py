@@ -7,13 +7,37 @@ PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Shape and conventions of a denoiser (specs/models.md sections 0 to 3).
+    """Shape and conventions of a denoiser.
 
-    `shift` says that the raw state of column i - 1 scores token i (Dream, autoregressive models).
+    Attributes:
+      family: the model_type of Hugging Face's config.json. It names tensors and ids, nothing else
+        follows from it.
+      vocab_size: rows of the embedding, tokens.
+      d_model: width of the states between layers.
+      layers: how many there are.
+      heads: query heads of a layer.
+      kv_heads: key and value heads of a layer, a divisor of `heads`.
+      head_dim: width of a head; heads x head_dim need not be d_model.
+      d_ff: width of the feed-forward part.
+      mask_id: the mask token; None: there is none, the model is autoregressive.
+      pad_id: the padding token.
+      stop_ids: tokens that end a completion.
+      rope_theta: base of the rotary frequencies.
+      norm_eps: added to the mean square in each norm.
+      qkv_bias: whether q, k and v have biases.
+      qk_norm: whether queries and keys pass a norm of their own.
+      tied: whether the head is the embedding.
+      freeze_pad: no gradient to the padding token's embedding, as in Dream's released training.
+      shift: the raw state of column i - 1 scores token i (Dream, autoregressive models).
+      attention: "full" or "causal".
+      dtype: of activations; parameters have their own.
+      remat: what a backward pass computes again: "none", "dots" (all but matrix products) or
+        "full" (all but the layers' inputs).
+      lora_rank: rank of the adapters; 0 = no adapters.
+      lora_alpha: adapters are scaled by alpha / rank.
+      lora_targets: the projections that have adapters.
     """
 
-    # the model_type of Hugging Face's config.json; names tensors and ids, nothing else follows from
-    # it
     family: str
     vocab_size: int
     d_model: int
@@ -22,7 +46,7 @@ class ModelConfig:
     kv_heads: int
     head_dim: int
     d_ff: int
-    mask_id: int | None  # None: the model has no mask token (an autoregressive teacher)
+    mask_id: int | None
     pad_id: int
     stop_ids: tuple[int, ...]
     rope_theta: float = 500_000.0
@@ -30,14 +54,13 @@ class ModelConfig:
     qkv_bias: bool = False
     qk_norm: bool = False
     tied: bool = False
-    # no gradient to the padding token's embedding, as released training code has it
     freeze_pad: bool = False
     shift: bool = False
-    attention: str = "full"  # "full" or "causal"
-    dtype: str = "float32"  # of activations; parameters keep their own
-    remat: str = "none"  # "none", "dots" (keep matrix products) or "full" (keep layer inputs)
-    lora_rank: int = 0  # 0 = no adapters
-    lora_alpha: float = 0.0  # adapters are scaled by alpha / rank
+    attention: str = "full"
+    dtype: str = "float32"
+    remat: str = "none"
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
     lora_targets: tuple[str, ...] = PROJECTIONS
 
     def __post_init__(self):
@@ -47,14 +70,11 @@ class ModelConfig:
             raise ValueError(
                 f"mask_id={self.mask_id} lies outside the vocabulary of {self.vocab_size}"
             )
-        for key, allowed in (
-            ("attention", ("full", "causal")),
-            ("remat", ("none", "dots", "full")),
-        ):
-            if getattr(self, key) not in allowed:
-                raise ValueError(
-                    f"{key}={getattr(self, key)!r}: choose one of {', '.join(allowed)}"
-                )
+        choices = {"attention": ("full", "causal"), "remat": ("none", "dots", "full")}
+        for key, allowed in choices.items():
+            value = getattr(self, key)
+            if value not in allowed:
+                raise ValueError(f"{key}={value!r}: choose one of {', '.join(allowed)}")
         unknown = set(self.lora_targets) - set(PROJECTIONS)
         if unknown:
             raise ValueError(
@@ -64,12 +84,10 @@ class ModelConfig:
 
 def config_from_json(entries: dict) -> ModelConfig:
     """The config that `dataclasses.asdict` made these entries of, after their way through JSON."""
-    return ModelConfig(
-        **{
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in entries.items()
-        }
-    )
+    fields = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()
+    }
+    return ModelConfig(**fields)
 
 
 def ids_of(
@@ -77,16 +95,21 @@ def ids_of(
 ) -> tuple[int | None, int, tuple[int, ...]]:
     """(mask_id, pad_id, stop_ids) from config.json.
 
-    The released models' ids `mask` and `pad` stand in for absent entries, and `ends` (of text, of a
-    turn) stop an answer too, each only where the vocabulary has it.
+    The released models' ids `mask` and `pad` stand in for absent entries. `ends` (of text, of a
+    turn) stop an answer too. Each counts only where the vocabulary has it.
     """
 
     def released(token):
         return token if token < entries["vocab_size"] else None
 
     end = entries["eos_token_id"]
-    stop_ids = dict.fromkeys([*(end if isinstance(end, list) else [end]), *filter(released, ends)])
-    mask_id, pad_id = (entries.get(f"{name}_token_id") for name in ("mask", "pad"))
-    mask_id = released(mask) if mask_id is None else mask_id
-    pad_id = released(pad) if pad_id is None else pad_id
-    return mask_id, next(iter(stop_ids)) if pad_id is None else pad_id, tuple(stop_ids)
+    given_ends = end if isinstance(end, list) else [end]
+    stop_ids = dict.fromkeys([*given_ends, *filter(released, ends)])
+    mask_id, pad_id = entries.get("mask_token_id"), entries.get("pad_token_id")
+    if mask_id is None:
+        mask_id = released(mask)
+    if pad_id is None:
+        pad_id = released(pad)
+    if pad_id is None:
+        pad_id = next(iter(stop_ids))
+    return mask_id, pad_id, tuple(stop_ids)

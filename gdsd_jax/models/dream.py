@@ -1,19 +1,23 @@
-"""Dream: presets, tensor names and special ids (specs/models.md section 2).
+"""Dream: presets, tensor names, special ids and default sampler.
 
-Qwen2.5's shape, made bidirectional: biases on q, k and v, and still the state of column i - 1
-  scores token i.
+arXiv 2508.15487 and the released checkpoints' config.json. It is Qwen2.5's shape, made
+bidirectional: q, k and v have biases, and still the state of column i - 1 scores token i.
 """
 
 from gdsd_jax.models import qwen3
 from gdsd_jax.models.config import ModelConfig, ids_of
 
 MODEL_TYPES = {"Dream": "DreamModel"}
+AUTOREGRESSIVE, DIFFUSION = None, "Dream"
+CONVENTIONS = {
+    "Dream": {"family": "Dream", "qkv_bias": True, "shift": True, "freeze_pad": True},
+}
+SAMPLERS = {"Dream": {"kind": "dream"}}
 MASK, END_OF_TEXT, END_OF_TURN = 151_666, 151_643, 151_645
-CONVENTIONS = {"family": "Dream", "qkv_bias": True, "shift": True, "freeze_pad": True}
 
 PRESETS = {
     "dream_7b": ModelConfig(  # Base and Instruct
-        **CONVENTIONS,
+        **CONVENTIONS["Dream"],
         vocab_size=152_064,
         d_model=3584,
         layers=28,
@@ -53,7 +57,7 @@ def config_from_hf(entries: dict) -> ModelConfig:
         entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TEXT, END_OF_TURN)
     )
     return ModelConfig(
-        **CONVENTIONS,
+        **CONVENTIONS["Dream"],
         **sizes,
         head_dim=sizes["d_model"] // sizes["heads"],
         mask_id=mask_id,

@@ -1,27 +1,58 @@
-"""The families by the `model_type` of their config.json, and that file's translation to a
-`ModelConfig` and back."""
+"""The families: presets, default samplers, and config.json to a `ModelConfig` and back.
 
+A family is a module of data. It states MODEL_TYPES (model_type -> architecture), AUTOREGRESSIVE and
+DIFFUSION (the model types that share its weights, or None), CONVENTIONS (model type -> fields of
+the config), SAMPLERS (model type -> fields of its default SamplerConfig), PRESETS, TENSORS (our
+path -> the checkpoint's tensor), REQUIRED (what the forward assumes of config.json), and the
+functions `config_from_hf(entries)` and `config_to_hf(config)`.
+"""
+
+import dataclasses
 import json
 
 from etils import epath
 
+from gdsd_jax import extensions
 from gdsd_jax.models import dream, llada, qwen3
 from gdsd_jax.models.config import ModelConfig
 
-FAMILIES = {
-    model_type: family for family in (llada, dream, qwen3) for model_type in family.MODEL_TYPES
-}
-MODELS = {
-    name: preset for family in (llada, dream, qwen3) for name, preset in family.PRESETS.items()
-}
+MODULES = (llada, dream, qwen3)
+FAMILIES = {model_type: family for family in MODULES for model_type in family.MODEL_TYPES}
+MODELS = {name: preset for family in MODULES for name, preset in family.PRESETS.items()}
+
+
+def find_model(name: str) -> ModelConfig:
+    """A preset of `MODELS`, or the PRESET of a .py file.
+
+    Raises:
+      ValueError: an unknown name, a file whose PRESET is no `ModelConfig`, or one of a family that
+        there is not.
+    """
+    preset = extensions.load(name, MODELS, "PRESET", what="model")
+    if not isinstance(preset, ModelConfig):
+        kind = type(preset).__name__
+        raise ValueError(f"model={name}: PRESET is a {kind}, give a models.ModelConfig")
+    if preset.family not in FAMILIES:
+        raise ValueError(
+            f"model={name}: unknown family {preset.family!r}, known: {', '.join(FAMILIES)}"
+        )
+    return preset
+
+
+def default_sampler(config: ModelConfig) -> dict:
+    """The fields of `SamplerConfig` that the model's type asks for.
+
+    Empty for an autoregressive model, which has no sampler.
+    """
+    return dict(FAMILIES[config.family].SAMPLERS.get(config.family, {}))
 
 
 def config_from_hf(folder) -> ModelConfig:
     """`ModelConfig` of a Hugging Face folder.
 
     Raises:
-      ValueError: no config.json, an unknown family, or an entry the forward does not support; one
-        line names it.
+      ValueError: no config.json, an unknown family, or an entry that the forward does not support;
+        one line names it.
     """
     path = epath.Path(folder) / "config.json"
     if not path.exists():
@@ -49,33 +80,61 @@ def config_to_hf(config: ModelConfig) -> dict:
 
 
 def to_denoiser(config: ModelConfig) -> ModelConfig:
-    """The block-causal student that starts from an autoregressive Qwen3's weights."""
-    return qwen3.as_type(config, "a2d-qwen3")
+    """The denoiser that starts from an autoregressive model's weights.
+
+    Raises:
+      ValueError: a family without an autoregressive model.
+    """
+    return as_type(config, "DIFFUSION")
 
 
 def to_autoregressive(config: ModelConfig) -> ModelConfig:
-    """The autoregressive model whose weights a student started from: its teacher."""
-    return qwen3.as_type(config, "qwen3")
+    """The autoregressive model whose weights a denoiser started from: its teacher.
+
+    Raises:
+      ValueError: a family without an autoregressive model.
+    """
+    return as_type(config, "AUTOREGRESSIVE")
+
+
+def as_type(config: ModelConfig, role: str) -> ModelConfig:
+    """The same weights as another model type, the family's AUTOREGRESSIVE or DIFFUSION."""
+    with_both = [one for one in MODULES if one.AUTOREGRESSIVE and one.DIFFUSION]
+    family = FAMILIES[config.family]
+    if family not in with_both:
+        targets = " or ".join(getattr(one, role) for one in with_both)
+        pairs = ", ".join(f"{one.AUTOREGRESSIVE} and {one.DIFFUSION}" for one in with_both)
+        raise ValueError(
+            f"a {config.family} model cannot become {targets}: only {pairs} share weights"
+        )
+    return dataclasses.replace(config, **family.CONVENTIONS[getattr(family, role)])
 
 
 def with_plain_rope(entries: dict) -> dict:
-    """transformers 5 writes `rope_parameters` where earlier versions write `rope_theta` and
-    `rope_scaling`."""
+    """`rope_theta` and `rope_scaling`, also from transformers 5's `rope_parameters`."""
     rope = dict(entries.get("rope_parameters") or entries.get("rope_scaling") or {})
     theta = rope.pop("rope_theta", None)
     kind = rope.pop("rope_type", rope.pop("type", "default"))
-    scaling = None if kind == "default" and not rope else {"rope_type": kind, **rope}
-    return entries | {"rope_scaling": scaling} | ({} if theta is None else {"rope_theta": theta})
+    plain = entries | {"rope_scaling": None}
+    if kind != "default" or rope:
+        plain["rope_scaling"] = {"rope_type": kind, **rope}
+    if theta is not None:
+        plain["rope_theta"] = theta
+    return plain
 
 
 def refuse_unsupported(path, entries: dict, required: dict) -> None:
-    """ValueError naming the first entry whose value the forward does not compute; null counts as
-    off."""
+    """ValueError naming the first entry whose value the forward does not compute.
+
+    A null counts as off.
+    """
     for key, wanted in required.items():
         value = entries.get(key, wanted)
-        if value != wanted and not (value is None and not wanted):
+        off = value is None and not wanted
+        if value != wanted and not off:
             raise ValueError(f"{path}: {key}={value!r} is not supported, only {wanted!r}")
-    if any(kind != "full_attention" for kind in entries.get("layer_types") or ()):
+    layer_types = entries.get("layer_types") or ()
+    if any(kind != "full_attention" for kind in layer_types):
         raise ValueError(
-            f"{path}: layer_types={entries['layer_types']!r} is not supported, only 'full_attention'"
+            f"{path}: layer_types={layer_types!r} is not supported, only 'full_attention'"
         )

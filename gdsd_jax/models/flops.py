@@ -1,8 +1,7 @@
-"""Floating-point operations that a denoiser needs, counted from its shape: the numerator of every
-MFU.
+"""Floating-point operations that a denoiser needs, counted from its shape, for every MFU.
 
 A multiply and an add are two operations. Norms, rotations, softmax and sampling are left out, as is
-usual; so is anything computed twice (rematerialisation).
+usual. What rematerialisation computes again counts once.
 """
 
 from gdsd_jax.models.config import ModelConfig
@@ -10,15 +9,16 @@ from gdsd_jax.models.lora import projection_shapes
 
 
 def features_flops(config: ModelConfig, rows: int, columns: int, keys: int | None = None) -> int:
-    """`Denoiser.features` of `rows` sequences of `columns` tokens: projections, scores and weighted
-    values.
+    """`Denoiser.features` of `rows` sequences of `columns` tokens.
 
-    Or `Denoiser.extend` of so many columns that attend to `keys` columns each.
+    With `keys`: `Denoiser.extend` of so many columns that attend to `keys` columns each.
     """
+    if keys is None:
+        keys = columns
     projections = sum(
         width_in * width_out for width_in, width_out in projection_shapes(config).values()
     )
-    attention = 2 * (columns if keys is None else keys) * config.heads * config.head_dim
+    attention = 2 * keys * config.heads * config.head_dim  # scores and weighted values
     return 2 * rows * columns * config.layers * (projections + attention)
 
 
@@ -28,18 +28,17 @@ def unembed_flops(config: ModelConfig, positions: int) -> int:
 
 
 def rollout_flops(config: ModelConfig, rows: int, columns: int, block: int, passes: int) -> int:
-    """A rollout without a cache: each denoising pass sees all columns and projects one block's
-    positions."""
+    """A rollout without a cache.
+
+    Each denoising pass sees all columns and projects one block's positions to the vocabulary.
+    """
     return passes * (features_flops(config, rows, columns) + unembed_flops(config, rows * block))
 
 
 def update_flops(
     config: ModelConfig, rows: int, columns: int, completion: int, draws: int = 1
 ) -> int:
-    """An update of all weights on complementary pairs: two views each, one projection; backward is
-    twice forward."""
-    return (
-        3
-        * draws
-        * (features_flops(config, 2 * rows, columns) + unembed_flops(config, rows * completion))
-    )
+    """An update of all weights on `draws` pairs: two views and one projection each."""
+    views = features_flops(config, 2 * rows, columns)
+    projection = unembed_flops(config, rows * completion)
+    return 3 * draws * (views + projection)  # backward is twice forward

@@ -1,8 +1,9 @@
-"""How attention is computed: by XLA anywhere, on CPUs a few rows at a time, by cuDNN on NVIDIA
-GPUs, by splash attention (Pallas) on TPUs.
+"""How attention is computed.
 
-B rows, Q of their L columns, H query heads, K key heads, d head width, G = H / K. A kernel computes
-whole rows, forward and gradient, on one device; `sharding.split_attention` spreads it over a mesh.
+By XLA anywhere, on CPUs a few rows at a time, by cuDNN on NVIDIA GPUs, by splash attention (Pallas)
+on TPUs. A kernel computes whole rows, forward and gradient, on one device.
+`sharding.split_attention` spreads it over a mesh. B rows, Q of their L columns, H query heads, K
+key heads, d head width, G = H / K.
 """
 
 from collections.abc import Callable
@@ -34,12 +35,12 @@ class Kernel(NamedTuple):
     """One way to compute attention.
 
     Attributes:
-      mask: `(spec, valid_BxL, columns) -> mask`, made once for all layers: what `attend` must know
-        of who looks at whom. A tree of arrays with an entry for each row, or one for all.
+      mask: `(spec, valid_BxL, columns) -> mask`, what `attend` must know of who looks at whom. It
+        is made once for all layers: a tree of arrays with an entry for each row, or one for all.
         `valid_BxL` None: every column is valid.
       attend: `(q_BxLxHxd, k_BxLxKxd, v_BxLxKxd, mask) -> BxLxHxd`, softmax attention with scale
-        1/sqrt(d); query head h reads key head h // (H / K). What a padding column gets is finite
-        and otherwise the kernel's business.
+        1/sqrt(d). Query head h reads key head h // (H / K). What a padding column gets is finite;
+        nobody reads it.
     """
 
     mask: Callable[..., Any]
@@ -58,8 +59,10 @@ def xla_attention(
 def rows_attention(
     q_BxLxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Array | None
 ) -> Array:
-    """The same, some rows after others, as many as have `SCORES_BYTES` of scores: those stay in a
-    processor's cache."""
+    """The same, a few rows at a time, as many as have `SCORES_BYTES` of scores.
+
+    So few scores stay in a processor's cache.
+    """
     rows, columns, heads = q_BxLxHxd.shape[:3]
     fitting = max(1, SCORES_BYTES // (4 * heads * columns * columns))
     some = max(count for count in range(1, rows + 1) if rows % count == 0 and count <= fitting)
@@ -77,29 +80,26 @@ def rows_attention(
             masks[0] if own else mask,
         )
 
-    parts = tuple(map(share, (q_BxLxHxd, k_BxLxKxd, v_BxLxKxd, *([mask] if own else []))))
-    return (
-        jax.lax.map(attend, parts).reshape(q_BxLxHxd.shape)
-        if some < rows
-        else attend(jax.tree.map(lambda x: x[0], parts))
-    )
+    arrays = [q_BxLxHxd, k_BxLxKxd, v_BxLxKxd]
+    if own:
+        arrays.append(mask)
+    parts = tuple(map(share, arrays))
+    if some == rows:
+        return attend(tuple(x[0] for x in parts))
+    return jax.lax.map(attend, parts).reshape(q_BxLxHxd.shape)
 
 
 def attend_to(q_BxQxHxd: Array, parts: list[tuple[Array, Array]], mask: Array | None) -> Array:
-    """Attention of Q columns to parts of rows, (keys [B, K, d, S], values [B, K, S, d]) each, which
-    are nowhere copied.
+    """Attention of Q columns to parts of rows, (keys [B, K, d, S], values [B, K, S, d]) each.
 
-    `mask` [1|B, 1, 1|Q, L], L the parts' columns one after another. Beside a cache this is all
-    there is: the scores are small, a kernel would fill up its tiles, and splash masks cannot begin
-      at a column that is only known while the program
-    runs.
+    The parts are nowhere copied. `mask` [1|B, 1, 1|Q, L], L the parts' columns one after another.
+    With a cache no other kernel is used: the scores are small, a kernel would fill up its tiles,
+    and splash masks cannot begin at a column that is only known while the program runs.
     """
     rows, queries, heads, width = q_BxQxHxd.shape
     key_heads = parts[0][0].shape[1]
-    q_BxKxGxQxd = (
-        q_BxQxHxd.reshape(rows, queries, key_heads, -1, width).transpose(0, 2, 3, 1, 4)
-        * width**-0.5
-    )
+    q_BxQxKxGxd = q_BxQxHxd.reshape(rows, queries, key_heads, -1, width)
+    q_BxKxGxQxd = q_BxQxKxGxd.transpose(0, 2, 3, 1, 4) * width**-0.5
 
     def score(k):
         return jnp.einsum("bkgqd,bkds->bkgqs", q_BxKxGxQxd, k, preferred_element_type=jnp.float32)
@@ -118,18 +118,17 @@ def attend_to(q_BxQxHxd: Array, parts: list[tuple[Array, Array]], mask: Array | 
     )
     # of d columns, which are fewer than the keys
     attended = attended / jnp.sum(share, axis=-1)[..., None]
-    return (
-        attended.astype(q_BxQxHxd.dtype)
-        .transpose(0, 3, 1, 2, 4)
-        .reshape(rows, queries, heads, width)
-    )
+    attended_BxQxKxGxd = attended.astype(q_BxQxHxd.dtype).transpose(0, 3, 1, 2, 4)
+    return attended_BxQxKxGxd.reshape(rows, queries, heads, width)
 
 
 def cudnn_attention(
     q_BxLxHxd: Array, k_BxLxKxd: Array, v_BxLxKxd: Array, mask: Array | None
 ) -> Array:
-    """cuDNN's flash attention, which takes an even number of columns and reads a mask as an added
-    [1|B, 1, L, L]."""
+    """cuDNN's flash attention.
+
+    It takes an even number of columns, and it reads a mask as an added [1|B, 1, L, L].
+    """
     columns, odd = q_BxLxHxd.shape[1], q_BxLxHxd.shape[1] % 2
     if odd and mask is None:
         mask = jnp.ones((1, 1, 1, columns), bool)
@@ -147,22 +146,19 @@ def cudnn_attention(
 
 @flax.struct.dataclass
 class Segments:
-    """Who looks at whom, for splash attention: what `spec` allows among columns of one number, 1
-    valid and 0 padding."""
+    """Who looks at whom, for splash attention: what `spec` allows among columns of the same id."""
 
-    ids_BxL: Array  # int32 [1|B, L]
+    ids_BxL: Array  # int32 [1|B, L], 1 valid and 0 padding
     spec: Any = flax.struct.field(pytree_node=False)
 
 
 @dataclasses.dataclass(frozen=True)
 class LazyMask(splash_attention_mask.Mask):
-    """`spec.allowed` on a square of `side` columns, of which `columns` are the row's, computed tile
-    by tile.
+    """`spec.allowed` on a square of `side` columns, of which `columns` are the row's.
 
-    Splash attention asks on the host. Tiles where nothing is allowed are skipped, and the device
-    holds those that are
-    allowed in part, each pattern once: for the kinds there are, along a few diagonals, so in
-      proportion to L and not L².
+    Splash attention asks for it tile by tile, on the host. It skips tiles where nothing is allowed.
+    The device holds tiles that are allowed in part, each pattern once. For the kinds there are
+    these lie along a few diagonals, so their number grows with L and not with L².
     """
 
     spec: Any
@@ -180,14 +176,12 @@ class LazyMask(splash_attention_mask.Mask):
 
 
 def make_splash(largest_tile: int = LARGEST_TILE, interpret: bool = False) -> Kernel:
-    """Splash attention; `interpret` computes it by XLA operations, anywhere and slowly, for
-    tests."""
+    """Splash attention; `interpret`: by XLA operations, anywhere and slowly, for tests."""
 
     def mask(spec, valid_BxL: Array | None, columns: int) -> Segments:
-        return Segments(
-            jnp.ones((1, columns), jnp.int32) if valid_BxL is None else valid_BxL.astype(jnp.int32),
-            spec,
-        )
+        if valid_BxL is None:
+            return Segments(jnp.ones((1, columns), jnp.int32), spec)
+        return Segments(valid_BxL.astype(jnp.int32), spec)
 
     def attend(q_BxLxHxd, k_BxLxKxd, v_BxLxKxd, segments: Segments) -> Array:
         rows, columns, _, width = q_BxLxHxd.shape
@@ -208,8 +202,10 @@ def make_splash(largest_tile: int = LARGEST_TILE, interpret: bool = False) -> Ke
 
 
 def splash_kernel(mask: LazyMask, tile: int, interpret: bool) -> Callable[..., Array]:
-    """`kernel(q_HxSxd, k_KxSxd, v_KxSxd, segment_ids) -> HxSxd` of one row; the heads share the
-    mask."""
+    """`kernel(q_HxSxd, k_KxSxd, v_KxSxd, segment_ids) -> HxSxd` of one row.
+
+    The heads share the mask.
+    """
     sides = ("block_q", "block_kv", "block_q_dkv", "block_kv_dkv", "block_q_dq", "block_kv_dq")
     return splash_attention_kernel.make_splash_mha(
         splash_attention_mask.MultiHeadMask([mask]),
@@ -221,18 +217,19 @@ def splash_kernel(mask: LazyMask, tile: int, interpret: bool) -> Callable[..., A
 
 
 def tiling(columns: int, largest: int) -> tuple[int, int]:
-    """(tile, side): the side of the fewest equal tiles that a row of `columns` fits in, and of all
-    of them together."""
+    """(tile, side) in columns: the fewest equal tiles that a row of `columns` fits in.
+
+    `tile` is the side of one, at most `largest`, and `side` that of all of them together.
+    """
     count = math.ceil(columns / largest)
     tile = LANES * math.ceil(columns / count / LANES)
     return tile, count * tile
 
 
 def padded(x_BxLx_: Array, columns: int) -> Array:
-    """Zeros behind the last column."""
-    return jnp.pad(
-        x_BxLx_, ((0, 0), (0, columns - x_BxLx_.shape[1])) + ((0, 0),) * (x_BxLx_.ndim - 2)
-    )
+    """The array with zeros behind its last column, `columns` in all."""
+    others = ((0, 0),) * (x_BxLx_.ndim - 2)
+    return jnp.pad(x_BxLx_, ((0, 0), (0, columns - x_BxLx_.shape[1]), *others))
 
 
 XLA = Kernel(attention_mask, xla_attention)
@@ -245,21 +242,23 @@ KERNELS = {  # fastest first
 
 
 def find_kernel(name: str, config: ModelConfig, device) -> Kernel:
-    """The kernel of a name for a model on such a device, also one of a topology; "auto" is the
-    fastest that can serve.
+    """The kernel of that name; "auto": the fastest that can serve.
+
+    Args:
+      config: the model.
+      device: what it runs on, also a device of a topology.
 
     Raises:
       ValueError: an unknown name, or a kernel that cannot serve; one line says why.
     """
-    if name not in ("auto", *KERNELS):
+    if name == "auto":
+        name = next(other for other in KERNELS if obstacle(other, config, device) is None)
+    if name not in KERNELS:
         raise ValueError(
             f"attention_kernel={name!r}: choose one of {', '.join(('auto', *KERNELS))}"
         )
-    if name == "auto":
-        return next(
-            kernel for other, kernel in KERNELS.items() if obstacle(other, config, device) is None
-        )
-    if reason := obstacle(name, config, device):
+    reason = obstacle(name, config, device)
+    if reason is not None:
         raise ValueError(f"attention_kernel={name!r} {reason}; or choose auto")
     return KERNELS[name]
 
@@ -274,9 +273,11 @@ def obstacle(name: str, config: ModelConfig, device) -> str | None:
         # others say gfx942 and the like
         nvidia = device.platform == "gpu" and device.compute_capability[0].isdigit()
         if not nvidia or float(device.compute_capability) < 8:
-            return f"needs an NVIDIA GPU of compute capability 8.0 or later, this is a {device.device_kind}"
+            needed = "an NVIDIA GPU of compute capability 8.0 or later"
+            return f"needs {needed}, this is a {device.device_kind}"
         if config.dtype != "bfloat16":
             return f"computes in bfloat16 and not in {config.dtype}: set dtype=bfloat16"
         if config.head_dim % 8 or config.head_dim > CUDNN_HEADS:
-            return f"needs heads of a multiple of 8 and at most {CUDNN_HEADS}, the model's are {config.head_dim} wide"
+            needed = f"heads of a multiple of 8 and at most {CUDNN_HEADS}"
+            return f"needs {needed}, the model's are {config.head_dim} wide"
     return None

@@ -1,13 +1,19 @@
-"""LLaDA: presets, tensor names and special ids (specs/models.md section 1)."""
+"""LLaDA: presets, tensor names, special ids and default sampler.
+
+arXiv 2502.09992 and the released checkpoints' config.json.
+"""
 
 from gdsd_jax.models.config import ModelConfig, ids_of
 
-MODEL_TYPES = {"llada": "LLaDAModelLM"}
+MODEL_TYPES = {"llada": "LLaDAModelLM"}  # model_type -> architecture, as config.json has them
+AUTOREGRESSIVE, DIFFUSION = None, "llada"  # model types; None: there is no such model
+CONVENTIONS = {"llada": {"family": "llada"}}  # the fields that follow from a model type
+SAMPLERS = {"llada": {"kind": "llada"}}  # model type -> fields of its default SamplerConfig
 MASK, END_OF_TEXT, END_OF_TURN = 126_336, 126_081, 126_348
 
 PRESETS = {
     "llada_8b": ModelConfig(  # Base, Instruct and 1.5
-        family="llada",
+        **CONVENTIONS["llada"],
         vocab_size=126_464,
         d_model=4096,
         layers=32,
@@ -22,7 +28,7 @@ PRESETS = {
         norm_eps=1e-5,
     ),
     "llada_tiny": ModelConfig(  # the embedded default; the vocabulary is the tokenizer's
-        family="llada",
+        **CONVENTIONS["llada"],
         vocab_size=512,
         d_model=96,
         layers=3,
@@ -81,7 +87,7 @@ def config_from_hf(entries: dict) -> ModelConfig:
         entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TEXT, END_OF_TURN)
     )
     return ModelConfig(
-        family="llada",
+        **CONVENTIONS["llada"],
         vocab_size=entries.get("embedding_size") or entries["vocab_size"],
         d_model=width,
         layers=entries["n_layers"],

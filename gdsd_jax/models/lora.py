@@ -1,5 +1,4 @@
-"""Low-rank adapters as a tree of their own, with the same paths as the weights they stand
-beside."""
+"""Low-rank adapters: a tree of their own, with the paths of the weights that they change."""
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +24,15 @@ def projection_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
 
 
 def init_lora(config: ModelConfig, rng: Array) -> PyTree:
-    """{"layers": {target: {"a": [N, in, r], "b": [N, r, out]}}} float32; b is zero, so the policy
-    starts unchanged."""
+    """{"layers": {target: {"a": [N, in, r], "b": [N, r, out]}}}, float32.
+
+    b is zero, so the policy starts unchanged.
+    """
     shapes, adapters = projection_shapes(config), {}
     for number, target in enumerate(config.lora_targets):
         width_in, width_out = shapes[target]
-        a = jax.random.normal(
-            jax.random.fold_in(rng, number), (config.layers, width_in, config.lora_rank)
-        )
+        rng_target = jax.random.fold_in(rng, number)
+        a = jax.random.normal(rng_target, (config.layers, width_in, config.lora_rank))
         adapters[target] = {
             "a": a / jnp.sqrt(float(width_in)),
             "b": jnp.zeros((config.layers, config.lora_rank, width_out), jnp.float32),
@@ -41,12 +41,12 @@ def init_lora(config: ModelConfig, rng: Array) -> PyTree:
 
 
 def merge(kernel_NxIxO: np.ndarray, pair: dict, config: ModelConfig, dtype: np.dtype) -> np.ndarray:
-    """The kernel with its adapters summed in, layer by layer on the host, in float32 before the
-    cast to `dtype`."""
-    scale, merged = (
-        np.float32(config.lora_alpha / config.lora_rank),
-        np.empty(kernel_NxIxO.shape, dtype),
-    )
+    """The kernel with its adapters summed in, layer by layer on the host.
+
+    `pair` holds "a" [N, I, r] and "b" [N, r, O]. Sums are in float32, then cast to `dtype`.
+    """
+    scale = np.float32(config.lora_alpha / config.lora_rank)
+    merged = np.empty(kernel_NxIxO.shape, dtype)
     for n, (a_Ixr, b_rxO) in enumerate(zip(pair["a"], pair["b"])):
         change = np.asarray(a_Ixr, np.float32) @ np.asarray(b_rxO, np.float32)
         merged[n] = kernel_NxIxO[n].astype(np.float32) + scale * change

@@ -1,35 +1,29 @@
-"""Qwen3, autoregressive, and a2d-qwen3, the denoiser made from it: presets, names, ids
-(specs/models.md section 3).
+"""Qwen3, autoregressive, and a2d-qwen3, the denoiser made from it.
 
-The two differ in who attends to whom, in the shift and in nothing else; the weights have the same
-names and shapes.
+Presets, tensor names, special ids and default sampler, as the released config.json files have
+them. The two differ in who attends to whom, in the shift and in nothing else: their weights have
+the same names and shapes.
 """
-
-import dataclasses
 
 from gdsd_jax.models.config import ModelConfig, ids_of
 
 MODEL_TYPES = {"qwen3": "Qwen3ForCausalLM", "a2d-qwen3": "A2DQwen3LMHeadModel"}
+AUTOREGRESSIVE, DIFFUSION = "qwen3", "a2d-qwen3"
+CONVENTIONS = {
+    "qwen3": {"family": "qwen3", "qk_norm": True, "shift": True, "attention": "causal"},
+    "a2d-qwen3": {"family": "a2d-qwen3", "qk_norm": True, "shift": False, "attention": "full"},
+}
+SAMPLERS = {"a2d-qwen3": {"kind": "block", "block_length": 4}}
 # the mask is the first id that the tokenizer leaves free
 MASK, END_OF_TEXT, END_OF_TURN = 151_669, 151_643, 151_645
-
-
-def conventions(model_type: str) -> dict:
-    """What follows from the model type rather than from its sizes."""
-    causal = model_type == "qwen3"
-    return {
-        "family": model_type,
-        "qk_norm": True,
-        "shift": causal,
-        "attention": "causal" if causal else "full",
-    }
 
 
 def released(
     model_type: str, d_model: int, layers: int, heads: int, d_ff: int, tied: bool
 ) -> ModelConfig:
+    """A released size."""
     return ModelConfig(
-        **conventions(model_type),
+        **CONVENTIONS[model_type],
         vocab_size=151_936,
         d_model=d_model,
         layers=layers,
@@ -47,9 +41,9 @@ def released(
 
 
 def tiny(model_type: str) -> ModelConfig:
-    """The embedded default; the vocabulary and its ids are the tokenizer's."""
+    """The embedded default; vocabulary and ids are the tokenizer's."""
     return ModelConfig(
-        **conventions(model_type),
+        **CONVENTIONS[model_type],
         vocab_size=512,
         d_model=96,
         layers=3,
@@ -63,20 +57,6 @@ def tiny(model_type: str) -> ModelConfig:
         rope_theta=10_000.0,
         norm_eps=1e-6,
     )
-
-
-def as_type(config: ModelConfig, model_type: str) -> ModelConfig:
-    """The same weights as the other model type: what an autoregressive model becomes when it is
-    converted, and back.
-
-    Raises:
-      ValueError: a model of another family, whose weights do not mean that.
-    """
-    if config.family not in MODEL_TYPES:
-        raise ValueError(
-            f"a {config.family} model cannot become {model_type}: only {' and '.join(MODEL_TYPES)} share weights"
-        )
-    return dataclasses.replace(config, **conventions(model_type))
 
 
 SIZES = {  # d_model, layers, heads, d_ff, tied
@@ -117,7 +97,6 @@ REQUIRED = {
     "use_sliding_window": False,
 }
 
-
 # our field -> its entry of config.json, for all families of this layout
 ENTRIES = {
     "vocab_size": "vocab_size",
@@ -156,7 +135,7 @@ def config_from_hf(entries: dict) -> ModelConfig:
         entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TURN, END_OF_TEXT)
     )
     return ModelConfig(
-        **conventions(entries["model_type"]),
+        **CONVENTIONS[entries["model_type"]],
         **sizes_of(entries),
         head_dim=entries["head_dim"],
         mask_id=mask_id,

@@ -1,8 +1,7 @@
-"""The one forward of all families: a pre-norm decoder, scanned over stacked layers (specs/models.md
-section 0).
+"""The one forward of all families: a pre-norm decoder, scanned over stacked layers.
 
 B rows, L columns, D width, H heads, d head width, F feed-forward width, V vocabulary, N layers.
-Flax lives in this file alone; everybody else sees plain nested dicts of arrays.
+Flax is used in this file alone. Everybody else sees plain nested dicts of arrays.
 """
 
 from collections.abc import Callable
@@ -22,6 +21,8 @@ REMAT_POLICIES = {
 
 
 class RMSNorm(nn.Module):
+    """x over its root mean square, times a learned scale; computed in float32."""
+
     eps: float
 
     @nn.compact
@@ -33,7 +34,7 @@ class RMSNorm(nn.Module):
 
 
 class Projection(nn.Module):
-    """x W, and beside it x A B where the `lora` collection holds adapters for this layer."""
+    """x W, plus x A B where the `lora` collection holds adapters for this layer."""
 
     config: ModelConfig
     features: int
@@ -60,9 +61,8 @@ def rotate(x_BxLxHxd: Array, positions_BxL: Array, theta: float) -> Array:
     """Rotary embedding, half-split, computed in float32 whatever the input's dtype."""
     half = x_BxLxHxd.shape[-1] // 2
     frequency_d = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle_BxLx1xd = (positions_BxL[..., None].astype(jnp.float32) * frequency_d[None, None, :])[
-        :, :, None, :
-    ]
+    angle_BxLxd = positions_BxL[..., None].astype(jnp.float32) * frequency_d[None, None, :]
+    angle_BxLx1xd = angle_BxLxd[:, :, None, :]
     cos, sin = jnp.cos(angle_BxLx1xd), jnp.sin(angle_BxLx1xd)
     first, second = jnp.split(x_BxLxHxd.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
@@ -70,15 +70,29 @@ def rotate(x_BxLxHxd: Array, positions_BxL: Array, theta: float) -> Array:
 
 
 class Block(nn.Module):
+    """One layer: attention, then the gated feed-forward, each added to its input.
+
+    Attributes:
+      attend: `Kernel.attend`, for whole rows.
+      place: says where the states [B, L, D] lie on a mesh.
+    """
+
     config: ModelConfig
     attend: Callable
     place: Callable
 
     @nn.compact
-    def __call__(self, x_BxLxD, kept, mask, positions_BxL):
-        """Columns of rows whose other keys and values are `kept`; None or (): these are all
-        columns. But for None their own keys [B, K, d, L] and values [B, K, L, d] are returned
-        too."""
+    def __call__(self, x_BxLxD, cache, mask, positions_BxL, return_kv):
+        """(states of the L columns, their own keys and values).
+
+        Args:
+          cache: (keys [B, K, d, S], values [B, K, S, d]) of the rows' other columns. None: the L
+            columns are whole rows.
+          mask: what the kernel's `mask` gave; with a cache, bool [1|B, 1, 1|L, seen + L], and the
+            cache's first `seen` columns are looked at.
+          return_kv: a static bool. True: keys [B, K, d, L] and values [B, K, L, d] come back, for
+            a cache. False: None in their place.
+        """
         cfg = self.config
         # keeps the residual stream's variance flat at the start
         residual_scale = 1.0 / (2 * cfg.layers)
@@ -92,12 +106,13 @@ class Block(nn.Module):
         if cfg.qk_norm:
             q, k = RMSNorm(cfg.norm_eps, name="q_norm")(q), RMSNorm(cfg.norm_eps, name="k_norm")(k)
         q, k = rotate(q, positions_BxL, cfg.rope_theta), rotate(k, positions_BxL, cfg.rope_theta)
-        fresh = None if kept is None else (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
-        if not kept:
+        kv = heads_first(k, v)
+        if cache is None:
             attended = self.attend(q, k, v, mask)
         else:
             seen = mask.shape[-1] - x_BxLxD.shape[1]
-            attended = attend_to(q, [(kept[0][..., :seen], kept[1][:, :, :seen]), fresh], mask)
+            seen_kv = (cache[0][..., :seen], cache[1][:, :, :seen])
+            attended = attend_to(q, [seen_kv, kv], mask)
         attended = attended.reshape(*attended.shape[:2], cfg.heads * cfg.head_dim)
         x_BxLxD = self.place(
             x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended)
@@ -109,12 +124,16 @@ class Block(nn.Module):
         down_BxLxD = Projection(cfg, cfg.d_model, init_scale=residual_scale, name="down")(
             gate_BxLxF * up_BxLxF
         )
-        return self.place(x_BxLxD + down_BxLxD), fresh
+        return self.place(x_BxLxD + down_BxLxD), kv if return_kv else None
+
+
+def heads_first(k_BxLxKxd: Array, v_BxLxKxd: Array) -> tuple[Array, Array]:
+    """(keys [B, K, d, L], values [B, K, L, d]): the layout of a cache."""
+    return k_BxLxKxd.transpose(0, 2, 3, 1), v_BxLxKxd.swapaxes(1, 2)
 
 
 class Transformer(nn.Module):
-    """`place` says where the states [B, Q, D] between layers lie; on one device nowhere in
-    particular."""
+    """Embedding, layers, head; `attend` and `place` as in `Block`."""
 
     config: ModelConfig
     attend: Callable
@@ -124,12 +143,17 @@ class Transformer(nn.Module):
         cfg = self.config
         block = Block
         if cfg.remat != "none":
-            block = nn.remat(Block, policy=REMAT_POLICIES[cfg.remat], prevent_cse=False)
+            block = nn.remat(
+                Block,
+                policy=REMAT_POLICIES[cfg.remat],
+                prevent_cse=False,
+                static_argnums=(5,),  # return_kv, counted from self
+            )
         scanned = nn.scan(
             block,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=cfg.layers,
         )
         self.embed = nn.Embed(
@@ -142,20 +166,20 @@ class Transformer(nn.Module):
 
     def hidden(self, tokens_BxL, mask, positions_BxL):
         """[B, L, D] after the last norm, not shifted."""
-        return self.extend(tokens_BxL, mask, positions_BxL, None)[0]
+        return self.extend(tokens_BxL, None, mask, positions_BxL, return_kv=False)[0]
 
-    def extend(self, tokens_BxQ, mask, positions_BxQ, kept):
-        """(states [B, Q, D], their keys and values of all layers), with the other columns' keys and
-        values `kept`."""
+    def extend(self, tokens_BxQ, cache, mask, positions_BxQ, return_kv):
+        """(states [B, Q, D], keys and values of these columns or None), of all layers.
+
+        Arguments and results as in `Block.__call__`, with a leading axis N in the cache, the keys
+        and the values.
+        """
         x_BxQxD = self.embed.embedding.astype(self.config.dtype)[tokens_BxQ]
         if self.config.freeze_pad:
-            x_BxQxD = jnp.where(
-                (tokens_BxQ == self.config.pad_id)[..., None],
-                jax.lax.stop_gradient(x_BxQxD),
-                x_BxQxD,
-            )
-        x_BxQxD, fresh = self.layers(self.place(x_BxQxD), kept, mask, positions_BxQ)
-        return self.final_norm(x_BxQxD), fresh
+            is_pad_BxQx1 = (tokens_BxQ == self.config.pad_id)[..., None]
+            x_BxQxD = jnp.where(is_pad_BxQx1, jax.lax.stop_gradient(x_BxQxD), x_BxQxD)
+        x_BxQxD, kv = self.layers(self.place(x_BxQxD), cache, mask, positions_BxQ, return_kv)
+        return self.final_norm(x_BxQxD), kv
 
     def logits(self, h):
         """float32 logits of any [..., D]."""

@@ -1,27 +1,27 @@
-"""Objectives: `make_loss_fn(name, denoiser, config)` gives `loss_fn(trainable, frozen, batch) ->
-(loss, metrics)`.
+"""Objectives by name: `make_loss_fn(name, denoiser, config)` and its companions.
 
-A file an objective: a frozen config, `loss`, `views` (the masks it wants), `scores` (what it
-  compares with, old and
-reference).
+`loss_fn(trainable, frozen, batch) -> (loss, metrics)`. A file for each objective: a frozen config,
+`loss`, `views` (the masks that it wants), `scores` (what it compares with) and, at its end,
+OBJECTIVE. Where a name is taken, the path of a .py file that defines OBJECTIVE is taken too.
 """
 
 from collections.abc import Callable
-import dataclasses
-from typing import NamedTuple
 
+from gdsd_jax import extensions
 from gdsd_jax.objectives import ar, coupled_grpo, diffu_grpo, dmpo, espo, gdsd, opd, sft, spg, wd1
 from gdsd_jax.objectives.ar import ArConfig
+from gdsd_jax.objectives.checks import check_fields
 from gdsd_jax.objectives.coupled_grpo import CoupledGrpoConfig
 from gdsd_jax.objectives.diffu_grpo import DiffuGrpoConfig
 from gdsd_jax.objectives.dmpo import DmpoConfig
 from gdsd_jax.objectives.espo import EspoConfig
 from gdsd_jax.objectives.gdsd import GdsdConfig
+from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.objectives.opd import OpdConfig
 from gdsd_jax.objectives.sft import SftConfig
 from gdsd_jax.objectives.spg import SpgConfig
 from gdsd_jax.objectives.wd1 import Wd1Config
-from gdsd_jax.types import Denoiser
+from gdsd_jax.types import Denoiser, PyTree
 
 __all__ = [
     "OBJECTIVES",
@@ -36,137 +36,119 @@ __all__ = [
     "SftConfig",
     "SpgConfig",
     "Wd1Config",
-    "compares_groups",
-    "has_teacher",
-    "make_config",
+    "find",
     "make_loss_fn",
     "make_score_fn",
-    "make_sft_config",
     "make_views_fn",
-    "uses_reference",
-    "uses_rewards",
 ]
 
-
-class Objective(NamedTuple):
-    """What the loop knows of an objective; K draws, B rows, L columns, G completion columns.
-
-    Attributes:
-      config: a frozen dataclass.
-      loss: `(denoiser, config, params, batch) -> (loss, metrics)`.
-      views: `(config, batch, draws, rng) -> masks_KxBxL`, the masks that the loss wants.
-      scores: `(denoiser, config, params, batch) -> (old, reference)`, [K, B] or [K, B, G] nats:
-        what `Batch.old_KxB` and `Batch.ref_KxB` hold. None where the loss reads neither.
-      reference: `config -> bool`, whether the loss compares with the reference policy.
-      by_group: a loss that compares the completions of a prompt, all of which must lie in its
-        batch.
-      rewards: whether the loss reads advantages.
-      teacher: a loss that distils: its config has a `teacher`, and `frozen["teacher"]` is its last
-        argument.
-    """
-
-    config: type
-    loss: Callable
-    views: Callable
-    scores: Callable | None = None
-    reference: Callable = lambda config: getattr(config, "beta", 0.0) > 0
-    by_group: bool = False
-    rewards: bool = True
-    teacher: bool = False
-
-
 OBJECTIVES = {
-    "gdsd": Objective(GdsdConfig, gdsd.loss, gdsd.views, gdsd.scores),
-    "espo": Objective(EspoConfig, espo.loss, espo.views, espo.scores),
-    "spg": Objective(SpgConfig, spg.loss, spg.views),
-    "diffu_grpo": Objective(DiffuGrpoConfig, diffu_grpo.loss, diffu_grpo.views, diffu_grpo.scores),
-    "coupled_grpo": Objective(
-        CoupledGrpoConfig, coupled_grpo.loss, coupled_grpo.views, coupled_grpo.scores
-    ),
-    "wd1": Objective(Wd1Config, wd1.loss, wd1.views, by_group=True),
-    "dmpo": Objective(
-        DmpoConfig, dmpo.loss, dmpo.views, dmpo.scores, reference=lambda config: True, by_group=True
-    ),
-    "opd": Objective(OpdConfig, opd.loss, opd.views, rewards=False, teacher=True),
-    "sft": Objective(SftConfig, sft.loss, sft.views, rewards=False),
-    "ar": Objective(ArConfig, ar.loss, ar.views, rewards=False),
+    "gdsd": gdsd.OBJECTIVE,
+    "espo": espo.OBJECTIVE,
+    "spg": spg.OBJECTIVE,
+    "diffu_grpo": diffu_grpo.OBJECTIVE,
+    "coupled_grpo": coupled_grpo.OBJECTIVE,
+    "wd1": wd1.OBJECTIVE,
+    "dmpo": dmpo.OBJECTIVE,
+    "opd": opd.OBJECTIVE,
+    "sft": sft.OBJECTIVE,
+    "ar": ar.OBJECTIVE,
 }
+ROWS = ("tokens_BxL", "valid_BxL", "completion_len_B")  # what every objective reads of a batch
+
+
+def find(name: str) -> Objective:
+    """An objective of `OBJECTIVES`, or the OBJECTIVE of a .py file.
+
+    Raises:
+      ValueError: an unknown name, or a file without an `Objective` as its OBJECTIVE.
+    """
+    objective = extensions.load(name, OBJECTIVES, "OBJECTIVE", what="objective")
+    if not isinstance(objective, Objective):
+        kind = type(objective).__name__
+        raise ValueError(f"objective={name}: OBJECTIVE is a {kind}, give an objectives.Objective")
+    return objective
 
 
 def make_loss_fn(name: str, denoiser: Denoiser, config) -> Callable:
-    """The loss of an objective as a pure function of `(trainable, frozen, batch)`; masks and old
-    scores come in the batch.
+    """`loss_fn(trainable, frozen, batch) -> (loss, metrics)`, a pure function.
+
+    Masks and old scores come in the batch. With adapters, `frozen["base"]` is what they change. A
+    distilled teacher's parameters are `frozen["teacher"]`, weights or adapters over the base;
+    without them it is the base itself.
 
     Raises:
-      ValueError: unknown name, or a config of another objective.
+      ValueError: an unknown name, a config of another objective, or one without the teacher that
+        the objective distils; from loss_fn: a batch without a field that the objective reads.
     """
-    objective = find(name)
-    if not isinstance(config, objective.config):
-        raise ValueError(
-            f"objective {name!r} takes a {objective.config.__name__}, not {type(config).__name__}"
-        )
+    objective = find_for(name, config)
+    if objective.teacher and config.teacher is None:
+        raise ValueError(f"objective {name!r} distils: its config needs a teacher, a Denoiser")
 
     def loss_fn(trainable, frozen, batch):
-        # adapters stand over the weights that the student started from: its teacher, without a
-        # second copy
-        teacher = (
-            [frozen["teacher"] if "teacher" in frozen else frozen["base"]]
-            if objective.teacher
-            else []
-        )
-        return objective.loss(denoiser, config, denoiser.bind(trainable, frozen), batch, *teacher)
+        check_fields(f"objective {name!r}", batch, *ROWS, *objective.reads)
+        params = denoiser.bind(trainable, frozen)
+        if not objective.teacher:
+            return objective.loss(denoiser, config, params, batch)
+        teacher_params = teacher_of(config.teacher, frozen)
+        return objective.loss(denoiser, config, params, batch, teacher_params)
 
     return loss_fn
 
 
+def teacher_of(teacher: Denoiser, frozen: dict) -> PyTree:
+    """The teacher's parameters.
+
+    Raises:
+      ValueError: neither weights of the teacher nor a base.
+    """
+    if "teacher" in frozen:
+        return teacher.bind(frozen["teacher"], frozen)
+    if "base" not in frozen:
+        raise ValueError('a teacher has no weights: give frozen["teacher"], or frozen["base"]')
+    return frozen["base"]
+
+
 def make_score_fn(name: str, denoiser: Denoiser, config) -> Callable | None:
-    """`score_fn(params, batch) -> (old, ref)`: the scores that the loss compares with, at these
-    parameters."""
-    scores = find(name).scores
-    return None if scores is None else lambda params, batch: scores(denoiser, config, params, batch)
+    """`score_fn(params, batch) -> (old, reference)`; None: the loss compares with nothing.
+
+    These are the scores at the parameters given, [K, B] or [K, B, G] nats.
+
+    Raises:
+      ValueError: an unknown name, or a config of another objective; from score_fn: a batch without
+        a field that is read.
+    """
+    objective = find_for(name, config)
+    if objective.scores is None:
+        return None
+
+    def score_fn(params, batch):
+        check_fields(f"a score of objective {name!r}", batch, *ROWS, "masks_KxBxL")
+        return objective.scores(denoiser, config, params, batch)
+
+    return score_fn
 
 
 def make_views_fn(name: str, config) -> Callable:
-    """`views_fn(batch, draws, rng) -> masks_KxBxL`: the masks that the loss wants; ValueError for
-    impossible ones."""
-    views = find(name).views
-    return lambda batch, draws, rng: views(config, batch, draws, rng)
+    """`views_fn(batch, draws, rng) -> masks_KxBxL`, the masks that the loss wants.
+
+    Raises:
+      ValueError: an unknown name, or a config of another objective; from views_fn: views that are
+        impossible, or a batch without a field that is read.
+    """
+    objective = find_for(name, config)
+
+    def views_fn(batch, draws, rng):
+        check_fields(f"a view of objective {name!r}", batch, "tokens_BxL", "completion_len_B")
+        return objective.views(config, batch, draws, rng)
+
+    return views_fn
 
 
-def make_config(name: str, settings):
-    """The objective's config from a mapping of its fields; ValueError for values that it
-    refuses."""
-    return find(name).config(**settings)
-
-
-def make_sft_config(section):
-    """The config of the supervised phase: `section.objective` ("sft" or "ar") with those of the
-    section's fields it has."""
-    known = {field.name for field in dataclasses.fields(find(section.objective).config)}
-    return make_config(section.objective, {key: section[key] for key in section if key in known})
-
-
-def uses_reference(name: str, config) -> bool:
-    """Whether the loss compares with the reference policy."""
-    return find(name).reference(config)
-
-
-def compares_groups(name: str) -> bool:
-    """Whether all completions of a prompt must lie in one batch."""
-    return find(name).by_group
-
-
-def uses_rewards(name: str) -> bool:
-    """Whether the loss reads advantages, so that completions must be rewarded."""
-    return find(name).rewards
-
-
-def has_teacher(name: str) -> bool:
-    """Whether the loss distils an autoregressive teacher."""
-    return find(name).teacher
-
-
-def find(name: str) -> Objective:
-    if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}, known: {', '.join(OBJECTIVES)}")
-    return OBJECTIVES[name]
+def find_for(name: str, config) -> Objective:
+    """The objective, whose config this is."""
+    objective = find(name)
+    if not isinstance(config, objective.config):
+        wanted = objective.config.__name__
+        raise ValueError(f"objective {name!r} takes a {wanted}, not {type(config).__name__}")
+    return objective

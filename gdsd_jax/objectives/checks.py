@@ -1,19 +1,50 @@
-"""Refusals of impossible settings, by name."""
+"""Refusals, by name: of impossible settings, and of batches that lack what an objective reads."""
+
+from gdsd_jax.types import Batch
+
+# field of a batch -> (its dtype and shape, what it holds). B rows, L columns, G of the completion,
+# K mask draws.
+FIELDS = {
+    "tokens_BxL": ("int32 [B, L]", "prompts, left-padded, and then completions"),
+    "valid_BxL": ("bool [B, L]", "False on padding, which nobody attends to"),
+    "completion_len_B": ("int32 [B]", "tokens of each completion through its stop id"),
+    "masks_KxBxL": ("bool [K, B, L]", "True where a token is masked, as make_views_fn draws them"),
+    "advantages_B": ("float32 [B]", "such as advantages.leave_one_out(rewards_B, group_size)"),
+    "rewards_B": ("float32 [B]", "the reward of each completion"),
+    "group_B": ("int32 [B]", "the same number for completions of the same prompt"),
+    "old_KxB": ("float32 [K, B] or [K, B, G]", "scores before the update, of make_score_fn"),
+    "ref_KxB": ("float32 [K, B] or [K, B, G]", "the reference policy's scores, of make_score_fn"),
+    "noised_BxL": ("int32 [B, L]", "tokens_BxL with the mask id where a token is masked"),
+    "step_map_BxG": ("int32 [B, G]", "the pass of each token, Rollout.uncut.step_map_BxG"),
+    "logp_BxG": ("float32 [B, G]", "the sampler's log-probabilities, Rollout.logp_BxG"),
+}
+
+
+def check_fields(reader: str, batch: Batch, *fields: str) -> None:
+    """ValueError naming the first field that is None, its shape and what to give."""
+    for field in fields:
+        if getattr(batch, field) is None:
+            shape, content = FIELDS[field]
+            raise ValueError(
+                f"{reader} reads batch.{field}, which is None: give {shape}, {content}"
+            )
 
 
 def check_choices(config, **choices: tuple) -> None:
     """ValueError naming the first field whose value is not among those allowed."""
     for key, allowed in choices.items():
-        if getattr(config, key) not in allowed:
-            raise ValueError(f"{key}={getattr(config, key)!r}: choose one of {allowed}")
+        value = getattr(config, key)
+        if value not in allowed:
+            raise ValueError(f"{key}={value!r}: choose one of {allowed}")
 
 
 def check_clip(config) -> None:
     """ValueError unless 0 <= epsilon_low <= 1, 0 <= epsilon_high and 0 <= beta."""
     if not 0 <= config.epsilon_low <= 1 or config.epsilon_high < 0:
         raise ValueError(
-            f"epsilon_low={config.epsilon_low}, epsilon_high={config.epsilon_high}: ratios are kept within "
-            "1 - epsilon_low .. 1 + epsilon_high, give 0 <= epsilon_low <= 1 and epsilon_high >= 0"
+            f"epsilon_low={config.epsilon_low}, epsilon_high={config.epsilon_high}: ratios are "
+            "kept within 1 - epsilon_low .. 1 + epsilon_high, give 0 <= epsilon_low <= 1 and "
+            "epsilon_high >= 0"
         )
     if config.beta < 0:
         raise ValueError(f"beta={config.beta} must not be negative")
@@ -21,5 +52,6 @@ def check_clip(config) -> None:
 
 def check_probability(config, key: str) -> None:
     """ValueError unless the field is a probability."""
-    if not 0 <= getattr(config, key) <= 1:
-        raise ValueError(f"{key}={getattr(config, key)} is no probability")
+    value = getattr(config, key)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{key}={value} is no probability, give 0 .. 1")

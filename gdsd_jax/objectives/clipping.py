@@ -14,8 +14,10 @@ LOG_LARGEST = 20.0  # of ratios, so that exp does not overflow
 def clipped_gain(
     log_ratio: Array, advantage: Array, low: float, high: float
 ) -> tuple[Array, Array]:
-    """(min(r A, clip(r, 1 - low, 1 + high) A), bool where the clip decides); the clip passes no
-    gradient."""
+    """(min(r A, clip(r, 1 - low, 1 + high) A), bool where the clip decides).
+
+    The clip passes no gradient.
+    """
     ratio = jnp.exp(jnp.minimum(log_ratio, LOG_LARGEST))
     gain = ratio * advantage
     limit = jnp.clip(jax.lax.stop_gradient(ratio), 1 - low, 1 + high) * advantage
@@ -24,8 +26,10 @@ def clipped_gain(
 
 
 def k3(logp: Array, reference: Array) -> Array:
-    """exp(d) - d - 1 with d = reference - logp: an estimate of KL(p || reference) that is never
-    negative."""
+    """exp(d) - d - 1 with d = reference - logp: an estimate of KL(p || reference).
+
+    It is never negative.
+    """
     d = jnp.minimum(reference - logp, LOG_LARGEST)
     return jnp.exp(d) - d - 1
 
@@ -38,11 +42,16 @@ def token_loss(
     counted_BxG: Array,
     config,
 ) -> tuple[Array, dict[str, Array]]:
-    """GRPO on token log-probabilities: - mean over counted tokens of the clipped gain less beta
-    k3."""
+    """GRPO on token log-probabilities: (loss, metrics).
+
+    The loss is - mean over counted tokens of the clipped gain less beta k3. Old or reference
+    scores that are None are the present ones, without gradient.
+    """
     present_KxBxG = jax.lax.stop_gradient(logp_KxBxG)
-    old_KxBxG = present_KxBxG if old_KxBxG is None else old_KxBxG
-    ref_KxBxG = present_KxBxG if ref_KxBxG is None else ref_KxBxG
+    if old_KxBxG is None:
+        old_KxBxG = present_KxBxG
+    if ref_KxBxG is None:
+        ref_KxBxG = present_KxBxG
     weight_1xBxG = counted_BxG[None].astype(jnp.float32)
 
     def mean(x_KxBxG):

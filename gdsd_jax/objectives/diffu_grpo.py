@@ -1,26 +1,30 @@
 """diffu-GRPO: token-level GRPO, each token scored in one step from the fully masked completion.
 
-dllm-reasoning/d1; specs/gdsd.md section 6.1. B rows, K views, G completion columns; nats unless
-said. Against the released code, views come from explicit keys instead of reseeded global generators
-(section 11, 11), and old scores from the same function as the loss, without dropout (15).
+arXiv 2504.12216 and its code, dllm-reasoning/d1. B rows, K views, G completion columns; nats unless
+said. Unlike in the released code, views come from explicit keys instead of reseeded global
+generators, and old scores from the same function as the loss, without dropout.
 """
 
 import dataclasses
 
 from gdsd_jax.objectives.checks import check_choices, check_clip, check_probability
 from gdsd_jax.objectives.clipping import token_loss
+from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, draw_full_masks, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class DiffuGrpoConfig:
-    """Attributes (released values are the defaults):
-    epsilon_low, epsilon_high: token ratios are kept within 1 - low .. 1 + high.
-    beta: weight of the k3 KL to the reference policy, per token.
-    mask_prompt: probability with which a prompt token is masked; 0 scores with the prompt of the
-      rollout (section 11, 10, calls the masking a mismatch).
-    count: tokens in the mean, the "answer" through its end token or the "full" width.
+    """How tokens are clipped and masked. Defaults are the released values.
+
+    Attributes:
+      epsilon_low: token ratios are kept above 1 - epsilon_low.
+      epsilon_high: token ratios are kept below 1 + epsilon_high.
+      beta: weight of the k3 KL to the reference policy, per token.
+      mask_prompt: probability with which a prompt token is masked; 0 scores with the prompt as the
+        rollout saw it.
+      count: tokens in the mean, the "answer" through its end token or the "full" width.
     """
 
     epsilon_low: float = 0.5
@@ -36,7 +40,7 @@ class DiffuGrpoConfig:
 
 
 def views(config: DiffuGrpoConfig, batch: Batch, draws: int, rng: Array) -> Array:
-    """The whole completion masked, and some of the prompt."""
+    """The whole completion masked, and some of the prompt; bool [K, B, L]."""
     return draw_full_masks(rng, draws, batch, config.mask_prompt)
 
 
@@ -44,14 +48,14 @@ def scores(
     denoiser: Denoiser, config: DiffuGrpoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, Array]:
     """(old, reference) log-probabilities of the tokens at these parameters, [K, B, G] nats."""
-    found = view_token_scores(denoiser, params, batch, batch.masks_KxBxL)
-    return found, found
+    logp_KxBxG = view_token_scores(denoiser, params, batch, batch.masks_KxBxL)
+    return logp_KxBxG, logp_KxBxG
 
 
 def loss(
     denoiser: Denoiser, config: DiffuGrpoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
-    """- sum over tokens of min(r A, clip(r) A) - beta k3, over their number."""
+    """- mean over tokens of min(r A, clip(r) A) - beta k3, r the ratio to the old policy."""
     logp_KxBxG = scores(denoiser, config, params, batch)[0]
     return token_loss(
         logp_KxBxG,
@@ -61,3 +65,6 @@ def loss(
         counted(batch, config.count),
         config,
     )
+
+
+OBJECTIVE = Objective(DiffuGrpoConfig, loss, views, scores)

@@ -1,8 +1,8 @@
 """DMPO: cross-entropy towards the policy that the rewards ask for, by weighted denoising.
 
-yuchen-zhu-zyc/DMPO ("wdce"); specs/gdsd.md section 6.5. B rows, K pairs of complementary masks (2K
-of the released replicates), G completion columns; nats unless said. The released code estimates the
-log-probabilities of the weights once, at masks of their own; here they are the scores at the loss's
+The code of yuchen-zhu-zyc/DMPO ("wdce"). B rows, K pairs of complementary masks (2K of the released
+replicates), G completion columns; nats unless said. The released code estimates the
+log-probabilities in the weights once, at masks of their own. Here they are the scores at the loss's
 masks, before the first step of the round.
 """
 
@@ -13,21 +13,24 @@ import jax.numpy as jnp
 
 from gdsd_jax.advantages import group_count, group_softmax
 from gdsd_jax.objectives.checks import check_choices
+from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, counted_length, pair_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class DmpoConfig:
-    """Attributes (released values are the defaults):
-    alpha: temperature of the wanted policy p_ref exp(r / alpha), reward units per nat.
-    sharpness: factor on the weights' exponents, 0 .. 1 ("coeff").
-    centring: share of the weights under the negated reward that is taken off
-      ("centering_strength").
-    mask_low: a token is masked with probability uniform in mask_low .. 1, one for each row and
-      pair.
-    count: positions that are masked and scored, the "full" width (released: padding included) or
-      the "answer".
+    """How completions are weighed and masked. Defaults are the released values.
+
+    Attributes:
+      alpha: temperature of the wanted policy p_ref exp(r / alpha), reward units per nat.
+      sharpness: factor on the weights' exponents, 0 .. 1 (released as "coeff").
+      centring: share of the weights under the negated reward that is taken off (released as
+        "centering_strength").
+      mask_low: a token is masked with probability uniform in mask_low .. 1, one for each row and
+        pair.
+      count: positions that are masked and scored, the "full" width (released: padding included) or
+        the "answer" through its end token.
     """
 
     alpha: float = 0.04
@@ -51,29 +54,28 @@ def views(config: DmpoConfig, batch: Batch, draws: int, rng: Array) -> Array:
     ratio_KxBx1 = jax.random.uniform(
         rng_ratio, (draws, counted_BxG.shape[0], 1), minval=config.mask_low
     )
-    hidden_KxBxG = (
-        jax.random.bernoulli(rng_place, ratio_KxBx1, (draws, *counted_BxG.shape))
-        & counted_BxG[None]
-    )
-    return jnp.pad(hidden_KxBxG, ((0, 0), (0, 0), (batch.prompt_len, 0)))
+    coin_KxBxG = jax.random.bernoulli(rng_place, ratio_KxBx1, (draws, *counted_BxG.shape))
+    return jnp.pad(coin_KxBxG & counted_BxG[None], ((0, 0), (0, 0), (batch.prompt_len, 0)))
 
 
 def scores(
     denoiser: Denoiser, config: DmpoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, Array]:
-    """(old, reference) scores at these parameters, [K, B] nats: L / m times the masked tokens' sum,
-    mean of the pair."""
-    found = pair_scores(denoiser, params, batch, weighting="share", count=config.count).plain_KxB
-    return found, found
+    """(old, reference) scores at these parameters, [K, B] nats.
+
+    L / m times the sum over the m masked tokens, mean of the pair.
+    """
+    score = pair_scores(denoiser, params, batch, weighting="share", count=config.count)
+    return score.plain_KxB, score.plain_KxB
 
 
 def loss(
     denoiser: Denoiser, config: DmpoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
-    """- sum over a group of (w - centring w-) l / L, mean over groups, with w, w- the softmax over
-    the group of sharpness (l_ref - l_old +- r / alpha)."""
-    if batch.rewards_B is None:
-        raise ValueError("objective 'dmpo' weighs by rewards: batch.rewards_B is None")
+    """- sum over a group of (w - centring w-) l / L, mean over groups.
+
+    w and w- are the softmax over the group of sharpness (l_ref - l_old +- r / alpha).
+    """
     score_B = jnp.mean(scores(denoiser, config, params, batch)[0], axis=0)
     present_B = jax.lax.stop_gradient(score_B)
     old_B = present_B if batch.old_KxB is None else jnp.mean(batch.old_KxB, axis=0)
@@ -81,10 +83,8 @@ def loss(
     length_B = counted_length(batch, config.count).astype(jnp.float32)
 
     def weigh(sign):
-        return group_softmax(
-            config.sharpness * (ref_B - old_B + sign * batch.rewards_B / config.alpha),
-            batch.group_B,
-        )
+        exponent_B = ref_B - old_B + sign * batch.rewards_B / config.alpha
+        return group_softmax(config.sharpness * exponent_B, batch.group_B)
 
     good_B, bad_B, groups = weigh(1), weigh(-1), group_count(batch.group_B)
     metrics = {
@@ -95,3 +95,19 @@ def loss(
         "effective": groups / (jnp.sum(jnp.square(good_B)) * score_B.shape[0]),
     }
     return -jnp.sum((good_B - config.centring * bad_B) * score_B / length_B) / groups, metrics
+
+
+def always(config: DmpoConfig) -> bool:
+    """The weights compare with the reference policy, whatever the config says."""
+    return True
+
+
+OBJECTIVE = Objective(
+    DmpoConfig,
+    loss,
+    views,
+    scores,
+    reference=always,
+    by_group=True,
+    reads=("masks_KxBxL", "rewards_B"),
+)

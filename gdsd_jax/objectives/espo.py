@@ -1,9 +1,7 @@
-"""ESPO: PPO on whole sequences, the ELBO in place of the likelihood (ML-GSAI/ESPO; specs/gdsd.md
-section 6.4).
+"""ESPO: PPO on whole sequences, the ELBO in place of the likelihood.
 
-B rows, K mask draws; nats unless said. Of the defects of specs/gdsd.md section 11 those of the
-objective do not touch this formula; its masks come from explicit keys (11), its old scores from the
-same function as the loss (15), both without dropout, and padding is never attended to (17).
+The code of ML-GSAI/ESPO. B rows, K mask draws; nats unless said. Masks come from explicit keys, and
+old scores from the same function as the loss, both without dropout. Padding is never attended to.
 """
 
 import dataclasses
@@ -13,20 +11,24 @@ import jax.numpy as jnp
 
 from gdsd_jax.objectives.checks import check_choices, check_clip
 from gdsd_jax.objectives.clipping import clipped_gain
+from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted_length, draw_masks, pair_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class EspoConfig:
-    """Attributes:
-    epsilon_low, epsilon_high: the ratio exp(move of the score per token) is kept within 1 - low
-      .. 1 + high (released: 4e-4 in the scripts, 0.2 in train.yaml, 0 for countdown).
-    beta: weight of the k2 KL to the reference policy, half the squared difference of scores per
-      token.
-    weighting: of token scores, "elbo" (released) or "uniform".
-    count: positions that count, "full" width (released: padding included) or the "answer" through
-      its end token.
+    """How sequences are clipped and scored.
+
+    Attributes:
+      epsilon_low: the ratio exp(move of the score per token) is kept above 1 - epsilon_low
+        (released: 4e-4 in the scripts, 0.2 in train.yaml, 0 for countdown).
+      epsilon_high: the ratio is kept below 1 + epsilon_high (released: as epsilon_low).
+      beta: weight of the k2 KL to the reference policy, half the squared difference of scores per
+        token.
+      weighting: of token scores, "elbo" (released) or "uniform".
+      count: positions that count, the "full" width (released: padding included) or the "answer"
+        through its end token.
     """
 
     epsilon_low: float = 4e-4
@@ -41,28 +43,29 @@ class EspoConfig:
 
 
 def views(config: EspoConfig, batch: Batch, draws: int, rng: Array) -> Array:
-    """Complementary pairs, stratified over the batch."""
-    return draw_masks(
-        rng, draws, batch.prompt_len, batch.tokens_BxL.shape[1], counted_length(batch, config.count)
-    )
+    """Complementary pairs, stratified over the batch; bool [K, B, L], one half of each."""
+    columns, length_B = batch.tokens_BxL.shape[1], counted_length(batch, config.count)
+    return draw_masks(rng, draws, batch.prompt_len, columns, length_B)
 
 
 def scores(
     denoiser: Denoiser, config: EspoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, Array]:
-    """(old, reference) scores at these parameters, [K, B] nats; the loss compares their means over
-    the draws."""
-    found = pair_scores(
-        denoiser, params, batch, weighting=config.weighting, count=config.count
-    ).plain_KxB
-    return found, found
+    """(old, reference) scores at these parameters, [K, B] nats.
+
+    The loss compares their means over the draws.
+    """
+    score = pair_scores(denoiser, params, batch, weighting=config.weighting, count=config.count)
+    return score.plain_KxB, score.plain_KxB
 
 
 def loss(
     denoiser: Denoiser, config: EspoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
-    """- mean min(r A, clip(r) A) + beta mean (l - l_ref)^2 / 2L with r = exp((l - l_old) / L), l
-    the mean over draws."""
+    """- mean min(r A, clip(r) A) + beta mean (l - l_ref)^2 / 2L with r = exp((l - l_old) / L).
+
+    l, l_old and l_ref are means over the draws.
+    """
     score_B = jnp.mean(scores(denoiser, config, params, batch)[0], axis=0)
     present_B = jax.lax.stop_gradient(score_B)
     old_B = present_B if batch.old_KxB is None else jnp.mean(batch.old_KxB, axis=0)
@@ -81,3 +84,6 @@ def loss(
         "move": jnp.mean(jnp.abs(move_B)),
     }
     return config.beta * kl - jnp.mean(gain_B), metrics
+
+
+OBJECTIVE = Objective(EspoConfig, loss, views, scores)

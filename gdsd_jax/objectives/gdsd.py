@@ -1,15 +1,13 @@
 """Guided Denoiser Self-Distillation: move the score of each completion by psi times its advantage.
 
-arXiv 2605.29398; specs/gdsd.md sections 2 to 5. B rows, K mask draws, G completion columns; nats
-unless said.
+arXiv 2605.29398. B rows, K mask draws, G completion columns; nats unless said.
 
-The defaults mend what section 11 lists, the presets restore it: token-logit centring that does
-something (1), one weighting whatever the centring (2), a trust region on the score per token (3),
-psi on the whole sequence (4), the mean over masks in both terms (5); the released regularity that
-the main term falls with L^2 and the KL with L (6) is kept. `count` (8) chooses whether padding
-behind the end token counts. Masks are booleans from explicit keys (11, 19), halves without a masked
-token weigh nothing (9), old scores come from the same function as the loss, without dropout (15,
-16), and padding is never attended to (17).
+The defaults differ from the released code, and the presets restore it. By default token-logit
+centring does something, the weighting is the same whatever the centring, the trust region is on the
+score per token, psi is on the whole sequence, and both terms are means over masks. As in the
+released code the main term falls with L^2 and the KL with L. Masks are booleans from explicit keys,
+halves without a masked token weigh nothing, old scores come from the same function as the loss,
+without dropout, and padding is never attended to.
 """
 
 import dataclasses
@@ -17,7 +15,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.objectives.checks import check_choices
+from gdsd_jax.objectives.checks import check_choices, check_fields
+from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import Centring, Scores, counted_length, draw_masks, pair_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
@@ -29,27 +28,26 @@ class GdsdConfig:
     Attributes:
       psi: guidance, nats per unit of advantage on the whole sequence (paper Table 4: 10); per token
         under a preset.
-      weighting: of token scores, "elbo" (unbiased, specs/gdsd.md section 3.2) or "uniform".
+      weighting: of token scores, "elbo" (their expected sum is then the ELBO) or "uniform".
       centring: "none", "vocab" (token-logit centralisation, Eq. 8) or "top_k" (over the
         `centring_k` best tokens).
       centring_k: tokens in the mean of "top_k" (released: 64; 8 for Dream on sudoku).
       detach_centre: no gradient through the mean.
-      trust: (low, high), how far the per-token score may move from the old one, nats; None =
-        anywhere. Under a preset the released (epsilon_low, epsilon_high), a ratio bound on the raw
-        sum.
+      trust: (low, high), how far the per-token score may move down or up from the old one, nats;
+        None = anywhere. Under a preset the released (epsilon_low, epsilon_high), a ratio bound on
+        the raw sum.
       trust_sides: "two" stops the gradient outside the region, "one" only beyond it in the
         advantage's direction.
       beta: weight of the k2 KL to the reference policy on normalised scores.
-      count: positions that count, "full" width (padding included, as the models are trained) or the
-        "answer".
-      masks: "uniform" over the completion; or like the states of a sampler that goes block by
-        block, the last blocks masked whole and one of them in part, there "block_random" positions
-        or by "block_confidence" those that the rollout committed with the lowest probability
-        (section 9, R2).
+      count: positions that count, the "full" width (padding included, as the models are trained) or
+        the "answer" through its end token.
+      masks: "uniform" over the completion. Or like the states of a sampler that goes block by
+        block: the last blocks are masked whole and one of them in part, there at random positions
+        ("block_random") or at those that the rollout committed with the lowest probability
+        ("block_confidence", the later release).
       mask_block: tokens of such a block.
-      preset: the released formula, psi per token, clip on the raw sum, sum over masks (section
-        3.3): "r1", or "r2", the later one, which is the same under ELBO weights with or without
-        centring (section 9).
+      preset: the released formula: psi per token, clip on the raw sum, sum over masks. "r1"; or
+        "r2", the later one, which is the same under ELBO weights. None: the formula of the paper.
     """
 
     psi: float = 10.0
@@ -81,7 +79,8 @@ class GdsdConfig:
             )
         if self.preset is not None and (self.trust is None or self.trust[0] >= 1):
             raise ValueError(
-                f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high), epsilon_low below 1"
+                f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high), "
+                "epsilon_low below 1"
             )
         if self.preset == "r2" and self.weighting != "elbo":
             raise ValueError(f"preset='r2' is ELBO-weighted, not weighting={self.weighting!r}")
@@ -90,7 +89,13 @@ class GdsdConfig:
 
 
 def views(config: GdsdConfig, batch: Batch, draws: int, rng: Array) -> Array:
-    """Complementary pairs, stratified over the batch; bool [K, B, L], one half of each."""
+    """Complementary pairs, stratified over the batch; bool [K, B, L], one half of each.
+
+    Raises:
+      ValueError: masks by confidence of a batch without the rollout's log-probabilities.
+    """
+    if config.masks == "block_confidence":
+        check_fields("masks='block_confidence'", batch, "logp_BxG")
     return draw_masks(
         rng,
         draws,
@@ -103,6 +108,7 @@ def views(config: GdsdConfig, batch: Batch, draws: int, rng: Array) -> Array:
 
 
 def sequence_scores(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -> Scores:
+    """Scores of each pair under the config's weights and centring."""
     centring = Centring(config.centring, config.centring_k, config.detach_centre)
     return pair_scores(
         denoiser, params, batch, weighting=config.weighting, count=config.count, centring=centring
@@ -112,16 +118,18 @@ def sequence_scores(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batc
 def scores(
     denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, Array]:
-    """What the loss compares with: (old, reference) scores at these parameters, [K, B] nats."""
-    found = sequence_scores(denoiser, config, params, batch)
-    return found.centred_KxB, found.plain_KxB
+    """(old, reference) scores at these parameters, [K, B] nats."""
+    score = sequence_scores(denoiser, config, params, batch)
+    return score.centred_KxB, score.plain_KxB
 
 
 def loss(
     denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
-    """mean (u - psi A / L)^2 + beta mean (l - l_ref)^2 / 2L, with u the score's move per token
-    inside the trust region."""
+    """mean (u - psi A / L)^2 + beta mean (l - l_ref)^2 / 2L.
+
+    u is the score's move per token, limited to the trust region.
+    """
     score = sequence_scores(denoiser, config, params, batch)
     old_KxB = jax.lax.stop_gradient(score.centred_KxB) if batch.old_KxB is None else batch.old_KxB
     ref_KxB = jax.lax.stop_gradient(score.plain_KxB) if batch.ref_KxB is None else batch.ref_KxB
@@ -133,17 +141,16 @@ def loss(
     if config.preset is None:
         move_KxB = move_KxB / length_1xB
         target_1xB = config.psi * advantage_1xB / length_1xB
-        kept_KxB, outside_KxB = within_trust(move_KxB, advantage_1xB, config)
-        residual_KxB, draws = kept_KxB - target_1xB, 1
+        limited_KxB, outside_KxB = within_trust(move_KxB, advantage_1xB, config)
+        residual_KxB = limited_KxB - target_1xB
+        draws = 1  # the mean over masks
     else:
         low, high = config.trust
-        kept_KxB = jnp.clip(move_KxB, jnp.log1p(-low), jnp.log1p(high))
+        limited_KxB = jnp.clip(move_KxB, jnp.log1p(-low), jnp.log1p(high))
+        outside_KxB = limited_KxB != move_KxB
         target_1xB = config.psi * advantage_1xB
-        residual_KxB, outside_KxB, draws = (
-            kept_KxB / length_1xB - target_1xB,
-            kept_KxB != move_KxB,
-            len(move_KxB),
-        )
+        residual_KxB = limited_KxB / length_1xB - target_1xB
+        draws = len(move_KxB)  # the sum over masks
     main = draws * jnp.mean(jnp.square(residual_KxB))
     metrics = {
         "score": jnp.mean(score.plain_KxB / length_1xB),
@@ -159,29 +166,34 @@ def loss(
 
 
 def within_trust(move_KxB: Array, advantage_1xB: Array, config: GdsdConfig) -> tuple[Array, Array]:
-    """(move limited to the trust region, bool where it was outside); the limit passes no
-    gradient."""
+    """(move limited to the trust region, bool where it was outside).
+
+    The limit passes no gradient.
+    """
     if config.trust is None:
         return move_KxB, jnp.zeros(move_KxB.shape, bool)
     low, high = config.trust
-    kept_KxB = jnp.clip(move_KxB, -low, high)
-    outside_KxB = kept_KxB != move_KxB
+    limited_KxB = jnp.clip(move_KxB, -low, high)
+    outside_KxB = limited_KxB != move_KxB
     if config.trust_sides == "one":
         outside_KxB &= jnp.sign(move_KxB) == jnp.sign(advantage_1xB)
-    return jnp.where(outside_KxB, kept_KxB, move_KxB), outside_KxB
+    return jnp.where(outside_KxB, limited_KxB, move_KxB), outside_KxB
 
 
 def diagnostics(
     score_KxB: Array, move_KxB: Array, outside_KxB: Array, residual_KxB: Array, length_1xB: Array
 ) -> dict[str, Array]:
-    """Numbers that R2 logs (specs/gdsd.md section 9): scores per token, their noise over the masks,
-    and the main term's slope 2 residual / L with respect to a score, its mean over its spread being
-    a signal-to-noise ratio."""
+    """Numbers that the later release logs.
+
+    Scores are per token, and their noise is that over the masks. The slope is the main term's with
+    respect to a score, 2 residual / L; its mean over its spread is a signal-to-noise ratio.
+    """
     slope_KxB = 2 * residual_KxB / length_1xB
-    spread = jnp.std(slope_KxB, ddof=1) if slope_KxB.size > 1 else jnp.float32(0.0)
-    noise_B = (
-        jnp.std(score_KxB, axis=0, ddof=1) if len(score_KxB) > 1 else jnp.zeros(score_KxB.shape[1])
-    )
+    spread, noise_B = jnp.float32(0.0), jnp.zeros(score_KxB.shape[1])
+    if slope_KxB.size > 1:
+        spread = jnp.std(slope_KxB, ddof=1)
+    if len(score_KxB) > 1:
+        noise_B = jnp.std(score_KxB, axis=0, ddof=1)
     return {
         "centred_score": jnp.mean(score_KxB),
         "centred_score_max": jnp.max(jnp.abs(score_KxB)),
@@ -194,3 +206,6 @@ def diagnostics(
         "slope_spread": spread,
         "slope_snr": jnp.abs(jnp.mean(slope_KxB)) / (spread + 1e-12),
     }
+
+
+OBJECTIVE = Objective(GdsdConfig, loss, views, scores)

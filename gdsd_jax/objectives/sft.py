@@ -1,22 +1,24 @@
-"""Masked-diffusion supervised fine-tuning: the negative ELBO of given completions, per token
-(specs/gdsd.md section 3.2)."""
+"""Masked-diffusion supervised fine-tuning: the negative ELBO of completions, per token."""
 
 import dataclasses
 
 import jax.numpy as jnp
 
 from gdsd_jax.objectives.checks import check_choices
+from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted_length, draw_masks, pair_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class SftConfig:
-    """Attributes:
-    weighting: of token log-probabilities, "elbo" or "uniform" (lower variance, another mix of
-      mask ratios).
-    count: positions that count, "full" width (the model learns to pad) or the "answer" through
-      its end token.
+    """What of a completion a denoiser learns.
+
+    Attributes:
+      weighting: of token log-probabilities, "elbo" or "uniform" (lower variance, another mix of
+        mask ratios).
+      count: positions that count, the "full" width (the model learns to pad) or the "answer"
+        through its end token.
     """
 
     weighting: str = "elbo"
@@ -27,10 +29,9 @@ class SftConfig:
 
 
 def views(config: SftConfig, batch: Batch, draws: int, rng: Array) -> Array:
-    """Complementary pairs, stratified over the batch."""
-    return draw_masks(
-        rng, draws, batch.prompt_len, batch.tokens_BxL.shape[1], counted_length(batch, config.count)
-    )
+    """Complementary pairs, stratified over the batch; bool [K, B, L], one half of each."""
+    columns, length_B = batch.tokens_BxL.shape[1], counted_length(batch, config.count)
+    return draw_masks(rng, draws, batch.prompt_len, columns, length_B)
 
 
 def loss(
@@ -40,3 +41,6 @@ def loss(
     score = pair_scores(denoiser, params, batch, weighting=config.weighting, count=config.count)
     nats = -jnp.mean(score.plain_KxB / counted_length(batch, config.count)[None])
     return nats, {"score": -nats}
+
+
+OBJECTIVE = Objective(SftConfig, loss, views, rewards=False, reads=("masks_KxBxL",))

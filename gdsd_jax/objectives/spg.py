@@ -1,13 +1,10 @@
-"""SPG: policy gradient between bounds, a lower one of the likelihood for good completions, an upper
-one for bad ones.
+"""SPG: policy gradient between bounds of the likelihood.
 
-facebookresearch/SPG; specs/gdsd.md section 6.3. B rows, K views, L columns, G completion columns;
-nats unless said. As released, the scored tokens are all masked ones of the answer, also those
-outside of the chosen block. Against the
-released code: views come from explicit keys (section 11, 11); the upper bound is summed as
-  logarithms, so that a token
-whose probability underflows is not left out; empty views count as 0 instead of dividing by zero
-(9).
+A lower bound for good completions, an upper one for bad ones. The code of facebookresearch/SPG. B
+rows, K views, L columns, G completion columns; nats unless said. As released, the scored tokens are
+all masked ones of the answer, also those outside of the chosen block. Unlike in the released code,
+views come from explicit keys, the upper bound is summed as logarithms, so that a token whose
+probability underflows is not left out, and empty views count as 0 instead of dividing by zero.
 """
 
 import dataclasses
@@ -17,23 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdsd_jax.objectives.checks import check_choices, check_probability
+from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, draw_full_masks, ranks, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class SpgConfig:
-    """Attributes (released values are the defaults):
-    estimate: score of completions without positive advantage: "elbo", "eubo", "mix" of the two or
-      "zero".
-    mix: share of the upper bound in "mix".
-    beta_eubo: exponent of the upper bound (released: 1.5, sudoku 1).
-    forward: views: "all" masked; "random" positions; or from a random block on, all of it
-      ("block_all") or random positions of that block and everything behind ("block_random").
-    block_length: tokens of a block; must divide the completion.
-    min_share, max_share: of the answer ("random") or of the block ("block_random") that is
-      masked.
-    mask_prompt: probability with which what lies before the masked part is masked too.
+    """Which bounds are taken, and which views. Defaults are the released values.
+
+    Attributes:
+      estimate: score of completions without positive advantage: "elbo", "eubo", "mix" of the two
+        or "zero".
+      mix: share of the upper bound in "mix".
+      beta_eubo: exponent of the upper bound (released: 1.5, sudoku 1).
+      forward: what a view masks: "all"; "random" positions; or everything from a random block on
+        ("block_all"), or random positions of that block and everything behind ("block_random").
+      block_length: tokens of a block; must divide the completion.
+      min_share: the least share of the answer ("random") or block ("block_random") that is masked.
+      max_share: the largest such share.
+      mask_prompt: probability with which what lies before the masked part is masked too.
     """
 
     estimate: str = "mix"
@@ -54,9 +54,8 @@ class SpgConfig:
         if not self.beta_eubo > 0:
             raise ValueError(f"beta_eubo={self.beta_eubo} must be positive")
         if not 0 <= self.min_share <= self.max_share <= 1:
-            raise ValueError(
-                f"min_share={self.min_share}, max_share={self.max_share}: give 0 <= min <= max <= 1"
-            )
+            shares = f"min_share={self.min_share}, max_share={self.max_share}"
+            raise ValueError(f"{shares}: give 0 <= min <= max <= 1")
         check_probability(self, "mask_prompt")
 
 
@@ -92,14 +91,16 @@ def views(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Array:
 
 
 def draw_blocks(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Array:
-    """int32 [K, B]: for each row the first K of a random order of all blocks, modulo those that its
-    answer touches."""
+    """int32 [K, B], the block of each view.
+
+    For each row the first K of a random order of all blocks, modulo those that its answer touches.
+    """
     gen = batch.tokens_BxL.shape[1] - batch.prompt_len
     blocks = gen // config.block_length
     if gen % config.block_length or draws > blocks:
         raise ValueError(
-            f"spg.block_length={config.block_length} must divide the {gen} completion tokens into at least as many blocks "
-            f"as mask_draws={draws}"
+            f"spg.block_length={config.block_length} must divide the {gen} completion tokens into "
+            f"at least as many blocks as mask_draws={draws}"
         )
     touched_B = (batch.completion_len_B - 1) // config.block_length + 1
     order_BxN = jnp.argsort(jax.random.uniform(rng, (batch.tokens_BxL.shape[0], blocks)), axis=1)
@@ -114,28 +115,26 @@ def draw_counts(config: SpgConfig, size_KxB: Array, largest: int, rng: Array) ->
 
     low_KxB = jnp.maximum(share_of(config.min_share), 1)
     high_KxB = jnp.maximum(share_of(config.max_share), low_KxB)
-    step_KxB = jnp.floor(jax.random.uniform(rng, size_KxB.shape) * (high_KxB - low_KxB + 1)).astype(
-        jnp.int32
-    )
-    return jnp.minimum(low_KxB + step_KxB, high_KxB)
+    above_KxB = jnp.floor(jax.random.uniform(rng, size_KxB.shape) * (high_KxB - low_KxB + 1))
+    return jnp.minimum(low_KxB + above_KxB.astype(jnp.int32), high_KxB)
 
 
 def bounds(
     config: SpgConfig, logp_KxBxG: Array, scored_KxBxG: Array, length_B: Array
 ) -> tuple[Array, Array]:
-    """(lower, upper) estimate of the log-likelihood per token, [B]: ELBO, and EUBO with exponent
-    `beta_eubo`."""
+    """(lower, upper) estimate of the log-likelihood per token, [B] nats.
+
+    The ELBO, and the EUBO with exponent `beta_eubo`.
+    """
     size_KxB = jnp.sum(scored_KxBxG, axis=-1).astype(jnp.float32)
-    elbo_B = jnp.mean(
-        jnp.sum(logp_KxBxG * scored_KxBxG, axis=-1) / jnp.maximum(size_KxB, 1.0), axis=0
-    )
+    total_KxB = jnp.sum(logp_KxBxG * scored_KxBxG, axis=-1)
+    elbo_B = jnp.mean(total_KxB / jnp.maximum(size_KxB, 1.0), axis=0)
     share_KxB = jnp.maximum(size_KxB, 1.0) / length_B[None]
     power_KxBxG = config.beta_eubo * logp_KxBxG - jnp.log(share_KxB)[..., None]
     covered_BxG = jnp.any(scored_KxBxG, axis=0)
     # -1e30, not -inf: a token that no view covers must not turn the gradient into NaN
-    summed_BxG = jax.nn.logsumexp(jnp.where(scored_KxBxG, power_KxBxG, -1e30), axis=0) - jnp.log(
-        float(len(logp_KxBxG))
-    )
+    summed_BxG = jax.nn.logsumexp(jnp.where(scored_KxBxG, power_KxBxG, -1e30), axis=0)
+    summed_BxG = summed_BxG - jnp.log(float(len(logp_KxBxG)))
     total_B = jnp.sum(jnp.where(covered_BxG, summed_BxG, 0.0), axis=-1)
     return elbo_B, total_B / jnp.maximum(jnp.sum(covered_BxG, axis=-1), 1) / config.beta_eubo
 
@@ -143,8 +142,10 @@ def bounds(
 def loss(
     denoiser: Denoiser, config: SpgConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
-    """- sum A l n / sum n over rows of n answer tokens; l the lower bound where A > 0, else what
-    `estimate` says."""
+    """- sum A l n / sum n over rows of n answer tokens.
+
+    l is the lower bound where A > 0, else what `estimate` says.
+    """
     logp_KxBxG = view_token_scores(denoiser, params, batch, batch.masks_KxBxL)
     scored_KxBxG = batch.masks_KxBxL[:, :, batch.prompt_len :] & counted(batch, "answer")[None]
     length_B = batch.completion_len_B.astype(jnp.float32)
@@ -164,3 +165,6 @@ def loss(
         "trust": zero,
     }
     return -jnp.sum(batch.advantages_B * score_B * length_B) / jnp.sum(length_B), metrics
+
+
+OBJECTIVE = Objective(SpgConfig, loss, views)

@@ -1,9 +1,9 @@
 """wd1: a likelihood weighted up for good completions and down for bad ones, without ratios.
 
-xiaohangt/wd1; specs/gdsd.md section 6.2. B rows, K views, G completion columns; nats unless said.
-The released weights are a softmax over whatever rows share a micro-batch; here it is over the
-completions of one prompt, which is the same where a micro-batch is one group, as in the released
-recipes; `softmax_over="batch"` restores it.
+The code of xiaohangt/wd1. B rows, K views, G completion columns; nats unless said. The released
+weights are a softmax over whatever rows share a micro-batch. Here it is over the completions of one
+prompt. That is the same where a micro-batch is one group, as in the released recipes.
+`softmax_over="batch"` restores it.
 """
 
 import dataclasses
@@ -12,19 +12,22 @@ import jax.numpy as jnp
 
 from gdsd_jax.advantages import group_count, group_softmax
 from gdsd_jax.objectives.checks import check_choices, check_probability
+from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, draw_full_masks, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class Wd1Config:
-    """Attributes (released values are the defaults):
-    psi: weights are softmax(psi A) and softmax(- psi A), per unit of advantage.
-    negative: share of the second weights; 0 learns from good completions only.
-    mask_prompt: probability with which a prompt token is masked in the scoring view.
-    count: tokens in the score, the "answer" through its end token or the "full" width.
-    softmax_over: the completions of one prompt ("group") or the rows of a slice ("batch",
-      released).
+    """How completions are weighed. Defaults are the released values, but for `softmax_over`.
+
+    Attributes:
+      psi: weights are softmax(psi A) and softmax(- psi A), per unit of advantage.
+      negative: share of the second weights; 0 learns from good completions only.
+      mask_prompt: probability with which a prompt token is masked in the scoring view.
+      count: tokens in the score, the "answer" through its end token or the "full" width.
+      softmax_over: the completions of one prompt ("group") or the rows of a slice ("batch",
+        released).
     """
 
     psi: float = 1.0
@@ -39,15 +42,17 @@ class Wd1Config:
 
 
 def views(config: Wd1Config, batch: Batch, draws: int, rng: Array) -> Array:
-    """The whole completion masked, and some of the prompt."""
+    """The whole completion masked, and some of the prompt; bool [K, B, L]."""
     return draw_full_masks(rng, draws, batch, config.mask_prompt)
 
 
 def loss(
     denoiser: Denoiser, config: Wd1Config, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
-    """Sum over a group of (w- - w+) l, mean over groups; l the summed one-step log-probability, w =
-    softmax(+- psi A)."""
+    """Sum over a group of (w- - w+) l, mean over groups.
+
+    l is the summed one-step log-probability, and w+- = softmax(+- psi A) over the group.
+    """
     counted_BxG = counted(batch, config.count)
     logp_KxBxG = view_token_scores(denoiser, params, batch, batch.masks_KxBxL)
     score_B = jnp.mean(jnp.sum(logp_KxBxG * counted_BxG[None], axis=-1), axis=0)
@@ -64,3 +69,6 @@ def loss(
         "effective": groups / (jnp.sum(jnp.square(good_B)) * score_B.shape[0]),
     }
     return jnp.sum((config.negative * bad_B - good_B) * score_B) / groups, metrics
+
+
+OBJECTIVE = Objective(Wd1Config, loss, views, by_group=True)

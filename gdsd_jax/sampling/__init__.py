@@ -2,9 +2,11 @@
 
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.sampling.drift import Drift, drift, take_rows
+from gdsd_jax.sampling.orders import ORDERS
 from gdsd_jax.sampling.rollout import Passes, make_passes, make_rollout_fn, with_defaults
 
 __all__ = [
+    "ORDERS",
     "Drift",
     "Passes",
     "SamplerConfig",

@@ -1,7 +1,7 @@
 """The current block's features, from a full forward or from a cache.
 
 R rows of a forward (twice the batch under guidance), L columns, C columns of a block, D width. A
-pass either writes, which makes the cache right for the present state, or reads, which forwards
+pass either writes or reads. Writing makes the cache right for the present state. Reading forwards
 fewer columns and leaves the cache alone.
 """
 
@@ -22,7 +22,7 @@ class Forward(NamedTuple):
     """How a sampler gets at features; made for one prompt width.
 
     Attributes:
-      begin: `(params, tokens_RxL, valid_RxL) -> cache`, None where nothing is kept.
+      begin: `(params, tokens_RxL, valid_RxL) -> cache`; None: there is no cache.
       write: `(params, tokens_RxL, valid_RxL, cache, block) -> (h_RxCxD, cache)`.
       read: `(params, tokens_RxL, cache, block) -> h_RxCxD`; None: every pass writes.
     """
@@ -34,25 +34,26 @@ class Forward(NamedTuple):
 
 def make_forward(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
     """The `Forward` of the config's cache for prompts of `prompt_len` columns."""
-    make = {"none": whole, "prefix": prefix, "dual": dual, "block": block_causal}[config.cache]
+    make = {"none": uncached, "prefix": prefix, "dual": dual, "block": block_causal}[config.cache]
     return make(denoiser, config, prompt_len)
 
 
-def whole(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
-    """Every pass is a forward of all columns; nothing is kept."""
-    features = full_features(denoiser, config, prompt_len)
+def uncached(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
+    """Every pass is a forward of all columns."""
+    features, width = full_features(denoiser, config, prompt_len), config.block_length
+
+    def begin(params, tokens_RxL, valid_RxL):
+        return None
 
     def write(params, tokens_RxL, valid_RxL, cache, block):
         h_RxLxD = features(params, tokens_RxL, valid_BxL=valid_RxL)
-        return columns(
-            h_RxLxD, prompt_len + block * config.block_length, config.block_length
-        ), cache
+        return columns(h_RxLxD, prompt_len + block * width, width), cache
 
-    return Forward(lambda params, tokens_RxL, valid_RxL: None, write)
+    return Forward(begin, write)
 
 
 def dual(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
-    """A refresh keeps all columns; in between, the current block alone is forwarded."""
+    """A refresh forwards all columns; in between, the current block alone is forwarded."""
     width = config.block_length
 
     def begin(params, tokens_RxL, valid_RxL):
@@ -66,29 +67,28 @@ def dual(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
 
     def read(params, tokens_RxL, cache, block):
         start = prompt_len + block * width
-        return denoiser.extend(
-            params, columns(tokens_RxL, start, width), cache, start, write=False
-        )[0]
+        tokens_RxC = columns(tokens_RxL, start, width)
+        return denoiser.extend(params, tokens_RxC, cache, start, write=False)[0]
 
     return Forward(begin, write, read)
 
 
 def prefix(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
-    """A refresh keeps all columns; in between, the current block and everything behind it are
-    forwarded."""
+    """A refresh forwards all columns; in between, the current block and all behind it are."""
     width = config.block_length
 
     def from_block(block: int):
         start = prompt_len + block * width
 
         def forward(params, tokens_RxL, cache):
-            return denoiser.extend(
+            h_RxQxD, _ = denoiser.extend(
                 params, tokens_RxL[:, start:], cache, start, write=False, seen=start
-            )[0][:, :width]
+            )
+            return h_RxQxD[:, :width]
 
         return forward
 
-    # each has its own number of columns
+    # a branch for each block: they differ in their number of columns
     branches = [from_block(block) for block in range(config.blocks)]
 
     def read(params, tokens_RxL, cache, block):
@@ -98,11 +98,11 @@ def prefix(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forwar
 
 
 def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> Forward:
-    """Finished blocks are kept, which is exact: no later column changes them.
+    """The cache holds the finished blocks. That is exact: no later column changes them.
 
-    A block's first pass forwards the block before it too, which by then is final, and keeps that:
-    no pass only saves. `prompt_len` must be a multiple of the block, so that the first block has
-    one before it.
+    A block's first pass forwards the block before it too, which by then is final, and writes it. So
+    no pass does nothing but writing. `prompt_len` must be a multiple of the block, so that the
+    first block has one before it.
     """
     width, attention = config.block_length, attention_of(denoiser, config, prompt_len)
 
@@ -111,19 +111,17 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
         if prompt_len == width:
             return cache
         tokens_RxQ = tokens_RxL[:, : prompt_len - width]
-        return denoiser.extend(
+        _, cache = denoiser.extend(
             params, tokens_RxQ, cache, 0, write=True, attention=attention, seen=0
-        )[1]
+        )
+        return cache
 
     def write(params, tokens_RxL, valid_RxL, cache, block):
-        start, cache = prompt_len + (block - 1) * width, cache.replace(valid_BxL=valid_RxL)
+        start = prompt_len + (block - 1) * width
+        tokens_Rx2C = columns(tokens_RxL, start, 2 * width)
+        cache = cache.replace(valid_BxL=valid_RxL)
         h_Rx2CxD, cache = denoiser.extend(
-            params,
-            columns(tokens_RxL, start, 2 * width),
-            cache,
-            start,
-            write=True,
-            attention=attention,
+            params, tokens_Rx2C, cache, start, write=True, attention=attention
         )
         return h_Rx2CxD[:, width:], cache
 
@@ -141,10 +139,9 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
 
     def read(params, tokens_RxL, cache, block):
         start = prompt_len + block * width
+        tokens_RxC = columns(tokens_RxL, start, width)
         last = start + width - 1  # what lies behind the block is not there yet
-        return jax.lax.switch(
-            last // part, branches, params, columns(tokens_RxL, start, width), cache, start
-        )
+        return jax.lax.switch(last // part, branches, params, tokens_RxC, cache, start)
 
     return Forward(begin, write, read)
 
@@ -155,9 +152,8 @@ def full_features(
     """`Denoiser.features` under the attention of the config's kind."""
     if config.kind != "block":
         return denoiser.features
-    return functools.partial(
-        denoiser.features, attention=attention_of(denoiser, config, prompt_len)
-    )
+    attention = attention_of(denoiser, config, prompt_len)
+    return functools.partial(denoiser.features, attention=attention)
 
 
 def attention_of(denoiser: Denoiser, config: SamplerConfig, prompt_len: int):

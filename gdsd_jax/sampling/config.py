@@ -2,46 +2,56 @@
 
 import dataclasses
 
-ALGS = ("entropy", "maskgit_plus", "topk_margin", "origin")
-CACHES = {
+from gdsd_jax import extensions
+
+CACHES = {  # kind -> the caches it can have
     "llada": ("none", "prefix", "dual"),
     "dream": ("none", "prefix", "dual"),
     "block": ("none", "block"),
 }
 PREFIX_BLOCKS = 64  # each compiles a forward of its own
+# the names of `sampling.ORDERS` that a field takes
 REMASKING = ("low_confidence", "random")
+ALGS = ("entropy", "maskgit_plus", "topk_margin", "origin")
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    """What changes the sampler's shapes or code; temperature, threshold and length cap are per row
-    (`Prompts`).
+    """What changes a sampler's shapes or code.
+
+    Temperature, threshold and the cap of length are set row by row in `Prompts`.
 
     Attributes:
-      kind: "llada", the semi-autoregressive sampler of specs/gdsd.md section 7.1; "dream", section
-        7.2; "block", for block-causal denoisers, specs/opdlm.md section 2, with blocks counted from
-        the end of the prompt.
+      kind: "llada", the semi-autoregressive sampler of LLaDA (arXiv 2502.09992); "dream", that of
+        Dream (arXiv 2508.15487); "block", for block-causal denoisers (arXiv 2606.06712), with
+        blocks counted from the end of the prompt.
       gen_length: completion columns, tokens.
-      block_length: columns of a block, a divisor of gen_length; None = the whole completion for
-        "dream" (its released sampler knows no blocks), otherwise at most 32.
-      steps: denoising passes over the whole completion, shared evenly by the blocks ("block" rounds
-        a share up).
-      remasking: of "llada" and "block": who is committed first, by "low_confidence" or at "random".
-      alg: of "dream": "entropy", "maskgit_plus", "topk_margin" or "origin".
-      alg_temp: of "dream": temperature of the choice whom to commit; 0 = the surest.
+      block_length: columns of a block, a divisor of gen_length. None: the whole completion for
+        "dream", whose released sampler knows no blocks, else at most 32.
+      steps: denoising passes over the whole completion. The blocks share them evenly; "block"
+        rounds a share up.
+      remasking: of "llada" and "block", which positions are committed first: "low_confidence" (the
+        surest), "random", or the path of a .py file that defines ORDER.
+      alg: of "dream", which positions are committed first: "entropy", "maskgit_plus",
+        "topk_margin", "origin", or the path of a .py file that defines ORDER.
+      alg_temp: of "dream", temperature of the choice of positions; 0 = the first of the order.
       top_p: proposals come from the smallest set of tokens that holds this probability.
-      cache: "none"; "prefix" or "dual" for full attention (Fast-dLLM: approximate between
-        refreshes); "block" for kind "block" (exact). None = "block" for that kind, else "none".
-      refresh_every: passes from one recomputation of a "prefix" or "dual" cache to the next; None =
+      cache: "none"; "prefix" or "dual" for full attention (Fast-dLLM, arXiv 2505.22618:
+        approximate between refreshes); "block" for kind "block" (exact). None: "block" for that
+        kind, else "none".
+      refresh_every: passes from one recomputation of a "prefix" or "dual" cache to the next. None:
         at each block's first pass alone. 1 gives the tokens of "none".
       cfg_scale: classifier-free guidance: logits become u + (1 + cfg_scale) (c - u), u without the
         prompt; 0 = off.
       stop_ids: tokens that end a completion; None = the model's own.
-      reference_quirks: the released samplers' behaviour, for parity: a proposed mask token counts
-        as masked, every block takes all its passes, nothing is cut behind a stop id, "block" stops
-        when all rows have stopped and takes a generated pad token for padding, quotas are the
-        batch's ("dream") or rounded half to even ("block"), noise of "llada" ends where bfloat16's
-        does.
+      reference_quirks: the released samplers' behaviour, for parity. A proposed mask token counts
+        as masked, every block takes all its passes, and nothing is cut behind a stop id. "block"
+        stops when all rows have stopped and takes a generated pad token for padding. Quotas are
+        the batch's ("dream") or rounded half to even ("block"). The noise of "llada" ends where
+        bfloat16's does.
+
+    Raises:
+      ValueError: a value that there is not or that cannot work; one line names it.
     """
 
     kind: str = "llada"
@@ -59,11 +69,9 @@ class SamplerConfig:
     reference_quirks: bool = False
 
     def __post_init__(self):
-        for key, allowed in (("kind", CACHES), ("remasking", REMASKING), ("alg", ALGS)):
-            if getattr(self, key) not in allowed:
-                raise ValueError(
-                    f"{key}={getattr(self, key)!r}: choose one of {', '.join(allowed)}"
-                )
+        self.check_name("kind", tuple(CACHES))
+        self.check_order("remasking", REMASKING)
+        self.check_order("alg", ALGS)
         for key, default in self.defaults().items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, default)
@@ -76,18 +84,33 @@ class SamplerConfig:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
         if self.cache == "prefix" and self.blocks > PREFIX_BLOCKS:
             raise ValueError(
-                f"cache='prefix' compiles a forward for each of {self.blocks} blocks, at most {PREFIX_BLOCKS}: "
-                "take a longer block_length or cache='dual'"
+                f"cache='prefix' compiles a forward for each of {self.blocks} blocks, at most "
+                f"{PREFIX_BLOCKS}: take a longer block_length or cache='dual'"
             )
         if self.gen_length % self.block_length:
             raise ValueError(
-                f"gen_length={self.gen_length} must be a multiple of block_length={self.block_length}"
+                f"gen_length={self.gen_length} must be a multiple of "
+                f"block_length={self.block_length}"
             )
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")
         for key in ("refresh_every", "cfg_scale", "alg_temp"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}={getattr(self, key)} must not be negative")
+
+    def check_name(self, key: str, names: tuple[str, ...]) -> None:
+        """ValueError unless the field is one of the names."""
+        value = getattr(self, key)
+        if value not in names:
+            raise ValueError(f"{key}={value!r}: choose one of {', '.join(names)}")
+
+    def check_order(self, key: str, names: tuple[str, ...]) -> None:
+        """ValueError unless the field is one of the names or a file with a function ORDER."""
+        value = getattr(self, key)
+        if not extensions.is_file(value):
+            self.check_name(key, names)
+        elif not callable(extensions.load(value, {}, "ORDER", what=key)):
+            raise ValueError(f"{key}={value}: ORDER is not a function; see sampling.ORDERS")
 
     def defaults(self) -> dict:
         """What None stands for. A refresh after 0 passes means: never inside a block."""
@@ -101,6 +124,7 @@ class SamplerConfig:
 
     @property
     def blocks(self) -> int:
+        """How many blocks a completion has."""
         return self.gen_length // self.block_length
 
     @property
@@ -110,9 +134,15 @@ class SamplerConfig:
 
     @property
     def steps_per_block(self) -> int:
+        """Denoising passes of a block."""
         if self.kind == "block":
             return -(-self.steps // self.blocks)
         return max(1, self.steps // self.blocks)
+
+    @property
+    def order(self) -> str:
+        """Which positions are committed first: a name of `sampling.ORDERS`, or a file."""
+        return self.alg if self.kind == "dream" else self.remasking
 
     @property
     def approximate(self) -> bool:

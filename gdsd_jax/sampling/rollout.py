@@ -1,4 +1,4 @@
-"""The sampling engine: denoising pass after pass, block after block, until every row is done.
+"""The sampling engine: pass after pass, block after block, until every row is done.
 
 B rows, P prompt columns, G completion columns, L = P + G, C columns that a pass may commit (a
 block's), D width, V vocabulary.
@@ -12,15 +12,20 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.sampling import confidence, schedule
+from gdsd_jax.sampling import schedule
 from gdsd_jax.sampling.cache import Forward, columns, make_forward
 from gdsd_jax.sampling.config import SamplerConfig
+from gdsd_jax.sampling.noise import BLOCK_NOISE, fold_rows, row_uniform
+from gdsd_jax.sampling.orders import find_order
+from gdsd_jax.sampling.proposals import Proposal, propose
 from gdsd_jax.sampling.select import most_confident, sure_enough
 from gdsd_jax.types import Array, Cache, Denoiser, Prompts, PyTree, Rollout, Uncut
 
 
 @flax.struct.dataclass
 class SamplerState:
+    """A rollout under way."""
+
     tokens_BxL: Array  # int32, mask id where nothing is committed
     valid_BxL: Array  # bool, columns that exist for the row
     masked_BxG: Array  # bool, the truth about what is committed
@@ -36,8 +41,9 @@ class SamplerState:
 
 
 class Passes(NamedTuple):
-    """A rollout one denoising pass at a time, for those who want to watch: `make_rollout_fn` loops
-    over the same.
+    """A rollout one denoising pass at a time, for those who want to watch.
+
+    `make_rollout_fn` loops over the same functions.
 
     Attributes:
       begin: `(params, prompts) -> SamplerState`.
@@ -56,7 +62,7 @@ class Passes(NamedTuple):
 def make_rollout_fn(
     denoiser: Denoiser, config: SamplerConfig
 ) -> Callable[[PyTree, Prompts, Array], Rollout]:
-    """`rollout_fn(params, prompts, rng_B) -> Rollout`, jitted whole; `rng_B` holds one key per row.
+    """`rollout_fn(params, prompts, rng_B) -> Rollout`, jitted; `rng_B` holds one key per row.
 
     Raises:
       ValueError: the denoiser cannot do what the config asks for.
@@ -67,79 +73,106 @@ def make_rollout_fn(
     def rollout_fn(params: PyTree, prompts: Prompts, rng_B: Array) -> Rollout:
         prompts = with_defaults(prompts, config.gen_length)
 
-        def step(state):
+        def one_pass(state):
             return advance(params, prompts, rng_B, state)
 
-        return end(prompts, jax.lax.while_loop(running, step, begin(params, prompts)))
+        return end(prompts, jax.lax.while_loop(running, one_pass, begin(params, prompts)))
 
     return rollout_fn
 
 
 def make_passes(denoiser: Denoiser, config: SamplerConfig) -> Passes:
-    """The rollout's parts, not jitted; `prompts` must have been through `with_defaults`."""
+    """The rollout's parts, not jitted; `prompts` must have been through `with_defaults`.
+
+    Raises:
+      ValueError: the denoiser cannot do what the config asks for.
+    """
     check(denoiser, config)
-    model = denoiser.config
+    model, order = denoiser.config, find_order(config)
     if config.stop_ids is None:
         config = dataclasses.replace(config, stop_ids=tuple(model.stop_ids))
-    # the released full-attention samplers go on trying masks left over in earlier blocks: they see
-    # all blocks at once
-    every_block = config.reference_quirks and config.kind != "block"
-    view = dataclasses.replace(config, block_length=config.gen_length) if every_block else config
-
-    def forward_of(state: SamplerState):
-        return make_forward(denoiser, view, state.tokens_BxL.shape[1] - config.gen_length)
 
     def begin(params, prompts):
         state = fresh_state(prompts, config, model)
         tokens_RxL, valid_RxL = streams(state, config, model.mask_id)
-        return state.replace(cache=forward_of(state).begin(params, tokens_RxL, valid_RxL))
+        forward = forward_of(denoiser, config, state)
+        return state.replace(cache=forward.begin(params, tokens_RxL, valid_RxL))
 
     def advance(params, prompts, rng_B, state):
-        window = Window(0 if every_block else state.block, view.block_length)
-        masked_BxC = window.of(state.masked_BxG) & before_block_end(state, config, window)
-        noise_BxC = block_noise(config, rng_B, state, view.block_length)
-        step_B, quota_B = next_step(config, state, masked_BxC, noise_BxC)
-        active_B = jnp.any(masked_BxC, axis=1) & ~state.done_B
-        h_RxCxD, cache = features(
-            forward_of(state), config, model.mask_id, params, state, window.block
-        )
-        raw, *without = jnp.split(
-            denoiser.unembed(params, h_RxCxD), h_RxCxD.shape[0] // rng_B.shape[0]
-        )
-        found = confidence.propose(
-            raw,
-            without[0] if without else None,
-            confidence.fold_rows(rng_B, state.passes_B),
-            prompts.temperature_B,
-            config,
-            model.mask_id,
-            noise_BxC,
-        )
-        commit_BxC = most_confident(found.order_BxC, masked_BxC, quota_B)
-        commit_BxC |= sure_enough(found.probability_BxC, masked_BxC, prompts.threshold_B)
-        state = state.replace(
-            step_B=step_B + 1, passes_B=state.passes_B + active_B, age=state.age + 1, cache=cache
-        )
-        state = committed(state, window, commit_BxC & active_B[:, None], found)
-        if config.reference_quirks:
-            state = state.replace(
-                masked_BxG=state.tokens_BxL[:, -config.gen_length :] == model.mask_id
-            )
-        return end_block(state, prompts, config, model.pad_id)
+        return advanced(denoiser, config, order, params, prompts, rng_B, state)
 
     def running(state):
         return (state.block < config.blocks) & jnp.any(~state.done_B)
 
-    return Passes(
-        begin, advance, running, lambda prompts, state: finish(state, prompts, config, model.pad_id)
+    def end(prompts, state):
+        return finish(state, prompts, config, model.pad_id)
+
+    return Passes(begin, advance, running, end)
+
+
+def advanced(
+    denoiser: Denoiser,
+    config: SamplerConfig,
+    order: Callable[..., Array],
+    params: PyTree,
+    prompts: Prompts,
+    rng_B: Array,
+    state: SamplerState,
+) -> SamplerState:
+    """The state one denoising pass later."""
+    model = denoiser.config
+    window = window_of(config, state)
+    masked_BxC = window.of(state.masked_BxG) & before_block_end(state, config, window)
+    pass_rng_B = fold_rows(rng_B, state.passes_B)
+    block_rng_B = fold_rows(rng_B, BLOCK_NOISE + state.block)
+    step_B, quota_B = next_step(config, state, masked_BxC, block_rng_B)
+    active_B = jnp.any(masked_BxC, axis=1) & ~state.done_B
+    forward = forward_of(denoiser, config, state)
+    h_RxCxD, cache = features(forward, config, model.mask_id, params, state, window.block)
+    raw, without = split_streams(denoiser.unembed(params, h_RxCxD), config)
+    found = propose(
+        config,
+        order,
+        model.mask_id,
+        raw,
+        without,
+        prompts.temperature_B,
+        pass_rng_B,
+        block_rng_B,
     )
+    commit_BxC = most_confident(found.order_BxC, masked_BxC, quota_B)
+    commit_BxC |= sure_enough(found.probability_BxC, masked_BxC, prompts.threshold_B)
+    state = state.replace(
+        step_B=step_B + 1, passes_B=state.passes_B + active_B, age=state.age + 1, cache=cache
+    )
+    state = committed(state, window, commit_BxC & active_B[:, None], found)
+    if config.reference_quirks:
+        completion_BxG = state.tokens_BxL[:, -config.gen_length :]
+        state = state.replace(masked_BxG=completion_BxG == model.mask_id)
+    return end_block(state, prompts, config, model.pad_id)
+
+
+def every_block(config: SamplerConfig) -> bool:
+    """Whether a pass looks at all blocks at once.
+
+    The released full-attention samplers do: they go on trying masks left over in earlier blocks.
+    """
+    return config.reference_quirks and config.kind != "block"
+
+
+def forward_of(denoiser: Denoiser, config: SamplerConfig, state: SamplerState) -> Forward:
+    """How the features of a pass's window are computed."""
+    if every_block(config):
+        config = dataclasses.replace(config, block_length=config.gen_length)
+    return make_forward(denoiser, config, state.tokens_BxL.shape[1] - config.gen_length)
 
 
 def check(denoiser: Denoiser, config: SamplerConfig) -> None:
     """ValueError naming what this denoiser lacks."""
     if denoiser.config.mask_id is None:
         raise ValueError(
-            "mask_id is None: an autoregressive model has no masked positions to fill, convert it first"
+            "mask_id is None: an autoregressive model has no masked positions to fill, "
+            "convert it first"
         )
     if config.cache != "none" and denoiser.extend is None:
         raise ValueError(
@@ -160,16 +193,23 @@ class Window(NamedTuple):
         return jax.lax.dynamic_update_slice_in_dim(x_BxG, new_BxC, self.block * self.width, axis=1)
 
 
+def window_of(config: SamplerConfig, state: SamplerState) -> Window:
+    """The window of the next pass: the current block, or the whole completion."""
+    if every_block(config):
+        return Window(0, config.gen_length)
+    return Window(state.block, config.block_length)
+
+
 def fresh_state(prompts: Prompts, config: SamplerConfig, model) -> SamplerState:
-    """Every completion position masked; columns beyond a row's cap do not exist for it. Without a
-    cache yet."""
-    rows, gen_length = prompts.tokens_BxP.shape[0], config.gen_length
-    # "block" needs a whole block before the first; blocks are counted from the prompt's end, so
-    # this moves none
-    pad = (
-        (0, 0),
-        (-prompts.tokens_BxP.shape[1] % config.block_length if config.cache == "block" else 0, 0),
-    )
+    """Every completion position masked, without a cache yet.
+
+    Columns beyond a row's cap do not exist for it.
+    """
+    (rows, prompt_len), gen_length = prompts.tokens_BxP.shape, config.gen_length
+    # The cache "block" needs a whole block before the first one. Blocks are counted from the
+    # prompt's end, so padding on the left moves none of them.
+    left = -prompt_len % config.block_length if config.cache == "block" else 0
+    pad = ((0, 0), (left, 0))
     tokens_BxP = jnp.pad(prompts.tokens_BxP, pad, constant_values=model.pad_id)
     exists_BxG = jnp.arange(gen_length)[None, :] < prompts.max_length_B[:, None]
     completion_BxG = jnp.where(exists_BxG, model.mask_id, model.pad_id).astype(jnp.int32)
@@ -190,15 +230,24 @@ def fresh_state(prompts: Prompts, config: SamplerConfig, model) -> SamplerState:
 
 
 def streams(state: SamplerState, config: SamplerConfig, mask_id: int) -> tuple[Array, Array]:
-    """(tokens, valid) that are forwarded: the rows, and under guidance below them the rows with the
-    prompt masked."""
-    if not config.cfg_scale:
+    """(tokens, valid) that are forwarded.
+
+    The rows, and under guidance below them the rows with the prompt masked.
+    """
+    if config.cfg_scale == 0:
         return state.tokens_BxL, state.valid_BxL
-    in_prompt_L = (
-        jnp.arange(state.tokens_BxL.shape[1]) < state.tokens_BxL.shape[1] - config.gen_length
-    )
+    columns_L = jnp.arange(state.tokens_BxL.shape[1])
+    in_prompt_L = columns_L < len(columns_L) - config.gen_length
     without_BxL = jnp.where(in_prompt_L[None, :], mask_id, state.tokens_BxL)
     return jnp.concatenate([state.tokens_BxL, without_BxL]), jnp.concatenate([state.valid_BxL] * 2)
+
+
+def split_streams(x_RxCxV: Array, config: SamplerConfig) -> tuple[Array, Array | None]:
+    """(of the rows, of the rows with the prompt masked or None): the inverse of `streams`."""
+    if config.cfg_scale == 0:
+        return x_RxCxV, None
+    of_rows, without = jnp.split(x_RxCxV, 2)
+    return of_rows, without
 
 
 def features(
@@ -214,10 +263,10 @@ def features(
         return write(state.cache)
 
     def read(cache):
-        return (forward.read(params, tokens_RxL, cache, block), cache)
+        return forward.read(params, tokens_RxL, cache, block), cache
 
     due = state.age == 0
-    if config.refresh_every:
+    if config.refresh_every > 0:
         due |= state.age % config.refresh_every == 0
     return jax.lax.cond(due, write, read, state.cache)
 
@@ -228,51 +277,42 @@ def before_block_end(state: SamplerState, config: SamplerConfig, window: Window)
     return (column_C < (state.block + 1) * config.block_length)[None, :]
 
 
-def block_noise(
-    config: SamplerConfig, rng_B: Array, state: SamplerState, width: int
-) -> Array | None:
-    """What decides at which step "origin" commits a position, float32 [B, C] in [0, 1); the same in
-    all passes."""
-    if config.kind != "dream" or config.alg != "origin":
-        return None
-    return confidence.row_uniform(
-        confidence.fold_rows(rng_B, confidence.BLOCK_NOISE + state.block), (width,)
-    )
-
-
 def next_step(
-    config: SamplerConfig, state: SamplerState, masked_BxC: Array, noise_BxC
+    config: SamplerConfig, state: SamplerState, masked_BxC: Array, block_rng_B: Array
 ) -> tuple[Array, Array]:
-    """(the row's step in its block's schedule, how many positions it commits there), int32 [B]
-    both."""
+    """(the row's step in its block's schedule, how many positions it commits there).
+
+    Both int32 [B]. `masked_BxC` are the positions that may be committed.
+    """
     steps, quirks = config.steps_per_block, config.reference_quirks
-    if noise_BxC is not None:
+    if config.order == "origin":
+        noise_BxC = row_uniform(block_rng_B, masked_BxC.shape[1:])
         quota_BxS = schedule.dream_origin(noise_BxC, masked_BxC, steps)
     elif config.kind == "dream":
         count_B = jnp.sum(masked_BxC, axis=1)
-        quota_BxS = schedule.dream(
-            jnp.full(count_B.shape, jnp.mean(count_B)) if quirks else count_B, steps
-        )
+        if quirks:  # the batch's
+            count_B = jnp.full(count_B.shape, jnp.mean(count_B))
+        quota_BxS = schedule.dream(count_B, steps)
     elif config.kind == "block" and quirks:
         quota_S = jnp.array(schedule.half_even(config.block_length, steps))
         quota_BxS = jnp.tile(quota_S[None, :], (masked_BxC.shape[0], 1))
     else:
         quota_BxS = schedule.even(state.begun_B, steps)
-    return (schedule.at_step if quirks else schedule.next_quota)(quota_BxS, state.step_B)
+    if quirks:
+        return schedule.at_step(quota_BxS, state.step_B)
+    return schedule.next_quota(quota_BxS, state.step_B)
 
 
 def committed(
-    state: SamplerState, window: Window, commit_BxC: Array, found: confidence.Proposal
+    state: SamplerState, window: Window, commit_BxC: Array, found: Proposal
 ) -> SamplerState:
     """The state with the proposals at `commit_BxC` taken."""
-    gen_length = state.masked_BxG.shape[1]
+    prompt_len = state.tokens_BxL.shape[1] - state.masked_BxG.shape[1]
 
     def taken(x_BxG: Array, new_BxC) -> Array:
         return window.put(x_BxG, jnp.where(commit_BxC, new_BxC, window.of(x_BxG)))
 
-    prompt_BxP, tokens_BxG = jnp.split(
-        state.tokens_BxL, [state.tokens_BxL.shape[1] - gen_length], axis=1
-    )
+    prompt_BxP, tokens_BxG = jnp.split(state.tokens_BxL, [prompt_len], axis=1)
     return state.replace(
         tokens_BxL=jnp.concatenate([prompt_BxP, taken(tokens_BxG, found.tokens_BxC)], axis=1),
         masked_BxG=taken(state.masked_BxG, False),
@@ -295,34 +335,32 @@ def end_block(
     if config.reference_quirks:
         ended, done_B = quirky_end(state, config, stopped_B)
         if config.kind == "block":
-            valid_BxL = jnp.concatenate(
-                [valid_BxL[:, : -config.gen_length], tokens_BxG != pad_id], axis=1
-            )
+            prompt_valid_BxP = valid_BxL[:, : -config.gen_length]
+            valid_BxL = jnp.concatenate([prompt_valid_BxP, tokens_BxG != pad_id], axis=1)
     else:
         ended = ~jnp.any(jnp.any(block.of(state.masked_BxG), axis=1) & ~state.done_B)
-        done_B = (
-            state.done_B
-            | stopped_B
-            | ((state.block + 1) * config.block_length >= prompts.max_length_B)
-        )
+        last_B = (state.block + 1) * config.block_length >= prompts.max_length_B
+        done_B = state.done_B | stopped_B | last_B
     following = Window(state.block + 1, config.block_length)
 
-    def then(new, old):
+    def if_ended(new, old):
         return jnp.where(ended, new, old)
 
     return state.replace(
         block=state.block + ended,
-        begun_B=then(jnp.sum(following.of(state.masked_BxG), axis=1), state.begun_B),
-        step_B=then(0, state.step_B),
-        age=then(0, state.age),
-        done_B=then(done_B, state.done_B),
-        valid_BxL=then(valid_BxL, state.valid_BxL),
+        begun_B=if_ended(jnp.sum(following.of(state.masked_BxG), axis=1), state.begun_B),
+        step_B=if_ended(0, state.step_B),
+        age=if_ended(0, state.age),
+        done_B=if_ended(done_B, state.done_B),
+        valid_BxL=if_ended(valid_BxL, state.valid_BxL),
     )
 
 
 def quirky_end(state: SamplerState, config: SamplerConfig, stopped_B: Array) -> tuple[Array, Array]:
-    """(block ended, rows done) as the references have it: after a fixed number of passes, and all
-    rows together."""
+    """(block ended, rows done) as the released samplers have it.
+
+    A block ends after a fixed number of passes, and all rows are done together.
+    """
     if config.kind != "block":
         return state.step_B[0] == config.steps_per_block, state.done_B
     completion_BxG = state.tokens_BxL[:, -config.gen_length :]
@@ -334,11 +372,9 @@ def quirky_end(state: SamplerState, config: SamplerConfig, stopped_B: Array) -> 
 
 def is_stop(tokens: Array, stop_ids: tuple[int, ...]) -> Array:
     """bool, True where a token ends the completion."""
-    return (
-        jnp.isin(tokens, jnp.array(stop_ids, jnp.int32))
-        if stop_ids
-        else jnp.zeros(tokens.shape, bool)
-    )
+    if not stop_ids:
+        return jnp.zeros(tokens.shape, bool)
+    return jnp.isin(tokens, jnp.array(stop_ids, jnp.int32))
 
 
 def with_defaults(prompts: Prompts, gen_length: int) -> Prompts:

@@ -1,5 +1,7 @@
-"""How many positions a denoising pass commits: quota_BxS, of B rows at each of the S steps of a
-block."""
+"""How many positions a denoising pass commits.
+
+quota_BxS, of B rows at each of the S steps of a block.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,24 +12,23 @@ EPSILON = 1e-3  # where Dream's time ends
 
 
 def even(begun_B: Array, steps: int) -> Array:
-    """The `begun_B` positions masked when the block began, spread evenly, remainder first.
+    """LLaDA's quota: the positions masked when the block began, spread evenly, remainder first.
 
-    int32 [B, S]. 8 positions in 3 steps are 3, 3, 2 (specs/gdsd.md section 7.1).
+    int32 [B, S] of `begun_B` positions. 8 positions in 3 steps are 3, 3, 2.
     """
     return begun_B[:, None] // steps + (jnp.arange(steps)[None, :] < begun_B[:, None] % steps)
 
 
 def half_even(count: int, steps: int) -> tuple[int, ...]:
-    """The released block samplers' quota: what is left over the steps left, rounded half to even,
-    zeros dropped.
+    """The released block samplers' quota: what is left over the steps left, rounded half to even.
 
-    8 positions in 3 steps are 3, 2, 3 (specs/models.md section 4).
+    Zeros are dropped. 8 positions in 3 steps are 3, 2, 3.
     """
     quotas = []
     for left in range(steps, 0, -1):
         quotas.append(round(count / left))
         count -= quotas[-1]
-    return tuple(filter(None, quotas))
+    return tuple(quota for quota in quotas if quota > 0)
 
 
 def dream_times(steps: int) -> np.ndarray:
@@ -36,22 +37,21 @@ def dream_times(steps: int) -> np.ndarray:
 
 
 def dream(masked_B: Array, steps: int) -> Array:
-    """floor(m (1 - t_{i+1} / t_i)) of the `masked_B` positions masked now, all of them at the last
-    step.
+    """Dream's quota: floor(m (1 - t_{i+1} / t_i)) of the m positions masked now.
 
-    int32 [B, S]; `masked_B` may be a mean, float32 (specs/gdsd.md section 7.2).
+    int32 [B, S]. The last step takes all. `masked_B` may be a mean, float32.
     """
     times = dream_times(steps)
-    share_S = jnp.asarray(np.append((1 - times[1:] / times[:-1])[:-1], np.float32(1)))
+    shares = 1 - times[1:] / times[:-1]
+    share_S = jnp.asarray(np.append(shares[:-1], np.float32(1)))
     return jnp.floor(masked_B[:, None].astype(jnp.float32) * share_S[None, :]).astype(jnp.int32)
 
 
 def dream_origin(noise_BxC: Array, masked_BxC: Array, steps: int) -> Array:
-    """How many masked positions are due at each step when every one is committed with probability 1
-    - t_{i+1} / t_i.
+    """How many masked positions are due at each step under Dream's "origin", int32 [B, S].
 
-    A position survives the steps up to i with probability t_{i+1}, so one uniform number decides
-    its step at once.
+    Each position is committed at step i with probability 1 - t_{i+1} / t_i. It survives the steps
+    up to i with probability t_{i+1}, so one uniform number decides its step at once.
     """
     survive_S = jnp.asarray(np.append(dream_times(steps)[1:-1], np.float32(-1)))
     due_BxSxC = noise_BxC[:, None, :] > survive_S[None, :, None]
@@ -61,7 +61,7 @@ def dream_origin(noise_BxC: Array, masked_BxC: Array, steps: int) -> Array:
 def next_quota(quota_BxS: Array, step_B: Array) -> tuple[Array, Array]:
     """(step, its quota), both int32 [B]: the first step from `step_B` on that commits anything.
 
-    A pass that commits nothing leaves the state as it was, so nobody takes it.
+    A pass that commits nothing would leave the state as it was, so it is left out.
     """
     waiting_BxS = (quota_BxS > 0) & (jnp.arange(quota_BxS.shape[1])[None, :] >= step_B[:, None])
     return at_step(quota_BxS, jnp.argmax(waiting_BxS, axis=1))

@@ -1,4 +1,4 @@
-"""Which masked positions are committed. B rows, C columns."""
+"""Which masked positions a pass commits. B rows, C columns."""
 
 import jax.numpy as jnp
 
@@ -16,6 +16,8 @@ def most_confident(confidence_BxC: Array, masked_BxC: Array, count_B: Array) -> 
 
 
 def sure_enough(probability_BxC: Array, masked_BxC: Array, threshold_B: Array) -> Array:
-    """bool [B, C]: masked positions whose proposal has at least the row's threshold of probability;
-    inf = off."""
+    """bool [B, C]: masked positions whose proposal is at least as probable as the row's threshold.
+
+    A threshold of inf commits none.
+    """
     return masked_BxC & (probability_BxC >= threshold_B[:, None])

@@ -1,5 +1,4 @@
-"""Forwards of a few columns beside kept keys and values, against full forwards and a float64
-rendering."""
+"""Forwards of a few columns with a cache, against full forwards and a float64 rendering."""
 
 import jax
 import jax.numpy as jnp
@@ -56,8 +55,10 @@ def test_a_refresh_is_a_full_forward_and_a_block_after_it_gives_its_rows(family)
 
 
 def stale_row(config, params, old, new, valid, columns):
-    """Logits float64 [Q, V]: `new` at `columns`, whose layers read the keys and values that a pass
-    over `old` left."""
+    """Logits float64 [Q, V] of `new` at `columns`.
+
+    Their layers read the keys and values that a pass over `old` left.
+    """
     layers, positions = params["layers"], np.maximum(np.cumsum(valid) - 1, 0)
     both = params["embed"]["embedding"][old], params["embed"]["embedding"][new]
 
@@ -77,12 +78,8 @@ def stale_row(config, params, old, new, valid, columns):
     def rest(x, attended, n):
         x = x + attended.reshape(len(x), -1) @ layers["o"]["kernel"][n]
         h = rms(x, layers["mlp_norm"]["scale"][n], config.norm_eps)
-        gate = h @ layers["gate"]["kernel"][n]
-        return (
-            x
-            + (gate / (1 + np.exp(-gate)) * (h @ layers["up"]["kernel"][n]))
-            @ layers["down"]["kernel"][n]
-        )
+        gate, up = (h @ layers[name]["kernel"][n] for name in ("gate", "up"))
+        return x + (gate / (1 + np.exp(-gate)) * up) @ layers["down"]["kernel"][n]
 
     x_old, x_new = both[0], both[1][columns]
     for n in range(config.layers):
@@ -116,8 +113,10 @@ def test_other_tokens_beside_kept_columns_are_the_float64_rendering(family):
 
 
 def test_written_columns_are_seen_later(family):
-    """Block by block under block-causal attention, the features are the full forward's: that cache
-    is exact."""
+    """Block by block under block-causal attention the cache is exact.
+
+    The features are the full forward's.
+    """
     config, params, denoiser, extend = family
     cache = denoiser.init_cache(params, *NEW.shape, valid_BxL=jnp.asarray(VALID))
     parts = []

@@ -1,13 +1,13 @@
-"""Presets have the released sizes and ids; config.json is read, refused by name, and written
-back."""
+"""Presets have the released sizes and ids; config.json is read, refused by name, written back."""
 
+import dataclasses
 import json
 
 import pytest
 
-from gdsd_jax import hf, models
+from gdsd_jax import hf, models, sampling
 
-# specs/models.md sections 1 to 3: parameters (a tied head counted once), tensors, mask, pad, stops
+# of the released checkpoints: parameters (a tied head counted once), tensors, mask, pad, stops
 RELEASED = {
     "llada_8b": (8_015_581_184, 291, 126_336, 126_081, (126_081, 126_348)),
     "dream_7b": (7_615_616_512, 339, 151_666, 151_643, (151_643, 151_645)),
@@ -32,18 +32,14 @@ def test_released_models_have_the_released_sizes(name):
 
 @pytest.mark.parametrize("name", ["dream_7b", "qwen3_4b", "a2d_qwen3_8b"])
 def test_shapes_that_are_easily_confused(name):
-    shapes = {
-        path: leaf.shape[1:]
-        for path, leaf in hf.paths_of(models.param_shapes(models.MODELS[name])).items()
-    }
+    leaves = hf.paths_of(models.param_shapes(models.MODELS[name]))
+    shapes = {path: leaf.shape[1:] for path, leaf in leaves.items()}
     if name == "dream_7b":
         assert shapes["layers.q.kernel"] == (3584, 3584) and shapes["layers.k.bias"] == (512,)
         assert "layers.o.bias" not in shapes and "layers.q_norm.scale" not in shapes
     if name == "qwen3_4b":  # heads x head_dim is not the width
-        assert shapes["layers.q.kernel"] == (2560, 4096) and shapes["layers.o.kernel"] == (
-            4096,
-            2560,
-        )
+        assert shapes["layers.q.kernel"] == (2560, 4096)
+        assert shapes["layers.o.kernel"] == (4096, 2560)
         assert shapes["layers.q_norm.scale"] == (128,) and "lm_head.kernel" not in shapes
     if name == "a2d_qwen3_8b":
         assert "lm_head.kernel" in shapes and "layers.q.bias" not in shapes
@@ -56,7 +52,7 @@ def test_config_json_leads_back(name, tmp_path):
 
 
 def test_who_attends_and_who_shifts():
-    """By the model type alone (design section 2)."""
+    """By the model type alone."""
     ways = {name: (config.attention, config.shift) for name, config in models.MODELS.items()}
     assert ways["llada_8b"] == ways["a2d_qwen3_8b"] == ("full", False)
     assert ways["dream_7b"] == ("full", True) and ways["qwen3_8b"] == ("causal", True)
@@ -68,9 +64,8 @@ LLADA = models.config_to_hf(models.MODELS["llada_8b"])
 
 
 def test_both_spellings_of_the_rotation_are_read(tmp_path):
-    entries = {
-        key: value for key, value in QWEN3.items() if key not in ("rope_theta", "rope_scaling")
-    }
+    entries = dict(QWEN3)
+    del entries["rope_theta"], entries["rope_scaling"]
     # as transformers 5 writes it
     entries["rope_parameters"] = {"rope_type": "default", "rope_theta": 1_000_000}
     (tmp_path / "config.json").write_text(json.dumps(entries))
@@ -123,3 +118,77 @@ def test_configs_that_cannot_run_are_refused(tmp_path, entries, word):
     with pytest.raises(ValueError, match=word) as error:
         models.config_from_hf(tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, wanted",
+    [
+        ("llada_8b", {"kind": "llada"}),
+        ("dream_7b", {"kind": "dream"}),
+        ("a2d_qwen3_4b", {"kind": "block", "block_length": 4}),
+        ("qwen3_4b", {}),  # autoregressive: it has no masked positions to fill
+    ],
+)
+def test_a_model_type_has_a_default_sampler(name, wanted):
+    fields = models.default_sampler(models.MODELS[name])
+    assert fields == wanted
+    sampling.SamplerConfig(gen_length=16, **fields)  # they are its fields
+    fields["kind"] = "other"  # a copy
+    assert models.default_sampler(models.MODELS[name]) == wanted
+
+
+def test_an_autoregressive_model_becomes_a_denoiser_and_back():
+    """Nothing changes but its type, who attends to whom and the shift."""
+    qwen3, denoiser = models.MODELS["qwen3_4b"], models.MODELS["a2d_qwen3_4b"]
+    assert models.to_denoiser(qwen3) == models.to_denoiser(denoiser) == denoiser
+    assert models.to_autoregressive(denoiser) == models.to_autoregressive(qwen3) == qwen3
+    moved = dataclasses.replace(qwen3, d_ff=7, lora_rank=2)
+    there = models.to_denoiser(moved)
+    assert (there.d_ff, there.lora_rank, there.shift, there.attention) == (7, 2, False, "full")
+    assert models.to_autoregressive(there) == moved
+
+
+@pytest.mark.parametrize("name, family", [("llada_8b", "llada"), ("dream_7b", "Dream")])
+def test_families_without_both_models_are_refused(name, family):
+    for convert, target in (
+        (models.to_denoiser, "a2d-qwen3"),
+        (models.to_autoregressive, "qwen3"),
+    ):
+        said = f"a {family} model cannot become {target}: only qwen3 and a2d-qwen3 share weights"
+        with pytest.raises(ValueError, match=said):
+            convert(models.MODELS[name])
+
+
+OWN = """
+import dataclasses
+from gdsd_jax import models
+
+PRESET = dataclasses.replace(models.MODELS["llada_tiny"], layers=5)
+"""
+
+
+def test_a_model_is_a_preset_or_a_users_file(tmp_path):
+    assert models.find_model("llada_8b") == models.MODELS["llada_8b"]
+    (tmp_path / "own.py").write_text(OWN)
+    own = models.find_model(str(tmp_path / "own.py"))
+    assert own == dataclasses.replace(models.MODELS["llada_tiny"], layers=5)
+    assert models.default_sampler(own) == {"kind": "llada"}
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (None, "unknown model 'gpt2', known: llada_8b, "),
+        ("X = 1", "own.py: the file defines no PRESET"),
+        ("PRESET = {}", "own.py: PRESET is a dict, give a models.ModelConfig"),
+        (OWN.replace("layers=5", "family='gpt2'"), "own.py: unknown family 'gpt2', known: llada"),
+    ],
+)
+def test_what_is_no_model_is_refused(tmp_path, text, said):
+    name = "gpt2"
+    if text is not None:
+        name = str(tmp_path / "own.py")
+        (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ValueError, match=said) as error:
+        models.find_model(name)
+    assert "\n" not in str(error.value)

@@ -1,5 +1,4 @@
-"""Every family's logits are the reference implementations', with and without padding, under every
-mask."""
+"""Every family's logits are the reference implementations', with padding, under every mask."""
 
 import dataclasses
 import re
@@ -27,15 +26,13 @@ def a2d(golden):
 
 
 def load(folder):
-    """(config, params, inputs, outputs); the golden logits are those of the checkpoints' own
-    forwards, not shifted."""
+    """(config, params, inputs, outputs).
+
+    The golden logits are those of the checkpoints' own forwards, not shifted.
+    """
     config = models.config_from_hf(folder)
-    params, inputs, outputs = (
-        hf.load(folder, config),
-        np.load(folder / "inputs.npz"),
-        np.load(folder / "outputs.npz"),
-    )
-    return config, params, dict(inputs), dict(outputs)
+    inputs, outputs = np.load(folder / "inputs.npz"), np.load(folder / "outputs.npz")
+    return config, hf.load(folder, config), dict(inputs), dict(outputs)
 
 
 def logits_of(config, params, tokens, **options):
@@ -75,8 +72,7 @@ def test_logits_are_the_references(family, padding):
 
 @pytest.mark.parametrize("padding", ["full", "leftpad"])
 def test_features_are_aligned(family, padding):
-    """Where the family shifts, column i carries the reference's logits of the valid column before
-    it."""
+    """Where the family shifts, column i has the reference's logits of the valid column before."""
     config, params, inputs, outputs = family
     tokens = inputs[f"{padding}_input_ids"]
     valid = inputs.get(f"{padding}_attention_mask", np.ones_like(tokens)).astype(bool)
@@ -120,8 +116,7 @@ def test_block_causal_logits_are_the_references(a2d):
 
 
 def test_doubled_logits_are_the_references(a2d):
-    """The reference's row is [noised | clean], ours [prompt | clean | noised] with an empty
-    prompt."""
+    """The reference's row is [noised | clean], ours [prompt | clean | noised], without a prompt."""
     config, params, inputs, outputs = a2d
     tokens = np.concatenate([inputs["bd3lm_clean_ids"], inputs["bd3lm_noisy_ids"]], axis=1)
     ours = logits_of(

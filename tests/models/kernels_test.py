@@ -1,7 +1,7 @@
-"""Attention kernels against XLA's: interpreted on a CPU, over eight devices, and compiled for TPUs
-and GPUs that are not here.
+"""Attention kernels against XLA's: interpreted on a CPU, over eight devices, and compiled.
 
-What a GPU computes is not measured here: cuDNN's programs are only lowered.
+They are compiled for TPUs and GPUs that are not here. What a GPU computes is not measured here:
+cuDNN's programs are only lowered.
 """
 
 import dataclasses
@@ -26,7 +26,6 @@ SPECS = {
     "causal": models.Causal(),
     "block-causal": models.BlockCausal(8, offset=PROMPT),
     "doubled": models.Doubled(PROMPT, 8),
-    "doubled, causal": models.Doubled(PROMPT, 8, causal=True),
 }
 SPLASH = models.make_splash(largest_tile=128, interpret=True)
 XLA = models.KERNELS["xla"]
@@ -83,8 +82,10 @@ def test_some_rows_after_others_are_xla_attention(monkeypatch, name, padding, at
     "sizes, kv_heads, rows", [(dict(data=2, fsdp=2), 2, 8), (dict(fsdp=4), 1, 7)]
 )
 def test_a_denoiser_over_eight_devices(sizes, kv_heads, rows):
-    """Features and gradients of weights, layer by layer recomputed, under a shift and the doubled
-    row's positions."""
+    """Features and gradients of weights.
+
+    Under rematerialisation, a shift and the doubled row's positions.
+    """
     mesh = sharding.make_mesh(sizes | {"tensor": 2})
     config = tiny(
         kv_heads=kv_heads, head_dim=8, d_model=16, d_ff=32, vocab_size=40, shift=True, remat="full"
@@ -141,7 +142,8 @@ def topology():
     """`topology(name) -> devices` to compile for."""
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
         pytest.skip(
-            'the TPU compiler is missing: bash launch/test.sh installs it, or pip install "jax[tpu]"'
+            "the TPU compiler is missing: bash launch/test.sh installs it, "
+            'or pip install "jax[tpu]"'
         )
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
 
@@ -203,8 +205,10 @@ def test_the_search_for_squares_finds_them():
 
 
 def test_a_long_doubled_row_keeps_few_tiles():
-    """The published recipe's row: its 400 tiles hold 9 patterns, and of 20 in a row at most 13 are
-    visited."""
+    """The published recipe's row: its 400 tiles hold 9 patterns.
+
+    Of 20 tiles in a row at most 13 are visited.
+    """
     mask = kernels.LazyMask(models.Doubled(2000, 4), 10_000, 10_240)
     assert kernels.tiling(10_000, 512) == (512, 10_240)
     found = kernels.splash_kernel(mask, 512, interpret=False).fwd_mask_info
@@ -275,8 +279,10 @@ def cudnn_to_lower_for(monkeypatch):
 @pytest.mark.parametrize("columns", [L, L + 1])
 @pytest.mark.parametrize("name, padding", [("full", False), ("full", True), ("doubled", True)])
 def test_cudnn_is_what_a_gpu_is_given(cudnn_to_lower_for, name, padding, columns):
-    """Forward and gradient on eight devices, with their own rows and heads, and nothing of scores
-    besides the mask."""
+    """Forward and gradient on eight devices, with their own rows and heads.
+
+    Nothing has the size of scores besides the mask.
+    """
     mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
     kernel = models.KERNELS["cudnn"]
     attend, valid = (

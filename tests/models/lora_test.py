@@ -1,12 +1,11 @@
 """Adapters act like a low-rank change of the weights, and they alone learn."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from gdsd_jax import models, objectives
-from tests.reference import random_batch, random_params, random_tree, tiny
+from tests.reference import merged, random_adapters, random_batch, random_params, tiny
 
 CONFIG = tiny(lora_rank=3, lora_alpha=6.0)
 SOME = ("q", "down")
@@ -17,29 +16,16 @@ def base():
     return random_params(CONFIG)
 
 
-def adapters(config, seed=5):
-    shapes = jax.eval_shape(lambda rng: models.init_lora(config, rng), jax.random.key(0))
-    return random_tree(shapes, seed, scale=0.5)
-
-
-def merged(base, lora, config):
-    """W + (alpha / rank) a b, layer by layer."""
-    layers = dict(base["layers"])
-    for target, pair in lora["layers"].items():
-        change = np.stack([a @ b for a, b in zip(np.float64(pair["a"]), np.float64(pair["b"]))])
-        kernel = (
-            np.float64(layers[target]["kernel"]) + config.lora_alpha / config.lora_rank * change
-        )
-        layers[target] = layers[target] | {"kernel": jnp.asarray(kernel, jnp.float32)}
-    return base | {"layers": layers}
-
-
 def logits_of(config):
     denoiser = models.make_denoiser(config)
     tokens = np.random.default_rng(0).integers(2, 40, (2, 7))
-    return jax.jit(
-        lambda t, f: denoiser.unembed(p := denoiser.bind(t, f), denoiser.features(p, tokens))
-    )
+
+    @jax.jit
+    def fn(trainable, frozen):
+        params = denoiser.bind(trainable, frozen)
+        return denoiser.unembed(params, denoiser.features(params, tokens))
+
+    return fn
 
 
 def test_fresh_adapters_change_nothing(base):
@@ -53,7 +39,7 @@ def test_fresh_adapters_change_nothing(base):
 @pytest.mark.parametrize("targets", [models.PROJECTIONS, SOME])
 def test_adapters_are_a_low_rank_change_of_the_weights(base, targets):
     config = tiny(lora_rank=3, lora_alpha=6.0, lora_targets=targets)
-    lora, fn = adapters(config), logits_of(config)
+    lora, fn = random_adapters(config), logits_of(config)
     assert set(lora["layers"]) == set(targets)
     ours, theirs = fn(lora, {"base": base}), fn(merged(base, lora, config), {})
     assert np.abs(ours - fn(base, {})).max() > 0.1  # the change is visible at all
@@ -71,13 +57,15 @@ def test_fresh_adapters_are_one_a_layer_and_target():
 
 
 def test_the_same_loss_serves_adapters_and_weights(base):
-    """loss_fn(adapters, {"base": W}) = loss_fn(W + change, {}), and its gradient is the chain rule
-    through the change."""
+    """loss_fn(adapters, {"base": W}) = loss_fn(W + change, {}).
+
+    Its gradient is the chain rule through the change.
+    """
     loss_fn = objectives.make_loss_fn(
         "gdsd", models.make_denoiser(CONFIG), objectives.GdsdConfig(psi=10.0)
     )
     batch = random_batch(CONFIG, rows=3, prompt_len=3, gen=6, draws=1)
-    lora = adapters(CONFIG)
+    lora = random_adapters(CONFIG)
     value_and_grad = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
     (loss, _), grads = value_and_grad(lora, {"base": base}, batch)
     (whole_loss, _), whole = value_and_grad(merged(base, lora, CONFIG), {}, batch)

@@ -1,5 +1,4 @@
-"""The forward against float64 NumPy, padding, rematerialisation, precision and the released
-sizes."""
+"""The forward against float64 NumPy; padding, rematerialisation, precision, released sizes."""
 
 import dataclasses
 import functools
@@ -52,7 +51,7 @@ PLACE = np.array([-3, -2, -1, 0, 1, 2, 0, 1, 2]) // BLOCK  # blocks count from t
 
 
 def doubled_LxL():
-    """Entry by entry from specs/models.md section 3: who may look (first index) at whom."""
+    """Entry by entry: who may look (first index) at whom."""
     allowed = np.zeros((L, L), bool)
     for query, key in np.ndindex(L, L):
         if STREAM[query] == STREAM[key] == 1:
@@ -89,8 +88,10 @@ def test_forward_is_the_float64_rendering(case):
 
 @pytest.mark.parametrize("shift", [False, True])
 def test_doubled_row_is_its_streams_apart(shift):
-    """The clean stream is a block-causal row; a noised block is that row with the block replaced by
-    its noised self."""
+    """The clean stream is a block-causal row.
+
+    A noised block is that row with the block replaced by its noised self.
+    """
     config = tiny(shift=shift)
     params, denoiser = random_params(config, seed=1), models.make_denoiser(config)
     valid = np.ones((2, L), bool)
@@ -153,8 +154,10 @@ def test_positions_can_be_given():
 
 @pytest.mark.parametrize("attention", ["full", "causal"])
 def test_padding_is_never_seen(attention):
-    """Other tokens under the padding change no bit elsewhere, and no gradient reaches their
-    embeddings."""
+    """Other tokens under the padding change no bit elsewhere.
+
+    No gradient reaches their embeddings.
+    """
     config = tiny(attention=attention, shift=attention == "causal")
     params, padding_token = random_params(config), 39
     tokens = np.where(VALID, np.minimum(TOKENS, padding_token - 1), padding_token)

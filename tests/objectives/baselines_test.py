@@ -1,7 +1,6 @@
-"""diffu-GRPO, coupled-GRPO, wd1 and DMPO against loops in float64 NumPy, and their gradients
-against finite differences.
+"""diffu-GRPO, coupled-GRPO, wd1 and DMPO against float64 NumPy loops and finite differences.
 
-Written from specs/gdsd.md section 6 alone. B rows, K draws, P prompt columns, G completion columns.
+Written from their released code alone. B rows, K draws, P prompt columns, G completion columns.
 """
 
 import math
@@ -49,24 +48,13 @@ def coupled_scores(params, batch, config):
     """(full + pair / share masked with the token) / 2."""
     full, found = token_logps(params, batch, whole_completion(batch)), []
     for mask in np.asarray(batch.masks_KxBxL):
-        one, other = (
-            token_logps(params, batch, mask),
-            token_logps(params, batch, complement(mask, batch)),
-        )
-        t = mask[:, P:].mean(axis=1)
-        found.append(
-            [
-                [
-                    (
-                        full[i, n]
-                        + (one[i, n] / t[i] if mask[i, P + n] else other[i, n] / (1 - t[i]))
-                    )
-                    / 2
-                    for n in range(G)
-                ]
-                for i in range(len(mask))
-            ]
-        )
+        one = token_logps(params, batch, mask)
+        other = token_logps(params, batch, complement(mask, batch))
+        t, score = mask[:, P:].mean(axis=1), np.zeros(full.shape)
+        for i, n in np.ndindex(score.shape):
+            pair = one[i, n] / t[i] if mask[i, P + n] else other[i, n] / (1 - t[i])
+            score[i, n] = (full[i, n] + pair) / 2
+        found.append(score)
     return np.array(found)
 
 
@@ -76,10 +64,8 @@ def grpo_loss(score_KxBxG, batch, config):
     for k, i, n in np.ndindex(score_KxBxG.shape):
         if n >= lengths[i]:
             continue
-        ratio, a = (
-            math.exp(score_KxBxG[k, i, n] - float(batch.old_KxB[k, i, n])),
-            float(batch.advantages_B[i]),
-        )
+        ratio = math.exp(score_KxBxG[k, i, n] - float(batch.old_KxB[k, i, n]))
+        a = float(batch.advantages_B[i])
         limited = min(max(ratio, 1 - config.epsilon_low), 1 + config.epsilon_high)
         d = float(batch.ref_KxB[k, i, n]) - score_KxBxG[k, i, n]
         total += min(ratio * a, limited * a) - config.beta * (math.exp(d) - d - 1)
@@ -92,19 +78,15 @@ def softmax(x):
 
 
 def wd1_loss(score_KxBxG, batch, config):
-    lengths, advantages = (
-        reference.completion_lengths(batch, config.count),
-        np.float64(batch.advantages_B),
-    )
+    lengths = reference.completion_lengths(batch, config.count)
+    advantages = np.float64(batch.advantages_B)
     score_B = [
         np.mean([score[i, :length].sum() for score in score_KxBxG])
         for i, length in enumerate(lengths)
     ]
-    groups = (
-        [np.flatnonzero(GROUPS == g) for g in np.unique(GROUPS)]
-        if config.softmax_over == "group"
-        else [np.arange(5)]
-    )
+    groups = [np.arange(5)]
+    if config.softmax_over == "group":
+        groups = [np.flatnonzero(GROUPS == g) for g in np.unique(GROUPS)]
     total = 0.0
     for rows in groups:
         good, bad = softmax(config.psi * advantages[rows]), softmax(-config.psi * advantages[rows])
@@ -130,10 +112,8 @@ def dmpo_loss(score_KxB, batch, config):
     score, old, ref = (
         np.mean(np.float64(x), axis=0) for x in (score_KxB, batch.old_KxB, batch.ref_KxB)
     )
-    rewards, lengths = (
-        np.float64(batch.rewards_B),
-        reference.completion_lengths(batch, config.count),
-    )
+    rewards = np.float64(batch.rewards_B)
+    lengths = reference.completion_lengths(batch, config.count)
     total = 0.0
     for g in np.unique(GROUPS):
         rows = np.flatnonzero(GROUPS == g)
@@ -170,9 +150,11 @@ CASES = {  # name: objective, config, its scores, its loss of them
 
 
 def make_batch(params, scores, config, compared):
-    """Left-padded prompts, two draws, old and reference scores near the present ones; pairs with an
-    empty half for DMPO (rows 0 and 1 of `random_batch`), none for coupled GRPO, masked prompt
-    columns for the one-step views."""
+    """Left-padded prompts, two draws, old and reference scores near the present ones.
+
+    Pairs with an empty half for DMPO (rows 0 and 1 of `random_batch`), none for coupled GRPO, and
+    masked prompt columns for the one-step views.
+    """
     rng = np.random.default_rng(2)
     batch = random_batch(
         MODEL,
@@ -200,8 +182,10 @@ def make_batch(params, scores, config, compared):
 
 @pytest.mark.parametrize("case", CASES)
 def test_loss_and_gradient_are_the_float64_rendering(params, case):
-    """Value, old scores, and the derivative along random directions in all parameters by central
-    differences."""
+    """Value, old scores, and the derivative along random directions in all parameters.
+
+    The derivative is by central differences.
+    """
     name, config, scores, numpy_loss = CASES[case]
     denoiser = models.make_denoiser(MODEL)
     score_fn = objectives.make_score_fn(name, denoiser, config)
@@ -244,8 +228,7 @@ def test_loss_and_gradient_are_the_float64_rendering(params, case):
     "name, config", [("diffu_grpo", DiffuGrpoConfig()), ("dmpo", DmpoConfig(alpha=0.7))]
 )
 def test_missing_old_scores_are_the_present_ones_without_gradient(name, config):
-    """The first inner iteration: GRPO's gradient is then the policy gradient, DMPO weighs by
-    rewards alone."""
+    """The first inner iteration: GRPO's is the policy gradient, DMPO weighs by rewards alone."""
     rng, denoiser = np.random.default_rng(0), reference.position_denoiser(MODEL.vocab_size)
     params = {"z": jnp.asarray(rng.standard_normal((5, P + G, MODEL.vocab_size)), jnp.float32)}
     batch = random_batch(
@@ -275,8 +258,7 @@ def test_gain_and_divergence_at_their_edges():
     for low, high in ((0.0, 0.0), (0.2, 0.2)):
         assert gradient(0.0, 1.5, low, high) == pytest.approx(1.5)
         assert gradient(0.0, -1.5, low, high) == pytest.approx(-1.5)
-    #           log ratio, advantage, gradient: zero only beyond the clip in the advantage's
-    # direction
+    # log ratio, advantage, gradient: zero only beyond the clip in the advantage's direction
     for x, a, wanted in (
         (0.5, 1.0, 0.0),
         (-0.5, 1.0, math.exp(-0.5)),

@@ -14,8 +14,7 @@ from tests.reference import MASK, random_batch, random_params, tiny
 B, P, G, K, V = 6, 2, 5, 3, 7  # of the batches whose logits are parameters
 
 
-# name: config; old and reference scores are near the present ones, so that rows lie in and out of
-# the region
+# name: config; old and reference scores are near the present ones, in and out of the region
 CASES = {
     "defaults": GdsdConfig(beta=0.3),
     "Eq. 8, one-sided, answer": GdsdConfig(
@@ -32,26 +31,9 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_loss_and_gradient_are_the_float64_rendering(name):
-    """Value, and the derivative along a random direction in every parameter by central
-    differences."""
-    config, model = CASES[name], tiny()
-    params = random_params(model)
-    batch = random_batch(model, rows=4, prompt_len=3, gen=6, draws=2)
-
-    def numpy_loss(params, batch):
-        params = reference.float64(params)
-
-        def logits_fn(tokens, valid):
-            return reference.forward(model, params, tokens, valid)
-
-        return reference.gdsd_loss(logits_fn, MASK, batch, config)
-
-    def logits_fn(tokens, valid):
-        return reference.forward(model, params, tokens, valid)
-
-    plain, centred = reference.pair_scores(
+def numpy_scores(logits_fn, batch, config):
+    """(plain, centred) scores float64 [K, B] under the config's weights, count and centring."""
+    return reference.pair_scores(
         logits_fn,
         MASK,
         batch,
@@ -60,6 +42,22 @@ def test_loss_and_gradient_are_the_float64_rendering(name):
         centring=config.centring,
         k=config.centring_k,
     )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_loss_and_gradient_are_the_float64_rendering(name):
+    """Value, and the derivative along a random direction in every parameter by differences."""
+    config, model = CASES[name], tiny()
+    params = random_params(model)
+    batch = random_batch(model, rows=4, prompt_len=3, gen=6, draws=2)
+
+    def logits_of(params):
+        return lambda tokens, valid: reference.forward(model, params, tokens, valid)
+
+    def numpy_loss(params, batch):
+        return reference.gdsd_loss(logits_of(reference.float64(params)), MASK, batch, config)
+
+    plain, centred = numpy_scores(logits_of(params), batch, config)
     noise = np.random.default_rng(7).standard_normal((2, *plain.shape)) * 0.2
     batch = batch.replace(
         old_KxB=jnp.float32(centred + noise[0]), ref_KxB=jnp.float32(plain + noise[1])
@@ -108,8 +106,10 @@ def batch():
 
 
 def score_and_slope(logits, batch):
-    """By hand, for uniform weights and logits that are parameters: l [B], the same for every mask,
-    and dl/dz [B, L, V]."""
+    """By hand, for uniform weights and logits that are parameters: l [B] and dl/dz [B, L, V].
+
+    They are the same for every mask.
+    """
     logp, tokens = reference.log_softmax(np.float64(logits)), np.asarray(batch.tokens_BxL)
     slope = 0.5 * (np.eye(V)[tokens] - np.exp(logp))
     slope[:, :P] = 0
@@ -125,8 +125,10 @@ def run(config, logits, batch):
 
 
 def test_first_iteration_is_a_policy_gradient(logits, batch):
-    """Without old scores the gradient is -(2 psi K / L) mean A dl under r1, and -(2 psi / L^2) mean
-    A dl otherwise."""
+    """Without old scores the gradient is -(2 psi / L^2) mean A dl.
+
+    Under r1 it is -(2 psi K / L) mean A dl.
+    """
     _, slope = score_and_slope(logits, batch)
     policy = np.asarray(batch.advantages_B)[:, None, None] * slope / B
     for trust in ((4e-4, 4e-4), (0.2, 0.28)):
@@ -183,8 +185,7 @@ def test_trust_region_stops_the_gradient_exactly_outside(logits, batch, sides):
 
 
 def test_released_region_is_a_ratio_on_the_sum(logits, batch):
-    """log(1 - 0.2) = -0.2231 and log(1 + 0.28) = 0.2469 nats, both sides, whatever the
-    advantage."""
+    """log(1 - 0.2) = -0.2231 and log(1 + 0.28) = 0.2469 nats, whatever the advantage."""
     score, _ = score_and_slope(logits, batch)
     config = GdsdConfig(
         psi=1.0, weighting="uniform", trust=(0.2, 0.28), trust_sides="one", preset="r1"
@@ -208,8 +209,10 @@ def test_kl_is_k2_on_normalised_scores(logits, batch, centring):
 
 
 def test_psi_is_in_sequence_units(logits, batch):
-    """psi = L x the released per-token psi: the same loss where nothing is clipped and there is one
-    mask."""
+    """psi = L x the released per-token psi.
+
+    The same loss where nothing is clipped and there is one mask.
+    """
     score, _ = score_and_slope(logits, batch)
     batch = moved(batch, score, MOVES)
     batch = batch.replace(masks_KxBxL=batch.masks_KxBxL[:1], old_KxB=batch.old_KxB[:1])
@@ -232,21 +235,8 @@ def test_psi_is_in_sequence_units(logits, batch):
     ids=["default", "r2"],
 )
 def test_diagnostics_are_those_of_the_later_release(logits, batch, config):
-    """specs/gdsd.md section 9, in loops over float64; scores and moves per token except the
-    preset's, on the sum."""
-
-    def logits_fn(tokens, valid):
-        return np.float64(logits)
-
-    plain, centred = reference.pair_scores(
-        logits_fn,
-        MASK,
-        batch,
-        weighting=config.weighting,
-        count="full",
-        centring=config.centring,
-        k=config.centring_k,
-    )
+    """In float64; scores and moves are per token, but on the sum under the preset."""
+    plain, centred = numpy_scores(lambda tokens, valid: np.float64(logits), batch, config)
     rng = np.random.default_rng(4)
     old, ref = (np.float32(x + 0.2 * rng.standard_normal(x.shape)) for x in (centred, plain))
     loss, metrics, _ = run(

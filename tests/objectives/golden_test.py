@@ -1,5 +1,4 @@
-"""Losses, gradients and sequence scores of the reference implementations: shared/golden/loss, every
-file, every case."""
+"""Losses, gradients and sequence scores are the reference implementations', every stored case."""
 
 import functools
 
@@ -44,8 +43,11 @@ class Case:
         self.has = lambda name: f"{case}/{name}" in stored
 
     def batch(self) -> Batch:
-        """The references score padding behind an answer (GDSD, ESPO) or leave it out by its length
-        (SPG), and attend to everything but the prompt padding that only SPG is told of."""
+        """The stored arrays as a batch.
+
+        The references score padding behind an answer (GDSD, ESPO) or leave it out by its length
+        (SPG). They attend to everything but the prompt padding, of which only SPG is told.
+        """
         tokens, prompt_len = self.get("input_ids"), int(self.get("prompt_length"))
         views = self.has("num_t")
         told = self.get("prompt_mask") if views else np.ones((len(tokens), prompt_len))
@@ -81,7 +83,6 @@ class Case:
         if algorithm == "espo":
             return "espo", EspoConfig(epsilon_low=low, epsilon_high=high, beta=beta)
         # the released gdsd_tlc is plain GDSD under ELBO weights: its centring changes nothing
-        # (specs/gdsd.md section 4)
         weighting = {"gdsd": "uniform", "gdsd_tlc": "elbo"}[algorithm]
         return "gdsd", GdsdConfig(
             psi=float(self.get("psi")),

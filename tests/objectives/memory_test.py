@@ -38,11 +38,8 @@ def compiled_update():
         old_KxB=a((1, 1, B), jnp.float32),
         prompt_len=P,
     )
-    return (
-        jax.jit(make_update(loss_fn, optimizer), donate_argnums=0)
-        .lower(state, {}, slices)
-        .compile()
-    )
+    update = jax.jit(make_update(loss_fn, optimizer), donate_argnums=0)
+    return update.lower(state, {}, slices).compile()
 
 
 def held(compiled) -> int:
@@ -62,9 +59,11 @@ def largest_of_vocabulary(compiled) -> int:
 
 @pytest.mark.slow
 def test_the_vocabulary_is_never_whole(monkeypatch):
-    """Never completion x vocabulary in float32, not even of one row, and under 40% of what one
-    projection of all columns of a pair holds (which is itself half of a projection for each
-    half)."""
+    """Never completion x vocabulary in float32, not even of one row.
+
+    And under 40% of what one projection of all columns of a pair holds, which is itself half of a
+    projection for each half.
+    """
     ours = compiled_update()
     monkeypatch.setattr(scoring, "CHUNK_BYTES", 4 * B * G * V)
     plain = compiled_update()
@@ -73,13 +72,11 @@ def test_the_vocabulary_is_never_whole(monkeypatch):
     assert held(ours) < 0.4 * held(plain), (held(ours), held(plain))
 
 
-# ---------------------------------------------------------------- distillation at Qwen3's
-# vocabulary
+# ---------------------------------------------------------------- at Qwen3's vocabulary
 
 
 def test_two_models_logits_are_never_whole():
-    """One answer of 1,024 tokens: value and gradient under a quarter of what both models' whole
-    logits take."""
+    """One answer of 1,024 tokens: value and gradient under a quarter of both whole logits."""
     student = tiny(vocab_size=151_936, d_model=32, layers=1, qk_norm=True)
     denoiser = models.make_denoiser(student)
     config = objectives.OpdConfig(

@@ -1,7 +1,7 @@
-"""States for distillation come from the sampler's own trace; rounds, chances and the teacher's
-sampling.
+"""States for distillation come from the sampler's own trace; their passes and chances.
 
-Written from specs/opdlm.md sections 2, 3 and 12. B rows, P prompt and G completion columns.
+And a teacher's sampling, token by token. Written from arXiv 2606.06712. B rows, P prompt and G
+completion columns.
 """
 
 import dataclasses
@@ -31,8 +31,10 @@ def params():
 
 @pytest.fixture(scope="module")
 def prompts():
-    """Temperatures, thresholds and caps of every kind; the prompts are padded to no multiple of a
-    block."""
+    """Temperatures, thresholds and caps of every kind.
+
+    The prompts are padded to no multiple of a block.
+    """
     tokens = np.random.default_rng(1).integers(10, V, (ROWS, P)).astype(np.int32)
     valid = np.arange(P)[None, :] >= np.array([0, 1, 4, 2, 0, 3, 0, 5])[:, None]
     inf = np.inf
@@ -82,9 +84,11 @@ def views(batch, states, draws=1, seed=0):
     return np.asarray(views_fn(batch, draws, jax.random.key(seed)))
 
 
-def test_rounds_are_those_of_the_sampler(traced):
-    """Check d: greedy with the schedule alone four passes a block, every step once; a threshold
-    below 0 one pass; one of 1 changes nothing."""
+def test_passes_are_those_of_the_sampler(traced):
+    """Greedy with the schedule alone: four passes a block, every step once.
+
+    A threshold below 0 gives one pass, one of 1 changes nothing.
+    """
     rollout, seen = traced
     for row, each in ((0, BLOCK), (6, BLOCK), (1, 1)):
         blocks = -(-rollout.length_B[row] // BLOCK)
@@ -96,9 +100,11 @@ def test_rounds_are_those_of_the_sampler(traced):
 
 
 def test_every_state_is_in_the_trace(traced, batch):
-    """Check e: each block that is masked at all is, with what was committed behind the stop, one
-    that a pass began with; "all" holds each of those whose pass committed a token of the answer,
-    and "stitched" draws among them alike."""
+    """Each block that is masked at all is one that a pass began with.
+
+    That holds with what was committed behind the stop. "all" holds each of those whose pass
+    committed a token of the answer, and "stitched" draws among them alike.
+    """
     rollout, seen = traced
     tokens = np.asarray(batch.tokens_BxL)[:, P:]
     drawn = np.concatenate([views(batch, "all"), views(batch, "stitched", draws=200)])
@@ -126,8 +132,7 @@ def test_every_state_is_in_the_trace(traced, batch):
 
 
 def test_doubled_row_sees_what_the_cached_sampler_saw(traced, batch, params):
-    """Check a: the log-probability that a pass with the cache recorded for a token is the doubled
-    row's at that state."""
+    """What a pass with the cache recorded is the doubled row's log-probability at that state."""
     rollout, _ = traced
     masks = views(batch, "all")
     score = jax.jit(
@@ -148,8 +153,7 @@ def test_doubled_row_sees_what_the_cached_sampler_saw(traced, batch, params):
 
 
 def test_nothing_is_supervised_behind_the_end(traced, batch):
-    """Check f, also without what lies behind the stop: every masked block has an answer token
-    masked."""
+    """Every masked block has an answer token masked, also without what lies behind the stop."""
     rollout, _ = traced
     inside = np.arange(G)[None] < rollout.length_B[:, None]
     cut = batch.replace(step_map_BxG=jnp.asarray(rollout.step_map_BxG))
@@ -165,8 +169,10 @@ def test_nothing_is_supervised_behind_the_end(traced, batch):
 
 
 def test_random_masks_have_a_share_a_block():
-    """The number masked of 4 is uniform for a uniform share, but for the one that is forced: 1 and
-    0 together 2 of 5."""
+    """The number masked of 4 is uniform for a uniform share, but that one is forced.
+
+    0 and 1 together have 2 of 5.
+    """
     many = Batch(
         jnp.zeros((500, P + G), jnp.int32),
         jnp.ones((500, P + G), bool),
@@ -187,8 +193,10 @@ def test_blocks_that_do_not_fit_are_refused(batch):
 
 
 def test_blocks_of_one_are_the_autoregressive_model(prompts):
-    """A causal, shifted model under the block sampler: greedy tokens and their log-probabilities
-    are those of decoding token by token, in float64."""
+    """A causal, shifted model under the block sampler is decoded token by token.
+
+    Greedy tokens and their log-probabilities are those of a float64 loop.
+    """
     model = dataclasses.replace(MODEL, shift=True, attention="causal")
     params = random_params(model, seed=6)
     sampler = sampling.SamplerConfig(kind="block", gen_length=G, block_length=1, steps=G)
@@ -197,10 +205,8 @@ def test_blocks_of_one_are_the_autoregressive_model(prompts):
         params, greedy, jax.random.split(jax.random.key(0), 3)
     )
     for row in range(3):
-        tokens, valid = (
-            list(np.asarray(greedy.tokens_BxP[row])),
-            list(np.asarray(greedy.valid_BxP[row])),
-        )
+        tokens = list(np.asarray(greedy.tokens_BxP[row]))
+        valid = list(np.asarray(greedy.valid_BxP[row]))
         for i in range(int(rollout.length_B[row])):
             row_ids, row_valid = np.array([*tokens, PAD]), np.array([*valid, True])
             causal = np.tril(np.ones((len(row_ids),) * 2, bool))

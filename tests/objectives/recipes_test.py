@@ -1,5 +1,4 @@
-"""Each objective by its name: its section of the config, its recipe, and two updates of the loop's
-device calls."""
+"""Each objective by its name: its section of the config, its recipe, and two updates."""
 
 import dataclasses
 
@@ -70,13 +69,15 @@ def test_what_does_not_fit_is_refused_before_compiling(argument, word):
 
 
 ROWS, P, G = 8, 4, 8
-SMALL = f"sampler.gen_length={G},sampler.steps=4,prompt_length={P},prompts_per_round=2,group_size=4,inner_iterations=2"
+SMALL = (
+    f"sampler.gen_length={G},sampler.steps=4,prompt_length={P},prompts_per_round=2,group_size=4,"
+    "inner_iterations=2"
+)
 
 
 @pytest.fixture(scope="module")
 def experience():
-    """(parameters, rollout, prompts, rewards) of a tiny model; the completions need not be its
-    own."""
+    """(denoiser, parameters, rollout, prompts, rewards); the completions need not be its own."""
     rng = np.random.default_rng(0)
     rollout = Rollout(
         jnp.asarray(rng.integers(2, 40, (ROWS, G)), jnp.int32),
@@ -97,16 +98,19 @@ def experience():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_two_updates(experience, name):
-    """Scores at the rollout's parameters, advantages, then two steps at the second iteration's
-    views that each change the weights; numbers are finite. (Without old scores it would be another
-    program: tested apart.)"""
+    """Scores at the rollout's parameters, advantages, then two steps at the second views.
+
+    Each changes the weights; numbers are finite. Without old scores it would be another program,
+    which is tested apart.
+    """
     denoiser, params, rollout, prompts, rewards = experience
     config = coding.get_config(
         f"tiny,objective={name},{SMALL},mask_draws=1,optimizer.warmup_steps=0"
     )
     calls = steps.make_steps(denoiser, config, sharding.make_mesh({}, jax.devices()[:1]))
-    settings = objectives.make_config(name, config[name])
-    frozen = {"reference": params} if objectives.uses_reference(name, settings) else {}
+    objective = objectives.find(name)
+    settings = objective.config(**config[name])
+    frozen = {"reference": params} if objective.reference(settings) else {}
     slices = calls.slices(rollout, prompts)
     np.testing.assert_array_equal(slices.group_B[0], np.arange(ROWS) // 4)
     scored = calls.score(params, frozen, slices, jax.random.key(1))

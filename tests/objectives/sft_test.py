@@ -34,8 +34,7 @@ def test_loss_is_the_negative_score_per_token(config):
 
 
 def test_certain_answers_cost_nothing():
-    """A model that puts all its mass on the right tokens has loss 0, an undecided one half of log
-    V."""
+    """A model that is sure of the right tokens has loss 0, an undecided one half of log V."""
     batch = random_batch(MODEL, rows=3, prompt_len=2, gen=4, draws=1).replace(
         masks_KxBxL=np.array([[[False, False, True, False, True, False]] * 3])
     )

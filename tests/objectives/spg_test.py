@@ -1,5 +1,7 @@
-"""SPG's bounds: against NumPy, exact identities, and tokens that no view covers (the released
-numbers: golden_test.py)."""
+"""SPG's bounds: against NumPy, exact identities, and tokens that no view covers.
+
+The released numbers are compared in golden_test.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +43,7 @@ def logits():
 
 
 def numpy_loss(logits, batch, config):
-    """Loops of specs/gdsd.md section 6.3; logits do not depend on the view here."""
+    """Loops; logits do not depend on the view here."""
     logp, tokens = reference.log_softmax(np.float64(logits)), np.asarray(batch.tokens_BxL)
     masks = np.asarray(batch.masks_KxBxL)
     total = 0.0
@@ -93,8 +95,10 @@ def test_loss_and_gradient_are_the_float64_rendering(logits, batch, estimate):
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
 def test_one_full_view_makes_the_bounds_equal(beta):
-    """T = 1: the upper bound is the lower one less log(tau) / beta, for every beta; equal where
-    everything is masked."""
+    """The upper bound is the lower one less log(tau) / beta, tau the share that is masked.
+
+    They are equal where everything is masked.
+    """
     rng = np.random.default_rng(3)
     logp = jnp.asarray(-rng.random((1, 2, G)), jnp.float32)
     scored = jnp.asarray([[[True] * 6, [True, False, True, False, False, False]]])

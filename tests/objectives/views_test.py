@@ -1,5 +1,7 @@
-"""The masks each objective asks for, against plain loops and counts. B rows, K draws, P prompt and
-G completion columns."""
+"""The masks each objective asks for, against plain loops and counts.
+
+B rows, K draws, P prompt and G completion columns.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +45,11 @@ def views(name, config, draws, seed=0, batch=None):
 @pytest.mark.parametrize("count", ["full", "answer"])
 @pytest.mark.parametrize("block", [4, 5, 100])
 def test_blocks_by_confidence_are_the_released_loop(block, count):
-    """The last floor(x / b) blocks whole, and of the block before them the x mod b least confident;
-    with b over the length, that of the whole. Blocks here start with the completion, so a last one
-    may be short: loop below."""
+    """The last floor(x / b) blocks whole, and of the block before them the x mod b least confident.
+
+    Of the whole completion, where b is longer. Blocks here start with the completion, so a last
+    one may be short: loop below.
+    """
     logp = np.random.default_rng(0).standard_normal((len(LENGTH), G)).astype(np.float32)
     batch = make_batch(logp_BxG=jnp.asarray(logp))
     found = views(
@@ -55,11 +59,8 @@ def test_blocks_by_confidence_are_the_released_loop(block, count):
     seen = set()
     for draw in found[:, :, P:]:
         for row, mask in enumerate(draw):
-            length, left, wanted = (
-                (LENGTH[row] if count == "answer" else G),
-                mask.sum(),
-                np.zeros(G, bool),
-            )
+            length = LENGTH[row] if count == "answer" else G
+            left, wanted = mask.sum(), np.zeros(G, bool)
             seen.add((row, left))
             for start in reversed(range(0, length, block)):
                 places = np.arange(start, min(start + block, length))
@@ -88,8 +89,7 @@ def test_random_blocks_are_uniform_within_the_block():
 
 @pytest.mark.parametrize("forward", ["random", "block_all", "block_random"])
 def test_spg_views(forward):
-    """specs/gdsd.md section 6.3, position by position; the blocks of a draw are known by drawing
-    them again."""
+    """Position by position; the blocks of a draw are known by drawing them again."""
     config = SpgConfig(
         forward=forward, block_length=4, min_share=0.3, max_share=0.8, mask_prompt=0.25
     )
@@ -154,13 +154,14 @@ def test_coupled_views_share_one_ratio():
 
 
 def test_dmpo_views_are_coins():
-    """Masked with probability uniform in 0.1 .. 1, so with 0.55 on average, only within the answer
-    where that counts."""
+    """Masked with probability uniform in 0.1 .. 1, so with 0.55 on average.
+
+    Only within the answer, where that counts.
+    """
     found = views("dmpo", DmpoConfig(), 2000)[:, :, P:]
     assert found.mean() == pytest.approx(0.55, abs=0.02)
     share = found.mean(axis=2)
-    # variance of the mean of 12 coins of a probability uniform in 0.1 .. 1: 0.9^2 / 12 + E p(1 - p)
-    # / 12
+    # the mean of 12 coins of probability p uniform in 0.1 .. 1: 0.9^2 / 12 + E p (1 - p) / 12
     assert share.var() == pytest.approx(0.81 / 12 + (0.55 - 0.37) / 12, rel=0.1)
     answer = views("dmpo", DmpoConfig(count="answer"), 50)[:, :, P:]
     for row, length in enumerate(LENGTH):

@@ -1,5 +1,7 @@
-"""Caches change the cost of a rollout, and its numbers only between refreshes; the drift tells by
-how much."""
+"""Caches change the cost of a rollout, and its numbers only between refreshes.
+
+The drift tells by how much.
+"""
 
 import dataclasses
 
@@ -80,8 +82,7 @@ def drift_of(model, config, prompts, rollout):
     "settings", [dict(cache="none"), dict(kind="block"), dict(kind="dream", block_length=None)]
 )
 def test_exact_rollouts_do_not_drift(settings, prompts):
-    """Every state, those with tokens behind the stop id too, is rebuilt from what the rollout
-    keeps."""
+    """Every state is rebuilt from the rollout, also those with tokens behind the stop id."""
     config, rollout = rolled(NORMED, prompts, **settings)
     assert np.any(rollout.uncut.tokens_BxG != rollout.tokens_BxG)
     assert drift_of(NORMED, config, prompts, rollout)[1] < 2e-5

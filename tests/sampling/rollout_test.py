@@ -47,8 +47,10 @@ CASES = {  # model, sampler
 
 @pytest.fixture(scope="module")
 def weights():
-    """Attention weighs enough that masked positions differ, and stop ids occur early, late and not
-    at all."""
+    """Attention weighs enough that masked positions differ.
+
+    Stop ids occur early, late and not at all.
+    """
     found = {name: random_params(model, seed=6) for name, model in FAMILIES.items()}
     for params in found.values():
         params["lm_head"]["kernel"] *= 1.5
@@ -107,8 +109,7 @@ def rollouts(rollout_fns, weights, prompts, rng):
 
 @pytest.fixture(scope="module")
 def full_logits():
-    """Per family, `(params, tokens, valid, block width or 0) -> [L, V]` of one row; everything is
-    forwarded."""
+    """Per family, `(params, tokens, valid, block width or 0) -> [L, V]` of one whole row."""
 
     def make(model):
         denoiser = models.make_denoiser(model)
@@ -124,18 +125,14 @@ def full_logits():
 
 
 class Look:
-    """What the twin sees of the model: every column forwarded, or between refreshes as few as the
-    cache's name says."""
+    """What the twin sees of the model.
+
+    Every column forwarded, or between refreshes as few as the cache's name says.
+    """
 
     def __init__(self, config, params, denoiser, extend, full_logits):
-        self.config, self.params, self.denoiser, self.extend, self.full, self.kept = (
-            config,
-            params,
-            denoiser,
-            extend,
-            full_logits,
-            {},
-        )
+        self.config, self.params, self.denoiser = config, params, denoiser
+        self.extend, self.full, self.caches = extend, full_logits, {}
 
     def __call__(self, tokens, valid, block, age):
         without = tokens.copy()
@@ -154,7 +151,7 @@ class Look:
             empty = self.denoiser.init_cache(
                 self.params, 1, P + G, valid_BxL=jnp.asarray(valid)[None]
             )
-            self.kept[stream] = self.extend(self.params, tokens[None], empty, 0, write=True)[1]
+            self.caches[stream] = self.extend(self.params, tokens[None], empty, 0, write=True)[1]
             exact = True
         if exact:
             all_columns = self.full(
@@ -163,15 +160,14 @@ class Look:
             return np.asarray(all_columns, np.float64)[start : start + width]
         end = start + width if cache == "dual" else P + G
         h, _ = self.extend(
-            self.params, tokens[None, start:end], self.kept[stream], start, write=False
+            self.params, tokens[None, start:end], self.caches[stream], start, write=False
         )
         return np.asarray(self.denoiser.unembed(self.params, h[0, :width]), np.float64)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_rollouts_are_the_twins(name, rollouts, full_logits, weights, prompts, rng):
-    """Each row equals the row sampled alone: neighbours that stop early or go on longer change
-    nothing."""
+    """Each row equals the row sampled alone, whenever its neighbours stop."""
     (family, config), found = CASES[name], rollouts[name]
     denoiser = models.make_denoiser(FAMILIES[family])
     extend = jax.jit(denoiser.extend, static_argnames="write")
@@ -188,8 +184,10 @@ def test_rollouts_are_the_twins(name, rollouts, full_logits, weights, prompts, r
 
 
 def test_the_cases_are_worth_comparing(rollouts, prompts):
-    """Rows stop early, in different blocks, and rows run to their cap; thresholds commit more than
-    the quota."""
+    """Rows stop early, in different blocks, and rows run to their cap.
+
+    Thresholds commit more than the quota.
+    """
     caps = np.asarray(prompts.max_length_B)
     lengths = np.stack(
         [rollouts[name].length_B for name in ("one a pass", "uneven quota", "random order")]
@@ -238,8 +236,10 @@ def test_settings_of_a_row_do_not_recompile(rollout_fns, rollouts, traces, weigh
 
 
 def test_a_rollout_can_be_watched(rollouts, weights, prompts, rng):
-    """Pass by pass from the host: the rollout's own numbers, and every state adds commitments to
-    the one before."""
+    """Pass by pass from the host: the rollout's own numbers.
+
+    Every state adds commitments to the one before.
+    """
     family, config = CASES["dual"]
     begin, advance, running, end = sampling.make_passes(
         models.make_denoiser(FAMILIES[family]), config

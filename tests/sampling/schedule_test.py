@@ -1,4 +1,4 @@
-"""Quotas and the laws of chance: how many are committed, by which noise, with which frequencies."""
+"""Quotas and the laws of chance: how many are committed, by which noise, how often."""
 
 import jax
 import jax.numpy as jnp
@@ -73,8 +73,7 @@ MANY = [*SEVEN[:3], *np.linspace(-2.0, 1.0, 61)]  # eight groups of eight
 # 5 and 62 degrees of freedom: 99.9%
 @pytest.mark.parametrize("logits, bound", [(SEVEN, 20.5), (MANY, 102.2)])
 def test_tokens_follow_the_tempered_softmax(kind, temperature, logits, bound):
-    """At a state that never changes, committed in one pass, tokens are independent draws from
-    softmax(z / T)."""
+    """Committed in one pass, tokens are independent draws from softmax(z / T)."""
     logits = np.array(logits)  # the mask id is the likeliest and must never come
     rollout = rollout_of(
         logits, 500, 0, hot(500, temperature), kind=kind, gen_length=16, block_length=16, steps=1
@@ -89,8 +88,7 @@ def test_tokens_follow_the_tempered_softmax(kind, temperature, logits, bound):
 
 
 def test_top_p_keeps_the_smallest_set():
-    """Probabilities .5, .3, .15, .05 of the four tokens besides the mask: 0.7 keeps two, 0.81
-    three."""
+    """Of .5, .3, .15, .05 of the tokens besides the mask 0.7 keeps two, 0.81 three."""
     logits = np.log(np.array([0.3, 1.0, 0.5, 0.05, 0.15]))
     for top_p, kept in ((0.7, (2, 0)), (0.81, (2, 0, 4)), (0.01, (2,))):
         rollout = rollout_of(logits, 200, 1, hot(200), gen_length=8, steps=1, top_p=top_p)
@@ -113,8 +111,7 @@ def test_random_order_is_uniform():
 
 
 def test_origin_commits_each_position_on_its_own():
-    """A row's passes are the steps at which anything was due; positions of one row are independent
-    of each other."""
+    """A row's passes are the steps at which anything was due; its positions are independent."""
     rows, gen, steps = 3000, 3, 3
     step_map = rollout_of(
         np.arange(5.0), rows, 2, kind="dream", alg="origin", gen_length=gen, steps=steps
@@ -130,8 +127,7 @@ def test_origin_commits_each_position_on_its_own():
 
 
 def test_alg_temp_draws_without_replacement():
-    """Equal confidences: each position is as likely to be first; the other two are flushed
-    together."""
+    """Equal confidences: each position is as likely to be first; the others come together."""
     rows = 1200
     step_map = rollout_of(
         np.arange(5.0),
@@ -149,8 +145,7 @@ def test_alg_temp_draws_without_replacement():
 
 
 def test_quirky_noise_ends_where_bfloat16_ends():
-    """specs/gdsd.md section 11.12: a flat tail of 999 tokens beside one of probability 0.052 wins
-    less than its share."""
+    """A flat tail of 999 tokens beside one of probability 0.052 wins less than its share."""
     logits = np.zeros(1000)
     logits[5] = np.log(0.052 / 0.948 * 999)
     share = {}
@@ -159,7 +154,7 @@ def test_quirky_noise_ends_where_bfloat16_ends():
             logits, 250, 4, hot(250), gen_length=16, steps=1, reference_quirks=quirks
         )
         share[quirks] = np.mean(rollout.tokens_BxG == 5)
-    # the top token needs noise above 5.54 - 4.0 where the tail's best is cut: 1 - exp(-exp(-1.54))
-    # = 0.19
+    # where the tail's best is cut, the top token needs noise above 5.54 - 4.0, which has
+    # probability 1 - exp(-exp(-1.54)) = 0.19
     # three standard errors of 4000 draws
     assert abs(share[False] - 0.052) < 0.012 and abs(share[True] - 0.19) < 0.03

@@ -1,0 +1,77 @@
+"""Which masked positions are committed first: a function for each order.
+
+B rows, C columns, V vocabulary. An order is a function
+
+  (config, scores_BxCxV, tokens_BxC, probability_BxC, rng_B) -> order_BxC
+
+whose result is float32, the highest first. `config` is the `SamplerConfig`, `scores_BxCxV` the
+float32 scores whose softmax is sampled (tempered, with what may not be drawn far below the rest),
+`tokens_BxC` the proposals, `probability_BxC` the model's own probability of each proposal at
+temperature 1, and `rng_B` a key for each row. A row's order may depend on that row alone. A file
+outside the package may define ORDER, such a function.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax import extensions
+from gdsd_jax.sampling.config import SamplerConfig
+from gdsd_jax.sampling.noise import row_uniform
+from gdsd_jax.types import Array
+
+
+def low_confidence(config, scores_BxCxV, tokens_BxC, probability_BxC: Array, rng_B) -> Array:
+    """The model's own probability of the proposal: the least sure stay masked (LLaDA)."""
+    return probability_BxC
+
+
+def random(config, scores_BxCxV, tokens_BxC: Array, probability_BxC, rng_B: Array) -> Array:
+    """Noise, anew in each pass (LLaDA)."""
+    return row_uniform(rng_B, tokens_BxC.shape[1:])
+
+
+def entropy(config, scores_BxCxV: Array, tokens_BxC, probability_BxC, rng_B) -> Array:
+    """The negative entropy of the distribution that is sampled, nats (Dream)."""
+    p_BxCxV = jax.nn.softmax(scores_BxCxV, axis=-1)
+    return jnp.sum(p_BxCxV * jnp.log(p_BxCxV + 1e-10), axis=-1)
+
+
+def maskgit_plus(config, scores_BxCxV: Array, tokens_BxC: Array, probability_BxC, rng_B) -> Array:
+    """The proposal's probability under the distribution that is sampled (Dream)."""
+    p_BxCxV = jax.nn.softmax(scores_BxCxV, axis=-1)
+    return jnp.take_along_axis(p_BxCxV, tokens_BxC[..., None], axis=-1)[..., 0]
+
+
+def topk_margin(config, scores_BxCxV: Array, tokens_BxC, probability_BxC, rng_B) -> Array:
+    """The two largest probabilities' difference, of the distribution that is sampled (Dream)."""
+    p_BxCxV = jax.nn.softmax(scores_BxCxV, axis=-1)
+    return -jnp.diff(jax.lax.top_k(p_BxCxV, 2)[0], axis=-1)[..., 0]
+
+
+def origin(config, scores_BxCxV, tokens_BxC: Array, probability_BxC, rng_B: Array) -> Array:
+    """Noise, the same in all passes of a block: `rng_B` is the block's (Dream).
+
+    The schedule reads the same numbers: they say at which step each position is due.
+    """
+    return row_uniform(rng_B, tokens_BxC.shape[1:])
+
+
+ORDERS = {
+    "low_confidence": low_confidence,
+    "random": random,
+    "entropy": entropy,
+    "maskgit_plus": maskgit_plus,
+    "topk_margin": topk_margin,
+    "origin": origin,
+}
+
+
+def find_order(config: SamplerConfig) -> Callable[..., Array]:
+    """The order of a sampler: of `ORDERS`, or a file's ORDER.
+
+    Raises:
+      ValueError: a file that is absent, fails or defines no ORDER.
+    """
+    return extensions.load(config.order, ORDERS, "ORDER", what="order")
