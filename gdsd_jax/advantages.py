@@ -5,7 +5,9 @@ import jax.numpy as jnp
 from gdsd_jax.types import Array
 
 
-def from_group_mean(rewards_B: Array, group_size: int, scale: bool = False) -> Array:
+def from_group_mean(
+    rewards_B: Array, group_size: int, scale: bool = False, judged_B: Array | None = None
+) -> Array:
     """A_i = r_i - mean over the completions of its prompt, float32 [B].
 
     Consecutive rows are a group.
@@ -14,21 +16,36 @@ def from_group_mean(rewards_B: Array, group_size: int, scale: bool = False) -> A
       rewards_B: float32; NaN counts as 0.
       group_size: completions per prompt, at least 2, a divisor of B.
       scale: divide by the group's unbiased standard deviation + 1e-4.
+      judged_B: bool, False where there is no verdict: the row enters no mean, its advantage is 0.
+        None = all True.
     """
     rewards_NxG = jnp.nan_to_num(rewards_B).reshape(-1, group_size)
-    advantages_NxG = rewards_NxG - jnp.mean(rewards_NxG, axis=1, keepdims=True)
+    judged_NxG = None if judged_B is None else judged_B.reshape(-1, group_size)
+    # without any verdict a group's mean is over nothing
+    mean_Nx1 = jnp.nan_to_num(jnp.mean(rewards_NxG, axis=1, keepdims=True, where=judged_NxG))
+    advantages_NxG = rewards_NxG - mean_Nx1
     if scale:
-        spread_Nx1 = jnp.std(rewards_NxG, axis=1, keepdims=True, ddof=1)
-        advantages_NxG = advantages_NxG / (spread_Nx1 + 1e-4)
+        spread_Nx1 = jnp.std(rewards_NxG, axis=1, keepdims=True, ddof=1, where=judged_NxG)
+        advantages_NxG = advantages_NxG / (jnp.nan_to_num(spread_Nx1) + 1e-4)
+    if judged_NxG is not None:
+        advantages_NxG = jnp.where(judged_NxG, advantages_NxG, 0.0)
     return advantages_NxG.reshape(rewards_B.shape)
 
 
-def leave_one_out(rewards_B: Array, group_size: int, scale: bool = False) -> Array:
+def leave_one_out(
+    rewards_B: Array, group_size: int, scale: bool = False, judged_B: Array | None = None
+) -> Array:
     """A_i = r_i - mean of the other completions of its prompt, float32 [B].
 
-    That is G / (G - 1) times `from_group_mean` (arXiv 2605.29398).
+    That is n / (n - 1) times `from_group_mean`, whose arguments it takes, with n the completions of
+    the prompt that were judged (arXiv 2605.29398).
     """
-    return from_group_mean(rewards_B, group_size, scale) * (group_size / (group_size - 1))
+    advantages_B = from_group_mean(rewards_B, group_size, scale, judged_B)
+    if judged_B is None:
+        return advantages_B * (group_size / (group_size - 1))
+    count_Nx1 = jnp.sum(judged_B.reshape(-1, group_size), axis=1, keepdims=True)
+    factor_Nx1 = count_Nx1 / jnp.maximum(count_Nx1 - 1, 1)
+    return (advantages_B.reshape(-1, group_size) * factor_Nx1).reshape(rewards_B.shape)
 
 
 BASELINES = {"leave_one_out": leave_one_out, "mean": from_group_mean}

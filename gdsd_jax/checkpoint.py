@@ -5,11 +5,11 @@ import json
 
 from etils import epath
 import jax
-import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
+from gdsd_jax import paths
 from gdsd_jax.types import LazyArray, PyTree
 
 
@@ -24,7 +24,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep: int = 2):
-        folder = epath.Path(folder).resolve()
+        folder = paths.absolute(folder)
         folder.mkdir(parents=True, exist_ok=True)
         # the devices may be busy, with a rollout that a stop interrupts: processes meet without
         # them, and each array is written whole from its first copy, where parts of all copies would
@@ -56,6 +56,10 @@ class Checkpoints:
     def latest(self) -> int | None:
         return self.manager.latest_step()
 
+    def names(self, iteration: int) -> set[str]:
+        """The entries of the state's outermost dict."""
+        return set(self.manager.item_metadata(iteration).state.tree)
+
     def host(self, iteration: int) -> dict:
         return self.manager.restore(
             iteration, args=ocp.args.Composite(host=ocp.args.JsonRestore())
@@ -73,8 +77,9 @@ class Checkpoints:
             return self.manager.restore(iteration, args=items).state
         except ValueError as error:
             raise OtherSettings(
-                f"{self.manager.directory}: checkpoint {iteration} was written with other settings than the config's; "
-                f"give another --workdir, or the settings in its config.json ({str(error)[:200]}...)"
+                f"{self.manager.directory}: checkpoint {iteration} was written with other "
+                "settings than the config's; give another --workdir, or the settings in its "
+                f"config.json ({str(error)[:200]}...)"
             ) from None
 
     def wait(self) -> None:
@@ -83,44 +88,6 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
-
-
-def read_settings(folder) -> ml_collections.ConfigDict:
-    """The config of the run in a workdir; for a converted model, what `run.read_model` needs of
-    one.
-
-    Raises:
-      ValueError: neither is there, or its JSON is unreadable; one line names the folder and the
-        mend.
-    """
-    folder = epath.Path(folder)
-    if is_converted(folder):
-        dtype = "bfloat16" if "bfloat16" in read_manifest(folder).get("dtype", ()) else "float32"
-        return ml_collections.ConfigDict(
-            dict(
-                init_from=str(folder),
-                enable_thinking=False,
-                lora_rank=0,
-                lora_alpha=0.0,
-                lora_targets=(),
-                dtype=dtype,
-                param_dtype=dtype,
-                remat="none",
-            )
-        )
-    if (folder / "config.json").exists() and latest_iteration(folder) is not None:
-        try:
-            return ml_collections.ConfigDict(
-                {"enable_thinking": False} | json.loads((folder / "config.json").read_text())
-            )
-        except ValueError as error:
-            raise ValueError(
-                f"{folder / 'config.json'}: not readable JSON ({error}); give the workdir of a run"
-            ) from None
-    raise ValueError(
-        f"{folder} has neither the manifest.json of a converted model nor a run's config.json and checkpoints/: convert "
-        "a Hugging Face folder with launch/convert.py, or give the workdir of launch/main.py"
-    )
 
 
 def is_converted(folder) -> bool:
@@ -137,10 +104,11 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
     newest = latest_iteration(workdir)
     if newest is None:
         raise ValueError(
-            f"{workdir}: no finished checkpoint there; train with launch/main.py --workdir={workdir}"
+            f"{workdir}: no finished checkpoint there; "
+            f"train with launch/main.py --workdir={workdir}"
         )
-    folder = epath.Path(workdir).resolve() / "checkpoints" / str(newest) / "state"
-    item = {"state": {"trainable": abstract}}  # the tree of train.as_saved
+    folder = paths.absolute(workdir) / "checkpoints" / str(newest) / "state"
+    item = {"state": {"trainable": abstract}}  # the tree of resume.as_saved
     handler = ocp.PyTreeCheckpointHandler()
     same_shapes(workdir, handler.metadata(folder).tree["state"]["trainable"], abstract)
     restore_args = ocp.checkpoint_utils.construct_restore_args(item)
@@ -153,7 +121,7 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
 def latest_iteration(workdir) -> int | None:
     """Number of a run's newest finished checkpoint, None where there is none; the run may be going
     on."""
-    folder = epath.Path(workdir).resolve() / "checkpoints"
+    folder = paths.absolute(workdir) / "checkpoints"
     return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
 
 
@@ -182,11 +150,10 @@ def write_array(folder: epath.Path, array: LazyArray) -> None:
     while np.prod(chunk) * array.dtype.itemsize > CHUNK_BYTES:
         widest = int(np.argmax(chunk))
         chunk[widest] = -(-chunk[widest] // 2)
-    where = f"{folder}/" if "://" in str(folder) else f"file://{folder}/"
     store = ts.open(
         {
             "driver": "zarr",
-            "kvstore": where,
+            "kvstore": kvstore(folder),
             "metadata": {"compressor": {"id": "zstd", "level": 1}},
         },
         create=True,
@@ -200,12 +167,22 @@ def write_array(folder: epath.Path, array: LazyArray) -> None:
         store[tuple(slab)].write(array.read(tuple(slab))).result()
 
 
+def kvstore(folder: epath.Path) -> dict[str, str]:
+    """Tensorstore's specification of an absolute folder, with its name as it is, not as a URL."""
+    if not paths.is_remote(folder):
+        return {"driver": "file", "path": f"{folder}/"}
+    scheme, address = str(folder).split("://", 1)
+    name, _, path = address.partition("/")
+    driver = "gcs" if scheme == "gs" else scheme
+    return {"driver": driver, "bucket": name, "path": f"{path}/"}
+
+
 def save_params(folder, params: PyTree, manifest: dict) -> None:
     """A finished model: an orbax folder of parameters and manifest.json, written last.
 
     The leaves are jax arrays, or `LazyArray`s, of which only a slab is in memory at a time.
     """
-    folder = epath.Path(folder).resolve()
+    folder = paths.absolute(folder)
     registry = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _Streamed())
     )
@@ -239,7 +216,7 @@ def load_params(folder, abstract: PyTree) -> PyTree:
       ValueError: nothing there, or another model's shapes; one line names the folder and the mend.
     """
     read_manifest(folder)
-    here = epath.Path(folder).resolve() / "params"
+    here = paths.absolute(folder) / "params"
     with ocp.StandardCheckpointer() as checkpointer:
         same_shapes(folder, dict(checkpointer.metadata(here).item_metadata), abstract)
         return checkpointer.restore(here, abstract)
@@ -268,7 +245,7 @@ def lazy_params(folder, *parents: str) -> PyTree:
     Raises:
       ValueError: no such orbax folder, or nothing under those keys.
     """
-    folder = epath.Path(folder).resolve()
+    folder = paths.absolute(folder)
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             found = checkpointer.metadata(folder).item_metadata.tree

@@ -1,6 +1,7 @@
-"""What an accelerator can do, from its maker's data sheets; rates are peaks.
+"""What the accelerator can do, how full its memory has been, and how long jax has compiled.
 
-A chip is one jax device (a v4 or v5p chip works as one, "megacore").
+A chip is one jax device: a v4 or v5p chip works as one, "megacore". Rates are peaks from the
+maker's data sheets.
 """
 
 from typing import NamedTuple
@@ -9,13 +10,13 @@ import jax
 
 
 class Chip(NamedTuple):
-    """Rates of one chip; `links` are those along one axis of its slice's torus, both ways."""
+    """Rates and memory of one chip."""
 
     flops: float  # bfloat16 operations a second
     memory: int  # bytes that a program may use
     bandwidth: float  # bytes a second from that memory
-    links: float  # bytes a second
-    network: float  # bytes a second to other slices, over the data-centre network
+    links: float  # bytes a second along one axis of its pod slice's torus, both ways
+    network: float  # bytes a second to other pod slices, over the data-centre network
 
 
 GIB = 1 << 30
@@ -28,26 +29,26 @@ CHIPS = {  # by jax's device_kind
 
 
 def memory_of(device) -> int | None:
-    """Bytes of high-bandwidth memory that a program may use; None where that is not known, as on a
-    CPU."""
+    """Bytes of fast memory that a program may use; None where that is not known, as on a CPU."""
     if device.device_kind in CHIPS:
         return CHIPS[device.device_kind].memory
-    stats = device.memory_stats() if device.platform == "gpu" else None
-    return stats and stats.get("bytes_limit")
+    if device.platform != "gpu":
+        return None
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def peak_line() -> str:
-    """How full the fullest of this process's devices has been, as ", X of Y GiB a chip"; nothing
-    where none tells."""
-    stats = [
-        stats
-        for device in jax.local_devices()
-        if (stats := device.memory_stats()) and "bytes_limit" in stats
-    ]
+    """How full the fullest of this process's devices has been, as ", X of Y GiB a chip".
+
+    Empty where no device tells.
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    stats = [one for one in stats if "bytes_limit" in one]
     if not stats:
         return ""
     fullest = max(stats, key=lambda one: one["peak_bytes_in_use"])
-    return f", {fullest['peak_bytes_in_use'] / GIB:.1f} of {fullest['bytes_limit'] / GIB:.1f} GiB a chip"
+    peak, limit = fullest["peak_bytes_in_use"] / GIB, fullest["bytes_limit"] / GIB
+    return f", {peak:.1f} of {limit:.1f} GiB a chip"
 
 
 class Compiling:

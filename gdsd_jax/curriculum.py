@@ -1,7 +1,8 @@
 """What changes from round to round: how long completions may be, how sure a proposal must be
-(specs/opdlm.md section 6)."""
+(OPDLM, arXiv 2606.06712)."""
 
 from collections.abc import Callable
+import dataclasses
 import math
 
 SHAPES: dict[str, Callable[[float], float]] = {  # 0..1 -> 0..1
@@ -11,40 +12,67 @@ SHAPES: dict[str, Callable[[float], float]] = {  # 0..1 -> 0..1
 }
 
 
-def of_round(config, number: int) -> tuple[float, int]:
-    """(threshold, longest completion in tokens) of round `number`, from 0."""
-    gen_length, block = config.sampler.gen_length, config.sampler.block_length or 1
-    return threshold(number, config.threshold, **config.threshold_ramp), longest(
-        number, gen_length, block=block, **config.length_ramp
-    )
+@dataclasses.dataclass(frozen=True)
+class LengthRamp:
+    """How long completions may be.
 
-
-def longest(
-    number: int, gen_length: int, *, start: int | None, rounds: int, shape: str, block: int
-) -> int:
-    """Tokens that a completion of round `number` (from 0) may have: from `start` to `gen_length`
-    over so many rounds.
-
-    A multiple of the block, at least one; `start` None = `gen_length` throughout.
+    Attributes:
+      start: tokens in the first round; None = the sampler's gen_length throughout.
+      rounds: rounds until gen_length is reached.
+      shape: "linear", "cos" (slow at first) or "sin" (fast at first).
     """
-    if start is None:
+
+    start: int | None = None
+    rounds: int = 0
+    shape: str = "cos"
+
+    def __post_init__(self):
+        check_shape(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class ThresholdRamp:
+    """How sure a proposal must be to be committed beside the schedule's.
+
+    Attributes:
+      end: the threshold in the end, a probability; None = the first one throughout.
+      hold: rounds at the first one.
+      rounds: rounds from there to the end.
+      shape: "linear", "cos" (slow at first) or "sin" (fast at first).
+    """
+
+    end: float | None = None
+    hold: int = 0
+    rounds: int = 0
+    shape: str = "cos"
+
+    def __post_init__(self):
+        check_shape(self.shape)
+
+
+def check_shape(shape: str) -> None:
+    """ValueError unless there is such a shape."""
+    if shape not in SHAPES:
+        raise ValueError(f"shape={shape!r}: choose one of {', '.join(SHAPES)}")
+
+
+def longest(number: int, gen_length: int, block: int, ramp: LengthRamp) -> int:
+    """Tokens that a completion of round `number` (from 0) may have.
+
+    A multiple of `block` tokens, at least one block.
+    """
+    if ramp.start is None:
         return gen_length
-    share = SHAPES[shape](min((number + 1) / max(rounds, 1), 1.0))
-    return max(
-        block, min(gen_length, block * round((start + (gen_length - start) * share) / block))
-    )
+    share = SHAPES[ramp.shape](min((number + 1) / max(ramp.rounds, 1), 1.0))
+    tokens = ramp.start + (gen_length - ramp.start) * share
+    return max(block, min(gen_length, block * round(tokens / block)))
 
 
-def threshold(
-    number: int, start: float | None, *, end: float | None, hold: int, rounds: int, shape: str
-) -> float:
-    """The confidence threshold of round `number` (from 0), a probability: `start` for `hold`
-    rounds, then on to `end`.
-
-    `start` None = no threshold, infinity; `end` None = `start` throughout.
-    """
+def threshold(number: int, start: float | None, ramp: ThresholdRamp) -> float:
+    """The confidence threshold of round `number` (from 0), a probability; infinity = none."""
     if start is None:
         return math.inf
-    if end is None or number + 1 <= hold:
+    if ramp.end is None or number + 1 <= ramp.hold:
         return start
-    return start + (end - start) * SHAPES[shape](min((number + 1 - hold) / max(rounds, 1), 1.0))
+    share = SHAPES[ramp.shape](min((number + 1 - ramp.hold) / max(ramp.rounds, 1), 1.0))
+    return start + (ramp.end - start) * share

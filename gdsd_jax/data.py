@@ -1,23 +1,19 @@
-"""Problems and fine-tuning rows for the training loop, read through grain with a cursor that can be
-saved.
+"""Records as padded rows, and loaders that go through them with a cursor that can be saved.
 
-B rows of the global batch, b rows of this host's share, P prompt columns, G completion columns.
+M problems, B rows of a batch, P prompt columns, G completion columns.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import types
-from typing import Any
 
 import grain
 import numpy as np
 
 from gdsd_jax import tokenizers
+from gdsd_jax.tasks import Record, Task
+from gdsd_jax.tokenizers import Tokenizer
 
-Record = Mapping[str, Any]
 Row = dict[str, np.ndarray]
-
-FILLER = -1  # index of a row that only fills up the last batch of a pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,80 +25,109 @@ class Problems:
       tokens: int32 [M, P], left-padded.
       valid: bool [M, P], False on padding.
       index: int64 [M], the record of each row.
-      too_long: int64, the records whose prompt was dropped or cut.
+      max_length: int32 [M], most tokens of a completion.
     """
 
     records: Sequence[Record]
     tokens: np.ndarray
     valid: np.ndarray
     index: np.ndarray
-    too_long: np.ndarray
+    max_length: np.ndarray
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, row: int) -> Row:
-        return {"tokens": self.tokens[row], "valid": self.valid[row], "index": self.index[row]}
+    def __getitem__(self, rows) -> Row:
+        """The arrays of one row, or of several."""
+        fields = ("tokens", "valid", "index", "max_length")
+        return {name: getattr(self, name)[rows] for name in fields}
 
-    def rows(self, part: slice) -> "Problems":
+    def part(self, rows: slice) -> "Problems":
         """The problems of some rows, over the same records."""
-        return dataclasses.replace(
-            self, tokens=self.tokens[part], valid=self.valid[part], index=self.index[part]
-        )
+        return Problems(self.records, **self[rows])
 
 
-def prepare(
-    task: types.ModuleType,
+def problems_of(
+    task: Task,
     records: Sequence[Record],
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     length: int,
+    gen_length: int,
     *,
     too_long: str = "error",
+    max_lengths: Mapping[str, int] | None = None,
     report: Callable[[str], None] = print,
 ) -> Problems:
     """The prompts of `records` in P = `length` columns.
 
-    Prompts over the limit are an error, dropped or cut, as `too_long` says ("error", "drop",
-    "cut"); `report` gets one line with their number. Raises ValueError where none is left.
+    Args:
+      gen_length: most tokens of a completion; `max_lengths` has fewer for a record's "domain".
+      too_long: what becomes of prompts over the limit: "error", "drop" or "cut" at the front.
+      report: gets one line with their number.
+
+    Raises:
+      ValueError: no prompt is left.
     """
-    encoded = tokenizers.encode_prompts(
-        tokenizer, map(task.messages, records), length, too_long=too_long
-    )
+    prompts = map(task.messages, records)
+    encoded = tokenizers.encode_prompts(tokenizer, prompts, length, too_long=too_long)
     if len(encoded.too_long):
         done = {"drop": "dropped", "cut": "cut at the front"}[too_long]
         report(
-            f"{len(encoded.too_long)} of {len(records)} prompts have more than {length} tokens and were {done}"
+            f"{len(encoded.too_long)} of {len(records)} prompts have more than {length} tokens "
+            f"and were {done}"
         )
     if not len(encoded.index):
-        raise ValueError(f"no prompt has {length} tokens or fewer: raise the prompt length")
-    return Problems(records, *encoded)
+        raise ValueError(f"no prompt has {length} tokens or fewer: raise prompt_length")
+    caps = max_lengths or {}
+    longest = [caps.get(records[index].get("domain"), gen_length) for index in encoded.index]
+    max_length = np.minimum(longest, gen_length).astype(np.int32)
+    return Problems(records, encoded.tokens, encoded.valid, encoded.index, max_length)
 
 
-def noisy_answers(
-    task: types.ModuleType,
-    problems: Problems,
-    tokenizer: tokenizers.Tokenizer,
-    length: int,
-    *,
-    noise: float,
-    seed: int,
+def split_records(
+    records: Sequence[Record], share: float, seed: int
+) -> tuple[Sequence[Record], Sequence[Record]]:
+    """(training records, held-out records), each in the order they came in.
+
+    `share` of them are held out, at least one, by `seed` alone: a run's own seed changes nothing.
+    """
+    count = max(1, min(round(share * len(records)), len(records) - 1))
+    chosen = set(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
+    train = [record for number, record in enumerate(records) if number not in chosen]
+    return train, [records[number] for number in sorted(chosen)]
+
+
+def split_sft(problems: Problems, steps: int, share: float) -> tuple[Problems, Problems]:
+    """(problems of the supervised phase, problems of the rounds): apart, unless the former are
+    all."""
+    if not steps or share == 1:
+        return problems, problems
+    count = max(1, min(round(share * len(problems)), len(problems) - 1))
+    return problems.part(slice(count)), problems.part(slice(count, None))
+
+
+def answers_of(
+    task: Task, problems: Problems, tokenizer: Tokenizer, length: int, seed: int
 ) -> Callable[[int, Row], Row]:
-    """Transform for `make_loader` that adds an answer to each row, wrong with probability `noise`,
-    new at each visit.
+    """Transform for `make_loader` that adds an answer of the task to each row, new at each visit.
 
     Adds "completion" int32 [G = `length`], right-padded, and "completion_len" int32, the stop id
-    counted. A wrong answer that is too long gives way to the gold one. Raises ValueError, at once,
-    where a gold answer is missing or too long.
+    counted. An answer that is too long gives way to the best one.
+
+    Raises:
+      ValueError: a best answer is missing or too long.
     """
-    answers = [task.completion(problems.records[index]) for index in problems.index]
-    gold, lengths = tokenizers.encode_completions(tokenizer, answers, length)
+    if task.answer is None:
+        raise ValueError("this task has no answers to fine-tune on: set sft.steps=0")
+    best = [task.answer(problems.records[index], None) for index in problems.index]
+    best_tokens, best_lengths = tokenizers.encode_completions(tokenizer, best, length)
     row_of = {int(index): row for row, index in enumerate(problems.index)}
 
     def add(position: int, row: Row) -> Row:
         number = row_of[int(row["index"])]
-        text = task.noisy_completion(problems.records[row["index"]], f"{seed} {position}", noise)
-        tokens, used = gold[number], lengths[number]
-        if text != answers[number] and len(tokenizer.encode(text)) < length:
+        text = task.answer(problems.records[row["index"]], f"{seed} {position}")
+        tokens, used = best_tokens[number], best_lengths[number]
+        if text != best[number] and len(tokenizer.encode(text)) < length:
             (tokens,), (used,) = tokenizers.encode_completions(tokenizer, [text], length)
         return row | {"completion": tokens, "completion_len": used}
 
@@ -115,44 +140,18 @@ def make_loader(
     *,
     batch: int,
     seed: int,
-    shard_index: int = 0,
-    shard_count: int = 1,
-    num_epochs: int | None = None,
-    shuffle: bool = True,
 ) -> grain.DatasetIterator:
-    """Iterator over this host's b = `batch` / `shard_count` rows of each global batch, every field
-    stacked.
+    """Endless iterator over batches of B = `batch` rows, every field stacked.
 
-    The global batch, the shards' rows one after another, does not depend on `shard_count`.
-    `transform` gets the position of a row in the whole stream of visits, and the row. With
-    `num_epochs` None the stream has no end; else the last batch is filled up with rows of index
-    FILLER. Each epoch is shuffled anew.
-
-    The iterator's `get_state()` is a small JSON-able dict which `set_state()` takes in any later
-    process, also one with another `shard_count`. Reading is in the calling thread. Raises
-    ValueError where `batch` cannot be shared out.
+    Each pass over the source is shuffled anew. `transform` gets the position of a row in the whole
+    stream of visits, and the row. The iterator's `get_state()` is a small dict that JSON can hold,
+    which `set_state()` takes in any later process. Reading is in the calling thread.
     """
-    if batch % shard_count or not 0 <= shard_index < shard_count:
-        raise ValueError(
-            f"a batch of {batch} rows has no equal share {shard_index} of {shard_count}: change batch"
-        )
-    rows = grain.MapDataset.range(len(source)).seed(seed)
-    if shuffle:
-        rows = rows.shuffle()
-    rows = rows.repeat(num_epochs)
-    if num_epochs is not None:
-        filler = [FILLER] * (-len(rows) % batch)
-        rows = (
-            grain.MapDataset.concatenate([rows, grain.MapDataset.source(filler)])
-            if filler
-            else rows
-        )
 
     def fetch(position: int, row: int) -> Row:
-        found = source[max(row, 0)]
-        found = found if transform is None else transform(position, found)
-        return found | {"index": np.int64(FILLER)} if row == FILLER else found
+        found = source[row]
+        return found if transform is None else transform(position, found)
 
-    share = rows.map_with_index(fetch).batch(batch // shard_count)[shard_index::shard_count]
-    options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    return iter(share.to_iter_dataset(options))
+    rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    batches = rows.map_with_index(fetch).batch(batch)
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))

@@ -8,6 +8,8 @@ from typing import Any
 
 from etils import epath
 
+from gdsd_jax import paths
+
 
 def load(name: str, known: Mapping[str, Any], attribute: str, what: str = "name") -> Any:
     """`known[name]`; or where `name` ends in .py, the `attribute` of that file.
@@ -39,7 +41,7 @@ def is_file(name: str) -> bool:
 
 def absolute(name: str) -> str:
     """The same choice from any folder: a file's absolute path, any other name as it is."""
-    return str(epath.Path(name).expanduser().resolve()) if is_file(name) else name
+    return str(paths.absolute(name)) if is_file(name) else name
 
 
 def module_of(path: str, what: str) -> types.ModuleType:
@@ -51,6 +53,8 @@ def module_of(path: str, what: str) -> types.ModuleType:
     path = absolute(path)
     try:
         source = epath.Path(path).read_text()
+    except ImportError as error:  # gs:// needs a package of its own
+        raise ValueError(f"{what}={path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = type(error).__name__
         raise ValueError(

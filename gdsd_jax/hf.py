@@ -1,13 +1,14 @@
-"""Hugging Face folders <-> parameter trees, both ways from the family's one table (specs/models.md
-section 0).
+"""Hugging Face folders <-> parameter trees, both ways by the family's one table of names.
 
 Nothing here holds more than one stacked array: reading makes a tree of `LazyArray`s, writing goes
-leaf by leaf.
+leaf by leaf. Folders are local or addresses of an object store.
 """
 
 from collections.abc import Iterator
 import itertools
 import json
+import math
+import os
 from typing import NamedTuple
 import warnings
 
@@ -15,7 +16,6 @@ from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import safe_open
 
 from gdsd_jax import sharding
 from gdsd_jax.models import FAMILIES, ModelConfig, config_to_hf, param_shapes
@@ -24,6 +24,7 @@ from gdsd_jax.types import LazyArray, PyTree
 DTYPES = {"F32": np.dtype("float32"), "F16": np.dtype("float16"), "BF16": np.dtype(jnp.bfloat16)}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 INDEX = "model.safetensors.index.json"
+BLOCK_BYTES = 4 << 20  # of a tensor, read at a time
 
 
 class Tensor(NamedTuple):
@@ -33,17 +34,17 @@ class Tensor(NamedTuple):
     name: str
     shape: tuple[int, ...]
     code: str  # a key of DTYPES, or another that we do not read
+    start: int  # its first byte in the file
 
 
 def paths_of(tree: PyTree, prefix: str = "") -> dict[str, object]:
     """{"layers.q.kernel": leaf, ...} of a nested dict."""
     flat = {}
     for name, value in tree.items():
-        flat |= (
-            paths_of(value, f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else {prefix + name: value}
-        )
+        if isinstance(value, dict):
+            flat |= paths_of(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
     return flat
 
 
@@ -103,7 +104,7 @@ def load(
     """Parameters of a Hugging Face folder as a nested dict of arrays, on the default device or
     sharded over `mesh`.
 
-    With a mesh each host reads only the slices that its devices hold. `dtype` None keeps the stored
+    With a mesh each host keeps only the slices that its devices hold. `dtype` None keeps the stored
     one. NaN and infinities in the weights warn.
 
     Raises:
@@ -143,6 +144,7 @@ def open_folder(folder, config: ModelConfig, dtype: str | None = None) -> PyTree
 
 
 def fault_of(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> str | None:
+    """What is wrong with a tensor of that shape, None where nothing is."""
     if tensor is None:
         return f"missing {name}"
     if tensor.shape != shape:
@@ -171,11 +173,23 @@ def lazy_array(
 
 
 def read_tensor(tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
-    """A slice of a tensor; the file is opened anew each time, since a mapped file's pages stay
-    until it is closed."""
-    with open_tensors(tensor.file) as opened:
-        values = opened.get_slice(tensor.name)[index]
-    broken = values.size - np.count_nonzero(np.isfinite(values))
+    """A slice of a tensor, one of each axis; no more than a block of other values is in memory."""
+    rows, *columns = index
+    rows, dtype = range(*rows.indices(tensor.shape[0])), DTYPES[tensor.code]
+    shape = [len(range(*part.indices(size))) for part, size in zip(index, tensor.shape)]
+    values, broken = np.empty(shape, dtype), 0
+    row_bytes = math.prod(tensor.shape[1:]) * dtype.itemsize
+    step = max(1, BLOCK_BYTES // max(row_bytes, 1))
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.start + rows.start * row_bytes)
+        for first in range(0, len(rows), step):
+            count = min(step, len(rows) - first)
+            data = file.read(count * row_bytes)
+            if len(data) < count * row_bytes:
+                raise ValueError(f"{tensor.file}: ends inside {tensor.name}; download it again")
+            block = np.frombuffer(data, dtype).reshape(count, *tensor.shape[1:])[:, *columns]
+            values[first : first + count] = block
+            broken += block.size - np.count_nonzero(np.isfinite(block))
     if broken:
         warnings.warn(
             f"{tensor.file}: {tensor.name} holds {broken} values that are NaN or infinite",
@@ -191,21 +205,19 @@ def tensors_of(folder: epath.Path) -> tuple[dict[str, Tensor], list[str]]:
     Raises:
       ValueError: a file is absent or unreadable, one line naming it.
     """
-    index = folder / INDEX
-    places = read_index(index) if index.exists() else None
+    index, places = folder / INDEX, {}
+    files = ["model.safetensors"]
+    if index.exists():
+        places = read_index(index)
+        files = sorted(set(places.values()))
     tensors = {}
-    for file in sorted(set(places.values())) if places else ["model.safetensors"]:
+    for file in files:
         if not (folder / file).exists():
             raise ValueError(f"{folder}: no {file} there; download the whole model folder")
-        with open_tensors(folder / file) as opened:
-            for name in opened.keys():
-                header = opened.get_slice(name)
-                tensors[name] = Tensor(
-                    folder / file, name, tuple(header.get_shape()), header.get_dtype()
-                )
+        tensors |= read_header(folder / file)
     misplaced = [
         f"{INDEX} places {name} in {file}, which does not hold it"
-        for name, file in (places or {}).items()
+        for name, file in places.items()
         if name not in tensors or tensors[name].file.name != file
     ]
     return tensors, misplaced
@@ -220,14 +232,41 @@ def read_index(path: epath.Path) -> dict[str, str]:
         ) from None
 
 
-def open_tensors(path: epath.Path):
+def read_header(path: epath.Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, without their values.
+
+    The file is the length of the header in eight bytes, the header as JSON, then the values of all
+    tensors without gaps (https://huggingface.co/docs/safetensors).
+
+    Raises:
+      ValueError: the file is not of this form; one line names it.
+    """
     try:
-        return safe_open(str(path), framework="numpy")
-    # safetensors raises its own type; what users need is the file's name
-    except Exception as error:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            size = file.tell()
+            file.seek(0)
+            start = 8 + int.from_bytes(file.read(8), "little")
+            if not 8 < start <= size:
+                raise ValueError("the header does not fit the file")
+            header = json.loads(file.read(start - 8))
+        header.pop("__metadata__", None)
+        tensors, end = {}, 0
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            begin, stop = entry["data_offsets"]
+            shape, code = tuple(entry["shape"]), entry["dtype"]
+            fits = code not in DTYPES or stop - begin == size_of(shape, DTYPES[code])
+            if begin != end or not fits:
+                raise ValueError(f"{name} does not take the bytes that the header says")
+            tensors[name] = Tensor(path, name, shape, code, start + begin)
+            end = stop
+        if start + end != size:
+            raise ValueError(f"{size} bytes, the header says {start + end}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: unreadable safetensors file ({error}); download it again"
         ) from None
+    return tensors
 
 
 # ---------------------------------------------------------------- writing
@@ -265,37 +304,38 @@ def save(
         for name in tensor_names(path, config)
     }
     shards = split(plan, max_shard_bytes)
-    tensors = (
-        tensor for path, leaf in flat.items() for tensor in tensors_behind(path, leaf, dtypes[path])
-    )
+    parts = (tensors_behind(path, leaf, dtypes[path]) for path, leaf in flat.items())
+    tensors = itertools.chain.from_iterable(parts)
     for file, names in shards.items():
-        write_file(
-            folder / file,
-            {name: plan[name] for name in names},
-            itertools.islice(tensors, len(names)),
-        )
+        part = {name: plan[name] for name in names}
+        write_file(folder / file, part, itertools.islice(tensors, len(names)))
     if len(shards) > 1:
-        places = {name: file for file, names in shards.items() for name in names}
-        total = sum(size_of(*plan[name]) for name in plan)
-        (folder / INDEX).write_text(
-            json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
-        )
-    written = (
-        config_to_hf(config) | (entries or {}) | {"torch_dtype": dtypes["embed.embedding"].name}
-    )
+        write_index(folder, shards, plan)
+    written = config_to_hf(config) | (entries or {})
+    written |= {"torch_dtype": dtypes["embed.embedding"].name}
     (folder / "config.json").write_text(json.dumps(written, indent=2))
 
 
+def write_index(folder, shards: dict, plan: dict) -> None:
+    """The index: which file holds each tensor, and the bytes of all."""
+    places = {name: file for file, names in shards.items() for name in names}
+    total = sum(size_of(*plan[name]) for name in plan)
+    (folder / INDEX).write_text(
+        json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
+    )
+
+
 def tensors_behind(path: str, leaf, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """The checkpoint's tensors behind our leaf, one after another, in the order of their names."""
     values = leaf.read() if isinstance(leaf, LazyArray) else np.asarray(leaf)
     for part in values if stacked(path) else values[None]:
-        yield fill(
-            np.empty(part.shape[::-1] if transposed(path) else part.shape, dtype), part, path
-        )
+        shape = part.shape[::-1] if transposed(path) else part.shape
+        yield fill(np.empty(shape, dtype), part, path)
 
 
 def size_of(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return int(np.prod(shape)) * dtype.itemsize
+    """Bytes of a tensor."""
+    return math.prod(shape) * dtype.itemsize
 
 
 def split(plan: dict[str, tuple], max_shard_bytes: int) -> dict[str, list[str]]:

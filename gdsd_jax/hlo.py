@@ -1,5 +1,7 @@
-"""What a compiled program sends between devices, read from its text (HLO), and what it computes,
-from its jaxpr."""
+"""What a compiled program sends between devices, and what it computes.
+
+What it sends is read from its text (HLO), what it computes from its jaxpr.
+"""
 
 from collections.abc import Iterator
 import math
@@ -9,20 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-BYTES = {
-    "pred": 1,
-    "s8": 1,
-    "u8": 1,
-    "bf16": 2,
-    "f16": 2,
-    "s16": 2,
-    "u16": 2,
-    "f32": 4,
-    "s32": 4,
-    "u32": 4,
-    "s64": 8,
-    "u64": 8,
-}
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
+BYTES |= {"f32": 4, "s32": 4, "u32": 4, "s64": 8, "u64": 8}
 
 HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
@@ -35,7 +25,8 @@ MEGASCALE = re.compile(r'_xla_megascale_transfer_type="(\w+)"')  # the runtime t
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 GROUPS = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 MESH_GROUPS = re.compile(
-    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
+    r"replica_groups=mesh\[([^\]]*)\]"
+    r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
 )
 
 
@@ -49,7 +40,7 @@ class Collective(NamedTuple):
     times: int  # executions in a run of the program
     depth: int  # loops around it
     open_loop: bool  # whether one of those ends by a condition, so that `times` rests on `passes`
-    between_slices: bool = False  # over the data-centre network; `devices` is then not told
+    between_slices: bool = False  # of a pod, over the data-centre network; `devices` is then empty
 
 
 class Instruction(NamedTuple):
@@ -75,53 +66,51 @@ class Visit(NamedTuple):
 
 
 def collectives(text: str, passes: int = 1) -> list[Collective]:
-    """The exchanges of a compiled program; a loop whose length is not known runs `passes` times,
-    and of a condition's branches the one that sends the most is taken."""
+    """The exchanges of a compiled program.
+
+    A loop whose length is not known runs `passes` times. Of a condition's branches the one that
+    sends the most is taken.
+    """
     bodies, entry = computations(text)
-    begun = set()
+    begun: set[str] = set()  # channels whose exchange is found already
 
     def within(name: str, visit: Visit) -> list[Collective]:
+        scattered = name.startswith("all-reduce-scatter")
         found = []
-        for _, result, operation, rest in bodies.get(name, ()):
-            if operation.removesuffix("-start") in KINDS:
+        for one in bodies.get(name, ()):
+            if one.operation.removesuffix("-start") in KINDS:
                 # one that runs beside products is written in the first of them, in the last, and
                 # between
-                parts = re.search(r"channel_id=(\d+).*chain_id=", rest)
-                if parts is None or parts[1] not in begun:
-                    found.append(
-                        exchange(
-                            result,
-                            operation,
-                            rest,
-                            visit,
-                            scattered=name.startswith("all-reduce-scatter"),
-                        )
-                    )
-                begun.update(parts.groups() if parts else ())
-            elif operation == "send" and (asked := MEGASCALE.search(rest)):
-                size, shape = largest(result)
-                found.append(
-                    Collective(
-                        asked[1].lower().replace("_", "-"),
-                        shape,
-                        size,
-                        (),
-                        *visit,
-                        between_slices=True,
-                    )
-                )
-            inner = visit
-            if operation == "while":
-                trips = trip_count(bodies, rest)
-                inner = Visit(
-                    visit.times * (trips or passes), visit.depth + 1, visit.open_loop or not trips
-                )
-            names = CALLED.findall(rest) + re.findall(r"[\w.\-]+", " ".join(BRANCHES.findall(rest)))
-            called = [within(other, inner) for other in names]
-            found += max(called, key=sent_by) if operation == "conditional" else sum(called, [])
+                channel = re.search(r"channel_id=(\d+).*chain_id=", one.rest)
+                if channel is None or channel[1] not in begun:
+                    found.append(exchange(one, visit, scattered))
+                if channel is not None:
+                    begun.add(channel[1])
+            elif one.operation == "send" and MEGASCALE.search(one.rest):
+                found.append(transfer(one, visit))
+            inner = looped(bodies, one, visit, passes) if one.operation == "while" else visit
+            called = [within(other, inner) for other in called_by(one)]
+            if one.operation == "conditional":
+                found += max(called, key=sent_by)
+            else:
+                found += sum(called, [])
         return found
 
     return within(entry, Visit(1, 0, False))
+
+
+def called_by(instruction: Instruction) -> list[str]:
+    """Names of the computations that an instruction runs."""
+    branches = " ".join(BRANCHES.findall(instruction.rest))
+    return CALLED.findall(instruction.rest) + re.findall(r"[\w.\-]+", branches)
+
+
+def looped(bodies: dict, loop: Instruction, visit: Visit, passes: int) -> Visit:
+    """How often the body of a while loop runs."""
+    trips = trip_count(bodies, loop.rest)
+    if not trips:
+        return Visit(visit.times * passes, visit.depth + 1, True)
+    return Visit(visit.times * trips, visit.depth + 1, visit.open_loop)
 
 
 def sent_by(exchanges: list[Collective]) -> int:
@@ -135,58 +124,70 @@ def computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
     for line in text.splitlines():
         if header := HEADER.match(line):
             name = header[2]
-            bodies[name], entry = [], name if header[1] else entry
+            bodies[name] = []
+            if header[1]:
+                entry = name
         elif name and (instruction := INSTRUCTION.match(line)):
             bodies[name].append(Instruction(*instruction.groups()))
     return bodies, entry
 
 
 def trip_count(bodies: dict, rest: str) -> int | None:
-    """How often a while loop runs, where the text tells: its condition compares a counter with one
-    constant."""
+    """How often a while loop runs, where the text tells.
+
+    It tells where the condition does nothing but compare a counter with one constant.
+    """
     if told := TRIPS.search(rest):
         return int(told[1])
-    first, body = (re.search(rf"{part}=%?([\w.\-]+)", rest)[1] for part in ("condition", "body"))
+    first = re.search(r"condition=%?([\w.\-]+)", rest)[1]
+    body = re.search(r"body=%?([\w.\-]+)", rest)[1]
     condition, waiting = [], [first]
     while waiting:
         inside = bodies.get(waiting.pop(), [])
         condition += inside
         waiting += [name for one in inside for name in CALLED.findall(one.rest)]
-    limits = [
-        int(one.operands[0])
-        for one in condition
-        if one.operation == "constant" and one.result[1:5] == "32[]"
-    ]
+    constants = [one for one in condition if one.operation == "constant" and is_counter(one)]
     compares = [
         one for one in condition if one.operation == "compare" and "direction=LT" in one.rest
     ]
     plain = not {"and", "or", "reduce"} & {one.operation for one in condition}
-    if not plain or len(limits) != 1 or len(compares) != 1:
+    if not plain or len(constants) != 1 or len(compares) != 1:
         return None
     counters = [
-        one
-        for one in bodies[first]
-        if one.operation == "get-tuple-element" and one.result[1:5] == "32[]"
+        one for one in bodies[first] if one.operation == "get-tuple-element" and is_counter(one)
     ]
-    return -(-limits[0] // (step(bodies[body], counters[0]) if len(counters) == 1 else 1))
+    added = step(bodies[body], counters[0]) if len(counters) == 1 else 1
+    return math.ceil(int(constants[0].operands[0]) / added)
+
+
+def is_counter(instruction: Instruction) -> bool:
+    """Whether the result is one integer of 32 bits."""
+    return instruction.result.startswith(("s32[]", "u32[]"))
 
 
 def step(body: list[Instruction], counter: Instruction) -> int:
-    """What a loop's body adds to its counter, 1 if that is not plain; a ring of exchanges is
-    unrolled and adds two."""
-    named, index = {one.name: one for one in body}, int(re.search(r"index=(\d+)", counter.rest)[1])
-    added = named.get(body[-1].operands[index]) if body[-1].operation == "tuple" else None
-    found = (
-        [named[name] for name in added.operands if name in named]
-        if added and added.operation == "add"
-        else []
-    )
-    return next((int(one.operands[0]) for one in found if one.operation == "constant"), 1)
+    """What a loop's body adds to its counter; 1 if that is not plain.
+
+    A ring of exchanges is unrolled and adds two.
+    """
+    named = {one.name: one for one in body}
+    index = int(re.search(r"index=(\d+)", counter.rest)[1])
+    if body[-1].operation != "tuple":
+        return 1
+    added = named.get(body[-1].operands[index])
+    if added is None or added.operation != "add":
+        return 1
+    for name in added.operands:
+        if name in named and named[name].operation == "constant":
+            return int(named[name].operands[0])
+    return 1
 
 
-def exchange(result: str, operation: str, rest: str, visit: Visit, scattered: bool) -> Collective:
-    """One instruction; `scattered` where a fusion keeps a device's own part of a sum alone."""
-    kind, (size, shape) = operation.removesuffix("-start"), largest(result)
+def exchange(instruction: Instruction, visit: Visit, scattered: bool) -> Collective:
+    """A collective; `scattered` where a fusion keeps only a device's own part of a sum."""
+    _, result, operation, rest = instruction
+    kind = operation.removesuffix("-start")
+    size, shape = largest(result)
     # several arrays may be exchanged at once; a -start's result names operand and result of one
     if operation == kind:
         size = sum(nbytes(*array) for array in ARRAY.findall(result))
@@ -203,6 +204,13 @@ def exchange(result: str, operation: str, rest: str, visit: Visit, scattered: bo
     return Collective(kind, shape, sent, devices, *visit)
 
 
+def transfer(instruction: Instruction, visit: Visit) -> Collective:
+    """An exchange between pod slices, over the data-centre network."""
+    kind = MEGASCALE.search(instruction.rest)[1].lower().replace("_", "-")
+    size, shape = largest(instruction.result)
+    return Collective(kind, shape, size, (), *visit, between_slices=True)
+
+
 def largest(result: str) -> tuple[int, str]:
     """(bytes, type) of the largest array of an instruction's result."""
     return max((nbytes(*array), "{}[{}]".format(*array)) for array in ARRAY.findall(result))
@@ -210,39 +218,40 @@ def largest(result: str) -> tuple[int, str]:
 
 def group_of(rest: str) -> tuple[int, ...]:
     """The devices of an instruction's first group; of a permutation, its first pair."""
-
-    def numbers(text):
-        return [int(x) for x in text.split(",")] if text else None
-
     if iota := GROUPS.search(rest):
-        shape, source, order = map(numbers, iota.groups())
-        return tuple(
-            np.arange(math.prod(source)).reshape(source).transpose(order).reshape(shape)[0].tolist()
-        )
+        shape, source = integers(iota[1]), integers(iota[2])
+        order = integers(iota[3]) if iota[3] else None
+        grid = np.arange(math.prod(source)).reshape(source).transpose(order)
+        return tuple(grid.reshape(shape)[0].tolist())
     if named := MESH_GROUPS.search(rest):
         axes = dict(entry.strip().split("=") for entry in named[1].split(","))
         sizes = [int(size) for size in axes.values()]
-        source, order = numbers(named[2]) or [math.prod(sizes)], numbers(named[3])
+        source = integers(named[2]) if named[2] else [math.prod(sizes)]
+        order = integers(named[3]) if named[3] else None
         grid = np.arange(math.prod(source)).reshape(source).transpose(order).reshape(sizes)
         wanted = [axis.strip() for axis in named[4].split(",")]
-        return tuple(
-            grid[tuple(slice(None) if axis in wanted else 0 for axis in axes)].reshape(-1).tolist()
-        )
+        first = tuple(slice(None) if axis in wanted else 0 for axis in axes)
+        return tuple(grid[first].reshape(-1).tolist())
     listed = re.search(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]+)\}", rest)
-    return tuple(numbers(listed[1])) if listed else ()
+    return tuple(integers(listed[1])) if listed else ()
+
+
+def integers(text: str) -> list[int]:
+    """The numbers of a list with commas."""
+    return [int(number) for number in text.split(",")]
 
 
 def nbytes(dtype: str, dims: str) -> int:
-    return BYTES.get(dtype, 0) * math.prod(int(x) for x in dims.split(",") if x)
+    """Bytes of an array, from its type and sizes as HLO writes them."""
+    return BYTES.get(dtype, 0) * math.prod(int(size) for size in dims.split(",") if size)
 
 
 def operations(jaxpr: Any, passes: int = 1) -> int:
-    """Floating-point operations of all matrix products of a jaxpr, recomputation included, two for
-    a multiply and an add.
+    """Floating-point operations of all matrix products of a jaxpr, recomputation included.
 
-    A loop without a known length runs `passes` times; of a condition's branches the costliest is
-    taken. What each device of a mesh does for itself counts for all of them, and a Pallas kernel as
-    often as its grid has tiles.
+    A multiply and an add are two. A loop without a known length runs `passes` times. Of a
+    condition's branches the costliest is taken. What each device of a mesh does for itself counts
+    for all of them, and a Pallas kernel as often as its grid has tiles.
     """
     total = 0
     for equation in jaxpr.eqns:
@@ -251,12 +260,10 @@ def operations(jaxpr: Any, passes: int = 1) -> int:
             inner = math.prod(equation.invars[0].aval.shape[axis] for axis in left)
             total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
         inside = [operations(one, passes) for one in subjaxprs(equation.params)]
-        if inside:
-            total += (
-                max(inside)
-                if equation.primitive.name == "cond"
-                else repeats(equation, passes) * sum(inside)
-            )
+        if inside and equation.primitive.name == "cond":
+            total += max(inside)
+        elif inside:
+            total += repeats(equation, passes) * sum(inside)
     return total
 
 
@@ -273,6 +280,7 @@ def repeats(equation: Any, passes: int) -> int:
 
 
 def subjaxprs(params: dict) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters."""
     for value in params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             one = getattr(one, "jaxpr", one)

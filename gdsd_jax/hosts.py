@@ -1,8 +1,8 @@
-"""The processes of a run, one a host: starting them, values that all of them learn, and the end of
-all when one fails.
+"""The processes of a run, one on each host: starting them, values that all of them learn, and the
+end of all when one fails.
 
-What they tell one another here passes through jax's coordination service, not the devices, so that
-it works while those compute. Device arrays are the business of sharding.py.
+What they tell one another passes through jax's coordination service, not through the devices, so it
+works while the devices compute. Device arrays are the business of sharding.py.
 """
 
 from collections import Counter
@@ -31,9 +31,11 @@ MEETING_S = 300  # within which all must have started
 
 
 class Hosts:
-    """This process among all of them. `exchange` and what rests on it must be called by all, in the
-    same order; exchanges of different kinds do not wait for one another, so that a stop can be
-    agreed on while a thread merges rewards.
+    """This process among all of them.
+
+    All processes must call `exchange`, and what is built on it, in the same order. Exchanges of
+    different kinds do not wait for one another: a stop can be agreed on while a thread merges
+    rewards.
 
     Attributes:
       index: of this process, 0 .. count - 1.
@@ -41,7 +43,8 @@ class Hosts:
     """
 
     def __init__(self, index: int = 0, count: int = 1, client: Any = None):
-        self.index, self.count, self._client, self._numbers = index, count, client, Counter()
+        self.index, self.count, self._client = index, count, client
+        self._numbers = Counter()  # exchanges so far, by kind
         self._done = threading.Event()
 
     @property
@@ -55,16 +58,16 @@ class Hosts:
             return [value]
         self._numbers[kind] += 1
         number = self._numbers[kind]
-        here, before = (f"exchange/{kind}/{number}/" for number in (number, number - 1))
+        here = f"exchange/{kind}/{number}/"
         self._client.key_value_set_bytes(f"{here}{self.index}", pickle.dumps(value))
+        # It may take any time. Whether the others still live is the business of `watch`, which a
+        # blocking call of the client would not let run.
         pause = 0.001
-        # however long: that the others still live is the business of `watch`, which a blocking call
-        # would not let run
         while len(found := self._client.key_value_dir_get_bytes(here)) < self.count:
             time.sleep(pause)
             pause = min(1.5 * pause, 0.1)
-        if number > 1:  # whoever has answered this time has read the last one
-            self._client.key_value_delete(f"{before}{self.index}")
+        if number > 1:  # who has answered this time has read the values of the last time
+            self._client.key_value_delete(f"exchange/{kind}/{number - 1}/{self.index}")
         values = {int(key.rpartition("/")[2]): pickle.loads(value) for key, value in found}
         return [values[index] for index in range(self.count)]
 
@@ -72,17 +75,24 @@ class Hosts:
         """Whether the flag is set in any process."""
         return any(self.exchange(flag, "flags"))
 
-    def beside(
+    def run_until_stopped(
         self, work: Callable[[], Any], signalled: Callable[[], bool]
     ) -> tuple[bool, futures.Future]:
-        """(whether any process was asked to stop, what `work()` returns in a thread of its own,
-        done unless that is so).
+        """Runs `work()` in a thread; returns early when any process gets SIGTERM. Returns
+        (stopped, future).
 
-        All begin it together. What the work exchanges must not be flags.
+        All processes must call it together, and all get the same `stopped`: what the work exchanges
+        must not be flags (`any`), whose order it would disturb. Unless stopped, the future is done.
+        Where stopped, the work may still run, until it ends or the process does. What it raises is
+        raised here, or by the future's `result()` where it was stopped first.
+
+        Args:
+          work: called under jax's transfer guard "disallow", without arguments.
+          signalled: whether this process got SIGTERM, from `watch_sigterm`.
         """
-        found, asked = futures.Future(), time.monotonic()
-        threading.Thread(target=fulfil, args=(found, work), daemon=True).start()
-        while not futures.wait([found], timeout=0.02).done:
+        future, asked = futures.Future(), time.monotonic()
+        threading.Thread(target=fulfil, args=(future, work), daemon=True).start()
+        while not futures.wait([future], timeout=0.02).done:
             if signalled():
                 self.say("stop")
                 break
@@ -90,63 +100,65 @@ class Hosts:
                 if self.said("stop"):
                     break
                 asked = time.monotonic()
-        if found.done():
-            # before the others are waited for: where the work failed the process ends
-            found.result()
-        return self.any(signalled()), found
+        if future.done():
+            # Before waiting for the others: where the work failed, this process ends.
+            future.result()
+        return self.any(signalled()), future
 
     def done(self, timeout: float = 0.0) -> bool:
-        """Whether `finish` was called, waiting for it so long."""
+        """Whether `finish` was called; waits up to `timeout` seconds for it."""
         return self._done.wait(timeout)
 
     def finish(self) -> None:
-        """Returns when all processes are here, in process 0 when the others are about to end."""
+        """Returns when all processes have called it; in process 0 when the others are about to
+        end."""
         self.exchange(None, "ends")
         self._done.set()
         if not self.first:
             self.say(f"bye/{self.index}")
             return
-        until = time.monotonic() + SILENCE_S
-        while (
-            not all(self.said(f"bye/{index}") for index in range(1, self.count))
-            and time.monotonic() < until
-        ):
+        others, until = range(1, self.count), time.monotonic() + SILENCE_S
+        while time.monotonic() < until and not all(self.said(f"bye/{i}") for i in others):
             time.sleep(0.1)
 
     def linger(self) -> None:
-        """Process 0 ends a little later than the others: the service ends with it, and jax aborts
-        those who need it."""
+        """Waits a little in process 0, so that the others end before it: the service ends with it,
+        and jax aborts those who still need the service."""
         if self.first and self.count > 1:
             time.sleep(2 * BEAT_S)
 
-    def one_by_one(self, build: Callable[[], None]) -> None:
-        """`build()` in process 0, then in the others, who find it done where the disk is shared."""
+    def one_by_one(self, build: Callable[[], Any]) -> Any:
+        """What `build()` returns here; process 0 calls it first, the others find its files on a
+        shared disk."""
         if self.first:
-            build()
+            built = build()
         self.exchange(None)
-        if not self.first:
-            build()
+        return built if self.first else build()
 
     def share(self, count: int) -> slice:
-        """This process's part of `count` items; `merge` puts the parts together again."""
+        """The indices of this process's share of `count` items; `merge` joins the shares."""
         return slice(self.index, count, self.count)
 
     def merge(self, part: dict, count: int) -> dict:
-        """{name: array of `count`} from each process's {name: array of its share}."""
+        """{name: array of `count` rows} from each process's {name: array of its share}.
+
+        A process whose share is empty may give {}.
+        """
         merged = {}
         for index, theirs in enumerate(self.exchange(part)):
             for name, values in theirs.items():
-                whole = merged.setdefault(name, np.empty((count, *values.shape[1:]), values.dtype))
-                whole[index :: self.count] = values
+                if name not in merged:
+                    merged[name] = np.empty((count, *values.shape[1:]), values.dtype)
+                merged[name][index :: self.count] = values
         return merged
 
     def say(self, name: str) -> None:
-        """Leaves a word for the others, who need not wait for it."""
+        """Leaves a word that the others can look for by `said`; waits for nobody."""
         if self.count > 1:
             self._client.key_value_set(f"word/{name}", "said", allow_overwrite=True)
 
     def said(self, name: str) -> bool:
-        """Whether any process has said so."""
+        """Whether any other process, or this one, has left that word by `say`."""
         if self.count == 1:
             return False
         try:
@@ -156,27 +168,39 @@ class Hosts:
         return True
 
 
-def fulfil(found: futures.Future, work: Callable[[], Any]) -> None:
-    """Gives `found` what `work()` returns or raises."""
+def fulfil(future: futures.Future, work: Callable[[], Any]) -> None:
+    """Calls `work()` and gives the future what it returns or raises."""
     try:
-        with jax.transfer_guard("disallow"):  # guards are a thread's own
-            found.set_result(work())
+        with jax.transfer_guard("disallow"):  # each thread has a guard of its own
+            future.set_result(work())
     except BaseException as error:
-        found.set_exception(error)
+        future.set_exception(error)
 
 
-def watch_sigterm() -> Callable[[], bool]:
-    """True once SIGTERM has come; the loop asks between device calls and while it waits for one."""
+@contextlib.contextmanager
+def watch_sigterm() -> Iterator[Callable[[], bool]]:
+    """Within the block SIGTERM is noted and has no other effect; afterwards it does what it did
+    before. To be entered in the main thread.
+
+    Yields `signalled()`, which tells whether it has come. That is no `threading.Event`: a second
+    SIGTERM, while the handler of the first one sets it, would wait for its lock for ever.
+    """
     received = []
-    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
-    return lambda: bool(received)
+    former = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    try:
+        yield lambda: bool(received)
+    finally:
+        # None: a handler that C code installed, which Python cannot install again
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if former is None else former)
 
 
 def start(
     coordinator: str | None = None, count: int | None = None, index: int | None = None
 ) -> Hosts:
-    """Joins the other processes: those named, or on TPU VMs those of the slices, or none. Before
-    jax looks at devices.
+    """Joins the other processes. To be called before jax looks at devices.
+
+    Given an address, a number and an index, these say who meets where. Given none, the processes
+    are those of the TPU VMs' slices, or on another machine this one alone.
 
     Raises:
       ValueError: some of the three are missing or impossible; one line says which.
@@ -187,16 +211,18 @@ def start(
             return Hosts()
     elif None in given:
         raise ValueError(
-            "give --coordinator=HOST:PORT, --num_processes and --process_id together, or on TPU VMs none"
+            "give --coordinator=HOST:PORT, --num_processes and --process_id together, "
+            "or on TPU VMs none of them"
         )
     else:
         check_address(*given)
     # it would swallow SIGTERM until the loop listens
     jax.config.update("jax_enable_preemption_service", False)
-    meeting = f"the processes did not all meet at {coordinator or 'the first'} within {MEETING_S} s: start all of them"
+    place = coordinator or "the first"
+    meeting = f"the processes did not all meet at {place} within {MEETING_S} s: start all of them"
     before_abort(lambda: meeting)
-    # jax aborts all when one has missed its heartbeats, which come twice in that time: from half of
-    # it on after a death
+    # A process sends two heartbeats in this time. jax aborts all when one of them has missed its
+    # own, so that it takes from half of the time to the whole of it.
     jax.distributed.initialize(
         coordinator,
         count,
@@ -206,24 +232,28 @@ def start(
     )
     hosts = Hosts(jax.process_index(), jax.process_count(), distributed.global_state.client)
     names = hosts.exchange(socket.gethostname())
-    # when process 0 ends, the service does, and jax aborts the others before `watch` can speak
-    before_abort(
-        lambda: (
-            None if answers(distributed.global_state.coordinator_address) else gone(0, hosts, names)
-        )
-    )
+
+    def explain() -> str | None:
+        """When process 0 ends, so does the service, and jax aborts the others before `watch` can
+        speak."""
+        if answers(distributed.global_state.coordinator_address):
+            return None
+        return gone(0, hosts, names)
+
+    before_abort(explain)
     if hosts.count > 1:
         threading.Thread(target=watch, args=(hosts, names), daemon=True).start()
     return hosts
 
 
 def check_address(coordinator: str, count: int, index: int) -> None:
-    """ValueError, one line, where the processes cannot meet there; jax would abort, or wait for
-    minutes."""
+    """ValueError, one line, where the processes cannot meet at that address. jax would abort, or
+    wait for minutes."""
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
         raise ValueError(
-            f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and a free port there"
+            f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and a free port "
+            "there"
         )
     if not 0 <= index < count:
         raise ValueError(
@@ -250,12 +280,13 @@ def answers(address: str) -> bool:
 
 
 def before_abort(explain: Callable[[], str | None]) -> None:
-    """From now on, what C++ code ends by abort() ends with the line that `explain` returns, unless
-    that is None."""
+    """From now on, when C++ code calls abort(), the process ends with the line that `explain`
+    returns; where that is None it aborts as usual."""
 
     @ctypes.CFUNCTYPE(None, ctypes.c_int)
     def on_abort(_) -> None:
-        if (line := explain()) is not None:
+        line = explain()
+        if line is not None:
             leave(1, line)
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(on_abort))  # C holds it
@@ -264,19 +295,19 @@ def before_abort(explain: Callable[[], str | None]) -> None:
 
 
 def on_tpu_vm() -> bool:
-    """Whether this machine has TPU chips; v5e and later show up as vfio groups, beside a TPU VM's
-    variables."""
-    return any(Path("/dev").glob("accel[0-9]*")) or (
-        any(Path("/dev/vfio").glob("[0-9]*"))
-        and any(name.startswith("TPU_") for name in os.environ)
-    )
+    """Whether this machine has TPU chips."""
+    if any(Path("/dev").glob("accel[0-9]*")):
+        return True
+    # v5e and later show up as vfio groups, as other devices may: a TPU VM's variables decide
+    has_groups = any(Path("/dev/vfio").glob("[0-9]*"))
+    return has_groups and any(name.startswith("TPU_") for name in os.environ)
 
 
 def watch(hosts: Hosts, names: list[str]) -> None:
     """Ends this process when another one has been silent for `SILENCE_S`, with a line that names
     it."""
     client, beat = distributed.global_state.client, 0
-    # its last beat, and since when
+    # of each process its last beat, and when it was first seen
     seen = {f"beat/{index}": ("", time.monotonic()) for index in range(hosts.count)}
     while not hosts.done(BEAT_S):
         beat += 1
@@ -298,14 +329,15 @@ def watch(hosts: Hosts, names: list[str]) -> None:
 
 
 def gone(index: int, hosts: Hosts, names: list[str]) -> str:
+    """The line that says that a process has ended; `names` are those of the hosts."""
     again = "start all of them again, they go on from the last checkpoint"
     return f"process {index} of {hosts.count}, on {names[index]}, is gone: {again}"
 
 
 @contextlib.contextmanager
 def naming_failures(hosts: Hosts) -> Iterator[None]:
-    """Ends this process where the block raises, with a line that names the process that failed:
-    this or another one."""
+    """Ends this process where the block raises, with a line that names the process that failed, be
+    it this or another one."""
     try:
         yield
     except Exception as error:
@@ -327,4 +359,5 @@ def leave(code: int, line: str | None = None) -> None:
 
 
 def complain(line: str) -> None:
+    """Prints an error for the user."""
     print(f"error: {line}", file=sys.stderr, flush=True)

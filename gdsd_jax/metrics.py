@@ -1,33 +1,69 @@
 """What a run says about itself: `metrics.jsonl`, one JSON object a line, and the progress line in
 the terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
 import json
 import math
 import numbers
 import os
+import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
 PHASES = ("sft", "rollout", "train", "eval")
-SHOWN = {  # how a round's line puts its numbers
-    "reward": "reward {:6.3f}",
-    "tests": "tests {:6.1%}",
-    "kl": "KL {:6.3f} nats a token",
-    "tokens_per_s": "{:9,.0f} tokens/s",
-}
+
+# Keys that the loop itself writes. A part of a task's grades has any other name.
+RESERVED = frozenset(
+    ("phase", "step", "wall_s")  # of every line
+    + ("reward", "solved", "length", "tokens", "tokens_per_s", "rollout_s", "reward_s")  # rollout
+    + ("loss", "grad_norm", "update_s", "kl", "score", "trust")  # train
+    + ("pass_at_1", "mean_reward", "problems", "forwards_per_token")  # eval
+    + ("round", "rounds", "seconds_left")  # arguments of `round_line`
+)
+RESERVED_PREFIXES = ("drift_", "teacher_", "threshold_")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether the loop uses this key itself, so that no part of a task's grades may have it."""
+    return name in RESERVED or name.startswith(RESERVED_PREFIXES)
+
+
+def parts_of(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the grades' parts in rollout and eval lines, in the order in which they appear."""
+    names: dict[str, None] = {}  # a dict keeps the order, a set would not
+    for row in rows:
+        if row.get("phase") in ("rollout", "eval"):
+            names |= {name: None for name in row if not is_reserved(name)}
+    return tuple(names)
+
+
+class Sink(NamedTuple):
+    """Where the rows of metrics.jsonl go besides, such as tables or a web page."""
+
+    write: Callable[[Mapping[str, Any]], None]  # takes one row, as it stands in metrics.jsonl
+    close: Callable[[], None]
+    name: str = "of no name"  # for messages
+
+
+def to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 class MetricsWriter:
-    """Appends lines `{"phase", "step", "wall_s", ...numbers}`; `wall_s` counts seconds of running,
-    resumes included.
+    """Appends lines `{"phase", "step", "wall_s", ...numbers}` and gives the same rows to sinks.
 
-    On a local disk every line is one write, so a killed process leaves whole lines but perhaps the
-    last. Object stores
-    cannot append: there the file is rewritten after an eval line, by `cursor` and `close`, and else
-      every `REWRITE_S`.
+    `wall_s` counts seconds of running, those before a resume included.
+
+    On a local disk every line is one write: a killed process leaves whole lines, only the last may
+    be torn. Object stores cannot append. There the file is rewritten after an eval line, by
+    `cursor` and `close`, and otherwise every `REWRITE_S` seconds.
+
+    A sink gets a row once the row is in the file. After a resume it does not get again what an
+    earlier process has given to it. For that PATH.sent keeps, for each phase, the last step of the
+    lines that were cut away. A sink that raises is named in one line, closed, and gets no more.
     """
 
     REWRITE_S = 30.0
@@ -39,38 +75,64 @@ class MetricsWriter:
         *,
         enabled: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        sinks: Sequence[Sink] = (),
+        say: Callable[[str], None] = to_stderr,
     ):
-        """Opens the file and cuts it to its first lines.
+        """Neither reads nor changes any file: `open` does.
 
         Args:
           path: local path or gs:// address; the folder is made if need be.
           keep: lines to keep, a `cursor()` that was saved; 0 starts afresh. If fewer are there, all
             are kept.
-          enabled: False counts lines without touching the file, for every process but the first.
+          enabled: False counts lines without touching file and sinks, for every process but the
+            first.
           clock: seconds, from any origin.
+          sinks: get every row; closed by `close`.
+          say: takes the line about a sink that fails.
         """
         self._path = epath.Path(path)
+        self._sent_path = self._path.with_name(f"{self._path.name}.sent")
         self._remote = "://" in os.fspath(path)
         self._clock = clock
+        self._keep = keep
         self._count = keep
         self._lines: list[str] = []  # all of the file, held only for object stores
         self._file = None
         self._enabled = enabled
+        self._sinks = list(sinks) if enabled else []
+        self._say = say
+        self._waiting: list[dict[str, Any]] = []  # rows that are not in the file yet
+        self._sent: dict[str, int] = {}  # phase -> last step that sinks got before this process
+        self._opened = self._closed = False
         self._start = self._written = clock()
-        if not enabled:
+
+    def open(self) -> None:
+        """Makes the file, or cuts it to its first `keep` lines.
+
+        Works once. The first `write` or `cursor` calls it too.
+
+        Raises:
+          ValueError: a line that is read is not JSON; names file and line.
+        """
+        if self._opened or not self._enabled:
             return
-        kept = _whole_lines(self._path)[:keep] if self._path.exists() else []
-        self._count = len(kept)
-        self._start -= next(
-            (wall for line in reversed(kept) if (wall := json.loads(line).get("wall_s"))), 0.0
-        )
+        lines = []
+        if self._path.exists():
+            lines = _whole_lines(self._path)
+            self._remember_sent(lines)
+        else:
+            self._sent_path.unlink(missing_ok=True)  # of another run
+        kept = lines[: self._keep]
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._start -= _last_wall(kept)
+        self._count = len(kept)
         if self._remote:
             self._lines = kept
             self._rewrite()
         else:
             self._file = open(self._path, "ab", buffering=0)
             os.ftruncate(self._file.fileno(), sum(len(line.encode()) + 1 for line in kept))
+        self._opened = True
 
     def write(self, phase: str, step: int, **values: Any) -> None:
         """Adds a line.
@@ -82,28 +144,36 @@ class MetricsWriter:
             become null.
 
         Raises:
-          ValueError: unknown phase.
+          ValueError: unknown phase, or the writer is closed.
           TypeError: a value that is no number; names its key.
         """
         if phase not in PHASES:
             raise ValueError(f"unknown phase {phase!r}, known: {', '.join(PHASES)}")
-        self._count += 1
+        if self._closed:
+            raise ValueError(f"{self._path} is closed: write before close()")
         if not self._enabled:
+            self._count += 1
             return
+        self.open()
         row = {"phase": phase, "step": int(step), "wall_s": round(self._clock() - self._start, 3)}
-        line = json.dumps(
-            row | {key: _number(key, value) for key, value in values.items()}, allow_nan=False
-        )
+        row |= {key: _number(key, value) for key, value in values.items()}
+        line = json.dumps(row, allow_nan=False)
+        self._count += 1
+        self._waiting.append(row)
         if self._file:
             self._file.write(line.encode() + b"\n")
+            self._send()
             return
         self._lines.append(line)
         if phase == "eval" or self._clock() - self._written > self.REWRITE_S:
             self._rewrite()
 
     def cursor(self) -> int:
-        """Number of lines, all of them safe on disk: what goes into a checkpoint and comes back as
-        `keep`."""
+        """Number of lines, all of them safe on disk.
+
+        It goes into a checkpoint and comes back as `keep`.
+        """
+        self.open()
         if self._file:
             os.fsync(self._file.fileno())
         elif self._enabled:
@@ -111,15 +181,59 @@ class MetricsWriter:
         return self._count
 
     def close(self) -> None:
-        """Writes what is still held back. Further calls of `write` are errors."""
+        """Writes what is still held back, then closes file and sinks.
+
+        A file that was never opened stays as it is. Further calls of `write` are errors.
+        """
+        if self._closed:
+            return
         if self._file:
             self._file.close()
-        elif self._enabled:
+        elif self._opened:
             self._rewrite()
+        for sink in self._sinks:
+            try:
+                sink.close()
+            except Exception as error:
+                self._say(f"the sink {sink.name} fails while it closes: {_reason(error)}")
+        self._closed = True
 
     def _rewrite(self) -> None:
         self._path.write_text("".join(line + "\n" for line in self._lines))
         self._written = self._clock()
+        self._send()
+
+    def _send(self) -> None:
+        """Gives the sinks the rows that are in the file now."""
+        rows, self._waiting = self._waiting, []
+        for row in rows:
+            if row["step"] <= self._sent.get(row["phase"], -math.inf):
+                continue  # an earlier process has given it to them
+            for sink in tuple(self._sinks):
+                try:
+                    sink.write(dict(row))
+                except Exception as error:
+                    self._sinks.remove(sink)
+                    self._say(f"the sink {sink.name} fails, it gets no more rows: {_reason(error)}")
+                    with contextlib.suppress(Exception):
+                        sink.close()
+
+    def _remember_sent(self, lines: Sequence[str]) -> None:
+        """Finds what sinks got from earlier processes.
+
+        That is every line of the file. What will be cut away must still be known after the next
+        kill, so it is saved before the cut.
+        """
+        if not self._sinks:
+            return
+        if self._sent_path.exists():
+            self._sent = json.loads(self._sent_path.read_text())
+        for row in _parsed(self._path, lines):
+            self._sent[row["phase"]] = max(row["step"], self._sent.get(row["phase"], row["step"]))
+        if len(lines) > self._keep:
+            partial = self._sent_path.with_name(f"{self._sent_path.name}.partial")
+            partial.write_text(json.dumps(self._sent))
+            partial.replace(self._sent_path)
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -129,34 +243,30 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
       FileNotFoundError: there is no such file.
       ValueError: a line is not JSON; names file and line.
     """
-    rows = []
-    for number, line in enumerate(_whole_lines(epath.Path(path)), 1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
-    return rows
+    path = epath.Path(path)
+    return _parsed(path, _whole_lines(path))
 
 
-def round_line(round: int, rounds: int, seconds_left: float = math.nan, **numbers: float) -> str:
+def round_line(round: int, rounds: int, seconds_left: float = math.nan, **values: float) -> str:
     """One line about a finished round, as wide for every round with the same numbers.
 
     Args:
       round: how many rounds are done, of `rounds`.
       seconds_left: expected.
-      **numbers: those of `SHOWN` in its order, then others by name.
+      **values: numbers of a rollout line: the reward, the parts of the grades, `kl` (nats a token),
+        `tokens_per_s`, and others, which are shown in this order.
     """
-    shown = {name: SHOWN[name].format(numbers[name]) for name in SHOWN if name in numbers}
-    others = [f"{name} {value:8.4g}" for name, value in numbers.items() if name not in shown]
+    parts = [name for name in values if not is_reserved(name)]
+    fields = [f"{name} {values[name]:6.3f}" for name in ("reward", *parts) if name in values]
+    if "kl" in values:
+        fields.append(f"KL {values['kl']:6.3f} nats a token")
+    if "tokens_per_s" in values:
+        fields.append(f"{values['tokens_per_s']:9,.0f} tokens/s")
+    others = values.keys() - {"reward", *parts, "kl", "tokens_per_s"}
+    fields += [f"{name} {value:8.4g}" for name, value in values.items() if name in others]
     width = len(str(rounds))
-    return " | ".join(
-        [
-            f"round {round:>{width}}/{rounds}",
-            *shown.values(),
-            *others,
-            f"{duration(seconds_left):>8} left",
-        ]
-    )
+    begin, end = f"round {round:>{width}}/{rounds}", f"{duration(seconds_left):>8} left"
+    return " | ".join([begin, *fields, end])
 
 
 def duration(seconds: float) -> str:
@@ -188,6 +298,31 @@ class Pace:
 def _whole_lines(path: epath.Path) -> list[str]:
     """Lines that end; what follows the last newline was torn by a kill."""
     return path.read_bytes().decode(errors="replace").split("\n")[:-1]
+
+
+def _parsed(path: epath.Path, lines: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a file's lines; ValueError names file and line."""
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+    return rows
+
+
+def _last_wall(lines: Sequence[str]) -> float:
+    """Seconds of running that the last line with such an entry tells; 0 where there is none."""
+    for line in reversed(lines):
+        wall = json.loads(line).get("wall_s")
+        if wall:
+            return wall
+    return 0.0
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _number(key: str, value: Any) -> int | float | None:

@@ -1,6 +1,7 @@
 """AdamW with warm-up and clipping, and the update step that every objective shares."""
 
 from collections.abc import Callable
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,36 +10,62 @@ import optax
 from gdsd_jax.types import Array, Batch, PyTree, TrainState
 
 
-def make_optimizer(
-    *,
-    learning_rate: float,
-    warmup_steps: int = 0,
-    decay_steps: int = 0,
-    final_share: float = 0.0,
-    weight_decay: float = 0.0,
-    b1: float = 0.9,
-    b2: float = 0.99,
-    clip_norm: float = 0.2,
-    moments_dtype: str = "float32",
-) -> optax.GradientTransformation:
-    """AdamW; linear warm-up, then constant, or a cosine to `final_share` of the rate at
-    `decay_steps` and constant from there; gradients clipped by global norm.
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its schedule.
 
-    Moments are kept in `moments_dtype`; the update is computed in the parameters' own.
+    Attributes:
+      learning_rate: the rate after the warm-up.
+      warmup_steps: optimizer steps of a linear warm-up.
+      decay_steps: the step at which a cosine ends that begins at the warm-up's end; 0 = constant.
+      final_share: share of the rate that is left there and from there on.
+      weight_decay: decoupled, for all parameters.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      clip_norm: gradients are scaled down to this global norm.
+      moments_dtype: what moments are kept in; updates are computed in float32.
     """
-    if decay_steps:
+
+    learning_rate: float = 1e-5
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    final_share: float = 0.0
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.99
+    clip_norm: float = 0.2
+    moments_dtype: str = "float32"
+
+    def __post_init__(self):
+        for key in ("learning_rate", "clip_norm"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"{key}={getattr(self, key)} must be above 0")
+        for key in ("warmup_steps", "decay_steps", "final_share", "weight_decay"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}={getattr(self, key)} must not be negative")
+        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
+            raise ValueError(f"b1={self.b1}, b2={self.b2} must lie in [0, 1)")
+        if self.decay_steps and self.decay_steps <= self.warmup_steps:
+            raise ValueError(
+                f"decay_steps={self.decay_steps} must be above warmup_steps={self.warmup_steps}"
+            )
+        if self.moments_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"moments_dtype={self.moments_dtype!r}: choose float32 or bfloat16")
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW of gradients that are clipped by their global norm."""
+    rate, warmup_steps = config.learning_rate, config.warmup_steps
+    if config.decay_steps:
         schedule = optax.warmup_cosine_decay_schedule(
-            0.0, learning_rate, max(warmup_steps, 1), decay_steps, final_share * learning_rate
+            0.0, rate, max(warmup_steps, 1), config.decay_steps, config.final_share * rate
         )
     else:
-        schedule = optax.linear_schedule(
-            learning_rate / (warmup_steps + 1), learning_rate, warmup_steps
-        )
-    adamw = optax.adamw(schedule, b1=b1, b2=b2, weight_decay=weight_decay)
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
-        adamw if moments_dtype == "float32" else kept_in(adamw, moments_dtype),
-    )
+        schedule = optax.linear_schedule(rate / (warmup_steps + 1), rate, warmup_steps)
+    adamw = optax.adamw(schedule, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay)
+    if config.moments_dtype != "float32":
+        adamw = kept_in(adamw, config.moments_dtype)
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
 
 
 def kept_in(optimizer: optax.GradientTransformation, dtype: str) -> optax.GradientTransformation:

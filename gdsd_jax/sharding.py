@@ -1,9 +1,10 @@
-"""The mesh and who lies where on it; the only file that knows the mesh axes' names.
+"""The mesh and which array lies where on it; the only file that knows the mesh axes' names.
 
 `data` and `fsdp` split the rows of a batch; `fsdp` and `tensor` split parameters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import dataclasses
 import math
 import re
 
@@ -37,13 +38,27 @@ RULES = (
 LARGE = 1 << 16
 
 
-def make_mesh(sizes: dict[str, int], devices=None, rows: int | None = None) -> Mesh:
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh within a TPU slice; -1 takes what the others leave, see `make_mesh`.
+
+    Attributes:
+      data: parts of a batch's rows; each holds whole parameters.
+      fsdp: parts of a batch's rows and of the parameters, which each layer collects.
+      tensor: parts of each layer's heads and widths; all of them hold the same rows.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(sizes: Mapping[str, int], devices=None, rows: int | None = None) -> Mesh:
     """Mesh of `data` x `fsdp` x `tensor`; one size may be -1 and takes what is left.
 
     If `fsdp` and `tensor` both are -1, `fsdp` takes as many devices as `rows` can be split over and
-    `tensor` the rest.
-    The sizes are those within a TPU slice: with several slices `data` is that much larger, and it
-      alone crosses them.
+    `tensor` the rest. The sizes are those within a TPU slice: with several slices `data` is that
+    much larger, and it alone crosses them.
 
     Raises:
       ValueError: sizes that do not multiply to the number of devices.
@@ -53,18 +68,19 @@ def make_mesh(sizes: dict[str, int], devices=None, rows: int | None = None) -> M
     shape = {axis: sizes.get(axis, 1) for axis in AXES}
     refusal = ValueError(f"mesh {shape} does not fit {len(devices) // slices} devices")
     known = [size for size in shape.values() if size != -1]
-    left, rest = divmod(len(devices) // slices, int(np.prod(known)) or 1)
+    left, rest = divmod(len(devices) // slices, math.prod(known) or 1)
     if rest or min(known, default=1) < 1:
         raise refusal
-    if rows and shape["fsdp"] == shape["tensor"] == -1 != shape["data"]:
+    both_open = shape["fsdp"] == -1 and shape["tensor"] == -1
+    if rows and both_open and shape["data"] != -1:
         shape["fsdp"] = math.gcd(rows // math.gcd(rows, slices * shape["data"]), left)
         left //= shape["fsdp"]
     if list(shape.values()).count(-1) > 1:
         raise refusal
     inside = [left if size == -1 else size for size in shape.values()]
-    if slices * int(np.prod(inside)) != len(devices):
+    if slices * math.prod(inside) != len(devices):
         raise refusal
-    # 32 x 2 on a cube of 4 x 4 x 4 cuts a side
+    # A side of the physical torus may be cut, as by 32 x 2 on a cube of 4 x 4 x 4.
     settings = dict(devices=devices, allow_split_physical_axes=True)
     if slices == 1:
         grid = mesh_utils.create_device_mesh(inside, **settings)
@@ -75,8 +91,10 @@ def make_mesh(sizes: dict[str, int], devices=None, rows: int | None = None) -> M
 
 
 def slice_of(device) -> int:
-    """Number of the TPU slice; the links between other machines are the caller's business."""
-    return getattr(device, "slice_index", None) or 0 if device.platform == "tpu" else 0
+    """Number of a device's TPU slice; 0 for other devices, whose links the caller knows."""
+    if device.platform != "tpu":
+        return 0
+    return getattr(device, "slice_index", None) or 0
 
 
 def spec_of(path: str, shape: tuple[int, ...]) -> P:
@@ -98,12 +116,10 @@ def shardings(mesh: Mesh, tree: PyTree) -> PyTree:
     """
 
     def place(keys, leaf):
-        path = "/".join(
-            str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in keys
-        )
+        path = jax.tree_util.keystr(keys, simple=True, separator="/")
         spec = spec_of(path, leaf.shape)
-        for size, axes in zip(leaf.shape, spec):
-            axes = (axes,) if isinstance(axes, str) else axes or ()
+        for size, part in zip(leaf.shape, spec):
+            axes = axes_of(part)
             if size % math.prod(mesh.shape[axis] for axis in axes):
                 told = " ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
                 raise ValueError(
@@ -114,37 +130,46 @@ def shardings(mesh: Mesh, tree: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def axes_of(part: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes in one entry of a PartitionSpec."""
+    if part is None:
+        return ()
+    return (part,) if isinstance(part, str) else part
+
+
 def gathered(places: PyTree) -> PyTree:
     """The same places, but whole along `fsdp`: parameters that no layer has to collect again."""
 
-    def without(axes):
-        kept = tuple(
-            axis for axis in ((axes,) if isinstance(axes, str) else axes or ()) if axis != "fsdp"
-        )
-        return kept[0] if len(kept) == 1 else kept or None
+    def without(part):
+        kept = tuple(axis for axis in axes_of(part) if axis != "fsdp")
+        if len(kept) == 1:
+            return kept[0]
+        return kept or None
 
-    return jax.tree.map(
-        lambda place: NamedSharding(place.mesh, P(*map(without, place.spec))), places
-    )
+    def whole(place):
+        return NamedSharding(place.mesh, P(*map(without, place.spec)))
+
+    return jax.tree.map(whole, places)
 
 
 def bytes_per_device(tree: PyTree, places: PyTree) -> int:
     """What one device holds of a (possibly abstract) tree."""
-    sizes = jax.tree.map(
-        lambda x, place: math.prod(place.shard_shape(x.shape)) * x.dtype.itemsize, tree, places
-    )
-    return sum(jax.tree.leaves(sizes))
+
+    def size(x, place):
+        return math.prod(place.shard_shape(x.shape)) * x.dtype.itemsize
+
+    return sum(jax.tree.leaves(jax.tree.map(size, tree, places)))
 
 
 def by_vocabulary(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
-    """The denoiser whose logits lie split over the vocabulary: states are collected, which are far
-    smaller than the head, and the sums of a softmax cross the mesh, one number a token. For losses;
-    a sampler's rows stay where they are."""
-    parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
-    if denoiser.config.vocab_size % parts:
-        raise ValueError(
-            f"a vocabulary of {denoiser.config.vocab_size} is not divisible by fsdp * tensor = {parts}"
-        )
+    """The denoiser whose logits lie split over the vocabulary, for losses.
+
+    States are collected, which are far smaller than the head, and the sums of a softmax cross the
+    mesh, one number a token. A sampler's rows stay where they are: see `by_rows`.
+    """
+    parts, words = mesh.shape["fsdp"] * mesh.shape["tensor"], denoiser.config.vocab_size
+    if words % parts:
+        raise ValueError(f"a vocabulary of {words} is not divisible by fsdp * tensor = {parts}")
 
     place = row_placer(mesh)
 
@@ -167,12 +192,12 @@ def by_rows(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
 
 def constrained(mesh: Mesh, x, first, last=None):
     """`x` with its first and last axis split as named, and no other."""
-    return jax.lax.with_sharding_constraint(
-        x, NamedSharding(mesh, P(first, *[None] * (x.ndim - 2), last))
-    )
+    spec = P(first, *[None] * (x.ndim - 2), last)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
     return NamedSharding(mesh, P())
 
 
@@ -182,35 +207,37 @@ def rows(mesh: Mesh, leading: int = 0) -> NamedSharding:
 
 
 def row_placer(mesh: Mesh) -> Callable:
-    """`place(x) -> x` with its rows split, where they go round: for the states between layers, or
-    the partitioner may follow the parameters' split and keep all rows on every device."""
+    """`place(x) -> x` with its rows split, where their number is divisible.
+
+    It is for the states between layers: there the partitioner may follow the parameters' split and
+    keep all rows on every device.
+    """
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    return lambda x: x if x.shape[0] % parts else constrained(mesh, x, ROWS)
+
+    def place(x):
+        return x if x.shape[0] % parts else constrained(mesh, x, ROWS)
+
+    return place
 
 
 def split_attention(mesh: Mesh, attend: Callable) -> Callable:
-    """`attend(q, k, v, mask)` [B, L, heads, d] by each device for its own rows and heads: the
-    partitioner cannot split the kernels themselves. Rows or heads that do not go round are computed
-    by every device; `mask` is a tree of arrays with an entry for each row, or one for all."""
+    """`attend(q, k, v, mask)` [B, L, heads, d] by each device for its own rows and heads.
+
+    The partitioner cannot split the kernels themselves. Rows or heads whose number is not divisible
+    are computed by every device. `mask` is a tree of arrays with an entry for each row, or one for
+    all.
+    """
 
     def split(q, k, v, mask):
         heads = None if q.shape[2] % mesh.shape["tensor"] else "tensor"
         if heads and k.shape[2] % mesh.shape["tensor"]:
             k, v = (jnp.repeat(x, q.shape[2] // x.shape[2], axis=2) for x in (k, v))
         rows = None if q.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) else ROWS
-        place, places = (
-            P(rows, None, heads),
-            jax.tree.map(lambda x: P(rows if x.shape[0] == q.shape[0] else None), mask),
-        )
+        place = P(rows, None, heads)
+        places = jax.tree.map(lambda x: P(rows if x.shape[0] == q.shape[0] else None), mask)
+        specs = dict(in_specs=(place, place, place, places), out_specs=place)
         # check_vma=False: Pallas kernels do not say along which axes their results differ
-        local = jax.shard_map(
-            attend,
-            mesh=mesh,
-            in_specs=(place, place, place, places),
-            out_specs=place,
-            check_vma=False,
-        )
-        return local(q, k, v, mask)
+        return jax.shard_map(attend, mesh=mesh, check_vma=False, **specs)(q, k, v, mask)
 
     return split
 
@@ -220,7 +247,8 @@ def check_rows(mesh: Mesh, count: int, what: str) -> None:
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if count % parts:
         raise ValueError(
-            f"{what}={count} must be a multiple of the {parts} row shards of mesh {dict(mesh.shape)}"
+            f"{what}={count} must be a multiple of the {parts} row shards "
+            f"of mesh {dict(mesh.shape)}"
         )
 
 
@@ -240,7 +268,7 @@ def global_arrays(place: NamedSharding, tree: PyTree) -> PyTree:
     def put(x):
         return jax.make_array_from_callback(x.shape, place, lambda index: x[index])
 
-    # it is asked for, whatever the guard of the loop says
+    # the transfer is meant, whatever the guard of the loop says
     with jax.transfer_guard_host_to_device("allow"):
         return jax.tree.map(lambda x: put(np.asarray(x)), tree)
 
@@ -253,4 +281,5 @@ def fetch(mesh: Mesh, tree: PyTree) -> PyTree:
 
 
 def as_it_is(tree: PyTree) -> PyTree:
-    return tree  # by name, so that its jit is compiled once
+    """The tree. A function with a name, so that `fetch` compiles it once."""
+    return tree

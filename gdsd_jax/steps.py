@@ -1,4 +1,4 @@
-"""The device calls of the loop, each a pure function and jitted once.
+"""The device calls of the loop, each a pure function that is jitted once.
 
 B rows (completions of a round), S slices of b rows, P prompt columns, G completion columns, L = P +
 G, K mask draws, mu inner iterations.
@@ -13,293 +13,251 @@ import jax.numpy as jnp
 
 from gdsd_jax import chips, objectives, sampling, sharding
 from gdsd_jax.advantages import BASELINES
+from gdsd_jax.keys import row_keys
 from gdsd_jax.optimizer import make_optimizer, make_update
+from gdsd_jax.sampling import SamplerConfig
+from gdsd_jax.settings import Settings
 from gdsd_jax.types import Array, Batch, Denoiser, Prompts, PyTree, Rollout, TrainState
 
-STREAMS = ("init", "sft", "rollout", "masks", "shuffle", "evaluation")  # what randomness is for
+
+class Scored(NamedTuple):
+    """Scores at the parameters of the rollout, nats: what the loss compares with.
+
+    [S, K, b], or [S, K, b, G] where the objective compares tokens, for each inner iteration. None:
+    nothing is compared.
+    """
+
+    old: Array | None  # [mu - 1, S, ...]: iteration 0 compares with its own score
+    ref: Array | None  # [mu, S, ...]
 
 
 class Steps(NamedTuple):
-    """What a round calls on the device, in this order. `number` is the inner iteration, 0 .. mu -
-    1."""
+    """What a round calls on the device, in this order.
 
-    # (trainable, frozen, prompts, rng, exact=False) -> Rollout; exact: without cache and threshold
+    `number` is the inner iteration, 0 .. mu - 1.
+    """
+
+    # (trainable, frozen, prompts, rng) -> Rollout
     sample: Callable
+    sample_exactly: Callable  # the same without a cache that approximates
     teach: Callable | None  # the same by the teacher, where there is one
     # (trainable, frozen, prompts, rollout) -> sampling.Drift; None: nothing is approximated
     drift: Callable | None
     slices: Callable  # (rollout, prompts) -> Batch [S, b, ...] without masks
     score: Callable  # (trainable, frozen, slices, rng) -> Scored
-    reward: Callable  # (slices, rewards_B) -> slices with advantages
-    update: Callable  # (state, frozen, slices, old, ref, number, rng) -> (state, metrics)
+    reward: Callable  # (slices, rewards_B, judged_B | None) -> slices with advantages
+    # (state, frozen, slices, scored, number, rng, first) -> (state, metrics); first: number is 0
+    update: Callable
     # (trainable, frozen, slices, rng) -> KL(teacher || student), nats a masked token
     distance: Callable | None
 
 
-class Scored(NamedTuple):
-    """Scores at the parameters of the rollout for each inner iteration, [S, K, b] or [S, K, b, G]
-    nats as the objective compares sequences or tokens; None where nothing is compared. Iteration 0
-    has no old score: it is its own.
-    """
-
-    old: tuple[Array | None, ...]
-    ref: tuple[Array | None, ...]
-
-
-@jax.jit
-def make_keys(seed_key: Array, number: Array) -> dict[str, Array]:
-    """A key for each use of randomness, folded with the round or step."""
-    return {
-        name: jax.random.fold_in(jax.random.fold_in(seed_key, stream), number)
-        for stream, name in enumerate(STREAMS)
-    }
-
-
 def make_steps(
-    denoiser: Denoiser, config, mesh: jax.sharding.Mesh, teacher: Denoiser | None = None
+    denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh, teacher: Denoiser | None = None
 ) -> Steps:
-    """The functions of a round; configs/coding.py says what the settings mean."""
-    mu, parts, draws = config.inner_iterations, config.slices, config.mask_draws
-    objective = objectives.find(config.objective)
-    settings = objective.config(**config[config.objective])
+    """The functions of a round; gdsd_jax/settings/schema.py says what the settings mean."""
+    config = settings.objective_config
     if teacher is not None:
-        settings = dataclasses.replace(settings, teacher=sharding.by_vocabulary(mesh, teacher))
-    scorer = sharding.by_vocabulary(mesh, denoiser)
-    loss_fn = objectives.make_loss_fn(config.objective, scorer, settings)
-    score_fn = objectives.make_score_fn(config.objective, scorer, settings)
-    views_fn = objectives.make_views_fn(config.objective, settings)
-    update_fn = make_update(loss_fn, make_optimizer(**config.optimizer))
-
-    def masked(batch: Batch, number: int, rng: Array) -> Batch:
-        """The slices of inner iteration `number`, every one under fresh views."""
-        first = (number % config.minibatches) * parts
-        batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, parts), batch)
-        keys_S = jax.random.split(jax.random.fold_in(rng, number), parts)
-        return batch.replace(
-            masks_KxBxL=jax.vmap(lambda one, key: views_fn(one, draws, key))(batch, keys_S)
-        )
-
-    def score(trainable, frozen, batch: Batch, rng: Array) -> Scored:
-        def at(params, number):
-            return jax.lax.map(lambda one: score_fn(params, one), masked(batch, number, rng))
-
-        old, ref = [None] * mu, [None] * mu
-        if score_fn is not None:
-            old[1:] = [at(denoiser.bind(trainable, frozen), number)[0] for number in range(1, mu)]
-            if objective.reference(settings):
-                ref = [
-                    at(frozen.get("reference", frozen.get("base")), number)[1]
-                    for number in range(mu)
-                ]
-        scored = Scored(tuple(old), tuple(ref))
-        return jax.lax.with_sharding_constraint(scored, sharding.rows(mesh, leading=2))
-
-    def reward(batch: Batch, rewards_B: Array) -> Batch:
-        advantages_B = BASELINES[config.baseline](
-            rewards_B, config.group_size, config.scale_rewards
-        )
-        shape = batch.completion_len_B.shape
-        return batch.replace(
-            rewards_B=rewards_B.reshape(shape), advantages_B=advantages_B.reshape(shape)
-        )
-
-    def update(state: TrainState, frozen, batch: Batch, old, ref, number: Array, rng: Array):
-        batch = masked(batch, number, rng).replace(old_KxB=old, ref_KxB=ref)
-        return update_fn(state, frozen, batch)
-
-    sample, drift = make_samplers(denoiser, config, mesh)
-    teach, distance = (
-        (make_teach(teacher, config, mesh), make_distance(denoiser, settings.teacher))
-        if teacher
-        else (None, None)
-    )
-    slices = make_slices(config, mesh, uncut=teacher is not None)
+        config = dataclasses.replace(config, teacher=sharding.by_vocabulary(mesh, teacher))
+    sampler, weights = settings.sampler, settings.rollout_weights
+    exact = dataclasses.replace(sampler, cache="none") if sampler.approximate else sampler
+    teach = distance = None
+    if teacher is not None:
+        teach = make_teach(teacher, sampler.gen_length, mesh)
+        distance = make_distance(denoiser, config.teacher)
+    sample = make_sampler(denoiser, sampler, mesh, weights)
     return Steps(
         sample,
+        sample if exact == sampler else make_sampler(denoiser, exact, mesh, weights),
         teach,
-        drift,
-        slices,
-        jax.jit(score),
-        jax.jit(reward),
-        jax.jit(update, donate_argnums=0),
+        make_drift(denoiser, settings),
+        make_slices(settings, mesh),
+        make_score(denoiser, settings, config, mesh),
+        make_reward(settings),
+        make_round_update(denoiser, settings, config, mesh),
         distance,
     )
 
 
-def make_slices(config, mesh: jax.sharding.Mesh, uncut: bool) -> Callable:
-    """`Steps.slices`. With `uncut` the rows hold what the sampler saw, also behind the end of an
-    answer."""
-    block = sampling.SamplerConfig(**config.sampler).causal_block
+def make_sampler(
+    denoiser: Denoiser, config: SamplerConfig, mesh: jax.sharding.Mesh, weights: str = "auto"
+) -> Callable[[PyTree, dict, Prompts, Array], Rollout]:
+    """`sample(trainable, frozen, prompts, rng) -> Rollout`, jitted.
 
-    def slices(rollout: Rollout, prompts: dict[str, Array]) -> Batch:
+    `prompts` must have all their fields; `weights` is the setting `rollout_weights`.
+    """
+    rollout_fn = sampling.make_rollout_fn(sharding.by_rows(mesh, denoiser), config)
+
+    def sample(trainable, frozen, prompts: Prompts, rng: Array) -> Rollout:
+        rng_B = row_keys(rng, prompts.index_B, prompts.sample_B)
+        params = denoiser.bind(trainable, frozen)
+        params = rollout_params(params, denoiser.config.dtype, weights, mesh)
+        rollout = rollout_fn(params, prompts, rng_B)
+        return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
+
+    return jax.jit(sample)
+
+
+def make_teach(teacher: Denoiser, gen_length: int, mesh: jax.sharding.Mesh) -> Callable:
+    """`Steps.teach`.
+
+    One token after another is block diffusion by blocks of one, exactly, for a causal model.
+    """
+    config = SamplerConfig(kind="block", gen_length=gen_length, block_length=1, steps=gen_length)
+    rollout_fn = sampling.make_rollout_fn(teacher, config)
+
+    def teach(trainable, frozen, prompts: Prompts, rng: Array) -> Rollout:
+        weights = objectives.frozen_params(teacher, frozen, "teacher")
+        rng_B = row_keys(rng, prompts.index_B, prompts.sample_B)
+        rollout = rollout_fn(weights, prompts.replace(threshold_B=None), rng_B)
+        return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
+
+    return jax.jit(teach)
+
+
+def make_drift(denoiser: Denoiser, settings: Settings) -> Callable | None:
+    """`Steps.drift`, of the first rows of a rollout.
+
+    Where nothing is compared with the recorded log-probabilities, as in distillation, they may be
+    what they are.
+    """
+    approximate = settings.sampler.approximate or settings.threshold is not None
+    if not approximate or not objectives.find(settings.objective).rewards:
+        return None
+    count = max(1, round(settings.drift_share * settings.rows))
+
+    def drift(trainable, frozen, prompts: Prompts, rollout: Rollout) -> sampling.Drift:
+        chosen, rollout = sampling.take_rows((prompts, rollout), count)
+        params = denoiser.bind(trainable, frozen)
+        return sampling.drift(denoiser, settings.sampler, params, chosen, rollout)
+
+    return jax.jit(drift)
+
+
+def make_slices(settings: Settings, mesh: jax.sharding.Mesh) -> Callable:
+    """`Steps.slices`, of every minibatch one after another."""
+    block, count = settings.sampler.causal_block, settings.minibatches * settings.slices
+    uncut = objectives.find(settings.objective).uncut
+
+    def slices(rollout: Rollout, prompts: Prompts) -> Batch:
         seen = rollout.uncut if uncut else rollout
         batch = as_batch(
-            prompts["tokens"], prompts["valid"], seen.tokens_BxG, rollout.length_B, block
+            prompts.tokens_BxP, prompts.valid_BxP, seen.tokens_BxG, rollout.length_B, block
         ).replace(
             logp_BxG=rollout.logp_BxG,
             step_map_BxG=seen.step_map_BxG,
-            group_B=jnp.arange(len(rollout.length_B)) // config.group_size,
+            group_B=jnp.arange(len(rollout.length_B)) // settings.group_size,
         )
-        batch = jax.tree.map(
-            lambda x: x.reshape(config.minibatches * config.slices, -1, *x.shape[1:]), batch
-        )
+        batch = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
         return jax.lax.with_sharding_constraint(batch, sharding.rows(mesh, leading=1))
 
     return jax.jit(slices)
 
 
-def make_teach(teacher: Denoiser, config, mesh: jax.sharding.Mesh) -> Callable:
-    """`Steps.teach`: one token after another is block diffusion by blocks of one, exactly, for a
-    causal model."""
-    gen_length = config.sampler.gen_length
-    sampler = sampling.SamplerConfig(
-        kind="block", gen_length=gen_length, block_length=1, steps=gen_length
-    )
-    rollout_fn = sampling.make_rollout_fn(teacher, sampler)
+def make_masked(settings: Settings, config) -> Callable[[Batch, Array, Array], Batch]:
+    """`masked(slices, number, rng)`: the slices of inner iteration `number`, every one under fresh
+    views."""
+    parts, draws = settings.slices, settings.mask_draws
+    views_fn = objectives.make_views_fn(settings.objective, config)
 
-    def teach(
-        trainable, frozen, prompts: dict[str, Array], rng: Array, exact: bool = False
-    ) -> Rollout:
-        asked = Prompts(
-            prompts["tokens"], prompts["valid"], prompts["temperature"], None, prompts["max_length"]
+    def masked(batch: Batch, number: Array, rng: Array) -> Batch:
+        first = (number % settings.minibatches) * parts
+        batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, parts), batch)
+        keys_S = jax.random.split(jax.random.fold_in(rng, number), parts)
+        masks = jax.vmap(lambda one, key: views_fn(one, draws, key))(batch, keys_S)
+        return batch.replace(masks_KxBxL=masks)
+
+    return masked
+
+
+def make_score(denoiser: Denoiser, settings: Settings, config, mesh: jax.sharding.Mesh) -> Callable:
+    """`Steps.score`: one inner iteration after another, a slice at a time."""
+    masked = make_masked(settings, config)
+    scorer = sharding.by_vocabulary(mesh, denoiser)
+    score_fn = objectives.make_score_fn(settings.objective, scorer, config)
+    compares = objectives.find(settings.objective).reference(config)
+
+    def score(trainable, frozen, batch: Batch, rng: Array) -> Scored:
+        if score_fn is None:
+            return Scored(None, None)
+
+        def scores(params, first: int, which: int) -> Array:
+            def of_iteration(number):
+                views = masked(batch, number, rng)
+                return jax.lax.map(lambda one: score_fn(params, one)[which], views)
+
+            return jax.lax.map(of_iteration, jnp.arange(first, settings.inner_iterations))
+
+        old = ref = None
+        if settings.inner_iterations > 1:
+            old = scores(denoiser.bind(trainable, frozen), 1, 0)
+        if compares:
+            ref = scores(objectives.frozen_params(denoiser, frozen, "reference"), 0, 1)
+        return jax.lax.with_sharding_constraint(Scored(old, ref), sharding.rows(mesh, leading=3))
+
+    return jax.jit(score)
+
+
+def make_reward(settings: Settings) -> Callable:
+    """`Steps.reward`."""
+    baseline = BASELINES[settings.baseline]
+
+    def reward(batch: Batch, rewards_B: Array, judged_B: Array | None = None) -> Batch:
+        advantages_B = baseline(rewards_B, settings.group_size, settings.scale_rewards, judged_B)
+        shape = batch.completion_len_B.shape
+        return batch.replace(
+            rewards_B=rewards_B.reshape(shape), advantages_B=advantages_B.reshape(shape)
         )
-        weights = frozen["teacher"] if "teacher" in frozen else frozen["base"]
-        rollout = rollout_fn(weights, asked, row_keys(rng, prompts["index"], prompts["sample"]))
-        return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
 
-    return jax.jit(teach, static_argnames="exact")
+    return jax.jit(reward)
+
+
+def make_round_update(
+    denoiser: Denoiser, settings: Settings, config, mesh: jax.sharding.Mesh
+) -> Callable:
+    """`Steps.update`: one optimizer step over the slices of an inner iteration."""
+    masked = make_masked(settings, config)
+    scorer = sharding.by_vocabulary(mesh, denoiser)
+    loss_fn = objectives.make_loss_fn(settings.objective, scorer, config)
+    update_fn = make_update(loss_fn, make_optimizer(settings.optimizer))
+
+    def update(
+        state: TrainState, frozen, batch: Batch, scored: Scored, number, rng: Array, first: bool
+    ) -> tuple[TrainState, dict[str, Array]]:
+        old = ref = None
+        if scored.old is not None and not first:
+            old = scored.old[number - 1]
+        if scored.ref is not None:
+            ref = scored.ref[number]
+        batch = masked(batch, number, rng).replace(old_KxB=old, ref_KxB=ref)
+        return update_fn(state, frozen, batch)
+
+    return jax.jit(update, donate_argnums=0, static_argnames="first")
 
 
 def make_distance(denoiser: Denoiser, teacher: Denoiser) -> Callable:
-    """`Steps.distance`: forward KL over the whole vocabulary at states of the rollout, the same
-    whatever is trained on."""
-    settings = objectives.OpdConfig(teacher)
-    loss_fn, views_fn = (
-        objectives.make_loss_fn("opd", denoiser, settings),
-        objectives.make_views_fn("opd", settings),
-    )
+    """`Steps.distance`: forward KL over the whole vocabulary at states of the rollout, whatever is
+    trained on."""
+    config = objectives.OpdConfig(teacher)
+    loss_fn = objectives.make_loss_fn("opd", denoiser, config)
+    views_fn = objectives.make_views_fn("opd", config)
 
     def distance(trainable, frozen, slices: Batch, rng: Array) -> Array:
         keys_S = jax.random.split(rng, len(slices.completion_len_B))
-        slices = slices.replace(
-            masks_KxBxL=jax.vmap(lambda one, key: views_fn(one, 1, key))(slices, keys_S)
-        )
+        masks = jax.vmap(lambda one, key: views_fn(one, 1, key))(slices, keys_S)
+        slices = slices.replace(masks_KxBxL=masks)
         return jnp.mean(jax.lax.map(lambda one: loss_fn(trainable, frozen, one)[1]["kl"], slices))
 
     return jax.jit(distance)
 
 
-def make_samplers(
-    denoiser: Denoiser, config, mesh: jax.sharding.Mesh
-) -> tuple[Callable, Callable | None]:
-    """`Steps.sample` and `Steps.drift`."""
-    sampler = sampling.SamplerConfig(**config.sampler)
-    exactly = dataclasses.replace(sampler, cache="none") if sampler.approximate else sampler
-    rollout_fn, exact_fn = (
-        sampling.make_rollout_fn(sharding.by_rows(mesh, denoiser), one)
-        for one in (sampler, exactly)
-    )
-
-    def asked(prompts: dict[str, Array], exact: bool = False) -> Prompts:
-        threshold_B = (
-            jnp.full_like(prompts["threshold"], jnp.inf) if exact else prompts["threshold"]
-        )
-        return Prompts(
-            prompts["tokens"],
-            prompts["valid"],
-            prompts["temperature"],
-            threshold_B,
-            prompts["max_length"],
-        )
-
-    def sample(
-        trainable, frozen, prompts: dict[str, Array], rng: Array, exact: bool = False
-    ) -> Rollout:
-        rng_B = row_keys(rng, prompts["index"], prompts["sample"])
-        params = rollout_params(
-            denoiser.bind(trainable, frozen), denoiser.config.dtype, config.rollout_weights, mesh
-        )
-        rollout = (exact_fn if exact else rollout_fn)(params, asked(prompts, exact), rng_B)
-        return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
-
-    def drift(trainable, frozen, prompts: dict[str, Array], rollout: Rollout) -> sampling.Drift:
-        count = max(1, round(config.drift_share * rollout.tokens_BxG.shape[0]))
-        chosen, rollout = sampling.take_rows((asked(prompts), rollout), count)
-        return sampling.drift(denoiser, sampler, denoiser.bind(trainable, frozen), chosen, rollout)
-
-    # where nothing is compared with the recorded log-probabilities, as in distillation, they may be
-    # what they are
-    rewards = objectives.find(config.objective).rewards
-    watched = (sampler.approximate or config.threshold is not None) and rewards
-    return jax.jit(sample, static_argnames="exact"), jax.jit(drift) if watched else None
-
-
-def abstract_round(
-    calls: Steps, config, mesh, trainable: PyTree, frozen: dict
-) -> tuple[dict, Batch, Scored]:
-    """Shapes and places of a round's (prompts, rewarded slices, scores); the trees may be
-    abstract."""
-    rows, columns = config.prompts_per_round * config.group_size, config.prompt_length
-
-    def placed(tree, leading):
-        place = sharding.rows(mesh, leading)
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
-
-    def row(dtype, *shape):
-        return jax.ShapeDtypeStruct((rows, *shape), dtype)
-
-    prompts = {
-        "tokens": row(jnp.int32, columns),
-        "valid": row(bool, columns),
-        "index": row(jnp.int32),
-        "sample": row(jnp.int32),
-        "temperature": row(jnp.float32),
-        "threshold": row(jnp.float32),
-        "max_length": row(jnp.int32),
-    }
-    rng = jax.eval_shape(lambda: jax.random.key(0))
-    rollout = jax.eval_shape(calls.sample, trainable, frozen, prompts, rng)
-    slices = jax.eval_shape(calls.slices, rollout, prompts)
-    scored = jax.eval_shape(calls.score, trainable, frozen, slices, rng)
-    if objectives.find(config.objective).rewards:
-        slices = jax.eval_shape(calls.reward, slices, row(jnp.float32))
-    return placed(prompts, 0), placed(slices, 1), placed(scored, 2)
-
-
-def rollout_params(params: PyTree, dtype: str, weights: str, mesh: jax.sharding.Mesh) -> PyTree:
-    """Parameters as a rollout wants them: cast once for all its passes, and placed as
-    `rollout_weights` says."""
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
-    places = sharding.shardings(mesh, params)
-    return jax.lax.with_sharding_constraint(
-        params, sharding.gathered(places) if whole(params, weights, mesh) else places
-    )
-
-
-def whole(params: PyTree, weights: str, mesh: jax.sharding.Mesh) -> bool:
-    """Whether a rollout keeps its (possibly abstract) parameters whole along fsdp."""
-    memory = chips.memory_of(mesh.devices.flat[0])
-    if weights != "auto" or memory is None:
-        return weights != "split"
-    return (
-        sharding.bytes_per_device(params, sharding.gathered(sharding.shardings(mesh, params)))
-        <= memory // 2
-    )
-
-
-def make_sft_step(denoiser: Denoiser, config) -> Callable:
+def make_sft_step(denoiser: Denoiser, settings: Settings) -> Callable:
     """`step(state, frozen, arrays, rng) -> (state, metrics)` on given completions, jitted."""
-    name = config.sft.objective
-    fields = [field.name for field in dataclasses.fields(objectives.find(name).config)]
-    settings = objectives.find(name).config(
-        **{key: config.sft[key] for key in config.sft if key in fields}
-    )
-    loss_fn, views_fn = (
-        objectives.make_loss_fn(name, denoiser, settings),
-        objectives.make_views_fn(name, settings),
-    )
-    update_fn = make_update(loss_fn, make_optimizer(**config.sft_optimizer))
-    block = sampling.SamplerConfig(**config.sampler).causal_block
+    name, config = settings.sft.objective, settings.sft.objective_config()
+    loss_fn = objectives.make_loss_fn(name, denoiser, config)
+    views_fn = objectives.make_views_fn(name, config)
+    update_fn = make_update(loss_fn, make_optimizer(settings.sft_optimizer))
+    block = settings.sampler.causal_block
 
     def step(state: TrainState, frozen, arrays: dict[str, Array], rng: Array):
         answers = arrays["completion"], arrays["completion_len"]
@@ -308,16 +266,6 @@ def make_sft_step(denoiser: Denoiser, config) -> Callable:
         return update_fn(state, frozen, jax.tree.map(lambda x: x[None], batch))
 
     return jax.jit(step, donate_argnums=0)
-
-
-def row_keys(rng: Array, prompt_B: Array, sample_B: Array) -> Array:
-    """One key a row, from the prompt's global index and the number of the completion among the
-    prompt's."""
-
-    def fold(prompt, number):
-        return jax.random.fold_in(jax.random.fold_in(rng, prompt), number)
-
-    return jax.vmap(fold)(prompt_B, sample_B)
 
 
 def as_batch(
@@ -333,3 +281,54 @@ def as_batch(
         prompt_len=tokens_BxP.shape[1],
         block=block,
     )
+
+
+def rollout_params(params: PyTree, dtype: str, weights: str, mesh: jax.sharding.Mesh) -> PyTree:
+    """Parameters as a rollout wants them: cast once for all its passes, and placed as
+    `rollout_weights` says."""
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
+    places = sharding.shardings(mesh, params)
+    if are_whole(params, weights, mesh):
+        places = sharding.gathered(places)
+    return jax.lax.with_sharding_constraint(params, places)
+
+
+def are_whole(params: PyTree, weights: str, mesh: jax.sharding.Mesh) -> bool:
+    """Whether a rollout keeps its (possibly abstract) parameters whole along fsdp."""
+    memory = chips.memory_of(mesh.devices.flat[0])
+    if weights != "auto" or memory is None:
+        return weights != "split"
+    places = sharding.gathered(sharding.shardings(mesh, params))
+    return sharding.bytes_per_device(params, places) <= memory // 2
+
+
+def abstract_round(
+    calls: Steps, settings: Settings, mesh: jax.sharding.Mesh, trainable: PyTree, frozen: dict
+) -> tuple[Prompts, Batch, Scored]:
+    """Shapes and places of a round's (prompts, rewarded slices, scores); the trees may be
+    abstract."""
+    rows, columns = settings.rows, settings.prompt_length
+
+    def placed(tree, leading):
+        place = sharding.rows(mesh, leading)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+
+    def row(dtype, *shape):
+        return jax.ShapeDtypeStruct((rows, *shape), dtype)
+
+    prompts = Prompts(
+        tokens_BxP=row(jnp.int32, columns),
+        valid_BxP=row(bool, columns),
+        temperature_B=row(jnp.float32),
+        threshold_B=row(jnp.float32),
+        max_length_B=row(jnp.int32),
+        index_B=row(jnp.int32),
+        sample_B=row(jnp.int32),
+    )
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    rollout = jax.eval_shape(calls.sample, trainable, frozen, prompts, rng)
+    slices = jax.eval_shape(calls.slices, rollout, prompts)
+    scored = jax.eval_shape(calls.score, trainable, frozen, slices, rng)
+    if objectives.find(settings.objective).rewards:
+        slices = jax.eval_shape(calls.reward, slices, row(jnp.float32))
+    return placed(prompts, 0), placed(slices, 1), placed(scored, 3)

@@ -1,14 +1,16 @@
-"""Measures this machine: python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16]
-[--parts=rollout,samplers]
+"""Measures this machine:
 
-Rollout, the samplers' caches and update of one denoiser against the rate of a square matrix product
-in the same run (MFU: operations needed per second over that rate), peak memory, and programs a
-second through the sandbox. Timings are medians; each stands beside a matrix product timed right
-before and after it, because a machine's pace drifts.
+  python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16] [--parts=rollout,samplers]
 
-One H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers, random weights of
-  16 GB; an update of all
-of them needs several.
+It times a rollout, the samplers' caches and an update of one denoiser, and programs in the sandbox,
+and tells peak memory. Each timing is a median and stands beside a square matrix product, timed
+right before and after it, because a machine's pace drifts. MFU is the operations needed per second
+over the product's rate.
+
+On one H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers. These are random
+weights of 16 GB; an update of all of them needs several devices.
+
+Exit codes: 0 done; 2 bad arguments; 1 a fault.
 """
 
 import argparse
@@ -26,15 +28,15 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax import models, objectives, sampling, scoring
+from gdsd_jax.cli import output_path
 from gdsd_jax.models import flops
-from gdsd_jax.optimizer import init_state, make_optimizer, make_update
-from gdsd_jax.rewards.sandbox import Program, SandboxError, open_sandbox
+from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
+from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
 from gdsd_jax.types import Batch, Prompts
 
 
 class Size(NamedTuple):
-    """What is timed. The rollout's last two blocks are timed: what precedes them counts as
-    prompt."""
+    """What is timed; of a rollout its last two blocks, what precedes them counts as prompt."""
 
     d_model: int
     layers: int
@@ -61,8 +63,10 @@ PARTS = ("rollout", "update", "samplers", "programs")
 
 
 def timed(fn, *args, repeats: int) -> float:
-    """Median seconds of `fn(*args)`, which must not give its arguments away; the first, compiling
-    call is not counted."""
+    """Median seconds of `fn(*args)`, without the first call, which compiles.
+
+    `fn` must not donate its arguments.
+    """
     jax.block_until_ready(fn(*args))
     seconds = []
     for _ in range(repeats):
@@ -85,16 +89,13 @@ def copy_rate(dtype: str) -> float:
 
 
 def beside_product(measure, size: Size, dtype: str) -> dict:
-    """`measure() -> (seconds, operations, extra)` with the product's rate before and after it."""
+    """`measure(size, dtype) -> (seconds, operations, extra)`, with the product's rate before and
+    after it."""
     before = product_rate(size.product, dtype)
-    seconds, operations, extra = measure()
+    seconds, operations, extra = measure(size, dtype)
     rate = statistics.mean([before, product_rate(size.product, dtype)])
-    return {
-        "seconds": seconds,
-        "gflops": operations / 1e9,
-        "mfu": operations / seconds / rate,
-        "product_gflops_per_s": rate / 1e9,
-    } | extra
+    found = {"seconds": seconds, "gflops": operations / 1e9, "mfu": operations / seconds / rate}
+    return found | {"product_gflops_per_s": rate / 1e9} | extra
 
 
 def denoiser_of(size: Size, dtype: str):
@@ -115,38 +116,34 @@ def denoiser_of(size: Size, dtype: str):
         remat="dots",
     )
     denoiser = models.make_denoiser(config, models.find_kernel("auto", config, jax.devices()[0]))
-    params = jax.jit(
-        lambda rng: jax.tree.map(lambda x: x.astype(dtype), models.init_params(config, rng))
-    )(jax.random.key(0))
-    return denoiser, params
+
+    def init(rng):
+        return jax.tree.map(lambda x: x.astype(dtype), models.init_params(config, rng))
+
+    return denoiser, jax.jit(init)(jax.random.key(0))
 
 
 def tokens_of(size: Size, columns: int) -> jax.Array:
     return jax.random.randint(jax.random.key(1), (size.rows, columns), 2, size.vocab)
 
 
+def prompts_of(size: Size, columns: int) -> Prompts:
+    """Prompts of random tokens, to be answered at temperature 1."""
+    tokens_BxP = tokens_of(size, columns)
+    valid_BxP = jnp.ones(tokens_BxP.shape, bool)
+    return Prompts(tokens_BxP, valid_BxP, temperature_B=jnp.ones(size.rows))
+
+
 def rollout(size: Size, dtype: str) -> tuple[float, int, dict]:
     """Two blocks, one position of each row a pass, temperature 1."""
     denoiser, params = denoiser_of(size, dtype)
-    columns, timed_tokens = size.prompt + size.completion, 2 * size.block
-    config = sampling.SamplerConfig(
-        gen_length=timed_tokens, block_length=size.block, steps=timed_tokens
-    )
-    tokens_BxP = tokens_of(size, columns - timed_tokens)
-    prompts = Prompts(
-        tokens_BxP, jnp.ones(tokens_BxP.shape, bool), temperature_B=jnp.ones(size.rows)
-    )
-    seconds = timed(
-        sampling.make_rollout_fn(denoiser, config),
-        params,
-        prompts,
-        jax.random.split(jax.random.key(2), size.rows),
-        repeats=1,
-    )
-    operations = flops.rollout_flops(
-        denoiser.config, size.rows, columns, size.block, passes=timed_tokens
-    )
-    return seconds, operations, {"tokens_per_s": size.rows * timed_tokens / seconds}
+    columns, passes = size.prompt + size.completion, 2 * size.block
+    config = sampling.SamplerConfig(gen_length=passes, block_length=size.block, steps=passes)
+    rollout_fn = sampling.make_rollout_fn(denoiser, config)
+    rng_B = jax.random.split(jax.random.key(2), size.rows)
+    seconds = timed(rollout_fn, params, prompts_of(size, columns - passes), rng_B, repeats=1)
+    operations = flops.rollout_flops(denoiser.config, size.rows, columns, size.block, passes=passes)
+    return seconds, operations, {"tokens_per_s": size.rows * passes / seconds}
 
 
 SAMPLERS = {  # the samplers' table: settings, and which row they are compared with
@@ -162,54 +159,42 @@ SAMPLERS = {  # the samplers' table: settings, and which row they are compared w
 def sampler_flops(config, size: Size, cache: str, block: int, passes: int) -> int:
     """Operations that `passes` passes in one block need.
 
-    A whole forward has all scores, also those that a block-causal mask throws away; beside a cache
+    A whole forward has all scores, also those that a block-causal mask throws away. Beside a cache
     only keys that may be attended to count.
     """
-    start, columns = (
-        size.sampler_prompt + block * size.block,
-        size.sampler_prompt + size.sampler_completion,
-    )
-    logits = flops.unembed_flops(config, size.rows * size.block)
+    start = size.sampler_prompt + block * size.block
+    columns = size.sampler_prompt + size.sampler_completion
 
     def count(queries, keys):
         return flops.features_flops(config, size.rows, queries, keys)
 
+    whole, in_block = count(columns, columns), count(size.block, start + size.block)
     first, later = {
-        "none": (count(columns, columns), count(columns, columns)),
-        "prefix": (count(columns, columns), count(columns - start, columns)),
-        "dual": (count(columns, columns), count(size.block, columns)),
-        "block": (
-            count(size.block, start) + count(size.block, start + size.block),
-            count(size.block, start + size.block),
-        ),
+        "none": (whole, whole),
+        "prefix": (whole, count(columns - start, columns)),
+        "dual": (whole, count(size.block, columns)),
+        "block": (count(size.block, start) + in_block, in_block),
     }[cache]
+    logits = flops.unembed_flops(config, size.rows * size.block)
     return first + (passes - 1) * later + passes * logits
 
 
 def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
     """Seconds of one whole block at temperature 1, those before it filled with random tokens."""
     begin, advance, _, _ = sampling.make_passes(denoiser, config)
-    tokens_BxP, done = tokens_of(size, size.sampler_prompt), block * size.block
-    prompts = Prompts(
-        tokens_BxP, jnp.ones(tokens_BxP.shape, bool), temperature_B=jnp.ones(size.rows)
-    )
-    prompts = sampling.with_defaults(prompts, config.gen_length)
+    prompts = sampling.with_defaults(prompts_of(size, size.sampler_prompt), config.gen_length)
+    start, done = size.sampler_prompt, block * size.block
     rng_B = jax.random.split(jax.random.key(2), size.rows)
 
     @jax.jit
     def at_block(params):
         state = begin(params, prompts)
-        tokens_BxL = state.tokens_BxL.at[:, size.sampler_prompt : size.sampler_prompt + done].set(
-            tokens_of(size, done)
-        )
-        return state.replace(
-            tokens_BxL=tokens_BxL,
-            masked_BxG=state.masked_BxG.at[:, :done].set(False),
-            block=jnp.int32(block),
-        )
+        tokens_BxL = state.tokens_BxL.at[:, start : start + done].set(tokens_of(size, done))
+        masked_BxG = state.masked_BxG.at[:, :done].set(False)
+        return state.replace(tokens_BxL=tokens_BxL, masked_BxG=masked_BxG, block=jnp.int32(block))
 
-    # whole forwards take long enough; others are repeated in one program, as a rollout gets its
-    # memory once for all blocks
+    # Whole forwards take long enough. Others are repeated in one program, because a rollout gets
+    # its memory once for all blocks.
     repeats = 1 if config.cache == "none" else 8
 
     def run(params, state):
@@ -232,63 +217,67 @@ def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
 
 
 def samplers(size: Size, dtype: str) -> dict:
-    """A rollout under each cache, from its first and its last block: seconds, operations, and both
-    against no cache.
+    """A rollout under each cache, estimated from its first and its last block.
 
-    `ceiling` is the uncached sampler's operations over this one's; `speed_up` is measured in tokens
-    a second, each against the product's rate beside it, because the machine's pace drifts;
-    `reached` is its share of the ceiling. `bandwidth` is the rate of reading all weights once a
-    pass over that of a copy. Those of block-causal models write completions twice as long.
+    Each row has seconds, operations, and both against the uncached sampler's:
+      ceiling: the uncached sampler's operations over this one's.
+      reached: this one's MFU over the uncached sampler's. Each rate stands beside its own product,
+        because the machine's pace drifts.
+      speed_up: ceiling times reached.
+      bandwidth: the rate of reading all weights once a pass, over that of a copy.
+    Those of block-causal models write completions twice as long.
     """
     denoiser, params = denoiser_of(size, dtype)
     weights, copying = sum(leaf.nbytes for leaf in jax.tree.leaves(params)), copy_rate(dtype)
-    short, long = (
-        size,
-        size._replace(
-            sampler_completion=2 * size.sampler_completion, sampler_steps=2 * size.sampler_steps
-        ),
+    long = size._replace(
+        sampler_completion=2 * size.sampler_completion, sampler_steps=2 * size.sampler_steps
     )
     found = {}
     for name, (settings, baseline) in SAMPLERS.items():
-        size = long if settings["kind"] == "block" else short
-        config = sampling.SamplerConfig(
-            gen_length=size.sampler_completion,
-            block_length=size.block,
-            steps=size.sampler_steps,
-            **settings,
-        )
-        rate = product_rate(size.product, dtype)
-        ends = (0, config.blocks - 1)
-        seconds = config.blocks * statistics.mean(
-            block_seconds(denoiser, params, config, size, end) for end in ends
-        )
-        operations = config.blocks * statistics.mean(
-            sampler_flops(denoiser.config, size, config.cache, end, config.steps_per_block)
-            for end in ends
-        )
-        rate = statistics.mean([rate, product_rate(size.product, dtype)])
-        row = found[name] = {
-            "seconds": seconds,
-            "tokens_per_s": size.rows * config.gen_length / seconds,
-            "gflops": operations / 1e9,
-            "mfu": operations / seconds / rate,
-            "bandwidth": weights * config.steps / seconds / copying,
-        }
+        own = long if settings["kind"] == "block" else size
+        row = found[name] = measure_sampler(denoiser, params, settings, own, dtype)
+        row["bandwidth"] = weights * own.sampler_steps / row["seconds"] / copying
         row["ceiling"] = found[baseline]["gflops"] / row["gflops"]
         row["reached"] = row["mfu"] / found[baseline]["mfu"]
         row["speed_up"] = row["ceiling"] * row["reached"]
         print(
-            f"sampler {name:12} {row['tokens_per_s']:10,.1f} tokens/s, {row['mfu']:.0%} of the product's rate, "
-            f"{row['bandwidth']:.0%} of a copy's, {row['speed_up']:.2f} x {baseline} of {row['ceiling']:.2f} x possible "
+            f"sampler {name:12} {row['tokens_per_s']:10,.1f} tokens/s, "
+            f"{row['mfu']:.0%} of the product's rate, {row['bandwidth']:.0%} of a copy's, "
+            f"{row['speed_up']:.2f} x {baseline} of {row['ceiling']:.2f} x possible "
             f"({row['reached']:.0%})",
             flush=True,
         )
     return found
 
 
+def measure_sampler(denoiser, params, settings: dict, size: Size, dtype: str) -> dict:
+    """Seconds, tokens a second, operations and MFU of one sampler's rollout."""
+    config = sampling.SamplerConfig(
+        gen_length=size.sampler_completion,
+        block_length=size.block,
+        steps=size.sampler_steps,
+        **settings,
+    )
+    before = product_rate(size.product, dtype)
+    ends = (0, config.blocks - 1)
+    seconds = config.blocks * statistics.mean(
+        block_seconds(denoiser, params, config, size, end) for end in ends
+    )
+    operations = config.blocks * statistics.mean(
+        sampler_flops(denoiser.config, size, config.cache, end, config.steps_per_block)
+        for end in ends
+    )
+    rate = statistics.mean([before, product_rate(size.product, dtype)])
+    return {
+        "seconds": seconds,
+        "tokens_per_s": size.rows * config.gen_length / seconds,
+        "gflops": operations / 1e9,
+        "mfu": operations / seconds / rate,
+    }
+
+
 def update(size: Size, dtype: str) -> tuple[float, int, dict]:
-    """One GDSD optimizer step on one complementary pair of masked views a row, all weights
-    trained."""
+    """One GDSD optimizer step on one complementary pair of masked views a row, of all weights."""
     denoiser, params = denoiser_of(size, dtype)
     columns = size.prompt + size.completion
     length_B = jnp.full(size.rows, size.completion)
@@ -300,14 +289,11 @@ def update(size: Size, dtype: str) -> tuple[float, int, dict]:
         advantages_B=jnp.linspace(-1.0, 1.0, size.rows),
         prompt_len=size.prompt,
     )
-    optimizer = make_optimizer(learning_rate=1e-5)
+    optimizer = make_optimizer(OptimizerConfig())
     loss_fn = objectives.make_loss_fn("gdsd", denoiser, objectives.GdsdConfig())
     step = jax.jit(make_update(loss_fn, optimizer))
-    arguments = (
-        jax.jit(lambda p: init_state(p, optimizer))(params),
-        {},
-        jax.tree.map(lambda x: x[None], batch),
-    )
+    state = jax.jit(lambda weights: init_state(weights, optimizer))(params)
+    arguments = (state, {}, jax.tree.map(lambda x: x[None], batch))
     seconds = timed(step, *arguments, repeats=5)
     memory = step.lower(*arguments).compile().memory_analysis()
     extra = {"temporary_mib": memory.temp_size_in_bytes / 2**20} if memory else {}
@@ -316,12 +302,10 @@ def update(size: Size, dtype: str) -> tuple[float, int, dict]:
 
 def programs(count: int) -> dict:
     """Small correct programs of four tests through the sandbox."""
-    batch = [
-        Program(
-            f"def f(x):\n    return x + {n}", tuple(f"assert f({x}) == {x + n}" for x in range(4))
-        )
-        for n in range(count)
-    ]
+    batch = []
+    for n in range(count):
+        tests = tuple(f"assert f({x}) == {x + n}" for x in range(4))
+        batch.append(Program(f"def f(x):\n    return x + {n}", tests))
     try:
         with open_sandbox() as sandbox:
             sandbox.run(batch[:8])  # the workers come up
@@ -330,22 +314,41 @@ def programs(count: int) -> dict:
             seconds = time.perf_counter() - began
     except SandboxError as error:
         return {"error": str(error)}
-    return {
-        "programs_per_s": count / seconds,
-        "passed": sum(all(v.passed) for v in verdicts),
-        "sandbox": sandbox.mode,
-    }
+    passed = sum(all(verdict.passed) for verdict in verdicts)
+    return {"programs_per_s": count / seconds, "passed": passed, "sandbox": sandbox.mode}
 
 
 def peak_memory() -> dict:
     """Largest resident size of this process, and of the accelerator where it tells."""
     found = {"host_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
     stats = jax.devices()[0].memory_stats() or {}
-    return found | (
-        {"device_peak_mib": stats["peak_bytes_in_use"] / 2**20}
-        if "peak_bytes_in_use" in stats
-        else {}
-    )
+    if "peak_bytes_in_use" in stats:
+        found["device_peak_mib"] = stats["peak_bytes_in_use"] / 2**20
+    return found
+
+
+def measure_all(size: Size, dtype: str, parts: list[str]) -> dict:
+    """The numbers of `parts` and the peak memory; each is printed as soon as it is known."""
+    results = {}
+    for part in (rollout, update):
+        name = part.__name__
+        if name not in parts:
+            continue
+        found = results[name] = beside_product(part, size, dtype)
+        rate = f", {found['tokens_per_s']:,.1f} tokens/s" if "tokens_per_s" in found else ""
+        print(
+            f"{name:8} {found['seconds']:8.2f} s{rate}, {found['mfu']:.0%} of a {size.product} x "
+            f"{size.product} product's {found['product_gflops_per_s']:,.0f} GFLOP/s",
+            flush=True,
+        )
+    if "samplers" in parts:
+        results["samplers"] = samplers(size, dtype)
+    if "programs" in parts:
+        results["rewards"] = programs(size.programs)
+        print("programs", ", ".join(f"{key} {value}" for key, value in results["rewards"].items()))
+    memory = results["memory"] = peak_memory()
+    print("memory  ", ", ".join(f"{key} {value:,.0f}" for key, value in memory.items()))
+    return results
 
 
 def main() -> int:
@@ -359,43 +362,26 @@ def main() -> int:
         "--parts", default=",".join(PARTS), help="what is measured; default all: %(default)s"
     )
     args = parser.parse_args()
-    size, device, parts = SIZES[args.size], jax.devices()[0], args.parts.split(",")
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"--parts={args.parts}: {sorted(unknown)[0]!r} is none of {', '.join(PARTS)}")
-    results = {
-        "device": device.device_kind,
-        "devices": jax.device_count(),
-        "jax": jax.__version__,
-        "dtype": args.dtype,
-    }
-    results["size"] = size._asdict()
+    parts = args.parts.split(",")
+    for part in parts:
+        if part not in PARTS:
+            parser.error(f"--parts={args.parts}: {part!r} is none of {', '.join(PARTS)}")
+    file = None
+    if args.json:
+        try:
+            file = output_path("--json", args.json)
+        except ValueError as error:
+            parser.error(str(error))
+    size, device = SIZES[args.size], jax.devices()[0]
     print(
         f"{device.device_kind}, jax {jax.__version__}, {args.dtype}, {args.size}: {size}",
         flush=True,
     )
-    for part in [part for part in (rollout, update) if part.__name__ in parts]:
-        found = results[part.__name__] = beside_product(
-            lambda part=part: part(size, args.dtype), size, args.dtype
-        )
-        rate = f", {found['tokens_per_s']:,.1f} tokens/s" if "tokens_per_s" in found else ""
-        print(
-            f"{part.__name__:8} {found['seconds']:8.2f} s{rate}, {found['mfu']:.0%} of a {size.product} x {size.product} "
-            f"product's {found['product_gflops_per_s']:,.0f} GFLOP/s",
-            flush=True,
-        )
-    if "samplers" in parts:
-        results["samplers"] = samplers(size, args.dtype)
-    if "programs" in parts:
-        results["rewards"] = programs(size.programs)
-        print(
-            "programs " + ", ".join(f"{key} {value}" for key, value in results["rewards"].items())
-        )
-    results["memory"] = peak_memory()
-    print(
-        "memory   " + ", ".join(f"{key} {value:,.0f}" for key, value in results["memory"].items())
-    )
-    if args.json:
-        pathlib.Path(args.json).write_text(json.dumps(results, indent=2) + "\n")
+    results = {"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}
+    results |= {"dtype": args.dtype, "size": size._asdict()}
+    results |= measure_all(size, args.dtype, parts)
+    if file is not None:
+        file.write_text(json.dumps(results, indent=2) + "\n")
     return 0
 
 

@@ -1,174 +1,329 @@
-"""Runs variants of one experiment over seeds and draws them side by side; started again, it goes on
-where it was.
+r"""Runs variants of one experiment over seeds and draws them side by side; started again, it goes
+on where it was.
 
-  python launch/compare.py --config=configs/coding.py --out=runs/compare "gdsd="
-  "shuffled=shuffle_rewards=true" python launch/compare.py --config=configs/coding.py
-  --out=runs/rates --learning_rates=3e-5,1e-4,3e-4 "gdsd=" ... python launch/compare.py
-  --config=configs/opdlm.py --out=runs/opdlm "opdlm=" "sft=control=sft" "kd=control=kd"
+  python launch/compare.py --config=configs/coding.py --out=runs/compare "gdsd=" \
+    "shuffled=shuffle_rewards=true"
+  python launch/compare.py --config=configs/coding.py --out=runs/rates \
+    --learning_rates=3e-5,1e-4,3e-4 "gdsd=" ...
+  python launch/compare.py --config=configs/opdlm.py --out=runs/opdlm "opdlm=" "sft=control=sft" \
+    "kd=control=kd"
 
 A variant is NAME=OVERRIDES of the config's keys. The variants of a seed start from the same
 supervised model, which is trained once. With --learning_rates each variant runs its first seed at
 every rate and the other seeds at the best one. OUT holds a folder a run, and report.html with the
 curves and the table, which curves.png and table.md hold alone.
+Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fails.
 """
 
 import argparse
+from collections.abc import Callable, Mapping, Sequence
+import functools
 import itertools
+import math
 import pathlib
 import shutil
 import statistics
 import subprocess
 import sys
+from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gdsd_jax import metrics, plots
+from gdsd_jax import metrics, report
+from gdsd_jax.cli import fail, load_config
 
-SCORES = ("mean_reward", "pass_at_1")
+REWARD = "reward"  # the score of a task that names no part; it may have any scale
+NOTHING = "-"  # a cell without a number
+
+
+# ---------------------------------------------------------------- the runs
+
+
+def argument_of(config: str, *overrides: str) -> str:
+    """The `--config` of launch/main.py: what the user gave, and then the overrides."""
+    file, _, given = config.partition(":")
+    return f"{file}:{','.join(text for text in (given, *overrides) if text)}"
+
+
+def train(config: str, workdir: pathlib.Path, *overrides: str) -> None:
+    """One run to its end, in a process of its own; SystemExit with its code where it fails."""
+    argument = argument_of(config, *overrides)
+    print(f"== {workdir.name}: {argument}", flush=True)
+    main = ROOT / "launch" / "main.py"
+    command = [sys.executable, str(main), f"--config={argument}", f"--workdir={workdir}"]
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def finished(config: str, out: pathlib.Path, name: str, seed: int, *overrides: str) -> pathlib.Path:
+    """The workdir of a variant's seed, trained to the end from the seed's supervised start."""
+    start, workdir = out / f"start-{seed}", out / f"{name}-{seed}"
+    mark = workdir / "finished"
+    if mark.exists():
+        return workdir
+    if not lines_of(start, "eval"):
+        train(config, start, f"seed={seed}", "rounds=0")
+    if not workdir.exists():
+        partial = out / f".{workdir.name}"
+        shutil.copytree(start, partial, dirs_exist_ok=True)
+        partial.rename(workdir)
+    train(config, workdir, f"seed={seed}", *overrides)
+    mark.touch()
+    return workdir
+
+
+def compare(
+    config: str, out: pathlib.Path, variants: Mapping[str, str], seeds: list[int], rates: list[str]
+) -> dict[str, list[pathlib.Path]]:
+    """{variant: the workdirs of its seeds}, every one trained to the end."""
+    runs = {}
+    for name, overrides in variants.items():
+        if not rates:
+            runs[name] = [finished(config, out, name, seed, overrides) for seed in seeds]
+            continue
+        tried = {}
+        for rate in rates:
+            override = f"optimizer.learning_rate={rate}"
+            tried[rate] = finished(config, out, f"{name}-{rate}", seeds[0], overrides, override)
+        best = max(rates, key=lambda rate: merit(tried[rate]))
+        override = f"optimizer.learning_rate={best}"
+        others = [
+            finished(config, out, f"{name}-{best}", seed, overrides, override) for seed in seeds[1:]
+        ]
+        runs[f"{name} {best}"] = [tried[best], *others]
+    return runs
+
+
+def merit(workdir: pathlib.Path) -> float:
+    """How good a run is at its end, the more the better: its score, or where nothing is graded the
+    nearness to its teacher."""
+    last = lines_of(workdir, "eval")[-1]
+    score, distance = last.get("mean_reward"), last.get("kl")
+    if score is not None:
+        return score
+    return -math.inf if distance is None else -distance
+
+
+# ---------------------------------------------------------------- what they say
 
 
 def lines_of(workdir: pathlib.Path, phase: str) -> list[dict]:
     """The lines of a phase in a run so far."""
     file = workdir / "metrics.jsonl"
-    return (
-        [row for row in metrics.read_metrics(file) if row["phase"] == phase]
-        if file.exists()
-        else []
-    )
+    if not file.exists():
+        return []
+    return [row for row in metrics.read_metrics(file) if row["phase"] == phase]
 
 
-def evaluations(workdir: pathlib.Path) -> list[dict]:
-    return lines_of(workdir, "eval")
+class Run(NamedTuple):
+    """A finished run.
+
+    In its lines a number may be missing, or None where nothing was judged.
+    """
+
+    score: str  # the task's name of what eval lines call mean_reward
+    first: dict  # its evaluation before the rounds
+    last: dict  # and after them
+    rollouts: list[dict]
 
 
-def train(config: str, workdir: pathlib.Path, *overrides: str) -> None:
-    """One run to its end, in a process of its own; SystemExit with its code where it fails."""
-    argument = ",".join(
-        [config if ":" in config else f"{config}:", *filter(None, overrides)]
-    ).replace(":,", ":")
-    print(f"== {workdir.name}: {argument}", flush=True)
-    done = subprocess.run(
-        [sys.executable, "launch/main.py", f"--config={argument}", f"--workdir={workdir}"],
-        cwd=ROOT,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(done.returncode)
+def run_of(workdir: pathlib.Path) -> Run:
+    """What a workdir says of its run."""
+    rows = lines_of(workdir, "eval")
+    return Run(report.score_name(workdir), rows[0], rows[-1], lines_of(workdir, "rollout"))
 
 
-def compare(
-    config: str, out: pathlib.Path, variants: dict[str, str], seeds: list[int], rates: list[str]
-) -> dict:
-    """{variant: the workdirs of its seeds}, every one trained to the end."""
+class Column(NamedTuple):
+    """A column of the table."""
 
-    def run(name: str, seed: int, *overrides: str) -> pathlib.Path:
-        workdir, start, finished = (
-            out / f"{name}-{seed}",
-            out / f"start-{seed}",
-            out / f"{name}-{seed}" / "finished",
-        )
-        if finished.exists():
-            return workdir
-        if not evaluations(start):
-            train(config, start, f"seed={seed}", "rounds=0")
-        if not workdir.exists():
-            shutil.copytree(start, partial := out / f".{workdir.name}", dirs_exist_ok=True)
-            partial.rename(workdir)
-        train(config, workdir, f"seed={seed}", *overrides)
-        finished.touch()
-        return workdir
-
-    runs = {}
-    for name, overrides in variants.items():
-        if not rates:
-            runs[name] = [run(name, seed, overrides) for seed in seeds]
-            continue
-        tried = {
-            rate: run(f"{name}-{rate}", seeds[0], overrides, f"optimizer.learning_rate={rate}")
-            for rate in rates
-        }
-        best = max(tried, key=lambda rate: evaluations(tried[rate])[-1]["mean_reward"])
-        rest = [
-            run(f"{name}-{best}", seed, overrides, f"optimizer.learning_rate={best}")
-            for seed in seeds[1:]
-        ]
-        runs[f"{name} {best}"] = [tried[best], *rest]
-    return runs
+    head: str
+    cell: Callable[[Sequence[Run]], str]  # of the seeds of a variant
+    teacher: Callable[[Sequence[Run]], str] | None = None  # of all runs, in the teacher's row
 
 
-def unsteadiness(workdir: pathlib.Path) -> float:
-    """How far the training curve, tests passed in means of 5 rounds, once lay below its best so
-    far; 0..1."""
-    _, values = plots.points(lines_of(workdir, "rollout"), "rollout", "tests")
-    curve = plots.moving_mean(values, 2)
-    return max(
-        (best - value for best, value in zip(itertools.accumulate(curve, max), curve)), default=0.0
-    )
+def score_of(runs: Sequence[Run]) -> str:
+    """The name of the score; variants of different tasks may have several."""
+    return " / ".join(dict.fromkeys(run.score for run in runs))
 
 
-def spread(values: list[float], form: str) -> str:
+def table(workdirs: Mapping[str, Sequence[pathlib.Path]]) -> list[list[str]]:
+    """The head, then for each variant what its evaluations say, and a row for a teacher.
+
+    Before and after in the mean, and the gain with its range over the seeds: of the task's score,
+    of pass@1, and of each other part of its grades. With rewards, the steadiness of training
+    besides. Of distilled students the distance to the teacher, forwards a token by the schedule and
+    by the threshold, and the tokens of the answers that were trained on.
+    """
+    runs = {name: [run_of(workdir) for workdir in paths] for name, paths in workdirs.items()}
+    everyone = list(itertools.chain.from_iterable(runs.values()))
+    is_distilled = all("kl" in run.last for run in everyone)
+    is_graded = any("pass_at_1" in run.last for run in everyone)
+    columns = grade_columns(everyone) if is_graded else []
+    if is_graded and not is_distilled:
+        columns.append(Column("deepest fall in training", falls))
+    if is_distilled:
+        columns.append(Column("held-out KL, nats", functools.partial(change, "kl", ".3f")))
+    if is_distilled or not is_graded:
+        columns += [Column("forwards a token", forwards), Column("answer tokens", answer_tokens)]
+    found = [["run", *(column.head for column in columns)]]
+    for name, seeds in runs.items():
+        found.append([name, *(column.cell(seeds) for column in columns)])
+    if any("teacher_pass_at_1" in run.last for run in everyone):
+        found.append(teacher_row(columns, everyone))
+    return found
+
+
+def grade_columns(runs: Sequence[Run]) -> list[Column]:
+    """The score, pass@1 and each other part, each with its gain."""
+    score = score_of(runs)
+    form = ".3f" if score == REWARD else ".1%"
+    measures = [
+        ("mean_reward", f"{score}, temperature 1", form),
+        ("pass_at_1", "pass@1, temperature 0", ".1%"),
+    ]
+    evaluations = itertools.chain.from_iterable((run.first, run.last) for run in runs)
+    for part in metrics.parts_of(evaluations):
+        measures.append((part, f"{part}, temperature 1", ".3f"))
+    columns = []
+    for key, head, form in measures:
+        teacher = teacher_pass_at_1 if key == "pass_at_1" else None
+        columns.append(Column(head, functools.partial(change, key, form), teacher))
+        columns.append(Column("gain", functools.partial(gain, key)))
+    return columns
+
+
+def teacher_row(columns: Sequence[Column], runs: Sequence[Run]) -> list[str]:
+    """What is known of the teacher."""
+    cells = [NOTHING if column.teacher is None else column.teacher(runs) for column in columns]
+    return ["teacher", *cells]
+
+
+def pairs_of(key: str, runs: Sequence[Run]) -> list[tuple[float, float]]:
+    """(before, after) of a number, of the runs that have both."""
+    pairs = [(run.first.get(key), run.last.get(key)) for run in runs]
+    return [pair for pair in pairs if None not in pair]
+
+
+def change(key: str, form: str, runs: Sequence[Run]) -> str:
+    """The means over the seeds, before and after."""
+    pairs = pairs_of(key, runs)
+    if not pairs:
+        return NOTHING
+    return " → ".join(format(statistics.mean(values), form) for values in zip(*pairs))
+
+
+def gain(key: str, runs: Sequence[Run]) -> str:
+    """After minus before."""
+    return spread([after - before for before, after in pairs_of(key, runs)], "+.3f")
+
+
+def spread(values: Sequence[float], form: str) -> str:
     """Mean and range."""
+    if not values:
+        return NOTHING
     mean, low, high = (
         format(value, form) for value in (statistics.mean(values), min(values), max(values))
     )
     return f"{mean} ({low} to {high})"
 
 
-def table(runs: dict[str, list[pathlib.Path]]) -> list[list[str]]:
-    """The head, then for each variant its held-out scores before and after, mean and range over the
-    seeds.
-
-    With rewards, the steadiness of training besides; of distilled students the distance to the
-    teacher, forwards a token by the schedule and by the threshold, the tokens of the answers that
-    were trained on, and a row for the teacher.
-    """
-    distilled = all(
-        "kl" in evaluations(workdir)[-1] for workdirs in runs.values() for workdir in workdirs
-    )
-    heads = ["run", "tests passed, temperature 1", "gain", "solved, temperature 0", "gain"]
-    heads += (
-        ["held-out KL, nats", "forwards a token", "answer tokens"]
-        if distilled
-        else ["deepest fall in training"]
-    )
-    found, teachers = [heads], []
-    for name, workdirs in runs.items():
-        cells = [name]
-        curves = [evaluations(workdir) for workdir in workdirs]
-        for score in SCORES:
-            pairs = [(rows[0][score], rows[-1][score]) for rows in curves]
-            before, after = (statistics.mean(values) for values in zip(*pairs))
-            cells += [
-                f"{before:.1%} → {after:.1%}",
-                spread([end - start for start, end in pairs], "+.3f"),
-            ]
-        if distilled:
-            first, last = ([rows[place] for rows in curves] for place in (0, -1))
-            cells.append(
-                " → ".join(
-                    f"{statistics.mean(row['kl'] for row in part):.3f}" for part in (first, last)
-                )
-            )
-            ways = ("forwards_per_token", "threshold_forwards_per_token")
-            speeds = [statistics.mean(row[way] for row in last) for way in ways if way in last[0]]
-            cells.append(" / ".join(f"{speed:.2f}" for speed in speeds))
-            tokens = [
-                sum(row["tokens"] for row in lines_of(workdir, "rollout")) for workdir in workdirs
-            ]
-            cells.append(f"{statistics.mean(tokens):,.0f}")
-            teachers += [row["teacher_pass_at_1"] for row in last]
-        else:
-            cells.append(spread([unsteadiness(workdir) for workdir in workdirs], ".3f"))
-        found.append(cells)
-    if teachers:
-        found.append(["teacher", "-", "-", f"{statistics.mean(teachers):.1%}", *"----"])
-    return found
+def falls(runs: Sequence[Run]) -> str:
+    """How unsteady the training was."""
+    return spread([unsteadiness(run) for run in runs], ".3f")
 
 
-def markdown(table: list[list[str]]) -> str:
+def unsteadiness(run: Run) -> float:
+    """How far the training curve, the score in means of 5 rounds, once lay below its best so far,
+    in units of the score."""
+    _, values = report.points(run.rollouts, "rollout", run.score)
+    curve = report.moving_mean(values, 2)
+    best_so_far = itertools.accumulate(curve, max)
+    return max((best - value for best, value in zip(best_so_far, curve)), default=0.0)
+
+
+def forwards(runs: Sequence[Run]) -> str:
+    """At the end, by the schedule and by the threshold."""
+    means = []
+    for key in ("forwards_per_token", "threshold_forwards_per_token"):
+        values = [run.last[key] for run in runs if run.last.get(key) is not None]
+        if values:
+            means.append(f"{statistics.mean(values):.2f}")
+    return " / ".join(means) or NOTHING
+
+
+def answer_tokens(runs: Sequence[Run]) -> str:
+    """Tokens of the completions of all rounds."""
+    return f"{statistics.mean(sum(row['tokens'] for row in run.rollouts) for run in runs):,.0f}"
+
+
+def teacher_pass_at_1(runs: Sequence[Run]) -> str:
+    """Problems that the teachers solve."""
+    key = "teacher_pass_at_1"
+    values = [run.last[key] for run in runs if run.last.get(key) is not None]
+    return f"{statistics.mean(values):.1%}" if values else NOTHING
+
+
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    """The table for a README."""
     head, *rows = ("| " + " | ".join(cells) + " |" for cells in table)
     return "\n".join([head, "| --- " * len(table[0]) + "|", *rows]) + "\n"
+
+
+# ---------------------------------------------------------------- the command
+
+
+def variants_of(texts: Sequence[str]) -> dict[str, str]:
+    """{name: overrides} of NAME=OVERRIDES; ValueError where a text is not of that form."""
+    variants: dict[str, str] = {}
+    for text in texts:
+        name, equals, overrides = text.partition("=")
+        if not (name and equals):
+            raise ValueError(f"variant {text!r} is not of the form NAME=OVERRIDES")
+        if name == "start" or "/" in name:
+            raise ValueError(f"variant {name!r} names no folder of its own: choose another name")
+        if name in variants:
+            raise ValueError(f"variant {name!r} is given twice: choose another name")
+        variants[name] = overrides
+    return variants
+
+
+def seeds_of(text: str) -> list[int]:
+    """The seeds of "0,1,2"; ValueError where one is no number."""
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds={text}: give whole numbers such as 0,1,2") from None
+
+
+def check(config: str, variants: Mapping[str, str], rates: Sequence[str]) -> None:
+    """ValueError where the settings of a variant cannot work; nothing is trained before."""
+    from gdsd_jax import settings  # slow to import: wrong arguments are told before
+
+    chosen = [f"optimizer.learning_rate={rate}" for rate in rates] or [""]
+    settings.parse(load_config(argument_of(config)))
+    for name, overrides in variants.items():
+        for rate in chosen:
+            try:
+                settings.parse(load_config(argument_of(config, overrides, rate)))
+            except ValueError as error:
+                raise ValueError(f"variant {name!r}: {error}") from None
+
+
+def write(out: pathlib.Path, runs: Mapping[str, Sequence[pathlib.Path]], summary: str) -> None:
+    """Writes table.md, curves.png and report.html, and prints the table."""
+    scores = table(runs)
+    score = score_of([run_of(workdir) for workdirs in runs.values() for workdir in workdirs])
+    curves = {
+        name: [metrics.read_metrics(workdir / "metrics.jsonl") for workdir in workdirs]
+        for name, workdirs in runs.items()
+    }
+    (out / "table.md").write_text(markdown(scores))
+    (out / "curves.png").write_bytes(report.curve_figure(curves, score))
+    page = report.comparison_page("Comparison", summary, curves, scores, score)
+    (out / "report.html").write_text(page)
+    print(markdown(scores), end="")
 
 
 def main() -> int:
@@ -176,36 +331,20 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("variants", nargs="+", metavar="NAME=OVERRIDES")
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--out", required=True, type=pathlib.Path)
+    parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
+    parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of all runs")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--learning_rates", default="")
     args = parser.parse_args()
-    if wrong := [text for text in args.variants if "=" not in text or text.startswith("=")]:
-        print(f"error: variant {wrong[0]!r} is not of the form NAME=OVERRIDES", file=sys.stderr)
-        return 2
-    variants = dict(text.split("=", 1) for text in args.variants)
-    seeds = [int(seed) for seed in args.seeds.split(",")]
-    args.out.mkdir(parents=True, exist_ok=True)
-    runs = compare(
-        args.config,
-        args.out.resolve(),
-        variants,
-        seeds,
-        [rate for rate in args.learning_rates.split(",") if rate],
-    )
-    scores = table(runs)
-    curves = {
-        name: [metrics.read_metrics(workdir / "metrics.jsonl") for workdir in workdirs]
-        for name, workdirs in runs.items()
-    }
-    summary = f"{args.config} · seeds {args.seeds} · mean and range over the seeds"
-    (args.out / "table.md").write_text(markdown(scores))
-    (args.out / "curves.png").write_bytes(plots.curve_figure(curves))
-    (args.out / "report.html").write_text(
-        plots.comparison_page("Comparison", summary, curves, scores)
-    )
-    print(markdown(scores), end="")
+    rates = [rate for rate in args.learning_rates.split(",") if rate]
+    try:
+        variants, seeds = variants_of(args.variants), seeds_of(args.seeds)
+        check(args.config, variants, rates)
+        args.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        return fail(error, 2)
+    runs = compare(args.config, args.out.resolve(), variants, seeds, rates)
+    write(args.out, runs, f"{args.config} · seeds {args.seeds} · mean and range over the seeds")
     print(f"report: {args.out / 'report.html'}")
     return 0
 

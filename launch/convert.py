@@ -1,16 +1,21 @@
-"""Converts models:
+"""Converts models between Hugging Face folders and those that runs start from.
 
-  python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]     a Hugging Face
-  folder, to train from python launch/convert.py --from_hf=DIR --to_orbax=DIR --a2d
-  Qwen3, to be distilled into a denoiser python launch/convert.py --from_orbax=DIR --to_hf=DIR
-  [--lora=merge|keep]    a converted folder or a workdir, back
+  python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]
+      a Hugging Face folder, to train from
+  python launch/convert.py --from_hf=DIR --to_orbax=DIR --a2d
+      a Qwen3, to be distilled into a denoiser
+  python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]
+      a converted folder or a workdir, back
 
-A workdir stands for its newest checkpoint. With --lora=merge (the default) adapters are summed into
-the weights, in float32; with --lora=keep the folder holds the adapters alone, in the layout of the
-PEFT library. With --a2d the weights stay what they are; the config says a2d-qwen3, and the
-tokenizer gets a mask token, whose row of the embedding Qwen3 never used. configs/opdlm.py trains
-it. The destination appears when it is complete. Exit codes: 0 done; 2 bad input, one line says
-which; the destination is then untouched.
+Every DIR is a local folder or a gs:// address. A workdir stands for its newest checkpoint. With
+--lora=merge (the default) adapters are summed into the weights, in float32; with --lora=keep the
+folder holds the adapters alone, in the layout of the PEFT library. With --a2d the weights stay what
+they are; the config says a2d-qwen3, and the tokenizer gets a mask token, whose row of the embedding
+Qwen3 never used. configs/opdlm.py trains it.
+
+A local destination appears when it is complete. In an object store its last file appears last:
+manifest.json or config.json. Exit codes: 0 done; 2 bad input, one line says which; the destination
+is then untouched.
 """
 
 import argparse
@@ -19,6 +24,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -29,17 +35,19 @@ import warnings
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import absl.logging
+from etils import epath
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from gdsd_jax import checkpoint, hf, models, restore, run, tasks, tokenizers
+from gdsd_jax import checkpoint, hf, models, paths, tokenizers, weights
 from gdsd_jax.cli import fail
 
 # tokenizer, generation settings, the model's own code
 COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")
 NOT_COMPANIONS = ("config.json", "manifest.json", "model.safetensors.index.json")
 MASK = "<|mask|>"
+UNFINISHED = ".unfinished"  # in a folder of an object store until everything is there
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -49,13 +57,13 @@ class Source(NamedTuple):
     config: object  # ModelConfig, with the adapters' rank and alpha where there are any
     params: dict  # LazyArrays
     adapters: dict | None  # arrays
-    companions: pathlib.Path  # folder of tokenizer files
+    companions: epath.Path  # folder of tokenizer files
     entries: dict  # of the config.json that the model came with
     base: str  # where that came from
 
 
 def from_hf(
-    source: pathlib.Path, destination: pathlib.Path, dtype: str | None, a2d: bool = False
+    source: epath.Path, destination: epath.Path, dtype: str | None, a2d: bool = False
 ) -> None:
     config = models.config_from_hf(source)
     check_tokenizer(source, config)
@@ -66,14 +74,14 @@ def from_hf(
             key: value for key, value in entries.items() if key not in models.config_to_hf(config)
         }
     params = hf.open_folder(source, config, dtype)
-    files = sorted({source / "config.json", *source.glob("*.safetensors*")})
+    files = [file for file in sorted(source.iterdir()) if is_hashed(file.name)]
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(map(bytes_of, leaves)))
     with new_folder(destination) as partial, progress([*leaves], [*files]) as bar:
         manifest = {
             "family": config.family,
             "model": dataclasses.asdict(config),
-            "source": str(source.resolve()),
+            "source": str(source),
             "sha256": {file.name: digest(file, bar) for file in files},
             "dtype": sorted({leaf.dtype.name for leaf in leaves}),
             "tokenizer": copy_companions(source, partial),
@@ -85,8 +93,8 @@ def from_hf(
 
 
 def from_orbax(
-    source: pathlib.Path,
-    destination: pathlib.Path,
+    source: epath.Path,
+    destination: epath.Path,
     lora: str | None,
     dtype: str | None,
     max_shard_bytes: int,
@@ -96,8 +104,8 @@ def from_orbax(
         raise ValueError(f"{source}: --lora=keep, but there are no adapters; leave it out")
     if lora == "keep":
         with new_folder(destination) as partial:
-            hf.save_adapters(partial, found.config, found.adapters, found.base)
             copy_companions(found.companions, partial)
+            hf.save_adapters(partial, found.config, found.adapters, found.base)
         return
     params = found.params if found.adapters is None else with_adapters(found, dtype)
     leaves = hf.paths_of(params).values()
@@ -114,11 +122,11 @@ def from_orbax(
         )
 
 
-def read_source(folder: pathlib.Path) -> Source:
-    return read_converted(folder) if restore.is_converted(folder) else read_workdir(folder)
+def read_source(folder: epath.Path) -> Source:
+    return read_converted(folder) if checkpoint.is_converted(folder) else read_workdir(folder)
 
 
-def read_converted(folder: pathlib.Path) -> Source:
+def read_converted(folder: epath.Path) -> Source:
     """A folder that this script wrote."""
     manifest = checkpoint.read_manifest(folder)
     config = models.config_from_json(manifest["model"])
@@ -133,40 +141,33 @@ def read_converted(folder: pathlib.Path) -> Source:
     )
 
 
-def read_workdir(workdir: pathlib.Path) -> Source:
+def read_workdir(workdir: epath.Path) -> Source:
     """The newest checkpoint of a run: weights, or adapters over the weights that its config
     names."""
-    config, newest = restore.read_settings(workdir), str(checkpoint.latest_iteration(workdir))
-    trainable = checkpoint.lazy_params(
-        workdir / "checkpoints" / newest / "state", "state", "trainable"
-    )
-    if config.init_from:
-        base = read_source(pathlib.Path(config.init_from))
+    settings, newest = weights.settings_of(workdir), checkpoint.latest_iteration(workdir)
+    folder = workdir / "checkpoints" / str(newest) / "state"
+    trainable = checkpoint.lazy_params(folder, "state", "trainable")
+    if settings.init_from:
+        base = read_source(paths.absolute(settings.init_from))
     else:
-        model, _ = run.read_model(config)
-        base = Source(
-            model,
-            {},
-            None,
-            pathlib.Path(tasks.TASKS[config.task].folder(config.data_dir)),
-            {},
-            str(workdir),
-        )
-    if not config.lora_rank:
+        model, _ = weights.read_model(settings, weights.kept_tokenizer(settings, workdir))
+        tokenizer = weights.tokenizer_folder(settings, workdir)
+        base = Source(model, {}, None, tokenizer, {}, str(workdir))
+    if not settings.lora_rank:
         return base._replace(params=trainable)
-    if not config.init_from:
+    if not settings.init_from:
         raise ValueError(
-            f"{workdir}: its adapters stand over random weights (no init_from), which no checkpoint holds"
+            f"{workdir}: its adapters stand over random weights (no init_from), which no "
+            "checkpoint holds"
         )
     adapted = dataclasses.replace(
         base.config,
-        lora_rank=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_targets=tuple(config.lora_targets),
+        lora_rank=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_targets=settings.lora_targets,
     )
-    return base._replace(
-        config=adapted, adapters=jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable)
-    )
+    adapters = jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable)
+    return base._replace(config=adapted, adapters=adapters)
 
 
 def with_adapters(source: Source, dtype: str | None) -> dict:
@@ -190,36 +191,50 @@ def with_adapters(source: Source, dtype: str | None) -> dict:
 
 
 @contextlib.contextmanager
-def new_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A hidden sibling to write into, renamed to `destination` when everything in it is complete.
+def new_folder(destination: epath.Path) -> Iterator[epath.Path]:
+    """A folder to write into, which is at `destination` when everything in it is complete.
+
+    On a local disk it is a hidden sibling that is renamed. An object store cannot rename folders:
+    there it is the destination, and a file says that it is unfinished.
 
     Raises:
       ValueError: something is at `destination` already.
     """
-    destination = destination.resolve()
+    partial, mark = destination, destination / UNFINISHED
+    if not paths.is_remote(destination):
+        partial = destination.parent / f".{destination.name}.partial"
+    elif mark.exists():
+        destination.rmtree()  # of a conversion that was killed
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{destination} is not empty; name a new folder")
-    partial = destination.parent / f".{destination.name}.partial"
-    shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
-    partial.mkdir(parents=True)
+    if partial == destination:
+        mark.write_text("launch/convert.py is writing this folder, or was killed\n")
+    else:
+        partial.rmtree(missing_ok=True)  # of a conversion that was killed
+        partial.mkdir(parents=True)
     try:
         yield partial
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        partial.rmtree(missing_ok=True)
         raise
-    partial.replace(destination)  # an empty folder there gives way
+    if partial == destination:
+        mark.unlink()
+    else:
+        os.replace(partial, destination)  # an empty folder there gives way
 
 
-def need_space(destination: pathlib.Path, size: int) -> None:
-    """ValueError where the disk is too full; the parameters take at most `size` bytes."""
-    folder = next(parent for parent in destination.absolute().parents if parent.exists())
+def need_space(destination: epath.Path, size: int) -> None:
+    """ValueError where a local disk is too full; the parameters take at most `size` bytes."""
+    if paths.is_remote(destination):
+        return
+    folder = next(parent for parent in destination.parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if free < size:
         sizes = f"{free / 1e9:.1f} GB free, {destination.name} takes up to {size / 1e9:.1f} GB"
         raise ValueError(f"{folder} has {sizes}; make room")
 
 
-def with_mask(source: pathlib.Path, config):
+def with_mask(source: epath.Path, config):
     """The config with the mask's id: its token's if there is one, else the first that the tokenizer
     leaves free.
 
@@ -235,26 +250,24 @@ def with_mask(source: pathlib.Path, config):
     mask_id = known.vocab_size if mask_id is None else mask_id
     if mask_id >= config.vocab_size:
         raise ValueError(
-            f"{source}: the tokenizer uses all {config.vocab_size} rows of the embedding, none is left for a mask"
+            f"{source}: the tokenizer uses all {config.vocab_size} rows of the embedding, "
+            "none is left for a mask"
         )
     return dataclasses.replace(config, mask_id=mask_id)
 
 
-def add_mask(folder: pathlib.Path, mask_id: int) -> None:
+def add_mask(folder: epath.Path, mask_id: int) -> None:
     """Makes `mask_id` the mask token in every tokenizer file of a folder that lists added
     tokens."""
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {
-        "special": True
-    }
-    token = {"content": MASK, **flags}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    token = {"content": MASK, **flags, "special": True}
 
     def rewrite(name: str, change) -> None:
         if (folder / name).exists():
             found = json.loads((folder / name).read_text(encoding="utf-8"))
             change(found)
-            (folder / name).write_text(
-                json.dumps(found, indent=2, ensure_ascii=False), encoding="utf-8"
-            )
+            text = json.dumps(found, indent=2, ensure_ascii=False)
+            (folder / name).write_text(text, encoding="utf-8")
 
     def to_tokenizer(found: dict) -> None:
         found["added_tokens"] = [
@@ -273,7 +286,7 @@ def add_mask(folder: pathlib.Path, mask_id: int) -> None:
     rewrite("special_tokens_map.json", lambda found: found.update({"mask_token": MASK}))
 
 
-def check_tokenizer(source: pathlib.Path, config) -> None:
+def check_tokenizer(source: epath.Path, config) -> None:
     """Warns where there is none; ValueError where there is one that cannot be read."""
     if not any((source / name).exists() for name in TOKENIZERS):
         warnings.warn(
@@ -284,7 +297,7 @@ def check_tokenizer(source: pathlib.Path, config) -> None:
     tokenizers.load(source, pad_id=config.pad_id, mask_id=mask_id, stop_ids=config.stop_ids)
 
 
-def copy_companions(source: pathlib.Path, destination: pathlib.Path) -> list[str]:
+def copy_companions(source: epath.Path, destination: epath.Path) -> list[str]:
     """Copies tokenizer files and the like and returns their names."""
     files = [
         path
@@ -292,11 +305,16 @@ def copy_companions(source: pathlib.Path, destination: pathlib.Path) -> list[str
         if path.suffix in COMPANIONS and path.name not in NOT_COMPANIONS
     ]
     for path in files:
-        shutil.copyfile(path, destination / path.name)
+        path.copy(destination / path.name)
     return [path.name for path in files]
 
 
-def digest(file: pathlib.Path, bar) -> str:
+def is_hashed(name: str) -> bool:
+    """Whether the manifest holds the hash of a file of that name."""
+    return name == "config.json" or ".safetensors" in name
+
+
+def digest(file: epath.Path, bar) -> str:
     sha = hashlib.sha256()
     with file.open("rb") as stream:
         while block := stream.read(1 << 24):
@@ -309,10 +327,9 @@ def bytes_of(leaf, dtype: str | None = None) -> int:
     return int(np.prod(leaf.shape)) * np.dtype(dtype or leaf.dtype).itemsize
 
 
-def progress(leaves: list, files: list[pathlib.Path] = ()):
+def progress(leaves: list, files: list[epath.Path] = ()):
     """A bar over the bytes of the files to hash and of the arrays to write."""
-
-    total = sum(map(bytes_of, leaves)) + sum(file.stat().st_size for file in files)
+    total = sum(map(bytes_of, leaves)) + sum(file.stat().length for file in files)
     return tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1000, desc="converting")
 
 
@@ -335,7 +352,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name in ("from_hf", "to_orbax", "from_orbax", "to_hf"):
-        parser.add_argument(f"--{name}", type=pathlib.Path, metavar="DIR")
+        parser.add_argument(f"--{name}", type=paths.absolute, metavar="DIR")
     parser.add_argument(
         "--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge"
     )
@@ -369,7 +386,7 @@ def main(argv: list[str] | None = None) -> int:
             from_orbax(
                 args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9)
             )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
         return fail(error, 2)
     print(args.to_orbax or args.to_hf)
     return 0

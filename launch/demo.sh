@@ -12,10 +12,9 @@ report=
 done
 [ -n "$report" ] || exit 0
 
-"$PYTHON" - "$(dirname "$report")/metrics.jsonl" <<'END'
+"$PYTHON" - "$(dirname "$report")" <<'END'
 import sys
-from gdsd_jax import metrics, plots
+from gdsd_jax import report
 
-for name, before, after, change in plots.headlines(metrics.read_metrics(sys.argv[1])):
-    print(f"{name:42} {before:>6} -> {after:>6}  {change}")
+print(*report.headline_lines(sys.argv[1]), sep="\n")
 END

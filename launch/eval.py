@@ -1,8 +1,8 @@
 """Scores a checkpoint on held-out problems:
 
-  python launch/eval.py --config=configs/coding.py[:MODEL[,key=value...]] --checkpoint=DIR
-  --out=FILE.json ... --thresholds=0.7,0.9   besides, what committing every proposal of that
-  probability keeps and saves
+  python launch/eval.py --config=FILE.py[:MODEL[,key=value...]] --checkpoint=DIR --out=FILE.json
+  ... --thresholds=0.7,0.9
+      besides, what committing every proposal of that probability keeps and saves
 
 The config names the problems, the sampler and how many (`eval_problems`); DIR is a folder that
 launch/convert.py wrote, or the workdir of a run, whose newest checkpoint is taken. FILE.json holds
@@ -18,6 +18,7 @@ import contextlib
 import json
 import pathlib
 import sys
+from typing import Any
 
 # `python launch/eval.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -25,56 +26,64 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 
-from gdsd_jax import restore, sharding
+from gdsd_jax import evaluation, settings, sharding, weights
 from gdsd_jax.checkpoint import latest_iteration
 from gdsd_jax.cli import fail, load_config, output_path, replacing
-from gdsd_jax.evaluate import summary, summary_line
-from gdsd_jax.run import Run, evaluate_heldout, prepare
-from gdsd_jax.steps import make_keys, make_samplers
-from gdsd_jax.types import PyTree
+from gdsd_jax.evaluation import Request, Table
+from gdsd_jax.experiment import Experiment, prepare
+from gdsd_jax.keys import make_keys
+from gdsd_jax.steps import make_sampler
+from gdsd_jax.types import Prompts, PyTree, Rollout
 
 
-def make_sample(run: Run, trainable: PyTree, frozen: dict):
-    """`sample(prompt arrays) -> Rollout`, with the noise of the run's own evaluations."""
-    sample_fn, _ = make_samplers(run.denoiser, run.config, run.mesh)
-    seed_key = jax.device_put(jax.random.key(run.config.seed), sharding.replicated(run.mesh))
-    rng = make_keys(seed_key, sharding.everywhere(run.mesh, np.int32(0)))["evaluation"]
-    return lambda asked: sample_fn(trainable, frozen, asked, rng)
+def evaluate(experiment: Experiment, model: tuple[PyTree, dict], thresholds: list[float]) -> dict:
+    """The numbers, and each problem's question, answers and grades, with the noise of the run's
+    own evaluations."""
+    chosen, mesh = experiment.settings, experiment.mesh
+    sampler = make_sampler(experiment.denoiser, chosen.sampler, mesh, chosen.rollout_weights)
+    seed_key = jax.device_put(jax.random.key(chosen.seed), sharding.replicated(mesh))
+    rng = make_keys(seed_key, sharding.everywhere(mesh, np.int32(0)))["evaluation"]
 
+    def sample(prompts: Prompts) -> Rollout:
+        return sampler(*model, prompts, rng)
 
-def evaluate_thresholds(run: Run, sample, thresholds: list[float]) -> list[dict]:
-    """What each threshold solves at temperature 0 and how many forwards a token it takes."""
-    found = {threshold: evaluate_heldout(run, sample, 0.0, threshold) for threshold in thresholds}
-    return [
+    greedy, sampled = (
+        evaluation.evaluate(experiment, sample, Request(temperature)) for temperature in (0.0, 1.0)
+    )
+    found = evaluation.summary(experiment, greedy, sampled)
+    found["per_problem"] = [
         {
-            "threshold": threshold,
-            "pass_at_1": one.metrics["solved"],
-            "forwards_per_token": one.forwards_per_token,
+            "question": question_of(experiment, row),
+            "greedy": answer_of(greedy, row),
+            "sampled": answer_of(sampled, row),
         }
-        for threshold, one in found.items()
+        for row in range(found["problems"])
     ]
+    if thresholds:
+        found["thresholds"] = [
+            by_threshold(experiment, sample, threshold) for threshold in thresholds
+        ]
+    return found
 
 
-def evaluate_weights(run: Run, sample) -> dict:
-    """The numbers, and each problem's question, answers and scores."""
-    greedy, sampled = (evaluate_heldout(run, sample, temperature) for temperature in (0.0, 1.0))
+def question_of(experiment: Experiment, row: int) -> str:
+    """The question of a held-out problem."""
+    problems = experiment.heldout
+    return evaluation.question_of(experiment.task, problems.records[problems.index[row]])
 
-    def answer(evaluation, row: int) -> dict:
-        return {"text": evaluation.texts[row]} | {
-            name: float(score[row]) for name, score in evaluation.scores.items()
-        }
 
-    numbers = summary(greedy, sampled)
-    records = [run.heldout.records[index] for index in run.heldout.index[: numbers["problems"]]]
-    per_problem = [
-        {
-            "question": record["question"],
-            "greedy": answer(greedy, row),
-            "sampled": answer(sampled, row),
-        }
-        for row, record in enumerate(records)
-    ]
-    return numbers | {"per_problem": per_problem}
+def answer_of(table: Table, row: int) -> dict[str, Any]:
+    """The first answer to a problem and its grades."""
+    return {"text": table.texts[row][0], **table.grades_of_answer(row)}
+
+
+def by_threshold(experiment: Experiment, sample, threshold: float) -> dict[str, float]:
+    """What a threshold solves at temperature 0 and how many forwards a token it takes."""
+    table = evaluation.evaluate(experiment, sample, Request(threshold=threshold))
+    found = {"threshold": threshold, "forwards_per_token": table.forwards_per_token}
+    if table.grades is not None:
+        found["pass_at_1"] = table.mean("solved")
+    return found
 
 
 def main() -> int:
@@ -92,17 +101,19 @@ def main() -> int:
     args = parser.parse_args()
     with contextlib.ExitStack() as opened:
         try:
-            out, config = output_path("--out", args.out), load_config(args.config)
+            out, chosen = output_path("--out", args.out), settings.parse(load_config(args.config))
             thresholds = read_thresholds(args.thresholds)
-            run = prepare(config, args.checkpoint, restore.read_settings(args.checkpoint))
-            opened.enter_context(run.sandbox)
-            weights = restore.load_weights(args.checkpoint, run.denoiser.config, run.mesh)
+            experiment = prepare(chosen, folder=args.checkpoint)
+            opened.callback(experiment.task.close)
+            model = weights.load_weights(
+                args.checkpoint,
+                weights.settings_of(args.checkpoint),
+                experiment.denoiser.config,
+                experiment.mesh,
+            )
         except (ValueError, OSError) as error:
             return fail(error, 2)
-        sample = make_sample(run, *weights)
-        found = evaluate_weights(run, sample)
-        if thresholds:
-            found["thresholds"] = evaluate_thresholds(run, sample, thresholds)
+        found = evaluate(experiment, model, thresholds)
     source = {
         "config": args.config,
         "checkpoint": args.checkpoint,
@@ -110,13 +121,19 @@ def main() -> int:
     }
     with replacing(out) as file:
         json.dump(source | found, file, indent=1)
-    print(f"{summary_line(found)} | {args.out}")
+    print(f"{evaluation.line_of(found, experiment.task.score)} | {args.out}")
     for row in found.get("thresholds", ()):
-        print(
-            f"threshold {row['threshold']:g} | pass@1 {row['pass_at_1']:.1%} | {row['forwards_per_token']:.2f} forwards a token, "
-            f"the schedule takes {found['forwards_per_token']:.2f}"
-        )
+        print(threshold_line(row, found["forwards_per_token"]))
     return 0
+
+
+def threshold_line(row: dict[str, float], scheduled: float) -> str:
+    """What the terminal shows of a threshold; `scheduled` is the schedule's forwards a token."""
+    solved = f"pass@1 {row['pass_at_1']:.1%} | " if "pass_at_1" in row else ""
+    return (
+        f"threshold {row['threshold']:g} | {solved}{row['forwards_per_token']:.2f} forwards a "
+        f"token, the schedule takes {scheduled:.2f}"
+    )
 
 
 def read_thresholds(text: str) -> list[float]:

@@ -2,8 +2,8 @@
 
   python launch/generate.py --checkpoint=DIR --prompts=FILE.jsonl --out=FILE.jsonl
   python launch/generate.py --checkpoint=DIR --prompt="Write f(x) ..." --show
-  ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 --seed=1
-  --batch=16
+  ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 \\
+      --seed=1 --batch=16
 
 DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint,
 sampler settings and tokenizer are taken. Each line of --prompts is {"prompt": "..."} or
@@ -19,7 +19,6 @@ Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import dataclasses
 import json
 import math
 import pathlib
@@ -31,13 +30,17 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import restore, run, sampling, sharding, show, tokenizers
-from gdsd_jax.cli import fail, output_path, replacing, settings
-from gdsd_jax.steps import row_keys
-from gdsd_jax.tasks import jsonl
+from gdsd_jax import sampling, settings, sharding, tokenizers, weights
+from gdsd_jax.cli import fail, output_path, replacing
+from gdsd_jax.keys import row_keys
+from gdsd_jax.report import unmasking
+from gdsd_jax.rows import read_rows
+from gdsd_jax.sampling import SamplerConfig
+from gdsd_jax.settings import Settings
+from gdsd_jax.sharding import MeshConfig
+from gdsd_jax.steps import make_sampler
 from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
 
 
@@ -55,31 +58,35 @@ class Model(NamedTuple):
 
     denoiser: Denoiser
     tokenizer: tokenizers.Tokenizer
-    sampler: sampling.SamplerConfig
+    sampler: SamplerConfig
     mesh: jax.sharding.Mesh
+    settings: Settings
 
 
 def read_model(args) -> Model:
     """ValueError, in one line, for a folder or setting that cannot work."""
-    config = restore.read_settings(args.checkpoint)
-    config.enable_thinking |= args.thinking
+    chosen = weights.settings_of(args.checkpoint)
+    changes = {}
+    if args.thinking:
+        changes["enable_thinking"] = True
     if args.dtype:
-        config.dtype = args.dtype
-    defaults = {field.name: field.default for field in dataclasses.fields(sampling.SamplerConfig)}
-    defaults |= dict(config.get("sampler", {}))
-    sampler = sampling.SamplerConfig(**settings("--sampler", args.sampler, defaults))
-    mesh = sharding.make_mesh(settings("--mesh", args.mesh, {"data": 1, "fsdp": -1, "tensor": 1}))
-    model, tokenizer = run.read_model(config)
-    return Model(run.on_mesh(model, mesh), tokenizer, sampler, mesh)
+        changes["dtype"] = args.dtype
+    chosen = settings.replace(chosen, changes)
+    sampler = settings.section("--sampler", args.sampler, SamplerConfig, chosen.sampler.given())
+    layout = settings.section("--mesh", args.mesh, MeshConfig, {"data": 1, "fsdp": -1})
+    mesh = sharding.make_mesh(vars(layout))
+    own = weights.kept_tokenizer(chosen, args.checkpoint)
+    model, tokenizer = weights.read_model(chosen, own)
+    return Model(weights.on_mesh(model, mesh), tokenizer, sampler, mesh, chosen)
 
 
-def read_rows(args, tokenizer) -> Iterator[Row]:
+def read_prompts(args, tokenizer) -> Iterator[Row]:
     """Prompts as ids; ValueError naming FILE:LINE for the first that is none. Too long ones are
     reported."""
     if args.prompt is not None:
         rows = [("--prompt", {"prompt": args.prompt})]
     else:
-        rows = jsonl.read_rows(args.prompts, ', such as {"prompt": "..."}', flag="--prompts=")
+        rows = read_rows(args.prompts, ', such as {"prompt": "..."}', flag="--prompts=")
     for place, (where, entries) in enumerate(rows):
         prompt = prompt_of(entries, where)
         try:
@@ -132,24 +139,16 @@ def prompt_of(entries: Any, where: str) -> str | list[dict]:
     return prompt
 
 
-def make_sample(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
-    """`sample(params, key, asked) -> Rollout`, jitted whole."""
-    rollout_fn = sampling.make_rollout_fn(model.denoiser, model.sampler)
-    return jax.jit(lambda params, key, asked: rollout_fn(params, *prompts_of(key, asked)))
-
-
-def make_shown(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
-    """The same, pass by pass, with the first row drawn after each."""
+def make_shown(model: Model) -> Callable[[PyTree, dict, Prompts, jax.Array], Rollout]:
+    """What `steps.make_sampler` makes, pass by pass, with the first row drawn after each."""
     passes = sampling.Passes(*map(jax.jit, sampling.make_passes(model.denoiser, model.sampler)))
     gen_length = model.sampler.gen_length
 
-    def sample(params: PyTree, key: jax.Array, asked: dict) -> Rollout:
-        prompts, rng_B = jax.jit(prompts_of)(key, asked)
-        prompts = sampling.with_defaults(prompts, gen_length)
-        drawing, state = (
-            show.Drawing(model.tokenizer, model.sampler.steps, sys.stdout),
-            passes.begin(params, prompts),
-        )
+    def sample(trainable: PyTree, frozen: dict, prompts: Prompts, rng: jax.Array) -> Rollout:
+        params = model.denoiser.bind(trainable, frozen)
+        rng_B = jax.jit(row_keys)(rng, prompts.index_B, prompts.sample_B)
+        drawing = unmasking.Drawing(model.tokenizer, model.sampler.steps, sys.stdout)
+        state = passes.begin(params, prompts)
         while passes.running(state):
             state = passes.advance(params, prompts, rng_B, state)
             drawing(*jax.device_get((state.tokens_BxL[0, -gen_length:], state.step_map_BxG[0])))
@@ -158,30 +157,27 @@ def make_shown(model: Model) -> Callable[[PyTree, jax.Array, dict], Rollout]:
     return sample
 
 
-def prompts_of(key: jax.Array, asked: dict[str, jax.Array]) -> tuple[Prompts, jax.Array]:
-    """(prompts, a key for each by its place)."""
-    rng_B = row_keys(key, asked["place"], jnp.zeros_like(asked["place"]))
-    return Prompts(asked["tokens"], asked["valid"], asked["temperature"], asked["threshold"]), rng_B
-
-
-def answers(model: Model, params: PyTree, rows: Sequence[Row], args) -> Iterator[dict]:
+def answers(model: Model, loaded: tuple[PyTree, dict], rows: Sequence[Row], args) -> Iterator[dict]:
     """A line of --out for each row, in order. The last batch is filled up by repeating."""
-    sample = make_shown(model) if args.show else make_sample(model)
+    if args.show:
+        sample = make_shown(model)
+    else:
+        sample = make_sampler(model.denoiser, model.sampler, model.mesh)
     key = jax.device_put(jax.random.key(args.seed), sharding.replicated(model.mesh))
     shards = math.prod(model.mesh.shape[axis] for axis in sharding.ROWS)
     batch = 1 if args.show else min(args.batch, len(rows))
     filled, compiled = -(-batch // shards) * shards, {}
     for start in range(0, len(rows), batch):
-        asking = rows[start : start + batch]
-        asked = arrays(model, [asking[i % len(asking)] for i in range(filled)], args)
-        width = asked["tokens"].shape[1]
+        asked = rows[start : start + batch]
+        prompts = prompts_of(model, [asked[i % len(asked)] for i in range(filled)], args)
+        arguments, width = (*loaded, prompts, key), prompts.tokens_BxP.shape[1]
         if width not in compiled:  # here, so that it is not timed
-            compiled[width] = sample if args.show else sample.lower(params, key, asked).compile()
+            compiled[width] = sample if args.show else sample.lower(*arguments).compile()
         began = time.perf_counter()
-        rollout = jax.device_get(compiled[width](params, key, asked))
+        rollout = jax.device_get(compiled[width](*arguments))
         seconds = time.perf_counter() - began
-        tokens_per_s = round(float(rollout.length_B[: len(asking)].sum()) / seconds, 1)
-        for number, row in enumerate(asking):
+        tokens_per_s = round(float(rollout.length_B[: len(asked)].sum()) / seconds, 1)
+        for number, row in enumerate(asked):
             length = int(rollout.length_B[number])
             tokens = rollout.tokens_BxG[number, :length].tolist()
             yield row.entries | {
@@ -194,28 +190,42 @@ def answers(model: Model, params: PyTree, rows: Sequence[Row], args) -> Iterator
             }
 
 
-def arrays(model: Model, rows: Sequence[Row], args) -> dict[str, jax.Array]:
-    """A batch of prompts on the mesh, left-padded to a width that few batches have of their own."""
+def prompts_of(model: Model, rows: Sequence[Row], args) -> Prompts:
+    """A batch of prompts on the mesh, left-padded to a width that few batches have of their own.
+
+    The noise of an answer comes from the prompt's place in the file.
+    """
     ids = [row.ids for row in rows]
-    tokens, valid = tokenizers.pad_left(
-        ids, tokenizers.bucket(max(map(len, ids))), model.tokenizer.pad_id
+    width = tokenizers.bucket(max(map(len, ids)))
+    tokens_BxP, valid_BxP = tokenizers.pad_left(ids, width, model.tokenizer.pad_id)
+    prompts = Prompts(
+        tokens_BxP=tokens_BxP,
+        valid_BxP=valid_BxP,
+        temperature_B=np.full(len(ids), args.temperature, np.float32),
+        threshold_B=np.full(len(ids), args.threshold, np.float32),
+        max_length_B=np.full(len(ids), model.sampler.gen_length, np.int32),
+        index_B=np.array([row.place for row in rows], np.int32),
+        sample_B=np.zeros(len(ids), np.int32),
     )
-    return sharding.global_rows(
-        model.mesh,
-        {
-            "tokens": tokens,
-            "valid": valid,
-            "place": np.asarray([row.place for row in rows], np.int32),
-            "temperature": np.full(len(ids), args.temperature, np.float32),
-            "threshold": np.full(len(ids), args.threshold, np.float32),
-        },
-    )
+    return sharding.global_rows(model.mesh, prompts)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_files(parser)
+    add_sampling(parser)
+    add_settings(parser)
+    args = parser.parse_args()
+    for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
+        if not getattr(args, name) >= least:
+            raise ValueError(f"--{name}={getattr(args, name)} must be at least {least}")
+    return args
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint, the prompts and where the answers go."""
     parser.add_argument(
         "--checkpoint", required=True, help="a converted model's folder, or a run's workdir"
     )
@@ -225,6 +235,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--out", help="JSONL file for the answers; without it their text is printed"
     )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How answers are drawn."""
     parser.add_argument(
         "--sampler", default="", help="key=value,...: fields of sampling.SamplerConfig"
     )
@@ -239,6 +253,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8, help="prompts at once")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """How prompts are read, what computes and what is shown."""
     parser.add_argument(
         "--raw", action="store_true", help="continue the prompt's text, without the chat template"
     )
@@ -260,11 +278,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--show", action="store_true", help="draw the unmasking as it happens, one prompt at a time"
     )
-    args = parser.parse_args()
-    for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
-        if not getattr(args, name) >= least:
-            raise ValueError(f"--{name}={getattr(args, name)} must be at least {least}")
-    return args
 
 
 def main() -> int:
@@ -272,23 +285,22 @@ def main() -> int:
         args = arguments()
         out = args.out and output_path("--out", args.out)
         model = read_model(args)
-        rows = list(read_rows(args, model.tokenizer))
+        rows = list(read_prompts(args, model.tokenizer))
         if not rows:
             raise ValueError("no prompt is left: raise --prompt_length")
-        weights = restore.load_weights(args.checkpoint, model.denoiser.config, model.mesh)
+        loaded = weights.load_weights(
+            args.checkpoint, model.settings, model.denoiser.config, model.mesh
+        )
     except (ValueError, OSError) as error:
         return fail(error, 2)
     tokens, began = 0, time.perf_counter()
     with replacing(out) if out else contextlib.nullcontext(sys.stdout) as file:
-        for line in answers(model, model.denoiser.bind(*weights), rows, args):
+        for line in answers(model, loaded, rows, args):
             file.write(json.dumps(line) + "\n" if out else line["text"] + "\n")
             tokens += line["length"]
     seconds = time.perf_counter() - began
-    print(
-        f"{len(rows)} answers, {tokens} tokens in {seconds:.1f} s with compiling"
-        + f" | {out}" * bool(out),
-        file=sys.stderr,
-    )
+    said = f"{len(rows)} answers, {tokens} tokens in {seconds:.1f} s with compiling"
+    print(f"{said} | {out}" if out else said, file=sys.stderr)
     return 0
 
 

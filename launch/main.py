@@ -1,12 +1,12 @@
-"""Trains, or resumes: python launch/main.py --config=configs/coding.py[:MODEL[,key=value...]]
-[--workdir=DIR]
+"""Trains, or resumes:
+
+  python launch/main.py --config=configs/coding.py[:MODEL[,key=value...]] [--workdir=DIR]
 
 On TPU VM pod slices the same command on every host: the processes find one another. Elsewhere each
 is told:
   ... --coordinator=HOST:PORT --num_processes=N --process_id=I
 Exit codes: 0 done; 2 bad configuration or input, one line says which; 143 after SIGTERM, with the
-  state saved; 130 after
-Ctrl-C; 1 a fault.
+state saved; 130 after Ctrl-C; 1 a fault.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import sys
 # `python launch/main.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from gdsd_jax import paths
 from gdsd_jax.cli import ROOT, fail, load_config
 
 
@@ -59,33 +60,41 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
     """The run in this process; its exit code."""
     import jax
 
-    from gdsd_jax import checkpoint, train
-    from gdsd_jax import run as runs
+    from gdsd_jax import checkpoint, experiment, report, settings, train
 
-    workdir = workdir or str(ROOT / "runs" / config.name)
+    try:
+        chosen = settings.parse(config)
+        workdir = paths.absolute(workdir or ROOT / "runs" / chosen.name)
+    except ValueError as error:
+        return fail(error, 2)
     if jax.default_backend() != "cpu" and jax.config.jax_compilation_cache_dir is None:
         # a run that resumes compiles nothing
-        jax.config.update("jax_compilation_cache_dir", f"{workdir.rstrip('/')}/compiled")
-    if config.greeting and hosts.first:
-        print(config.greeting, flush=True)
+        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+    if chosen.greeting and hosts.first:
+        print(chosen.greeting, flush=True)
     try:
-        run = runs.prepare(config, workdir, hosts=hosts)
+        prepared = experiment.prepare(chosen, hosts, say=say)
     except (ValueError, OSError) as error:
         return fail(error, 2)
     try:
-        with run.sandbox:
-            train.train(run, say=lambda line: print(line, flush=True), profile=profile)
+        train.train(prepared, workdir, say=say, profile=profile)
     except train.Interrupted:
         return 143
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from the last checkpoint", 130)
-    except checkpoint.OtherSettings as error:
+    except (checkpoint.OtherSettings, report.SinkError) as error:
         return fail(error, 2)
     except FloatingPointError as error:
         return fail(error, 1)
+    finally:
+        prepared.task.close()
     if hosts.first:
-        print(f"report: {run.workdir / 'report.html'}")
+        print(f"report: {workdir / 'report.html'}")
     return 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Whether a run fits a TPU slice, and what it would take, without one: the TPU compiler compiles
 its real programs.
 
-  python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 [--num_slices=2]
-  [--json=FILE] [--search]
+  python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 \\
+      [--num_slices=2] [--json=FILE] [--search]
 
 Needs libtpu (pip install "jax[tpu]"), no TPU and no weights; minutes and a few GB for an 8B model.
 Memory and exchanges are the compiler's; seconds are predictions from data sheets, the best that
@@ -36,10 +36,10 @@ import jax
 from jax.experimental import topologies
 import jax.numpy as jnp
 
-from gdsd_jax import chips, hlo, models, run, sharding, steps
+from gdsd_jax import chips, experiment, hlo, models, settings, sharding, steps, weights
 from gdsd_jax.cli import fail, load_config, output_path, replacing
 from gdsd_jax.optimizer import init_state, make_optimizer
-from gdsd_jax.train import copies_of
+from gdsd_jax.settings import Settings
 
 GENERATIONS = {"v4": {"chip_config_name": "megacore"}, "v5e": {}, "v5p": {}, "v6e": {}}
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -79,10 +79,10 @@ def main() -> int:
     )
     args = parser.parse_args()
     try:
-        config = load_config(args.config)
+        chosen = settings.parse(load_config(args.config))
         out = output_path("--json", args.json) if args.json else None
         devices = topology(args.topology, args.num_slices)
-        found = (search if args.search else plan)(config, devices)
+        found = search(chosen, devices) if args.search else plan(chosen, devices)
     except ValueError as error:
         return fail(error, 2)
     found = {"config": args.config, "topology": args.topology, "slices": args.num_slices, **found}
@@ -99,7 +99,8 @@ def topology(name: str, slices: int) -> list:
     generation, _, shape = name.partition(":")
     if generation not in GENERATIONS or not re.fullmatch(r"\d+(x\d+){1,2}", shape) or slices < 1:
         raise ValueError(
-            f"--topology={name}: give {' or '.join(GENERATIONS)}, a colon and the shape of a slice, as in v5e:4x4"
+            f"--topology={name}: give {' or '.join(GENERATIONS)}, a colon "
+            "and the shape of a slice, as in v5e:4x4"
         )
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
         raise ValueError('the TPU compiler, libtpu, is not installed: pip install "jax[tpu]"')
@@ -127,15 +128,16 @@ def quiet() -> Iterator[None]:
             os.close(kept)
 
 
-def plan(config, devices: list, rollout: dict | None = None) -> dict:
-    """Everything about one config on one topology; `rollout` is its part where another config's is
-    the same."""
-    mesh = run.make_mesh(config, devices)
-    run.validate(config, mesh)
+def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
+    """Everything about one run on one topology; `rollout` is its part where another run's is the
+    same."""
+    mesh = experiment.make_mesh(chosen, devices)
+    model = model_of(chosen)
+    experiment.check(chosen, mesh, model)
     chip = chips.CHIPS[devices[0].device_kind]
-    calls, model, score_share, whole = programs(config, mesh)
-    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.param_shapes(model)))
-    read = weights * jnp.dtype(model.dtype).itemsize / mesh.shape["tensor"]
+    calls, score_share, whole = programs(chosen, model, mesh)
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.param_shapes(model)))
+    read = parameters * jnp.dtype(model.dtype).itemsize / mesh.shape["tensor"]
     found = {"rollout": rollout} if rollout else {}
     for name in [name for name in calls if name not in found]:
         print(f"compiling the {name} for {len(devices)} chips", flush=True)
@@ -147,35 +149,38 @@ def plan(config, devices: list, rollout: dict | None = None) -> dict:
         "memory": chip.memory,
         "mesh": dict(mesh.shape),
         "rollout_weights": "whole" if whole else "split",
-        "remat": config.remat,
-        "slices_of_update": config.slices,
-        "parameters": weights,
+        "remat": chosen.remat,
+        "slices_of_update": chosen.slices,
+        "parameters": parameters,
         "fits": missing <= 0,
         "missing": max(missing, 0),
         "programs": found,
-        "prediction": predict(config, found, score_share, len(devices)),
+        "prediction": predict(chosen, found, score_share, len(devices)),
     }
 
 
-def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, bool]:
-    """(the rollout and an update, the model, operations of scoring over those of an update, rollout
-    weights whole?)."""
-    if config.init_from:
-        model, _ = run.read_model(config)
-    else:
-        model = run.with_settings(models.MODELS[config.model], config)
-    sharding.shardings(mesh, models.param_shapes(model))
-    denoiser, teacher = run.make_denoisers(config, model, mesh)
-    calls = steps.make_steps(denoiser, config, mesh, teacher)
-    make = run.make_trainable(config, model)
-    state = run.abstract(
-        mesh, lambda rng: init_state(make(rng), make_optimizer(**config.optimizer))
-    )
-    frozen = (
-        {"base": run.abstract(mesh, run.make_weights(config, model))} if config.lora_rank else {}
-    )
-    frozen |= run.abstract(mesh, lambda rng: copies_of(config, make(rng)))
-    prompts, slices, scored = steps.abstract_round(calls, config, mesh, state.trainable, frozen)
+def model_of(chosen: Settings) -> models.ModelConfig:
+    """The model of a folder, or the preset as it is: no tokenizer is needed for a plan."""
+    if chosen.init_from is not None:
+        return experiment.model_of(chosen, None, None)[0]
+    if chosen.model is None:
+        raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
+    return weights.with_settings(models.find_model(chosen.model), chosen)
+
+
+def programs(
+    chosen: Settings, model: models.ModelConfig, mesh
+) -> tuple[dict[str, Call], float, bool]:
+    """(the rollout and an update, operations of scoring over those of an update, rollout weights
+    whole?)."""
+    denoiser, teacher = weights.make_denoisers(chosen, model, mesh)
+    calls = steps.make_steps(denoiser, chosen, mesh, teacher)
+    make, optimizer = weights.make_trainable(chosen, model), make_optimizer(chosen.optimizer)
+    state = weights.abstract(mesh, lambda rng: init_state(make(rng), optimizer))
+    frozen = weights.abstract(mesh, lambda rng: weights.copies_of(chosen, make(rng)))
+    if chosen.lora_rank:
+        frozen["base"] = weights.abstract(mesh, weights.make_weights(chosen, model))
+    prompts, slices, scored = steps.abstract_round(calls, chosen, mesh, state.trainable, frozen)
 
     def everywhere(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
@@ -185,15 +190,16 @@ def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, 
     def used(*names):
         return {name: frozen[name] for name in names if name in frozen}
 
-    update = (state, used("base", "teacher"), slices, scored.old[-1], scored.ref[-1], number, rng)
-    views = config.slices * config.mask_draws
+    first = chosen.inner_iterations == 1
+    update = (state, used("base", "teacher"), slices, scored, number, rng, first)
+    views = chosen.slices * chosen.mask_draws
     found = {
         "rollout": Call(
             calls.sample,
             (state.trainable, used("base"), prompts, rng),
             held((state.opt_state, used("reference", "teacher"))),
-            config.sampler.steps,
-            config.sampler.steps,
+            chosen.sampler.steps,
+            chosen.sampler.steps,
         ),
         "update": Call(calls.update, update, held(used("reference")), 1, 3 * views),
     }
@@ -201,17 +207,17 @@ def programs(config, mesh) -> tuple[dict[str, Call], models.ModelConfig, float, 
     def cast(*trees):
         return jax.tree.map(lambda x: x.astype(model.dtype), denoiser.bind(*trees))
 
-    whole = steps.whole(jax.eval_shape(cast, state.trainable, frozen), config.rollout_weights, mesh)
+    cast_params = jax.eval_shape(cast, state.trainable, frozen)
+    whole = steps.are_whole(cast_params, chosen.rollout_weights, mesh)
     score_ops = hlo.operations(calls.score.trace(state.trainable, frozen, slices, rng).jaxpr.jaxpr)
     update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
-    return found, model, score_ops / update_ops, whole
+    return found, score_ops / update_ops, whole
 
 
 def held(tree) -> int:
-    """Bytes a chip of abstract arrays."""
-    return sum(
-        math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree)
-    )
+    """Bytes a chip of abstract arrays; other leaves are no arguments of the compiled program."""
+    arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.ShapeDtypeStruct)]
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)
 
 
 def measure(call: Call, mesh, chip: chips.Chip, read: float) -> dict:
@@ -290,7 +296,7 @@ def exchanged(text: str, passes: int) -> dict:
     }
 
 
-def predict(config, found: dict, score_share: float, count: int) -> dict:
+def predict(chosen: Settings, found: dict, score_share: float, count: int) -> dict:
     """The fastest that the data sheet allows, everything overlapped; seconds, tokens, and hours of
     one chip."""
     rollout, update = (max(found[name]["seconds"].values()) for name in ("rollout", "update"))
@@ -301,15 +307,15 @@ def predict(config, found: dict, score_share: float, count: int) -> dict:
     work = {
         name: max(found[name]["seconds"][part] for part in ("compute", "memory")) for name in found
     }
-    round_s = rollout + score_share * update + config.inner_iterations * update
-    tokens = config.prompts_per_round * config.group_size * config.sampler.gen_length
+    round_s = rollout + score_share * update + chosen.inner_iterations * update
+    tokens = chosen.prompts_per_round * chosen.group_size * chosen.sampler.gen_length
     return {
         "rollout_s": rollout,
         "update_s": update,
         "score_s": score_share * update,
         "round_s": round_s,
         "tokens_per_s": tokens / rollout,
-        "chip_hours": config.rounds * round_s * count / 3600,
+        "chip_hours": chosen.rounds * round_s * count / 3600,
         "exchange_share": {name: exchange[name] / (exchange[name] + work[name]) for name in found},
         "bound": {
             name: max(program["seconds"], key=program["seconds"].get)
@@ -318,56 +324,49 @@ def predict(config, found: dict, score_share: float, count: int) -> dict:
     }
 
 
-def search(config, devices: list) -> dict:
+def search(chosen: Settings, devices: list) -> dict:
     """The best of several plans: first the mesh is varied, then remat, then the slices of an
     update."""
-    best = plan(config, devices)
+    best = plan(chosen, devices)
     tried = [best | {"change": None}]
     for vary in (other_meshes, other_remats, other_slices):
-        for change in vary(config):
-            candidate = type(config)(config.to_dict())
-            candidate.update_from_flattened_dict(change)
+        for change in vary(chosen):
+            rollout = None if vary is other_meshes else best["programs"]["rollout"]
             try:
-                if (
-                    dict(run.make_mesh(candidate, devices).shape) == best["mesh"]
-                    and vary is other_meshes
-                ):
+                candidate = settings.replace(chosen, change)
+                shape = dict(experiment.make_mesh(candidate, devices).shape)
+                if vary is other_meshes and shape == best["mesh"]:
                     continue
-                found = plan(
-                    candidate,
-                    devices,
-                    None if vary is other_meshes else best["programs"]["rollout"],
-                )
+                found = plan(candidate, devices, rollout)
             except ValueError:
                 continue  # rows that do not go round, an axis that a mesh does not divide
             tried.append(found | {"change": change})
             print(
-                f"tried {change}: {gib(found['missing'])} too much, {found['prediction']['round_s']:.3g} s a round",
+                f"tried {change}: {gib(found['missing'])} too much, "
+                f"{found['prediction']['round_s']:.3g} s a round",
                 flush=True,
             )
-            best, config = min(
-                (best, config),
-                (found, candidate),
-                key=lambda one: (one[0]["missing"], one[0]["prediction"]["round_s"]),
-            )
-    return best | {
-        "tried": [
-            {name: one[name] for name in ("change", "mesh", "missing", "prediction")}
-            for one in tried
-        ]
-    }
+            if rank(found) < rank(best):
+                best, chosen = found, candidate
+    names = ("change", "mesh", "missing", "prediction")
+    return best | {"tried": [{name: one[name] for name in names} for one in tried]}
 
 
-def other_meshes(config) -> Iterator[dict]:
+def rank(found: dict) -> tuple[float, float]:
+    """What a better plan has less of: memory that is missing, then seconds a round."""
+    return found["missing"], found["prediction"]["round_s"]
+
+
+def other_meshes(chosen: Settings) -> Iterator[dict]:
     yield from ({"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": tensor} for tensor in (1, 2, 4, 8))
 
 
-def other_remats(config) -> Iterator[dict]:
-    yield from ({"remat": remat} for remat in ("none", "dots", "full") if remat != config.remat)
+def other_remats(chosen: Settings) -> Iterator[dict]:
+    yield from ({"remat": remat} for remat in ("none", "dots", "full") if remat != chosen.remat)
 
 
-def other_slices(config) -> Iterator[dict]:
-    yield from ({"slices": slices} for slices in (config.slices // 2, config.slices * 2) if slices)
+def other_slices(chosen: Settings) -> Iterator[dict]:
+    yield from ({"slices": slices} for slices in (chosen.slices // 2, chosen.slices * 2) if slices)
 
 
 def gib(size: float) -> str:
@@ -378,7 +377,8 @@ def table(found: dict) -> str:
     """The plan for people."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
     lines = [
-        f"{found['topology']} x {found['slices']}: {found['chips']} chips ({found['chip']}), mesh {mesh}, "
+        f"{found['topology']} x {found['slices']}: {found['chips']} chips ({found['chip']}), "
+        f"mesh {mesh}, "
         f"{found['parameters'] / 1e9:.2f} B parameters, rollout weights {found['rollout_weights']}",
         f"{'GiB a chip':22}{'arguments':>10}{'temporary':>10}{'beside':>10}{'total':>10}{'of':>8}",
     ]
@@ -393,20 +393,22 @@ def table(found: dict) -> str:
         for entry in one["collectives"]:
             where = " between slices" if entry["crosses_slices"] else ""
             lines.append(
-                f"  {entry['kind']}{where}: {entry['count']} times, {gib(entry['bytes'])} sent by each chip"
+                f"  {entry['kind']}{where}: {entry['count']} times, "
+                f"{gib(entry['bytes'])} sent by each chip"
             )
-    if found["programs"]["rollout"]["gathers_per_pass"]:
-        lines.append(
-            f"each pass of the rollout collects {gib(found['programs']['rollout']['gathers_per_pass'])} a chip"
-        )
+    if gathers := found["programs"]["rollout"]["gathers_per_pass"]:
+        lines.append(f"each pass of the rollout collects {gib(gathers)} a chip")
     guess, percent = found["prediction"], found["prediction"]["exchange_share"]
     lines += [
-        "PREDICTION from data sheets, at best (peak rates, everything overlapped, no reads of memory but of weights):",
+        "PREDICTION from data sheets, at best "
+        "(peak rates, everything overlapped, no reads of memory but of weights):",
         *(
-            f"  {name}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, exchange {percent[name]:.0%} if not overlapped"
+            f"  {name}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, "
+            f"exchange {percent[name]:.0%} if not overlapped"
             for name in found["programs"]
         ),
-        f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, {guess['chip_hours']:,.0f} chip-hours for the run",
+        f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, "
+        f"{guess['chip_hours']:,.0f} chip-hours for the run",
         "fits" if found["fits"] else f"DOES NOT FIT: {gib(found['missing'])} a chip too much",
     ]
     return "\n".join(lines)

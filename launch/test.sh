@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests; arguments go to pytest: bash launch/test.sh -x tests/metrics_test.py
+# Checks the form of the code and runs the tests; arguments go to pytest: bash launch/test.sh -x tests/metrics_test.py
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/setup.sh
@@ -15,4 +15,6 @@ if ! "$PYTHON" -c 'import libtpu' 2>/dev/null; then
     fi
     [ ! -f "$compiler/libtpu/libtpu.so" ] || export TPU_LIBRARY_PATH=$compiler/libtpu/libtpu.so
 fi
+"$PYTHON" -m ruff check --quiet .
+"$PYTHON" -m ruff format --quiet --check .
 exec "$PYTHON" -m pytest "$@"

@@ -11,6 +11,7 @@ import pytest
 
 from gdsd_jax import models
 from gdsd_jax.models import flops
+from launch import bench
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,22 +30,25 @@ def test_every_part_is_measured(tmp_path):
     assert found["rewards"].get("error") or found["rewards"]["passed"] == found["size"]["programs"]
 
 
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(
+    tmp_path, monkeypatch, capsys
+):
+    def refuse(*_):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(bench, "rollout", refuse)
+    for path in (tmp_path, tmp_path / "absent" / "bench.json"):
+        monkeypatch.setattr(sys, "argv", ["bench.py", "--size=tiny", f"--json={path}"])
+        with pytest.raises(SystemExit) as caught:
+            bench.main()
+        assert caught.value.code == 2 and f"--json={path}: " in capsys.readouterr().err
+
+
 def test_counted_operations_are_the_compiled_ones():
     """XLA counts every elementwise operation too, and the scan's body once: one wide layer leaves
     under 3%."""
-    config = models.ModelConfig(
-        family="llada",
-        vocab_size=1024,
-        d_model=256,
-        layers=1,
-        heads=4,
-        kv_heads=2,
-        head_dim=64,
-        d_ff=512,
-        mask_id=1,
-        pad_id=0,
-        stop_ids=(),
-    )
+    sizes = dict(vocab_size=1024, d_model=256, layers=1, heads=4, kv_heads=2, head_dim=64, d_ff=512)
+    config = models.ModelConfig(family="llada", mask_id=1, pad_id=0, stop_ids=(), **sizes)
     denoiser, params = models.make_denoiser(config), models.param_shapes(config)
     tokens_BxL = jax.ShapeDtypeStruct((2, 64), jnp.int32)
     h_BxLxD = jax.ShapeDtypeStruct((2, 64, 256), jnp.float32)

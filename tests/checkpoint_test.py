@@ -119,3 +119,38 @@ def test_wrong_folders_are_named(folder, tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(ValueError, match="not readable JSON"):
         checkpoint.read_manifest(tmp_path)
+
+
+def test_an_object_store_holds_models_and_checkpoints(bucket, monkeypatch, tmp_path):
+    """Everything lies at its gs:// address and nothing on the local disk; the manifest comes
+    last."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint.save_params("gs://bucket/a model", jax.tree.map(lazy, TREE), {"family": "llada"})
+    assert bucket.changes[-1] == "bucket/a model/manifest.json"
+    assert checkpoint.read_manifest("gs://bucket/a model") == {"family": "llada"}
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), TREE)
+    params = checkpoint.load_params("gs://bucket/a model", abstract)
+    jax.tree.map(np.testing.assert_array_equal, params, TREE)
+    run, state = "gs://bucket/runs/1", {"state": {"trainable": jax.tree.map(jnp.asarray, TREE)}}
+    checkpoints = checkpoint.Checkpoints(f"{run}/checkpoints", keep=1)
+    for iteration in (3, 4):
+        checkpoints.save(iteration, state, {"round": iteration})
+    checkpoints.wait()
+    assert checkpoints.host(4) == {"round": 4} and checkpoint.latest_iteration(run) == 4
+    checkpoints.close()
+    assert not bucket.names("bucket/runs/1/checkpoints/3/")
+    again = checkpoint.lazy_params(f"{run}/checkpoints/4/state", "state", "trainable")
+    loaded = checkpoint.load_trainable(run, abstract)
+    for found in (jax.tree.map(lambda leaf: leaf.read(), again), loaded):
+        jax.tree.map(np.testing.assert_array_equal, found, TREE)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_folders_name_is_taken_as_it_is(tmp_path):
+    """Spaces and percent signs are no escapes."""
+    folder = tmp_path / "100%41 of it"
+    checkpoint.save_params(folder, jax.tree.map(lazy, TREE), {})
+    found = checkpoint.lazy_params(folder / "params")
+    jax.tree.map(
+        lambda leaf, wanted: np.testing.assert_array_equal(leaf.read(), wanted), found, TREE
+    )

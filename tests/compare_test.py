@@ -10,9 +10,10 @@ import sys
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+CODING, OPDLM = ROOT / "configs/coding.py", ROOT / "configs/opdlm.py"
 SMALL = (
-    "configs/coding.py:tiny,rounds=1,prompts_per_round=4,group_size=2,inner_iterations=1,sft.steps=2,sft.batch=8,"
-    "eval_every=1,eval_problems=4,mesh.data=1"
+    f"{CODING}:tiny,rounds=1,prompts_per_round=4,group_size=2,inner_iterations=1,sft.steps=2,"
+    "sft.batch=8,eval_every=1,eval_problems=4,mesh.data=1"
 )
 
 
@@ -28,46 +29,143 @@ def arguments(monkeypatch, *given):
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, given)])
 
 
+def run_with(folder: Path, *rows: dict, score: str | None = "tests") -> Path:
+    """The workdir of a finished run with these lines of metrics.jsonl."""
+    folder.mkdir(parents=True)
+    text = "".join(json.dumps({"wall_s": 1.0} | row) + "\n" for row in rows)
+    (folder / "metrics.jsonl").write_text(text)
+    if score is not None:
+        (folder / "config.json").write_text(json.dumps({"format": 2, "score": score}))
+    (folder / "finished").touch()
+    return folder
+
+
 def finished_run(
     folder: Path, *scores: tuple[float, float], training: Sequence[float] = ()
 ) -> None:
-    folder.mkdir(parents=True)
-    rows = [
-        dict(phase="eval", step=n, wall_s=1.0, mean_reward=a, pass_at_1=b)
-        for n, (a, b) in enumerate(scores)
+    """The workdir of a finished run on coding problems with (score, pass@1) of its evaluations."""
+    evaluations = [
+        {"phase": "eval", "step": step, "mean_reward": score, "pass_at_1": solved}
+        for step, (score, solved) in enumerate(scores)
     ]
-    rows += [
-        dict(phase="rollout", step=n, wall_s=1.0, tests=tests) for n, tests in enumerate(training)
+    rollouts = [
+        {"phase": "rollout", "step": step, "tests": tests} for step, tests in enumerate(training)
     ]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "finished").touch()
+    run_with(folder, *evaluations, *rollouts)
+
+
+def column_of(table: list[list[str]], head: str, row: int = 1) -> str:
+    return table[row][table[0].index(head)]
 
 
 def test_finished_runs_are_only_tabled(compare, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained again"))
-    finished_run(
-        tmp_path / "a-0",
-        (0.4, 0.6),
-        (0.5, 0.5),
-        (0.7, 0.8),
-        training=[0.5] * 5 + [0.3] * 5 + [0.6] * 5,
-    )
+    training = [0.5] * 5 + [0.3] * 5 + [0.6] * 5
+    finished_run(tmp_path / "a-0", (0.4, 0.6), (0.5, 0.5), (0.7, 0.8), training=training)
     finished_run(tmp_path / "a-1", (0.5, 0.6), (0.45, 0.65), (0.6, 0.6))
-    arguments(
-        monkeypatch,
-        "--config=configs/coding.py",
-        f"--out={tmp_path}",
-        "--seeds=0,1",
-        "a=gdsd.psi=3",
-    )
+    given = (f"--config={CODING}", f"--out={tmp_path}", "--seeds=0,1", "a=gdsd.psi=3")
+    arguments(monkeypatch, *given)
     assert compare.main() == 0
-    row = "| a | 45.0% → 65.0% | +0.200 (+0.100 to +0.300) | 60.0% → 70.0% | +0.100 (+0.000 to +0.200) | 0.100 (0.000 to 0.200) |"
-    assert row in capsys.readouterr().out.splitlines()
-    assert (
-        row.split(" | ")[1] in (tmp_path / "report.html").read_text()
-        and row in (tmp_path / "table.md").read_text()
+    head = (
+        "| run | tests, temperature 1 | gain | pass@1, temperature 0 | gain "
+        "| deepest fall in training |"
     )
+    row = (
+        "| a | 45.0% → 65.0% | +0.200 (+0.100 to +0.300) "
+        "| 60.0% → 70.0% | +0.100 (+0.000 to +0.200) | 0.100 (0.000 to 0.200) |"
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert head in lines and row in lines
+    page = (tmp_path / "report.html").read_text()
+    assert row.split(" | ")[1] in page and "Held-out tests, temperature 1" in page
+    assert row in (tmp_path / "table.md").read_text()
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_every_part_has_a_column_by_its_name(compare, tmp_path):
+    """A reward and parts may have any scale; a part without a verdict in some runs is of the
+    others."""
+    before = {"phase": "eval", "step": 0, "mean_reward": -3.0, "pass_at_1": 0.0, "solved": 0.0}
+    after = before | {"step": 1, "mean_reward": 2.5, "pass_at_1": 0.5}
+    rollouts = [
+        {"phase": "rollout", "step": n + 1, "reward": value, "judged": 0.5, "drift_mean": 0.1}
+        for n, value in enumerate([6.0] * 5 + [2.0] * 5)
+    ]
+    whole = run_with(
+        tmp_path / "a-0",
+        before | {"near": 1.5, "length ratio": 4.0},
+        after | {"near": 2.5, "length ratio": 3.0},
+        *rollouts,
+        score=None,
+    )
+    partial = run_with(
+        tmp_path / "a-1",
+        before | {"near": None, "length ratio": 2.0},
+        after | {"near": 1.0, "length ratio": 2.0},
+        score="reward",
+    )
+    table = compare.table({"a": [whole, partial]})
+    assert table[0] == [
+        "run",
+        "reward, temperature 1",
+        "gain",
+        "pass@1, temperature 0",
+        "gain",
+        "near, temperature 1",
+        "gain",
+        "length ratio, temperature 1",
+        "gain",
+        "deepest fall in training",
+    ]
+    assert table[1] == [
+        "a",
+        "-3.000 → 2.500",
+        "+5.500 (+5.500 to +5.500)",
+        "0.0% → 50.0%",
+        "+0.500 (+0.500 to +0.500)",
+        "1.500 → 2.500",
+        "+1.000 (+1.000 to +1.000)",
+        "3.000 → 2.500",
+        "-0.500 (-1.000 to +0.000)",
+        "2.000 (0.000 to 4.000)",
+    ]
+
+
+def test_a_task_that_grades_nothing_has_costs_alone(compare, tmp_path):
+    """With a teacher the distance to it besides, and no row for a teacher that nobody judged."""
+    line = {"phase": "eval", "step": 0, "problems": 4, "forwards_per_token": 1.5}
+    rollout = {"phase": "rollout", "step": 1, "tokens": 1200}
+    plain = run_with(tmp_path / "a-0", line, line | {"step": 1, "forwards_per_token": 1.25})
+    assert compare.table({"a": [plain]}) == [
+        ["run", "forwards a token", "answer tokens"],
+        ["a", "1.25", "0"],
+    ]
+    distilled = run_with(
+        tmp_path / "b-0",
+        line | {"kl": 2.0},
+        line | {"step": 1, "kl": 0.5, "threshold_forwards_per_token": 0.75},
+        rollout,
+        rollout | {"step": 2},
+    )
+    table = compare.table({"b": [distilled]})
+    assert table == [
+        ["run", "held-out KL, nats", "forwards a token", "answer tokens"],
+        ["b", "2.000 → 0.500", "1.50 / 0.75", "2,400"],
+    ]
+    assert compare.merit(distilled) == -0.5 > compare.merit(plain)
+    runs = {"b": [distilled]}
+    compare.write(tmp_path, runs, "of plain prompts")
+    assert "Held-out KL to the teacher" in (tmp_path / "report.html").read_text()
+
+
+def test_the_teacher_has_a_row(compare, tmp_path):
+    line = {"phase": "eval", "step": 0, "mean_reward": 0.2, "pass_at_1": 0.1, "kl": 1.0}
+    line |= {"forwards_per_token": 2.0, "teacher_pass_at_1": 0.75, "format": 0.5}
+    table = compare.table({"a": [run_with(tmp_path / "a-0", line, line)]})
+    assert len(table) == 3 and {len(cells) for cells in table} == {len(table[0])}
+    assert table[2][0] == "teacher" and column_of(table, "pass@1, temperature 0", 2) == "75.0%"
+    assert set(table[2]) == {"teacher", "75.0%", "-"}
+    assert column_of(table, "format, temperature 1") == "0.500 → 0.500"
 
 
 def test_the_best_rate_of_the_first_seed_is_used(compare, monkeypatch, tmp_path):
@@ -94,30 +192,63 @@ def test_the_best_rate_of_the_first_seed_is_used(compare, monkeypatch, tmp_path)
     assert [path.name for path in runs["a 1e-4"]] == ["a-1e-4-4", "a-1e-4-5"]
 
 
-def test_a_malformed_variant_is_refused(compare, monkeypatch, capsys, tmp_path):
-    arguments(monkeypatch, "--config=configs/coding.py", f"--out={tmp_path / 'out'}", "gdsd")
+def test_overrides_follow_what_the_config_says(compare):
+    assert compare.argument_of("c.py") == "c.py:"
+    assert compare.argument_of("c.py", "", "seed=1") == "c.py:seed=1"
+    assert (
+        compare.argument_of("c.py:tiny,a=1", "b=(1, 2)", "", "c=3") == "c.py:tiny,a=1,b=(1, 2),c=3"
+    )
+
+
+WRONG = {
+    "not of the form": (["gdsd"], "variant 'gdsd' is not of the form NAME=OVERRIDES"),
+    "without a name": (["=seed=1"], "variant '=seed=1' is not of the form NAME=OVERRIDES"),
+    "twice": (["a=", "a=gdsd.psi=3"], "variant 'a' is given twice: choose another name"),
+    "of the start": (["start="], "variant 'start' names no folder of its own"),
+    "a path": (["a/b="], "variant 'a/b' names no folder of its own"),
+    "seeds": (["--seeds=0,x", "a="], "--seeds=0,x: give whole numbers such as 0,1,2"),
+    "rate": (["--learning_rates=fast", "a="], "'optimizer.learning_rate' takes float values"),
+    "key": (["a=", "b=gdsd.psy=3"], "variant 'b': unknown config key 'gdsd.psy'; near it"),
+    "config": (["--config=none.py", "a="], "--config: no file none.py; there are configs/"),
+    "model": ([f"--config={CODING}:big", "a="], "unknown model 'big', this config knows: tiny"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG.values(), ids=WRONG)
+def test_bad_arguments_are_refused_before_anything_runs(
+    compare, monkeypatch, capsys, tmp_path, given, said
+):
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
+    arguments(monkeypatch, f"--config={CODING}", f"--out={tmp_path / 'out'}", *given)
     assert compare.main() == 2
-    assert capsys.readouterr().err == "error: variant 'gdsd' is not of the form NAME=OVERRIDES\n"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_where_the_folder_should_be_is_named(compare, monkeypatch, capsys, tmp_path):
+    (tmp_path / "out").touch()
+    arguments(monkeypatch, f"--config={CODING}", f"--out={tmp_path / 'out'}", "a=")
+    assert compare.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and str(tmp_path / "out") in line
 
 
 @pytest.mark.slow
 def test_a_variant_trains_from_the_shared_start(compare, monkeypatch, tmp_path):
-    """Also one without the reference policy that the config's own objective has."""
+    """Also one without the reference policy that the config's own objective has; also from another
+    folder than the repository's."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
-    arguments(
-        monkeypatch,
-        f"--config={SMALL},data_dir={tmp_path / 'data'}",
-        f"--out={tmp_path / 'out'}",
-        "--seeds=3",
-        "b=objective=wd1",
-    )
+    monkeypatch.chdir(tmp_path)
+    given = (f"--config={SMALL},data_dir=data", "--out=out", "--seeds=3", "b=objective=wd1")
+    arguments(monkeypatch, *given)
     assert compare.main() == 0
-    start, run = (compare.evaluations(tmp_path / "out" / name) for name in ("start-3", "b-3"))
+    start, run = (compare.lines_of(tmp_path / "out" / name, "eval") for name in ("start-3", "b-3"))
     assert len(start) == 1 and len(run) == 2
-    assert {key: start[0][key] for key in compare.SCORES} == {
-        key: run[0][key] for key in compare.SCORES
-    }
+    for key in ("mean_reward", "pass_at_1", "format"):
+        assert start[0][key] == run[0][key]
+    assert "format, temperature 1" in (tmp_path / "out" / "table.md").read_text()
+    assert (tmp_path / "data").is_dir()
 
 
 @pytest.mark.slow
@@ -126,40 +257,31 @@ def test_distillation_beside_its_control(compare, monkeypatch, tmp_path):
     table again."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     config = (
-        f"configs/opdlm.py:tiny,rounds=1,prompts_per_round=8,inner_iterations=1,minibatches=1,sft.steps=2,sft.batch=8,"
-        f"eval_every=1,eval_problems=8,mesh.data=1,data_dir={tmp_path / 'data'}"
+        f"{OPDLM}:tiny,rounds=1,prompts_per_round=8,inner_iterations=1,minibatches=1,sft.steps=2,"
+        f"sft.batch=8,eval_every=1,eval_problems=8,mesh.data=1,data_dir={tmp_path / 'data'}"
     )
-    arguments(
-        monkeypatch,
-        f"--config={config}",
-        f"--out={tmp_path / 'out'}",
-        "--seeds=0",
-        "opd=",
-        "sft=control=sft",
-    )
+    out = tmp_path / "out"
+    given = (f"--config={config}", f"--out={out}", "--seeds=0", "opd=", "sft=control=sft")
+    arguments(monkeypatch, *given)
     assert compare.main() == 0
-    table = (tmp_path / "out" / "table.md").read_text()
+    table = (out / "table.md").read_text()
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained again"))
-    assert compare.main() == 0 and (tmp_path / "out" / "table.md").read_text() == table
+    assert compare.main() == 0 and (out / "table.md").read_text() == table
     heads, _, opd, sft, teacher = (
-        [cell.strip() for cell in line.split("|")] for line in table.splitlines()
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
     )
-    assert (opd[1], sft[1], teacher[1]) == ("opd", "sft", "teacher") and len(opd) == len(
-        heads
-    ) == len(teacher)
-    column = {
-        name: heads.index(name)
-        for name in ("held-out KL, nats", "forwards a token", "answer tokens")
-    }
-    start, *ends = (row[column["held-out KL, nats"]].split(" → ") for row in (opd, sft))
-    assert start[0] == ends[0][0] and float(start[0]) > 0, "one student at the start"
-    assert all(
-        len(row[column["forwards a token"]].split(" / ")) == 2
-        and int(row[column["answer tokens"]]) > 0
-        for row in (opd, sft)
-    )
-    ours, theirs = (
-        [row for row in compare.lines_of(tmp_path / "out" / f"{name}-0", "train")][0]
-        for name in ("opd", "sft")
-    )
+    assert (opd[0], sft[0], teacher[0]) == ("opd", "sft", "teacher")
+    assert len(opd) == len(heads) == len(teacher)
+
+    def cell(row: list[str], head: str) -> str:
+        return row[heads.index(head)]
+
+    before, after = cell(opd, "held-out KL, nats").split(" → ")
+    assert before == cell(sft, "held-out KL, nats").split(" → ")[0], "one student at the start"
+    assert float(before) > 0 and float(after) > 0
+    for row in (opd, sft):
+        assert len(cell(row, "forwards a token").split(" / ")) == 2
+        assert int(cell(row, "answer tokens")) > 0
+    assert cell(teacher, "pass@1, temperature 0").endswith("%")
+    ours, theirs = (compare.lines_of(out / f"{name}-0", "train")[0] for name in ("opd", "sft"))
     assert ours["loss"] == ours["kl"] and theirs["loss"] == -theirs["score"]

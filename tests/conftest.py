@@ -1,5 +1,6 @@
 """Every test sees eight CPU devices, strict shapes and no compiled code of earlier runs."""
 
+from collections.abc import Iterator
 import os
 from pathlib import Path
 
@@ -19,6 +20,8 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 import jax
 import pytest
 
+from tests.bucket import Bucket, serve
+
 # Compiling is most of the tests' time; programs that a test starts keep the default.
 jax.config.update("jax_disable_most_optimizations", True)
 
@@ -34,6 +37,12 @@ def golden() -> Path:
     return folder
 
 
+@pytest.fixture
+def bucket(monkeypatch) -> Iterator[Bucket]:
+    """An object store behind gs:// addresses, empty at first."""
+    yield from serve(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory) -> Path:
     """Where the generated problems and their tokenizer are built, once for all tests."""
@@ -45,16 +54,19 @@ def workdir(data_dir, tmp_path_factory) -> Path:
     """Workdir of a finished run of the embedded default: a few supervised steps, an evaluation, a
     checkpoint."""
     from configs import coding
-    from gdsd_jax import run, train
+    from gdsd_jax import experiment, settings, train
 
-    config = coding.get_config(
-        "tiny,rounds=0,prompts_per_round=8,group_size=2,sft.steps=4,sft.batch=16,sft_optimizer.learning_rate=1e-3,"
-        f"eval_problems=20,data_dir={data_dir}"
+    chosen = settings.parse(
+        coding.get_config(
+            "tiny,rounds=0,prompts_per_round=8,group_size=2,sft.steps=4,sft.batch=16,"
+            f"sft_optimizer.learning_rate=1e-3,eval_problems=20,data_dir={data_dir}"
+        )
     )
-    prepared = run.prepare(config, tmp_path_factory.mktemp("full"))
-    with prepared.sandbox:
-        train.train(prepared, say=lambda line: None)
-    return prepared.workdir
+    folder = tmp_path_factory.mktemp("full")
+    prepared = experiment.prepare(chosen)
+    train.train(prepared, folder, say=lambda line: None)
+    prepared.task.close()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -62,23 +74,28 @@ def lora_workdir(data_dir, tmp_path_factory) -> Path:
     """Workdir with a checkpoint of adapters that are not zero, over a base that no checkpoint
     holds."""
     from configs import coding
-    from gdsd_jax import run, steps, train
+    from gdsd_jax import experiment, resume, settings, weights, workdirs
     from gdsd_jax.checkpoint import Checkpoints
+    from gdsd_jax.keys import make_keys
 
-    config = coding.get_config(
-        f"tiny,prompts_per_round=8,group_size=2,lora_rank=4,lora_alpha=8,seed=5,data_dir={data_dir}"
+    chosen = settings.parse(
+        coding.get_config(
+            "tiny,prompts_per_round=8,group_size=2,lora_rank=4,lora_alpha=8,seed=5,"
+            f"data_dir={data_dir}"
+        )
     )
-    prepared = run.prepare(config, tmp_path_factory.mktemp("lora"))
-    adapters, frozen = run.initial_weights(
-        prepared, steps.make_keys(jax.random.key(config.seed), 0)["init"]
-    )
+    folder = tmp_path_factory.mktemp("lora")
+    prepared = experiment.prepare(chosen)
+    prepared.task.close()
+    model, mesh = prepared.denoiser.config, prepared.mesh
+    rng = make_keys(jax.random.key(chosen.seed), 0)["init"]
+    adapters, frozen = weights.initial_weights(chosen, model, mesh, rng)
     adapters = jax.tree.map(
         lambda x: x + 0.1 * jax.random.normal(jax.random.key(9), x.shape), adapters
     )
-    (prepared.workdir / "config.json").write_text(config.to_json_best_effort())
-    checkpoints = Checkpoints(prepared.workdir / "checkpoints")
-    checkpoints.save(
-        3, train.as_saved(train.fresh_state(prepared, adapters, config.optimizer), frozen, None), {}
-    )
+    workdirs.write_settings(prepared, folder)
+    state = resume.fresh_state(mesh, adapters, chosen.optimizer)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints.save(3, resume.as_saved(state, frozen, None), {})
     checkpoints.close()
-    return prepared.workdir
+    return folder

@@ -3,7 +3,9 @@ from its folder."""
 
 import dataclasses
 import hashlib
+import importlib.util
 import json
+import os
 from pathlib import Path
 import re
 import shutil
@@ -12,6 +14,7 @@ import subprocess
 import sys
 import time
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -258,6 +261,8 @@ def test_half_a_command_is_refused(arguments):
 
 def test_a_killed_conversion_leaves_nothing_that_looks_finished(tmp_path):
     folders.write(tmp_path / "in", shards=2)
+    endless = tmp_path / "in" / "endless.safetensors"
+    os.mkfifo(endless)  # the conversion waits for its content until it is killed
     command = [
         sys.executable,
         "launch/convert.py",
@@ -270,9 +275,76 @@ def test_a_killed_conversion_leaves_nothing_that_looks_finished(tmp_path):
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "out").exists() and (tmp_path / ".out.partial").exists()
+    endless.unlink()
     (tmp_path / "out").mkdir()  # an empty folder may be there
     assert run(*command[2:]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+# ---------------------------------------------------------------- object stores
+
+
+def fill_bucket(folder) -> None:
+    """Every file of a local folder, under gs://bucket/in."""
+    for path in folder.iterdir():
+        epath.Path(path).copy(f"gs://bucket/in/{path.name}")
+
+
+def test_a_bucket_holds_models_both_ways(bucket, tmp_path, monkeypatch):
+    """Folder in a bucket -> converted folder there -> folder there: the tokenizer, the manifest and
+    the weights are read from their addresses, and nothing goes to the local disk."""
+    tensors = write_qwen3(tmp_path / "in", words=37)
+    fill_bucket(tmp_path / "in")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert run("--from_hf=gs://bucket/in", "--to_orbax=gs://bucket/model", "--a2d") == 0
+    assert bucket.changes[-2:] == ["bucket/model/manifest.json", "-bucket/model/.unfinished"]
+    manifest = checkpoint.read_manifest("gs://bucket/model")
+    assert manifest["source"] == "gs://bucket/in" and "model.safetensors" in manifest["sha256"]
+    tokenizer = tokenizers.load("gs://bucket/model", pad_id=0, mask_id=37, stop_ids=(0,))
+    assert tokenizer.encode("<|mask|>") == [37] and tokenizer.vocab_size == 38
+    config = models.config_from_json(manifest["model"])
+    params = checkpoint.load_params("gs://bucket/model", models.param_shapes(config))
+    embedding = tensors["model.embed_tokens.weight"]
+    np.testing.assert_array_equal(params["embed"]["embedding"], embedding)
+    assert run("--from_orbax=gs://bucket/model", "--to_hf=gs://bucket/out") == 0
+    assert bucket.changes[-2:] == ["bucket/out/config.json", "-bucket/out/.unfinished"]
+    assert models.config_from_hf("gs://bucket/out") == config
+    there = hf.load("gs://bucket/out", config)
+    jax.tree.map(np.testing.assert_array_equal, there, hf.load(tmp_path / "in", config))
+    assert not [*(tmp_path / "empty").iterdir()]
+
+
+def test_a_bucket_shows_no_half_of_a_model(bucket, tmp_path, capsys, monkeypatch):
+    """What is there is refused; what a killed conversion left is cleared; a fault leaves
+    nothing."""
+    folders.write(tmp_path / "in")
+    epath.Path("gs://bucket/out/mine.txt").write_text("precious")
+    command = f"--from_hf={tmp_path / 'in'}", "--to_orbax=gs://bucket/out"
+    assert run(*command) == 2
+    assert "gs://bucket/out is not empty" in capsys.readouterr().err
+    assert [*bucket.objects] == ["bucket/out/mine.txt"]
+    (epath.Path("gs://bucket/out") / convert.UNFINISHED).write_text("killed")
+    with monkeypatch.context() as patch:
+        patch.setattr(hf, "read_tensor", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(*command)
+    assert not bucket.objects
+    assert run(*command) == 0 and "bucket/out/manifest.json" in bucket.objects
+
+
+def test_the_package_that_addresses_need_is_named(tmp_path, capsys):
+    if importlib.util.find_spec("gcsfs"):
+        pytest.skip("gcsfs is installed")
+    assert run("--from_hf=gs://bucket/model", f"--to_orbax={tmp_path / 'out'}") == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "gcsfs" in errors[0]
+
+
+def test_addresses_of_other_kinds_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("--from_hf=http://host/model", f"--to_orbax={tmp_path}")
+    assert "--from_hf" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- adapters and runs
@@ -356,7 +428,8 @@ def test_kept_adapters_have_pefts_layout(trained):
                 * np.asarray(lora["layers"][target]["a"][i])
                 @ np.asarray(lora["layers"][target]["b"][i])
             )
-            np.testing.assert_allclose(change, ours, rtol=1e-5, atol=1e-6)
+            summed = np.abs(entries["lora_alpha"] / entries["r"] * np.abs(b) @ np.abs(a)).T
+            np.testing.assert_array_less(np.abs(change - ours), 1e-6 * summed)
     # the head, of the same last name
     assert not re.fullmatch(entries["target_modules"], "model.transformer.ff_out")
 
@@ -384,9 +457,9 @@ def test_a_run_starts_from_a_converted_folder_and_goes_back(tmp_path):
     )
     assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'orbax'}") == 0
     config = (
-        f"configs/coding.py:tiny,init_from={tmp_path / 'orbax'},data_dir={tmp_path / 'data'},lora_rank=4,"
-        "lora_alpha=8.0,rounds=1,mesh.data=1,prompts_per_round=4,group_size=2,inner_iterations=2,sft.steps=2,sft.batch=8,"
-        "eval_problems=4,sft_optimizer.warmup_steps=0"
+        f"configs/coding.py:tiny,init_from={tmp_path / 'orbax'},data_dir={tmp_path / 'data'},"
+        "lora_rank=4,lora_alpha=8.0,rounds=1,mesh.data=1,prompts_per_round=4,group_size=2,"
+        "inner_iterations=2,sft.steps=2,sft.batch=8,eval_problems=4,sft_optimizer.warmup_steps=0"
     )
     command = [
         sys.executable,

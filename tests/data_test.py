@@ -1,5 +1,4 @@
-"""Loading: the cursor restores exactly, hosts share one global batch, nothing is dropped in
-silence."""
+"""Loading: the cursor restores exactly, nothing is dropped in silence."""
 
 import json
 import types
@@ -83,44 +82,18 @@ def test_cursor_restores_exactly_in_a_new_loader(problems, tokenizer, taken):
     assert same(take(again, 8), expected)
 
 
-@pytest.mark.parametrize("shards", [2, 4])
-def test_hosts_together_see_the_batch_of_one(problems, tokenizer, shards):
-    answers = data.noisy_answers(TASK, problems, tokenizer, 16, noise=0.5, seed=3)
-    whole = take(data.make_loader(problems, answers, batch=8, seed=0), 6)
-    hosts = [
-        data.make_loader(problems, answers, batch=8, seed=0, shard_index=i, shard_count=shards)
-        for i in range(shards)
-    ]
-    hosts[0].set_state(hosts[-1].get_state())
-    parts = zip(*(take(host, 6) for host in hosts))
-    joined = [
-        {name: np.concatenate([part[name] for part in step]) for name in step[0]} for step in parts
-    ]
-    assert same(joined, whole)
-    # A cursor is good for another number of hosts too.
-    assert hosts[0].get_state() == {"next_index": 6}
-
-
-def test_one_pass_in_order_is_filled_up(problems):
-    for shards in (1, 2):
-        rows = []
-        for i in range(shards):
-            loader = data.make_loader(
-                problems,
-                batch=6,
-                seed=0,
-                num_epochs=1,
-                shuffle=False,
-                shard_index=i,
-                shard_count=shards,
-            )
-            rows.append(list(loader))
-        assert all(
-            len(host) == 4 and all(batch["tokens"].shape[0] == 6 // shards for batch in host)
-            for host in rows
-        )
-        visits = np.concatenate([batch["index"] for step in zip(*rows) for batch in step])
-        assert visits.tolist() == [*range(23), data.FILLER]
+def test_problems_are_held_out_by_a_seed_of_their_own():
+    """A share of them, in their order, no record on both sides; few records leave one on each."""
+    train, heldout = data.split_records(RECORDS, 0.25, 0)
+    assert len(heldout) == 6 and len(train) == 17
+    for part in (train, heldout):
+        places = [RECORDS.index(record) for record in part]
+        assert places == sorted(places)
+    assert sorted(map(str, train + heldout)) == sorted(map(str, RECORDS))
+    assert data.split_records(RECORDS, 0.25, 0)[1] == heldout
+    assert data.split_records(RECORDS, 0.25, 1)[1] != heldout
+    assert [len(part) for part in data.split_records(RECORDS[:2], 0.01, 0)] == [1, 1]
+    assert [len(part) for part in data.split_records(RECORDS[:2], 0.99, 0)] == [1, 1]
 
 
 def test_each_visit_draws_another_answer(problems, tokenizer):
@@ -168,10 +141,3 @@ def test_long_prompts_are_reported_once(tokenizer):
         assert row[-len(ids) :].tolist() == ids
     with pytest.raises(ValueError, match="raise the prompt length"):
         data.prepare(TASK, RECORDS, tokenizer, 1, too_long="drop", report=lines.append)
-
-
-def test_batch_must_divide(problems):
-    with pytest.raises(ValueError, match="batch of 6"):
-        data.make_loader(problems, batch=6, seed=0, shard_index=0, shard_count=4)
-    with pytest.raises(ValueError, match="share 2 of 2"):
-        data.make_loader(problems, batch=6, seed=0, shard_index=2, shard_count=2)

@@ -12,7 +12,8 @@ from gdsd_jax import metrics, models, run, sharding, train
 from gdsd_jax.optimizer import make_optimizer
 
 SMALL = (
-    "tiny,rounds=2,prompts_per_round=16,inner_iterations=2,minibatches=2,sft.steps=4,sft.batch=16,sft.log_every=2,"
+    "tiny,rounds=2,prompts_per_round=16,inner_iterations=2,minibatches=2,sft.steps=4,"
+    "sft.batch=16,sft.log_every=2,"
     "eval_every=2,eval_problems=16,checkpoint_every=1,optimizer.warmup_steps=1"
 )
 CLOCK = ("wall_s", "rollout_s", "update_s", "tokens_per_s")

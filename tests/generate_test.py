@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import checkpoint, cli, models, restore, run, sampling, sharding, show, tokenizers
+from gdsd_jax import checkpoint, cli, models, restore, run, sampling, sharding, tokenizers
+from gdsd_jax.report import unmasking
 from gdsd_jax.types import Prompts
 from launch import generate as launch_generate
 from tests.reference import random_params
@@ -199,7 +200,7 @@ def test_showing_changes_no_token(generate, converted, expected, tmp_path):
         assert [frame.split(",")[0] for frame in shown] == [
             f"pass {number}" for number in range(1, line["passes"] + 1)
         ]
-        assert repr(line["text"])[1:-1] in shown[-1] and show.HOLE in shown[0]
+        assert repr(line["text"])[1:-1] in shown[-1] and unmasking.HOLE in shown[0]
     assert not frames
 
 

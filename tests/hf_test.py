@@ -4,6 +4,7 @@ import dataclasses
 import json
 import warnings
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -85,6 +86,44 @@ def test_each_device_reads_only_its_slice(tmp_path, monkeypatch):
     assert max(part.size for part in reads) == whole["embed"]["embedding"].size // 8
 
 
+def test_blocks_smaller_than_a_tensor_give_the_same_values(tmp_path, monkeypatch):
+    """Whole tensors and parts of their rows and columns, a few rows at a time; a file that has been
+    cut meanwhile is named."""
+    monkeypatch.setattr(hf, "BLOCK_BYTES", 300)
+    tensors = folders.write(tmp_path)
+    found, _ = hf.tensors_of(epath.Path(tmp_path))
+    name = "model.transformer.wte.weight"
+    for index in (
+        (slice(None), slice(None)),
+        (slice(3, 38), slice(5, 9)),
+        (slice(7, 8), slice(None)),
+        (slice(40, 40), slice(None)),
+    ):
+        values = hf.read_tensor(found[name], index)
+        np.testing.assert_array_equal(values, tensors[name][index])
+    norm = "model.transformer.ln_f.weight"
+    values = hf.read_tensor(found[norm], (slice(1, 4),))
+    np.testing.assert_array_equal(values, tensors[norm][1:4])
+    last = max(found.values(), key=lambda tensor: tensor.start)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"ends inside {last.name}; download it again"):
+        hf.read_tensor(last, tuple(slice(None) for _ in last.shape))
+
+
+def test_folders_lie_in_a_bucket_too(bucket, tmp_path):
+    """Shards and index written to gs:// and read from there, whole and sharded over a mesh."""
+    folders.write(tmp_path)
+    params = hf.load(tmp_path, LLADA)
+    hf.save("gs://bucket/model", LLADA, params, max_shard_bytes=8000)
+    assert len(bucket.names("bucket/model/model-")) > 2
+    assert models.config_from_hf("gs://bucket/model") == LLADA
+    jax.tree.map(np.testing.assert_array_equal, hf.load("gs://bucket/model", LLADA), params)
+    mesh = sharding.make_mesh({"fsdp": 2, "tensor": 2, "data": 2})
+    split = hf.load("gs://bucket/model", LLADA, mesh=mesh)
+    jax.tree.map(np.testing.assert_array_equal, split, params)
+
+
 def test_what_does_not_fit_is_listed_in_one_line(tmp_path):
     tensors = folders.random_tensors(LLADA)
     del (
@@ -125,10 +164,45 @@ def misplace_a_tensor(folder):
     (folder / hf.INDEX).write_text(json.dumps(index))
 
 
+def change_header(change):
+    """A damage of the first shard: its header by `change(entries)`, its values as they were."""
+
+    def damage(folder):
+        path = folder / "model-00001-of-00002.safetensors"
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        entries = json.loads(data[8 : 8 + length])
+        change(entries)
+        header = json.dumps(entries).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+
+    return damage
+
+
+def grow_a_shape(entries):
+    entries["model.transformer.wte.weight"]["shape"][0] += 1
+
+
+def leave_a_gap(entries):
+    offsets = entries["model.transformer.wte.weight"]["data_offsets"]
+    offsets[:] = [offsets[0] + 96, offsets[1] + 96]
+
+
 DAMAGES = {
     drop_a_shard: "no model-00002-of-00002.safetensors there; download",
     cut_a_shard: "model-00002-of-00002.safetensors: unreadable safetensors file.*download it again",
-    misplace_a_tensor: "places model.transformer.wte.weight in model-00002-of-00002.safetensors, which does not",
+    change_header(grow_a_shape): "wte.weight does not take the bytes that the header says",
+    change_header(leave_a_gap): "does not take the bytes that the header says",
+    change_header(dict.clear): "00001-of-00002.safetensors: unreadable safetensors file",
+    misplace_a_tensor: (
+        "places model.transformer.wte.weight in model-00002-of-00002.safetensors, which does not"
+    ),
+    lambda folder: (folder / "model-00001-of-00002.safetensors").write_bytes(b"<html>"): (
+        "00001-of-00002.safetensors: unreadable safetensors file"
+    ),
+    lambda folder: (folder / "model-00001-of-00002.safetensors").write_bytes(b""): (
+        "00001-of-00002.safetensors: unreadable safetensors file"
+    ),
     lambda folder: (folder / hf.INDEX).write_text("{"): "index.json: unreadable index",
     lambda folder: (folder / hf.INDEX).unlink(): "no model.safetensors there",
 }

@@ -55,8 +55,11 @@ def test_tokens(params, rollout_fn, temperature, place):
     together = rollout_fn(params, crowd, keys)
     for field in ("tokens_BxG", "step_map_BxG", "length_B", "passes_B"):
         np.testing.assert_array_equal(getattr(together, field)[place], getattr(alone, field)[0])
-    # float32 rounding
-    np.testing.assert_allclose(together.logp_BxG[place], alone.logp_BxG[0], atol=1e-5)
+    # float32 rounding: 1e-5 of the terms that are summed, logits
+    size = np.abs(alone.logp_BxG).max()
+    np.testing.assert_allclose(
+        together.logp_BxG[place], alone.logp_BxG[0], rtol=0, atol=1e-5 * size
+    )
 
 
 @pytest.fixture(
@@ -101,11 +104,13 @@ def test_scores_and_gradients(score_and_gradient, params, place):
     crowded_score, crowded_grads = score_and_gradient(
         params, batch_of(4, place, left=5, right=3), place
     )
-    # what is left is the order of float32 additions
+    # what is left is the order of float32 additions; log-probabilities do not cancel, gradients may
     np.testing.assert_allclose(crowded_score, score, rtol=1e-5)
-    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads)) > 0.1
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
+    assert largest > 0.1
     for together, alone in zip(jax.tree.leaves(crowded_grads), jax.tree.leaves(grads)):
-        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
+        size = np.maximum(np.abs(alone).max(), largest / 20)
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * size)
 
 
 def test_the_row_is_worth_following(params, rollout_fn):

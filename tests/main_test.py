@@ -50,7 +50,9 @@ BAD = {
     "tiny,gdsd.trust=(1,)": "trust=(1,): give two positive numbers",
     "tiny,gdsd.centring=some": "centring='some': choose one of",
     "tiny,slices=3": "minibatches=1 times slices=3 must divide the 256 completions of a round",
-    "tiny,prompts_per_round=2,group_size=3": "prompts_per_round * group_size / (minibatches * slices)=6 must be a multiple of the",
+    "tiny,prompts_per_round=2,group_size=3": (
+        "prompts_per_round * group_size / (minibatches * slices)=6 must be a multiple of the"
+    ),
     "tiny,group_size=1": "group_size=1: advantages compare completions",
     "tiny,sft.batch=0": "sft.batch=0 must be at least 1",
     "tiny,lora_rank=-1": "lora_rank=-1 must be at least 0",
@@ -60,8 +62,12 @@ BAD = {
     "tiny,task=cooking": "unknown task 'cooking', known: coding",
     "tiny,model=gpt": "unknown model 'gpt', known: ",
     "tiny,mesh.data=1,mesh.tensor=3": "does not fit 8 devices",
-    "tiny,attention_kernel=flash": "attention_kernel='flash': choose one of auto, splash, cudnn, rows, xla",
-    "tiny,attention_kernel=splash": "attention_kernel='splash' needs a TPU, this is a cpu; or choose auto",
+    "tiny,attention_kernel=flash": (
+        "attention_kernel='flash': choose one of auto, splash, cudnn, rows, xla"
+    ),
+    "tiny,attention_kernel=splash": (
+        "attention_kernel='splash' needs a TPU, this is a cpu; or choose auto"
+    ),
     "tiny,sampler.block_length=5": "gen_length=24 must be a multiple of block_length=5",
     "tiny,sampler.kind=slow": "kind='slow'",
     "tiny,data_file=none.jsonl,init_from=none": "none.jsonl is not a readable UTF-8 file",

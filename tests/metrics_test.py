@@ -138,7 +138,7 @@ def test_round_lines_align():
     lines = [line(7, 812.3, 0.25, 0.5), line(1000, 1234567, 1.0, -1.25)]
     assert (
         lines[0]
-        == "round    7/1000 | reward  0.500 | tests  25.0% |       812 tokens/s |        - left"
+        == "round    7/1000 | reward  0.500 | tests  0.250 |       812 tokens/s |        - left"
     )
     assert len(lines[0]) == len(lines[1])
     assert round_line(8, 1000, 42) == "round    8/1000 |     42 s left"
@@ -148,14 +148,59 @@ def test_round_lines_align():
     )
 
 
-def test_durations():
-    given = [0, 59.6, 187, 7387, 4 * 86400 + 3600 * 5, math.inf, -1]
-    assert [duration(seconds) for seconds in given] == [
-        "0 s",
-        "1:00",
-        "3:07",
-        "2:03:07",
-        "4 d 05 h",
-        "-",
-        "0 s",
+def test_round_lines_show_the_parts_of_any_task():
+    said = round_line(1, 9, drift_mean=0.5, cells=0.75, reward=1.0, kl=0.25, **{"{valid}": -2.0})
+    parts = "reward  1.000 | cells  0.750 | {valid} -2.000"
+    rest = "KL  0.250 nats a token | drift_mean      0.5"
+    assert said == f"round 1/9 | {parts} | {rest} |        - left"
+
+
+def test_parts_are_what_the_loop_does_not_write_itself():
+    rows = [
+        {"phase": "sft", "step": 1, "wall_s": 0.5, "loss": 1.0},
+        {"phase": "eval", "step": 0, "pass_at_1": 0.5, "mean_reward": 0.5, "valid": 1.0},
+        {"phase": "rollout", "step": 1, "reward": 1.0, "solved": 0.5, "cells": 0.5, "valid": 1.0},
+        {"phase": "rollout", "step": 1, "drift_mean": 0.5, "tokens_per_s": 1.0, "length": 3},
+        {"phase": "train", "step": 1, "loss": 0.5, "slope": 1.0},
+        {"phase": "eval", "step": 1, "teacher_pass_at_1": 1.0, "threshold_pass_at_1": 1.0},
     ]
+    assert metrics.parts_of(rows) == ("valid", "cells")
+    assert metrics.parts_of([]) == ()
+
+
+@pytest.mark.parametrize("name", ["step", "wall_s", "reward", "drift_x", "rounds", "teacher_x"])
+def test_the_loops_own_names_are_reserved(name):
+    assert metrics.is_reserved(name) and not metrics.is_reserved(f"my_{name}")
+
+
+def test_nothing_is_touched_before_the_file_is_opened(tmp_path):
+    path = tmp_path / "new" / "m.jsonl"
+    writer = MetricsWriter(path, keep=1)
+    assert not path.parent.exists(), "made with the file"
+    writer.open()
+    assert path.read_bytes() == b""
+    for step in range(3):
+        writer.write("train", step)
+    writer.close()
+    MetricsWriter(path, keep=1)
+    MetricsWriter(path, keep=1).close()
+    assert len(read_metrics(path)) == 3, "a writer that was never opened cuts nothing"
+    writer = MetricsWriter(path, keep=1)
+    writer.open()
+    assert len(read_metrics(path)) == 1
+    writer.write("train", 1)
+    writer.open()
+    assert writer.cursor() == len(read_metrics(path)) == 2, "opening again cuts nothing"
+
+
+def test_a_closed_writer_takes_no_lines(tmp_path):
+    writer = MetricsWriter(tmp_path / "m.jsonl")
+    writer.close()
+    with pytest.raises(ValueError, match=r"m\.jsonl is closed"):
+        writer.write("train", 1)
+
+
+def test_durations():
+    told = {0: "0 s", 59.6: "1:00", 187: "3:07", 7387: "2:03:07", 4 * 86400 + 3600 * 5: "4 d 05 h"}
+    told |= {math.inf: "-", -1: "0 s"}
+    assert [duration(seconds) for seconds in told] == list(told.values())

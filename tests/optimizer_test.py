@@ -91,7 +91,8 @@ def test_steps_are_numpys(schedule, rates):
     wanted, norms = numpy_adamw(START, rates)
     assert norms[0] > SETTINGS["clip_norm"]  # clipping happens
     for key in wanted:
-        # float32 against float64 over a few steps of at most 0.1
+        # float32 against float64 over a few steps of at most 0.1, proportional to sums of terms
+        # that are up to ten times as large
         np.testing.assert_allclose(state.trainable[key], wanted[key], atol=2e-5)
     # the norm that is reported is the one before clipping
     np.testing.assert_allclose([m["grad_norm"] for m in history], norms, rtol=1e-4)
@@ -103,8 +104,9 @@ def test_slices_add_up_to_one_batch(count):
     whole, whole_history = run(2, 1)
     parts, history = run(2, count)
     for a, b in zip(jax.tree.leaves(parts), jax.tree.leaves(whole)):
-        # the same mean in another order of additions
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+        # The same mean in another order of additions. What is added is up to six times the sum, to
+        # which a step of 0.1 is proportional.
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
     for name in ("loss", "error", "grad_norm"):
         np.testing.assert_allclose(history[-1][name], whole_history[-1][name], rtol=1e-5)
 

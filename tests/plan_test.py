@@ -17,7 +17,8 @@ from gdsd_jax import hlo, models, scoring, sharding
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
-    "tiny,prompts_per_round=4,group_size=4,sampler.gen_length=32,sampler.block_length=8,sampler.steps=16,prompt_length=16,"
+    "tiny,prompts_per_round=4,group_size=4,sampler.gen_length=32,sampler.block_length=8,"
+    "sampler.steps=16,prompt_length=16,"
     "dtype=bfloat16,gdsd.beta=0.0,inner_iterations=2,remat=full,mesh.data=1"
 )
 V = 8192  # words, so that logits are no small part of memory
@@ -28,7 +29,8 @@ SIDES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2
 def plan():
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
         pytest.skip(
-            'the TPU compiler is missing: bash launch/test.sh installs it, or pip install "jax[tpu]"'
+            "the TPU compiler is missing: bash launch/test.sh installs it, "
+            'or pip install "jax[tpu]"'
         )
     spec = importlib.util.spec_from_file_location("launch_plan", ROOT / "launch" / "plan.py")
     module = importlib.util.module_from_spec(spec)
@@ -156,7 +158,10 @@ def test_a_distilled_student_is_planned_with_its_teacher(call, texts, monkeypatc
     wide = dataclasses.replace(models.MODELS["a2d_qwen3_tiny"], vocab_size=V, mask_id=V - 1)
     monkeypatch.setitem(models.MODELS, "a2d_qwen3_tiny", wide)
     monkeypatch.setattr(scoring, "CHUNK_BYTES", 4 * V)  # less than one column's: so one at a time
-    rows = "prompts_per_round=8,minibatches=2,inner_iterations=2,mesh.data=1,mesh.fsdp=4,dtype=bfloat16,param_dtype=float32,remat=full"
+    rows = (
+        "prompts_per_round=8,minibatches=2,inner_iterations=2,mesh.data=1,mesh.fsdp=4,"
+        "dtype=bfloat16,param_dtype=float32,remat=full"
+    )
     code, found, said = call(f"tiny,opd.top_k=8,{rows}", "v5e:2x2", file="opdlm.py")
     assert code == 0 and found["programs"]["rollout"]["beside"] > 0, said
     # bytes on a chip, bfloat16; a teacher's are the student's parameters
@@ -251,7 +256,8 @@ TEXT = """HloModule m
   ROOT %lt = pred[] compare(%i, %c), direction=LT
 }
 %body (p: (s32[])) -> (s32[]) {
-  %g = bf16[8,128]{1,0:T(8,128)(2,1)} all-gather(%x), replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}
+  %g = bf16[8,128]{1,0:T(8,128)(2,1)} all-gather(%x), \
+replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}
   ROOT %t = (s32[]) tuple(%g)
 }
 %ring_cond (p: (f32[2], u32[])) -> pred[] {
@@ -275,10 +281,12 @@ TEXT = """HloModule m
   ROOT %s = f32[4,4] all-reduce(%a), replica_groups={{0,1,2,3}}, to_apply=%sum
 }
 %start (a: bf16[2]) -> bf16[8] {
-  ROOT %g = bf16[8] all-gather(%a), channel_id=3, replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="1"}
+  ROOT %g = bf16[8] all-gather(%a), channel_id=3, replica_groups={{0,1,2,3}}, \
+frontend_attributes={chain_id="1"}
 }
 %done (a: bf16[2]) -> bf16[8] {
-  ROOT %g = bf16[8] all-gather(%a), channel_id=3, replica_groups={{0,1,2,3}}, frontend_attributes={chain_id="1"}
+  ROOT %g = bf16[8] all-gather(%a), channel_id=3, replica_groups={{0,1,2,3}}, \
+frontend_attributes={chain_id="1"}
 }
 %few (a: f32[4]) -> f32[4] {
   ROOT %x = f32[4] all-to-all(%a), replica_groups={{0,1}}
@@ -292,7 +300,8 @@ ENTRY %main (a: f32[4]) -> f32[4] {
   %b = bf16[8] fusion(%a), kind=kCustom, calls=%start
   %d = bf16[8] fusion(%b), kind=kCustom, calls=%done
   %r = f32[4,4] all-reduce(%a), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}, to_apply=%sum
-  %n = (f32[8,128], u32[], token[]) send(%a, %k), channel_id=9, frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %n = (f32[8,128], u32[], token[]) send(%a, %k), channel_id=9, \
+frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
   %w = (s32[]) while(%t), condition=%cond, body=%body
   %q = (f32[2], u32[]) while(%u), condition=%ring_cond, body=%ring_body
   ROOT %v = (s32[]) while(%t), condition=%open, body=%body

@@ -3,11 +3,12 @@ side."""
 
 import json
 
+from etils import epath
 import numpy as np
 import pytest
 import tokenizers as hf_tokenizers
 
-from gdsd_jax import tokenizers
+from gdsd_jax import hf_tokenizer, tokenizers
 
 TEXTS = [
     f"Write f(x): add {i} to x\n```python\ndef f(x):\n    return x + {i}\n```" for i in range(200)
@@ -30,7 +31,7 @@ TEMPLATE = """{{ bos_token }}{% for message in messages %}
 <|{{ message.role }}|>
 {{ message.content | trim }}<|end|>
 {% endfor %}
-{% if add_generation_prompt %}<|assistant|>{% if thinking is defined %}{{ thinking }}{% endif %}{% endif %}"""
+{% if add_generation_prompt %}<|assistant|>{{ thinking | default('') }}{% endif %}"""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def folder(tmp_path_factory):
     tokenizer.pre_tokenizer = hf_tokenizers.pre_tokenizers.Sequence(
         [
             hf_tokenizers.pre_tokenizers.Split(
-                hf_tokenizers.Regex(tokenizers._QWEN2_WORDS), behavior="isolated"
+                hf_tokenizers.Regex(hf_tokenizer.QWEN2_WORDS), behavior="isolated"
             ),
             hf_tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
@@ -246,3 +247,122 @@ def test_completions_end_with_a_stop_and_are_padded_right(small):
     assert small.decode(tokens[0]) == "add 1"
     with pytest.raises(ValueError, match="completion 1 has"):
         tokenizers.encode_completions(small, ["add 1", "1234567890"], 10)
+
+
+# ---------------------------------------------------------------- prefills, bytes, folders
+
+
+def test_a_prefill_stays_open(small, folder):
+    """It follows what asks for the answer, as it is: spaces, a special spelling, and no end of
+    turn."""
+    asked = [{"role": "user", "content": "add 1"}]
+    path, special = folder
+    theirs = tokenizers.load(path, **special)
+    for text in ("", "def f", " x + 1 \n", "```python\n", "\u2581"):
+        ids = small.apply_chat([*asked, {"role": "assistant", "content": text}])
+        assert ids == small.apply_chat(asked) + small.encode(text)
+        ids = theirs.apply_chat([*asked, {"role": "assistant", "content": text}])
+        rendered = f"<|endoftext|><|user|>\nadd 1<|end|>\n<|assistant|>{text}"
+        assert ids == theirs.encode(rendered)
+
+
+def test_the_prefill_is_encoded_with_what_comes_before(folder):
+    """One text: a word may begin in the template and end in the prefill."""
+    path, special = folder
+    tokenizer = tokenizers.load(path, **special, template_arguments={"thinking": " re"})
+    chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "turn x"}]
+    assert tokenizer.encode(" return x")[0] == tokenizer.apply_chat(chat)[-2]
+    assert tokenizer.encode(" re") + tokenizer.encode("turn x") != tokenizer.encode(" return x")
+
+
+def test_earlier_answers_are_closed_turns(small):
+    """Only a last turn by the assistant is open."""
+    turns = [("user", "a"), ("assistant", "b"), ("user", "c")]
+    chat = [{"role": role, "content": content} for role, content in turns]
+    (answer,) = small.apply_chat([])
+    assert small.apply_chat(chat) == [*small.encode("a\nb\nc"), answer]
+
+
+def test_a_model_is_bytes_or_a_file(small, tmp_path):
+    data = tokenizers.train_sentencepiece_model(TEXTS, 320, ("```python\n", "\n    ", "\n```"))
+    made = tokenizers.SentencePiece(data)
+    assert made.encode(TEXTS[0]) == small.encode(TEXTS[0]) and made.mask_id == small.mask_id
+    assert made.files() == small.files() == {"tokenizer.model": data}
+    with pytest.raises(ValueError, match="the model given as bytes is not a readable"):
+        tokenizers.SentencePiece(b"rubbish")
+
+
+def test_a_soft_vocabulary_takes_what_the_texts_have():
+    """As many pieces as there are, at most the limit; each of the bytes and special pieces is one
+    of them."""
+    few = [f"{i} {i}" for i in range(10)]
+    with pytest.raises(ValueError, match="1000"):
+        tokenizers.train_sentencepiece_model(few, 1000)
+    small = tokenizers.SentencePiece(tokenizers.train_sentencepiece_model(few, 1000, soft=True))
+    assert 260 < small.vocab_size < 300
+    exact = tokenizers.train_sentencepiece_model(few, small.vocab_size)
+    assert tokenizers.SentencePiece(exact).encode("7 7 1") == small.encode("7 7 1")
+    limited = tokenizers.train_sentencepiece_model(TEXTS, 300, soft=True)
+    assert tokenizers.SentencePiece(limited).vocab_size == 300
+    with pytest.raises(ValueError, match="a vocabulary of 100 pieces does not fit"):
+        tokenizers.train_sentencepiece_model(few, 100, soft=True)
+
+
+def test_texts_without_a_space_teach_one():
+    """A space that is in no text comes back as a space."""
+    data = tokenizers.train_sentencepiece_model(["0123", "3210"], 300, soft=True)
+    tokenizer = tokenizers.SentencePiece(data)
+    for text in ("01 23", " ", " \u2581 ", "a  b"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_long_texts_are_learned_from():
+    """The trainer leaves out what is longer than 4192 bytes; it gets them in parts."""
+    data = tokenizers.train_sentencepiece_model(["abc " * 3000], 300, soft=True)
+    assert len(tokenizers.SentencePiece(data).encode("abc abc ")) <= 2
+
+
+def test_saved_tokenizers_are_the_same(small, folder, tmp_path):
+    tokenizers.save(small, tmp_path / "sp")
+    assert [path.name for path in (tmp_path / "sp").iterdir()] == ["tokenizer.model"]
+    assert tokenizers.load(tmp_path / "sp").encode(TEXTS[0]) == small.encode(TEXTS[0])
+    path, special = folder
+    (tmp_path / "hf").mkdir()
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        (tmp_path / "hf" / name).write_bytes((path / name).read_bytes())
+    (tmp_path / "hf" / "weights.bin").write_bytes(b"")
+    for source in (path, tmp_path / "hf"):
+        first = tokenizers.load(source, **special)
+        tokenizers.save(first, tmp_path / "again" / source.name)
+        again = tokenizers.load(tmp_path / "again" / source.name, **special)
+        chat = [{"role": "user", "content": TEXTS[0]}]
+        assert again.apply_chat(chat) == first.apply_chat(chat)
+        assert again.files() == first.files() and "weights.bin" not in first.files()
+
+
+def test_settings_that_end_in_token_are_no_tokens(folder, tmp_path):
+    path, special = folder
+    (tmp_path / "tokenizer.json").write_bytes((path / "tokenizer.json").read_bytes())
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    config |= {"add_bos_token": True, "unk_token": None}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = tokenizers.load(tmp_path, **special)
+    assert tokenizer.bos_id == special["pad_id"]
+    assert tokenizer.apply_chat([{"role": "user", "content": "x"}])[0] == special["pad_id"]
+
+
+def test_all_kinds_are_read_from_a_bucket(bucket, small, folder):
+    path, special = folder
+    tokenizers.save(small, "gs://bucket/sp")
+    tokenizers.save(tokenizers.load(path, **special), "gs://bucket/fast")
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        epath.Path(path / name).copy(f"gs://bucket/slow/{name}")
+    (epath.Path("gs://bucket/slow") / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert tokenizers.load("gs://bucket/sp").encode(TEXTS[0]) == small.encode(TEXTS[0])
+    fast, slow = (tokenizers.load(f"gs://bucket/{kind}", **special) for kind in ("fast", "slow"))
+    assert fast.encode(TEXTS[0]) == slow.encode(TEXTS[0])
+    assert slow.apply_chat([{"role": "user", "content": TEXTS[0]}]) == slow.encode(TEXTS[0])
+    tokenizers.train_sentencepiece(TEXTS, "gs://bucket/new/tokenizer.model", 320)
+    assert tokenizers.load("gs://bucket/new").vocab_size == 320
+    with pytest.raises(ValueError, match="no tokenizer in gs://bucket/none"):
+        tokenizers.load("gs://bucket/none")

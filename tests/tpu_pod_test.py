@@ -10,6 +10,7 @@ import time
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "launch" / "tpu_pod.sh"
+PATIENCE = 900  # seconds, of a machine that is busy
 PLACE = ("--name=mine", "--zone=us-west4-a")
 RUN = (
     "--workdir=gs://bucket/run 1",
@@ -101,10 +102,16 @@ cd "$CLOUD"
 echo "$3 $4" >>calls
 command=${!#}
 case $4 in
-    create) echo ACTIVE >state && mkdir -p host/gdsd_jax/.venv/bin && cp run host/gdsd_jax/.venv/bin/python ;;
+    create)
+        echo ACTIVE >state
+        mkdir -p host/gdsd_jax/.venv/bin && cp run host/gdsd_jax/.venv/bin/python
+        ;;
     describe) cat state ;;
     delete) rm -r state host ;;
-    ssh) [[ $command == *launch/setup.sh* ]] || { cd host && exec bash -c "${command#--command=}"; } ;;
+    ssh)
+        [[ $command != *launch/setup.sh* ]] || exit 0
+        cd host && exec bash -c "${command#--command=}"
+        ;;
 esac
 """
 
@@ -169,13 +176,12 @@ def test_a_slice_that_cannot_come_is_told(cloud, tmp_path):
 
 
 def test_a_run_is_started_once_and_stopped(cloud, tmp_path):
-    run = cloud(
-        "echo begun >>\"$CLOUD/begun\"\ntrap 'exit 143' TERM\nfor _ in {1..900}; do /bin/sleep 0.1; done"
-    )
+    wait = "for _ in {1..18000}; do /bin/sleep 0.1; done"
+    run = cloud(f"trap 'exit 143' TERM; echo begun >>\"$CLOUD/begun\"; {wait}")
     assert run("create", *PLACE, "--type=v5litepod-16").returncode == 0
     for _ in range(2):
         assert run("start", *PLACE, *RUN).returncode == 0
-    until = time.monotonic() + 60
+    until = time.monotonic() + PATIENCE
     while not (tmp_path / "begun").exists() and time.monotonic() < until:
         time.sleep(0.1)
     assert run("stop", *PLACE).returncode == 0

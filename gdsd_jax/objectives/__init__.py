@@ -37,6 +37,7 @@ __all__ = [
     "SpgConfig",
     "Wd1Config",
     "find",
+    "frozen_params",
     "make_loss_fn",
     "make_score_fn",
     "make_views_fn",
@@ -90,22 +91,25 @@ def make_loss_fn(name: str, denoiser: Denoiser, config) -> Callable:
         params = denoiser.bind(trainable, frozen)
         if not objective.teacher:
             return objective.loss(denoiser, config, params, batch)
-        teacher_params = teacher_of(config.teacher, frozen)
+        teacher_params = frozen_params(config.teacher, frozen, "teacher")
         return objective.loss(denoiser, config, params, batch, teacher_params)
 
     return loss_fn
 
 
-def teacher_of(teacher: Denoiser, frozen: dict) -> PyTree:
-    """The teacher's parameters.
+def frozen_params(denoiser: Denoiser, frozen: dict, name: str) -> PyTree:
+    """Parameters of the frozen "reference" or "teacher".
+
+    That is its copy, or without one the base of the adapters, which is what the student started
+    from.
 
     Raises:
-      ValueError: neither weights of the teacher nor a base.
+      ValueError: neither a copy nor a base.
     """
-    if "teacher" in frozen:
-        return teacher.bind(frozen["teacher"], frozen)
+    if name in frozen:
+        return denoiser.bind(frozen[name], frozen)
     if "base" not in frozen:
-        raise ValueError('a teacher has no weights: give frozen["teacher"], or frozen["base"]')
+        raise ValueError(f'the {name} has no weights: give frozen["{name}"], or frozen["base"]')
     return frozen["base"]
 
 

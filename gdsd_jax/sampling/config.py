@@ -122,6 +122,14 @@ class SamplerConfig:
             "top_p": 1.0,
         }
 
+    def given(self) -> dict:
+        """The fields, None where None stands for the value: other fields may be changed."""
+        defaults = self.defaults()
+        return {
+            name: None if name in defaults and value == defaults[name] else value
+            for name, value in vars(self).items()
+        }
+
     @property
     def blocks(self) -> int:
         """How many blocks a completion has."""

@@ -1,11 +1,65 @@
-"""Tasks by name. A task is a module with prompts, gold answers and the one score used to train and
-to evaluate."""
+"""Tasks by name, or from a user's own file: a function `make(settings) -> Task` each.
 
-from collections.abc import Mapping
+`OPTIONS` beside it, in a task's file, is the dataclass of the task's own settings.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
 import types
 
+from gdsd_jax import extensions
 from gdsd_jax.tasks import coding, prompts
-
-TASKS: Mapping[str, types.ModuleType] = types.MappingProxyType(
-    {"coding": coding, "prompts": prompts}
+from gdsd_jax.tasks.task import (
+    Grades,
+    Record,
+    Task,
+    TaskSettings,
+    file_of,
+    graded,
+    is_reserved,
+    parts_of,
+    read_files,
 )
+
+__all__ = [
+    "OPTIONS",
+    "TASKS",
+    "Grades",
+    "Record",
+    "Task",
+    "TaskSettings",
+    "file_of",
+    "find",
+    "graded",
+    "is_reserved",
+    "options_of",
+    "parts_of",
+    "read_files",
+]
+
+TASKS: Mapping[str, Callable[[TaskSettings], Task]] = types.MappingProxyType(
+    {"coding": coding.make, "prompts": prompts.make}
+)
+# the dataclass of a task's own settings; None = it has none
+OPTIONS: Mapping[str, type | None] = types.MappingProxyType({"coding": None, "prompts": None})
+
+
+def find(name: str) -> Callable[[TaskSettings], Task]:
+    """The `make` of a task of ours, or of a file that ends in .py; ValueError, in one line."""
+    return extensions.load(name, TASKS, "make", what="task")
+
+
+def options_of(name: str) -> type | None:
+    """The dataclass of a task's own settings; None where it has none.
+
+    Raises:
+      ValueError: an unknown task, a file that cannot be run, or OPTIONS that is no dataclass.
+    """
+    if not extensions.is_file(name):
+        return extensions.load(name, OPTIONS, "make", what="task")
+    options = getattr(extensions.module_of(name, "task"), "OPTIONS", None)
+    if options is not None and not (
+        isinstance(options, type) and dataclasses.is_dataclass(options)
+    ):
+        raise ValueError(f"task={name}: OPTIONS is not a dataclass: add @dataclasses.dataclass")
+    return options

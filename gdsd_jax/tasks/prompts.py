@@ -1,92 +1,91 @@
-"""The user's own prompts, each of a domain: what distillation needs, which asks for no answers
-(specs/opdlm.md section 2.1).
+r"""Task "prompts": the user's own prompts, each of a domain, perhaps with a final answer.
 
 A record is a dict with "question", "domain" (of `DOMAINS`) and "answer" (the final answer as text,
-"" where unknown; only held-out records are scored by it). N answers.
+"" where unknown). Distillation needs no answers; evaluation compares what \boxed{} holds with them.
+N answers.
 """
 
-from collections.abc import Mapping, Sequence
-import os
+from collections.abc import Sequence
 import re
-from typing import Any, NoReturn
+import types
+from typing import Any
 
 import numpy as np
 
-from gdsd_jax.tasks.jsonl import read_rows
+from gdsd_jax import rows
+from gdsd_jax.tasks.task import Grades, Record, Task, TaskSettings, read_files
 
-Record = Mapping[str, Any]
-
-DOMAINS = {  # what follows the question, as the published models were trained
-    "math": "\nPlease reason step by step, and put your final answer within \\boxed{}.",
-    "science": '\nPlease show your choice in the answer field with only the choice letter, e.g., "answer": "C".',
-    "code": "",
-    "chat": "",
-}
-
-
-def build(data_dir: str | os.PathLike) -> NoReturn:
-    """ValueError: there are no prompts of our own."""
-    raise ValueError(
-        "this task's prompts are yours: add data_file=FILE.jsonl and init_from=DIR to the config"
-    )
-
-
-def read_jsonl(path: str | os.PathLike, *, form: str = "full") -> Sequence[Record]:
-    """Records of a file, one JSON object a line with `question`, `domain` and perhaps `answer`;
-    local or gs://.
-
-    Raises ValueError naming `path:line` and the mend for the first bad row.
-    """
-    return [parse_row(row, where) for where, row in read_rows(path, " with question and domain")]
-
-
-def parse_row(row: Any, where: str) -> dict[str, str]:
-    if (
-        not isinstance(row, dict)
-        or not isinstance(row.get("question"), str)
-        or not row["question"].strip()
-    ):
-        raise ValueError(f"{where}: question is not a non-empty string: give the prompt in words")
-    if row.get("domain") not in DOMAINS:
-        raise ValueError(
-            f"{where}: domain={row.get('domain')!r}: choose one of {', '.join(DOMAINS)}"
-        )
-    return {
-        "question": row["question"],
-        "domain": row["domain"],
-        "answer": str(row.get("answer") or ""),
+# What follows the question, as the published models were trained (OPDLM, arXiv 2606.06712).
+DOMAINS = types.MappingProxyType(
+    {
+        "math": "\nPlease reason step by step, and put your final answer within \\boxed{}.",
+        "science": "\nPlease show your choice in the answer field with only the choice letter, "
+        'e.g., "answer": "C".',
+        "code": "",
+        "chat": "",
     }
+)
+FIELDS = (
+    rows.Field("question", "non-empty text", "give the prompt in words"),
+    rows.Field("domain", "choice", f"choose one of {', '.join(DOMAINS)}", choices=tuple(DOMAINS)),
+    rows.Field("answer", "text or number", "give the final answer or leave it out", default=""),
+)
+
+
+def make(settings: TaskSettings) -> Task:
+    """The task on the user's files; it builds nothing, runs no program and knows no solutions.
+
+    Raises:
+      ValueError: no data_file, or one that cannot be read; one line.
+    """
+    if settings.data_file is None and settings.heldout_file is None:
+        raise ValueError(
+            "this task's prompts are yours: add data_file=FILE.jsonl and init_from=DIR to the "
+            "config"
+        )
+    rows.check_columns(settings.columns, FIELDS)
+    train, heldout = read_files(settings, read, rows.required(FIELDS))
+    ask = messages if settings.prompt != "bare" else bare_messages
+    return Task(train, heldout, ask, grade, score="tests", read=read)
+
+
+def read(row: Any) -> dict[str, str]:
+    """The record of a file's row; ValueError, in one line, where it is none."""
+    return rows.check(row, "", FIELDS)
 
 
 def messages(record: Record) -> list[dict[str, str]]:
-    """The prompt, in training and in evaluation alike; no system turn."""
+    """The question and what its domain adds to it; no system turn."""
     return [{"role": "user", "content": record["question"] + DOMAINS[record["domain"]]}]
 
 
-def completion(record: Record) -> NoReturn:
-    """ValueError: prompts have no worked answers to learn from."""
-    raise ValueError("prompts have no solutions to fine-tune on: set sft.steps=0")
+def bare_messages(record: Record) -> list[dict[str, str]]:
+    """The question alone."""
+    return [{"role": "user", "content": record["question"]}]
 
 
-def score(records: Sequence[Record], texts: Sequence[str], sandbox: Any) -> dict[str, np.ndarray]:
-    """{"format": a final answer is there, "tests": it is the record's, character for character},
-    float32 [N], 0 or 1."""
-    found = [final_answer(text) for text in texts]
-    right = [
-        bool(record["answer"]) and plain(record["answer"]) == answer
-        for record, answer in zip(records, found)
-    ]
-    return {
-        "format": np.array([bool(answer) for answer in found], np.float32),
-        "tests": np.array(right, np.float32),
-    }
+def grade(records: Sequence[Record], texts: Sequence[str]) -> Grades:
+    """Parts "format" (a final answer is there) and "tests" (it is the record's), 0 or 1 each.
+
+    Answers are compared character for character. The reward is the sum of both.
+    """
+    answers = [final_answer(text) for text in texts]
+    format_N = np.array([answer != "" for answer in answers], np.float32)
+    tests_N = np.zeros(len(texts), np.float32)
+    for row, (record, answer) in enumerate(zip(records, answers)):
+        known = record["answer"] != ""
+        tests_N[row] = known and plain(record["answer"]) == answer
+    return Grades(format_N + tests_N, tests_N == 1, {"format": format_N, "tests": tests_N})
 
 
 def final_answer(text: str) -> str:
-    """What the last \\boxed{} holds, braces balanced, else the letter of the last `"answer": "C"`,
-    else ""."""
-    if (start := text.rfind("\\boxed{")) >= 0:
-        depth, begin = 1, start + len("\\boxed{")
+    r"""What the last \boxed{} holds, braces balanced, else the letter of the last "answer": "C".
+
+    "" where there is neither.
+    """
+    boxed = text.rfind("\\boxed{")
+    if boxed >= 0:
+        depth, begin = 1, boxed + len("\\boxed{")
         for end in range(begin, len(text)):
             depth += {"{": 1, "}": -1}.get(text[end], 0)
             if depth == 0:
@@ -96,4 +95,5 @@ def final_answer(text: str) -> str:
 
 
 def plain(answer: str) -> str:
+    """An answer without dollar signs around it and spaces."""
     return answer.strip().strip("$").replace(" ", "")

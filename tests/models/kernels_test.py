@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import hlo, models, run, sharding
+from gdsd_jax import hlo, models, sharding, weights
 from gdsd_jax.models import kernels
 from tests.reference import random_params, tiny
 
@@ -160,8 +160,8 @@ def compiled_gradient(devices, attention_kernel: str) -> str:
     config = tiny(
         heads=4, kv_heads=2, head_dim=64, d_model=128, d_ff=128, dtype="bfloat16", remat="full"
     )
-    denoiser = run.on_mesh(config, mesh, attention_kernel)
-    params = run.abstract(mesh, lambda rng: models.init_params(config, rng))
+    denoiser = weights.on_mesh(config, mesh, attention_kernel)
+    params = weights.abstract(mesh, lambda rng: models.init_params(config, rng))
     rows = [
         jax.ShapeDtypeStruct((4, DOUBLED), dtype, sharding=sharding.rows(mesh))
         for dtype in (jnp.int32, bool)

@@ -39,8 +39,13 @@ class Case:
     """The stored arrays of one case, in our layout."""
 
     def __init__(self, stored, case):
-        self.get = lambda name: stored[f"{case}/{name}"]
-        self.has = lambda name: f"{case}/{name}" in stored
+        self.stored, self.case = stored, case
+
+    def get(self, name):
+        return self.stored[f"{self.case}/{name}"]
+
+    def has(self, name):
+        return f"{self.case}/{name}" in self.stored
 
     def batch(self) -> Batch:
         """The stored arrays as a batch.

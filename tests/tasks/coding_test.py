@@ -1,6 +1,7 @@
 """The coding task: the generated problems are sound and apart, a user's file is read strictly."""
 
 import collections
+import dataclasses
 import hashlib
 import json
 import random
@@ -8,20 +9,50 @@ import random
 import pytest
 
 from gdsd_jax import tokenizers
-from gdsd_jax.tasks import TASKS, coding, coding_problems
-from gdsd_jax.tasks.coding_operations import OPERATIONS
+from gdsd_jax.sandbox import SandboxConfig, SandboxError
+from gdsd_jax.tasks import TASKS, TaskSettings, coding, graded, parts_of
+from gdsd_jax.tasks.coding import answers, dataset, problems
+from gdsd_jax.tasks.coding.operations import OPERATIONS
+
+SOLVED = "```python\ndef f(x):\n    return x + 1\n```"
 
 
 @pytest.fixture(scope="module")
-def problems():
-    return coding_problems.generate()
+def generated():
+    return problems.generate()
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data")
-    coding.build(path)
-    return path
+def built(data_dir):
+    dataset.build(data_dir)
+    return data_dir
+
+
+@pytest.fixture
+def make():
+    """The task of some settings, closed after the test."""
+    made = []
+
+    def make(**settings):
+        made.append(coding.make(TaskSettings(**settings)))
+        return made[-1]
+
+    yield make
+    for task in made:
+        task.close()
+
+
+@pytest.fixture
+def no_building(monkeypatch):
+    def build(data_dir):
+        raise AssertionError("nothing is to be built")
+
+    monkeypatch.setattr(dataset, "build", build)
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
 
 
 def passes(program, tests):
@@ -36,11 +67,11 @@ def passes(program, tests):
 
 
 def names(spec):
-    return tuple(step.operation.name for step in coding_problems.parse(spec))
+    return tuple(step.operation.name for step in problems.parse(spec))
 
 
-def test_enough_distinct_specifications_operations_and_tests(problems):
-    train, heldout = problems["train"], problems["heldout"]
+def test_enough_distinct_specifications_operations_and_tests(generated):
+    train, heldout = generated["train"], generated["heldout"]
     assert len(train) + len(heldout) >= 2000 and len(heldout) >= 400
     everything = train + heldout
     assert (
@@ -56,122 +87,117 @@ def test_enough_distinct_specifications_operations_and_tests(problems):
     assert min(len({test.split(" == ", 1)[1] for test in p.tests}) for p in everything) >= 2
 
 
-def test_heldout_compositions_are_unseen_but_their_operations_are_not(problems):
-    train = {names(p.spec) for p in problems["train"]}
-    heldout = {names(p.spec) for p in problems["heldout"]}
+def test_heldout_compositions_are_unseen_but_their_operations_are_not(generated):
+    train = {names(p.spec) for p in generated["train"]}
+    heldout = {names(p.spec) for p in generated["heldout"]}
     assert not train & heldout
     assert {name for chain in heldout for name in chain} <= {
         chain[0] for chain in train if len(chain) == 1
     }
 
 
-def test_generation_is_the_same_everywhere(problems):
-    # Where this fails on purpose, raise coding_problems.VERSION: runs keep their problems by that
-    # name.
-    text = repr(problems).encode()
-    assert (coding_problems.VERSION, hashlib.sha256(text).hexdigest()[:16]) == (
+def test_generation_is_the_same_everywhere(generated):
+    # Where this fails on purpose, raise problems.VERSION: runs keep their problems by that name.
+    text = repr(generated).encode()
+    assert (problems.VERSION, hashlib.sha256(text).hexdigest()[:16]) == (
         "1.1.0",
         "40b055e9332dcd5d",
     )
 
 
-def test_solutions_pass_their_tests(problems):
-    for problem in problems["train"] + problems["heldout"]:
+def test_solutions_pass_their_tests(generated):
+    for problem in generated["train"] + generated["heldout"]:
         assert passes(problem.solution, problem.tests), problem.spec
-        assert coding_problems.program(coding_problems.parse(problem.spec)) == problem.solution
+        assert problems.program(problems.parse(problem.spec)) == problem.solution
 
 
-def test_tests_expose_slips(problems):
+def test_tests_expose_slips(generated):
     # Two steps exchanged may mean the same ("add 2, subtract 3"); every other kind must nearly
     # always be exposed.
     exposed, total = collections.Counter(), collections.Counter()
-    for problem in random.Random(0).sample(problems["train"] + problems["heldout"], 300):
-        for kind, chains in coding_problems.mutants(coding_problems.parse(problem.spec)).items():
+    for problem in random.Random(0).sample(generated["train"] + generated["heldout"], 300):
+        for kind, chains in problems.mutants(problems.parse(problem.spec)).items():
             total[kind] += len(chains)
             exposed[kind] += sum(
-                not passes(coding_problems.program(steps), problem.tests) for steps in chains
+                not passes(problems.program(steps), problem.tests) for steps in chains
             )
     share = {kind: exposed[kind] / total[kind] for kind in total}
-    assert (
-        share["dropped"] == 1
-        and share["operation"] > 0.97
-        and share["constant"] > 0.95
-        and share["order"] > 0.5
-    )
+    assert share["dropped"] == 1 and share["operation"] > 0.97
+    assert share["constant"] > 0.95 and share["order"] > 0.5
 
 
 @pytest.mark.parametrize("spec", ["nonsense", "add", "add=7", "sum=2"])
 def test_parse_refuses_other_text(spec):
     with pytest.raises(ValueError, match=spec):
-        coding_problems.parse(spec)
+        problems.parse(spec)
 
 
-def test_records_are_what_was_generated(data_dir, problems):
-    for split, found in problems.items():
-        records = coding.records(data_dir, split)
+def test_records_are_what_was_generated(built, generated):
+    for split, found in generated.items():
+        records = dataset.records(built, split)
         assert [(r["spec"], r["question"], r["solution"], tuple(r["tests"])) for r in records] == [
             (p.spec, p.question, p.solution, p.tests) for p in found
         ]
     with pytest.raises(ValueError, match="heldout"):
-        coding.records(data_dir, "test")
+        dataset.records(built, "test")
 
 
-def test_build_is_deterministic_atomic_and_done_once(data_dir, tmp_path, capfd):
-    before = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")}
-    coding.build(data_dir)
-    assert {path: path.stat().st_mtime_ns for path in data_dir.rglob("*")} == before
-    coding.build(tmp_path)
-    assert list(tmp_path.iterdir()) == [coding.folder(tmp_path)]  # nothing partial is left
+def test_build_is_deterministic_atomic_and_done_once(built, tmp_path, capfd):
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*")}
+    dataset.build(built)
+    assert {path: path.stat().st_mtime_ns for path in built.rglob("*")} == before
+    dataset.build(tmp_path)
+    assert list(tmp_path.iterdir()) == [dataset.folder(tmp_path)]  # nothing partial is left
     assert capfd.readouterr() == ("", "")
-    again = coding.folder(tmp_path) / "tokenizer.model"
-    assert again.read_bytes() == (coding.folder(data_dir) / "tokenizer.model").read_bytes()
-    assert coding.records(tmp_path, "heldout") == coding.records(data_dir, "heldout")
+    again = dataset.folder(tmp_path) / "tokenizer.model"
+    assert again.read_bytes() == (dataset.folder(built) / "tokenizer.model").read_bytes()
+    assert dataset.records(tmp_path, "heldout") == dataset.records(built, "heldout")
 
 
 def test_failed_build_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(coding_problems, "generate", lambda: 1 / 0)
+    monkeypatch.setattr(problems, "generate", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        coding.build(tmp_path)
+        dataset.build(tmp_path)
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="build"):
-        coding.records(tmp_path, "train")
+        dataset.records(tmp_path, "train")
     with pytest.raises(ValueError, match="local"):
-        coding.build("gs://bucket/data")
+        dataset.build("gs://bucket/data")
 
 
-def test_texts_are_short(data_dir):
-    tokenizer = tokenizers.load(coding.folder(data_dir))
-    for record in coding.records(data_dir, "train") + coding.records(data_dir, "heldout"):
-        slips = coding_problems.mutants(coding_problems.parse(record["spec"]))
+def test_texts_are_short(built):
+    tokenizer = tokenizers.load(dataset.folder(built))
+    for record in dataset.records(built, "train") + dataset.records(built, "heldout"):
+        slips = problems.mutants(problems.parse(record["spec"]))
         programs = [record["solution"]] + [
-            coding_problems.program(m) for chains in slips.values() for m in chains
+            problems.program(m) for chains in slips.values() for m in chains
         ]
-        assert len(tokenizer.apply_chat(coding.messages(record))) <= 24
+        assert len(tokenizer.apply_chat(coding.bare_messages(record))) <= 24
         assert max(len(tokenizer.encode(f"```python\n{program}\n```")) for program in programs) < 24
 
 
-def test_noise_is_reproducible_differs_by_visit_and_has_the_asked_share(data_dir):
-    records = coding.records(data_dir, "train")[500:1500]
+def test_noise_is_reproducible_differs_by_visit_and_has_the_asked_share(built):
+    records = dataset.records(built, "train")[500:1500]
 
     def draw(seed):
-        return [coding.noisy_completion(r, seed, 0.5) for r in records]
+        return [answers.noisy_completion(r, seed, 0.5) for r in records]
 
-    gold = [coding.completion(r) for r in records]
+    gold = [answers.completion(r) for r in records]
     first, second = draw("0 1"), draw("0 2")
     assert first == draw("0 1") and first != second
     # by the number of operations that are often mistaken
     wrong = {habits: [] for habits in range(3)}
     for record, text, right in zip(records, first, gold):
-        steps = coding_problems.parse(record["spec"])
-        wrong[sum(a != b for a, b in zip(steps, coding_problems.habitual_slips(steps)))].append(
+        steps = problems.parse(record["spec"])
+        wrong[sum(a != b for a, b in zip(steps, problems.habitual_slips(steps)))].append(
             text != right
         )
     for habits in (0, 1):
-        expected = 1 - 0.5 * (1 - coding.HABIT) ** habits
+        expected = 1 - 0.5 * (1 - answers.HABIT) ** habits
         # over 200 rows each: 2.5 sigma
         assert abs(sum(wrong[habits]) / len(wrong[habits]) - expected) < 0.08, habits
-    assert [coding.noisy_completion(r, 3, 0) for r in records] == gold
-    slips = [coding.noisy_completion(r, 3, 1.0) for r in records]
+    assert [answers.noisy_completion(r, 3, 0) for r in records] == gold
+    slips = [answers.noisy_completion(r, 3, 1.0) for r in records]
     fails = [
         not passes(text[len("```python\n") : -len("\n```")], r["tests"])
         for text, r in zip(slips, records)
@@ -180,21 +206,101 @@ def test_noise_is_reproducible_differs_by_visit_and_has_the_asked_share(data_dir
     assert all(text.startswith("```python\n") and text.endswith("\n```") for text in slips)
 
 
-def test_prompts_short_and_full():
-    record = {
-        "question": "Add.",
-        "tests": ["assert f(1) == 2", "assert f(2) == 3"],
-        "form": "short",
-    }
-    assert coding.messages(record) == [{"role": "user", "content": "Add."}]
-    system, user = coding.messages(record | {"form": "full"})
-    assert system["role"] == "system" and "```python" in system["content"]
-    assert user["content"].startswith("Add.\n") and user["content"].endswith("assert f(1) == 2")
-    shown = "Add:\n```python\nf(1)\n```"
-    assert coding.messages(record | {"form": "full", "question": shown})[1]["content"] == shown
+def test_noisy_answers_are_those_of_earlier_runs(generated):
+    # The hash is of the texts before tasks became values.
+    records = [dataclasses.asdict(problem) for problem in generated["train"][:500]]
+    texts = [answers.noisy_completion(r, f"7 {i}", 0.4) for i, r in enumerate(records)]
+    assert hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16] == "9ecba5726a2a58f4"
 
 
-def test_user_file(tmp_path):
+def test_prompts_bare_and_full(make, tmp_path, no_building):
+    record = {"question": "Add.", "tests": ["assert f(1) == 2", "assert f(2) == 3"]}
+    row = {"question": "Add.", "test_cases": record["tests"]}
+    path = write(tmp_path / "mine.jsonl", row)
+    assert make(data_file=path, prompt="bare").messages(record) == [
+        {"role": "user", "content": "Add."}
+    ]
+    for prompt in ("full", None):
+        messages = make(data_file=path, prompt=prompt).messages
+        system, user = messages(record)
+        assert system["role"] == "system" and "```python" in system["content"]
+        assert user["content"].startswith("Add.\n")
+        assert user["content"].endswith("assert f(1) == 2")
+        shown = "Add:\n```python\nf(1)\n```"
+        assert messages(record | {"question": shown})[1]["content"] == shown
+
+
+def test_a_model_from_nothing_is_asked_bare_and_gets_the_generated_tokenizer(make, built, tmp_path):
+    path = write(tmp_path / "mine.jsonl", {"question": "Add.", "test_cases": ["assert f(1) == 2"]})
+    task = make(data_file=path, data_dir=str(built), from_nothing=True)
+    assert task.messages(task.train[0]) == [{"role": "user", "content": "Add."}]
+    assert task.tokenizer == str(dataset.folder(built))
+    assert len(make(data_file=path, prompt="full", from_nothing=True).messages(task.train[0])) == 2
+
+
+def test_the_generated_task(make, built, generated):
+    task = make(data_dir=str(built), prompt="full", noise=0.4)
+    record, problem = task.train[7], generated["train"][7]
+    assert (len(task.train), len(task.heldout)) == (problems.NUM_TRAIN, problems.NUM_HELDOUT)
+    assert task.messages(record) == [{"role": "user", "content": problem.question}]
+    assert task.tokenizer == str(dataset.folder(built))
+    assert tokenizers.load(task.tokenizer).encode("Write f(x) for ")
+    assert task.answer(record, None) == f"```python\n{problem.solution}\n```"
+    for seed in ("0 1", "0 2"):
+        assert task.answer(record, seed) == answers.noisy_completion(record, seed, 0.4)
+    assert parts_of(task) == ("format", "tests") and task.score == "tests"
+    found = graded(task, [record] * 2, [task.answer(record, None), "no program"])
+    assert found.reward_N.tolist() == [2, 0] and found.solved_N.tolist() == [True, False]
+
+
+def test_close_ends_the_sandbox(make, tmp_path):
+    path = write(tmp_path / "mine.jsonl", {"question": "Add.", "test_cases": ["assert f(1) == 2"]})
+    task = make(data_file=path)
+    assert graded(task, task.train, [SOLVED]).solved_N.tolist() == [True]
+    task.close()
+    with pytest.raises(RuntimeError):
+        task.grade(task.train, [SOLVED])
+
+
+def test_the_sandbox_is_that_of_the_settings(make, tmp_path, monkeypatch):
+    path = write(tmp_path / "mine.jsonl", {"question": "Add.", "test_cases": ["assert f(1) == 2"]})
+    slow = SOLVED.replace("\n```", "\nimport time\nwhile time.process_time() < 0.5: pass\n```")
+    for cpu_s, solved in ((0.2, False), (2.0, True)):
+        task = make(data_file=path, sandbox=SandboxConfig(cpu_s=cpu_s))
+        assert graded(task, task.train, [slow]).solved_N.tolist() == [solved]
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(SandboxError, match="no sandbox works here") as error:
+        make(data_file=path)
+    assert "\n" not in str(error.value)
+
+
+def test_own_files_need_no_generated_problems(make, tmp_path, no_building):
+    rows = [{"question": f"{i}?", "test_cases": ["assert f(1) == 2"]} for i in range(3)]
+    path, heldout = write(tmp_path / "a.jsonl", *rows[:2]), write(tmp_path / "b.jsonl", rows[2])
+    task = make(data_file=path)
+    assert [record["question"] for record in task.train] == ["0?", "1?"]
+    assert task.heldout is None and task.tokenizer is None
+    task = make(data_file=path, heldout_file=heldout)
+    assert [record["question"] for record in task.heldout] == ["2?"]
+    with pytest.raises(ValueError, match="needs a data_file"):
+        make(heldout_file=heldout)
+
+
+def test_columns_of_a_file(make, tmp_path, no_building):
+    row = {"instruction": "Add.", "tests": ["assert f(1) == 2"], "question": "another"}
+    path = write(tmp_path / "mine.jsonl", row, {"tests": ["assert f(1)"]})
+    columns = {"question": "instruction", "test_cases": "tests"}
+    with pytest.raises(ValueError, match=r"mine\.jsonl:2: question is missing.*from instruction"):
+        make(data_file=path, columns=columns)
+    task = make(data_file=write(tmp_path / "mine.jsonl", row), columns=columns)
+    assert task.train == [
+        {"question": "Add.", "tests": ["assert f(1) == 2"], "solution": "", "spec": ""}
+    ]
+    with pytest.raises(ValueError, match=r"columns\.prompt: .*question, test_cases, solution"):
+        make(data_file=path, columns={"prompt": "instruction"})
+
+
+def test_user_file(make, tmp_path, no_building):
     path = tmp_path / "mine.jsonl"
     rows = [
         {"question": "One\u2028two?", "test_cases": ["assert f() == 1"], "id": 7},
@@ -206,18 +312,15 @@ def test_user_file(tmp_path):
     ]
     text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text("\ufeff" + text.replace("\n", "\r\n"), encoding="utf-8", newline="")
-    first, second = coding.read_jsonl(path)
-    assert first["question"] == "One\u2028two?" and first["form"] == "full"
+    first, second = make(data_file=str(path)).train
+    assert first["question"] == "One\u2028two?"
     assert second["tests"] == rows[1]["test_cases"]
-    assert (
-        coding.completion(second)
-        == coding.noisy_completion(second, 0, 0)
-        == "```python\ndef f(): return 3\n```"
-    )
+    gold = "```python\ndef f(): return 3\n```"
+    assert answers.completion(second) == answers.noisy_completion(second, 0, 0) == gold
     with pytest.raises(ValueError, match="no solution"):
-        coding.completion(first)
+        answers.completion(first)
     with pytest.raises(ValueError, match="set it to 0"):
-        coding.noisy_completion(second, 0, 0.5)
+        answers.noisy_completion(second, 0, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -234,23 +337,25 @@ def test_user_file(tmp_path):
         ('{"question": "q", "test_cases": ["assert f("]}', r"test_cases\[0\]"),
         ('{"question": "q", "test_cases": [""]}', r"test_cases\[0\]"),
         ('{"question": "q", "test_cases": ["assert f()"], "solution": 3}', "solution"),
+        ('{"question": null, "test_cases": ["assert f()"]}', "question"),
+        ('{"question": "q", "test_cases": ["assert f() == \'\\ud800\'"]}', "test_cases: a lone"),
     ],
 )
 def test_bad_rows_are_named_by_line(tmp_path, row, said):
     path = tmp_path / "mine.jsonl"
     path.write_text('{"question": "q", "test_cases": ["assert f()"]}\n\n' + row + "\n")
     with pytest.raises(ValueError, match=rf"mine\.jsonl:3: {said}") as error:
-        coding.read_jsonl(path)
+        coding.make(TaskSettings(data_file=str(path)))
     assert "\n" not in str(error.value)
 
 
 def test_absent_or_empty_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none\.jsonl"):
-        coding.read_jsonl(tmp_path / "none.jsonl")
+        coding.make(TaskSettings(data_file=str(tmp_path / "none.jsonl")))
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(ValueError, match=r"empty\.jsonl has no rows"):
-        coding.read_jsonl(tmp_path / "empty.jsonl")
+        coding.make(TaskSettings(data_file=str(tmp_path / "empty.jsonl")))
 
 
 def test_tasks_are_found_by_name():
-    assert TASKS["coding"] is coding
+    assert TASKS["coding"] is coding.make

@@ -1,45 +1,82 @@
-"""Prompts of a user's file: read or refused by line, dressed by domain, scored by their last
-answer."""
+"""Prompts of a user's file: read or refused by line, asked by domain, graded by the last answer."""
 
 import json
 
 import numpy as np
 import pytest
 
-from gdsd_jax.tasks import prompts
+from gdsd_jax import sandbox
+from gdsd_jax.tasks import TaskSettings, graded, parts_of, prompts
 
 
-def test_rows_are_read_and_dressed(tmp_path):
+def write(path, *rows):
+    path.write_text("\n\n".join(map(json.dumps, rows)) + "\n")
+    return str(path)
+
+
+def make(path, **settings):
+    return prompts.make(TaskSettings(data_file=str(path), **settings))
+
+
+def test_rows_are_read_and_asked_by_domain(tmp_path):
     rows = [
         {"question": "1+1?", "domain": "math", "answer": 2},
         {"question": "Hi", "domain": "chat"},
     ]
-    (tmp_path / "rows.jsonl").write_text("\n\n".join(map(json.dumps, rows)) + "\n")
-    math, chat = prompts.read_jsonl(tmp_path / "rows.jsonl")
+    task = make(write(tmp_path / "rows.jsonl", *rows))
+    math, chat = task.train
     assert math == {"question": "1+1?", "domain": "math", "answer": "2"} and chat["answer"] == ""
-    assert prompts.messages(chat) == [{"role": "user", "content": "Hi"}]
-    (turn,) = prompts.messages(math)
+    assert task.messages(chat) == [{"role": "user", "content": "Hi"}]
+    (turn,) = task.messages(math)
     assert turn["content"].startswith("1+1?\n") and turn["content"].endswith("\\boxed{}.")
+    bare = make(tmp_path / "rows.jsonl", prompt="bare")
+    assert bare.messages(math) == [{"role": "user", "content": "1+1?"}]
 
 
 @pytest.mark.parametrize(
     "row, word",
     [
         ("{", "not JSON"),
+        ("[]", "not a JSON object"),
         ('{"domain": "math"}', "question"),
+        ('{"question": " ", "domain": "math"}', "question"),
         ('{"question": "x", "domain": "maths"}', "math, science"),
+        ('{"question": "x"}', "domain is missing: choose one of math, science"),
+        ('{"question": "x", "domain": ["math"]}', "math, science"),
+        ('{"question": "x", "domain": "math", "answer": [1]}', "answer"),
+        ('{"question": "x", "domain": "math", "answer": true}', "answer"),
     ],
 )
 def test_the_first_bad_row_is_named(tmp_path, row, word):
     (tmp_path / "rows.jsonl").write_text('{"question": "x", "domain": "code"}\n' + row)
-    with pytest.raises(ValueError, match=rf"rows.jsonl:2: .*{word}"):
-        prompts.read_jsonl(tmp_path / "rows.jsonl")
+    with pytest.raises(ValueError, match=rf"rows.jsonl:2: .*{word}") as error:
+        make(tmp_path / "rows.jsonl")
+    assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="no rows"):
         (tmp_path / "rows.jsonl").write_text("\n")
-        prompts.read_jsonl(tmp_path / "rows.jsonl")
+        make(tmp_path / "rows.jsonl")
 
 
-def test_the_last_answer_counts():
+@pytest.mark.parametrize(
+    "given, answer", [(0, "0"), (1.5, "1.5"), (None, ""), ("", ""), ("C", "C")]
+)
+def test_answers_become_text(tmp_path, given, answer):
+    row = {"question": "x", "domain": "math", "answer": given}
+    assert make(write(tmp_path / "rows.jsonl", row)).train[0]["answer"] == answer
+
+
+def test_files_and_columns(tmp_path):
+    row = {"prompt": "Hi", "kind": "chat", "question": "not this"}
+    path = write(tmp_path / "a.jsonl", row)
+    columns = {"question": "prompt", "domain": "kind"}
+    task = make(path, heldout_file=path, columns=columns)
+    assert task.train == task.heldout == [{"question": "Hi", "domain": "chat", "answer": ""}]
+    assert make(path, columns=columns).heldout is None
+    with pytest.raises(ValueError, match=r"columns\.text: .*question, domain, answer"):
+        make(path, columns={"text": "prompt"})
+
+
+def test_the_last_answer_counts(tmp_path):
     texts = [
         "\\boxed{1} no, \\boxed{ \\frac{1}{2} }.",
         "The answer is B.",
@@ -48,13 +85,25 @@ def test_the_last_answer_counts():
         "who knows",
     ]
     records = [{"answer": answer} for answer in ("$\\frac{1}{2}$", "B", "D", "2", "")]
-    found = prompts.score(records, texts, sandbox=None)
-    np.testing.assert_array_equal(found["tests"], [1, 1, 0, 0, 0])
-    np.testing.assert_array_equal(found["format"], [1, 1, 1, 0, 0])
+    task = make(write(tmp_path / "rows.jsonl", {"question": "x", "domain": "math"}))
+    found = graded(task, records, texts, parts_of(task))
+    assert list(found.parts) == ["format", "tests"] and task.score == "tests"
+    np.testing.assert_array_equal(found.parts["tests"], [1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(found.parts["format"], [1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(found.reward_N, [2, 2, 1, 0, 0])
+    np.testing.assert_array_equal(found.solved_N, [True, True, False, False, False])
 
 
-def test_there_is_nothing_to_build_or_to_imitate(tmp_path):
+def test_there_is_nothing_to_build_to_imitate_or_to_run(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="data_file"):
-        prompts.build(tmp_path)
-    with pytest.raises(ValueError, match="sft.steps=0"):
-        prompts.completion({})
+        prompts.make(TaskSettings())
+
+    def refuse(*_, **__):
+        raise AssertionError("a sandbox was opened")
+
+    monkeypatch.setattr(sandbox.pool, "Sandbox", refuse)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    task = make(write(tmp_path / "rows.jsonl", {"question": "x", "domain": "math", "answer": "1"}))
+    assert task.answer is None and task.tokenizer is None
+    assert graded(task, task.train, ["\\boxed{1}"]).solved_N.tolist() == [True]
+    task.close()

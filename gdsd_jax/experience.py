@@ -1,0 +1,110 @@
+"""Between the host and the device: prompts for a rollout, the texts it gives, their grades.
+
+B rows (completions), P prompt columns, G completion columns.
+"""
+
+from collections.abc import Sequence
+import math
+
+import jax
+import numpy as np
+
+from gdsd_jax import sharding, tasks
+from gdsd_jax.data import Row
+from gdsd_jax.hosts import Hosts
+from gdsd_jax.tasks import Grades, Record, Task
+from gdsd_jax.tokenizers import Tokenizer
+from gdsd_jax.types import Prompts
+
+
+def prompts_of(
+    mesh: jax.sharding.Mesh,
+    rows: Row,
+    copies: int,
+    *,
+    temperature: float,
+    threshold: float = math.inf,
+    longest: int | None = None,
+    first_sample: int = 0,
+) -> Prompts:
+    """Every prompt `copies` times, one after another, with all fields, on the mesh.
+
+    A prompt that comes again gets further samples, so that no noise is drawn twice.
+
+    Args:
+      rows: rows of a `data.Problems`.
+      temperature: of the proposals, 0 = greedy.
+      threshold: proposals of at least this probability are committed; infinity = off.
+      longest: most tokens of a completion, besides the cap of its problem.
+      first_sample: number of a prompt's first completion.
+    """
+    index_B = np.repeat(rows["index"], copies).astype(np.int32)
+    sample_B = (copies * occurrences(rows["index"])[:, None] + np.arange(copies)).reshape(-1)
+    max_length_B = np.repeat(rows["max_length"], copies).astype(np.int32)
+    if longest is not None:
+        max_length_B = np.minimum(max_length_B, np.int32(longest))
+    prompts = Prompts(
+        tokens_BxP=np.repeat(rows["tokens"], copies, axis=0),
+        valid_BxP=np.repeat(rows["valid"], copies, axis=0),
+        temperature_B=np.full(len(index_B), temperature, np.float32),
+        threshold_B=np.full(len(index_B), threshold, np.float32),
+        max_length_B=max_length_B,
+        index_B=index_B,
+        sample_B=(first_sample + sample_B).astype(np.int32),
+    )
+    return sharding.global_rows(mesh, prompts)
+
+
+def occurrences(index_B: np.ndarray) -> np.ndarray:
+    """How often each entry has come before, int [B]."""
+    seen: dict[int, int] = {}
+    earlier = []
+    for index in index_B.tolist():
+        earlier.append(seen.get(index, 0))
+        seen[index] = earlier[-1] + 1
+    return np.array(earlier)
+
+
+def texts_of(
+    task: Task, tokenizer: Tokenizer, records: Sequence[Record], tokens_BxG: np.ndarray
+) -> list[str]:
+    """What the task grades: the prefill of a record's messages, then the completion before its
+    first stop id."""
+    return [
+        prefill_of(task.messages(record)) + tokenizer.decode(row)
+        for record, row in zip(records, tokens_BxG)
+    ]
+
+
+def prefill_of(messages: Sequence[dict[str, str]]) -> str:
+    """The begin of the answer, where the last turn is the assistant's; else ""."""
+    last = messages[-1]
+    return last["content"] if last["role"] == "assistant" else ""
+
+
+def grades_of(
+    hosts: Hosts,
+    task: Task,
+    records: Sequence[Record],
+    texts: Sequence[str],
+    parts: Sequence[str],
+) -> Grades:
+    """The grades of B answers under the names `parts`; every host grades its share.
+
+    Raises:
+      ValueError: grades that cannot be used; one line names the task's file.
+    """
+    own = hosts.share(len(texts))
+    graded = tasks.graded(task, records[own], texts[own], parts)
+    fields = graded._asdict()
+    by_name = fields.pop("parts")
+    merged = hosts.merge(fields | {f"part {name}": by_name[name] for name in parts}, len(texts))
+    found = {name: merged.pop(f"part {name}") for name in parts}
+    return Grades(parts=found, **merged)
+
+
+def mean_of(values_B: np.ndarray, judged_B: np.ndarray) -> float:
+    """The mean over the answers that were judged; NaN where none was."""
+    if not judged_B.any():
+        return math.nan
+    return float(values_B[judged_B].mean())

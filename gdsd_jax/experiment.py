@@ -1,0 +1,229 @@
+"""What a run is made of, put together from its settings; whatever is wrong is found here, before
+anything is compiled or written."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax import data, models, objectives, report, sharding, tasks, weights
+from gdsd_jax.hosts import Hosts
+from gdsd_jax.models import ModelConfig
+from gdsd_jax.sandbox import SandboxError
+from gdsd_jax.settings import Settings
+from gdsd_jax.tasks import Record, Task
+from gdsd_jax.tokenizers import Tokenizer
+from gdsd_jax.types import Batch, Denoiser
+
+
+class Experiment(NamedTuple):
+    """The fixed parts of a run."""
+
+    settings: Settings
+    mesh: jax.sharding.Mesh
+    task: Task
+    parts: tuple[str, ...]  # names of its grades' parts
+    tokenizer: Tokenizer
+    sft_problems: data.Problems  # of the supervised phase
+    train: data.Problems  # of the rounds
+    heldout: data.Problems
+    denoiser: Denoiser
+    teacher: Denoiser | None  # of objectives that distil one
+    hosts: Hosts
+
+
+def prepare(
+    settings: Settings, hosts: Hosts | None = None, folder=None, say: Callable[[str], None] = print
+) -> Experiment:
+    """Reads data and tokenizer, lays out the mesh, opens the task.
+
+    Args:
+      settings: of the run.
+      hosts: the processes that run together; None = this one alone.
+      folder: whose model is evaluated, a converted one or a workdir; None = the settings' own.
+      say: gets a line about prompts that are too long, and about what is held out.
+
+    Raises:
+      ValueError: anything that is wrong with the settings or their files; one line names it and
+        the mend.
+    """
+    hosts = Hosts() if hosts is None else hosts
+    say = say if hosts.first else ignore
+    model_settings = settings if folder is None else weights.settings_of(folder)
+    if settings.require_init and model_settings.init_from is None:
+        raise ValueError(
+            f"{settings.name} starts from released weights: convert them with `python "
+            "launch/convert.py --from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the config"
+        )
+    mesh = make_mesh(settings)
+    check_mesh(settings, mesh)
+    from_nothing = model_settings.init_from is None
+    task = hosts.one_by_one(lambda: make_task(settings, from_nothing))
+    try:
+        return assemble(settings, hosts, mesh, task, folder, say)
+    except BaseException:
+        task.close()
+        raise
+
+
+def assemble(
+    settings: Settings, hosts: Hosts, mesh: jax.sharding.Mesh, task: Task, folder, say: Callable
+) -> Experiment:
+    """What `prepare` returns, from its mesh and task on."""
+    model, tokenizer = model_of(settings, task, folder)
+    check(settings, mesh, model, task)
+    train, heldout = problems_of(settings, task, tokenizer, say)
+    sft_problems, train = data.split_sft(train, settings.sft.steps, settings.sft.share)
+    denoiser, teacher = weights.make_denoisers(settings, model, mesh)
+    return Experiment(
+        settings=settings,
+        mesh=mesh,
+        task=task,
+        parts=tasks.parts_of(task),
+        tokenizer=tokenizer,
+        sft_problems=sft_problems,
+        train=train,
+        heldout=heldout,
+        denoiser=denoiser,
+        teacher=teacher,
+        hosts=hosts,
+    )
+
+
+def ignore(line: str) -> None:
+    """Says nothing."""
+
+
+def model_of(settings: Settings, task: Task, folder) -> tuple[ModelConfig, Tokenizer]:
+    """Model and tokenizer of the settings, or of a folder."""
+    if folder is not None:
+        theirs = weights.settings_of(folder)
+        return weights.read_model(theirs, weights.kept_tokenizer(theirs, folder))
+    own = weights.task_tokenizer(task) if settings.init_from is None else None
+    return weights.read_model(settings, own)
+
+
+def make_task(settings: Settings, from_nothing: bool) -> Task:
+    """The task that the settings name, opened.
+
+    Args:
+      settings: of a run.
+      from_nothing: whether its model starts from random weights.
+
+    Raises:
+      ValueError: no such task, a file that it cannot read, or no sandbox that works here.
+    """
+    make = tasks.find(settings.task)
+    try:
+        return make(settings.task_settings(from_nothing))
+    except SandboxError as error:
+        raise ValueError(str(error)) from None
+
+
+def problems_of(
+    settings: Settings, task: Task, tokenizer: Tokenizer, say: Callable[[str], None]
+) -> tuple[data.Problems, data.Problems]:
+    """(training problems, held-out problems)."""
+
+    def problems(records: Sequence[Record]) -> data.Problems:
+        return data.problems_of(
+            task,
+            records,
+            tokenizer,
+            settings.prompt_length,
+            settings.sampler.gen_length,
+            too_long=settings.too_long,
+            max_lengths=settings.max_lengths,
+            report=say,
+        )
+
+    train, heldout = split(settings, task, say)
+    return problems(train), problems(heldout)
+
+
+def split(
+    settings: Settings, task: Task, say: Callable[[str], None]
+) -> tuple[Sequence[Record], Sequence[Record]]:
+    """(training records, held-out records): the task's, or a stated share of all."""
+    if not len(task.train):
+        raise ValueError(f"task={settings.task}: it has no training problems")
+    if task.heldout is not None:
+        return task.train, task.heldout
+    file = settings.data_file or settings.task
+    if not settings.heldout_share or len(task.train) < 2:
+        say(f"nothing of {file} is held out: evaluations use the training problems")
+        return task.train, task.train
+    share, seed = settings.heldout_share, settings.heldout_seed
+    train, heldout = data.split_records(task.train, share, seed)
+    say(
+        f"held out: {len(heldout)} of the {len(task.train)} problems of {file} "
+        f"(heldout_share={share:g}, heldout_seed={seed})"
+    )
+    return train, heldout
+
+
+# ---------------------------------------------------------------- checks
+
+
+def make_mesh(settings: Settings, devices=None) -> jax.sharding.Mesh:
+    """The mesh of the settings, by default of all devices there are."""
+    return sharding.make_mesh(vars(settings.mesh), devices, settings.slice_rows)
+
+
+def check_mesh(settings: Settings, mesh: jax.sharding.Mesh) -> None:
+    """ValueError where the settings do not fit the mesh, or nothing can compute their attention
+    there."""
+    sharding.check_rows(
+        mesh, settings.slice_rows, "prompts_per_round * group_size / (minibatches * slices)"
+    )
+    if settings.sft.steps:
+        sharding.check_rows(mesh, settings.sft.batch, "sft.batch")
+    if settings.model is not None:
+        model = weights.with_settings(models.find_model(settings.model), settings)
+        models.find_kernel(settings.attention_kernel, model, mesh.devices.flat[0])
+
+
+def check(
+    settings: Settings, mesh: jax.sharding.Mesh, model: ModelConfig, task: Task | None = None
+) -> None:
+    """Everything that needs devices, model or task; nothing is compiled.
+
+    Raises:
+      ValueError: the settings do not fit the mesh, the mesh not the model, the objective not its
+        slices or its task; one line.
+    """
+    check_mesh(settings, mesh)
+    sharding.shardings(mesh, models.param_shapes(model))
+    check_views(settings)
+    for name in settings.sinks:
+        report.find_sink(name)
+    if task is None or task.grade is not None:
+        return
+    if objectives.find(settings.objective).rewards:
+        raise ValueError(
+            f"objective={settings.objective} learns from rewards, but task={settings.task} grades "
+            "nothing: choose an objective that distils, or another task"
+        )
+
+
+def check_views(settings: Settings) -> None:
+    """ValueError where the objective's views are impossible for slices of this shape."""
+    sampler, rows, gen = settings.sampler, settings.slice_rows, settings.sampler.gen_length
+    columns = settings.prompt_length + gen
+    views_fn = objectives.make_views_fn(settings.objective, settings.objective_config)
+
+    def views():
+        batch = Batch(
+            jnp.zeros((rows, columns), jnp.int32),
+            jnp.ones((rows, columns), bool),
+            jnp.full((rows,), gen),
+            None,
+            logp_BxG=jnp.zeros((rows, gen)),
+            step_map_BxG=jnp.zeros((rows, gen), jnp.int32),
+            prompt_len=settings.prompt_length,
+            block=sampler.causal_block,
+        )
+        return views_fn(batch, settings.mask_draws, jax.random.key(0))
+
+    jax.eval_shape(views)

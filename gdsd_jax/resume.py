@@ -1,0 +1,168 @@
+"""What a checkpoint holds of a run, and how a run goes on from it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax import sharding
+from gdsd_jax.checkpoint import Checkpoints
+from gdsd_jax.experiment import Experiment
+from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer
+from gdsd_jax.steps import Scored, Steps, abstract_round
+from gdsd_jax.types import Array, Batch, PyTree, TrainState
+from gdsd_jax.weights import abstract, base_weights, copies_of, make_trainable
+
+COPIES = ("reference", "teacher")  # of weights or adapters, frozen; a checkpoint holds them
+FORMAT = 2  # of a checkpoint; in format 1 a buffer was a list without names
+
+
+class Progress(NamedTuple):
+    """Where a run stands, on the host; goes into every checkpoint as JSON."""
+
+    phase: str = "sft"  # then "rl"
+    step: int = 0  # optimizer steps of the supervised phase
+    round: int = 0  # finished rounds
+    inner: int = 0  # inner iterations done in the present round
+    cursor: Any = None  # of the phase's data loader; None = its start
+    lines: int = 0  # of metrics.jsonl
+    # the present round's rollout drifted too far: the next one goes without cache and threshold
+    exact: bool = False
+    losses: tuple[float, ...] = ()  # of supervised steps since the last line about them
+
+    @property
+    def has_rl_state(self) -> bool:
+        """Whether a round has begun, so that its checkpoint holds the frozen copies."""
+        return self.round > 0 or self.inner > 0
+
+
+class Buffer(NamedTuple):
+    """The present round's completions, rewarded, and the scores that its updates compare with."""
+
+    slices: Batch
+    scored: Scored
+
+
+def as_host(progress: Progress) -> dict[str, Any]:
+    """The host's part of a checkpoint."""
+    return {"format": FORMAT} | progress._asdict()
+
+
+def from_host(entries: Mapping[str, Any]) -> tuple[Progress, int]:
+    """(where the run stands, the format of its checkpoint).
+
+    Raises:
+      ValueError: a format of a later version.
+    """
+    entries = dict(entries)
+    number = entries.pop("format", 1)
+    if number > FORMAT:
+        raise ValueError(
+            f"the checkpoint has format {number}, this version knows {FORMAT}: go on with the "
+            "version that wrote it"
+        )
+    return Progress(**entries), number
+
+
+def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
+    """What a checkpoint holds: everything but the frozen base, which is where it came from."""
+    tree = {"state": state} | {name: frozen[name] for name in COPIES if name in frozen}
+    if buffer is not None:
+        tree["buffer"] = {
+            "slices": arrays_of(vars(buffer.slices)),
+            "scored": arrays_of(buffer.scored._asdict()),
+        }
+    return tree
+
+
+def arrays_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are arrays, or stand for some; the others are settings, or None."""
+    kinds = (jax.Array, jax.ShapeDtypeStruct)
+    return {name: value for name, value in fields.items() if isinstance(value, kinds)}
+
+
+def fresh_state(mesh: jax.sharding.Mesh, trainable: PyTree, config: OptimizerConfig) -> TrainState:
+    """A state with new optimizer moments, placed beside their parameters."""
+    optimizer = make_optimizer(config)
+
+    def make(weights):
+        return init_state(weights, optimizer)
+
+    places = sharding.shardings(mesh, jax.eval_shape(make, trainable))
+    return jax.jit(make, out_shardings=places)(trainable)
+
+
+def resume(
+    experiment: Experiment,
+    steps: Steps,
+    checkpoints: Checkpoints,
+    iteration: int,
+    rng: Array,
+) -> tuple[TrainState, dict, Buffer | None]:
+    """(state, frozen, buffer) of a checkpoint, read into the places that they take.
+
+    What it does not hold, a frozen base, is made as for a fresh run.
+
+    Raises:
+      checkpoint.OtherSettings: it was written with other settings, or inside a round by an earlier
+        version; one line.
+    """
+    settings, mesh, model = experiment.settings, experiment.mesh, experiment.denoiser.config
+    progress, number = from_host(checkpoints.host(iteration))
+    make = make_trainable(settings, model)
+    optimizer_config = settings.sft_optimizer if progress.phase == "sft" else settings.optimizer
+    optimizer = make_optimizer(optimizer_config)
+    state = abstract(mesh, lambda rng: init_state(make(rng), optimizer))
+    frozen = {}
+    if settings.lora_rank:
+        frozen["base"] = base_weights(settings, model, mesh, rng)
+    if progress.has_rl_state:
+        copies = abstract(mesh, lambda rng: copies_of(settings, make(rng)))
+        stored = checkpoints.names(iteration)
+        if not settings.lora_rank or copies.keys() <= stored:
+            frozen |= copies
+        # else earlier versions wrote it, which compared adapters with their base
+    buffer = None
+    if progress.inner:
+        _, *parts = abstract_round(steps, settings, mesh, state.trainable, frozen)
+        buffer = Buffer(*parts)
+    if buffer is not None and number == 1:
+        saved = restore_format_1(checkpoints, iteration, as_saved(state, frozen, None), buffer)
+    else:
+        saved = checkpoints.restore(iteration, as_saved(state, frozen, buffer))
+    frozen |= {name: saved[name] for name in COPIES if name in saved}
+    if progress.phase == "rl" and not progress.has_rl_state:
+        frozen |= copies_of(settings, saved["state"].trainable)
+    if buffer is not None:
+        slices = buffer.slices.replace(**saved["buffer"]["slices"])
+        buffer = Buffer(slices, Scored(None, None)._replace(**saved["buffer"]["scored"]))
+    return saved["state"], frozen, buffer
+
+
+def restore_format_1(
+    checkpoints: Checkpoints, iteration: int, tree: dict[str, Any], buffer: Buffer
+) -> dict[str, Any]:
+    """A checkpoint inside a round whose buffer is a list: the arrays of the slices, then old
+    scores, then those of the reference, one for each inner iteration that has them."""
+    slices = jax.tree.leaves(buffer.slices)
+    old, ref = (each_of(scores) for scores in buffer.scored)
+    saved = checkpoints.restore(iteration, tree | {"buffer": [*slices, *old, *ref]})
+    found = saved["buffer"]
+    scored = {}
+    if old:
+        scored["old"] = jnp.stack(found[len(slices) : len(slices) + len(old)])
+    if ref:
+        scored["ref"] = jnp.stack(found[len(slices) + len(old) :])
+    whole = jax.tree.unflatten(jax.tree.structure(buffer.slices), found[: len(slices)])
+    return saved | {"buffer": {"slices": arrays_of(vars(whole)), "scored": scored}}
+
+
+def each_of(scores: jax.ShapeDtypeStruct | None) -> list[jax.ShapeDtypeStruct]:
+    """The entries along the first axis, each in its place."""
+    if scores is None:
+        return []
+    spec = jax.sharding.PartitionSpec(*scores.sharding.spec[1:])
+    place = jax.sharding.NamedSharding(scores.sharding.mesh, spec)
+    one = jax.ShapeDtypeStruct(scores.shape[1:], scores.dtype, sharding=place)
+    return [one] * scores.shape[0]

@@ -1,1 +1,0 @@
-"""Rewards computed on the host: numpy and the standard library only."""

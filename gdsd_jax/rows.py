@@ -1,0 +1,227 @@
+"""Rows of a user's file: one JSON object a line, read, renamed and checked field by field."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+import json
+import os
+import re
+import types
+from typing import Any
+
+from etils import epath
+
+REQUIRED = object()  # the default of a field that every row must have
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One field of a row.
+
+    Attributes:
+      name: of the field.
+      kind: one of `KINDS`.
+      mend: what to do where the field is missing or wrong, such as "give the task in words".
+      default: what stands for a field that is absent or null; REQUIRED = such a row is refused.
+      choices: the texts that a field of kind "choice" may hold.
+    """
+
+    name: str
+    kind: str
+    mend: str
+    default: Any = REQUIRED
+    choices: tuple[str, ...] = ()
+
+
+def check(row: Any, where: str, fields: Sequence[Field]) -> dict[str, Any]:
+    """The fields of a row and no other entries; the default of a field that is absent or null.
+
+    A number in a field of kind "text or number" comes back as text.
+
+    Args:
+      row: what a line of the file holds.
+      where: `path:line`, for messages; "" where the caller adds it.
+      fields: what a row may hold.
+
+    Raises:
+      ValueError: not an object, or a field that is missing or wrong; one line that says the mend.
+    """
+    prefix = f"{where}: " if where else ""
+    if not isinstance(row, dict):
+        raise ValueError(f"{prefix}not a JSON object: write {_example(fields)}")
+    found = {}
+    for field in fields:
+        value = row.get(field.name)
+        if value is None and field.default is not REQUIRED:
+            found[field.name] = field.default
+            continue
+        if field.name not in row:
+            raise ValueError(f"{prefix}{field.name} is missing: {field.mend}")
+        fault = KINDS[field.kind](field, value)
+        if fault:
+            raise ValueError(f"{prefix}{fault}: {field.mend}")
+        if _has_surrogate(value):
+            said = "a lone surrogate (\\ud800 to \\udfff) is no character: write it as UTF-8"
+            raise ValueError(f"{prefix}{field.name}: {said}")
+        found[field.name] = str(value) if field.kind == "text or number" else value
+    return found
+
+
+def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[tuple[str, Any]]:
+    """(`path:line`, what stands there) of every line that is not blank.
+
+    Args:
+      path: local or gs://.
+      wanted: what a row holds, for messages; it follows "one JSON object a line".
+      flag: of the command that the path came from, such as "--prompts="; for messages.
+
+    Raises:
+      ValueError: a file that cannot be read or has no rows, or a row that is not JSON; one line.
+    """
+    try:
+        text = epath.Path(path).read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{flag}{path} is not a readable UTF-8 file ({type(error).__name__}): check the path"
+        ) from None
+    # Not splitlines: JSON strings may hold other line separators as they are.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"{flag}{path} has no rows: give one JSON object a line{wanted}")
+    for number, line in lines:
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:  # the latter: nested too deeply
+            raise ValueError(f"{where}: not JSON ({error}): write one object a line") from None
+        yield where, row
+
+
+def read_records(
+    path: str | os.PathLike,
+    read: Callable[[dict[str, Any]], Any],
+    wanted: str,
+    columns: Mapping[str, str] | None = None,
+) -> list[Any]:
+    """What `read` makes of each row of a file.
+
+    Args:
+      path: local or gs://.
+      read: row -> record; a ValueError of it gets `path:line` in front.
+      wanted: as in `read_rows`.
+      columns: our name of a field -> its name in the file, where that is another one.
+
+    Raises:
+      ValueError: as `read_rows`, a row that is no object, or one that `read` refuses; one line.
+    """
+    columns = columns or {}
+    hint = ""
+    if columns:
+        names = ", ".join(f"{ours} is read from {theirs}" for ours, theirs in columns.items())
+        hint = f" (columns: {names})"
+    records = []
+    for where, row in read_rows(path, wanted):
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: not a JSON object: give one a line{wanted}")
+        try:
+            records.append(read(renamed(row, columns)))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}{hint}") from error
+    return records
+
+
+def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """The row under our names; `columns` maps our name of a field to its name in the file."""
+    moved = {*columns, *columns.values()}
+    others = {name: value for name, value in row.items() if name not in moved}
+    return others | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+
+
+def check_columns(columns: Mapping[str, str], fields: Sequence[Field]) -> None:
+    """ValueError where `columns` renames a field that there is not."""
+    known = [field.name for field in fields]
+    for name in columns:
+        if name not in known:
+            raise ValueError(f"columns.{name}: no such field, choose one of {', '.join(known)}")
+
+
+def required(fields: Sequence[Field]) -> str:
+    """What every row must hold, as `wanted` of `read_rows`: " with question and domain"."""
+    names = [field.name for field in fields if field.default is REQUIRED]
+    return f" with {' and '.join(names)}"
+
+
+def _text(field: Field, value: Any) -> str | None:
+    return None if isinstance(value, str) else f"{field.name} is not a string"
+
+
+def _nonempty_text(field: Field, value: Any) -> str | None:
+    if isinstance(value, str) and value.strip():
+        return None
+    return f"{field.name} is not a non-empty string"
+
+
+def _text_or_number(field: Field, value: Any) -> str | None:
+    # A bool is an int to Python, but not a number to the user.
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        return None
+    return f"{field.name} is neither a string nor a number"
+
+
+def _texts(field: Field, value: Any) -> str | None:
+    if not isinstance(value, list) or not value:
+        return f"{field.name} is not a non-empty list"
+    for number, item in enumerate(value):
+        if not isinstance(item, str):
+            return f"{field.name}[{number}] is not a string"
+    return None
+
+
+def _choice(field: Field, value: Any) -> str | None:
+    return None if value in field.choices else f"{field.name}={value!r:.60}"
+
+
+def _turns(field: Field, value: Any) -> str | None:
+    fault = f'{field.name} is not a list of {{"role": "...", "content": "..."}}'
+    if not isinstance(value, list) or not value:
+        return fault
+    for turn in value:
+        if not isinstance(turn, dict):
+            return fault
+        if not isinstance(turn.get("role"), str) or not isinstance(turn.get("content"), str):
+            return fault
+    return None
+
+
+# kind -> function (field, value) -> what is wrong, None where nothing is
+KINDS: Mapping[str, Callable[[Field, Any], str | None]] = types.MappingProxyType(
+    {
+        "text": _text,
+        "non-empty text": _nonempty_text,
+        "text or number": _text_or_number,
+        "texts": _texts,  # at least one
+        "choice": _choice,
+        "turns": _turns,  # of a conversation, at least one
+    }
+)
+
+
+def _example(fields: Sequence[Field]) -> str:
+    """A row as the user would write it: the fields that it must hold, or else all."""
+    needed = [field for field in fields if field.default is REQUIRED]
+    parts = []
+    for field in needed or fields:
+        value = "[...]" if field.kind in ("texts", "turns") else "..."
+        parts.append(f'"{field.name}": {value}')
+    return "{" + ", ".join(parts) + "}"
+
+
+def _has_surrogate(value: Any) -> bool:
+    """Whether half a character stands in a text, or in a list or object of texts."""
+    if isinstance(value, str):
+        return _SURROGATE.search(value) is not None
+    if isinstance(value, dict):
+        return any(_has_surrogate(item) for pair in value.items() for item in pair)
+    if isinstance(value, list):
+        return any(_has_surrogate(item) for item in value)
+    return False

@@ -1,0 +1,235 @@
+"""Settings from a config file's recipe and the user's overrides, and from a run's config.json."""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import difflib
+import json
+import typing
+from typing import Any
+
+from etils import epath
+import ml_collections
+
+from gdsd_jax import extensions, objectives, paths, tasks
+from gdsd_jax.settings.schema import Settings
+from gdsd_jax.settings.values import Text, entries_of, typed
+
+FORMAT = 2  # of config.json
+FILES = ("task", "objective", "model", "sampler.remasking", "sampler.alg", "sinks")  # may be a .py
+# config.json of earlier versions: keys that have another name now, keys that are gone, and what a
+# file meant without saying so
+RENAMED: dict[str, str] = {}
+DROPPED = ("opd.fill",)
+UNSAID = {"heldout_share": 0.0}
+
+
+def parse(config: ml_collections.ConfigDict) -> Settings:
+    """The settings of what a config file's `get_config` returned.
+
+    The defaults, then `config.recipe`, values in sections as in `Settings`, then
+    `config.overrides`, texts "key=value" with dotted keys.
+
+    Raises:
+      ValueError: unknown keys, all of them with near ones; a value of another type than its field;
+        values that cannot work. One line.
+    """
+    overrides = dict(text.split("=", 1) for text in config.overrides)
+    texts = {key: Text(value) for key, value in overrides.items()}
+    return build(dict(leaves(config.recipe.to_dict())) | texts)
+
+
+def replace(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """The settings with some dotted keys changed; raises as `parse`."""
+    return build(flat(settings) | dict(changes))
+
+
+def section(flag: str, text: str, kind: type, defaults: Mapping[str, Any]) -> Any:
+    """The dataclass `kind` with the fields `defaults`, and the entries of `key=value,key=value` in
+    their place.
+
+    Raises:
+      ValueError: an unknown key, a value of another type than its field, or values that cannot
+        work; one line begins with `flag`.
+    """
+    kinds, changes = typing.get_type_hints(kind), {}
+    for entry in entries_of(text):
+        key, equals, value = entry.partition("=")
+        if not equals or key not in kinds:
+            raise ValueError(f"{flag}: {entry!r} is no key=value with a key of {', '.join(kinds)}")
+        changes[key] = Text(value)
+    try:
+        changes = {key: typed(key, value, kinds[key]) for key, value in changes.items()}
+        return kind(**{**defaults, **changes})
+    except ValueError as error:
+        raise ValueError(f"{flag}: {error}") from None
+
+
+def build(values: Mapping[str, Any]) -> Settings:
+    """The settings of {dotted key: value or Text}; raises as `parse`."""
+    objective = extensions.absolute(values.get("objective", Settings.objective))
+    task = extensions.absolute(values.get("task", Settings.task))
+    own = section_of(objective)
+    sections = sections_of(own, objective, task)
+    refuse_unknown(values, sections)
+    fields: dict[str, dict] = {section: {} for section in sections}
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        if section in sections:
+            kind = typing.get_type_hints(sections[section])[name]
+            fields[section][name] = whole_paths(key, typed(key, value, kind))
+        else:  # an entry of a mapping, such as max_lengths.math
+            kind = typing.get_args(typing.get_type_hints(Settings)[section])[1]
+            fields[""].setdefault(section, {})[name] = typed(key, value, kind)
+    for section, kind in sections.items():
+        if section:
+            field = "objective_config" if section == own else section
+            fields[""][field] = made(kind, fields[section], f"{section}.")
+    return made(Settings, fields[""], "")
+
+
+def section_of(objective: str) -> str:
+    """What an objective's own keys begin with: its name, or the name of its file."""
+    section = epath.Path(objective).stem if extensions.is_file(objective) else objective
+    if section in Settings.__dataclass_fields__:
+        raise ValueError(f"objective={objective}: {section!r} names a setting; choose another")
+    return section
+
+
+def sections_of(own: str, objective: str, task: str) -> dict[str, type]:
+    """{section: its dataclass}; "" holds the keys without a dot, `own` those of the objective."""
+    kinds = {"": Settings}
+    for name, kind in typing.get_type_hints(Settings).items():
+        if dataclasses.is_dataclass(kind):
+            kinds[name] = kind
+    kinds[own] = objectives.find(objective).config
+    options = tasks.options_of(task)
+    return kinds if options is None else kinds | {"options": options}
+
+
+def names_of(section: str, kind: type, sections: Mapping[str, type]) -> list[str]:
+    """Dotted keys of a section's settings; a field may say in its metadata that it is none."""
+    prefix = f"{section}." if section else ""
+    names = [
+        field.name for field in dataclasses.fields(kind) if field.metadata.get("setting", True)
+    ]
+    return [f"{prefix}{name}" for name in names if section or name not in (*sections, *CHOSEN)]
+
+
+CHOSEN = ("objective_config", "options")  # fields of Settings that are sections, of a chosen type
+
+
+def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> None:
+    """ValueError naming every unknown key, each with the known ones that are near."""
+    known = [
+        name for section, kind in sections.items() for name in names_of(section, kind, sections)
+    ]
+    mappings = [
+        name
+        for name, kind in typing.get_type_hints(Settings).items()
+        if typing.get_origin(kind) is dict
+    ]
+    said = []
+    for key in values:
+        if key in known or key.rpartition(".")[0] in mappings:
+            continue
+        near = [other for other in known if other.endswith(f".{key}")]
+        near += difflib.get_close_matches(key, known, n=3, cutoff=0.4)
+        said.append(
+            f"unknown config key {key!r}" + (f"; near it: {', '.join(near)}" if near else "")
+        )
+    if said:
+        raise ValueError(", ".join(said))
+
+
+def whole_paths(key: str, value: Any) -> Any:
+    """Files by absolute path, so that a run's config.json means the same from any folder."""
+    if key not in FILES or value is None:
+        return value
+    if isinstance(value, tuple):
+        return tuple(map(extensions.absolute, value))
+    return extensions.absolute(value)
+
+
+def made(kind: type, fields: Mapping[str, Any], prefix: str):
+    """The dataclass; what it refuses is named by the whole key."""
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        names_field = str(error).partition("=")[0] in kind.__dataclass_fields__
+        raise ValueError(f"{prefix}{error}" if names_field else str(error)) from None
+
+
+# ---------------------------------------------------------------- config.json
+
+
+def leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of nested mappings."""
+    for key, value in mapping.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def to_json(settings: Settings) -> dict[str, Any]:
+    """The settings as nested dicts, the objective's own under its name."""
+    own = section_of(settings.objective)
+    found = {
+        own if name == "objective_config" else name: value for name, value in vars(settings).items()
+    }
+    for section, value in found.items():
+        if dataclasses.is_dataclass(value):
+            names = names_of("", type(value), {})
+            found[section] = {name: getattr(value, name) for name in names}
+    found["sampler"] = settings.sampler.given()
+    if settings.options is None:
+        del found["options"]
+    return found
+
+
+def flat(settings: Settings) -> dict[str, Any]:
+    """{dotted key: value} of every setting, as the user writes the keys."""
+    return dict(leaves(to_json(settings)))
+
+
+def write(workdir, settings: Settings, score: str) -> None:
+    """Writes WORKDIR/config.json; `score` is the task's, which readers of the metrics want."""
+    entries = {"format": FORMAT, **to_json(settings), "score": score}
+    paths.write_whole(epath.Path(workdir) / "config.json", json.dumps(entries, indent=2).encode())
+
+
+def read(workdir) -> Settings:
+    """The settings of a run, from its workdir's config.json, also one of an earlier version.
+
+    Raises:
+      ValueError: no such file, or one that is not a run's settings; one line names it.
+    """
+    path = epath.Path(workdir) / "config.json"
+    try:
+        entries = json.loads(path.read_text())
+        number = entries.pop("format", 1)
+        entries.pop("score", None)
+    except (OSError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"{path}: not readable JSON ({reason}); give the workdir of a run"
+        ) from None
+    values = dict(leaves(entries))
+    if number > FORMAT:
+        raise ValueError(f"{path}: format {number} is of a later version, this one knows {FORMAT}")
+    if number == 1:
+        values = from_format_1(values)
+    try:
+        return build(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries in today's names; it held the settings of every objective."""
+    others = set(objectives.OBJECTIVES) - {values.get("objective"), "sft"}
+    kept = {}
+    for key, value in values.items():
+        if key not in DROPPED and key.partition(".")[0] not in others:
+            kept[RENAMED.get(key, key)] = value
+    return UNSAID | kept

@@ -1,0 +1,307 @@
+"""What a task is: its records, their prompts, how answers are graded, and the checks of all that.
+
+N answers. NumPy and the standard library only.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+import inspect
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gdsd_jax import rows
+from gdsd_jax.sandbox import SandboxConfig
+
+Record = Mapping[str, Any]
+
+# Names that the loop itself gives to numbers. A part of a task's grades has any other name.
+RESERVED = frozenset(
+    "phase step wall_s reward solved judged length tokens rollout_s reward_s tokens_per_s loss kl "
+    "grad_norm update_s score trust pass_at_1 mean_reward problems forwards_per_token round rounds "
+    "seconds_left".split()
+)
+RESERVED_PREFIXES = ("drift_", "teacher_", "threshold_", "pass_at_")
+
+
+class Grades(NamedTuple):
+    """What is thought of N answers.
+
+    Attributes:
+      reward_N: float32, finite, of any scale: what advantages are made of.
+      solved_N: bool: what pass@1 counts.
+      parts: float32 [N] each, under the same names in every call; logged and drawn by name, never
+        summed by the loop.
+      judged_N: bool, False where no verdict was possible: the row enters no mean. None = all True.
+      points_Nx2: int, (right, of how many), such as the cells of a Sudoku. None = (solved, 1).
+    """
+
+    reward_N: np.ndarray
+    solved_N: np.ndarray
+    parts: dict[str, np.ndarray]
+    judged_N: np.ndarray | None = None
+    points_Nx2: np.ndarray | None = None
+
+
+class Task(NamedTuple):
+    """What the loop asks of a task; made by a task file's `make(settings: TaskSettings)`.
+
+    Attributes:
+      train: the records to learn from; may be empty where texts are only graded.
+      heldout: the records to evaluate on; None = a share of `train`.
+      messages: record -> turns, {"role", "content"} each; an assistant's turn at the end is a
+        prefill and stays open.
+      grade: (records, texts) -> Grades; called through `graded` alone, in threads, on a share of
+        the answers. None = nothing is judged.
+      answer: (record, seed) -> text for a supervised start. A str seed may give an answer with
+        mistakes, always the same one; a seed of None gives the best answer. None = the task knows
+        no answers.
+      score: "reward" or the name of a part that lies in 0..1: what evaluations call mean_reward.
+      read: row of a user's file -> record; ValueError, without the path, where it is none. None =
+        the task reads no files.
+      tokenizer: folder with the tokenizer for a model from nothing; None = one is trained on the
+        task's own texts.
+      close: gives back what the task opened, such as a sandbox.
+    """
+
+    train: Sequence[Record]
+    heldout: Sequence[Record] | None
+    messages: Callable[[Record], list[dict[str, str]]]
+    grade: Callable[[Sequence[Record], Sequence[str]], Grades] | None
+    answer: Callable[[Record, str | None], str] | None = None
+    score: str = "reward"
+    read: Callable[[dict[str, Any]], Record] | None = None
+    tokenizer: str | None = None
+    close: Callable[[], None] = lambda: None
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSettings:
+    """What a task may be told.
+
+    Attributes:
+      data_file: the user's own problems, one JSON object a line, local or gs://; None = the task's.
+      heldout_file: the same for evaluation; None = a share of `data_file`.
+      columns: our name of a field -> its name in these files, where that is another one.
+      data_dir: local folder where a task builds problems of its own.
+      prompt: "bare" (the question alone), "full" (with instructions how to answer), or None, the
+        task's own choice.
+      noise: chance in 0..1 of a mistake in an answer for a supervised start.
+      sandbox: for tasks that run programs.
+      seed: of the run.
+      options: the task's own settings, an instance of its file's OPTIONS; None = it has none.
+      from_nothing: whether the model starts from random weights. It then needs the task's
+        tokenizer, and has learnt from bare questions.
+
+    Raises:
+      ValueError: an unknown prompt, or noise outside of 0..1.
+    """
+
+    data_file: str | None = None
+    heldout_file: str | None = None
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    data_dir: str = "runs/data"
+    prompt: str | None = None
+    noise: float = 0.0
+    sandbox: SandboxConfig = SandboxConfig()
+    seed: int = 0
+    options: Any = None
+    from_nothing: bool = False
+
+    def __post_init__(self):
+        if self.prompt not in ("bare", "full", None):
+            raise ValueError(f"prompt={self.prompt!r}: choose bare or full, or leave it out")
+        if not 0 <= self.noise <= 1:
+            raise ValueError(f"noise={self.noise} must lie in 0 .. 1")
+
+
+def read_files(
+    settings: TaskSettings, read: Callable[[dict[str, Any]], Record], wanted: str
+) -> tuple[list[Record], list[Record] | None]:
+    """(training records, held-out records) of the user's files; None without a heldout_file.
+
+    Args:
+      settings: names the files and their columns.
+      read: as `Task.read`.
+      wanted: what a row holds, for messages, such as " with question and domain".
+
+    Raises:
+      ValueError: no data_file, or a file or row that cannot be read; one line names `path:line`.
+    """
+    if settings.data_file is None and settings.heldout_file is not None:
+        raise ValueError(
+            f"heldout_file={settings.heldout_file} needs a data_file too: add data_file=FILE.jsonl"
+        )
+    if settings.data_file is None:
+        raise ValueError(f"add data_file=FILE.jsonl: one JSON object a line{wanted}")
+
+    def records(path: str) -> list[Record]:
+        return rows.read_records(path, read, wanted, settings.columns)
+
+    heldout = None if settings.heldout_file is None else records(settings.heldout_file)
+    return records(settings.data_file), heldout
+
+
+def parts_of(task: Task) -> tuple[str, ...]:
+    """The names of the task's parts, found by grading nothing; () where it grades nothing.
+
+    Raises:
+      ValueError: grade fails on nothing, or returns what it must not, or `task.score` is neither
+        "reward" nor a part; one line names the task's file.
+    """
+    names = () if task.grade is None else tuple(graded(task, [], []).parts)
+    choices = ("reward", *names)
+    if task.score not in choices:
+        raise ValueError(
+            f"{file_of(task.grade or task.messages)}: score={task.score!r} is no part: choose one "
+            f"of {', '.join(choices)}"
+        )
+    return names
+
+
+def graded(
+    task: Task,
+    records: Sequence[Record],
+    texts: Sequence[str],
+    parts: Sequence[str] | None = None,
+) -> Grades:
+    """The task's grades of N answers, checked and with every field filled.
+
+    The only caller of `task.grade`. Numbers become float32, yes and no become bool.
+
+    Args:
+      task: one that grades.
+      records: of each answer.
+      texts: the answers.
+      parts: the names that were fixed by `parts_of`; None = any.
+
+    Returns:
+      Grades: judged_N and points_Nx2 (int64) are never None; parts in the order of `parts`.
+
+    Raises:
+      ValueError: what grade returns cannot be used; one line names the task's file and the fault.
+    """
+    if task.grade is None:
+        raise ValueError(f"{file_of(task.messages)}: this task has no grade: nothing can be judged")
+    if len(records) != len(texts):
+        raise ValueError(f"{len(records)} records but {len(texts)} texts to grade: give as many")
+    file = file_of(task.grade)
+    try:
+        found = task.grade(records, texts)
+    except Exception as error:
+        if len(texts):
+            raise
+        raise ValueError(
+            f"{file}: grade([], []) fails ({type(error).__name__}: {error}): for no answers return "
+            "empty arrays"
+        ) from error
+    return _checked(found, len(texts), parts, file)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether the loop uses this name itself, so that no part may have it."""
+    return name in RESERVED or name.startswith(RESERVED_PREFIXES)
+
+
+def file_of(function: Callable) -> str:
+    """The file that a function, method or callable object comes from, for messages."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        return code.co_filename
+    name = getattr(function, "__module__", None)
+    return getattr(sys.modules.get(name), "__file__", None) or repr(function)
+
+
+def _checked(found: Any, count: int, parts: Sequence[str] | None, file: str) -> Grades:
+    """`found` as `graded` returns it; ValueError where it cannot be."""
+    prefix = f"{file}: grade's"
+    if not isinstance(found, Grades):
+        raise ValueError(f"{prefix} result is a {type(found).__name__}: return Grades(...)")
+    if not isinstance(found.parts, Mapping):
+        raise ValueError(f"{prefix} parts are a {type(found.parts).__name__}: give a dict")
+    _check_names(tuple(found.parts), parts, prefix)
+    solved_N = _flags(found.solved_N, count, f"{prefix} solved_N")
+    judged_N = np.ones(count, bool)
+    if found.judged_N is not None:
+        judged_N = _flags(found.judged_N, count, f"{prefix} judged_N")
+    points_Nx2 = np.stack([solved_N, np.ones(count, bool)], axis=1).astype(np.int64)
+    if found.points_Nx2 is not None:
+        points_Nx2 = _points(found.points_Nx2, count, f"{prefix} points_Nx2")
+    return Grades(
+        _numbers(found.reward_N, count, f"{prefix} reward_N"),
+        solved_N,
+        {
+            name: _numbers(found.parts[name], count, f"{prefix} parts[{name!r}]")
+            for name in (found.parts if parts is None else parts)
+        },
+        judged_N,
+        points_Nx2,
+    )
+
+
+def _check_names(names: tuple, parts: Sequence[str] | None, prefix: str) -> None:
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"{prefix} part {name!r} is no name: give a str")
+        if is_reserved(name):
+            raise ValueError(f"{prefix} part {name!r} has a name of the metrics: choose another")
+    if parts is not None and set(names) != set(parts):
+        raise ValueError(
+            f"{prefix} parts are {sorted(names)}, at the start they were {sorted(parts)}: return "
+            "the same names every time"
+        )
+
+
+def _array(values: Any, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """`values` as numbers of that shape, of whatever type."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of unequal lengths
+        raise ValueError(f"{what} is ragged: give an array of shape {list(shape)}") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{what} has type {array.dtype}: give an array of numbers")
+    if array.size == 0 and shape[0] == 0:
+        array = array.reshape(shape)  # an empty list says nothing of its shape
+    if array.shape != shape:
+        raise ValueError(f"{what} has shape {list(array.shape)}: give {list(shape)}")
+    return array
+
+
+def _numbers(values: Any, count: int, what: str) -> np.ndarray:
+    array = _array(values, (count,), what)
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    wrong = np.flatnonzero(~np.isfinite(array))
+    if len(wrong):
+        row = wrong[0]
+        raise ValueError(
+            f"{what}[{row}] is {array[row]} as float32: give a finite number, also where nothing "
+            "is judged"
+        )
+    return array
+
+
+def _flags(values: Any, count: int, what: str) -> np.ndarray:
+    array = _array(values, (count,), what)
+    wrong = np.flatnonzero((array != 0) & (array != 1))
+    if len(wrong):
+        row = wrong[0]
+        raise ValueError(f"{what}[{row}] is {array[row]}: give True or False")
+    return array.astype(bool)
+
+
+def _points(values: Any, count: int, what: str) -> np.ndarray:
+    array = _array(values, (count, 2), what)
+    if count and array.dtype.kind not in "iu":
+        raise ValueError(f"{what} has type {array.dtype}: give whole numbers")
+    right_N, all_N = array[:, 0], array[:, 1]
+    wrong = np.flatnonzero((right_N < 0) | (right_N > all_N))
+    if len(wrong):
+        row = wrong[0]
+        raise ValueError(f"{what}[{row}] is {array[row].tolist()}: give (right, of how many)")
+    return array.astype(np.int64)

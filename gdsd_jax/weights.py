@@ -1,0 +1,323 @@
+"""A model and its parameters: from a preset, a converted folder, or the workdir of a run."""
+
+from collections.abc import Callable
+import dataclasses
+
+from etils import epath
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax import models, objectives, sharding, tasks, tokenizers
+from gdsd_jax.checkpoint import (
+    is_converted,
+    latest_iteration,
+    load_params,
+    load_trainable,
+    read_manifest,
+)
+from gdsd_jax.keys import make_keys
+from gdsd_jax.models import ModelConfig
+from gdsd_jax.settings import Settings, build
+from gdsd_jax.settings import read as read_settings
+from gdsd_jax.sharding import MeshConfig
+from gdsd_jax.tasks import Task
+from gdsd_jax.tokenizers import Tokenizer
+from gdsd_jax.types import Array, Denoiser, PyTree
+
+# fields of a ModelConfig in which a model and a preset of the same shape agree
+SHAPE = ("family", "d_model", "layers", "heads", "kv_heads", "head_dim", "d_ff")
+VOCAB_SIZE = 1024  # most pieces of a tokenizer that is trained on a task's texts
+
+
+def settings_of(folder) -> Settings:
+    """The settings of the run in a workdir; of a converted model those that tell how to use it.
+
+    Raises:
+      ValueError: neither is there, or its JSON is unreadable; one line names the folder and the
+        mend.
+    """
+    folder = epath.Path(folder)
+    if is_converted(folder):
+        manifest = read_manifest(folder)
+        dtype = "bfloat16" if "bfloat16" in manifest.get("dtype", ()) else "float32"
+        model = models.config_from_json(manifest["model"])
+        sampler = {f"sampler.{key}": value for key, value in models.default_sampler(model).items()}
+        given = {"init_from": str(folder), "dtype": dtype, "param_dtype": dtype, "remat": "none"}
+        return build(given | sampler)
+    if (folder / "config.json").exists() and latest_iteration(folder) is not None:
+        return read_settings(folder)
+    raise ValueError(
+        f"{folder} has neither the manifest.json of a converted model nor a run's config.json and "
+        "checkpoints/: convert a Hugging Face folder with launch/convert.py, or give the workdir "
+        "of launch/main.py"
+    )
+
+
+def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTree, Tokenizer]:
+    """The model of a folder, ready to use: (denoiser, params, tokenizer).
+
+    Args:
+      folder: one that launch/convert.py wrote, or the workdir of a run, of which the newest
+        checkpoint is taken; local or gs://.
+      mesh: where the parameters lie, as `sharding.make_mesh` gives it; None = all devices on fsdp.
+
+    Raises:
+      ValueError: no model there, or one that the mesh does not divide; one line.
+    """
+    if mesh is None:
+        mesh = sharding.make_mesh(vars(MeshConfig(data=1, fsdp=-1)))
+    settings = settings_of(folder)
+    model, tokenizer = read_model(settings, kept_tokenizer(settings, folder))
+    denoiser = on_mesh(model, mesh)
+    return denoiser, denoiser.bind(*load_weights(folder, settings, model, mesh)), tokenizer
+
+
+# ---------------------------------------------------------------- the model
+
+
+def read_model(settings: Settings, own: Tokenizer | None = None) -> tuple[ModelConfig, Tokenizer]:
+    """The model that settings speak of, with its precision and adapters, and its tokenizer.
+
+    Args:
+      settings: a converted folder as `init_from` brings model and tokenizer, a workdir there those
+        of its run. Without it the preset `model` gets the vocabulary of `own`.
+      own: the tokenizer of a model from nothing.
+
+    Raises:
+      ValueError: no such model or tokenizer, or settings that speak of another model than
+        `init_from` holds; one line.
+    """
+    if settings.init_from is None:
+        return from_nothing(settings, own)
+    if is_converted(settings.init_from):
+        model, tokenizer = read_converted(settings)
+    else:
+        before = settings_of(settings.init_from)
+        if before.lora_rank:
+            raise ValueError(
+                f"init_from={settings.init_from}: a run of adapters; sum them up first with "
+                "launch/convert.py"
+            )
+        model, tokenizer = read_model(before, kept_tokenizer(before, settings.init_from))
+    check_preset(settings, model)
+    return with_settings(model, settings), tokenizer
+
+
+def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:
+    """Model and tokenizer of the converted folder `init_from`."""
+    model = models.config_from_json(read_manifest(settings.init_from)["model"])
+    tokenizer = tokenizers.load(
+        settings.init_from,
+        pad_id=model.pad_id,
+        mask_id=model.mask_id,
+        stop_ids=model.stop_ids,
+        template_arguments={"enable_thinking": settings.enable_thinking},
+    )
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(
+            f"init_from={settings.init_from}: the tokenizer has {tokenizer.vocab_size} ids, the "
+            f"model only {model.vocab_size}; copy the model's own tokenizer there"
+        )
+    return model, tokenizer
+
+
+def check_preset(settings: Settings, model: ModelConfig) -> None:
+    """ValueError where `settings.model` names another family or shape than the model of
+    `init_from`."""
+    if settings.model is None:
+        return
+    preset = models.find_model(settings.model)
+    for name in SHAPE:
+        wanted, found = getattr(preset, name), getattr(model, name)
+        if wanted != found:
+            raise ValueError(
+                f"init_from={settings.init_from} holds a model of {name}={found}, "
+                f"model={settings.model} has {name}={wanted}: set the model that it is, or "
+                "model=none"
+            )
+
+
+def task_tokenizer(task: Task) -> Tokenizer:
+    """The tokenizer for a model from nothing: the task's own, or one trained on its texts."""
+    if task.tokenizer is not None:
+        return tokenizers.load(task.tokenizer)
+    texts = [turn["content"] for record in task.train for turn in task.messages(record)]
+    if task.answer is not None:
+        texts += [task.answer(record, None) for record in task.train]
+    model = tokenizers.train_sentencepiece_model(texts, VOCAB_SIZE, soft=True)
+    return tokenizers.SentencePiece(model)
+
+
+def kept_tokenizer(settings: Settings, workdir) -> Tokenizer | None:
+    """The tokenizer that the run in a workdir has kept; None where its model had one already."""
+    if settings.init_from is not None:
+        return None
+    return tokenizers.load(tokenizer_folder(settings, workdir))
+
+
+def tokenizer_folder(settings: Settings, workdir) -> epath.Path:
+    """Where the tokenizer of a model from nothing is."""
+    folder = epath.Path(workdir) / "tokenizer"
+    if folder.is_dir():
+        return folder
+    # a run of an earlier version did not keep it; its task has it still
+    task = tasks.find(settings.task)(settings.task_settings())
+    task.close()
+    if task.tokenizer is None:
+        raise ValueError(f"{workdir}: the folder tokenizer is missing; copy the whole workdir")
+    return epath.Path(task.tokenizer)
+
+
+def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig, Tokenizer]:
+    """The preset with the vocabulary of a tokenizer; ValueError where there is no such preset."""
+    if settings.model is None:
+        raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
+    model = dataclasses.replace(
+        models.find_model(settings.model),
+        vocab_size=tokenizer.vocab_size,
+        mask_id=tokenizer.mask_id,
+        pad_id=tokenizer.pad_id,
+        stop_ids=tuple(tokenizer.stop_ids),
+    )
+    return with_settings(model, settings), tokenizer
+
+
+def with_settings(model: ModelConfig, settings: Settings) -> ModelConfig:
+    """The model with the precision and adapters that settings ask for."""
+    return dataclasses.replace(
+        model,
+        dtype=settings.dtype,
+        remat=settings.remat,
+        lora_rank=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_targets=settings.lora_targets if settings.lora_rank else models.PROJECTIONS,
+    )
+
+
+def make_denoisers(
+    settings: Settings, model: ModelConfig, mesh: jax.sharding.Mesh
+) -> tuple[Denoiser, Denoiser | None]:
+    """(the denoiser, its autoregressive teacher where the objective distils one).
+
+    The mesh may be one of a topology's devices, which are not here.
+    """
+    denoiser = on_mesh(model, mesh, settings.attention_kernel)
+    if not objectives.find(settings.objective).teacher:
+        return denoiser, None
+    teacher = models.to_autoregressive(model)
+    return denoiser, on_mesh(teacher, mesh, settings.attention_kernel)
+
+
+def on_mesh(
+    model: ModelConfig, mesh: jax.sharding.Mesh, attention_kernel: str = "auto"
+) -> Denoiser:
+    """The denoiser whose attention the named kernel computes, on every device of the mesh its part.
+
+    Raises:
+      ValueError: a kernel that there is not, or that cannot serve this model on these devices.
+    """
+    kernel = models.find_kernel(attention_kernel, model, mesh.devices.flat[0])
+    if kernel != models.KERNELS["xla"]:  # which the partitioner splits as it sees fit
+        kernel = kernel._replace(attend=sharding.split_attention(mesh, kernel.attend))
+    return models.make_denoiser(model, kernel, place=sharding.row_placer(mesh))
+
+
+# ---------------------------------------------------------------- its parameters
+
+
+def initial_weights(
+    settings: Settings, model: ModelConfig, mesh: jax.sharding.Mesh, rng: Array
+) -> tuple[PyTree, dict]:
+    """(trainable, frozen) of a fresh run, placed on the mesh.
+
+    A converted model's weights or random ones; with adapters these are `frozen["base"]`.
+    """
+    weights = base_weights(settings, model, mesh, rng)
+    if not settings.lora_rank:
+        return weights, {}
+    make = make_trainable(settings, model)
+    places = sharding.shardings(mesh, jax.eval_shape(make, rng))
+    return jax.jit(make, out_shardings=places)(rng), {"base": weights}
+
+
+def load_weights(
+    folder, settings: Settings, model: ModelConfig, mesh: jax.sharding.Mesh
+) -> tuple[PyTree, dict]:
+    """(trainable, frozen) of a folder's model, placed on the mesh.
+
+    `settings` are those that `settings_of` gives for the folder, `model` what `read_model` makes
+    of them. `denoiser.bind(trainable, frozen)` gives the parameters.
+
+    Raises:
+      ValueError: no weights there, or another model's; one line names the folder and the mend.
+    """
+    if is_converted(folder):
+        return base_weights(settings, model, mesh, None), {}
+    frozen = {}
+    if settings.lora_rank:
+        # a base of random weights is drawn again
+        rng = make_keys(jax.random.key(settings.seed), 0)["init"]
+        frozen["base"] = base_weights(settings, model, mesh, rng)
+    return load_trainable(folder, abstract(mesh, make_trainable(settings, model))), frozen
+
+
+def base_weights(
+    settings: Settings, model: ModelConfig, mesh: jax.sharding.Mesh, rng: Array | None
+) -> PyTree:
+    """A converted model's weights, those that a run came to, or random ones from `rng`."""
+    make = make_weights(settings, model)
+    if settings.init_from is None:
+        places = sharding.shardings(mesh, abstract(mesh, make))
+        return jax.jit(make, out_shardings=places)(rng)
+    read = load_params if is_converted(settings.init_from) else load_trainable
+    return read(settings.init_from, abstract(mesh, make))
+
+
+def make_weights(settings: Settings, model: ModelConfig) -> Callable[[Array], PyTree]:
+    """`rng -> weights` in param_dtype; without one, float32 where they are trained, else as
+    activations."""
+    dtype = settings.param_dtype
+    if dtype is None:
+        dtype = settings.dtype if settings.lora_rank else "float32"
+
+    def make(rng: Array) -> PyTree:
+        return jax.tree.map(lambda x: x.astype(dtype), models.init_params(model, rng))
+
+    return make
+
+
+def make_trainable(settings: Settings, model: ModelConfig) -> Callable[[Array], PyTree]:
+    """`rng -> what is trained`: adapters, or all weights."""
+    if not settings.lora_rank:
+        return make_weights(settings, model)
+
+    def make(rng: Array) -> PyTree:
+        return models.init_lora(model, jax.random.fold_in(rng, 1))
+
+    return make
+
+
+def abstract(mesh: jax.sharding.Mesh, make: Callable[[Array], PyTree]) -> PyTree:
+    """Shapes and places of the tree that `make(rng)` returns."""
+    shapes = jax.eval_shape(make, jax.eval_shape(jax.random.key, 0))
+
+    def place(x, sharding):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(place, shapes, sharding.shardings(mesh, shapes))
+
+
+def copies_of(settings: Settings, trainable: PyTree) -> dict:
+    """{"teacher"} or {"reference"}: a frozen copy of what the rounds start from, where the
+    objective asks for one.
+
+    Adapters that no supervised step has trained change nothing: their base serves without a copy.
+    """
+    if settings.lora_rank and not settings.sft.steps:
+        return {}
+    objective = objectives.find(settings.objective)
+    if objective.teacher:
+        return {"teacher": jax.tree.map(lambda x: jnp.copy(x.astype(settings.dtype)), trainable)}
+    if not objective.reference(settings.objective_config):
+        return {}
+    return {"reference": jax.tree.map(jnp.copy, trainable)}

@@ -1,0 +1,85 @@
+"""What a run writes besides checkpoints: its settings, metrics, answers and report."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import json
+from typing import Any
+
+from etils import epath
+
+from gdsd_jax import report, settings, tokenizers
+from gdsd_jax.evaluation import Table, question_of
+from gdsd_jax.experiment import Experiment
+from gdsd_jax.metrics import MetricsWriter, read_metrics
+
+SAMPLES = 12  # held-out answers that the report shows
+
+
+@contextlib.contextmanager
+def opened(
+    experiment: Experiment, workdir: epath.Path, keep: int, say: Callable[[str], None]
+) -> Iterator[MetricsWriter]:
+    """Writes config.json and the tokenizer; gives the writer of metrics.jsonl with its sinks.
+
+    Args:
+      experiment: whose workdir it is.
+      workdir: of the run.
+      keep: lines of metrics.jsonl that stay.
+      say: takes the line about a sink that fails.
+
+    Raises:
+      report.SinkError: a sink that does not open; nothing is written then.
+    """
+    sinks, chosen, first = [], experiment.settings, experiment.hosts.first
+    if first:
+        sinks = report.open_sinks(chosen.sinks, workdir, settings.to_json(chosen))
+        write_settings(experiment, workdir)
+    writer = MetricsWriter(workdir / "metrics.jsonl", keep, enabled=first, sinks=sinks, say=say)
+    with contextlib.closing(writer):
+        writer.open()
+        yield writer
+
+
+def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
+    """Writes config.json, and the tokenizer of a model from nothing."""
+    settings.write(workdir, experiment.settings, experiment.task.score)
+    if experiment.settings.init_from is None:
+        tokenizers.save(experiment.tokenizer, workdir / "tokenizer")
+
+
+def write_report(experiment: Experiment, workdir: epath.Path, number: int, greedy: Table) -> None:
+    """Keeps the first held-out answers after `number` rounds and redraws report.html."""
+    folder = workdir / "samples"
+    folder.mkdir(exist_ok=True)
+    shown = samples_of(experiment, greedy)
+    (folder / f"{number:06}.json").write_text(json.dumps(shown, indent=1))
+    first = folder / f"{0:06}.json"
+    before = json.loads(first.read_text()) if first.exists() else shown
+    samples = [
+        {
+            "question": old["question"],
+            "before": old["text"],
+            "before_score": old["score"],
+            "after": new["text"],
+            "after_score": new["score"],
+        }
+        for old, new in zip(before, shown)
+    ]
+    chosen = settings.to_json(experiment.settings)
+    rows = read_metrics(workdir / "metrics.jsonl")
+    report.write_report(workdir, chosen, rows, samples, experiment.task.score)
+
+
+def samples_of(experiment: Experiment, greedy: Table) -> list[dict[str, Any]]:
+    """The first answers with their questions and scores; a score is None without a verdict."""
+    problems, shown = experiment.heldout, []
+    for row, (text, *_) in enumerate(greedy.texts[:SAMPLES]):
+        record = problems.records[problems.index[row]]
+        shown.append(
+            {
+                "question": question_of(experiment.task, record),
+                "text": text,
+                "score": greedy.grades_of_answer(row).get(experiment.task.score),
+            }
+        )
+    return shown

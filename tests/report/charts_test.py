@@ -1,0 +1,144 @@
+"""Charts, headlines and curves are true to their rows, whatever the task."""
+
+import io
+import json
+import math
+
+from matplotlib.image import imread
+import pytest
+
+from gdsd_jax.report import charts
+from tests.report.rows import PUZZLE, ROWS, UNJUDGED, row
+
+
+def chart(rows, title, score="tests"):
+    return next(chart for chart in charts.charts_of(rows, score) if chart.title == title)
+
+
+def titles(rows, score):
+    return [chart.title for chart in charts.charts_of(rows, score)]
+
+
+def told(rows, score):
+    return {name: rest for name, *rest in charts.headlines(rows, score)}
+
+
+def test_updates_are_summed_or_averaged_over_their_round():
+    assert chart(ROWS, "Time").series[-1] == charts.Series("updates", [1, 2], [3.0, 4.0])
+    assert chart(ROWS, "Trust region").series[0][1:3] == ([1, 2], [0.25, 1.0])
+    assert chart(ROWS, "KL").series[0][1:3] == ([1, 2], [0.1, 0.2]), "null is left out of the mean"
+
+
+def test_repeated_steps_are_averaged():
+    values = [(0, 0.0), (0, 1.0), (3, 0.2), (4, math.inf)]
+    rows = [{"phase": "eval", "step": step, "format": value} for step, value in values]
+    assert charts.points(rows, "eval", "format") == ([0, 3], [0.5, 0.2])
+
+
+def test_trend_keeps_straight_lines_straight():
+    line = [float(i) for i in range(40)]
+    assert charts.moving_mean(line, 5) == pytest.approx(line)
+    assert charts.moving_mean([0.0, 1.0, 0.0, 1.0, 0.0], 2)[2] == pytest.approx(0.4)
+
+
+def test_a_part_as_score_is_drawn_beside_what_is_solved():
+    grades = chart(PUZZLE, "Grades", "cells")
+    assert grades.share
+    assert grades.series == [
+        charts.Series("held-out problems solved, temperature 0", [0, 2], [0.0, 0.25], True),
+        charts.Series("held-out cells, temperature 1", [0, 2], [0.5, 0.875], True),
+        charts.Series("training cells", [1, 2], [0.5, 0.75]),
+    ]
+    valid = chart(PUZZLE, "valid", "cells")
+    assert not valid.share, "the scale of other parts is not known"
+    assert valid.series == [
+        charts.Series("held-out, temperature 1", [0, 2], [-3.0, 1.5], True),
+        charts.Series("training", [1, 2], [-3.0, 0.0]),
+    ]
+    assert "cells" not in titles(PUZZLE, "cells"), "it is drawn once"
+
+
+def test_a_reward_as_score_is_no_share():
+    rows = [
+        {**one, "mean_reward": 10 * one["mean_reward"]} if "mean_reward" in one else one
+        for one in PUZZLE
+    ]
+    grades, reward = chart(rows, "Grades", "reward"), chart(rows, "Reward", "reward")
+    assert [line.label for line in grades.series] == [
+        "held-out problems solved, temperature 0",
+        "training, solved",
+    ]
+    assert not reward.share and reward.series[1].y == [5.0, 8.75]
+    assert {"cells", "valid"} <= set(titles(rows, "reward"))
+    assert told(rows, "reward")["held-out reward, temperature 1"] == ["5.000", "8.750", "+3.750"]
+
+
+def test_headlines_name_score_and_parts():
+    assert told(PUZZLE, "cells") == {
+        "held-out problems solved, temperature 0": ["0.0%", "25.0%", "+25.0 points"],
+        "held-out cells, temperature 1": ["50.0%", "87.5%", "+37.5 points"],
+        "held-out valid, temperature 1": ["-3.000", "1.500", "+4.500"],
+    }
+    assert told(ROWS, "tests")["held-out format, temperature 1"] == ["0.750", "1.000", "+0.250"]
+
+
+def test_distillation_shows_its_distance_and_speed():
+    rows = []
+    for step, solved, kl, cost in ((0, 0.0, 4.5, 1.5), (9, 0.9, 0.5, 0.75)):
+        values = dict(pass_at_1=solved, teacher_pass_at_1=1.0, kl=kl)
+        rows.append(row("eval", step, 1.0, **values, threshold_forwards_per_token=cost))
+    said = told(rows, "tests")
+    assert said["held-out KL to the teacher, nats a token"] == ["4.50", "0.50", "9.0 times less"]
+    assert said["the same by the teacher"][:2] == ["100.0%", "100.0%"]
+    assert chart(rows, "Forwards a token").series[0].y == [1.5, 0.75]
+
+
+def test_what_judges_nothing_has_no_grades():
+    assert titles(UNJUDGED, "reward")[:2] == ["Distance to the teacher", "Forwards a token"]
+    assert not {"Grades", "Reward"} & set(titles(UNJUDGED, "reward"))
+    assert list(told(UNJUDGED, "reward")) == ["held-out KL to the teacher, nats a token"]
+
+
+def test_headlines_of_a_workdir(tmp_path):
+    text = "".join(json.dumps(one) + "\n" for one in PUZZLE)
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert charts.score_name(tmp_path) == "reward"
+    (tmp_path / "config.json").write_text(json.dumps({"name": "x"}))
+    assert any("held-out reward" in line for line in charts.headline_lines(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"score": "cells"}))
+    assert charts.headline_lines(tmp_path) == [
+        "held-out problems solved, temperature 0   0.0% ->  25.0%  +25.0 points",
+        "held-out cells, temperature 1            50.0% ->  87.5%  +37.5 points",
+        "held-out valid, temperature 1           -3.000 ->  1.500  +4.500",
+    ]
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is not JSON"):
+        charts.score_name(tmp_path)
+
+
+@pytest.mark.parametrize("format, magic", [("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_curves_of_several_runs(format, magic):
+    runs = {"two seeds": [ROWS, ROWS], "one": [ROWS], "shuffled rewards": [ROWS[:2]]}
+    picture = charts.curve_figure(runs, "tests", format=format)
+    assert picture.startswith(magic)
+    assert picture == charts.curve_figure(runs, "tests", format=format), "same rows, same file"
+    if format == "svg":
+        assert picture.count(b"shuffled rewards") >= 1 and charts.MUTED.encode() in picture
+        assert b"Held-out tests, temperature 1" in picture
+        assert b"Held-out problems solved, temperature 0" in picture
+
+
+def test_curves_show_the_panels_that_have_numbers():
+    both = charts.curve_figure({"a": [PUZZLE]}, "cells")
+    one = charts.curve_figure({"a": [UNJUDGED], "control": [UNJUDGED]}, "reward")
+    widths = [imread(io.BytesIO(picture)).shape[1] for picture in (both, one)]
+    assert widths[0] == 2 * widths[1]
+    said = charts.curve_figure({"a": [UNJUDGED]}, "reward", format="svg")
+    assert b"Held-out KL to the teacher" in said and b"solved" not in said
+    rewards = charts.curve_figure({"a": [PUZZLE]}, "reward", format="svg")
+    assert b"Held-out reward, temperature 1" in rewards and b"0.6" in rewards, "not in percent"
+
+
+def test_names_are_no_formulas():
+    picture = charts.curve_figure({r"$\nonsense$": [PUZZLE]}, r"$\frac$", format="svg")
+    assert rb"Held-out $\frac$, temperature 1" in picture and rb"$\nonsense$" in picture

@@ -1,0 +1,176 @@
+"""Rows: what is no row is refused in one line that names file, line and mend; the rest is kept."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gdsd_jax import rows
+from gdsd_jax.rows import Field
+
+FIELDS = (
+    Field("name", "non-empty text", "give a name"),
+    Field("note", "text", "write a note or leave it out", default="none"),
+    Field("parts", "texts", "list them", default=None),
+    Field("kind", "choice", "choose a or b", default="a", choices=("a", "b")),
+    Field("size", "text or number", "say how large", default=""),
+)
+PROMPT = (
+    Field("prompt", "non-empty text", "give a prompt", default=None),
+    Field("messages", "turns", 'give {"role": "...", "content": "..."} each', default=None),
+)
+TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]
+
+
+def test_fields_are_kept_or_get_their_defaults():
+    row = {"name": "n", "note": "", "parts": ["x", ""], "kind": "b", "size": 3}
+    assert rows.check(row | {"other": 1}, "f:1", FIELDS) == row | {"size": "3"}
+    bare = {"name": "n", "note": "none", "parts": None, "kind": "a", "size": ""}
+    assert rows.check({"name": "n"}, "f:1", FIELDS) == bare
+    assert rows.check({"name": "n", "note": None, "kind": None}, "f:1", FIELDS) == bare
+
+
+@pytest.mark.parametrize("row", [{"prompt": "Hi"}, {"messages": TURNS}])
+def test_rows_of_prompts_or_messages(row):
+    assert rows.check(row, "f:1", PROMPT) == {"prompt": None, "messages": None} | row
+
+
+@pytest.mark.parametrize(
+    "row, said",
+    [
+        ([], 'f:1: not a JSON object: write {"name": ...}'),
+        (None, "f:1: not a JSON object"),
+        ({}, "f:1: name is missing: give a name"),
+        ({"name": None}, "f:1: name is not a non-empty string: give a name"),
+        ({"name": "\n "}, "f:1: name is not a non-empty string: give a name"),
+        ({"name": ["n"]}, "f:1: name is not a non-empty string: give a name"),
+        ({"note": 1}, "f:1: note is not a string: write a note or leave it out"),
+        ({"parts": "x"}, "f:1: parts is not a non-empty list: list them"),
+        ({"parts": []}, "f:1: parts is not a non-empty list: list them"),
+        ({"parts": ["x", None]}, "f:1: parts[1] is not a string: list them"),
+        ({"kind": "c"}, "f:1: kind='c': choose a or b"),
+        ({"kind": {}}, "f:1: kind={}: choose a or b"),
+        ({"kind": "c\n" * 99}, "f:1: kind='c\\nc"),
+        ({"size": True}, "f:1: size is neither a string nor a number: say how large"),
+        ({"size": [1]}, "f:1: size is neither a string nor a number: say how large"),
+        ({"name": "a\ud800"}, "f:1: name: a lone surrogate (\\ud800 to \\udfff) is no character"),
+        ({"parts": ["a", "\udfff"]}, "f:1: parts: a lone surrogate"),
+    ],
+)
+def test_wrong_rows_are_refused_in_one_line(row, said):
+    if isinstance(row, dict) and row and "name" not in row:
+        row = {"name": "n"} | row
+    with pytest.raises(ValueError) as error:
+        rows.check(row, "f:1", FIELDS)
+    assert str(error.value).startswith(said) and len(str(error.value)) < 150
+    assert "\n" not in str(error.value)
+    str(error.value).encode()  # it can be printed
+    with pytest.raises(ValueError) as error:
+        rows.check(row, "", FIELDS)
+    assert str(error.value).startswith(said.removeprefix("f:1: "))
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        "Hi",
+        ["Hi"],
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+        [*TURNS, {"role": 1, "content": "x"}],
+    ],
+)
+def test_wrong_messages_are_refused(messages):
+    with pytest.raises(ValueError, match="f:1: messages is not a list of"):
+        rows.check({"messages": messages}, "f:1", PROMPT)
+    with pytest.raises(ValueError, match="surrogate"):
+        rows.check({"messages": [{"role": "user", "content": "\ud800"}]}, "f:1", PROMPT)
+
+
+def write(path, *lines):
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_files_are_read_line_by_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('\ufeff{"a": "one\u2028two"}\r\n\r\n[1]\n \n'.encode())
+    assert list(rows.read_rows(path, "")) == [
+        (f"{path}:1", {"a": "one\u2028two"}),
+        (f"{path}:3", [1]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines, said",
+    [
+        (("", " "), "a.jsonl has no rows: give one JSON object a line with a name"),
+        (('{"name": "n"}', "{"), "a.jsonl:2: not JSON ("),
+        (('{"name": "n"}', "[" * 100_000), "a.jsonl:2: not JSON ("),
+        (('{"name": "n"}', "", '"n"'), "a.jsonl:3: not a JSON object: give one a line with a name"),
+        (('{"name": "n"}', "null"), "a.jsonl:2: not a JSON object"),
+        (('{"name": "n"}', '{"name": 3}'), "a.jsonl:2: name is not a non-empty string"),
+    ],
+)
+def test_faults_of_a_file_name_path_and_line(tmp_path, lines, said):
+    path = write(tmp_path / "a.jsonl", *lines)
+
+    def read(row):
+        return rows.check(row, "", FIELDS)
+
+    with pytest.raises(ValueError) as error:
+        rows.read_records(path, read, " with a name")
+    assert str(error.value).startswith(f"{tmp_path}/{said}") and "\n" not in str(error.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "latin.jsonl").write_bytes(b'{"a": "\xe9"}')
+    for name in ("none.jsonl", "latin.jsonl", "."):
+        with pytest.raises(ValueError, match="--prompts=.* is not a readable UTF-8 file") as error:
+            list(rows.read_rows(tmp_path / name, "", flag="--prompts="))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "row, columns, found",
+    [
+        ({"a": 1, "b": 2}, {}, {"a": 1, "b": 2}),
+        ({"x": 1, "b": 2}, {"a": "x"}, {"a": 1, "b": 2}),
+        ({"x": 1, "a": 2}, {"a": "x"}, {"a": 1}),  # the file's own "a" is something else
+        ({"a": 1, "b": 2}, {"a": "b", "b": "a"}, {"a": 2, "b": 1}),
+        ({"a": 1}, {"a": "x"}, {}),  # said to be elsewhere
+        ({"x": 1}, {"a": "x", "b": "x"}, {"a": 1, "b": 1}),
+        ({"a": 1}, {"a": "a"}, {"a": 1}),
+    ],
+)
+def test_columns_rename(row, columns, found):
+    assert rows.renamed(row, columns) == found
+
+
+def test_columns_are_applied_before_checking_and_named_in_messages(tmp_path):
+    path = write(tmp_path / "a.jsonl", json.dumps({"title": "n", "name": 3}))
+
+    def read(row):
+        return rows.check(row, "", FIELDS)
+
+    (found,) = rows.read_records(path, read, "", {"name": "title"})
+    assert found["name"] == "n"
+    with pytest.raises(ValueError, match=r"a\.jsonl:1: name is missing.*name is read from heading"):
+        rows.read_records(path, read, "", {"name": "heading"})
+    rows.check_columns({"name": "title"}, FIELDS)
+    with pytest.raises(ValueError, match=r"columns\.nam: no such field, choose one of name, note"):
+        rows.check_columns({"nam": "title"}, FIELDS)
+
+
+def test_what_every_row_needs_in_words():
+    assert rows.required(FIELDS) == " with name"
+    both = (*FIELDS, Field("age", "text or number", "say how old"))
+    assert rows.required(both) == " with name and age"
+
+
+def test_needs_neither_jax_nor_numpy():
+    script = "import sys, gdsd_jax.rows\nprint({'jax', 'numpy', 'tensorflow'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
