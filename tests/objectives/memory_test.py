@@ -12,7 +12,7 @@ import pytest
 
 from gdsd_jax import models, objectives, scoring
 from gdsd_jax.objectives import opd
-from gdsd_jax.optimizer import init_state, make_optimizer, make_update
+from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
 from gdsd_jax.types import Batch
 from tests.reference import tiny
 
@@ -23,7 +23,7 @@ SHIFTED = dict(shift=True, attention="causal")
 def compiled_update():
     """One optimizer step of full fine-tuning on a narrow model, whose own weights hide nothing."""
     model = tiny(vocab_size=V, d_model=64, layers=1, remat="full")
-    optimizer = make_optimizer(learning_rate=1e-5)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-5))
     loss_fn = objectives.make_loss_fn("gdsd", models.make_denoiser(model), objectives.GdsdConfig())
     state = jax.eval_shape(
         lambda rng: init_state(models.init_params(model, rng), optimizer), jax.random.key(0)

@@ -333,22 +333,6 @@ def test_another_vocabulary_is_refused(weights):
         loss_fn(weights[0], {"teacher": weights[1]}, make_batch())
 
 
-def test_chunks_are_as_wide_as_a_device_holds(weights, teacher, monkeypatch):
-    """Where 4 devices share the logits, a chunk is reckoned by a device's part of them."""
-    asked = []
-
-    def by_chunks(score, vocab_size, *arrays):
-        asked.append(vocab_size)
-        return scoring.by_chunks(score, vocab_size, *arrays)
-
-    monkeypatch.setattr(opd, "by_chunks", by_chunks)
-    denoiser = models.make_denoiser(MODEL)._replace(logit_shards=4)
-    config = OpdConfig(teacher._replace(logit_shards=4), fill="argmax")
-    loss_fn = objectives.make_loss_fn("opd", denoiser, config)
-    jax.eval_shape(loss_fn, weights[0], {"teacher": weights[1]}, make_batch())
-    assert asked == [V // 4, 2 * V // 4]  # the student's guesses, then both models
-
-
 def test_next_token_prediction_is_the_float64_rendering(weights, teacher):
     batch = make_batch()
     logits = teacher_logits(weights[1], batch)
