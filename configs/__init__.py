@@ -1,0 +1,1 @@
+"""The experiments: a file each says what differs from the defaults."""

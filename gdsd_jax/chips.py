@@ -47,7 +47,8 @@ def peak_line() -> str:
     if not stats:
         return ""
     fullest = max(stats, key=lambda one: one["peak_bytes_in_use"])
-    peak, limit = fullest["peak_bytes_in_use"] / GIB, fullest["bytes_limit"] / GIB
+    peak = fullest["peak_bytes_in_use"] / GIB
+    limit = fullest["bytes_limit"] / GIB
     return f", {peak:.1f} of {limit:.1f} GiB a chip"
 
 

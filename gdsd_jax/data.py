@@ -10,7 +10,7 @@ import grain
 import numpy as np
 
 from gdsd_jax import tokenizers
-from gdsd_jax.tasks import Record, Task
+from gdsd_jax.tasks import Record, Task, file_of, prefill_of
 from gdsd_jax.tokenizers import Tokenizer
 
 Row = dict[str, np.ndarray]
@@ -115,17 +115,27 @@ def answers_of(
     counted. An answer that is too long gives way to the best one.
 
     Raises:
-      ValueError: a best answer is missing or too long.
+      ValueError: a best answer is missing, too long, or without its prefill.
     """
     if task.answer is None:
-        raise ValueError("this task has no answers to fine-tune on: set sft.steps=0")
-    best = [task.answer(problems.records[index], None) for index in problems.index]
+        file = file_of(task.messages)
+        raise ValueError(f"{file}: this task has no answers to fine-tune on: set sft.steps=0")
+
+    def answer(index: int, seed_text: str | None) -> str:
+        record = problems.records[index]
+        text, prefill = task.answer(record, seed_text), prefill_of(task.messages(record))
+        if not text.startswith(prefill):
+            file = file_of(task.answer)
+            raise ValueError(f"{file}: an answer does not begin with its prefill {prefill!r}")
+        return text.removeprefix(prefill)
+
+    best = [answer(index, None) for index in problems.index]
     best_tokens, best_lengths = tokenizers.encode_completions(tokenizer, best, length)
     row_of = {int(index): row for row, index in enumerate(problems.index)}
 
     def add(position: int, row: Row) -> Row:
         number = row_of[int(row["index"])]
-        text = task.answer(problems.records[row["index"]], f"{seed} {position}")
+        text = answer(row["index"], f"{seed} {position}")
         tokens, used = best_tokens[number], best_lengths[number]
         if text != best[number] and len(tokenizer.encode(text)) < length:
             (tokens,), (used,) = tokenizers.encode_completions(tokenizer, [text], length)

@@ -71,15 +71,9 @@ def texts_of(
     """What the task grades: the prefill of a record's messages, then the completion before its
     first stop id."""
     return [
-        prefill_of(task.messages(record)) + tokenizer.decode(row)
+        tasks.prefill_of(task.messages(record)) + tokenizer.decode(row)
         for record, row in zip(records, tokens_BxG)
     ]
-
-
-def prefill_of(messages: Sequence[dict[str, str]]) -> str:
-    """The begin of the answer, where the last turn is the assistant's; else ""."""
-    last = messages[-1]
-    return last["content"] if last["role"] == "assistant" else ""
 
 
 def grades_of(

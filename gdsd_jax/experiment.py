@@ -75,6 +75,9 @@ def assemble(
     check(settings, mesh, model, task)
     train, heldout = problems_of(settings, task, tokenizer, say)
     sft_problems, train = data.split_sft(train, settings.sft.steps, settings.sft.share)
+    if folder is None and settings.sft.steps:  # one answer shows whether the task has them
+        one, longest = sft_problems.part(slice(1)), settings.sampler.gen_length
+        data.answers_of(task, one, tokenizer, longest, settings.seed)
     denoiser, teacher = weights.make_denoisers(settings, model, mesh)
     return Experiment(
         settings=settings,

@@ -91,9 +91,9 @@ def collectives(text: str, passes: int = 1) -> list[Collective]:
             inner = looped(bodies, one, visit, passes) if one.operation == "while" else visit
             called = [within(other, inner) for other in called_by(one)]
             if one.operation == "conditional":
-                found += max(called, key=sent_by)
-            else:
-                found += sum(called, [])
+                called = [max(called, key=sent_by)]
+            for exchanges in called:
+                found += exchanges
         return found
 
     return within(entry, Visit(1, 0, False))
@@ -120,14 +120,19 @@ def sent_by(exchanges: list[Collective]) -> int:
 
 def computations(text: str) -> tuple[dict[str, list[Instruction]], str]:
     """(the instructions of each computation, name of the entry)."""
-    bodies, entry, name = {}, "", ""
+    bodies = {}
+    entry = ""
+    name = ""  # of the computation that the line stands in
     for line in text.splitlines():
-        if header := HEADER.match(line):
+        header = HEADER.match(line)
+        if header is not None:
             name = header[2]
             bodies[name] = []
             if header[1]:
                 entry = name
-        elif name and (instruction := INSTRUCTION.match(line)):
+            continue
+        instruction = INSTRUCTION.match(line)
+        if name and instruction is not None:
             bodies[name].append(Instruction(*instruction.groups()))
     return bodies, entry
 
@@ -137,11 +142,13 @@ def trip_count(bodies: dict, rest: str) -> int | None:
 
     It tells where the condition does nothing but compare a counter with one constant.
     """
-    if told := TRIPS.search(rest):
+    told = TRIPS.search(rest)
+    if told is not None:
         return int(told[1])
     first = re.search(r"condition=%?([\w.\-]+)", rest)[1]
     body = re.search(r"body=%?([\w.\-]+)", rest)[1]
-    condition, waiting = [], [first]
+    condition = []
+    waiting = [first]
     while waiting:
         inside = bodies.get(waiting.pop(), [])
         condition += inside
@@ -150,13 +157,15 @@ def trip_count(bodies: dict, rest: str) -> int | None:
     compares = [
         one for one in condition if one.operation == "compare" and "direction=LT" in one.rest
     ]
-    plain = not {"and", "or", "reduce"} & {one.operation for one in condition}
+    plain = {"and", "or", "reduce"}.isdisjoint(one.operation for one in condition)
     if not plain or len(constants) != 1 or len(compares) != 1:
         return None
     counters = [
         one for one in bodies[first] if one.operation == "get-tuple-element" and is_counter(one)
     ]
-    added = step(bodies[body], counters[0]) if len(counters) == 1 else 1
+    added = 1
+    if len(counters) == 1:
+        added = step(bodies[body], counters[0])
     return math.ceil(int(constants[0].operands[0]) / added)
 
 
@@ -218,12 +227,14 @@ def largest(result: str) -> tuple[int, str]:
 
 def group_of(rest: str) -> tuple[int, ...]:
     """The devices of an instruction's first group; of a permutation, its first pair."""
-    if iota := GROUPS.search(rest):
+    iota = GROUPS.search(rest)
+    if iota is not None:
         shape, source = integers(iota[1]), integers(iota[2])
         order = integers(iota[3]) if iota[3] else None
         grid = np.arange(math.prod(source)).reshape(source).transpose(order)
         return tuple(grid.reshape(shape)[0].tolist())
-    if named := MESH_GROUPS.search(rest):
+    named = MESH_GROUPS.search(rest)
+    if named is not None:
         axes = dict(entry.strip().split("=") for entry in named[1].split(","))
         sizes = [int(size) for size in axes.values()]
         source = integers(named[2]) if named[2] else [math.prod(sizes)]
@@ -282,7 +293,8 @@ def repeats(equation: Any, passes: int) -> int:
 def subjaxprs(params: dict) -> Iterator[Any]:
     """The jaxprs among an equation's parameters."""
     for value in params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            one = getattr(one, "jaxpr", one)
-            if hasattr(one, "eqns"):
-                yield one
+        several = value if isinstance(value, tuple | list) else (value,)
+        for one in several:
+            inner = getattr(one, "jaxpr", one)
+            if hasattr(inner, "eqns"):
+                yield inner

@@ -63,9 +63,11 @@ class Hosts:
         # It may take any time. Whether the others still live is the business of `watch`, which a
         # blocking call of the client would not let run.
         pause = 0.001
-        while len(found := self._client.key_value_dir_get_bytes(here)) < self.count:
+        found = self._client.key_value_dir_get_bytes(here)
+        while len(found) < self.count:
             time.sleep(pause)
             pause = min(1.5 * pause, 0.1)
+            found = self._client.key_value_dir_get_bytes(here)
         if number > 1:  # who has answered this time has read the values of the last time
             self._client.key_value_delete(f"exchange/{kind}/{number - 1}/{self.index}")
         values = {int(key.rpartition("/")[2]): pickle.loads(value) for key, value in found}
@@ -90,7 +92,8 @@ class Hosts:
           work: called under jax's transfer guard "disallow", without arguments.
           signalled: whether this process got SIGTERM, from `watch_sigterm`.
         """
-        future, asked = futures.Future(), time.monotonic()
+        future = futures.Future()
+        asked = time.monotonic()  # when it last looked whether another process stops
         threading.Thread(target=fulfil, args=(future, work), daemon=True).start()
         while not futures.wait([future], timeout=0.02).done:
             if signalled():
@@ -117,7 +120,8 @@ class Hosts:
         if not self.first:
             self.say(f"bye/{self.index}")
             return
-        others, until = range(1, self.count), time.monotonic() + SILENCE_S
+        others = range(1, self.count)
+        until = time.monotonic() + SILENCE_S
         while time.monotonic() < until and not all(self.said(f"bye/{i}") for i in others):
             time.sleep(0.1)
 
@@ -132,8 +136,10 @@ class Hosts:
         shared disk."""
         if self.first:
             built = build()
+            self.exchange(None)
+            return built
         self.exchange(None)
-        return built if self.first else build()
+        return build()
 
     def share(self, count: int) -> slice:
         """The indices of this process's share of `count` items; `merge` joins the shares."""
@@ -250,7 +256,7 @@ def check_address(coordinator: str, count: int, index: int) -> None:
     """ValueError, one line, where the processes cannot meet at that address. jax would abort, or
     wait for minutes."""
     host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
         raise ValueError(
             f"--coordinator={coordinator}: give HOST:PORT, the host of process 0 and a free port "
             "there"
@@ -306,7 +312,8 @@ def on_tpu_vm() -> bool:
 def watch(hosts: Hosts, names: list[str]) -> None:
     """Ends this process when another one has been silent for `SILENCE_S`, with a line that names
     it."""
-    client, beat = distributed.global_state.client, 0
+    client = distributed.global_state.client
+    beat = 0
     # of each process its last beat, and when it was first seen
     seen = {f"beat/{index}": ("", time.monotonic()) for index in range(hosts.count)}
     while not hosts.done(BEAT_S):
@@ -322,10 +329,10 @@ def watch(hosts: Hosts, names: list[str]) -> None:
         for key, value in beats.items():
             if seen[key][0] != value:
                 seen[key] = (value, now)
-        key, (_, since) = min(seen.items(), key=lambda entry: entry[1][1])
-        if now - since > SILENCE_S:
+        silent = min(seen, key=lambda key: seen[key][1])
+        if now - seen[silent][1] > SILENCE_S:
             hosts.linger()  # so that the others find out by themselves
-            leave(1, gone(int(key.rpartition("/")[2]), hosts, names))
+            leave(1, gone(int(silent.rpartition("/")[2]), hosts, names))
 
 
 def gone(index: int, hosts: Hosts, names: list[str]) -> str:

@@ -18,12 +18,13 @@ PHASES = ("sft", "rollout", "train", "eval")
 # Keys that the loop itself writes. A part of a task's grades has any other name.
 RESERVED = frozenset(
     ("phase", "step", "wall_s")  # of every line
-    + ("reward", "solved", "length", "tokens", "tokens_per_s", "rollout_s", "reward_s")  # rollout
+    + ("reward", "solved", "judged", "length", "tokens")  # rollout
+    + ("tokens_per_s", "rollout_s", "reward_s")
     + ("loss", "grad_norm", "update_s", "kl", "score", "trust")  # train
     + ("pass_at_1", "mean_reward", "problems", "forwards_per_token")  # eval
     + ("round", "rounds", "seconds_left")  # arguments of `round_line`
 )
-RESERVED_PREFIXES = ("drift_", "teacher_", "threshold_")
+RESERVED_PREFIXES = ("drift_", "teacher_", "threshold_", "pass_at_")
 
 
 def is_reserved(name: str) -> bool:

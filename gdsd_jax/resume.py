@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax import sharding
-from gdsd_jax.checkpoint import Checkpoints
+from gdsd_jax.checkpoint import Checkpoints, OtherSettings
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer
 from gdsd_jax.steps import Scored, Steps, abstract_round
@@ -53,12 +53,12 @@ def from_host(entries: Mapping[str, Any]) -> tuple[Progress, int]:
     """(where the run stands, the format of its checkpoint).
 
     Raises:
-      ValueError: a format of a later version.
+      checkpoint.OtherSettings: a format of a later version.
     """
     entries = dict(entries)
     number = entries.pop("format", 1)
     if number > FORMAT:
-        raise ValueError(
+        raise OtherSettings(
             f"the checkpoint has format {number}, this version knows {FORMAT}: go on with the "
             "version that wrote it"
         )

@@ -114,8 +114,9 @@ def counted_length(batch: Batch, count: str) -> Array:
 
     "full": all of them. "answer": those through its end token.
     """
-    width = jnp.full_like(batch.completion_len_B, batch.tokens_BxL.shape[1] - batch.prompt_len)
-    return batch.completion_len_B if count == "answer" else width
+    if count == "answer":
+        return batch.completion_len_B
+    return jnp.full_like(batch.completion_len_B, batch.tokens_BxL.shape[1] - batch.prompt_len)
 
 
 def counted(batch: Batch, count: str) -> Array:
@@ -189,7 +190,7 @@ def largest(x_xV: Array, k: int, shards: int) -> tuple[Array, Array]:
     see the rest.
     """
     leading, vocab_size = x_xV.shape[:-1], x_xV.shape[-1]
-    parts = 1 if vocab_size % shards else shards
+    parts = shards if vocab_size % shards == 0 else 1
     width = vocab_size // parts
     best_xPxK, place_xPxK = jax.lax.top_k(x_xV.reshape(*leading, parts, width), min(k, width))
     place_xPxK += width * jax.lax.broadcasted_iota(place_xPxK.dtype, place_xPxK.shape, len(leading))
@@ -276,13 +277,16 @@ def pair_scores(
 ) -> Scores:
     """Sequence scores under each mask and its complement."""
     counted_BxG = counted(batch, count)
-    tokens = pair_token_scores(denoiser, params, batch, counted_BxG, centring)
+    plain_KxBxG, centred_KxBxG = pair_token_scores(denoiser, params, batch, counted_BxG, centring)
 
     def weigh(masked_BxG):
         return half_weights(masked_BxG, counted_BxG, weighting)
 
     weights_KxBxG = jax.vmap(weigh)(batch.masks_KxBxL[:, :, batch.prompt_len :])
-    return Scores(*(jnp.sum(weights_KxBxG * score_KxBxG, axis=-1) for score_KxBxG in tokens))
+    return Scores(
+        jnp.sum(weights_KxBxG * plain_KxBxG, axis=-1),
+        jnp.sum(weights_KxBxG * centred_KxBxG, axis=-1),
+    )
 
 
 def view_token_scores(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import functools
 import math
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from etils import epath
 import jax
@@ -15,42 +15,21 @@ from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.hosts import watch_sigterm
-from gdsd_jax.keys import make_keys
-from gdsd_jax.metrics import MetricsWriter, Pace, round_line
-from gdsd_jax.resume import Buffer, Progress, as_host, as_saved, fresh_state, from_host, resume
-from gdsd_jax.steps import Steps, make_sft_step, make_steps
+from gdsd_jax.loop import (
+    Interrupted,
+    Loop,
+    check_finite,
+    keys_of,
+    save,
+    seed_key_of,
+    unless_stopped,
+)
+from gdsd_jax.metrics import Pace, round_line
+from gdsd_jax.resume import Buffer, Progress, fresh_state, from_host, resume
+from gdsd_jax.steps import Steps, make_steps
+from gdsd_jax.supervised import supervise
 from gdsd_jax.types import Batch, Prompts, TrainState
 from gdsd_jax.weights import copies_of, initial_weights
-
-SFT_FIELDS = ("tokens", "valid", "completion", "completion_len")
-
-
-class Interrupted(Exception):
-    """SIGTERM came, and the last completed state is saved. Work that was begun may still go on in
-    its thread."""
-
-
-class Loop(NamedTuple):
-    """What the phases share."""
-
-    experiment: Experiment
-    workdir: epath.Path
-    steps: Steps
-    seed_key: jax.Array
-    checkpoints: Checkpoints
-    writer: MetricsWriter
-    signalled: Callable[[], bool]  # whether SIGTERM has come to this process
-    say: Callable[[str], None]
-    profile: int | None = None  # the round of which the profiler writes a trace
-
-    def keys(self, number: int) -> dict[str, jax.Array]:
-        """A key for each use of randomness in round or step `number`."""
-        return keys_of(self.experiment, self.seed_key, number)
-
-    def stopping(self) -> bool:
-        """Whether SIGTERM has come to any process; all ask at the same points and get the same
-        answer."""
-        return self.experiment.hosts.any(self.signalled())
 
 
 def train(
@@ -84,7 +63,7 @@ def train(
     checkpoints = Checkpoints(workdir / "checkpoints", chosen.keep_checkpoints)
     steps = make_steps(experiment.denoiser, chosen, experiment.mesh, experiment.teacher)
     with watch_sigterm() as signalled, jax.transfer_guard("disallow"):
-        key = seed_key(experiment)
+        key = seed_key_of(experiment)
         begin, progress = beginning(experiment, steps, checkpoints, key)
         if checkpoints.latest() is not None:
             where = f"{progress.phase}, round {progress.round}, step {progress.step}"
@@ -103,17 +82,6 @@ def train(
 
 def ignore(line: str) -> None:
     """Says nothing."""
-
-
-def seed_key(experiment: Experiment) -> jax.Array:
-    """The key that all others come from, on every device."""
-    make = functools.partial(jax.random.key, experiment.settings.seed)
-    return jax.jit(make, out_shardings=sharding.replicated(experiment.mesh))()
-
-
-def keys_of(experiment: Experiment, seed_key: jax.Array, number: int) -> dict[str, jax.Array]:
-    """A key for each use of randomness in round or step `number`."""
-    return make_keys(seed_key, sharding.everywhere(experiment.mesh, np.int32(number)))
 
 
 def beginning(
@@ -147,66 +115,6 @@ def run(
         # without the reference, which is the weights themselves
         save(loop, state, {}, progress)
     reinforce(loop, state, frozen, buffer, progress)
-
-
-def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -> TrainState:
-    """Fine-tuning on the task's own, partly wrong, answers: of the denoiser, or of the teacher it
-    will start from."""
-    experiment, chosen, sft = (
-        loop.experiment,
-        loop.experiment.settings,
-        loop.experiment.settings.sft,
-    )
-    if sft.steps <= progress.step:
-        return state
-    loader = supervised_loader(experiment, progress)
-    sft_step = make_sft_step(experiment.teacher or experiment.denoiser, chosen)
-    began = time.monotonic()
-    losses = [np.float32(loss) for loss in progress.losses]
-    for step in range(progress.step, sft.steps):
-        rows = next(loader)
-        arrays = sharding.global_rows(experiment.mesh, {name: rows[name] for name in SFT_FIELDS})
-        rng = loop.keys(step)["sft"]
-        if step == progress.step:
-            keep = functools.partial(save, loop, state, frozen, progress, stop=True)
-            unless_stopped(loop, sft_step.lower(state, frozen, arrays, rng).compile, keep)
-        state, metrics = sft_step(state, frozen, arrays, rng)
-        losses.append(metrics["loss"])
-        # no more than two steps are under way, for which a stop has to wait
-        jax.block_until_ready(losses[-2:-1])
-        done = step + 1
-        if done % sft.log_every == 0 or done == sft.steps:
-            loss = float(np.mean(jax.device_get(losses)))
-            check_finite("sft", done, {"loss": loss})
-            loop.writer.write("sft", done, loss=loss)
-            left = (time.monotonic() - began) / (done - progress.step) * (sft.steps - done)
-            loop.say(
-                f"sft step {done}/{sft.steps} | loss {loss:.3f} nats a token | {left:.0f} s left"
-            )
-            losses = []
-        stop = loop.stopping()
-        if stop or done % sft.checkpoint_every == 0:
-            here = Progress(
-                "sft",
-                step=done,
-                cursor=loader.get_state(),
-                lines=loop.writer.cursor(),
-                losses=tuple(map(float, jax.device_get(losses))),
-            )
-            save(loop, state, frozen, here, stop=stop)
-    return state
-
-
-def supervised_loader(experiment: Experiment, progress: Progress):
-    """Endless batches of problems with answers, from where the run stands."""
-    chosen, problems = experiment.settings, experiment.sft_problems
-    answers = data.answers_of(
-        experiment.task, problems, experiment.tokenizer, chosen.sampler.gen_length, chosen.seed
-    )
-    loader = data.make_loader(problems, answers, batch=chosen.sft.batch, seed=chosen.seed)
-    if progress.cursor:
-        loader.set_state(progress.cursor)
-    return loader
 
 
 def reinforce(
@@ -393,18 +301,6 @@ def drifted(loop: Loop, number: int, summary: dict) -> bool:
     return mean > bound
 
 
-def unless_stopped(loop: Loop, work: Callable[[], Any], keep: Callable[[], None]) -> Any:
-    """What `work()` returns.
-
-    A stop does not wait for it, be it compiling, a rollout, or programs that take long. Then
-    `keep()` saves the state, which the work only reads, and raises Interrupted.
-    """
-    stopped, future = loop.experiment.hosts.run_until_stopped(work, loop.signalled)
-    if stopped:
-        keep()
-    return future.result()
-
-
 def evaluate(
     loop: Loop, state: TrainState, frozen: dict, number: int, keep: Callable[[], None]
 ) -> None:
@@ -435,31 +331,3 @@ def write_updates(
         check_finite("train", step, outcome)
         loop.writer.write("train", step, **outcome, update_s=update_s)
     return {name: float(np.mean([outcome[name] for outcome in outcomes])) for name in outcomes[0]}
-
-
-def check_finite(phase: str, step: int, numbers: dict) -> None:
-    """FloatingPointError before a broken state is saved."""
-    for name in ("loss", "grad_norm"):
-        if name in numbers and not np.isfinite(numbers[name]):
-            raise FloatingPointError(
-                f"{phase} step {step}: {name} is {numbers[name]}; the last checkpoint is good"
-            )
-
-
-def save(
-    loop: Loop,
-    state: TrainState,
-    frozen: dict,
-    progress: Progress,
-    buffer: Buffer | None = None,
-    *,
-    stop: bool = False,
-) -> None:
-    """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted."""
-    per_round = loop.experiment.settings.inner_iterations
-    iteration = progress.step + progress.round * per_round + progress.inner
-    iteration += progress.phase == "rl"
-    loop.checkpoints.save(iteration, as_saved(state, frozen, buffer), as_host(progress))
-    if stop:
-        loop.checkpoints.wait()
-        raise Interrupted

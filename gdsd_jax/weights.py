@@ -27,6 +27,7 @@ from gdsd_jax.types import Array, Denoiser, PyTree
 # fields of a ModelConfig in which a model and a preset of the same shape agree
 SHAPE = ("family", "d_model", "layers", "heads", "kv_heads", "head_dim", "d_ff")
 VOCAB_SIZE = 1024  # most pieces of a tokenizer that is trained on a task's texts
+VOCAB_MULTIPLE = 128  # of the vocabulary of a model from nothing, so that meshes divide it
 
 
 def settings_of(folder) -> Settings:
@@ -169,12 +170,15 @@ def tokenizer_folder(settings: Settings, workdir) -> epath.Path:
 
 
 def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig, Tokenizer]:
-    """The preset with the vocabulary of a tokenizer; ValueError where there is no such preset."""
+    """The preset with the vocabulary of a tokenizer, filled up to a multiple of VOCAB_MULTIPLE.
+
+    Ids past the tokenizer's stand for no text. ValueError where there is no such preset.
+    """
     if settings.model is None:
         raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
     model = dataclasses.replace(
         models.preset(settings.model),
-        vocab_size=tokenizer.vocab_size,
+        vocab_size=-(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE,
         mask_id=tokenizer.mask_id,
         pad_id=tokenizer.pad_id,
         stop_ids=tuple(tokenizer.stop_ids),

@@ -1,4 +1,4 @@
-"""Measures this machine:
+"""Measures how fast this machine samples, updates and runs programs.
 
   python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16] [--parts=rollout,samplers]
 
@@ -78,7 +78,8 @@ def timed(fn, *args, repeats: int) -> float:
 
 def product_rate(side: int, dtype: str) -> float:
     """Operations a second of one `side` x `side` matrix product."""
-    a, b = (jax.random.normal(jax.random.key(seed), (side, side), dtype) for seed in range(2))
+    a = jax.random.normal(jax.random.key(0), (side, side), dtype)
+    b = jax.random.normal(jax.random.key(1), (side, side), dtype)
     return 2 * side**3 / timed(jax.jit(jnp.matmul), a, b, repeats=9)
 
 
@@ -137,7 +138,8 @@ def prompts_of(size: Size, columns: int) -> Prompts:
 def rollout(size: Size, dtype: str) -> tuple[float, int, dict]:
     """Two blocks, one position of each row a pass, temperature 1."""
     denoiser, params = denoiser_of(size, dtype)
-    columns, passes = size.prompt + size.completion, 2 * size.block
+    columns = size.prompt + size.completion
+    passes = 2 * size.block
     config = sampling.SamplerConfig(gen_length=passes, block_length=size.block, steps=passes)
     rollout_fn = sampling.make_rollout_fn(denoiser, config)
     rng_B = jax.random.split(jax.random.key(2), size.rows)
@@ -168,7 +170,8 @@ def sampler_flops(config, size: Size, cache: str, block: int, passes: int) -> in
     def count(queries, keys):
         return flops.features_flops(config, size.rows, queries, keys)
 
-    whole, in_block = count(columns, columns), count(size.block, start + size.block)
+    whole = count(columns, columns)
+    in_block = count(size.block, start + size.block)
     first, later = {
         "none": (whole, whole),
         "prefix": (whole, count(columns - start, columns)),
@@ -183,7 +186,8 @@ def block_seconds(denoiser, params, config, size: Size, block: int) -> float:
     """Seconds of one whole block at temperature 1, those before it filled with random tokens."""
     begin, advance, _, _ = sampling.make_passes(denoiser, config)
     prompts = sampling.with_defaults(prompts_of(size, size.sampler_prompt), config.gen_length)
-    start, done = size.sampler_prompt, block * size.block
+    start = size.sampler_prompt
+    done = block * size.block
     rng_B = jax.random.split(jax.random.key(2), size.rows)
 
     @jax.jit
@@ -228,14 +232,16 @@ def samplers(size: Size, dtype: str) -> dict:
     Those of block-causal models write completions twice as long.
     """
     denoiser, params = denoiser_of(size, dtype)
-    weights, copying = sum(leaf.nbytes for leaf in jax.tree.leaves(params)), copy_rate(dtype)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    copying = copy_rate(dtype)
     long = size._replace(
         sampler_completion=2 * size.sampler_completion, sampler_steps=2 * size.sampler_steps
     )
     found = {}
     for name, (settings, baseline) in SAMPLERS.items():
         own = long if settings["kind"] == "block" else size
-        row = found[name] = measure_sampler(denoiser, params, settings, own, dtype)
+        row = measure_sampler(denoiser, params, settings, own, dtype)
+        found[name] = row
         row["bandwidth"] = weights * own.sampler_steps / row["seconds"] / copying
         row["ceiling"] = found[baseline]["gflops"] / row["gflops"]
         row["reached"] = row["mfu"] / found[baseline]["mfu"]
@@ -334,7 +340,8 @@ def measure_all(size: Size, dtype: str, parts: list[str]) -> dict:
         name = part.__name__
         if name not in parts:
             continue
-        found = results[name] = beside_product(part, size, dtype)
+        found = beside_product(part, size, dtype)
+        results[name] = found
         rate = f", {found['tokens_per_s']:,.1f} tokens/s" if "tokens_per_s" in found else ""
         print(
             f"{name:8} {found['seconds']:8.2f} s{rate}, {found['mfu']:.0%} of a {size.product} x "
@@ -346,7 +353,8 @@ def measure_all(size: Size, dtype: str, parts: list[str]) -> dict:
     if "programs" in parts:
         results["rewards"] = programs(size.programs)
         print("programs", ", ".join(f"{key} {value}" for key, value in results["rewards"].items()))
-    memory = results["memory"] = peak_memory()
+    memory = peak_memory()
+    results["memory"] = memory
     print("memory  ", ", ".join(f"{key} {value:,.0f}" for key, value in memory.items()))
     return results
 
@@ -372,7 +380,8 @@ def main() -> int:
             file = output_path("--json", args.json)
         except ValueError as error:
             parser.error(str(error))
-    size, device = SIZES[args.size], jax.devices()[0]
+    size = SIZES[args.size]
+    device = jax.devices()[0]
     print(
         f"{device.device_kind}, jax {jax.__version__}, {args.dtype}, {args.size}: {size}",
         flush=True,

@@ -19,7 +19,7 @@ is then untouched.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 import contextlib
 import dataclasses
 import hashlib
@@ -77,7 +77,7 @@ def from_hf(
     files = [file for file in sorted(source.iterdir()) if is_hashed(file.name)]
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(map(bytes_of, leaves)))
-    with new_folder(destination) as partial, progress([*leaves], [*files]) as bar:
+    with new_folder(destination) as partial, progress(leaves, files) as bar:
         manifest = {
             "family": config.family,
             "model": dataclasses.asdict(config),
@@ -110,7 +110,7 @@ def from_orbax(
     params = found.params if found.adapters is None else with_adapters(found, dtype)
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(bytes_of(leaf, dtype) for leaf in leaves))
-    with new_folder(destination) as partial, progress([*leaves]) as bar:
+    with new_folder(destination) as partial, progress(leaves) as bar:
         copy_companions(found.companions, partial)
         hf.save(
             partial,
@@ -144,7 +144,8 @@ def read_converted(folder: epath.Path) -> Source:
 def read_workdir(workdir: epath.Path) -> Source:
     """The newest checkpoint of a run: weights, or adapters over the weights that its config
     names."""
-    settings, newest = weights.settings_of(workdir), checkpoint.latest_iteration(workdir)
+    settings = weights.settings_of(workdir)
+    newest = checkpoint.latest_iteration(workdir)
     folder = workdir / "checkpoints" / str(newest) / "state"
     trainable = checkpoint.lazy_params(folder, "state", "trainable")
     if settings.init_from:
@@ -200,14 +201,17 @@ def new_folder(destination: epath.Path) -> Iterator[epath.Path]:
     Raises:
       ValueError: something is at `destination` already.
     """
-    partial, mark = destination, destination / UNFINISHED
-    if not paths.is_remote(destination):
+    remote = paths.is_remote(destination)
+    mark = destination / UNFINISHED
+    if remote:
+        partial = destination
+        if mark.exists():
+            destination.rmtree()  # of a conversion that was killed
+    else:
         partial = destination.parent / f".{destination.name}.partial"
-    elif mark.exists():
-        destination.rmtree()  # of a conversion that was killed
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"{destination} is not empty; name a new folder")
-    if partial == destination:
+    if remote:
         mark.write_text("launch/convert.py is writing this folder, or was killed\n")
     else:
         partial.rmtree(missing_ok=True)  # of a conversion that was killed
@@ -217,7 +221,7 @@ def new_folder(destination: epath.Path) -> Iterator[epath.Path]:
     except BaseException:
         partial.rmtree(missing_ok=True)
         raise
-    if partial == destination:
+    if remote:
         mark.unlink()
     else:
         os.replace(partial, destination)  # an empty folder there gives way
@@ -247,7 +251,8 @@ def with_mask(source: epath.Path, config):
             f"{source}: a mask cannot be added to tokenizer.model: copy tokenizer.json there"
         )
     mask_id = known.id_of(MASK)
-    mask_id = known.vocab_size if mask_id is None else mask_id
+    if mask_id is None:
+        mask_id = known.vocab_size
     if mask_id >= config.vocab_size:
         raise ValueError(
             f"{source}: the tokenizer uses all {config.vocab_size} rows of the embedding, "
@@ -327,7 +332,7 @@ def bytes_of(leaf, dtype: str | None = None) -> int:
     return int(np.prod(leaf.shape)) * np.dtype(dtype or leaf.dtype).itemsize
 
 
-def progress(leaves: list, files: list[epath.Path] = ()):
+def progress(leaves: Collection, files: Sequence[epath.Path] = ()):
     """A bar over the bytes of the files to hash and of the arrays to write."""
     total = sum(map(bytes_of, leaves)) + sum(file.stat().length for file in files)
     return tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1000, desc="converting")
@@ -351,7 +356,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("from_hf", "to_orbax", "from_orbax", "to_hf"):
+    folders = ("from_hf", "to_orbax", "from_orbax", "to_hf")
+    for name in folders:
         parser.add_argument(f"--{name}", type=paths.absolute, metavar="DIR")
     parser.add_argument(
         "--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge"
@@ -364,9 +370,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes"
     )
     args = parser.parse_args(argv)
-    ways = [bool(args.from_hf and args.to_orbax), bool(args.from_orbax and args.to_hf)]
-    given = [args.from_hf, args.to_orbax, args.from_orbax, args.to_hf]
-    if sum(ways) != 1 or sum(map(bool, given)) != 2:
+    given = {name for name in folders if getattr(args, name) is not None}
+    if given not in ({"from_hf", "to_orbax"}, {"from_orbax", "to_hf"}):
         parser.error("give either --from_hf and --to_orbax, or --from_orbax and --to_hf")
     if args.from_orbax and args.a2d:
         parser.error("--a2d belongs to --from_hf")

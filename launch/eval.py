@@ -1,4 +1,4 @@
-"""Scores a checkpoint on held-out problems:
+"""Scores a checkpoint on held-out problems.
 
   python launch/eval.py --config=FILE.py[:MODEL[,key=value...]] --checkpoint=DIR --out=FILE.json
   ... --thresholds=0.7,0.9
@@ -47,9 +47,8 @@ def evaluate(experiment: Experiment, model: tuple[PyTree, dict], thresholds: lis
     def sample(prompts: Prompts) -> Rollout:
         return sampler(*model, prompts, rng)
 
-    greedy, sampled = (
-        evaluation.evaluate(experiment, sample, Request(temperature)) for temperature in (0.0, 1.0)
-    )
+    greedy = evaluation.evaluate(experiment, sample, Request(temperature=0.0))
+    sampled = evaluation.evaluate(experiment, sample, Request(temperature=1.0))
     found = evaluation.summary(experiment, greedy, sampled)
     found["per_problem"] = [
         {
@@ -101,7 +100,8 @@ def main() -> int:
     args = parser.parse_args()
     with contextlib.ExitStack() as opened:
         try:
-            out, chosen = output_path("--out", args.out), settings.parse(load_config(args.config))
+            out = output_path("--out", args.out)
+            chosen = settings.parse(load_config(args.config))
             thresholds = read_thresholds(args.thresholds)
             experiment = prepare(chosen, folder=args.checkpoint)
             opened.callback(experiment.task.close)
@@ -138,12 +138,13 @@ def threshold_line(row: dict[str, float], scheduled: float) -> str:
 
 def read_thresholds(text: str) -> list[float]:
     """Raises ValueError where one of them is no probability."""
+    wanted = f"--thresholds={text}: give probabilities in (0, 1], separated by commas"
     try:
         thresholds = [float(part) for part in text.split(",") if part]
     except ValueError:
-        thresholds = [0.0]
+        raise ValueError(wanted) from None
     if not all(0 < threshold <= 1 for threshold in thresholds):
-        raise ValueError(f"--thresholds={text}: give probabilities in (0, 1], separated by commas")
+        raise ValueError(wanted)
     return thresholds
 
 

@@ -1,4 +1,4 @@
-"""Answers prompts with a checkpoint:
+"""Answers prompts with a checkpoint.
 
   python launch/generate.py --checkpoint=DIR --prompts=FILE.jsonl --out=FILE.jsonl
   python launch/generate.py --checkpoint=DIR --prompt="Write f(x) ..." --show
@@ -106,10 +106,8 @@ def read_prompts(args, tokenizer) -> Iterator[Row]:
             said = f"{where}: {len(ids)} tokens, over --prompt_length={args.prompt_length}"
             if args.too_long == "error":
                 raise ValueError(f"{said}: raise it, or give --too_long=drop or --too_long=cut")
-            print(
-                f"{said}: {'dropped' if args.too_long == 'drop' else 'cut at the front'}",
-                file=sys.stderr,
-            )
+            done = "dropped" if args.too_long == "drop" else "cut at the front"
+            print(f"{said}: {done}", file=sys.stderr)
             if args.too_long == "drop":
                 continue
         yield Row(where, place, entries, ids[-args.prompt_length :])
@@ -117,10 +115,13 @@ def read_prompts(args, tokenizer) -> Iterator[Row]:
 
 def prompt_of(entries: Any, where: str) -> str | list[dict]:
     """A row's text or messages."""
-    if not isinstance(entries, dict) or ("prompt" in entries) == ("messages" in entries):
+    keys = []
+    if isinstance(entries, dict):
+        keys = [key for key in ("prompt", "messages") if key in entries]
+    if len(keys) != 1:
         raise ValueError(f'{where}: give an object with either "prompt" or "messages"')
-    prompt = entries.get("prompt", entries.get("messages"))
-    if "messages" in entries:
+    prompt = entries[keys[0]]
+    if keys == ["messages"]:
         turns = prompt if isinstance(prompt, list) else [None]
         texts = [
             turn.get(key) if isinstance(turn, dict) else None
@@ -166,11 +167,13 @@ def answers(model: Model, loaded: tuple[PyTree, dict], rows: Sequence[Row], args
     key = jax.device_put(jax.random.key(args.seed), sharding.replicated(model.mesh))
     shards = math.prod(model.mesh.shape[axis] for axis in sharding.ROWS)
     batch = 1 if args.show else min(args.batch, len(rows))
-    filled, compiled = -(-batch // shards) * shards, {}
+    filled = math.ceil(batch / shards) * shards
+    compiled = {}  # width of the prompts -> the function
     for start in range(0, len(rows), batch):
         asked = rows[start : start + batch]
         prompts = prompts_of(model, [asked[i % len(asked)] for i in range(filled)], args)
-        arguments, width = (*loaded, prompts, key), prompts.tokens_BxP.shape[1]
+        arguments = (*loaded, prompts, key)
+        width = prompts.tokens_BxP.shape[1]
         if width not in compiled:  # here, so that it is not timed
             compiled[width] = sample if args.show else sample.lower(*arguments).compile()
         began = time.perf_counter()
@@ -219,8 +222,9 @@ def arguments() -> argparse.Namespace:
     add_settings(parser)
     args = parser.parse_args()
     for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
-        if not getattr(args, name) >= least:
-            raise ValueError(f"--{name}={getattr(args, name)} must be at least {least}")
+        value = getattr(args, name)
+        if not value >= least:  # nan is not, either
+            raise ValueError(f"--{name}={value} must be at least {least}")
     return args
 
 
@@ -283,7 +287,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def main() -> int:
     try:
         args = arguments()
-        out = args.out and output_path("--out", args.out)
+        out = output_path("--out", args.out) if args.out else None
         model = read_model(args)
         rows = list(read_prompts(args, model.tokenizer))
         if not rows:
@@ -293,14 +297,19 @@ def main() -> int:
         )
     except (ValueError, OSError) as error:
         return fail(error, 2)
-    tokens, began = 0, time.perf_counter()
-    with replacing(out) if out else contextlib.nullcontext(sys.stdout) as file:
+    tokens = 0
+    began = time.perf_counter()
+    opened = contextlib.nullcontext(sys.stdout) if out is None else replacing(out)
+    with opened as file:
         for line in answers(model, loaded, rows, args):
-            file.write(json.dumps(line) + "\n" if out else line["text"] + "\n")
+            text = line["text"] if out is None else json.dumps(line)
+            file.write(text + "\n")
             tokens += line["length"]
     seconds = time.perf_counter() - began
     said = f"{len(rows)} answers, {tokens} tokens in {seconds:.1f} s with compiling"
-    print(f"{said} | {out}" if out else said, file=sys.stderr)
+    if out is not None:
+        said += f" | {out}"
+    print(said, file=sys.stderr)
     return 0
 
 

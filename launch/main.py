@@ -1,4 +1,4 @@
-"""Trains, or resumes:
+"""Trains, or resumes, one run.
 
   python launch/main.py --config=configs/coding.py[:MODEL[,key=value...]] [--workdir=DIR]
 

@@ -1,5 +1,5 @@
-"""Whether a run fits a TPU slice, and what it would take, without one: the TPU compiler compiles
-its real programs.
+"""Tells whether a run fits a TPU slice and what it would take: the TPU compiler compiles its real
+programs.
 
   python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 \\
       [--num_slices=2] [--json=FILE] [--search]
@@ -104,12 +104,14 @@ def topology(name: str, slices: int) -> list:
         )
     if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
         raise ValueError('the TPU compiler, libtpu, is not installed: pip install "jax[tpu]"')
-    settings = GENERATIONS[generation] | ({"num_slices": slices} if slices > 1 else {})
+    options = dict(GENERATIONS[generation])
+    if slices > 1:
+        options["num_slices"] = slices
     if math.prod(map(int, shape.split("x"))) == 1:  # hosts of one chip; others have four
-        settings = settings | {"chips_per_host_bounds": (1, 1, 1)}
+        options["chips_per_host_bounds"] = (1, 1, 1)
     try:
         with quiet():
-            return list(topologies.get_topology_desc(name, platform="tpu", **settings).devices)
+            return list(topologies.get_topology_desc(name, platform="tpu", **options).devices)
     except Exception as error:  # whatever libtpu raises says why
         raise ValueError(f"--topology={name}: {error}") from None
 
@@ -139,9 +141,11 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.param_shapes(model)))
     read = parameters * jnp.dtype(model.dtype).itemsize / mesh.shape["tensor"]
     found = {"rollout": rollout} if rollout else {}
-    for name in [name for name in calls if name not in found]:
+    for name, call in calls.items():
+        if name in found:
+            continue
         print(f"compiling the {name} for {len(devices)} chips", flush=True)
-        found[name] = measure(calls[name], mesh, chip, read)
+        found[name] = measure(call, mesh, chip, read)
     missing = max(program["missing"] for program in found.values())
     return {
         "chips": len(devices),
@@ -175,7 +179,8 @@ def programs(
     whole?)."""
     denoiser, teacher = weights.make_denoisers(chosen, model, mesh)
     calls = steps.make_steps(denoiser, chosen, mesh, teacher)
-    make, optimizer = weights.make_trainable(chosen, model), make_optimizer(chosen.optimizer)
+    make = weights.make_trainable(chosen, model)
+    optimizer = make_optimizer(chosen.optimizer)
     state = weights.abstract(mesh, lambda rng: init_state(make(rng), optimizer))
     frozen = weights.abstract(mesh, lambda rng: weights.copies_of(chosen, make(rng)))
     if chosen.lora_rank:
@@ -185,7 +190,8 @@ def programs(
     def everywhere(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
 
-    rng, number = (everywhere(x) for x in jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0))))
+    rng_shape, number_shape = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0)))
+    rng, number = everywhere(rng_shape), everywhere(number_shape)
 
     def used(*names):
         return {name: frozen[name] for name in names if name in frozen}
@@ -250,14 +256,8 @@ def measure(call: Call, mesh, chip: chips.Chip, read: float) -> dict:
             "temporaries": memory.temp_size_in_bytes,
             **exchanged(compiled.as_text(), call.loops),
         }
-        inside, across = (
-            sum(
-                entry["bytes"]
-                for entry in found["collectives"]
-                if entry["crosses_slices"] is across
-            )
-            for across in (False, True)
-        )
+        inside = sum(one["bytes"] for one in found["collectives"] if not one["crosses_slices"])
+        across = sum(one["bytes"] for one in found["collectives"] if one["crosses_slices"])
         seconds |= {"links": inside / chip.links, "network": across / chip.network}
     total = peak + call.beside
     found |= {"peak": peak, "total": total, "missing": total - chip.memory, "seconds": seconds}
@@ -280,7 +280,8 @@ def compile_for_tpu(lowered):
 def exchanged(text: str, passes: int) -> dict:
     """Collectives added up by kind, and the bytes that each pass of a rollout collects, in one
     piece or around a ring."""
-    kinds, gathers = {}, 0
+    kinds = {}
+    gathers = 0
     for one in hlo.collectives(text, passes):
         across = one.between_slices
         entry = kinds.setdefault(
@@ -299,7 +300,8 @@ def exchanged(text: str, passes: int) -> dict:
 def predict(chosen: Settings, found: dict, score_share: float, count: int) -> dict:
     """The fastest that the data sheet allows, everything overlapped; seconds, tokens, and hours of
     one chip."""
-    rollout, update = (max(found[name]["seconds"].values()) for name in ("rollout", "update"))
+    rollout = max(found["rollout"]["seconds"].values())
+    update = max(found["update"]["seconds"].values())
     exchange = {
         name: sum(found[name]["seconds"].get(part, 0.0) for part in ("links", "network"))
         for name in found
@@ -358,15 +360,20 @@ def rank(found: dict) -> tuple[float, float]:
 
 
 def other_meshes(chosen: Settings) -> Iterator[dict]:
-    yield from ({"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": tensor} for tensor in (1, 2, 4, 8))
+    for tensor in (1, 2, 4, 8):
+        yield {"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": tensor}
 
 
 def other_remats(chosen: Settings) -> Iterator[dict]:
-    yield from ({"remat": remat} for remat in ("none", "dots", "full") if remat != chosen.remat)
+    for remat in ("none", "dots", "full"):
+        if remat != chosen.remat:
+            yield {"remat": remat}
 
 
 def other_slices(chosen: Settings) -> Iterator[dict]:
-    yield from ({"slices": slices} for slices in (chosen.slices // 2, chosen.slices * 2) if slices)
+    if chosen.slices > 1:
+        yield {"slices": chosen.slices // 2}
+    yield {"slices": chosen.slices * 2}
 
 
 def gib(size: float) -> str:
@@ -396,9 +403,11 @@ def table(found: dict) -> str:
                 f"  {entry['kind']}{where}: {entry['count']} times, "
                 f"{gib(entry['bytes'])} sent by each chip"
             )
-    if gathers := found["programs"]["rollout"]["gathers_per_pass"]:
+    gathers = found["programs"]["rollout"]["gathers_per_pass"]
+    if gathers:
         lines.append(f"each pass of the rollout collects {gib(gathers)} a chip")
-    guess, percent = found["prediction"], found["prediction"]["exchange_share"]
+    guess = found["prediction"]
+    percent = guess["exchange_share"]
     lines += [
         "PREDICTION from data sheets, at best "
         "(peak rates, everything overlapped, no reads of memory but of weights):",

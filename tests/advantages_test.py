@@ -54,6 +54,58 @@ def test_group_mean_baseline():
     )
 
 
+JUDGED = {
+    "all": [True] * 12,
+    "some": [True, False, True, True, False, True, True, True, False, True, True, False],
+    "one of a prompt": [False, False, False, True] + [True] * 8,
+    "none of a prompt": [True] * 4 + [False] * 4 + [True] * 4,
+    "none": [False] * 12,
+}
+
+
+def rendered(rewards, judged, group_size, baseline, scale):
+    """The judged completions of each prompt among themselves, in float64; the others have 0."""
+    wanted = np.zeros(len(rewards))
+    for start in range(0, len(rewards), group_size):
+        rows = [i for i in range(start, start + group_size) if judged[i]]
+        kept = np.array([rewards[i] for i in rows], np.float64)
+        for place, row in enumerate(rows):
+            rest = kept if baseline is from_group_mean else np.delete(kept, place)
+            if baseline is leave_one_out and not len(rest):
+                continue  # nothing to compare with
+            spread = kept.std(ddof=1) if len(kept) > 1 else 0.0
+            advantage = rewards[row] - rest.mean()
+            wanted[row] = advantage / (spread + 1e-4) if scale else advantage
+    return wanted
+
+
+@pytest.mark.parametrize("judged", JUDGED.values(), ids=JUDGED)
+@pytest.mark.parametrize("baseline", [leave_one_out, from_group_mean])
+@pytest.mark.parametrize("scale", [False, True])
+@pytest.mark.parametrize("group_size", [2, 4, 6])
+def test_rows_without_a_verdict_enter_no_mean(judged, baseline, scale, group_size):
+    """Their advantage is 0, whatever their reward says; the others are as if they were not there.
+
+    A prompt with one verdict has nothing to compare it with: 0 too.
+    """
+    found = np.asarray(baseline(jnp.array(REWARDS), group_size, scale, jnp.array(judged)))
+    wanted = rendered(REWARDS, judged, group_size, baseline, scale)
+    # as above
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-6)
+    other = [reward if ok else 1e6 for reward, ok in zip(REWARDS, judged)]
+    again = baseline(jnp.array(other), group_size, scale, jnp.array(judged))
+    np.testing.assert_array_equal(again, found)
+
+
+@pytest.mark.parametrize("baseline", [leave_one_out, from_group_mean])
+def test_all_judged_is_no_different_from_unsaid(baseline):
+    rewards, judged = jnp.array(REWARDS), jnp.ones(len(REWARDS), bool)
+    for scale in (False, True):
+        np.testing.assert_allclose(
+            baseline(rewards, 4, scale, judged), baseline(rewards, 4, scale), rtol=1e-6, atol=1e-6
+        )
+
+
 def test_softmax_over_groups():
     """Groups may have any numbers, sizes and order; far apart values do not overflow; no groups are
     one."""

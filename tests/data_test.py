@@ -1,20 +1,26 @@
 """Loading: the cursor restores exactly, nothing is dropped in silence."""
 
 import json
-import types
 
 import numpy as np
 import pytest
 
 from gdsd_jax import data, tokenizers
+from gdsd_jax.tasks import Task
 
-TASK = types.SimpleNamespace(
-    messages=lambda record: [{"role": "user", "content": record["question"]}],
-    completion=lambda record: record["solution"],
-    noisy_completion=lambda record, seed, noise: (
-        f"{record['solution']}{seed}" if noise else record["solution"]
-    ),
-)
+
+def messages(record):
+    return [{"role": "user", "content": record["question"]}]
+
+
+def answer(record, seed):
+    return record["solution"] + ("" if seed is None else seed)
+
+
+def task_of(answer):
+    return Task(train=RECORDS, heldout=None, messages=messages, grade=None, answer=answer)
+
+
 RECORDS = [{"question": "add " + "1" * (i % 5 + 1), "solution": f"x{i}"} for i in range(23)]
 
 
@@ -28,7 +34,7 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def problems(tokenizer):
-    return data.prepare(TASK, RECORDS, tokenizer, 12)
+    return data.problems_of(task_of(answer), RECORDS, tokenizer, 12, 16)
 
 
 def take(loader, count):
@@ -65,7 +71,7 @@ def test_batches_have_fixed_shapes_and_every_epoch_sees_each_problem_once(proble
 
 @pytest.mark.parametrize("taken", [0, 1, 9])
 def test_cursor_restores_exactly_in_a_new_loader(problems, tokenizer, taken):
-    answers = data.noisy_answers(TASK, problems, tokenizer, 16, noise=0.5, seed=3)
+    answers = data.answers_of(task_of(answer), problems, tokenizer, 16, seed=3)
 
     def make():
         return data.make_loader(problems, answers, batch=4, seed=0)
@@ -97,7 +103,7 @@ def test_problems_are_held_out_by_a_seed_of_their_own():
 
 
 def test_each_visit_draws_another_answer(problems, tokenizer):
-    answers = data.noisy_answers(TASK, problems, tokenizer, 16, noise=0.5, seed=3)
+    answers = data.answers_of(task_of(answer), problems, tokenizer, 16, seed=3)
     batches = take(data.make_loader(problems, answers, batch=23, seed=0), 2)
     texts = [
         {int(i): tokenizer.decode(row) for i, row in zip(b["index"], b["completion"])}
@@ -115,29 +121,71 @@ def test_each_visit_draws_another_answer(problems, tokenizer):
         )
 
 
-def test_gold_answers_must_fit_but_noise_gives_way(problems, tokenizer):
+def test_best_answers_must_fit_and_take_the_place_of_longer_ones(problems, tokenizer):
     with pytest.raises(ValueError, match="completion 0"):
-        data.noisy_answers(TASK, problems, tokenizer, 2, noise=0, seed=0)
-    answers = data.noisy_answers(TASK, problems, tokenizer, 5, noise=0.5, seed=123456789)
+        data.answers_of(task_of(answer), problems, tokenizer, 2, seed=0)
+    answers = data.answers_of(task_of(answer), problems, tokenizer, 5, seed=123456789)
     batch = next(data.make_loader(problems, answers, batch=4, seed=0))
     assert [tokenizer.decode(row) for row in batch["completion"]] == [
         f"x{i}" for i in batch["index"]
     ]
 
 
+def test_a_task_without_answers_says_so(problems, tokenizer):
+    with pytest.raises(ValueError, match="set sft.steps=0"):
+        data.answers_of(task_of(None), problems, tokenizer, 16, seed=0)
+
+
 def test_long_prompts_are_reported_once(tokenizer):
     lines = []
+
+    def problems_of(length, too_long="error"):
+        return data.problems_of(
+            task_of(None), RECORDS, tokenizer, length, 16, too_long=too_long, report=lines.append
+        )
+
     with pytest.raises(ValueError, match="prompt"):
-        data.prepare(TASK, RECORDS, tokenizer, 6)
-    dropped = data.prepare(TASK, RECORDS, tokenizer, 6, too_long="drop", report=lines.append)
-    cut = data.prepare(TASK, RECORDS, tokenizer, 6, too_long="cut", report=lines.append)
-    assert len(lines) == 2 and "dropped" in lines[0] and "cut" in lines[1]
-    assert all(line.startswith(f"{len(dropped.too_long)} of 23 ") for line in lines)
-    assert 0 < len(dropped) < len(cut) == 23 and len(dropped) + len(dropped.too_long) == 23
+        problems_of(6)
+    dropped, cut = problems_of(6, "drop"), problems_of(6, "cut")
+    missing = len(RECORDS) - len(dropped)
+    said = f"{missing} of 23 prompts have more than 6 tokens and were "
+    assert lines == [f"{said}dropped", f"{said}cut at the front"]
+    assert 0 < len(dropped) < len(cut) == 23
     # Dropping must not shift the records that rows point to.
     batch = next(data.make_loader(dropped, batch=4, seed=0))
     for row, index in zip(batch["tokens"], batch["index"]):
-        ids = tokenizer.apply_chat(TASK.messages(RECORDS[index]))
+        ids = tokenizer.apply_chat(messages(RECORDS[index]))
         assert row[-len(ids) :].tolist() == ids
-    with pytest.raises(ValueError, match="raise the prompt length"):
-        data.prepare(TASK, RECORDS, tokenizer, 1, too_long="drop", report=lines.append)
+    with pytest.raises(ValueError, match="raise prompt_length"):
+        problems_of(1, "drop")
+
+
+def test_a_domain_may_have_a_shorter_limit(tokenizer):
+    """Records of other domains, or of none, may fill the width; no limit goes beyond it."""
+    domains = ["math", "chat", "code", None]
+    records = [
+        {"question": "add 1"} | ({} if domain is None else {"domain": domain}) for domain in domains
+    ]
+    found = data.problems_of(
+        task_of(None), records, tokenizer, 12, 16, max_lengths={"math": 8, "code": 4096}
+    )
+    assert found.max_length.tolist() == [8, 16, 16, 16] and found.max_length.dtype == np.int32
+    batch = next(data.make_loader(found, batch=4, seed=0))
+    assert batch["max_length"].tolist() == [8 if i == 0 else 16 for i in batch["index"]]
+
+
+@pytest.mark.parametrize(
+    "steps, share, sizes",
+    [(0, 0.5, (23, 23)), (9, 1.0, (23, 23)), (9, 0.5, (12, 11)), (9, 0.01, (1, 22))],
+)
+def test_the_supervised_phase_has_problems_of_its_own(problems, steps, share, sizes):
+    """A share of them, and the rounds the others; without the phase, or where it takes all of them,
+    the rounds have all."""
+    first, others = data.split_sft(problems, steps, share)
+    assert (len(first), len(others)) == sizes
+    together = [*first.index, *others.index]
+    assert sorted(set(together)) == list(range(23))
+    assert sizes == (23, 23) or len(set(together)) == len(together)
+    row = others[0]
+    assert np.array_equal(row["tokens"], problems.tokens[row["index"]])
+    assert others.records is problems.records

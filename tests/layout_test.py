@@ -30,7 +30,8 @@ GROUPS = (
     ("experience",),
     ("experiment",),
     ("resume", "evaluation"),
-    ("workdirs",),
+    ("workdirs", "loop"),
+    ("supervised",),
     ("train",),
     ("launch",),
 )

@@ -1,6 +1,7 @@
 """What a user gets wrong ends with exit code 2 and one line that names it, before anything is
 compiled or written."""
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from gdsd_jax import train
+from gdsd_jax import checkpoint, tokenizers, train, weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,10 +45,14 @@ BAD = {
     "big": "unknown model 'big', this config knows: tiny, llada",
     "tiny,round=3": "unknown config key 'round'; near it: rounds",
     "tiny,gdsd.psy=3": "unknown config key 'gdsd.psy'; near it: gdsd.psi",
+    "tiny,round=3,gdsd.psy=3": (
+        "near it: rounds, drift_bound, columns, unknown config key 'gdsd.psy'; near it: gdsd.psi"
+    ),
     "tiny,rounds": "override 'rounds' is not of the form key=value",
     "tiny,rounds=many": "config key 'rounds' takes int values such as ",
     "tiny,gdsd.trust=3": "config key 'gdsd.trust' takes tuple values",
-    "tiny,gdsd.trust=(1,)": "trust=(1,): give two positive numbers",
+    "tiny,gdsd.trust=(1,)": "config key 'gdsd.trust' takes tuple values",
+    "tiny,gdsd.trust=(1,-1)": "trust=(1.0, -1.0): give two positive numbers",
     "tiny,gdsd.centring=some": "centring='some': choose one of",
     "tiny,slices=3": "minibatches=1 times slices=3 must divide the 256 completions of a round",
     "tiny,prompts_per_round=2,group_size=3": (
@@ -56,7 +61,7 @@ BAD = {
     "tiny,group_size=1": "group_size=1: advantages compare completions",
     "tiny,sft.batch=0": "sft.batch=0 must be at least 1",
     "tiny,lora_rank=-1": "lora_rank=-1 must be at least 0",
-    "tiny,dtype=int8": "dtype='int8': choose float32 or bfloat16",
+    "tiny,dtype=int8": "dtype='int8': choose one of float32, bfloat16",
     "tiny,optimizer.learning_rate=0.0": "optimizer.learning_rate=0.0 must be above 0",
     "tiny,objective=best": "unknown objective 'best', known: ",
     "tiny,task=cooking": "unknown task 'cooking', known: coding",
@@ -70,6 +75,7 @@ BAD = {
     ),
     "tiny,sampler.block_length=5": "gen_length=24 must be a multiple of block_length=5",
     "tiny,sampler.kind=slow": "kind='slow'",
+    "tiny,sinks=(paper,)": "unknown sink 'paper', known: ",
     "tiny,data_file=none.jsonl,init_from=none": "none.jsonl is not a readable UTF-8 file",
     "llada": "convert them with `python launch/convert.py --from_hf=DIR --to_orbax=DIR`",
 }
@@ -125,3 +131,32 @@ def test_a_bad_row_and_absent_weights_are_named(launch, tmp_path):
         f"llada,init_from={tmp_path},data_file={rows},prompts_per_round=32,slices=4"
     )
     assert code == 2 and len(lines) == 1 and str(tmp_path) in lines[0] and "convert.py" in lines[0]
+
+
+PRESET = """
+import dataclasses
+from gdsd_jax import models
+
+PRESET = dataclasses.replace(models.MODELS["llada_tiny"], layers=5)
+"""
+
+
+def test_a_model_other_than_the_one_to_start_from_is_refused(launch, workdir, data_dir, tmp_path):
+    """Of another family, or with another number of layers; a workdir or a converted model."""
+    deeper = tmp_path / "deeper.py"
+    deeper.write_text(PRESET)
+    converted = tmp_path / "converted"
+    denoiser, params, tokenizer = weights.load(workdir)
+    model = dataclasses.asdict(denoiser.config)
+    checkpoint.save_params(converted, params, {"model": model, "dtype": ["float32"]})
+    tokenizers.save(tokenizer, converted)
+    for folder in (workdir, converted):
+        beside = f"init_from={folder},data_dir={data_dir}"
+        for argument, file, named in (
+            (f"tiny,{beside}", "configs/opdlm.py", "family=llada, model=a2d_qwen3_tiny has "),
+            (f"tiny,model={deeper},{beside}", "configs/coding.py", f"layers=3, model={deeper} has"),
+        ):
+            code, lines = launch(argument, file)
+            assert code == 2 and len(lines) == 1, lines
+            assert f"init_from={folder} holds a model of {named}" in lines[0], lines
+            assert lines[0].endswith("set the model that it is, or model=none")

@@ -168,7 +168,9 @@ def test_parts_are_what_the_loop_does_not_write_itself():
     assert metrics.parts_of([]) == ()
 
 
-@pytest.mark.parametrize("name", ["step", "wall_s", "reward", "drift_x", "rounds", "teacher_x"])
+@pytest.mark.parametrize(
+    "name", ["step", "wall_s", "reward", "judged", "drift_x", "rounds", "teacher_x", "pass_at_8"]
+)
 def test_the_loops_own_names_are_reserved(name):
     assert metrics.is_reserved(name) and not metrics.is_reserved(f"my_{name}")
 

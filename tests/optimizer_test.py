@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax.optimizer import init_state, make_optimizer, make_update
+from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
 from gdsd_jax.types import Batch
 
 START = {"w": np.array([0.5, -1.0, 2.0, 0.1]), "v": np.array([[1.0, -0.5], [0.25, 3.0]])}
@@ -67,7 +67,7 @@ def numpy_adamw(params, rates, learns=("w", "v")):
 
 
 def run(steps, count, **changes):
-    optimizer = make_optimizer(**(SETTINGS | changes))
+    optimizer = make_optimizer(OptimizerConfig(**(SETTINGS | changes)))
     state = init_state(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), START), optimizer)
     update, history = jax.jit(make_update(loss_fn, optimizer)), []
     for _ in range(steps):
@@ -118,7 +118,7 @@ def test_what_an_update_leaves_alone():
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state.trainable) == jax.tree.map(
         lambda x: (x.shape, np.dtype(np.float32)), START
     )
-    optimizer = make_optimizer(learning_rate=0.1)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1))
     still = init_state({"w": jnp.ones(4, jnp.bfloat16)}, optimizer)
 
     def flat_loss(trainable, frozen, batch):
@@ -138,7 +138,7 @@ def test_the_largest_of_a_metric_stays_the_largest():
             "x_max": jnp.max(jnp.abs(batch.rewards_B)),
         }
 
-    optimizer = make_optimizer(**SETTINGS)
+    optimizer = make_optimizer(OptimizerConfig(**SETTINGS))
     state = init_state({"w": jnp.zeros(2)}, optimizer)
     metrics = jax.jit(make_update(loss_fn, optimizer))(state, {}, slices(3))[1]
     assert metrics["x_max"] == 1.0 and metrics["x"] == pytest.approx(TARGET.mean(), abs=1e-6)
@@ -155,3 +155,20 @@ def test_moments_may_be_kept_in_half_the_bytes():
         np.testing.assert_allclose(
             half.trainable[key], exact.trainable[key], rtol=0, atol=2**-7 * moved.max()
         )
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        (dict(learning_rate=0.0), "learning_rate=0.0 must be above 0"),
+        (dict(clip_norm=-1.0), "clip_norm=-1.0 must be above 0"),
+        (dict(clip_norm=float("nan")), "clip_norm=nan must be above 0"),
+        (dict(weight_decay=-0.1), "weight_decay=-0.1 must not be negative"),
+        (dict(b2=1.0), r"b2=1.0 must lie in \[0, 1\)"),
+        (dict(warmup_steps=5, decay_steps=5), "decay_steps=5 must be above warmup_steps=5"),
+        (dict(moments_dtype="float16"), "moments_dtype='float16': choose float32 or bfloat16"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        OptimizerConfig(**changes)

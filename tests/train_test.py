@@ -1,6 +1,7 @@
 """The loop as a whole, on the embedded default made small: resuming, compiling once, stopping,
 refusing broken numbers."""
 
+import contextlib
 import json
 from pathlib import Path
 import re
@@ -8,19 +9,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
 from configs import coding
-from gdsd_jax import metrics, resume, run, train
+from gdsd_jax import experiment, metrics, report, resume, settings, train
 from gdsd_jax.checkpoint import Checkpoints
-from gdsd_jax.hosts import Hosts
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -141,37 +138,6 @@ def test_sigterm_saves_inside_a_round(command, undisturbed, tmp_path):
     assert_same_run(tmp_path, undisturbed)
 
 
-def test_a_stop_saves_while_work_goes_on(tmp_path):
-    """What takes long, here for ever, is not waited for."""
-    run = SimpleNamespace(hosts=Hosts(), config=SimpleNamespace(inner_iterations=2))
-    checkpoints, begun, signalled = Checkpoints(tmp_path), threading.Event(), threading.Event()
-    loop = train.Loop(run, None, None, checkpoints, None, signalled=signalled.is_set, say=print)
-    state, progress = {"weights": jnp.arange(4.0)}, resume.Progress("rl", step=6, round=1)
-
-    def work():
-        begun.set()
-        signalled.set()
-        threading.Event().wait()
-
-    with pytest.raises(train.Interrupted):
-        train.unless_stopped(loop, work, lambda: train.save(loop, state, {}, progress, stop=True))
-    assert begun.is_set() and checkpoints.host(checkpoints.latest())["round"] == 1
-
-
-def test_work_that_fails_fails_the_run():
-    """With its own error, stop or not; else its result is what counts."""
-    loop = train.Loop(
-        SimpleNamespace(hosts=Hosts()), None, None, None, None, signalled=lambda: False, say=print
-    )
-
-    def keep():
-        return pytest.fail("nobody asked for a stop")
-
-    assert train.unless_stopped(loop, lambda: 7, keep) == 7
-    with pytest.raises(ZeroDivisionError):
-        train.unless_stopped(loop, lambda: 1 / 0, keep)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("function", ["step", "sample", "update"])
 def test_sigterm_while_compiling_loses_nothing(command, undisturbed, tmp_path, function):
@@ -202,18 +168,31 @@ def test_a_checkpoint_of_other_settings_is_refused(command, undisturbed, tmp_pat
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
 
+def small(data_dir, *overrides: str) -> settings.Settings:
+    """Settings of a small run."""
+    entries = [SMALL, f"data_dir={data_dir}", *overrides]
+    return settings.parse(coding.get_config(",".join(entries)))
+
+
+def trained(chosen: settings.Settings, workdir, say=lambda line: None) -> list[dict]:
+    """Trains in this process; the lines of metrics.jsonl."""
+    prepared = experiment.prepare(chosen)
+    with contextlib.closing(prepared.task):
+        train.train(prepared, workdir, say=say)
+    return metrics.read_metrics(workdir / "metrics.jsonl")
+
+
 @pytest.fixture(scope="module")
-def prepared(data_dir, tmp_path_factory):
+def prepared(data_dir):
     """A run of this process, on all of its devices, with prompts enough for each."""
-    config = coding.get_config(
-        f"{SMALL},data_dir={data_dir},prompts_per_round=8,slices=1,gdsd.beta=0.0,rounds=4"
-    )
-    with run.prepare(config, tmp_path_factory.mktemp("prepared")).sandbox as sandbox:
-        yield run.prepare(config, tmp_path_factory.mktemp("again"))._replace(sandbox=sandbox)
+    chosen = small(data_dir, "prompts_per_round=8", "slices=1", "gdsd.beta=0.0", "rounds=4")
+    found = experiment.prepare(chosen)
+    with contextlib.closing(found.task):
+        yield found
 
 
 @pytest.mark.slow
-def test_nothing_is_compiled_after_the_first_round(prepared):
+def test_nothing_is_compiled_after_the_first_round(prepared, tmp_path):
     """Evaluations at both temperatures, full and short last batches included."""
     compiled, seen = [], {}
 
@@ -223,19 +202,31 @@ def test_nothing_is_compiled_after_the_first_round(prepared):
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        train.train(prepared, say=lambda line: seen.setdefault(line[:7], len(compiled)))
+        train.train(prepared, tmp_path, say=lambda line: seen.setdefault(line[:7], len(compiled)))
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert seen["round 1"] > 10
     assert len(compiled) == seen["round 1"], "something was compiled after the first round"
-    rows = metrics.read_metrics(prepared.workdir / "metrics.jsonl")
+    rows = metrics.read_metrics(tmp_path / "metrics.jsonl")
     assert [(row["phase"], row["step"]) for row in rows if row["phase"] == "eval"] == [
         ("eval", 0),
         ("eval", 2),
         ("eval", 4),
     ]
-    assert (prepared.workdir / "report.html").read_text().count("<svg") >= 5
-    assert json.loads((prepared.workdir / "config.json").read_text())["rounds"] == 4
+    assert (tmp_path / "report.html").read_text().count("<svg") >= 5
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["rounds"], config["format"], config["score"]) == (4, 2, "tests")
+
+
+def test_a_sink_that_does_not_open_ends_the_run(prepared, tmp_path):
+    """Before anything of the run is written."""
+    sink = tmp_path / "paper.py"
+    sink.write_text("def SINK(workdir, settings):\n    raise OSError('out of paper')\n")
+    chosen = settings.replace(prepared.settings, {"sinks": (str(sink),)})
+    workdir = tmp_path / "workdir"
+    with pytest.raises(report.SinkError, match=f"sink '{sink}' does not open.*out of paper"):
+        train.train(prepared._replace(settings=chosen), workdir)
+    assert [path.name for path in workdir.rglob("*")] == ["checkpoints"]
 
 
 @pytest.mark.slow
@@ -246,23 +237,12 @@ def test_after_a_round_that_drifted_one_is_exact(data_dir, tmp_path):
         "rounds=3,prompts_per_round=8,slices=1,gdsd.beta=0.0,sampler.cache=dual,threshold=0.9,"
         "drift_bound=0.0"
     )
-    config, said = coding.get_config(f"{SMALL},data_dir={data_dir},{overrides}"), []
-    prepared = run.prepare(config, tmp_path)
-    with prepared.sandbox:
-        train.train(prepared, say=said.append)
-    rollouts = [
-        row for row in metrics.read_metrics(tmp_path / "metrics.jsonl") if row["phase"] == "rollout"
-    ]
+    said = []
+    rows = trained(small(data_dir, overrides), tmp_path, said.append)
+    rollouts = [row for row in rows if row["phase"] == "rollout"]
     assert ["drift_mean" in row for row in rollouts] == [True, False, True]
     assert 0 < rollouts[0]["drift_mean"] <= rollouts[0]["drift_max"]
     assert sum("drifted by" in line and "samples exactly" in line for line in said) == 2
-
-
-def test_broken_numbers_stop_the_run():
-    """The line names phase, step and tensor."""
-    train.check_finite("train", 7, {"loss": 1.0, "grad_norm": 2.0})
-    with pytest.raises(FloatingPointError, match="train step 7: grad_norm is nan"):
-        train.check_finite("train", 7, {"loss": 1.0, "grad_norm": float("nan")})
 
 
 @pytest.mark.slow
@@ -271,15 +251,13 @@ def test_a_state_is_read_into_its_place_alone(
 ):
     """A resumed run makes no second state first: one over half the memory could start and not go
     on."""
-    config = coding.get_config(f"{SMALL},data_dir={data_dir},mesh.data=1,mesh.fsdp=8,sft.batch=16")
+    chosen = small(data_dir, "mesh.data=1", "mesh.fsdp=8", "sft.batch=16")
     checkpoints = Checkpoints(undisturbed / "checkpoints")
-    latest = checkpoints.latest()
-    progress = resume.Progress(**checkpoints.host(latest))
     made = []
     monkeypatch.setattr(resume, "base_weights", lambda *_: made.append("weights"))
     monkeypatch.setattr(resume, "fresh_state", lambda *_: made.append("state"))
     state, frozen, buffer = resume.resume(
-        prepared._replace(config=config), None, checkpoints, latest, progress, None
+        prepared._replace(settings=chosen), None, checkpoints, checkpoints.latest(), None
     )
     assert not made and buffer is None and set(frozen) == {"reference"}
     expected = last_state(undisturbed)
@@ -294,14 +272,11 @@ def test_a_state_is_read_into_its_place_alone(
 def test_adapters_are_compared_with_what_the_supervised_steps_made_of_them(data_dir, tmp_path):
     """In the first update nothing has moved away from the reference: no divergence. The base alone,
     of random weights, would be far away at once."""
-    config = coding.get_config(
-        f"{SMALL},data_dir={data_dir},rounds=1,prompts_per_round=8,slices=1,lora_rank=2,"
-        "lora_alpha=8,sft_optimizer.warmup_steps=0,optimizer.warmup_steps=0"
+    overrides = (
+        "rounds=1,prompts_per_round=8,slices=1,lora_rank=2,lora_alpha=8,"
+        "sft_optimizer.warmup_steps=0,optimizer.warmup_steps=0"
     )
-    prepared = run.prepare(config, tmp_path)
-    with prepared.sandbox:
-        train.train(prepared, say=lambda line: None)
-    rows = metrics.read_metrics(tmp_path / "metrics.jsonl")
+    rows = trained(small(data_dir, overrides), tmp_path)
     first = next(row["kl"] for row in rows if row["phase"] == "train")
     assert 0 <= first < 1e-9
     kept = [leaf for path, leaf in last_state(tmp_path).items() if "['reference']" in path]

@@ -69,6 +69,7 @@ class SamplerConfig:
     reference_quirks: bool = False
 
     def __post_init__(self):
+        object.__setattr__(self, "_given", dict(vars(self)))
         self.check_name("kind", tuple(CACHES))
         self.check_order("remasking", REMASKING)
         self.check_order("alg", ALGS)
@@ -123,12 +124,11 @@ class SamplerConfig:
         }
 
     def given(self) -> dict:
-        """The fields, None where None stands for the value: other fields may be changed."""
-        defaults = self.defaults()
-        return {
-            name: None if name in defaults and value == defaults[name] else value
-            for name, value in vars(self).items()
-        }
+        """The fields as they were given, so with None where it stands for a value.
+
+        A default that follows other fields still does so in a config that is made of these.
+        """
+        return dict(self._given)
 
     @property
     def blocks(self) -> int:

@@ -1,4 +1,7 @@
-"""Which masked positions a pass commits. B rows, C columns."""
+"""Which masked positions a pass commits.
+
+B rows, C columns.
+"""
 
 import jax.numpy as jnp
 

@@ -72,14 +72,15 @@ def build(values: Mapping[str, Any]) -> Settings:
     sections = sections_of(own, objective, task)
     refuse_unknown(values, sections)
     fields: dict[str, dict] = {section: {} for section in sections}
+    entries = mappings_of(sections)
     for key, value in values.items():
         section, _, name = key.rpartition(".")
-        if section in sections:
+        if section in entries:  # an entry of a mapping, such as max_lengths.math
+            parent, _, field = section.rpartition(".")
+            fields[parent].setdefault(field, {})[name] = typed(key, value, entries[section])
+        else:
             kind = typing.get_type_hints(sections[section])[name]
             fields[section][name] = whole_paths(key, typed(key, value, kind))
-        else:  # an entry of a mapping, such as max_lengths.math
-            kind = typing.get_args(typing.get_type_hints(Settings)[section])[1]
-            fields[""].setdefault(section, {})[name] = typed(key, value, kind)
     for section, kind in sections.items():
         if section:
             field = "objective_config" if section == own else section
@@ -115,6 +116,16 @@ def names_of(section: str, kind: type, sections: Mapping[str, type]) -> list[str
     return [f"{prefix}{name}" for name in names if section or name not in (*sections, *CHOSEN)]
 
 
+def mappings_of(sections: Mapping[str, type]) -> dict[str, type]:
+    """{dotted key of a mapping: the type of its values}; users choose the names in it."""
+    found = {}
+    for section, kind in sections.items():
+        for name, hint in typing.get_type_hints(kind).items():
+            if typing.get_origin(hint) is dict:
+                found[f"{section}.{name}" if section else name] = typing.get_args(hint)[1]
+    return found
+
+
 CHOSEN = ("objective_config", "options")  # fields of Settings that are sections, of a chosen type
 
 
@@ -123,22 +134,23 @@ def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> N
     known = [
         name for section, kind in sections.items() for name in names_of(section, kind, sections)
     ]
-    mappings = [
-        name
-        for name, kind in typing.get_type_hints(Settings).items()
-        if typing.get_origin(kind) is dict
-    ]
+    mappings = mappings_of(sections)
     said = []
     for key in values:
         if key in known or key.rpartition(".")[0] in mappings:
             continue
-        near = [other for other in known if other.endswith(f".{key}")]
+        near = [other for other in known if other.endswith(f".{key}") or initials(other) == key]
         near += difflib.get_close_matches(key, known, n=3, cutoff=0.4)
         said.append(
             f"unknown config key {key!r}" + (f"; near it: {', '.join(near)}" if near else "")
         )
     if said:
         raise ValueError(", ".join(said))
+
+
+def initials(key: str) -> str:
+    """The first letters of a key's last words: lr of optimizer.learning_rate."""
+    return "".join(word[:1] for word in key.rpartition(".")[2].split("_"))
 
 
 def whole_paths(key: str, value: Any) -> Any:

@@ -16,8 +16,8 @@ from gdsd_jax.tasks.task import (
     TaskSettings,
     file_of,
     graded,
-    is_reserved,
     parts_of,
+    prefill_of,
     read_files,
 )
 
@@ -31,9 +31,9 @@ __all__ = [
     "file_of",
     "find",
     "graded",
-    "is_reserved",
     "options_of",
     "parts_of",
+    "prefill_of",
     "read_files",
 ]
 

@@ -12,18 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdsd_jax import rows
+from gdsd_jax import metrics, rows
 from gdsd_jax.sandbox import SandboxConfig
 
 Record = Mapping[str, Any]
-
-# Names that the loop itself gives to numbers. A part of a task's grades has any other name.
-RESERVED = frozenset(
-    "phase step wall_s reward solved judged length tokens rollout_s reward_s tokens_per_s loss kl "
-    "grad_norm update_s score trust pass_at_1 mean_reward problems forwards_per_token round rounds "
-    "seconds_left".split()
-)
-RESERVED_PREFIXES = ("drift_", "teacher_", "threshold_", "pass_at_")
 
 
 class Grades(NamedTuple):
@@ -55,9 +47,9 @@ class Task(NamedTuple):
         prefill and stays open.
       grade: (records, texts) -> Grades; called through `graded` alone, in threads, on a share of
         the answers. None = nothing is judged.
-      answer: (record, seed) -> text for a supervised start. A str seed may give an answer with
-        mistakes, always the same one; a seed of None gives the best answer. None = the task knows
-        no answers.
+      answer: (record, seed) -> text for a supervised start, as `grade` gets it: a prefill is its
+        begin. A str seed may give an answer with mistakes, always the same one; a seed of None
+        gives the best answer. None = the task knows no answers.
       score: "reward" or the name of a part that lies in 0..1: what evaluations call mean_reward.
       read: row of a user's file -> record; ValueError, without the path, where it is none. None =
         the task reads no files.
@@ -144,6 +136,12 @@ def read_files(
     return records(settings.data_file), heldout
 
 
+def prefill_of(messages: Sequence[dict[str, str]]) -> str:
+    """The begin of the answer, where the last turn is the assistant's; else ""."""
+    last = messages[-1]
+    return last["content"] if last["role"] == "assistant" else ""
+
+
 def parts_of(task: Task) -> tuple[str, ...]:
     """The names of the task's parts, found by grading nothing; () where it grades nothing.
 
@@ -200,11 +198,6 @@ def graded(
     return _checked(found, len(texts), parts, file)
 
 
-def is_reserved(name: str) -> bool:
-    """Whether the loop uses this name itself, so that no part may have it."""
-    return name in RESERVED or name.startswith(RESERVED_PREFIXES)
-
-
 def file_of(function: Callable) -> str:
     """The file that a function, method or callable object comes from, for messages."""
     while isinstance(function, functools.partial):
@@ -248,7 +241,7 @@ def _check_names(names: tuple, parts: Sequence[str] | None, prefix: str) -> None
     for name in names:
         if not isinstance(name, str) or not name:
             raise ValueError(f"{prefix} part {name!r} is no name: give a str")
-        if is_reserved(name):
+        if metrics.is_reserved(name):
             raise ValueError(f"{prefix} part {name!r} has a name of the metrics: choose another")
     if parts is not None and set(names) != set(parts):
         raise ValueError(

@@ -1,14 +1,16 @@
 """Distillation on the one loop: the published recipes, a small run from nothing to a distilled
 student, and its resuming."""
 
+import contextlib
+
 import jax
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from configs import coding, opdlm
-from gdsd_jax import metrics, models, run, sharding, train
+from configs import opdlm
+from gdsd_jax import experiment, metrics, models, settings, train
 from gdsd_jax.optimizer import make_optimizer
 
 SMALL = (
@@ -16,45 +18,43 @@ SMALL = (
     "sft.batch=16,sft.log_every=2,"
     "eval_every=2,eval_problems=16,checkpoint_every=1,optimizer.warmup_steps=1"
 )
+# what may differ between equal runs
 CLOCK = ("wall_s", "rollout_s", "update_s", "tokens_per_s")
+
+
+def recipe(argument: str) -> settings.Settings:
+    """The settings of configs/opdlm.py."""
+    return settings.parse(opdlm.get_config(argument))
 
 
 @pytest.mark.parametrize("size", ["0p6b", "1p7b", "4b", "8b"])
 def test_recipes_are_the_published_ones(size):
-    """specs/opdlm.md section 6; accepted by the loop, without compiling."""
-    config = opdlm.get_config(f"qwen3_{size},init_from=DIR,data_file=FILE")
-    run.validate(config, sharding.make_mesh(dict(config.mesh)))
-    assert models.MODELS[config.model].family == "a2d-qwen3" and config.require_init
+    """The values of arXiv 2606.06712, accepted by the loop, without compiling."""
+    chosen = recipe(f"qwen3_{size},init_from=DIR,data_file=FILE")
+    model = models.preset(chosen.model)
+    experiment.check(chosen, experiment.make_mesh(chosen), model)
+    assert model.family == "a2d-qwen3" and chosen.require_init
     assert (
-        config.rounds,
-        config.prompts_per_round,
-        config.group_size,
-        config.inner_iterations,
+        chosen.rounds,
+        chosen.prompts_per_round,
+        chosen.group_size,
+        chosen.inner_iterations,
     ) == (483, 128, 1, 16)
-    assert config.minibatches == 16 and config.opd.top_k == (16 if size in ("4b", "8b") else None)
-    assert (config.opd.divergence, config.opd.states, config.opd.exclude_stop) == (
-        "forward",
-        "stitched",
-        True,
-    )
-    assert (config.threshold, config.temperature, config.sampler.block_length) == (0.9, 1.0, 4)
-    assert dict(config.max_lengths) == dict(math=4096, code=2048, chat=2048, science=1024)
-    settings = config.optimizer
-    assert (settings.b1, settings.b2, settings.weight_decay, settings.clip_norm) == (
-        0.9,
-        0.999,
-        0.0,
-        1.0,
-    )
-    math = opdlm.get_config(f"qwen3_{size},math=1,init_from=DIR,data_file=FILE")
-    assert (math.sampler.gen_length, math.rounds, math.opd.top_k) == (2000, 630, None)
+    opd = chosen.objective_config
+    assert chosen.minibatches == 16 and opd.top_k == (16 if size in ("4b", "8b") else None)
+    assert (opd.divergence, opd.states, opd.exclude_stop) == ("forward", "stitched", True)
+    assert (chosen.threshold, chosen.temperature, chosen.sampler.block_length) == (0.9, 1.0, 4)
+    assert chosen.max_lengths == dict(math=4096, code=2048, chat=2048, science=1024)
+    adamw = chosen.optimizer
+    assert (adamw.b1, adamw.b2, adamw.weight_decay, adamw.clip_norm) == (0.9, 0.999, 0.0, 1.0)
+    math = recipe(f"qwen3_{size},math=1,init_from=DIR,data_file=FILE")
+    assert (math.sampler.gen_length, math.rounds, math.objective_config.top_k) == (2000, 630, None)
 
 
 def test_the_learning_rate_is_the_published_schedule():
     """lr(u) = 1e-5 u / 80, then 1e-6 + 9e-6 (1 + cos(pi (u - 80) / 7649)) / 2, and 1e-6 for ever.
     Adam's first steps with a constant gradient have the size of the rate."""
-    settings = opdlm.get_config("qwen3_4b").optimizer
-    optimizer = make_optimizer(**settings)
+    optimizer = make_optimizer(recipe("qwen3_4b").optimizer)
     state, rates = optimizer.init({"w": np.float32(0)}), []
     step = jax.jit(lambda s: optimizer.update({"w": np.float32(1)}, s, {"w": np.float32(0)}))
     for _ in range(81):
@@ -87,20 +87,14 @@ def test_the_learning_rate_is_the_published_schedule():
 )
 def test_what_does_not_fit_is_refused(argument, word):
     with pytest.raises(ValueError, match=word):
-        run.validate(opdlm.get_config(argument), sharding.make_mesh({}, jax.devices()[:1]))
+        chosen = recipe(argument)
+        mesh = experiment.make_mesh(chosen, jax.devices()[:1])
+        experiment.check(chosen, mesh, models.preset(chosen.model))
 
 
-def test_released_weights_must_be_named(tmp_path):
+def test_released_weights_must_be_named():
     with pytest.raises(ValueError, match="init_from=DIR"):
-        run.prepare(opdlm.get_config("qwen3_4b"), tmp_path)
-
-
-def test_forwards_count_passes_and_saves():
-    """Answers of 5 and 4 tokens in 4 and 2 passes: blocks of 4 are saved twice and once; other
-    samplers save nothing."""
-    length_B, passes_B = np.array([5, 4]), np.array([4, 2])
-    assert run.forwards(opdlm.get_config().sampler, length_B, passes_B).tolist() == [6, 3]
-    assert run.forwards(coding.get_config().sampler, length_B, passes_B).tolist() == [4, 2]
+        experiment.prepare(recipe("qwen3_4b"))
 
 
 # ---------------------------------------------------------------- the loop
@@ -108,11 +102,10 @@ def test_forwards_count_passes_and_saves():
 
 def trained(workdir, data_dir, *overrides):
     """(rows of metrics.jsonl without clocks, arrays of the newest checkpoint by path)."""
-    prepared = run.prepare(
-        opdlm.get_config(",".join([SMALL, f"data_dir={data_dir}", *overrides])), workdir
-    )
-    with prepared.sandbox:
-        train.train(prepared, say=lambda line: None)
+    chosen = recipe(",".join([SMALL, f"data_dir={data_dir}", *overrides]))
+    prepared = experiment.prepare(chosen)
+    with contextlib.closing(prepared.task):
+        train.train(prepared, workdir, say=lambda line: None)
     rows = metrics.read_metrics(workdir / "metrics.jsonl")
     with ocp.CheckpointManager(workdir / "checkpoints") as manager:
         saved = manager.restore(

@@ -1,0 +1,62 @@
+"""What the phases of a run share: stopping with the state saved, refusing broken numbers."""
+
+import threading
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import pytest
+
+from gdsd_jax import resume
+from gdsd_jax.checkpoint import Checkpoints
+from gdsd_jax.hosts import Hosts
+from gdsd_jax.loop import Interrupted, Loop, check_finite, save, unless_stopped
+
+
+def loop_of(prepared, checkpoints, signalled) -> Loop:
+    """A loop that has no more than these."""
+    return Loop(
+        prepared,
+        workdir=None,
+        steps=None,
+        seed_key=None,
+        checkpoints=checkpoints,
+        writer=None,
+        signalled=signalled,
+        say=print,
+    )
+
+
+def test_a_stop_saves_while_work_goes_on(tmp_path):
+    """What takes long, here for ever, is not waited for."""
+    alone = SimpleNamespace(hosts=Hosts(), settings=SimpleNamespace(inner_iterations=2))
+    checkpoints, begun, signalled = Checkpoints(tmp_path), threading.Event(), threading.Event()
+    loop = loop_of(alone, checkpoints, signalled.is_set)
+    state, progress = {"weights": jnp.arange(4.0)}, resume.Progress("rl", step=6, round=1)
+
+    def work():
+        begun.set()
+        signalled.set()
+        threading.Event().wait()
+
+    with pytest.raises(Interrupted):
+        unless_stopped(loop, work, lambda: save(loop, state, {}, progress, stop=True))
+    assert begun.is_set() and checkpoints.host(checkpoints.latest())["round"] == 1
+
+
+def test_work_that_fails_fails_the_run():
+    """With its own error, stop or not; else its result is what counts."""
+    loop = loop_of(SimpleNamespace(hosts=Hosts()), None, lambda: False)
+
+    def keep():
+        return pytest.fail("nobody asked for a stop")
+
+    assert unless_stopped(loop, lambda: 7, keep) == 7
+    with pytest.raises(ZeroDivisionError):
+        unless_stopped(loop, lambda: 1 / 0, keep)
+
+
+def test_broken_numbers_stop_the_run():
+    """The line names phase, step and tensor."""
+    check_finite("train", 7, {"loss": 1.0, "grad_norm": 2.0})
+    with pytest.raises(FloatingPointError, match="train step 7: grad_norm is nan"):
+        check_finite("train", 7, {"loss": 1.0, "grad_norm": float("nan")})

@@ -1,0 +1,141 @@
+"""What a checkpoint holds inside a round comes back as it was, also one of an earlier version."""
+
+import contextlib
+
+import jax
+import numpy as np
+import pytest
+
+from configs import coding
+from gdsd_jax import checkpoint, experiment, resume, settings, weights
+from gdsd_jax.optimizer import init_state, make_optimizer
+from gdsd_jax.steps import Scored, abstract_round, make_steps
+
+SMALL = (
+    "tiny,prompts_per_round=8,group_size=2,inner_iterations=3,slices=2,sft.steps=0,mesh.data=4,"
+    "mesh.fsdp=2"
+)
+PROGRESS = resume.Progress("rl", step=0, round=1, inner=2, lines=7)
+ITERATION = 6  # of the checkpoint
+# the arrays of a batch in the order of format 1
+SLICES = (
+    "tokens_BxL",
+    "valid_BxL",
+    "completion_len_B",
+    "advantages_B",
+    "rewards_B",
+    "group_B",
+    "step_map_BxG",
+    "logp_BxG",
+)
+
+
+@pytest.fixture(scope="module")
+def prepared(data_dir):
+    chosen = settings.parse(coding.get_config(f"{SMALL},data_dir={data_dir}"))
+    found = experiment.prepare(chosen)
+    with contextlib.closing(found.task):
+        yield found
+
+
+class Round:
+    """A run inside a round, with some settings changed: its parts and its arrays."""
+
+    def __init__(self, prepared, changes):
+        chosen, mesh = settings.replace(prepared.settings, changes), prepared.mesh
+        self.experiment = prepared._replace(settings=chosen)
+        self.steps = make_steps(prepared.denoiser, chosen, mesh)
+        make = weights.make_trainable(chosen, prepared.denoiser.config)
+        optimizer = make_optimizer(chosen.optimizer)
+        state = weights.abstract(mesh, lambda rng: init_state(make(rng), optimizer))
+        frozen = weights.abstract(mesh, lambda rng: weights.copies_of(chosen, make(rng)))
+        _, *parts = abstract_round(self.steps, chosen, mesh, state.trainable, frozen)
+        self.state, self.frozen = filled(state), filled(frozen)
+        self.buffer = filled(resume.Buffer(*parts))
+
+    def resume(self, checkpoints):
+        """What `resume.resume` gives of the checkpoint, under the guard of the loop."""
+        with jax.transfer_guard("disallow"):
+            return resume.resume(self.experiment, self.steps, checkpoints, ITERATION, None)
+
+
+def filled(shapes):
+    """Arrays of these shapes in their places, no two alike."""
+    rng = np.random.default_rng(0)
+
+    def fill(shape):
+        values = rng.integers(0, 2 if shape.dtype == bool else 2**20, shape.shape)
+        return jax.device_put(values.astype(shape.dtype), shape.sharding)
+
+    return jax.tree.map(fill, shapes)
+
+
+def save_format_1(one: Round, checkpoints) -> None:
+    """As earlier versions did: a list without names, a host's part without a format."""
+    buffer = one.buffer
+    arrays = [getattr(buffer.slices, name) for name in SLICES]
+    for scores in (buffer.scored.old, buffer.scored.ref):
+        if scores is not None:
+            arrays += [
+                jax.device_put(np.asarray(scores)[number], resume.each_of(scores)[0].sharding)
+                for number in range(len(scores))
+            ]
+    tree = {"state": one.state, **one.frozen, "buffer": arrays}
+    checkpoints.save(ITERATION, tree, PROGRESS._asdict())
+
+
+def save_format_2(one: Round, checkpoints) -> None:
+    tree = resume.as_saved(one.state, one.frozen, one.buffer)
+    checkpoints.save(ITERATION, tree, resume.as_host(PROGRESS))
+
+
+@contextlib.contextmanager
+def saved(one: Round, folder, save):
+    """The checkpoints of a folder that `save(one, checkpoints)` writes."""
+    checkpoints = checkpoint.Checkpoints(folder)
+    with contextlib.closing(checkpoints):
+        save(one, checkpoints)
+        checkpoints.wait()
+        yield checkpoints
+
+
+@pytest.mark.parametrize("save", [save_format_1, save_format_2])
+@pytest.mark.parametrize("beta", [0.01, 0.0])
+def test_a_buffer_is_the_one_that_was_saved(prepared, tmp_path, save, beta):
+    """The same arrays under the same names in the same places, in either format."""
+    one = Round(prepared, {"gdsd.beta": beta})
+    old, ref = one.buffer.scored
+    assert len(old) == 2 and (len(ref) == 3 if beta else ref is None)
+    with saved(one, tmp_path, save) as checkpoints:
+        state, frozen, buffer = one.resume(checkpoints)
+    assert set(frozen) == ({"reference"} if beta else set())
+    found = jax.tree_util.tree_leaves_with_path((state, frozen, buffer))
+    expected = jax.tree_util.tree_leaves_with_path((one.state, one.frozen, one.buffer))
+    assert [path for path, _ in found] == [path for path, _ in expected]
+    for (path, leaf), (_, wanted) in zip(found, expected):
+        name = jax.tree_util.keystr(path)
+        np.testing.assert_array_equal(leaf, wanted, err_msg=name)
+        assert leaf.dtype == wanted.dtype and leaf.sharding.is_equivalent_to(
+            wanted.sharding, leaf.ndim
+        ), name
+    # what is no array comes back too
+    assert jax.tree.structure(buffer) == jax.tree.structure(one.buffer)
+    assert isinstance(buffer.scored, Scored)
+
+
+@pytest.mark.parametrize("save", [save_format_1, save_format_2])
+@pytest.mark.parametrize("changes", [{"inner_iterations": 4}, {"gdsd.beta": 0.0}, {"slices": 1}])
+def test_a_buffer_of_other_settings_is_refused(prepared, tmp_path, save, changes):
+    one = Round(prepared, {"gdsd.beta": 0.01})
+    other = Round(prepared, {"gdsd.beta": 0.01} | changes)
+    with saved(one, tmp_path, save) as checkpoints:
+        with pytest.raises(checkpoint.OtherSettings, match="written with other settings"):
+            other.resume(checkpoints)
+
+
+def test_a_hosts_part_says_its_format():
+    """None is format 1; one of a later version is refused."""
+    assert resume.from_host(resume.as_host(PROGRESS)) == (PROGRESS, 2)
+    assert resume.from_host(PROGRESS._asdict()) == (PROGRESS, 1)
+    with pytest.raises(ValueError, match="format 3, this version knows 2"):
+        resume.from_host({"format": 3, "phase": "rl"})

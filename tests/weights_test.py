@@ -1,0 +1,160 @@
+"""A folder's model is the one that was saved: weights, adapters over their base, settings, the
+tokenizer; others are refused."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from configs import coding
+from gdsd_jax import checkpoint, models, settings, sharding, tokenizers, weights
+from tests.reference import random_params, tiny
+
+
+def load(folder):
+    """(settings, model, mesh, trainable, frozen) as the launch scripts load them."""
+    chosen, mesh = weights.settings_of(folder), sharding.make_mesh({"fsdp": -1})
+    model, _ = weights.read_model(chosen, weights.kept_tokenizer(chosen, folder))
+    return chosen, model, mesh, *weights.load_weights(folder, chosen, model, mesh)
+
+
+def of_coding(*overrides: str) -> settings.Settings:
+    return settings.parse(coding.get_config(",".join(["tiny", *overrides])))
+
+
+def assert_equal_trees(found, expected):
+    found, expected = (
+        dict(jax.tree_util.tree_leaves_with_path(tree)) for tree in (found, expected)
+    )
+    assert {jax.tree_util.keystr(path) for path in found} == {
+        jax.tree_util.keystr(path) for path in expected
+    }
+    for path, leaf in found.items():
+        np.testing.assert_array_equal(leaf, expected[path], err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize("name, newest", [("workdir", 5), ("lora_workdir", 3)])
+def test_a_workdir_gives_its_newest_weights(request, name, newest):
+    workdir = request.getfixturevalue(name)
+    chosen, model, mesh, trainable, frozen = load(workdir)
+    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
+        saved = manager.restore(
+            newest, args=ocp.args.Composite(state=ocp.args.StandardRestore())
+        ).state
+    assert checkpoint.latest_iteration(workdir) == newest
+    assert_equal_trees(trainable, saved["state"]["trainable"])
+    assert model.lora_rank == chosen.lora_rank and set(frozen) == (
+        {"base"} if chosen.lora_rank else set()
+    )
+    fresh = jax.jit(weights.make_trainable(chosen, model))(jax.random.key(chosen.seed))
+    assert any(
+        np.any(np.asarray(a) != np.asarray(b))
+        for a, b in zip(jax.tree.leaves(trainable), jax.tree.leaves(fresh))
+    )
+    assert all(leaf.sharding.mesh == mesh for leaf in jax.tree.leaves((trainable, frozen)))
+
+
+def test_a_converted_folder_gives_its_weights(tmp_path):
+    config = tiny(d_model=32, vocab_size=48, shift=True, qkv_bias=True)
+    params = random_params(config)
+    checkpoint.save_params(
+        tmp_path, params, {"model": dataclasses.asdict(config), "dtype": ["float32"]}
+    )
+    chosen, mesh = weights.settings_of(tmp_path), sharding.make_mesh({"data": -1})
+    assert checkpoint.is_converted(tmp_path)
+    assert (chosen.dtype, chosen.lora_rank) == ("float32", 0)
+    trainable, frozen = weights.load_weights(tmp_path, chosen, config, mesh)
+    assert frozen == {}
+    assert_equal_trees(trainable, params)
+    with pytest.raises(
+        ValueError, match="holds another model, first difference at .*layers.*k.*bias"
+    ):
+        weights.load_weights(tmp_path, chosen, dataclasses.replace(config, kv_heads=4), mesh)
+
+
+def test_a_run_goes_on_from_anothers_weights(workdir, lora_workdir, data_dir):
+    """`init_from` takes a workdir too: its newest weights, its model and tokenizer, the new run's
+    settings."""
+    chosen = of_coding(
+        "model=none", f"init_from={workdir}", "dtype=bfloat16", f"data_dir={data_dir}"
+    )
+    (model, tokenizer), mesh = weights.read_model(chosen), sharding.make_mesh({"data": -1})
+    before = weights.settings_of(workdir)
+    base, base_tokenizer = weights.read_model(before, weights.kept_tokenizer(before, workdir))
+    assert (
+        model == dataclasses.replace(base, dtype="bfloat16")
+        and tokenizer.vocab_size == base_tokenizer.vocab_size
+    )
+    assert_equal_trees(weights.base_weights(chosen, model, mesh, None), load(workdir)[3])
+    with pytest.raises(ValueError, match="init_from=.*: a run of adapters"):
+        weights.read_model(of_coding(f"init_from={lora_workdir}", f"data_dir={data_dir}"))
+
+
+def with_config(workdir, folder, **changes):
+    """A copy of a workdir whose config.json has other entries."""
+    shutil.copytree(workdir, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return folder
+
+
+def test_a_run_from_nothing_keeps_its_tokenizer(workdir, tmp_path):
+    """Its workdir is all that its model needs: the problems that the tokenizer came from may be
+    gone."""
+    gone = tmp_path / "gone"
+    assert (workdir / "tokenizer").is_dir()
+    alone = with_config(workdir, tmp_path / "copy", data_dir=str(gone))
+    denoiser, params, tokenizer = weights.load(alone)
+    assert not gone.exists(), "the problems were built again"
+    assert denoiser.config.vocab_size == tokenizer.vocab_size
+    assert denoiser.config.mask_id == tokenizer.mask_id
+    assert_equal_trees(params, load(workdir)[3])
+    # so does a run that starts from there
+    _, again = weights.read_model(of_coding(f"init_from={alone}"))
+    text = "def f(items):\n    return sum(items)"
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text and again.encode(text) == ids
+
+
+def test_a_run_of_an_earlier_version_has_its_tasks_tokenizer(workdir, data_dir, tmp_path):
+    """It kept none of its own; a task without one says what is missing."""
+    former = with_config(workdir, tmp_path / "former", data_dir=str(data_dir))
+    kept = tokenizers.load(former / "tokenizer")
+    shutil.rmtree(former / "tokenizer")
+    text = "def f(items):\n    return max(items)"
+    assert weights.load(former)[2].encode(text) == kept.encode(text)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "sum the items", "domain": "chat"}\n' * 2)
+    changes = {"task": "prompts", "data_file": str(rows)}
+    without = with_config(former, tmp_path / "without", **changes)
+    with pytest.raises(ValueError, match="without: the folder tokenizer is missing; copy the"):
+        weights.load(without)
+
+
+def test_other_folders_are_refused(workdir, tmp_path):
+    with pytest.raises(ValueError, match="neither the manifest.json"):
+        weights.settings_of(tmp_path)
+    shutil.copy(workdir / "config.json", tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match="neither the manifest.json"):  # nothing finished yet
+        weights.settings_of(tmp_path)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match="manifest.json: not readable JSON"):
+        weights.settings_of(tmp_path)
+    other = dataclasses.replace(models.MODELS["llada_tiny"], vocab_size=64)
+    with pytest.raises(ValueError, match="holds another model"):
+        weights.load_weights(
+            workdir, weights.settings_of(workdir), other, sharding.make_mesh({"data": -1})
+        )
+    adapters = settings.replace(weights.settings_of(workdir), {"lora_rank": 2})
+    with pytest.raises(ValueError, match="holds another model"):
+        weights.load_weights(
+            workdir,
+            adapters,
+            dataclasses.replace(other, lora_rank=2),
+            sharding.make_mesh({"data": -1}),
+        )
