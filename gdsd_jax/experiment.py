@@ -183,7 +183,7 @@ def check_mesh(settings: Settings, mesh: jax.sharding.Mesh) -> None:
     if settings.sft.steps:
         sharding.check_rows(mesh, settings.sft.batch, "sft.batch")
     if settings.model is not None:
-        model = weights.with_settings(models.find_model(settings.model), settings)
+        model = weights.with_settings(models.preset(settings.model), settings)
         models.find_kernel(settings.attention_kernel, model, mesh.devices.flat[0])
 
 

@@ -127,7 +127,7 @@ def check_preset(settings: Settings, model: ModelConfig) -> None:
     `init_from`."""
     if settings.model is None:
         return
-    preset = models.find_model(settings.model)
+    preset = models.preset(settings.model)
     for name in SHAPE:
         wanted, found = getattr(preset, name), getattr(model, name)
         if wanted != found:
@@ -177,7 +177,7 @@ def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig,
     if settings.model is None:
         raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
     model = dataclasses.replace(
-        models.find_model(settings.model),
+        models.preset(settings.model),
         vocab_size=-(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE,
         mask_id=tokenizer.mask_id,
         pad_id=tokenizer.pad_id,

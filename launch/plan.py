@@ -169,7 +169,7 @@ def model_of(chosen: Settings) -> models.ModelConfig:
         return experiment.model_of(chosen, None, None)[0]
     if chosen.model is None:
         raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
-    return weights.with_settings(models.find_model(chosen.model), chosen)
+    return weights.with_settings(models.preset(chosen.model), chosen)
 
 
 def programs(
