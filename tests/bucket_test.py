@@ -154,6 +154,7 @@ def call(monkeypatch, name: str, *flags: str) -> int:
 # ---------------------------------------------------------------- a run
 
 
+@pytest.mark.slow
 def test_all_of_a_run_lies_in_the_bucket(bucket, run):
     names = {name.removeprefix("bucket/run/") for name in bucket.names("bucket/run/")}
     parts = {name for name in names if not name.startswith("checkpoints/")}
@@ -178,6 +179,7 @@ def test_all_of_a_run_lies_in_the_bucket(bucket, run):
     assert b"</html>" in content("run/report.html")
 
 
+@pytest.mark.slow
 def test_it_goes_on_there(bucket, run):
     assert f"resuming {RUN}: rl, round 1, step 2" in run.said
     rows = metrics.read_metrics(f"{RUN}/metrics.jsonl")
@@ -189,6 +191,7 @@ def test_it_goes_on_there(bucket, run):
     assert report.headline_lines(RUN)
 
 
+@pytest.mark.slow
 def test_its_tables_hold_every_row(bucket, run):
     for phase in metrics.PHASES:
         head, *lines = content(f"run/{phase}.csv").decode().splitlines()
@@ -200,6 +203,7 @@ def test_its_tables_hold_every_row(bucket, run):
 # ---------------------------------------------------------------- what reads it
 
 
+@pytest.mark.slow
 def test_its_model_is_loaded(bucket, run):
     denoiser, params, tokenizer = weights.load(RUN)
     state = checkpoint.lazy_params(f"{RUN}/checkpoints/{LAST}/state", "state", "trainable")
@@ -209,6 +213,7 @@ def test_its_model_is_loaded(bucket, run):
     assert denoiser.config.vocab_size % 128 == 0
 
 
+@pytest.mark.slow
 def test_another_run_begins_with_it(bucket, run, monkeypatch):
     """Its first answers, with the noise of any run of that seed, are the last ones of the
     other."""
@@ -223,6 +228,7 @@ def test_another_run_begins_with_it(bucket, run, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_it_is_evaluated(bucket, run, monkeypatch, capsys):
     flags = f"--config={ROOT}/configs/coding.py:{SMALL}", f"--checkpoint={RUN}"
     assert call(monkeypatch, "eval", *flags, "--out=gs://bucket/eval.json") == 0
@@ -239,6 +245,7 @@ def test_it_is_evaluated(bucket, run, monkeypatch, capsys):
     assert "gs://bucket/eval.json" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_it_answers_prompts(bucket, run, monkeypatch, capsys):
     write("prompts.jsonl", '{"prompt": "How many a are in abba?"}\n')
     flags = (
@@ -253,6 +260,7 @@ def test_it_answers_prompts(bucket, run, monkeypatch, capsys):
     assert "--out=gs://bucket/new: that is a folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_is_converted(bucket, run, monkeypatch, capsys):
     assert call(monkeypatch, "convert", f"--from_orbax={RUN}", "--to_hf=gs://bucket/hf") == 0
     config = models.config_from_hf("gs://bucket/hf")
