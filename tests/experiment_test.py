@@ -7,7 +7,7 @@ import json
 import pytest
 
 from configs import coding
-from gdsd_jax import experiment, settings
+from gdsd_jax import experiment, settings, tokenizers
 from gdsd_jax.sandbox import SandboxError
 from gdsd_jax.tasks import coding as coding_task
 
@@ -132,7 +132,7 @@ def test_what_cannot_work_closes_the_task(data_dir, opened, override, said):
     [
         ("require_init=true", "convert.*add init_from=DIR"),
         ("mesh.data=3", "mesh"),
-        ("group_size=3", "prompts_per_round"),
+        ("prompts_per_round=3", "prompts_per_round"),
         ("attention_kernel=splash", "splash"),
         ("model=llada_huge", "llada_huge"),
     ],
@@ -151,16 +151,16 @@ def test_rewards_need_a_task_that_grades(data_dir):
         with pytest.raises(ValueError, match="objective=gdsd learns from rewards.*grades nothing"):
             experiment.check(found.settings, found.mesh, model, silent)
         experiment.check(found.settings, found.mesh, model, found.task)
-        wide = dataclasses.replace(model, heads=3, kv_heads=3)
+        wide = dataclasses.replace(model, d_ff=127)
         split = settings.replace(found.settings, {"mesh.data": 4, "mesh.tensor": 2})
-        with pytest.raises(ValueError, match="tensor"):
+        with pytest.raises(ValueError, match="127 is not divisible by mesh axis tensor=2"):
             experiment.check(split, experiment.make_mesh(split), wide, found.task)
 
 
-def test_a_folder_brings_its_own_model_and_tokenizer(workdir, lora_workdir, data_dir):
+def test_a_folder_brings_its_own_model_and_tokenizer(workdir, data_dir):
     """As an evaluation wants it: the problems of these settings, the model of another run."""
-    with prepared(data_dir, "model=dream_tiny", folder=workdir) as found:
+    with prepared(data_dir, "model=a2d_qwen3_tiny", folder=workdir, say=len) as found:
         assert found.denoiser.config.family == "llada"
-        assert found.settings.model == "dream_tiny"
-    kept = (workdir / "tokenizer" / "tokenizer.model").read_bytes()
-    assert kept and (lora_workdir / "tokenizer").is_dir()
+        assert found.settings.model == "a2d_qwen3_tiny"
+        kept = tokenizers.load(workdir / "tokenizer")
+        assert found.tokenizer.encode("sum the items") == kept.encode("sum the items")
