@@ -100,7 +100,7 @@ def read_model(settings: Settings, own: Tokenizer | None = None) -> tuple[ModelC
                 "launch/convert.py"
             )
         model, tokenizer = read_model(before, kept_tokenizer(before, settings.init_from))
-    check_preset(settings, model)
+    check_preset(settings, model, f"init_from={settings.init_from}")
     return with_settings(model, settings), tokenizer
 
 
@@ -122,9 +122,9 @@ def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:
     return model, tokenizer
 
 
-def check_preset(settings: Settings, model: ModelConfig) -> None:
-    """ValueError where `settings.model` names another family or shape than the model of
-    `init_from`."""
+def check_preset(settings: Settings, model: ModelConfig, folder) -> None:
+    """ValueError where `settings.model` names another family or shape than the model of a
+    folder."""
     if settings.model is None:
         return
     preset = models.preset(settings.model)
@@ -132,7 +132,7 @@ def check_preset(settings: Settings, model: ModelConfig) -> None:
         wanted, found = getattr(preset, name), getattr(model, name)
         if wanted != found:
             raise ValueError(
-                f"init_from={settings.init_from} holds a model of {name}={found}, "
+                f"{folder} holds a model of {name}={found}, "
                 f"model={settings.model} has {name}={wanted}: set the model that it is, or "
                 "model=none"
             )

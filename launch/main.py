@@ -73,7 +73,9 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
     if chosen.greeting and hosts.first:
         print(chosen.greeting, flush=True)
     try:
-        prepared = experiment.prepare(chosen, hosts, say=say)
+        if workdir.exists() and not workdir.is_dir():
+            raise ValueError(f"--workdir={workdir}: that is a file; name a folder")
+        prepared = experiment.prepare(chosen, hosts, say=say, workdir=workdir)
     except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
         return fail(error, 2)
     try:
