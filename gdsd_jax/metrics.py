@@ -119,15 +119,14 @@ class MetricsWriter:
         """
         if self._opened or not self._enabled:
             return
-        lines = []
-        if self._path.exists():
-            lines = _whole_lines(self._path)
+        lines = _whole_lines(self._path) if self._path.exists() else []
+        kept = lines[: self._keep]
+        self._start -= _last_wall(_parsed(self._path, kept))
+        if lines:
             self._remember_sent(lines)
         else:
             self._sent_path.unlink(missing_ok=True)  # of another run
-        kept = lines[: self._keep]
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._start -= _last_wall(kept)
         self._count = len(kept)
         if self._remote:
             self._lines = kept
@@ -312,12 +311,11 @@ def _parsed(path: epath.Path, lines: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _last_wall(lines: Sequence[str]) -> float:
-    """Seconds of running that the last line with such an entry tells; 0 where there is none."""
-    for line in reversed(lines):
-        wall = json.loads(line).get("wall_s")
-        if wall:
-            return wall
+def _last_wall(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds of running that the last row with such an entry tells; 0 where there is none."""
+    for row in reversed(rows):
+        if row.get("wall_s"):
+            return row["wall_s"]
     return 0.0
 
 

@@ -116,8 +116,6 @@ def opened(monkeypatch):
     "override, said",
     [
         ("prompt_length=1", "no prompt has 1 tokens or fewer: raise prompt_length"),
-        ("objective=spg,spg.block_length=7", "spg.block_length=7"),
-        ("sinks=(tensorbord,)", "tensorbord"),
     ],
 )
 def test_what_cannot_work_closes_the_task(data_dir, opened, override, said):
@@ -135,6 +133,8 @@ def test_what_cannot_work_closes_the_task(data_dir, opened, override, said):
         ("prompts_per_round=3", "prompts_per_round"),
         ("attention_kernel=splash", "splash"),
         ("model=llada_huge", "llada_huge"),
+        ("objective=spg,spg.block_length=7", "spg.block_length=7"),
+        ("sinks=(tensorbord,)", "tensorbord"),
     ],
 )
 def test_some_faults_are_found_before_the_task_is_made(data_dir, opened, override, said):
@@ -159,8 +159,28 @@ def test_rewards_need_a_task_that_grades(data_dir):
 
 def test_a_folder_brings_its_own_model_and_tokenizer(workdir, data_dir):
     """As an evaluation wants it: the problems of these settings, the model of another run."""
-    with prepared(data_dir, "model=a2d_qwen3_tiny", folder=workdir, say=len) as found:
+    with prepared(data_dir, "model=none", folder=workdir, say=len) as found:
         assert found.denoiser.config.family == "llada"
-        assert found.settings.model == "a2d_qwen3_tiny"
+        assert found.settings.model is None
         kept = tokenizers.load(workdir / "tokenizer")
         assert found.tokenizer.encode("sum the items") == kept.encode("sum the items")
+
+
+def test_a_folder_of_another_model_than_the_settings_name_is_refused(workdir, data_dir):
+    with pytest.raises(ValueError, match="holds a model of family=llada") as error:
+        with prepared(data_dir, "model=a2d_qwen3_tiny", folder=workdir, say=len):
+            pass
+    assert str(workdir) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_run_that_goes_on_has_the_tokenizer_that_it_kept(data_dir, tmp_path, capsys):
+    """Its weights were trained with that, whatever the task's own is now."""
+    texts = ["Write f(x) for a list x: keep the odd items."] * 3
+    model = tokenizers.train_sentencepiece_model(texts, 400, soft=True)
+    kept = tokenizers.SentencePiece(model)
+    tokenizers.save(kept, tmp_path / "tokenizer")
+    with prepared(data_dir, "prompt_length=200", workdir=tmp_path, say=len) as found:
+        assert found.tokenizer.encode("keep the odd") == kept.encode("keep the odd")
+        assert found.tokenizer.vocab_size == kept.vocab_size
+    with prepared(data_dir, workdir=tmp_path / "fresh", say=len) as found:
+        assert found.tokenizer.vocab_size != kept.vocab_size
