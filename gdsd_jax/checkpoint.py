@@ -1,6 +1,7 @@
 """Checkpoints by orbax: device state as arrays, the host's part as JSON; visible only when
 complete."""
 
+import functools
 import json
 
 from etils import epath
@@ -24,8 +25,13 @@ class Checkpoints:
     """
 
     def __init__(self, folder, keep: int = 2):
-        folder = paths.absolute(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Makes no folder: what is asked for first does, and it writes."""
+        self.folder, self.keep = paths.absolute(folder), keep
+
+    @functools.cached_property
+    def manager(self) -> ocp.CheckpointManager:
+        """Orbax's; from then on the folder is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         # the devices may be busy, with a rollout that a stop interrupts: processes meet without
         # them, and each array is written whole from its first copy, where parts of all copies would
         # be cut out on the devices
@@ -41,9 +47,9 @@ class Checkpoints:
             "host": ocp.JsonCheckpointHandler(multiprocessing_options=together),
         }
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=False, multiprocessing_options=together
+            max_to_keep=self.keep, create=False, multiprocessing_options=together
         )
-        self.manager = ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+        return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, iteration: int, state: PyTree, host: dict) -> None:
         """Starts writing; arrays are copied before this returns, so they may be donated
@@ -54,7 +60,8 @@ class Checkpoints:
         self.manager.save(iteration, args=items)
 
     def latest(self) -> int | None:
-        return self.manager.latest_step()
+        """The newest complete checkpoint; None where there is none."""
+        return self.manager.latest_step() if self.folder.is_dir() else None
 
     def names(self, iteration: int) -> set[str]:
         """The entries of the state's outermost dict."""
@@ -91,7 +98,8 @@ class Checkpoints:
 
 
 def is_converted(folder) -> bool:
-    return (epath.Path(folder) / "manifest.json").exists()
+    """Whether launch/convert.py wrote the folder; ValueError for an address that cannot be."""
+    return (paths.absolute(folder) / "manifest.json").exists()
 
 
 def load_trainable(workdir, abstract: PyTree) -> PyTree:

@@ -3,12 +3,15 @@ import."""
 
 from collections.abc import Iterator
 import contextlib
-import importlib.util
+import io
 import pathlib
+import re
 import sys
 from typing import TextIO
 
 from etils import epath
+
+from gdsd_jax import extensions, paths
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -16,21 +19,21 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def load_config(text: str):
     """What `get_config` of `FILE.py[:ARG]` returns, a ConfigDict for `settings.parse`.
 
+    Args:
+      text: FILE.py is local or gs://.
+
     Raises:
-      ValueError: no such file, or one without get_config; one line.
+      ValueError: no such file, or one that fails or has no get_config; one line.
     """
-    path, _, arg = text.partition(":")
-    file = pathlib.Path(path)
-    if not file.is_file():
+    path, arg = re.fullmatch(r"((?:\w+://)?[^:]*):?(.*)", text, re.DOTALL).groups()
+    if not paths.is_remote(path) and not pathlib.Path(path).is_file():
         known = [
             f"configs/{name.name}"
             for name in sorted((ROOT / "configs").glob("*.py"))
             if "get_config(" in name.read_text()
         ]
         raise ValueError(f"--config: no file {path}; there are {', '.join(known)}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = extensions.module_of(path, "--config")
     if not hasattr(module, "get_config"):
         raise ValueError(f"--config: {path} has no get_config(arg)")
     return module.get_config(arg or None)
@@ -38,23 +41,31 @@ def load_config(text: str):
 
 def output_path(flag: str, path: str) -> epath.Path:
     """Where results will go; ValueError at once where they cannot."""
-    path = epath.Path(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(
-            f"{flag}={path}: "
-            f"{'that is a folder' if path.is_dir() else f'no folder {path.parent}'}; name a file"
-        )
-    return path
+    place = paths.absolute(path)
+    if place.is_dir():
+        raise ValueError(f"{flag}={path}: that is a folder; name a file")
+    if not paths.is_remote(place) and not place.parent.is_dir():
+        raise ValueError(f"{flag}={path}: no folder {place.parent}; name a file")
+    return place
 
 
 @contextlib.contextmanager
 def replacing(path: epath.Path) -> Iterator[TextIO]:
     """A file to write text to, which takes its name when complete; after a fault what there is
-    stays in NAME.partial."""
+    stays in NAME.partial. An object store renames nothing: there the text is held until then."""
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w") as file:
+    if not paths.is_remote(path):
+        with partial.open("w") as file:
+            yield file
+        partial.replace(path)
+        return
+    file = io.StringIO()
+    try:
         yield file
-    partial.replace(path)
+    except BaseException:
+        partial.write_text(file.getvalue())
+        raise
+    path.write_text(file.getvalue())
 
 
 def fail(error: BaseException | str, code: int) -> int:

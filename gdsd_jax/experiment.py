@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax import data, models, objectives, report, sharding, tasks, weights
+from gdsd_jax import data, models, objectives, paths, report, sharding, tasks, tokenizers, weights
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.sandbox import SandboxError
@@ -34,7 +34,11 @@ class Experiment(NamedTuple):
 
 
 def prepare(
-    settings: Settings, hosts: Hosts | None = None, folder=None, say: Callable[[str], None] = print
+    settings: Settings,
+    hosts: Hosts | None = None,
+    folder=None,
+    say: Callable[[str], None] = print,
+    workdir=None,
 ) -> Experiment:
     """Reads data and tokenizer, lays out the mesh, opens the task.
 
@@ -42,6 +46,7 @@ def prepare(
       settings: of the run.
       hosts: the processes that run together; None = this one alone.
       folder: whose model is evaluated, a converted one or a workdir; None = the settings' own.
+      workdir: of the run, where one that goes on has kept its tokenizer; None = a fresh run.
       say: gets the task's notes, a line about prompts that are too long, and about what is held
         out.
 
@@ -58,27 +63,34 @@ def prepare(
             "launch/convert.py --from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the config"
         )
     mesh = make_mesh(settings)
-    check_mesh(settings, mesh)
+    check_settings(settings, mesh)
     from_nothing = model_settings.init_from is None
     task = hosts.one_by_one(lambda: make_task(settings, from_nothing))
     try:
-        return assemble(settings, hosts, mesh, task, folder, say)
+        model, tokenizer = model_of(settings, task, folder, workdir)
+        check(settings, mesh, model, task)
+        return assemble(settings, hosts, mesh, task, model, tokenizer, folder is None, say)
     except BaseException:
         task.close()
         raise
 
 
 def assemble(
-    settings: Settings, hosts: Hosts, mesh: jax.sharding.Mesh, task: Task, folder, say: Callable
+    settings: Settings,
+    hosts: Hosts,
+    mesh: jax.sharding.Mesh,
+    task: Task,
+    model: ModelConfig,
+    tokenizer: Tokenizer,
+    trains: bool,
+    say: Callable[[str], None],
 ) -> Experiment:
-    """What `prepare` returns, from its mesh and task on."""
-    model, tokenizer = model_of(settings, task, folder)
-    check(settings, mesh, model, task)
+    """What `prepare` returns, of parts that have been checked."""
     for note in task.notes:
         say(note)
     train, heldout = problems_of(settings, task, tokenizer, say)
     sft_problems, train = data.split_sft(train, settings.sft.steps, settings.sft.share)
-    if folder is None and settings.sft.steps:  # one answer shows whether the task has them
+    if trains and settings.sft.steps:  # one answer shows whether the task has them
         one, longest = sft_problems.part(slice(1)), settings.sampler.gen_length
         data.answers_of(task, one, tokenizer, longest, settings.seed)
     denoiser, teacher = weights.make_denoisers(settings, model, mesh)
@@ -101,13 +113,25 @@ def ignore(line: str) -> None:
     """Says nothing."""
 
 
-def model_of(settings: Settings, task: Task, folder) -> tuple[ModelConfig, Tokenizer]:
-    """Model and tokenizer of the settings, or of a folder."""
+def model_of(
+    settings: Settings, task: Task | None, folder=None, workdir=None
+) -> tuple[ModelConfig, Tokenizer]:
+    """Model and tokenizer of the settings, or of a folder.
+
+    A run from nothing that goes on takes the tokenizer that its workdir has kept: its weights were
+    trained with that, whatever the task has become.
+    """
     if folder is not None:
         theirs = weights.settings_of(folder)
-        return weights.read_model(theirs, weights.kept_tokenizer(theirs, folder))
-    own = weights.task_tokenizer(task) if settings.init_from is None else None
-    return weights.read_model(settings, own)
+        found = weights.read_model(theirs, weights.kept_tokenizer(theirs, folder))
+        weights.check_preset(settings, found[0], folder)
+        return found
+    if settings.init_from is not None:
+        return weights.read_model(settings)
+    kept = None if workdir is None else paths.absolute(workdir) / "tokenizer"
+    if kept is not None and kept.is_dir():
+        return weights.read_model(settings, tokenizers.load(kept))
+    return weights.read_model(settings, weights.task_tokenizer(task))
 
 
 def make_task(settings: Settings, from_nothing: bool) -> Task:
@@ -122,9 +146,15 @@ def make_task(settings: Settings, from_nothing: bool) -> Task:
     """
     make = tasks.find(settings.task)
     try:
-        return make(settings.task_settings(from_nothing))
+        task = make(settings.task_settings(from_nothing))
     except SandboxError as error:
         raise ValueError(str(error)) from None
+    if not isinstance(task, Task):
+        kind = type(task).__name__
+        raise ValueError(
+            f"task={settings.task}: make returns a {kind}, it must return a tasks.Task"
+        )
+    return task
 
 
 def problems_of(
@@ -177,33 +207,37 @@ def make_mesh(settings: Settings, devices=None) -> jax.sharding.Mesh:
     return sharding.make_mesh(vars(settings.mesh), devices, settings.slice_rows)
 
 
-def check_mesh(settings: Settings, mesh: jax.sharding.Mesh) -> None:
-    """ValueError where the settings do not fit the mesh, or nothing can compute their attention
-    there."""
+def check_settings(settings: Settings, mesh: jax.sharding.Mesh) -> None:
+    """What needs devices, but neither task nor tokenizer; nothing is compiled or written.
+
+    Raises:
+      ValueError: the settings do not fit the mesh, nothing can compute their attention there, the
+        objective does not fit its slices, or there is no such sink; one line.
+    """
     sharding.check_rows(
         mesh, settings.slice_rows, "prompts_per_round * group_size / (minibatches * slices)"
     )
     if settings.sft.steps:
         sharding.check_rows(mesh, settings.sft.batch, "sft.batch")
     if settings.model is not None:
-        model = weights.with_settings(models.find_model(settings.model), settings)
+        model = weights.with_settings(models.preset(settings.model), settings)
         models.find_kernel(settings.attention_kernel, model, mesh.devices.flat[0])
+    check_views(settings)
+    for name in settings.sinks:
+        report.find_sink(name)
 
 
 def check(
     settings: Settings, mesh: jax.sharding.Mesh, model: ModelConfig, task: Task | None = None
 ) -> None:
-    """Everything that needs devices, model or task; nothing is compiled.
+    """Everything that needs devices, model or task; nothing is compiled or written.
 
     Raises:
-      ValueError: the settings do not fit the mesh, the mesh not the model, the objective not its
-        slices or its task; one line.
+      ValueError: as `check_settings`; or the mesh does not divide the model, or the task does not
+        serve the objective.
     """
-    check_mesh(settings, mesh)
+    check_settings(settings, mesh)
     sharding.shardings(mesh, models.param_shapes(model))
-    check_views(settings)
-    for name in settings.sinks:
-        report.find_sink(name)
     if task is None or task.grade is not None:
         return
     if objectives.find(settings.objective).rewards:

@@ -90,7 +90,8 @@ def save(
     """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted."""
     per_round = loop.experiment.settings.inner_iterations
     iteration = progress.step + progress.round * per_round + progress.inner
-    iteration += progress.phase == "rl"
+    if progress.phase == "rl":
+        iteration += 1
     loop.checkpoints.save(iteration, as_saved(state, frozen, buffer), as_host(progress))
     if stop:
         loop.checkpoints.wait()

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from gdsd_jax import paths
+
 PHASES = ("sft", "rollout", "train", "eval")
 
 # Keys that the loop itself writes. A part of a task's grades has any other name.
@@ -93,7 +95,7 @@ class MetricsWriter:
         """
         self._path = epath.Path(path)
         self._sent_path = self._path.with_name(f"{self._path.name}.sent")
-        self._remote = "://" in os.fspath(path)
+        self._remote = paths.is_remote(path)
         self._clock = clock
         self._keep = keep
         self._count = keep
@@ -117,15 +119,14 @@ class MetricsWriter:
         """
         if self._opened or not self._enabled:
             return
-        lines = []
-        if self._path.exists():
-            lines = _whole_lines(self._path)
+        lines = _whole_lines(self._path) if self._path.exists() else []
+        kept = lines[: self._keep]
+        self._start -= _last_wall(_parsed(self._path, kept))
+        if lines:
             self._remember_sent(lines)
         else:
             self._sent_path.unlink(missing_ok=True)  # of another run
-        kept = lines[: self._keep]
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._start -= _last_wall(kept)
         self._count = len(kept)
         if self._remote:
             self._lines = kept
@@ -135,7 +136,7 @@ class MetricsWriter:
             os.ftruncate(self._file.fileno(), sum(len(line.encode()) + 1 for line in kept))
         self._opened = True
 
-    def write(self, phase: str, step: int, **values: Any) -> None:
+    def write(self, phase: str, step: int, /, **values: Any) -> None:
         """Adds a line.
 
         Args:
@@ -232,9 +233,7 @@ class MetricsWriter:
         for row in _parsed(self._path, lines):
             self._sent[row["phase"]] = max(row["step"], self._sent.get(row["phase"], row["step"]))
         if len(lines) > self._keep:
-            partial = self._sent_path.with_name(f"{self._sent_path.name}.partial")
-            partial.write_text(json.dumps(self._sent))
-            partial.replace(self._sent_path)
+            paths.write_whole(self._sent_path, json.dumps(self._sent).encode())
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -312,12 +311,11 @@ def _parsed(path: epath.Path, lines: Sequence[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _last_wall(lines: Sequence[str]) -> float:
-    """Seconds of running that the last line with such an entry tells; 0 where there is none."""
-    for line in reversed(lines):
-        wall = json.loads(line).get("wall_s")
-        if wall:
-            return wall
+def _last_wall(rows: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds of running that the last row with such an entry tells; 0 where there is none."""
+    for row in reversed(rows):
+        if row.get("wall_s"):
+            return row["wall_s"]
     return 0.0
 
 

@@ -100,7 +100,7 @@ def read_model(settings: Settings, own: Tokenizer | None = None) -> tuple[ModelC
                 "launch/convert.py"
             )
         model, tokenizer = read_model(before, kept_tokenizer(before, settings.init_from))
-    check_preset(settings, model)
+    check_preset(settings, model, f"init_from={settings.init_from}")
     return with_settings(model, settings), tokenizer
 
 
@@ -122,17 +122,17 @@ def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:
     return model, tokenizer
 
 
-def check_preset(settings: Settings, model: ModelConfig) -> None:
-    """ValueError where `settings.model` names another family or shape than the model of
-    `init_from`."""
+def check_preset(settings: Settings, model: ModelConfig, folder) -> None:
+    """ValueError where `settings.model` names another family or shape than the model of a
+    folder."""
     if settings.model is None:
         return
-    preset = models.find_model(settings.model)
+    preset = models.preset(settings.model)
     for name in SHAPE:
         wanted, found = getattr(preset, name), getattr(model, name)
         if wanted != found:
             raise ValueError(
-                f"init_from={settings.init_from} holds a model of {name}={found}, "
+                f"{folder} holds a model of {name}={found}, "
                 f"model={settings.model} has {name}={wanted}: set the model that it is, or "
                 "model=none"
             )
@@ -177,7 +177,7 @@ def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig,
     if settings.model is None:
         raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
     model = dataclasses.replace(
-        models.find_model(settings.model),
+        models.preset(settings.model),
         vocab_size=-(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE,
         mask_id=tokenizer.mask_id,
         pad_id=tokenizer.pad_id,

@@ -7,7 +7,8 @@ from typing import Any
 
 from etils import epath
 
-from gdsd_jax import report, settings, tokenizers
+from gdsd_jax import paths, report, settings, tokenizers
+from gdsd_jax.checkpoint import OtherSettings
 from gdsd_jax.evaluation import Table, question_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.metrics import MetricsWriter, read_metrics
@@ -29,21 +30,27 @@ def opened(
 
     Raises:
       report.SinkError: a sink that does not open; nothing is written then.
+      checkpoint.OtherSettings: a metrics.jsonl that is none; nothing is written then.
     """
     sinks, chosen, first = [], experiment.settings, experiment.hosts.first
     if first:
         sinks = report.open_sinks(chosen.sinks, workdir, settings.to_json(chosen))
-        write_settings(experiment, workdir)
     writer = MetricsWriter(workdir / "metrics.jsonl", keep, enabled=first, sinks=sinks, say=say)
     with contextlib.closing(writer):
-        writer.open()
+        try:
+            writer.open()
+        except ValueError as error:
+            raise OtherSettings(f"{error}: mend the line, or give another --workdir") from None
+        if first:
+            write_settings(experiment, workdir)
         yield writer
 
 
 def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
     """Writes config.json, and the tokenizer of a model from nothing."""
     settings.write(workdir, experiment.settings, experiment.task.score)
-    if experiment.settings.init_from is None:
+    kept = (workdir / "tokenizer").is_dir()
+    if experiment.settings.init_from is None and not kept:
         tokenizers.save(experiment.tokenizer, workdir / "tokenizer")
 
 
@@ -52,7 +59,7 @@ def write_report(experiment: Experiment, workdir: epath.Path, number: int, greed
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)
     shown = samples_of(experiment, greedy)
-    (folder / f"{number:06}.json").write_text(json.dumps(shown, indent=1))
+    paths.write_whole(folder / f"{number:06}.json", json.dumps(shown, indent=1).encode())
     first = folder / f"{0:06}.json"
     before = json.loads(first.read_text()) if first.exists() else shown
     samples = [

@@ -378,7 +378,7 @@ def main() -> int:
     if args.json:
         try:
             file = output_path("--json", args.json)
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             parser.error(str(error))
     size = SIZES[args.size]
     device = jax.devices()[0]

@@ -30,7 +30,7 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gdsd_jax import metrics, report
+from gdsd_jax import metrics, paths, report
 from gdsd_jax.cli import fail, load_config
 
 REWARD = "reward"  # the score of a task that names no part; it may have any scale
@@ -332,7 +332,7 @@ def main() -> int:
     )
     parser.add_argument("variants", nargs="+", metavar="NAME=OVERRIDES")
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
-    parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of all runs")
+    parser.add_argument("--out", required=True, help="local folder of all runs")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--learning_rates", default="")
     args = parser.parse_args()
@@ -340,12 +340,15 @@ def main() -> int:
     try:
         variants, seeds = variants_of(args.variants), seeds_of(args.seeds)
         check(args.config, variants, rates)
-        args.out.mkdir(parents=True, exist_ok=True)
+        if paths.is_remote(args.out):
+            raise ValueError(f"--out={args.out}: the runs are copied locally, give a local folder")
+        out = pathlib.Path(args.out)
+        out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         return fail(error, 2)
-    runs = compare(args.config, args.out.resolve(), variants, seeds, rates)
-    write(args.out, runs, f"{args.config} · seeds {args.seeds} · mean and range over the seeds")
-    print(f"report: {args.out / 'report.html'}")
+    runs = compare(args.config, out.resolve(), variants, seeds, rates)
+    write(out, runs, f"{args.config} · seeds {args.seeds} · mean and range over the seeds")
+    print(f"report: {out / 'report.html'}")
     return 0
 
 

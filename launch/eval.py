@@ -111,7 +111,7 @@ def main() -> int:
                 experiment.denoiser.config,
                 experiment.mesh,
             )
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
             return fail(error, 2)
         found = evaluate(experiment, model, thresholds)
     source = {

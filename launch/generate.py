@@ -295,7 +295,7 @@ def main() -> int:
         loaded = weights.load_weights(
             args.checkpoint, model.settings, model.denoiser.config, model.mesh
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
         return fail(error, 2)
     tokens = 0
     began = time.perf_counter()

@@ -73,8 +73,10 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
     if chosen.greeting and hosts.first:
         print(chosen.greeting, flush=True)
     try:
-        prepared = experiment.prepare(chosen, hosts, say=say)
-    except (ValueError, OSError) as error:
+        if workdir.exists() and not workdir.is_dir():
+            raise ValueError(f"--workdir={workdir}: that is a file; name a folder")
+        prepared = experiment.prepare(chosen, hosts, say=say, workdir=workdir)
+    except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
         return fail(error, 2)
     try:
         train.train(prepared, workdir, say=say, profile=profile)
@@ -82,7 +84,7 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
         return 143
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from the last checkpoint", 130)
-    except (checkpoint.OtherSettings, report.SinkError) as error:
+    except (checkpoint.OtherSettings, report.SinkError, ImportError) as error:
         return fail(error, 2)
     except FloatingPointError as error:
         return fail(error, 1)

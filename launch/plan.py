@@ -83,7 +83,7 @@ def main() -> int:
         out = output_path("--json", args.json) if args.json else None
         devices = topology(args.topology, args.num_slices)
         found = search(chosen, devices) if args.search else plan(chosen, devices)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:  # gs:// needs a package of its own
         return fail(error, 2)
     found = {"config": args.config, "topology": args.topology, "slices": args.num_slices, **found}
     print(table(found))
@@ -169,7 +169,7 @@ def model_of(chosen: Settings) -> models.ModelConfig:
         return experiment.model_of(chosen, None, None)[0]
     if chosen.model is None:
         raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
-    return weights.with_settings(models.find_model(chosen.model), chosen)
+    return weights.with_settings(models.preset(chosen.model), chosen)
 
 
 def programs(

@@ -172,6 +172,9 @@ class FileSystem(fsspec.AbstractFileSystem):
         source = self.bucket.objects[self._strip_protocol(path1)][1]
         self.bucket.put(self._strip_protocol(path2), source)
 
+    def mv(self, path1, path2, **_):
+        raise OSError(f"an object store does not rename {path1}")
+
     def _rm(self, path):
         if self._strip_protocol(path) in self.bucket.objects:  # not the name of a folder
             self.bucket.remove(self._strip_protocol(path))

@@ -24,11 +24,11 @@ from safetensors.numpy import load_file
 import tokenizers as hf_tokenizers
 
 from gdsd_jax import checkpoint, hf, models, tokenizers
-from gdsd_jax.tasks import coding
+from gdsd_jax.tasks.coding import dataset
 from launch import convert
 from tests import folders
 from tests.folders import DREAM, LLADA, QWEN3
-from tests.models.lora_test import adapters
+from tests.reference import random_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -69,11 +69,11 @@ def test_there_and_back_is_byte_for_byte(tmp_path, config, dtype, shards, capsys
 def test_the_manifest_says_where_the_weights_came_from(tmp_path):
     entries = models.config_to_hf(LLADA) | {"auto_map": {"AutoModel": "code.Model"}}
     folders.write(tmp_path / "in", shards=2, entries=entries)
-    coding.build(tmp_path / "data")
+    dataset.build(tmp_path / "data")
     for name in ("tokenizer.model", "code.py", "generation_config.json", "weights.bin"):
         (tmp_path / "in" / name).write_bytes(b"{}")
     shutil.copyfile(
-        Path(coding.folder(tmp_path / "data")) / "tokenizer.model",
+        Path(dataset.folder(tmp_path / "data")) / "tokenizer.model",
         tmp_path / "in" / "tokenizer.model",
     )
     there_and_back(tmp_path, tmp_path / "in", "--dtype=bfloat16")
@@ -352,7 +352,7 @@ def test_addresses_of_other_kinds_are_refused(tmp_path, capsys):
 
 def save_run(folder, config, base):
     """A workdir as a run with adapters over the converted folder `base` leaves it."""
-    lora = adapters(config)
+    lora = random_adapters(config)
     checkpoints = checkpoint.Checkpoints(folder / "checkpoints")
     checkpoints.save(4, {"state": {"trainable": jax.tree.map(jnp.zeros_like, lora)}}, {})
     checkpoints.save(12, {"state": {"trainable": lora}}, {})
@@ -444,15 +444,15 @@ def test_there_must_be_adapters_to_keep(trained, capsys):
 def test_a_run_starts_from_a_converted_folder_and_goes_back(tmp_path):
     """Folder -> orbax -> training with adapters on all seven projections -> folder: only the
     projections have moved."""
-    coding.build(tmp_path / "data")
-    tokenizer = tokenizers.load(coding.folder(tmp_path / "data"))
+    dataset.build(tmp_path / "data")
+    tokenizer = tokenizers.load(dataset.folder(tmp_path / "data"))
     ids = {
         name: getattr(tokenizer, name) for name in ("vocab_size", "mask_id", "pad_id", "stop_ids")
     }
     preset = dataclasses.replace(models.MODELS["llada_tiny"], **ids)
     before = folders.write(tmp_path / "in", preset, shards=2)
     shutil.copyfile(
-        Path(coding.folder(tmp_path / "data")) / "tokenizer.model",
+        Path(dataset.folder(tmp_path / "data")) / "tokenizer.model",
         tmp_path / "in" / "tokenizer.model",
     )
     assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'orbax'}") == 0

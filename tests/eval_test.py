@@ -6,6 +6,7 @@ import json
 import pytest
 
 from gdsd_jax import metrics
+from launch import convert
 from launch import eval as launch_eval
 
 
@@ -62,6 +63,20 @@ def test_numbers_and_answers_are_those_of_training(evaluate, workdir):
         assert sum(row["sampled"][score] for row in found["per_problem"]) / 20 == pytest.approx(
             found[name]
         )
+
+
+def test_an_exported_run_scores_as_the_run(evaluate, workdir, tmp_path):
+    """Workdir -> Hugging Face folder -> converted folder: its weights, and the tokenizer that the
+    run has kept."""
+    assert convert.main([f"--from_orbax={workdir}", f"--to_hf={tmp_path / 'hf'}"]) == 0
+    assert convert.main([f"--from_hf={tmp_path / 'hf'}", f"--to_orbax={tmp_path / 'model'}"]) == 0
+    kept = (workdir / "tokenizer" / "tokenizer.model").read_bytes()
+    assert (tmp_path / "model" / "tokenizer.model").read_bytes() == kept
+    code, found, said = evaluate(tmp_path / "model", "model=none")
+    assert code == 0 and found["iteration"] is None, said
+    _, wanted, _ = evaluate(workdir)
+    names = wanted.keys() - {"checkpoint", "config", "iteration"}  # the numbers and the answers
+    assert {name: found[name] for name in names} == {name: wanted[name] for name in names}
 
 
 def test_thresholds_are_set_beside_the_schedule(evaluate, workdir):

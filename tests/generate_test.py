@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import checkpoint, cli, models, restore, run, sampling, sharding, tokenizers
+from gdsd_jax import (
+    checkpoint,
+    cli,
+    models,
+    sampling,
+    settings,
+    sharding,
+    tokenizers,
+    weights,
+)
 from gdsd_jax.report import unmasking
 from gdsd_jax.types import Prompts
 from launch import generate as launch_generate
@@ -26,6 +35,18 @@ TEXTS = [
     "a b c d e f",
 ]
 SAMPLER = "gen_length=8,block_length=4,steps=4"
+SIZES = dict(
+    vocab_size=64,
+    d_model=32,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    d_ff=32,
+    mask_id=0,
+    pad_id=1,
+    stop_ids=(1,),
+)
 TEMPLATE = (
     "{% for turn in messages %}[{{ turn.content }}]{% endfor %}{% if enable_thinking %}!{% endif %}"
 )
@@ -46,9 +67,13 @@ def generate(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
-    """A folder as launch/convert.py writes it, of a model that shifts, has biases and few key
-    heads, with its tokenizer."""
-    folder = tmp_path_factory.mktemp("converted")
+    """(folder, config, params) of a model that shifts, has biases and few key heads."""
+    config = models.ModelConfig(family="llada", qkv_bias=True, shift=True, **SIZES)
+    return save_converted(tmp_path_factory.mktemp("converted"), config)
+
+
+def save_converted(folder, config):
+    """(folder, config, params): as launch/convert.py writes a model, with a tokenizer."""
     pieces = sorted(set("".join(TEXTS)) | set("!?[]") | set(map(str, range(10))))
     words = {
         piece.replace(" ", "\u0120"): i for i, piece in enumerate(["<mask>", "<end>", *pieces])
@@ -56,21 +81,6 @@ def converted(tmp_path_factory):
     (folder / "vocab.json").write_text(json.dumps(words))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
-    config = models.ModelConfig(
-        family="llada",
-        vocab_size=64,
-        d_model=32,
-        layers=2,
-        heads=4,
-        kv_heads=2,
-        head_dim=8,
-        d_ff=32,
-        mask_id=0,
-        pad_id=1,
-        stop_ids=(1,),
-        qkv_bias=True,
-        shift=True,
-    )
     params = random_params(config, seed=3)
     params["lm_head"]["kernel"] *= 3.0
     checkpoint.save_params(
@@ -90,23 +100,28 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def expected(converted):
+    """`expected(prompt, place, ...) -> entries of a line`, by the model of `converted`."""
+    _, config, params = converted
+    return make_expected(config, params)
+
+
+def make_expected(config, params):
     """`expected(prompt, place, ...) -> entries of a line`: one prompt's ids alone, by the sampler
     itself."""
-    _, config, params = converted
     rollout_fns = {}  # by sampler, each compiled once
 
-    def answer(ids, place, temperature=0.0, threshold=np.inf, seed=0, **sampler):
-        settings = sampling.SamplerConfig(
-            **{"gen_length": 8, "block_length": 4, "steps": 4} | sampler
+    def answer(ids, place, temperature=0.0, threshold=np.inf, seed=0, **fields):
+        sampler = sampling.SamplerConfig(
+            **{"gen_length": 8, "block_length": 4, "steps": 4} | fields
         )
-        if settings not in rollout_fns:
-            rollout_fns[settings] = sampling.make_rollout_fn(models.make_denoiser(config), settings)
+        if sampler not in rollout_fns:
+            rollout_fns[sampler] = sampling.make_rollout_fn(models.make_denoiser(config), sampler)
         tokens, valid = tokenizers.pad_left([ids], 70, config.pad_id)
         prompts = Prompts(
             tokens, valid, jnp.array([temperature]), jnp.array([threshold], jnp.float32)
         )
         rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), place), 0)
-        rollout = rollout_fns[settings](params, prompts, rng[None])
+        rollout = rollout_fns[sampler](params, prompts, rng[None])
         length = int(rollout.length_B[0])
         return {
             "tokens": rollout.tokens_BxG[0, :length].tolist(),
@@ -181,6 +196,38 @@ def test_every_sampler(generate, converted, expected, tmp_path, sampler):
     assert {key: line[key] for key in wanted} == wanted
 
 
+@pytest.mark.parametrize(
+    "family, sampler, fields",
+    [
+        ("a2d-qwen3", dict(kind="block", block_length=4), dict(qk_norm=True)),
+        ("Dream", dict(kind="dream", block_length=None), dict(qkv_bias=True, shift=True)),
+    ],
+    ids=["a2d", "dream"],
+)
+def test_a_converted_model_answers_with_its_familys_sampler(
+    generate, tmp_path, family, sampler, fields
+):
+    """LLaDA's sampler would give other tokens in other passes."""
+    config = models.ModelConfig(family=family, **fields, **SIZES)
+    (tmp_path / "model").mkdir()
+    folder, _, params = save_converted(tmp_path / "model", config)
+    expected = make_expected(config, params)
+    ids = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,)).encode("[a b]")
+    flags = [f"--checkpoint={folder}", "--prompt=a b", "--temperature=0.7"]
+    flags += ["--sampler=gen_length=8,steps=4", f"--out={tmp_path / 'o.jsonl'}"]
+    code, _, said = generate(*flags)
+    assert code == 0, said
+    (line,) = read(tmp_path / "o.jsonl")
+    wanted = expected(ids, 0, 0.7, **sampler)
+    assert {key: line[key] for key in wanted} == wanted
+    assert wanted != expected(ids, 0, 0.7, kind="llada", block_length=None)
+    # whatever is given goes before the family's
+    generate(*flags, "--sampler=gen_length=8,steps=4,kind=llada,block_length=none")
+    (line,) = read(tmp_path / "o.jsonl")
+    wanted = expected(ids, 0, 0.7, kind="llada", block_length=None)
+    assert {key: line[key] for key in wanted} == wanted
+
+
 def test_showing_changes_no_token(generate, converted, expected, tmp_path):
     """A line a pass, the last with the whole answer."""
     folder, *_ = converted
@@ -215,13 +262,13 @@ def test_a_workdir_answers_with_its_own_tokenizer_and_sampler(generate, request,
         f"--out={tmp_path / 'o.jsonl'}",
         "--batch=8",
     )
-    settings = restore.read_settings(workdir)
-    model, tokenizer = run.read_model(settings)
+    chosen = settings.read(workdir)
+    model, tokenizer = weights.read_model(chosen, weights.kept_tokenizer(chosen, workdir))
     denoiser = models.make_denoiser(model)
     mesh = sharding.make_mesh({}, devices=jax.devices()[:1])
-    params = denoiser.bind(*restore.load_weights(workdir, model, mesh))
+    params = denoiser.bind(*weights.load_weights(workdir, chosen, model, mesh))
     asked = tokenizers.encode_prompts(tokenizer, TEXTS[:2], 24)
-    rollout_fn = sampling.make_rollout_fn(denoiser, sampling.SamplerConfig(**settings.sampler))
+    rollout_fn = sampling.make_rollout_fn(denoiser, chosen.sampler)
     rollout = rollout_fn(
         params, Prompts(asked.tokens, asked.valid), jax.random.split(jax.random.key(0), 2)
     )
@@ -294,8 +341,8 @@ def test_bad_input_is_one_line_and_nothing_is_written(generate, converted, tmp_p
     (tmp_path / "p.jsonl").write_text("\n")
     assert "has no rows" in error(f"--prompts={tmp_path / 'p.jsonl'}")
     assert "not a readable UTF-8 file" in error(f"--prompts={tmp_path / 'none.jsonl'}")
-    assert "length 'x'" in error("--prompt=x", "--sampler=gen_length=x").replace(
-        "takes a int such as 256, not", "length"
+    assert "--sampler: config key 'gen_length' takes int values such as 8, not 'x'" in error(
+        "--prompt=x", "--sampler=gen_length=x"
     )
     assert "'nothing=1' is no key=value" in error("--prompt=x", "--sampler=nothing=1")
     assert "kind='nothing'" in error("--prompt=x", "--sampler=kind=nothing")
@@ -322,14 +369,22 @@ def test_the_script_itself(tmp_path):
     )
 
 
-def test_settings_have_the_types_of_their_defaults():
-    defaults = {"steps": 4, "kind": "llada", "rate": 1.0, "flag": False, "stop_ids": None}
-    found = cli.settings("--sampler", "steps=8,rate=2,flag=true,stop_ids=(1,2)", defaults)
-    assert found == {"steps": 8, "kind": "llada", "rate": 2.0, "flag": True, "stop_ids": (1, 2)}
-    assert type(found["rate"]) is float and cli.settings("--x", "", defaults) == defaults
-    for text in ("steps", "steps=1.5", "flag=1", "kind=3", "other=1"):
-        with pytest.raises(ValueError, match="--sampler: "):
-            cli.settings("--sampler", text, defaults)
+def test_entries_of_a_flag_have_the_types_of_their_fields():
+    """As settings have: whole numbers are no fractions, and commas in brackets part nothing."""
+
+    def sampler(text, **defaults):
+        return settings.section("--sampler", text, sampling.SamplerConfig, defaults)
+
+    found = sampler("steps=8,cfg_scale=2,reference_quirks=true,stop_ids=(1,2)", kind="dream")
+    fields = dict(kind="dream", steps=8, cfg_scale=2.0, reference_quirks=True, stop_ids=(1, 2))
+    assert found == sampling.SamplerConfig(**fields) and type(found.cfg_scale) is float
+    # a field that a default has set may be left to the kind again
+    assert sampler("block_length=none", block_length=4) == sampling.SamplerConfig()
+    for text in ("steps", "steps=1.5", "reference_quirks=1", "kind=3", "other=1", "steps=0"):
+        with pytest.raises(ValueError, match="^--sampler: "):
+            sampler(text)
+    layout = settings.section("--mesh", "tensor=2", sharding.MeshConfig, {"data": 1, "fsdp": -1})
+    assert vars(layout) == {"data": 1, "fsdp": -1, "tensor": 2}
 
 
 def test_a_file_is_whole_or_absent(tmp_path):

@@ -15,13 +15,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FIRST = "paths types chips hlo hosts cli curriculum sandbox metrics"
+FIRST = "types chips hlo hosts curriculum sandbox metrics"
 SECOND = "keys sharding extensions hf_tokenizer rows"
 THIRD = "models scoring sampling advantages optimizer checkpoint tasks report"
 GROUPS = (
+    ("paths",),
     tuple(FIRST.split()),
     tuple(SECOND.split()),
-    ("tokenizers",),
+    ("tokenizers", "cli"),
     tuple(THIRD.split()),
     ("hf", "objectives", "data"),
     ("settings",),

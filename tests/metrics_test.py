@@ -36,6 +36,14 @@ def test_jax_scalars_are_numbers(tmp_path):
     assert (row["loss"], row["low"], row["count"]) == (2.0, 0.5, 7)
 
 
+def test_a_part_may_have_any_name_that_is_not_reserved(tmp_path):
+    names = {name: 0.5 for name in ("self", "values", "two words", "Größe")}
+    MetricsWriter(tmp_path / "m.jsonl").write("rollout", 1, **names)
+    assert metrics.parts_of(read_metrics(tmp_path / "m.jsonl")) == tuple(names)
+    said = round_line(1, 2, **names)
+    assert all(f"{name}  0.500" in said for name in names)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
 def test_what_json_does_not_know_is_null(tmp_path, value):
     path = tmp_path / "m.jsonl"

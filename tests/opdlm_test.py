@@ -31,7 +31,7 @@ def recipe(argument: str) -> settings.Settings:
 def test_recipes_are_the_published_ones(size):
     """The values of arXiv 2606.06712, accepted by the loop, without compiling."""
     chosen = recipe(f"qwen3_{size},init_from=DIR,data_file=FILE")
-    model = models.find_model(chosen.model)
+    model = models.preset(chosen.model)
     experiment.check(chosen, experiment.make_mesh(chosen), model)
     assert model.family == "a2d-qwen3" and chosen.require_init
     assert (
@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_refused(argument, word):
     with pytest.raises(ValueError, match=word):
         chosen = recipe(argument)
         mesh = experiment.make_mesh(chosen, jax.devices()[:1])
-        experiment.check(chosen, mesh, models.find_model(chosen.model))
+        experiment.check(chosen, mesh, models.preset(chosen.model))
 
 
 def test_released_weights_must_be_named():

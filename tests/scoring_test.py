@@ -245,7 +245,7 @@ def test_chunks_change_nothing(monkeypatch, params, kind):
         return step(params, h), str(jax.make_jaxpr(total)(params, h))
 
     whole, whole_program = run()
-    # room for 5 columns: the largest divisor of 12 is 4
+    # 5 columns would fit: the largest divisor of 12 is 4
     monkeypatch.setattr(scoring, "CHUNK_BYTES", 4 * 2 * 40 * 5)
     chunked, program = run()
     assert "f32[2,12,40]" in whole_program

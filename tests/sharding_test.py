@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax import models, objectives, sampling, scoring, sharding
-from gdsd_jax.optimizer import init_state, make_optimizer
+from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer
 from gdsd_jax.types import Batch, Prompts
 from tests.reference import random_params, random_tree, tiny
 
@@ -101,7 +101,8 @@ def test_nothing_large_is_whole_on_a_device():
     tensor."""
     mesh, model = sharding.make_mesh(dict(fsdp=4, tensor=2)), models.MODELS["llada_8b"]
     shapes = models.param_shapes(model)
-    state = jax.eval_shape(lambda p: init_state(p, make_optimizer(learning_rate=1e-4)), shapes)
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1e-4))
+    state = jax.eval_shape(lambda p: init_state(p, optimizer), shapes)
     places = sharding.shardings(mesh, state)
     for array, place in zip(jax.tree.leaves(state), jax.tree.leaves(places)):
         shard = place.shard_shape(array.shape)

@@ -21,7 +21,7 @@ from gdsd_jax.models.families import (
     config_from_hf,
     config_to_hf,
     default_sampler,
-    find_model,
+    preset,
     to_autoregressive,
     to_denoiser,
 )
@@ -47,13 +47,13 @@ __all__ = [
     "config_to_hf",
     "default_sampler",
     "find_kernel",
-    "find_model",
     "init_lora",
     "init_params",
     "make_denoiser",
     "make_splash",
     "merge",
     "param_shapes",
+    "preset",
     "to_autoregressive",
     "to_denoiser",
 ]

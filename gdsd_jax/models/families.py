@@ -18,25 +18,25 @@ from gdsd_jax.models.config import ModelConfig
 
 MODULES = (llada, dream, qwen3)
 FAMILIES = {model_type: family for family in MODULES for model_type in family.MODEL_TYPES}
-MODELS = {name: preset for family in MODULES for name, preset in family.PRESETS.items()}
+MODELS = {name: config for family in MODULES for name, config in family.PRESETS.items()}
 
 
-def find_model(name: str) -> ModelConfig:
+def preset(name: str) -> ModelConfig:
     """A preset of `MODELS`, or the PRESET of a .py file.
 
     Raises:
       ValueError: an unknown name, a file whose PRESET is no `ModelConfig`, or one of a family that
         there is not.
     """
-    preset = extensions.load(name, MODELS, "PRESET", what="model")
-    if not isinstance(preset, ModelConfig):
-        kind = type(preset).__name__
+    config = extensions.load(name, MODELS, "PRESET", what="model")
+    if not isinstance(config, ModelConfig):
+        kind = type(config).__name__
         raise ValueError(f"model={name}: PRESET is a {kind}, give a models.ModelConfig")
-    if preset.family not in FAMILIES:
+    if config.family not in FAMILIES:
         raise ValueError(
-            f"model={name}: unknown family {preset.family!r}, known: {', '.join(FAMILIES)}"
+            f"model={name}: unknown family {config.family!r}, known: {', '.join(FAMILIES)}"
         )
-    return preset
+    return config
 
 
 def default_sampler(config: ModelConfig) -> dict:

@@ -85,9 +85,11 @@ def grade_charts(rows: Rows, score: str) -> list[Chart]:
         note = f"Share of problems solved, mean {score}"
         graded = lines(rows, "eval", shares | heldout)
         graded += lines(rows, "rollout", {score: f"training {score}"})
+    judged = lines(rows, "rollout", {"judged": "training"})
     charts = [
         Chart("Grades", note, graded, share=True),
         Chart("Reward", "Mean over the answers", rewards),
+        Chart("Judged", "Share of answers that got a verdict", judged, share=True),
     ]
     for part in parts_of(rows):
         if part != score:

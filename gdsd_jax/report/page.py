@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from gdsd_jax import paths
 from gdsd_jax.report.charts import (
     REWARD,
     VARIABLES,
@@ -55,9 +56,8 @@ def write_report(
     page = render(config, rows, samples, score).encode("utf-8", errors="replace")
     path = epath.Path(workdir) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name}.partial"
-    partial.write_bytes(page)
-    return partial.replace(path)
+    paths.write_whole(path, page)
+    return path
 
 
 def render(

@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from gdsd_jax import paths
 from gdsd_jax.extensions import load
 from gdsd_jax.metrics import PHASES, Sink, read_metrics
 
@@ -104,9 +105,7 @@ class Table:
         head = io.StringIO()
         csv.writer(head, lineterminator="\n").writerow(self.columns)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text(head.getvalue() + self.text(sorted(self.rows)))
-        partial.replace(self.path)
+        paths.write_whole(self.path, (head.getvalue() + self.text(sorted(self.rows))).encode())
 
 
 class Tables:
@@ -120,7 +119,7 @@ class Tables:
 
     def __init__(self, workdir: epath.Path, clock: Callable[[], float] = time.monotonic):
         """Goes on with the tables of the run so far; rows that they lack are in metrics.jsonl."""
-        self.remote = "://" in os.fspath(workdir)
+        self.remote = paths.is_remote(workdir)
         self.clock = clock
         self.saved = clock()
         self.tables = {phase: Table(workdir / f"{phase}.csv") for phase in PHASES}

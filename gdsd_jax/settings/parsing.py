@@ -66,8 +66,10 @@ def section(flag: str, text: str, kind: type, defaults: Mapping[str, Any]) -> An
 
 def build(values: Mapping[str, Any]) -> Settings:
     """The settings of {dotted key: value or Text}; raises as `parse`."""
-    objective = extensions.absolute(values.get("objective", Settings.objective))
-    task = extensions.absolute(values.get("task", Settings.task))
+    objective, task = (
+        extensions.absolute(typed(key, values.get(key, getattr(Settings, key)), str))
+        for key in ("objective", "task")
+    )
     own = section_of(objective)
     sections = sections_of(own, objective, task)
     refuse_unknown(values, sections)
@@ -139,7 +141,7 @@ def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> N
     for key in values:
         if key in known or key.rpartition(".")[0] in mappings:
             continue
-        near = [other for other in known if other.endswith(f".{key}") or initials(other) == key]
+        near = [other for other in known if is_short_for(key, other)]
         near += difflib.get_close_matches(key, known, n=3, cutoff=0.4)
         said.append(
             f"unknown config key {key!r}" + (f"; near it: {', '.join(near)}" if near else "")
@@ -148,9 +150,13 @@ def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> N
         raise ValueError(", ".join(said))
 
 
-def initials(key: str) -> str:
-    """The first letters of a key's last words: lr of optimizer.learning_rate."""
-    return "".join(word[:1] for word in key.rpartition(".")[2].split("_"))
+def is_short_for(key: str, other: str) -> bool:
+    """Whether a key lacks a section, or has only the first letters of words: optimizer.lr or
+    learning_rate of optimizer.learning_rate."""
+    section, _, name = key.rpartition(".")
+    other_section, _, other_name = other.rpartition(".")
+    letters = "".join(word[:1] for word in other_name.split("_"))
+    return section in ("", other_section) and name in (other_name, letters)
 
 
 def whole_paths(key: str, value: Any) -> Any:
@@ -219,13 +225,15 @@ def read(workdir) -> Settings:
     path = epath.Path(workdir) / "config.json"
     try:
         entries = json.loads(path.read_text())
-        number = entries.pop("format", 1)
-        entries.pop("score", None)
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"{path}: not readable JSON ({reason}); give the workdir of a run"
         ) from None
+    if not isinstance(entries, dict) or not isinstance(entries.get("format", 1), int):
+        raise ValueError(f"{path}: not the settings of a run; give the workdir of one")
+    number = entries.pop("format", 1)
+    entries.pop("score", None)
     values = dict(leaves(entries))
     if number > FORMAT:
         raise ValueError(f"{path}: format {number} is of a later version, this one knows {FORMAT}")

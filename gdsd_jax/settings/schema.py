@@ -47,6 +47,11 @@ class SftPhase:
             raise ValueError(f"share={self.share} must lie in (0, 1]")
         if not 0 <= self.noise <= 1:
             raise ValueError(f"noise={self.noise} must lie in [0, 1]")
+        objective = objectives.find(self.objective)
+        if objective.rewards or objective.teacher:
+            raise ValueError(
+                f"objective={self.objective!r} learns from rewards or a teacher: choose sft or ar"
+            )
         self.objective_config()  # refuses weightings and counts that there are not
 
     def objective_config(self):

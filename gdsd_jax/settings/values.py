@@ -12,9 +12,9 @@ EXAMPLES = {
     float: "float values such as 0.1",
     bool: "true or false",
     str: "words",
-    tuple: "tuple values such as (0.1, 0.2)",
     dict: "mappings such as {'math': 4096}",
 }
+TUPLES = {int: "(1, 2)", float: "(0.1, 0.2)", str: "(q, v)"}  # by the type of their entries
 WORDS = {"true": "True", "false": "False", "none": "None"}  # as a shell's user writes them
 
 
@@ -40,8 +40,15 @@ def typed(key: str, value: Any, annotation: Any) -> Any:
         found = converted(read(value, kind) if isinstance(value, Text) else value, kind)
         if found is not None:
             return found
-    wanted = " or ".join(EXAMPLES[typing.get_origin(kind) or kind] for kind in kinds)
+    wanted = " or ".join(map(example, kinds))
     raise ValueError(f"config key {key!r} takes {wanted}, not {str(value)!r}")
+
+
+def example(kind: Any) -> str:
+    """What a field of this type takes, in words."""
+    if typing.get_origin(kind) is tuple:
+        return f"tuple values such as {TUPLES[typing.get_args(kind)[0]]}"
+    return EXAMPLES[typing.get_origin(kind) or kind]
 
 
 def read(text: str, kind: Any) -> Any:

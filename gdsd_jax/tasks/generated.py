@@ -7,6 +7,8 @@ from pathlib import Path
 import shutil
 import uuid
 
+from gdsd_jax import paths
+
 
 def build(data_dir: str | os.PathLike, name: str, write: Callable[[Path], None]) -> Path:
     """The folder `name` in a local `data_dir`, made unless it is there.
@@ -23,7 +25,7 @@ def build(data_dir: str | os.PathLike, name: str, write: Callable[[Path], None])
       ValueError: a remote folder.
       OSError: the folder cannot be written.
     """
-    if "://" in str(data_dir):
+    if paths.is_remote(data_dir):
         raise ValueError(
             f"generated problems are kept in a local folder, not {data_dir}: change data_dir"
         )

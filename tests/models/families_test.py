@@ -6,6 +6,7 @@ import json
 import pytest
 
 from gdsd_jax import hf, models, sampling
+from gdsd_jax.models import families
 
 # of the released checkpoints: parameters (a tied head counted once), tensors, mask, pad, stops
 RELEASED = {
@@ -137,6 +138,17 @@ def test_a_model_type_has_a_default_sampler(name, wanted):
     assert models.default_sampler(models.MODELS[name]) == wanted
 
 
+@pytest.mark.parametrize("family", families.MODULES, ids=lambda family: family.DIFFUSION)
+def test_a_family_states_its_types_and_their_samplers(family):
+    """Every diffusion type has a sampler of its own, so that a converted folder names it."""
+    types = [one for one in (family.AUTOREGRESSIVE, family.DIFFUSION) if one]
+    assert set(types) == set(family.MODEL_TYPES) == set(family.CONVENTIONS)
+    assert set(family.SAMPLERS) == {family.DIFFUSION}
+    for one in types:
+        assert families.FAMILIES[one] is family and family.CONVENTIONS[one]["family"] == one
+    assert {config.family for config in family.PRESETS.values()} == set(types)
+
+
 def test_an_autoregressive_model_becomes_a_denoiser_and_back():
     """Nothing changes but its type, who attends to whom and the shift."""
     qwen3, denoiser = models.MODELS["qwen3_4b"], models.MODELS["a2d_qwen3_4b"]
@@ -168,9 +180,9 @@ PRESET = dataclasses.replace(models.MODELS["llada_tiny"], layers=5)
 
 
 def test_a_model_is_a_preset_or_a_users_file(tmp_path):
-    assert models.find_model("llada_8b") == models.MODELS["llada_8b"]
+    assert models.preset("llada_8b") == models.MODELS["llada_8b"]
     (tmp_path / "own.py").write_text(OWN)
-    own = models.find_model(str(tmp_path / "own.py"))
+    own = models.preset(str(tmp_path / "own.py"))
     assert own == dataclasses.replace(models.MODELS["llada_tiny"], layers=5)
     assert models.default_sampler(own) == {"kind": "llada"}
 
@@ -190,5 +202,5 @@ def test_what_is_no_model_is_refused(tmp_path, text, said):
         name = str(tmp_path / "own.py")
         (tmp_path / "own.py").write_text(text)
     with pytest.raises(ValueError, match=said) as error:
-        models.find_model(name)
+        models.preset(name)
     assert "\n" not in str(error.value)

@@ -277,6 +277,19 @@ def test_a_teacher_may_be_adapters_over_the_students_base():
     assert abs(as_adapters - as_base) > 1e-2 * abs(as_base)
 
 
+@pytest.mark.parametrize("name", ["reference", "teacher"])
+def test_a_frozen_copy_of_adapters_is_bound_over_the_base(name):
+    """Without a copy it is the base, and with neither the loss says what to give."""
+    denoiser = models.make_denoiser(tiny(vocab_size=V, layers=1, lora_rank=3, lora_alpha=6.0))
+    base, copy = {"embed": 1}, {"q": 2}
+    bound = objectives.frozen_params(denoiser, {"base": base, name: copy}, name)
+    assert bound == {"embed": 1, "lora": {"q": 2}}
+    assert objectives.frozen_params(denoiser, {"base": base}, name) == base
+    assert objectives.frozen_params(denoiser, {name: base}, name) == base  # whole weights
+    with pytest.raises(ValueError, match=rf'the {name} has no weights: give frozen\["{name}"\]'):
+        objectives.frozen_params(denoiser, {}, name)
+
+
 def test_a_teacher_is_needed():
     denoiser, batch = models.make_denoiser(MODEL), full_batch()
     with pytest.raises(ValueError, match="objective 'opd' distils: its config needs a teacher"):

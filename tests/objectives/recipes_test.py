@@ -1,4 +1,4 @@
-"""Each objective by its name: its section of the config, its recipe, and two updates."""
+"""Each objective by its name: its section of the settings, its recipe, and two updates."""
 
 import dataclasses
 
@@ -9,46 +9,60 @@ import pytest
 
 from configs import coding
 from configs import objectives as recipes
-from gdsd_jax import models, objectives, run, sharding, steps
+from gdsd_jax import experiment, models, objectives, settings, sharding, steps, weights
 from gdsd_jax.optimizer import init_state, make_optimizer
-from gdsd_jax.types import Rollout
+from gdsd_jax.types import Prompts, Rollout
 from tests.reference import tiny
 
+ROWS, P, G = 8, 4, 8
 NAMES = tuple(name for name, objective in objectives.OBJECTIVES.items() if objective.rewards)
 
 
+def parsed(argument: str) -> settings.Settings:
+    return settings.parse(coding.get_config(argument))
+
+
+def check(argument: str, devices=None) -> settings.Settings:
+    """The settings, refused where they do not fit; nothing is compiled."""
+    chosen = parsed(argument)
+    model = weights.with_settings(models.preset(chosen.model), chosen)
+    experiment.check(chosen, experiment.make_mesh(chosen, devices), model)
+    return chosen
+
+
 def test_every_objective_has_a_section_with_its_fields():
-    assert set(recipes.SECTIONS) == set(NAMES) and set(recipes.PUBLISHED) == set(NAMES)
+    assert set(recipes.PUBLISHED) == set(NAMES)
     for name in NAMES:
         fields = {field.name for field in dataclasses.fields(objectives.OBJECTIVES[name].config)}
-        assert set(recipes.SECTIONS[name]) == fields, name
+        keys = settings.flat(parsed(f"tiny,objective={name}"))
+        assert {key for key in keys if key.startswith(f"{name}.")} == {
+            f"{name}.{field}" for field in fields
+        }
 
 
 @pytest.mark.parametrize("model", coding.MODELS)
 @pytest.mark.parametrize("name", NAMES)
 def test_recipes_fit_their_budget(model, name):
-    """Settings are accepted, and slices hold what the objective compares; nothing is compiled."""
-    config = coding.get_config(f"{model},objective={name}")
-    assert config.objective == name
-    run.validate(config, run.make_mesh(config))
+    """Settings are accepted, and slices hold what the objective compares."""
+    chosen = check(f"{model},objective={name}")
+    assert chosen.objective == name
+    assert type(chosen.objective_config) is objectives.OBJECTIVES[name].config
 
 
 def test_the_objective_is_chosen_before_other_overrides():
     for argument in (
-        "llada,objective=espo,espo.beta=0.5,group_size=4",
-        "llada,espo.beta=0.5,group_size=4,objective=espo",
+        "llada,objective=espo,espo.beta=0.5,group_size=5",
+        "llada,espo.beta=0.5,group_size=5,objective=espo",
     ):
-        config = coding.get_config(argument)
-        assert (config.objective, config.espo.beta, config.group_size) == ("espo", 0.5, 4)
+        chosen = parsed(argument)
+        espo = chosen.objective_config
+        assert (chosen.objective, espo.beta, chosen.group_size) == ("espo", 0.5, 5)
         # the recipe's
-        assert (config.espo.epsilon_low, config.lora_rank, config.mask_draws) == (4e-4, 0, 2)
-        assert config.name == "coding-llada-espo"
-    assert (
-        coding.get_config("tiny").objective == "gdsd"
-        and coding.get_config("tiny").name == "coding-tiny"
-    )
+        assert (espo.epsilon_low, chosen.lora_rank, chosen.mask_draws) == (4e-4, 0, 2)
+        assert chosen.name == "coding-llada-espo"
+    assert (parsed("tiny").objective, parsed("tiny").name) == ("gdsd", "coding-tiny")
     with pytest.raises(ValueError, match="ppo.*gdsd.*dmpo"):
-        coding.get_config("tiny,objective=ppo")
+        parsed("tiny,objective=ppo")
 
 
 @pytest.mark.parametrize(
@@ -63,12 +77,10 @@ def test_the_objective_is_chosen_before_other_overrides():
     ],
 )
 def test_what_does_not_fit_is_refused_before_compiling(argument, word):
-    config = coding.get_config(f"tiny,{argument}")
     with pytest.raises(ValueError, match=word):
-        run.validate(config, sharding.make_mesh({}, jax.devices()[:1]))
+        check(f"tiny,{argument}", jax.devices()[:1])
 
 
-ROWS, P, G = 8, 4, 8
 SMALL = (
     f"sampler.gen_length={G},sampler.steps=4,prompt_length={P},prompts_per_round=2,group_size=4,"
     "inner_iterations=2"
@@ -86,10 +98,9 @@ def experience():
         jnp.asarray(rng.integers(3, G + 1, ROWS), jnp.int32),
         jnp.full((ROWS,), 4),
     )
-    prompts = {
-        "tokens": jnp.asarray(rng.integers(2, 40, (ROWS, P)), jnp.int32),
-        "valid": jnp.ones((ROWS, P), bool),
-    }
+    prompts = Prompts(
+        jnp.asarray(rng.integers(2, 40, (ROWS, P)), jnp.int32), jnp.ones((ROWS, P), bool)
+    )
     model = tiny(layers=1)
     params = jax.jit(lambda rng: models.init_params(model, rng))(jax.random.key(0))
     return models.make_denoiser(model), params, rollout, prompts, rng.random(ROWS)
@@ -104,25 +115,23 @@ def test_two_updates(experience, name):
     which is tested apart.
     """
     denoiser, params, rollout, prompts, rewards = experience
-    config = coding.get_config(
-        f"tiny,objective={name},{SMALL},mask_draws=1,optimizer.warmup_steps=0"
-    )
-    calls = steps.make_steps(denoiser, config, sharding.make_mesh({}, jax.devices()[:1]))
-    objective = objectives.find(name)
-    settings = objective.config(**config[name])
-    frozen = {"reference": params} if objective.reference(settings) else {}
+    chosen = parsed(f"tiny,objective={name},{SMALL},mask_draws=1,optimizer.warmup_steps=0")
+    calls = steps.make_steps(denoiser, chosen, sharding.make_mesh({}, jax.devices()[:1]))
+    config = chosen.objective_config
+    frozen = {"reference": params} if objectives.find(name).reference(config) else {}
     slices = calls.slices(rollout, prompts)
     np.testing.assert_array_equal(slices.group_B[0], np.arange(ROWS) // 4)
     scored = calls.score(params, frozen, slices, jax.random.key(1))
-    reads = objectives.make_score_fn(name, denoiser, settings) is not None
-    assert [x is not None for x in scored.old] == [False, reads]
-    assert [x is not None for x in scored.ref] == [bool(frozen)] * 2
+    reads = objectives.make_score_fn(name, denoiser, config) is not None
+    # the first inner iteration compares with its own score
+    assert len(scored.old) == 1 if reads else scored.old is None
+    assert len(scored.ref) == 2 if frozen else scored.ref is None
     slices = calls.reward(slices, jnp.asarray(rewards, jnp.float32))
-    state = init_state(jax.tree.map(jnp.copy, params), make_optimizer(**config.optimizer))
+    state = init_state(jax.tree.map(jnp.copy, params), make_optimizer(chosen.optimizer))
     before = params
     for _ in range(2):
         state, metrics = calls.update(
-            state, frozen, slices, scored.old[1], scored.ref[1], jnp.int32(1), jax.random.key(1)
+            state, frozen, slices, scored, jnp.int32(1), jax.random.key(1), False
         )
         assert all(np.isfinite(value) for value in metrics.values()), metrics
         assert (

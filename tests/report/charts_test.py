@@ -58,6 +58,14 @@ def test_a_part_as_score_is_drawn_beside_what_is_solved():
     assert "cells" not in titles(PUZZLE, "cells"), "it is drawn once"
 
 
+def test_answers_without_a_verdict_are_no_part_of_the_grades():
+    rows = [row("rollout", 1, 2.0, reward=1.0, cells=0.5, judged=0.75)]
+    judged = chart(rows, "Judged", "cells")
+    assert judged.share and judged.series == [charts.Series("training", [1], [0.75])]
+    assert titles(rows, "cells") == ["Grades", "Reward", "Judged"], "it is drawn once"
+    assert "Judged" not in titles(PUZZLE, "cells"), "all answers got a verdict"
+
+
 def test_a_reward_as_score_is_no_share():
     rows = [
         {**one, "mean_reward": 10 * one["mean_reward"]} if "mean_reward" in one else one

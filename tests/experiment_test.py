@@ -1,0 +1,186 @@
+"""What a run is put together from: prompts, held-out problems, a sandbox where programs run."""
+
+import contextlib
+import dataclasses
+import json
+
+import pytest
+
+from configs import coding
+from gdsd_jax import experiment, settings, tokenizers
+from gdsd_jax.sandbox import SandboxError
+from gdsd_jax.tasks import coding as coding_task
+
+SMALL = "tiny,prompts_per_round=8,group_size=2,sft.steps=0,eval_problems=4"
+
+
+@contextlib.contextmanager
+def prepared(data_dir, *overrides, **others):
+    """What `experiment.prepare` gives, its task open for as long."""
+    config = coding.get_config(",".join([SMALL, f"data_dir={data_dir}", *overrides]))
+    found = experiment.prepare(settings.parse(config), **others)
+    with contextlib.closing(found.task):
+        yield found
+
+
+def write_rows(path, count):
+    rows = [{"question": f"Give {n}.", "test_cases": [f"assert f() == {n}"]} for n in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_file_alone_is_split_and_says_so(data_dir, tmp_path, capsys):
+    file = write_rows(tmp_path / "rows.jsonl", 20)
+    own = (f"data_file={file}", "prompt_length=200")
+    with prepared(data_dir, *own) as found:
+        train, heldout = (
+            {r["question"] for r in (p.records[i] for i in p.index)}
+            for p in (found.train, found.heldout)
+        )
+    assert len(train) == 18 and len(heldout) == 2 and not train & heldout
+    said = capsys.readouterr().out
+    assert "held out: 2 of the 20 problems" in said and "heldout_share=0.1" in said
+    with prepared(data_dir, *own, "heldout_share=0.0") as found:
+        assert len(found.heldout.records) == 20 and "nothing of" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=f"heldout_file={file} needs a data_file"):
+        with prepared(data_dir, f"heldout_file={file}"):
+            pass
+
+
+def test_a_heldout_file_is_what_is_held_out(data_dir, tmp_path):
+    """Nothing of the other file is, and nobody says so; lines go where they are wanted."""
+    files = [write_rows(tmp_path / f"{count}.jsonl", count) for count in (8, 3)]
+    own = (f"data_file={files[0]}", f"heldout_file={files[1]}", "prompt_length=200")
+    lines = []
+    with prepared(data_dir, *own, say=lines.append) as found:
+        assert len(found.train.records) == 8 and len(found.heldout.records) == 3
+    assert lines == []
+
+
+def test_the_task_says_what_is_graded(data_dir):
+    with prepared(data_dir) as found:
+        assert found.parts == ("format", "tests") and found.task.score == "tests"
+        assert found.teacher is None and found.hosts.first
+        assert found.settings.prompts_per_round == 8
+        assert found.sft_problems is found.train
+
+
+def test_without_a_working_sandbox_one_line_says_so(data_dir, monkeypatch):
+    def broken(*_, **__):
+        raise SandboxError("no sandbox works here; install bubblewrap")
+
+    monkeypatch.setattr(coding_task, "open_sandbox", broken)
+    with pytest.raises(ValueError, match="install bubblewrap"):
+        with prepared(data_dir):
+            pass
+
+
+def write_prompts(path, count):
+    path.write_text((json.dumps({"question": "sum the items", "domain": "chat"}) + "\n") * count)
+    return path
+
+
+def test_a_task_that_runs_no_program_asks_for_none(workdir, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        coding_task, "open_sandbox", lambda *_, **__: pytest.fail("a sandbox was opened")
+    )
+    file = write_prompts(tmp_path / "prompts.jsonl", 16)
+    overrides = ["task=prompts", f"init_from={workdir}", f"data_file={file}", "prompt_length=64"]
+    with prepared(data_dir, *overrides) as found:
+        assert len(found.train.records) == 14
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Tasks as `experiment` makes them from now on: [whether it is closed]."""
+    closed, find = [], experiment.tasks.find
+
+    def watched(name):
+        def make(chosen):
+            task, place = find(name)(chosen), len(closed)
+            closed.append(False)
+
+            def close():
+                task.close()
+                closed[place] = True
+
+            return task._replace(close=close)
+
+        return make
+
+    monkeypatch.setattr(experiment.tasks, "find", watched)
+    return closed
+
+
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("prompt_length=1", "no prompt has 1 tokens or fewer: raise prompt_length"),
+    ],
+)
+def test_what_cannot_work_closes_the_task(data_dir, opened, override, said):
+    with pytest.raises(ValueError, match=said) as error:
+        with prepared(data_dir, override):
+            pass
+    assert "\n" not in str(error.value) and opened == [True]
+
+
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("require_init=true", "convert.*add init_from=DIR"),
+        ("mesh.data=3", "mesh"),
+        ("prompts_per_round=3", "prompts_per_round"),
+        ("attention_kernel=splash", "splash"),
+        ("model=llada_huge", "llada_huge"),
+        ("objective=spg,spg.block_length=7", "spg.block_length=7"),
+        ("sinks=(tensorbord,)", "tensorbord"),
+    ],
+)
+def test_some_faults_are_found_before_the_task_is_made(data_dir, opened, override, said):
+    with pytest.raises(ValueError, match=said) as error:
+        with prepared(data_dir, override):
+            pass
+    assert "\n" not in str(error.value) and opened == []
+
+
+def test_rewards_need_a_task_that_grades(data_dir):
+    with prepared(data_dir) as found:
+        silent = found.task._replace(grade=None)
+        model = found.denoiser.config
+        with pytest.raises(ValueError, match="objective=gdsd learns from rewards.*grades nothing"):
+            experiment.check(found.settings, found.mesh, model, silent)
+        experiment.check(found.settings, found.mesh, model, found.task)
+        wide = dataclasses.replace(model, d_ff=127)
+        split = settings.replace(found.settings, {"mesh.data": 4, "mesh.tensor": 2})
+        with pytest.raises(ValueError, match="127 is not divisible by mesh axis tensor=2"):
+            experiment.check(split, experiment.make_mesh(split), wide, found.task)
+
+
+def test_a_folder_brings_its_own_model_and_tokenizer(workdir, data_dir):
+    """As an evaluation wants it: the problems of these settings, the model of another run."""
+    with prepared(data_dir, "model=none", folder=workdir, say=len) as found:
+        assert found.denoiser.config.family == "llada"
+        assert found.settings.model is None
+        kept = tokenizers.load(workdir / "tokenizer")
+        assert found.tokenizer.encode("sum the items") == kept.encode("sum the items")
+
+
+def test_a_folder_of_another_model_than_the_settings_name_is_refused(workdir, data_dir):
+    with pytest.raises(ValueError, match="holds a model of family=llada") as error:
+        with prepared(data_dir, "model=a2d_qwen3_tiny", folder=workdir, say=len):
+            pass
+    assert str(workdir) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_run_that_goes_on_has_the_tokenizer_that_it_kept(data_dir, tmp_path, capsys):
+    """Its weights were trained with that, whatever the task's own is now."""
+    texts = ["Write f(x) for a list x: keep the odd items."] * 3
+    model = tokenizers.train_sentencepiece_model(texts, 400, soft=True)
+    kept = tokenizers.SentencePiece(model)
+    tokenizers.save(kept, tmp_path / "tokenizer")
+    with prepared(data_dir, "prompt_length=200", workdir=tmp_path, say=len) as found:
+        assert found.tokenizer.encode("keep the odd") == kept.encode("keep the odd")
+        assert found.tokenizer.vocab_size == kept.vocab_size
+    with prepared(data_dir, workdir=tmp_path / "fresh", say=len) as found:
+        assert found.tokenizer.vocab_size != kept.vocab_size
