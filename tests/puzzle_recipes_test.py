@@ -23,7 +23,7 @@ def test_recipes_are_accepted(task, model):
     chosen = settings.parse(CONFIGS[task].get_config(model))
     assert chosen.task == task and chosen.name == f"{task}-{model}"
     assert chosen.require_init == (model != "tiny")
-    experiment.check_mesh(chosen, experiment.make_mesh(chosen))
+    experiment.check_settings(chosen, experiment.make_mesh(chosen))
     experiment.check_views(chosen)
 
 
