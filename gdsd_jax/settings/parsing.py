@@ -15,7 +15,17 @@ from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import Text, entries_of, typed
 
 FORMAT = 2  # of config.json
-FILES = ("task", "objective", "model", "sampler.remasking", "sampler.alg", "sinks")  # may be a .py
+PLACES = ("init_from", "data_file", "heldout_file")  # files and folders
+# names, or .py files
+CHOICES = (
+    "task",
+    "objective",
+    "sft.objective",
+    "model",
+    "sampler.remasking",
+    "sampler.alg",
+    "sinks",
+)
 # config.json of earlier versions: keys that have another name now, keys that are gone, and what a
 # file meant without saying so
 RENAMED: dict[str, str] = {}
@@ -152,7 +162,7 @@ def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> N
             f"unknown config key {key!r}" + (f"; near it: {', '.join(near)}" if near else "")
         )
     if said:
-        raise ValueError(", ".join(said))
+        raise ValueError(" | ".join(said))
 
 
 def is_short_for(key: str, other: str) -> bool:
@@ -166,7 +176,14 @@ def is_short_for(key: str, other: str) -> bool:
 
 def whole_paths(key: str, value: Any) -> Any:
     """Files by absolute path, so that a run's config.json means the same from any folder."""
-    if key not in FILES or value is None:
+    if value is None:
+        return None
+    if key in PLACES:
+        try:
+            return str(paths.absolute(value))
+        except ValueError as error:
+            raise ValueError(f"{key}={error}") from None
+    if key not in CHOICES:
         return value
     if isinstance(value, tuple):
         return tuple(map(extensions.absolute, value))
