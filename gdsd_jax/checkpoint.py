@@ -78,16 +78,17 @@ class Checkpoints:
         Raises:
           OtherSettings: it holds other arrays or shapes; one line names the folder and the mend.
         """
+        stored = self.manager.item_metadata(iteration).state.tree
+        wrong = first_difference(stored, abstract)
+        if wrong is not None:
+            raise OtherSettings(
+                f"{self.folder}: checkpoint {iteration} was written with other settings than the "
+                "config's; give another --workdir, or the settings in its config.json (first "
+                f"difference at {wrong})"
+            )
         places = ocp.checkpoint_utils.construct_restore_args(abstract)
         items = ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, restore_args=places))
-        try:
-            return self.manager.restore(iteration, args=items).state
-        except ValueError as error:
-            raise OtherSettings(
-                f"{self.manager.directory}: checkpoint {iteration} was written with other "
-                "settings than the config's; give another --workdir, or the settings in its "
-                f"config.json ({str(error)[:200]}...)"
-            ) from None
+        return self.manager.restore(iteration, args=items).state
 
     def wait(self) -> None:
         """Returns when everything saved so far is complete on disk."""
@@ -231,17 +232,27 @@ def load_params(folder, abstract: PyTree) -> PyTree:
 
 
 def same_shapes(folder, found: PyTree, abstract: PyTree) -> None:
-    """ValueError naming the first leaf that is missing, extra or of another shape."""
-    have, want = (
-        {
-            jax.tree_util.keystr(path): tuple(leaf.shape)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-        for tree in (found, abstract)
-    )
-    if have != want:
-        wrong = min(name for name in have.keys() | want.keys() if have.get(name) != want.get(name))
+    """ValueError naming the first array that is missing, extra or of another shape."""
+    wrong = first_difference(found, abstract)
+    if wrong is not None:
         raise ValueError(f"{folder}: holds another model, first difference at {wrong}")
+
+
+def first_difference(stored: PyTree, abstract: PyTree) -> str | None:
+    """The first array, by name, that one of two trees lacks or has in another shape; None where
+    they agree."""
+    have, want = shapes_of(stored), shapes_of(abstract)
+    wrong = [name for name in have.keys() | want.keys() if have.get(name) != want.get(name)]
+    return min(wrong, default=None)
+
+
+def shapes_of(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    """{name of an array, as orbax stores it: its shape}."""
+    return {
+        ".".join(ocp.utils.tuple_path_from_keypath(path)): tuple(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if hasattr(leaf, "shape")  # None and empty nodes are entries of their own to orbax
+    }
 
 
 def lazy_params(folder, *parents: str) -> PyTree:

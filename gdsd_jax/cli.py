@@ -25,7 +25,7 @@ def load_config(text: str):
     Raises:
       ValueError: no such file, or one that fails or has no get_config; one line.
     """
-    path, arg = re.fullmatch(r"((?:\w+://)?[^:]*):?(.*)", text, re.DOTALL).groups()
+    path, arg = split_config(text)
     if not paths.is_remote(path) and not pathlib.Path(path).is_file():
         known = [
             f"configs/{name.name}"
@@ -36,7 +36,18 @@ def load_config(text: str):
     module = extensions.module_of(path, "--config")
     if not hasattr(module, "get_config"):
         raise ValueError(f"--config: {path} has no get_config(arg)")
-    return module.get_config(arg or None)
+    try:
+        return module.get_config(arg or None)
+    except ValueError:
+        raise  # says itself what is wrong
+    except Exception as error:
+        kind = type(error).__name__
+        raise ValueError(f"--config: get_config of {path} fails: {kind}: {error}") from error
+
+
+def split_config(text: str) -> tuple[str, str]:
+    """(FILE.py, ARG) of `FILE.py[:ARG]`, where FILE.py may be an address such as gs://..."""
+    return re.fullmatch(r"((?:\w+://)?[^:]*):?(.*)", text, re.DOTALL).groups()
 
 
 def output_path(flag: str, path: str) -> epath.Path:

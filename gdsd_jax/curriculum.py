@@ -28,6 +28,9 @@ class LengthRamp:
 
     def __post_init__(self):
         check_shape(self.shape)
+        check_counts(rounds=self.rounds)
+        if self.start is not None and self.start < 0:
+            raise ValueError(f"start={self.start} must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,16 @@ class ThresholdRamp:
 
     def __post_init__(self):
         check_shape(self.shape)
+        check_counts(hold=self.hold, rounds=self.rounds)
+        if self.end is not None and not 0 < self.end <= 1:
+            raise ValueError(f"end={self.end} must lie in (0, 1]")
+
+
+def check_counts(**counts: int) -> None:
+    """ValueError naming the first count that is negative."""
+    for key, value in counts.items():
+        if value < 0:
+            raise ValueError(f"{key}={value} must not be negative")
 
 
 def check_shape(shape: str) -> None:

@@ -67,7 +67,7 @@ def module_of(path: str, what: str) -> types.ModuleType:
         sys.modules[name] = module  # dataclasses look their module up there
         try:
             exec(compile(source, path, "exec"), module.__dict__)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise ValueError(f"{what}={path} fails: {type(error).__name__}: {error}") from error
     return sys.modules[name]

@@ -138,7 +138,7 @@ def read_template(folder: epath.Path, config: Mapping[str, Any]) -> jinja2.Templ
     )
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    environment.globals["strftime_now"] = strftime_now
     try:
         return environment.from_string(source)
     except jinja2.TemplateError as error:
@@ -150,6 +150,11 @@ def read_template(folder: epath.Path, config: Mapping[str, Any]) -> jinja2.Templ
 def raise_exception(message: str) -> None:
     """What templates call to refuse a conversation."""
     raise jinja2.TemplateError(message)
+
+
+def strftime_now(form: str) -> str:
+    """The present date as templates write it."""
+    return datetime.datetime.now().strftime(form)
 
 
 def to_json(value: Any, **settings) -> str:

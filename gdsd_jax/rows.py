@@ -10,7 +10,7 @@ import re
 import types
 from typing import Any
 
-from etils import epath
+from gdsd_jax import paths
 
 REQUIRED = object()  # the default of a field that every row must have
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -84,7 +84,7 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
         or fewer values than columns; one line.
     """
     try:
-        text = epath.Path(path).read_bytes().decode("utf-8-sig")
+        text = paths.absolute(path).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{flag}{path} is not a readable UTF-8 file ({type(error).__name__}): check the path"

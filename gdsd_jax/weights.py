@@ -46,7 +46,7 @@ def settings_of(folder) -> Settings:
         given = {"init_from": str(folder), "dtype": dtype, "param_dtype": dtype, "remat": "none"}
         return build(given | sampler)
     if (folder / "config.json").exists() and latest_iteration(folder) is not None:
-        return read_settings(folder)
+        return read_settings(folder, of_model=True)
     raise ValueError(
         f"{folder} has neither the manifest.json of a converted model nor a run's config.json and "
         "checkpoints/: convert a Hugging Face folder with launch/convert.py, or give the workdir "

@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gdsd_jax import metrics, paths, report
-from gdsd_jax.cli import fail, load_config
+from gdsd_jax.cli import fail, load_config, split_config
 
 REWARD = "reward"  # the score of a task that names no part; it may have any scale
 NOTHING = "-"  # a cell without a number
@@ -42,7 +42,7 @@ NOTHING = "-"  # a cell without a number
 
 def argument_of(config: str, *overrides: str) -> str:
     """The `--config` of launch/main.py: what the user gave, and then the overrides."""
-    file, _, given = config.partition(":")
+    file, given = split_config(config)
     return f"{file}:{','.join(text for text in (given, *overrides) if text)}"
 
 

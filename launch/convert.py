@@ -380,9 +380,14 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def show_warning(message, *_) -> None:
+    """A warning beside the progress bar, in one line."""
+    tqdm.write(f"warning: {message}", file=sys.stderr)
+
+
 def main(argv: list[str] | None = None) -> int:
     args = arguments(argv)
-    warnings.showwarning = lambda message, *_: tqdm.write(f"warning: {message}", file=sys.stderr)
+    warnings.showwarning = show_warning
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
         if args.from_hf:

@@ -32,7 +32,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 
-from gdsd_jax import sampling, settings, sharding, tokenizers, weights
+from gdsd_jax import experience, sampling, settings, sharding, tokenizers, weights
 from gdsd_jax.cli import fail, output_path, replacing
 from gdsd_jax.keys import row_keys
 from gdsd_jax.report import unmasking
@@ -201,16 +201,15 @@ def prompts_of(model: Model, rows: Sequence[Row], args) -> Prompts:
     ids = [row.ids for row in rows]
     width = tokenizers.bucket(max(map(len, ids)))
     tokens_BxP, valid_BxP = tokenizers.pad_left(ids, width, model.tokenizer.pad_id)
-    prompts = Prompts(
-        tokens_BxP=tokens_BxP,
-        valid_BxP=valid_BxP,
-        temperature_B=np.full(len(ids), args.temperature, np.float32),
-        threshold_B=np.full(len(ids), args.threshold, np.float32),
-        max_length_B=np.full(len(ids), model.sampler.gen_length, np.int32),
-        index_B=np.array([row.place for row in rows], np.int32),
-        sample_B=np.zeros(len(ids), np.int32),
+    padded = {
+        "tokens": tokens_BxP,
+        "valid": valid_BxP,
+        "max_length": np.full(len(ids), model.sampler.gen_length),
+        "index": np.array([row.place for row in rows]),
+    }
+    return experience.prompts_of(
+        model.mesh, padded, copies=1, temperature=args.temperature, threshold=args.threshold
     )
-    return sharding.global_rows(model.mesh, prompts)
 
 
 def arguments() -> argparse.Namespace:

@@ -149,10 +149,13 @@ with hosts.naming_failures(here):
     assert built == [here.index]
     values = np.arange(8.0)
     np.testing.assert_array_equal(here.merge({"x": values[here.share(8)]}, 8)["x"], values)
-    slow = lambda: (time.sleep(here.index), here.exchange(here.index))[1]
+    def slow():
+        time.sleep(here.index)
+        return here.exchange(here.index)
     stopped, found = here.run_until_stopped(slow, lambda: False)
     assert not stopped and found.result() == [0, 1, 2] and not here.said("stop")
-    stuck = lambda: here.exchange("with nobody") if here.index else threading.Event().wait()
+    def stuck():
+        return here.exchange("with nobody") if here.index else threading.Event().wait()
     stopped, found = here.run_until_stopped(stuck, lambda: here.index == 2)
     assert stopped and not found.done() and here.said("stop")
     print("talked", flush=True)

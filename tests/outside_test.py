@@ -124,6 +124,7 @@ from gdsd_jax.report import Sink
 
 
 def SINK(workdir, settings):
+    workdir.mkdir(parents=True, exist_ok=True)
     file = open(workdir / "lines.txt", "a")
 
     def write(row):

@@ -164,6 +164,24 @@ def test_near_keys_are_named(key, near):
     assert near in said.partition("near it: ")[2].split(", ")
 
 
+def test_all_unknown_keys_are_told_apart():
+    """A near name is never taken for a second mistake."""
+    said = refusal("round=1", "gdsd.psy=1")
+    assert [part.partition(";")[0] for part in said.split(" | ")] == [
+        "unknown config key 'round'",
+        "unknown config key 'gdsd.psy'",
+    ]
+
+
+@pytest.mark.parametrize("key", ["init_from", "data_file", "heldout_file"])
+def test_files_and_folders_mean_the_same_from_any_folder(key, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flat = settings.flat(parse(f"{key}=some/place"))
+    assert flat[key] == str(tmp_path / "some" / "place")
+    assert settings.flat(parse(f"{key}=gs://bucket/place"))[key] == "gs://bucket/place"
+    assert f"{key}=http://" in refusal(f"{key}=http://host/place")
+
+
 @pytest.mark.parametrize("key", ["options", "options.a", "objective_config", "gdsd", "format"])
 def test_what_is_no_setting_cannot_be_set(key):
     assert f"unknown config key {key!r}" in refusal(f"{key}=1")

@@ -161,9 +161,9 @@ def test_a_checkpoint_of_other_settings_is_refused(command, undisturbed, tmp_pat
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "tr')  # what a kill leaves, which a run that goes on would cut off
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    _, errors = (process := command(workdir, "lora_rank=2")).communicate()
+    _, errors = (process := command(workdir, "lora_rank=2,lora_alpha=2")).communicate()
     assert process.returncode == 2
-    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    (line,) = errors.splitlines()
     assert str(workdir / "checkpoints") in line and "other settings" in line and "--workdir" in line
     assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
 
@@ -226,7 +226,7 @@ def test_a_sink_that_does_not_open_ends_the_run(prepared, tmp_path):
     workdir = tmp_path / "workdir"
     with pytest.raises(report.SinkError, match=f"sink '{sink}' does not open.*out of paper"):
         train.train(prepared._replace(settings=chosen), workdir)
-    assert [path.name for path in workdir.rglob("*")] == ["checkpoints"]
+    assert not workdir.exists()
 
 
 @pytest.mark.slow

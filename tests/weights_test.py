@@ -150,7 +150,7 @@ def test_other_folders_are_refused(workdir, tmp_path):
         weights.load_weights(
             workdir, weights.settings_of(workdir), other, sharding.make_mesh({"data": -1})
         )
-    adapters = settings.replace(weights.settings_of(workdir), {"lora_rank": 2})
+    adapters = settings.replace(weights.settings_of(workdir), {"lora_rank": 2, "lora_alpha": 2.0})
     with pytest.raises(ValueError, match="holds another model"):
         weights.load_weights(
             workdir,

@@ -267,7 +267,7 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
 
     Args:
       runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn
-        over their range. Those with "shuffled" or "control" in their names are grey and dashed.
+        over their range.
       score: name of what eval lines call mean_reward.
       format: "png" (dark text on white) or "svg".
     """
@@ -306,14 +306,10 @@ def draw_runs(axes, runs: Mapping[str, Sequence[Rows]], key: str) -> None:
     """Each run's mean of an eval metric, over the range of its seeds."""
     hues = iter(HUES * len(runs))
     for name, seeds in runs.items():
-        if "shuffled" in name or "control" in name:
-            color, linestyle = MUTED, "--"
-        else:
-            color, linestyle = next(hues), "-"
+        color = next(hues)
         rows = [row for seed in seeds for row in seed]
         x, mean = points(rows, "eval", key)
-        style = {"color": color, "linestyle": linestyle, "linewidth": 1.6}
-        axes.plot(x, mean, label=name, marker="o", markersize=3, **style)
+        axes.plot(x, mean, label=name, color=color, linewidth=1.6, marker="o", markersize=3)
         if len(seeds) > 1:
             _, low = points(rows, "eval", key, min)
             _, high = points(rows, "eval", key, max)

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from gdsd_jax import extensions
+from gdsd_jax.sampling import orders
 
 CACHES = {  # kind -> the caches it can have
     "llada": ("none", "prefix", "dual"),
@@ -10,9 +10,6 @@ CACHES = {  # kind -> the caches it can have
     "block": ("none", "block"),
 }
 PREFIX_BLOCKS = 64  # each compiles a forward of its own
-# the names of `sampling.ORDERS` that a field takes
-REMASKING = ("low_confidence", "random")
-ALGS = ("entropy", "maskgit_plus", "topk_margin", "origin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +68,8 @@ class SamplerConfig:
     def __post_init__(self):
         object.__setattr__(self, "_given", dict(vars(self)))
         self.check_name("kind", tuple(CACHES))
-        self.check_order("remasking", REMASKING)
-        self.check_order("alg", ALGS)
+        orders.find_order(self.remasking, orders.REMASKING, "remasking")
+        orders.find_order(self.alg, orders.ALGS, "alg")
         for key, default in self.defaults().items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, default)
@@ -104,14 +101,6 @@ class SamplerConfig:
         value = getattr(self, key)
         if value not in names:
             raise ValueError(f"{key}={value!r}: choose one of {', '.join(names)}")
-
-    def check_order(self, key: str, names: tuple[str, ...]) -> None:
-        """ValueError unless the field is one of the names or a file with a function ORDER."""
-        value = getattr(self, key)
-        if not extensions.is_file(value):
-            self.check_name(key, names)
-        elif not callable(extensions.load(value, {}, "ORDER", what=key)):
-            raise ValueError(f"{key}={value}: ORDER is not a function; see sampling.ORDERS")
 
     def defaults(self) -> dict:
         """What None stands for. A refresh after 0 passes means: never inside a block."""

@@ -11,13 +11,12 @@ temperature 1, and `rng_B` a key for each row. A row's order may depend on that 
 outside the package may define ORDER, such a function.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from gdsd_jax import extensions
-from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.sampling.noise import row_uniform
 from gdsd_jax.types import Array
 
@@ -58,20 +57,25 @@ def origin(config, scores_BxCxV, tokens_BxC: Array, probability_BxC, rng_B: Arra
     return row_uniform(rng_B, tokens_BxC.shape[1:])
 
 
-ORDERS = {
-    "low_confidence": low_confidence,
-    "random": random,
+REMASKING = {"low_confidence": low_confidence, "random": random}
+ALGS = {
     "entropy": entropy,
     "maskgit_plus": maskgit_plus,
     "topk_margin": topk_margin,
     "origin": origin,
 }
+ORDERS = REMASKING | ALGS
 
 
-def find_order(config: SamplerConfig) -> Callable[..., Array]:
-    """The order of a sampler: of `ORDERS`, or a file's ORDER.
+def find_order(
+    name: str, known: Mapping[str, Callable] = ORDERS, what: str = "order"
+) -> Callable[..., Array]:
+    """One of the `known` orders, or a file's ORDER; `what` names the setting in messages.
 
     Raises:
-      ValueError: a file that is absent, fails or defines no ORDER.
+      ValueError: an unknown name, or a file that is absent, fails or defines no function ORDER.
     """
-    return extensions.load(config.order, ORDERS, "ORDER", what="order")
+    order = extensions.load(name, known, "ORDER", what)
+    if not callable(order):
+        raise ValueError(f"{what}={name}: ORDER is not a function; see sampling.ORDERS")
+    return order

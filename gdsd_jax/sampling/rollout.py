@@ -88,7 +88,7 @@ def make_passes(denoiser: Denoiser, config: SamplerConfig) -> Passes:
       ValueError: the denoiser cannot do what the config asks for.
     """
     check(denoiser, config)
-    model, order = denoiser.config, find_order(config)
+    model, order = denoiser.config, find_order(config.order)
     if config.stop_ids is None:
         config = dataclasses.replace(config, stop_ids=tuple(model.stop_ids))
 

@@ -67,8 +67,8 @@ def check(result, call):
 
 
 def prctl(libc, option, *values):
-    values = [*values, 0, 0, 0, 0][:4]
-    return libc.prctl(option, *map(ctypes.c_ulong, values))
+    padding = [0] * (4 - len(values))
+    return libc.prctl(option, *map(ctypes.c_ulong, [*values, *padding]))
 
 
 def mount(libc, source, target, kind=None, flags=0, data=None):

@@ -15,7 +15,17 @@ from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import Text, entries_of, typed
 
 FORMAT = 2  # of config.json
-FILES = ("task", "objective", "model", "sampler.remasking", "sampler.alg", "sinks")  # may be a .py
+PLACES = ("init_from", "data_file", "heldout_file")  # files and folders
+# names, or .py files
+CHOICES = (
+    "task",
+    "objective",
+    "sft.objective",
+    "model",
+    "sampler.remasking",
+    "sampler.alg",
+    "sinks",
+)
 # config.json of earlier versions: keys that have another name now, keys that are gone, and what a
 # file meant without saying so
 RENAMED: dict[str, str] = {}
@@ -33,6 +43,11 @@ def parse(config: ml_collections.ConfigDict) -> Settings:
       ValueError: unknown keys, all of them with near ones; a value of another type than its field;
         values that cannot work. One line.
     """
+    if not {"recipe", "overrides"} <= set(config):
+        raise ValueError(
+            "a config file's get_config returns ConfigDict(recipe=..., overrides=...), see "
+            "configs/common.py"
+        )
     overrides = dict(text.split("=", 1) for text in config.overrides)
     texts = {key: Text(value) for key, value in overrides.items()}
     return build(dict(leaves(config.recipe.to_dict())) | texts)
@@ -147,7 +162,7 @@ def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> N
             f"unknown config key {key!r}" + (f"; near it: {', '.join(near)}" if near else "")
         )
     if said:
-        raise ValueError(", ".join(said))
+        raise ValueError(" | ".join(said))
 
 
 def is_short_for(key: str, other: str) -> bool:
@@ -161,7 +176,14 @@ def is_short_for(key: str, other: str) -> bool:
 
 def whole_paths(key: str, value: Any) -> Any:
     """Files by absolute path, so that a run's config.json means the same from any folder."""
-    if key not in FILES or value is None:
+    if value is None:
+        return None
+    if key in PLACES:
+        try:
+            return str(paths.absolute(value))
+        except ValueError as error:
+            raise ValueError(f"{key}={error}") from None
+    if key not in CHOICES:
         return value
     if isinstance(value, tuple):
         return tuple(map(extensions.absolute, value))
@@ -170,6 +192,15 @@ def whole_paths(key: str, value: Any) -> Any:
 
 def made(kind: type, fields: Mapping[str, Any], prefix: str):
     """The dataclass; what it refuses is named by the whole key."""
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in fields
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ValueError(f"{prefix}{missing[0]} has no default: set it")
     try:
         return kind(**fields)
     except ValueError as error:
@@ -216,8 +247,13 @@ def write(workdir, settings: Settings, score: str) -> None:
     paths.write_whole(epath.Path(workdir) / "config.json", json.dumps(entries, indent=2).encode())
 
 
-def read(workdir) -> Settings:
+def read(workdir, of_model: bool = False) -> Settings:
     """The settings of a run, from its workdir's config.json, also one of an earlier version.
+
+    Args:
+      workdir: of the run.
+      of_model: only what tells how to use its model: task, objective and sinks are left out, so
+        that files of the user's own, which define them, need not be there.
 
     Raises:
       ValueError: no such file, or one that is not a run's settings; one line names it.
@@ -239,10 +275,31 @@ def read(workdir) -> Settings:
         raise ValueError(f"{path}: format {number} is of a later version, this one knows {FORMAT}")
     if number == 1:
         values = from_format_1(values)
+    if of_model:
+        values = without_files(values)
     try:
         return build(values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def without_files(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries without those that belong to a task, objective or sink from a file."""
+    left_out = {"sinks"}
+    for key in ("task", "objective"):
+        if extensions.is_file(str(values.get(key, ""))):
+            left_out.add(key)
+    sections = set()
+    if "task" in left_out:
+        sections.add("options")
+    if "objective" in left_out:
+        left_out.add("answers")  # "teacher" is for some objectives alone
+        sections.add(section_of(values["objective"]))
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in left_out and key.partition(".")[0] not in sections
+    }
 
 
 def from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -208,16 +208,26 @@ class Settings:
             "checkpoint_every",
             "keep_checkpoints",
         )
-        check_least(self, 0, "rounds", "lora_rank", "seed", "temperature")
-        for key in ("dtype", "param_dtype"):
-            if (key, getattr(self, key)) != ("param_dtype", None):
-                check_choice(self, key, ("float32", "bfloat16"))
+        zero_or_more = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
+        check_least(self, 0, *zero_or_more)
+        check_choice(self, "dtype", ("float32", "bfloat16"))
+        check_choice(self, "param_dtype", (None, "float32", "bfloat16"))
         check_choice(self, "remat", ("none", "dots", "full"))
         check_choice(self, "rollout_weights", ROLLOUT_WEIGHTS)
         check_choice(self, "too_long", ("drop", "cut"))
         check_choice(self, "baseline", tuple(BASELINES))
         if not 0 < self.drift_share <= 1:
             raise ValueError(f"drift_share={self.drift_share} must lie in (0, 1]")
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold={self.threshold} must lie in (0, 1]")
+        if self.lora_rank and not self.lora_alpha > 0:
+            raise ValueError(
+                f"lora_alpha={self.lora_alpha}: adapters would change nothing; give it above 0, "
+                f"such as lora_rank={self.lora_rank}"
+            )
+        for domain, tokens in self.max_lengths.items():
+            if tokens < 1:
+                raise ValueError(f"max_lengths.{domain}={tokens} must be at least 1")
         if not 0 <= self.heldout_share < 1:
             raise ValueError(f"heldout_share={self.heldout_share} must lie in [0, 1)")
         if self.rows % (self.minibatches * self.slices):

@@ -71,9 +71,7 @@ def converted(value: Any, kind: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if kind in (int, float, bool, str):
-        return (
-            value if isinstance(value, kind) and isinstance(value, bool) == (kind is bool) else None
-        )
+        return value if type(value) is kind else None
     if typing.get_origin(kind) is dict and isinstance(value, Mapping):
         inner = typing.get_args(kind)[1]
         found = {name: converted(one, inner) for name, one in value.items()}

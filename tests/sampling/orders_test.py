@@ -182,10 +182,6 @@ def test_an_orders_own_noise_is_not_that_of_alg_temp(order_file, params, prompts
     assert not np.array_equal(cold, warm)
 
 
-def test_every_name_of_a_sampler_is_an_order():
-    assert set(sampling.config.REMASKING) | set(sampling.config.ALGS) == set(sampling.ORDERS)
-
-
 @pytest.mark.parametrize("kind, key", [("llada", "remasking"), ("dream", "alg")])
 @pytest.mark.parametrize(
     "text, said",
@@ -218,7 +214,7 @@ def test_an_order_of_another_shape_is_refused(order_file):
 def test_names_of_another_kind_stay_refused():
     for settings in ({"remasking": "entropy"}, {"alg": "random"}):
         (key, value), *_ = settings.items()
-        with pytest.raises(ValueError, match=f"^{key}='{value}': choose one of "):
+        with pytest.raises(ValueError, match=f"^unknown {key} '{value}', known: "):
             sampling.SamplerConfig(**settings)
 
 

@@ -1,0 +1,77 @@
+"""Settings and files that cannot work: one line, before anything is opened."""
+
+import json
+
+from ml_collections import ConfigDict
+import pytest
+
+from configs import coding
+from gdsd_jax import cli, settings
+from gdsd_jax.rows import read_rows
+
+CANNOT_WORK = {
+    "threshold=0": "threshold=0.0 must lie in",
+    "threshold=2": "threshold=2.0 must lie in",
+    "drift_bound=-1": "drift_bound=-1.0 must be at least 0",
+    "heldout_seed=-1": "heldout_seed=-1 must be at least 0",
+    "length_ramp.rounds=-1": "length_ramp.rounds=-1 must not be negative",
+    "length_ramp.start=-1": "length_ramp.start=-1 must not be negative",
+    "threshold_ramp.rounds=-3": "threshold_ramp.rounds=-3 must not be negative",
+    "threshold_ramp.end=2": "threshold_ramp.end=2.0 must lie in",
+    "max_lengths.math=-5": "max_lengths.math=-5 must be at least 1",
+    "lora_rank=4": "lora_alpha=0.0: adapters would change nothing",
+}
+
+
+@pytest.mark.parametrize("override", CANNOT_WORK)
+def test_values_that_cannot_work_are_named(override):
+    with pytest.raises(ValueError) as error:
+        settings.parse(coding.get_config(f"tiny,{override}"))
+    assert CANNOT_WORK[override] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_config_of_another_form_is_refused():
+    with pytest.raises(ValueError, match="get_config returns ConfigDict"):
+        settings.parse(ConfigDict({"seed": 1}))
+
+
+def test_a_config_file_that_fails_is_named(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def get_config(arg=None):\n    return {}['x']\n")
+    with pytest.raises(ValueError, match="get_config of .*mine.py fails: KeyError"):
+        cli.load_config(str(file))
+    assert cli.split_config("gs://b/my.py:tiny,seed=1") == ("gs://b/my.py", "tiny,seed=1")
+    assert cli.split_config("gs://b/my.py") == ("gs://b/my.py", "")
+
+
+def test_an_option_without_a_default_must_be_set(tmp_path):
+    file = tmp_path / "task.py"
+    file.write_text(
+        "import dataclasses\n\n\n@dataclasses.dataclass(frozen=True)\nclass OPTIONS:\n"
+        "    largest: int\n\n\ndef make(settings):\n    pass\n"
+    )
+    with pytest.raises(ValueError, match="options.largest has no default: set it"):
+        settings.parse(coding.get_config(f"tiny,task={file}"))
+    chosen = settings.parse(coding.get_config(f"tiny,task={file},options.largest=3"))
+    assert chosen.options.largest == 3
+
+
+def test_a_web_address_of_rows_is_one_line():
+    with pytest.raises(ValueError, match="give a local path or gs://"):
+        list(read_rows("http://host/rows.jsonl", ""))
+
+
+def test_the_model_of_a_run_is_read_without_the_users_files(tmp_path):
+    """Its task, objective and sinks are somewhere else."""
+    chosen = settings.parse(coding.get_config("tiny,seed=3"))
+    settings.write(tmp_path, chosen, "tests")
+    entries = json.loads((tmp_path / "config.json").read_text())
+    gone = str(tmp_path / "mine.py")
+    own = entries.pop("gdsd")
+    entries |= {"task": gone, "objective": gone, "sinks": [gone], "mine": own, "options": {"a": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match="mine.py is not a readable file"):
+        settings.read(tmp_path)
+    found = settings.read(tmp_path, of_model=True)
+    assert (found.seed, found.model) == (3, "llada_tiny")
+    assert found.sampler == chosen.sampler
