@@ -46,6 +46,7 @@ RELEASED = (
     "<answer>\n2*4-3\n</answer>"
 )
 PREFILL = "<reasoning>"
+SIGN_NAMES = {"a": "+", "s": "-", "m": "*", "d": "/"}  # as they may stand in the name of a folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +57,19 @@ class OPTIONS:
       counts: of numbers in a problem, each as likely.
       largest: number; the smallest is 1.
       largest_target: the smallest is 1.
+      signs: of the expressions that make the targets, some of +-*/. Answers may have all.
     """
 
     counts: tuple[int, ...] = (3, 4)
     largest: int = 99
     largest_target: int = 100
+    signs: str = expressions.SIGNS
 
     def __post_init__(self):
         if not self.counts or not all(FEWEST <= count <= MOST for count in self.counts):
             raise ValueError(f"options.counts={self.counts}: give numbers of {FEWEST} .. {MOST}")
+        if not self.signs or not set(self.signs) <= set(expressions.SIGNS):
+            raise ValueError(f"options.signs={self.signs!r}: give some of {expressions.SIGNS}")
         for name in ("largest", "largest_target"):
             if not 2 <= getattr(self, name) <= LARGEST:
                 raise ValueError(f"options.{name}={getattr(self, name)} must lie in 2 .. {LARGEST}")
@@ -114,9 +119,11 @@ def records(data_dir: str, options: OPTIONS, split: str) -> list[dict[str, Any]]
     from gdsd_jax.tasks import array_records  # slow to import, and needed only here
     from gdsd_jax.tasks.countdown import builder
 
-    chosen = problems.Range(options.counts, options.largest, options.largest_target)
+    chosen = problems.Range(**vars(options))
     counts = "_".join(map(str, options.counts))
-    name = f"countdown-{problems.VERSION}-{counts}-{options.largest}-{options.largest_target}"
+    signs = "".join(name for name, sign in SIGN_NAMES.items() if sign in options.signs)
+    ranges = f"{counts}-{options.largest}-{options.largest_target}-{signs}"
+    name = f"countdown-{problems.VERSION}-{ranges}"
     folder = generated.build(data_dir, name, lambda new: builder.write(new, chosen))
     return array_records.read(folder, split)
 

@@ -31,11 +31,13 @@ class Range:
       counts: of numbers in a problem, each as likely.
       largest: number; the smallest is 1.
       largest_target: the smallest is 1.
+      signs: of the expressions that make targets.
     """
 
     counts: tuple[int, ...] = (3, 4)
     largest: int = 99
     largest_target: int = 100
+    signs: str = expressions.SIGNS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ def generate(chosen: Range) -> dict[str, list[Problem]]:
         idle += 1
         numbers = [rng.randint(1, chosen.largest) for _ in range(rng.choice(chosen.counts))]
         split = split_of(numbers)
-        problem = _problem(numbers, chosen.largest_target, rng)
+        problem = _problem(numbers, chosen, rng)
         if problem is None or len(splits[split]) == sizes[split]:
             continue
         key = (tuple(sorted(numbers)), problem.target)
@@ -78,19 +80,21 @@ def generate(chosen: Range) -> dict[str, list[Problem]]:
     return splits
 
 
-def _problem(numbers: list[int], largest_target: int, rng: random.Random) -> Problem | None:
+def _problem(numbers: list[int], chosen: Range, rng: random.Random) -> Problem | None:
     """A problem of these numbers, by a random expression; None where its value is no target."""
-    tree = random_tree(rng.sample(numbers, len(numbers)), rng)
+    tree = random_tree(rng.sample(numbers, len(numbers)), rng, chosen.signs)
     value = expressions.value_of_tree(tree)
-    if value is None or value.denominator != 1 or not 1 <= value <= largest_target:
+    if value is None or value.denominator != 1 or not 1 <= value <= chosen.largest_target:
         return None
     return Problem(tuple(numbers), int(value), expressions.text_of(tree))
 
 
-def random_tree(numbers: Sequence[int], rng: random.Random) -> Tree:
+def random_tree(
+    numbers: Sequence[int], rng: random.Random, signs: str = expressions.SIGNS
+) -> Tree:
     """A tree of the numbers in this order, its brackets and signs drawn at random."""
     if len(numbers) == 1:
         return numbers[0]
     cut = rng.randint(1, len(numbers) - 1)
-    left, right = random_tree(numbers[:cut], rng), random_tree(numbers[cut:], rng)
-    return (rng.choice(expressions.SIGNS), left, right)
+    left, right = (random_tree(part, rng, signs) for part in (numbers[:cut], numbers[cut:]))
+    return (rng.choice(signs), left, right)
