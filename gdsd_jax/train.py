@@ -4,7 +4,6 @@ from collections.abc import Callable
 import functools
 import math
 import time
-from typing import Any
 
 from etils import epath
 import jax
@@ -122,7 +121,6 @@ def reinforce(
 ) -> TrainState:
     """The rounds."""
     experiment, chosen = loop.experiment, loop.experiment.settings
-    steps, writer = loop.steps, loop.writer
     loader = data.make_loader(
         experiment.train, batch=chosen.prompts_per_round, seed=chosen.seed + 1
     )
@@ -135,44 +133,19 @@ def reinforce(
             jax.profiler.start_trace(str(loop.workdir / "profile"))
         keys, exact = loop.keys(number), progress.exact
         keep = functools.partial(save, loop, state, frozen, progress, buffer, stop=True)
+        summary = {}  # of a round that is resumed: its rollout line is written already
         if buffer is None:
             if number % chosen.eval_every == 0:
                 evaluate(loop, state, frozen, number, keep)
             buffer, summary = collect(loop, state, frozen, next(loader), keys, progress, keep)
             exact = drifted(loop, number, summary)
-        else:
-            summary = {}  # resumed inside a round: its rollout line is written already
-        update = functools.partial(update_of, loop, frozen, buffer, keys["masks"])
-        # the first inner iteration compares with nothing, the others with the old scores
+        here = progress._replace(cursor=loader.get_state(), exact=exact)
         if number == first_round:
-            for inner in {progress.inner, chosen.inner_iterations - 1}:
-                unless_stopped(loop, update(steps.update.lower, state, inner).compile, keep)
-        outcomes, began = [], time.monotonic()
-        for inner in range(progress.inner, chosen.inner_iterations):
-            state, outcome = update(steps.update, state, inner)
-            outcomes.append(outcome)
-            # no more than two are under way, for which a stop has to wait
-            jax.block_until_ready(outcomes[-2:-1])
-            if inner + 1 < chosen.inner_iterations and loop.stopping():
-                write_updates(loop, number, progress.inner, outcomes, began)
-                here = progress._replace(
-                    round=number,
-                    inner=inner + 1,
-                    cursor=loader.get_state(),
-                    lines=writer.cursor(),
-                    exact=exact,
-                )
-                save(loop, state, frozen, here, buffer, stop=True)
-        means = write_updates(loop, number, progress.inner, outcomes, began)
+            compile_updates(loop, state, frozen, buffer, keys["masks"], here, keep)
+        state, means = run_updates(loop, state, frozen, buffer, keys["masks"], here)
         if experiment.teacher is not None:
             summary["kl"] = means["kl"]
-        progress = progress._replace(
-            round=number + 1,
-            inner=0,
-            cursor=loader.get_state(),
-            lines=writer.cursor(),
-            exact=exact,
-        )
+        progress = here._replace(round=number + 1, inner=0, lines=loop.writer.cursor())
         buffer, stop = None, loop.stopping()
         last = progress.round == chosen.rounds
         if stop or last or progress.round % chosen.checkpoint_every == 0:
@@ -187,18 +160,48 @@ def reinforce(
     return state
 
 
-def update_of(
+def compile_updates(
     loop: Loop,
+    state: TrainState,
     frozen: dict,
     buffer: Buffer,
     rng: jax.Array,
-    call: Callable,
-    state: TrainState,
-    inner: int,
-) -> Any:
-    """`call`, which is `Steps.update` or its `lower`, with the arguments of an inner iteration."""
+    here: Progress,
+    keep: Callable[[], None],
+) -> None:
+    """Compiles what `run_updates` calls; `keep` is what a stop calls meanwhile."""
+    # the first inner iteration compares with nothing, the others with the old scores
+    for inner in {here.inner, loop.experiment.settings.inner_iterations - 1}:
+        arguments = arguments_of_update(loop, state, frozen, buffer, rng, inner)
+        lowered = loop.steps.update.lower(*arguments, first=inner == 0)
+        unless_stopped(loop, lowered.compile, keep)
+
+
+def run_updates(
+    loop: Loop, state: TrainState, frozen: dict, buffer: Buffer, rng: jax.Array, here: Progress
+) -> tuple[TrainState, dict[str, float]]:
+    """(the state after a round's inner iterations from `here` on, means of their metrics)."""
+    count = loop.experiment.settings.inner_iterations
+    outcomes, began = [], time.monotonic()
+    for inner in range(here.inner, count):
+        arguments = arguments_of_update(loop, state, frozen, buffer, rng, inner)
+        state, outcome = loop.steps.update(*arguments, first=inner == 0)
+        outcomes.append(outcome)
+        # no more than two are under way, for which a stop has to wait
+        jax.block_until_ready(outcomes[-2:-1])
+        if inner + 1 < count and loop.stopping():
+            write_updates(loop, here, outcomes, began)
+            here = here._replace(inner=inner + 1, lines=loop.writer.cursor())
+            save(loop, state, frozen, here, buffer, stop=True)
+    return state, write_updates(loop, here, outcomes, began)
+
+
+def arguments_of_update(
+    loop: Loop, state: TrainState, frozen: dict, buffer: Buffer, rng: jax.Array, inner: int
+) -> tuple:
+    """What `Steps.update` takes for an inner iteration, but for `first`."""
     number = sharding.everywhere(loop.experiment.mesh, np.int32(inner))
-    return call(state, frozen, buffer.slices, buffer.scored, number, rng, first=inner == 0)
+    return state, frozen, buffer.slices, buffer.scored, number, rng
 
 
 def collect(
@@ -320,14 +323,13 @@ def evaluate(
 
 
 def write_updates(
-    loop: Loop, number: int, first: int, outcomes: list[dict], began: float
+    loop: Loop, here: Progress, outcomes: list[dict], began: float
 ) -> dict[str, float]:
-    """One train line for each inner iteration of round `number` from `first` on; returns the
-    means."""
+    """One train line for each inner iteration from `here` on; returns the means."""
     outcomes = jax.device_get(outcomes)
     update_s = (time.monotonic() - began) / max(len(outcomes), 1)
-    for inner, outcome in enumerate(outcomes, first):
-        step = number * loop.experiment.settings.inner_iterations + inner + 1
+    for inner, outcome in enumerate(outcomes, here.inner):
+        step = here.round * loop.experiment.settings.inner_iterations + inner + 1
         check_finite("train", step, outcome)
         loop.writer.write("train", step, **outcome, update_s=update_s)
     return {name: float(np.mean([outcome[name] for outcome in outcomes])) for name in outcomes[0]}

@@ -17,4 +17,4 @@ if ! "$PYTHON" -c 'import libtpu' 2>/dev/null; then
 fi
 "$PYTHON" -m ruff check --quiet .
 "$PYTHON" -m ruff format --quiet --check .
-exec "$PYTHON" -m pytest "$@"
+exec "$PYTHON" -m pytest --numprocesses=2 --dist=loadfile "$@"
