@@ -62,6 +62,12 @@ def test_a_small_range_ends_by_itself():
     assert problems.generate(SMALL) == found
 
 
+def test_targets_are_made_with_the_signs_that_are_asked_for():
+    found = problems.generate(problems.Range((3,), largest=9, largest_target=20, signs="+-"))
+    signs = {sign for rows in found.values() for row in rows for sign in row.solution}
+    assert signs - set("0123456789()") == {"+", "-"}
+
+
 def test_generated_problems_are_built_once_and_read_back(tmp_path, monkeypatch):
     monkeypatch.setattr(problems, "NUM_TRAIN", 20)
     monkeypatch.setattr(problems, "NUM_HELDOUT", 5)
@@ -75,7 +81,7 @@ def test_generated_problems_are_built_once_and_read_back(tmp_path, monkeypatch):
             for row in made[name]
         ]
         assert records == rows
-    assert [path.name for path in tmp_path.iterdir()] == ["countdown-1.0.0-3-9-20"]
+    assert [path.name for path in tmp_path.iterdir()] == ["countdown-1.0.0-3-9-20-asmd"]
     assert json.loads(json.dumps(task.train)) == task.train  # no arrays, no NumPy numbers
     monkeypatch.setattr(problems, "generate", None)  # not called again
     assert countdown.make(settings).train == task.train
@@ -89,6 +95,8 @@ def test_generated_problems_are_built_once_and_read_back(tmp_path, monkeypatch):
         ({"counts": (7,)}, "counts"),
         ({"largest": 1}, "largest=1"),
         ({"largest_target": 0}, "largest_target=0"),
+        ({"signs": ""}, "signs=''"),
+        ({"signs": "+%"}, "signs='\\+%'"),
     ],
 )
 def test_impossible_options_are_refused(options, said):

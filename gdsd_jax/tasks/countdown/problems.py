@@ -89,9 +89,7 @@ def _problem(numbers: list[int], chosen: Range, rng: random.Random) -> Problem |
     return Problem(tuple(numbers), int(value), expressions.text_of(tree))
 
 
-def random_tree(
-    numbers: Sequence[int], rng: random.Random, signs: str = expressions.SIGNS
-) -> Tree:
+def random_tree(numbers: Sequence[int], rng: random.Random, signs: str = expressions.SIGNS) -> Tree:
     """A tree of the numbers in this order, its brackets and signs drawn at random."""
     if len(numbers) == 1:
         return numbers[0]
