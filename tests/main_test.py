@@ -46,7 +46,7 @@ BAD = {
     "tiny,round=3": "unknown config key 'round'; near it: rounds",
     "tiny,gdsd.psy=3": "unknown config key 'gdsd.psy'; near it: gdsd.psi",
     "tiny,round=3,gdsd.psy=3": (
-        "near it: rounds, drift_bound, columns, unknown config key 'gdsd.psy'; near it: gdsd.psi"
+        "near it: rounds, drift_bound, columns | unknown config key 'gdsd.psy'; near it: gdsd.psi"
     ),
     "tiny,rounds": "override 'rounds' is not of the form key=value",
     "tiny,rounds=many": "config key 'rounds' takes int values such as ",
