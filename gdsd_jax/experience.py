@@ -97,6 +97,40 @@ def grades_of(
     return Grades(parts=found, **merged)
 
 
+RUN = 4  # tokens; a text that comes round again repeats such runs
+
+
+def variety_of(
+    texts: Sequence[str],
+    tokens_BxG: np.ndarray,
+    length_B: np.ndarray,
+    reward_B: np.ndarray,
+    group_size: int,
+) -> dict[str, float]:
+    """How varied a round's completions are: shares, 0..1, that tell of rewards gone wrong.
+
+    distinct: different texts of a group's, in the mean over the groups. flat_groups: groups whose
+    rewards are all equal, so that they teach nothing. repetition: runs of four tokens that have
+    come before in the same completion, in the mean over the completions.
+    """
+    groups = [texts[start : start + group_size] for start in range(0, len(texts), group_size)]
+    rewards = np.reshape(reward_B, (-1, group_size))
+    repeated = [repetition_of(row[:length]) for row, length in zip(tokens_BxG, length_B)]
+    return {
+        "distinct": float(np.mean([len(set(group)) / len(group) for group in groups])),
+        "flat_groups": float(np.mean(np.ptp(rewards, axis=1) == 0)),
+        "repetition": float(np.mean(repeated)),
+    }
+
+
+def repetition_of(tokens: np.ndarray) -> float:
+    """The share of the runs of four tokens that have come before, 0..1; 0 where there is none."""
+    if len(tokens) <= RUN:
+        return 0.0
+    runs = np.lib.stride_tricks.sliding_window_view(tokens, RUN)
+    return 1.0 - len(np.unique(runs, axis=0)) / len(runs)
+
+
 def mean_of(values_B: np.ndarray, judged_B: np.ndarray) -> float:
     """The mean over the answers that were judged; NaN where none was."""
     if not judged_B.any():

@@ -21,7 +21,7 @@ PHASES = ("sft", "rollout", "train", "eval")
 RESERVED = frozenset(
     ("phase", "step", "wall_s")  # of every line
     + ("reward", "solved", "judged", "length", "tokens")  # rollout
-    + ("tokens_per_s", "rollout_s", "reward_s")
+    + ("tokens_per_s", "rollout_s", "reward_s", "distinct", "flat_groups", "repetition")
     + ("loss", "grad_norm", "update_s", "kl", "score", "trust")  # train
     + ("pass_at_1", "mean_reward", "problems", "forwards_per_token")  # eval
     + ("round", "rounds", "seconds_left")  # arguments of `round_line`

@@ -11,7 +11,7 @@ import numpy as np
 
 from gdsd_jax import chips, curriculum, data, evaluation, objectives, sharding, workdirs
 from gdsd_jax.checkpoint import Checkpoints
-from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
+from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of, variety_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.hosts import watch_sigterm
 from gdsd_jax.loop import (
@@ -244,9 +244,9 @@ def experience_of(
         "rollout_s": sampled - began,
     }
     if objectives.find(chosen.objective).rewards:
-        slices, graded = with_rewards(loop, slices, rows, tokens_BxG, number)
+        slices, graded, further = with_rewards(loop, slices, rows, tokens_BxG, length_B, number)
         summary |= graded
-        numbers["solved"] = summary.pop("solved")
+        numbers |= further
         numbers["reward_s"] = time.monotonic() - sampled
     # not before the answers are graded: the device may be at it still
     summary |= {f"drift_{name}": float(value) for name, value in jax.device_get(drift).items()}
@@ -272,16 +272,23 @@ def training_prompts(experiment: Experiment, rows: data.Row, number: int, exact:
 
 
 def with_rewards(
-    loop: Loop, slices: Batch, rows: data.Row, tokens_BxG: np.ndarray, number: int
-) -> tuple[Batch, dict[str, float]]:
-    """(the slices with advantages, means of the grades by name)."""
+    loop: Loop,
+    slices: Batch,
+    rows: data.Row,
+    tokens_BxG: np.ndarray,
+    length_B: np.ndarray,
+    number: int,
+) -> tuple[Batch, dict[str, float], dict[str, float]]:
+    """(the slices with advantages, means of the grades by name, what else is watched)."""
     experiment, chosen = loop.experiment, loop.experiment.settings
     index_B = np.repeat(rows["index"], chosen.group_size)
     records = [experiment.train.records[index] for index in index_B]
     texts = texts_of(experiment.task, experiment.tokenizer, records, tokens_BxG)
     grades = grades_of(experiment.hosts, experiment.task, records, texts, experiment.parts)
     reward_B, judged_B = grades.reward_N, grades.judged_N
-    means = {"reward": mean_of(reward_B, judged_B), "solved": mean_of(grades.solved_N, judged_B)}
+    watched = {"solved": mean_of(grades.solved_N, judged_B)}
+    watched |= variety_of(texts, tokens_BxG, length_B, reward_B, chosen.group_size)
+    means = {"reward": mean_of(reward_B, judged_B)}
     means |= {name: mean_of(grades.parts[name], judged_B) for name in experiment.parts}
     if not judged_B.all():
         means["judged"] = float(judged_B.mean())
@@ -289,7 +296,8 @@ def with_rewards(
         order_B = np.random.default_rng((chosen.seed, number)).permutation(len(reward_B))
         reward_B, judged_B = reward_B[order_B], judged_B[order_B]
     arrays = [reward_B] if judged_B.all() else [reward_B, judged_B]
-    return loop.steps.reward(slices, *sharding.global_rows(experiment.mesh, arrays)), means
+    slices = loop.steps.reward(slices, *sharding.global_rows(experiment.mesh, arrays))
+    return slices, means, watched
 
 
 def drifted(loop: Loop, number: int, summary: dict) -> bool:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from etils import epath
+import numpy as np
 
 from gdsd_jax import paths, report, settings, tokenizers
 from gdsd_jax.checkpoint import OtherSettings
@@ -14,6 +15,7 @@ from gdsd_jax.experiment import Experiment
 from gdsd_jax.metrics import MetricsWriter, read_metrics
 
 SAMPLES = 12  # held-out answers that the report shows
+DISAGREEING = 4  # of those on which the parts of the grades disagree most
 
 
 @contextlib.contextmanager
@@ -74,7 +76,35 @@ def write_report(experiment: Experiment, workdir: epath.Path, number: int, greed
     ]
     chosen = settings.to_json(experiment.settings)
     rows = read_metrics(workdir / "metrics.jsonl")
-    report.write_report(workdir, chosen, rows, samples, experiment.task.score)
+    disagreeing = disagreeing_of(experiment, greedy)
+    report.write_report(workdir, chosen, rows, samples, experiment.task.score, disagreeing)
+
+
+def disagreeing_of(experiment: Experiment, greedy: Table) -> list[dict[str, Any]]:
+    """The answers on which the parts of their grades disagree most, with these parts.
+
+    Parts have scales of their own: each is spread over 0..1 between its least and its greatest
+    value here. Answers disagree by the distance of their greatest part from their least.
+    """
+    if greedy.grades is None:
+        return []
+    parts = {name: values[:, 0] for name, values in greedy.grades.parts.items()}
+    spread = [(part - part.min()) / np.ptp(part) for part in parts.values() if np.ptp(part) > 0]
+    if len(spread) < 2:
+        return []
+    distance = np.where(greedy.grades.judged_N[:, 0], np.ptp(spread, axis=0), 0.0)
+    order = [row for row in np.argsort(-distance, kind="stable") if distance[row] > 0]
+    problems, shown = experiment.heldout, []
+    for row in order[:DISAGREEING]:
+        record = problems.records[problems.index[row]]
+        shown.append(
+            {
+                "question": question_of(experiment.task, record),
+                "text": greedy.texts[row][0],
+                "parts": {name: float(values[row]) for name, values in parts.items()},
+            }
+        )
+    return shown
 
 
 def samples_of(experiment: Experiment, greedy: Table) -> list[dict[str, Any]]:

@@ -152,3 +152,23 @@ def test_a_mean_is_over_what_was_judged():
     values = np.array([1.0, 5.0, 3.0], np.float32)
     assert experience.mean_of(values, np.array([True, False, True])) == 2.0
     assert math.isnan(experience.mean_of(values, np.zeros(3, bool)))
+
+
+def test_variety_of_a_round_by_hand():
+    texts = ["a", "a", "b", "c"]  # two groups of two
+    tokens = np.zeros((4, 8), np.int32)
+    tokens[0] = 7  # five runs of four, one of a kind
+    tokens[1] = np.arange(8)
+    tokens[2] = [1, 2, 3, 1, 2, 3, 1, 2]  # runs from 1, 2, 3, and again from 1 and 2
+    found = experience.variety_of(texts, tokens, np.array([8, 8, 8, 3]), np.array([1, 1, 0, 2]), 2)
+    assert found == {
+        "distinct": pytest.approx((0.5 + 1.0) / 2),
+        "flat_groups": 0.5,
+        "repetition": pytest.approx((4 / 5 + 0 + 2 / 5 + 0) / 4),
+    }
+
+
+def test_text_behind_the_end_is_not_looked_at():
+    row = np.array([1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0])
+    assert experience.repetition_of(row[:5]) == 0.0 < experience.repetition_of(row)
+    assert experience.repetition_of(row[:0]) == 0.0

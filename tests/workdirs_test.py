@@ -1,11 +1,15 @@
 """What a run writes besides checkpoints, and that a refused one writes nothing."""
 
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from configs import coding
 from gdsd_jax import checkpoint, experiment, report, settings, train, workdirs
+from gdsd_jax.evaluation import Table
+from gdsd_jax.tasks import Grades, Task
 
 SMALL = "tiny,prompts_per_round=8,group_size=2,sft.steps=4,eval_problems=4"
 
@@ -46,3 +50,33 @@ def test_a_sink_that_does_not_open_leaves_no_folder(prepared, tmp_path):
     with pytest.raises(report.SinkError, match="no room"):
         train.train(prepared._replace(settings=chosen), tmp_path / "run", say=len)
     assert not (tmp_path / "run").exists()
+
+
+def shown_of(parts: dict, judged=None) -> list[dict]:
+    """The disagreeing answers to problems "0", "1", ..., whose answers are the same texts."""
+    count = len(next(iter(parts.values()), []))
+    records = [{"question": str(row)} for row in range(count)]
+    problems = SimpleNamespace(records=records, index=np.arange(count))
+    task = Task([], None, lambda record: [{"role": "user", "content": record["question"]}], None)
+    values = {name: np.array(part, np.float32)[:, None] for name, part in parts.items()}
+    judged = np.ones(count, bool) if judged is None else np.array(judged)
+    grades = Grades(np.zeros((count, 1)), np.zeros((count, 1), bool), values, judged[:, None])
+    texts = [[str(row)] for row in range(count)]
+    table = Table(texts, grades, np.ones((count, 1)), np.ones((count, 1)))
+    return workdirs.disagreeing_of(SimpleNamespace(heldout=problems, task=task), table)
+
+
+def test_answers_on_which_parts_disagree_come_first():
+    """Whatever the scales of the parts."""
+    shown = shown_of({"near": [0, 10, 5, 10], "long": [0.2, 0.2, 0.1, 0.1]})
+    assert [answer["text"] for answer in shown] == ["0", "3", "2"]
+    assert shown[1] == {
+        "question": "3",
+        "text": "3",
+        "parts": {"near": 10.0, "long": pytest.approx(0.1)},
+    }
+    assert shown_of({"near": [0, 1], "long": [0, 1]}) == [], "they agree"
+    assert shown_of({"near": [0, 1], "long": [1, 1]}) == [], "one says nothing"
+    assert shown_of({"near": [0, 1]}) == [], "there is one"
+    unjudged = shown_of({"near": [0, 1, 0], "long": [1, 0, 0]}, judged=[False, True, True])
+    assert [answer["text"] for answer in unjudged] == ["1"]

@@ -136,10 +136,16 @@ def cost_charts(rows: Rows) -> list[Chart]:
     seconds.append(Series("updates", *points(rows, "train", "update_s", combine=sum)))
     speed = lines(rows, "rollout", {"tokens_per_s": "tokens/s"})
     length = lines(rows, "rollout", {"length": "tokens"})
+    variety = {
+        "distinct": "different texts in a group",
+        "flat_groups": "groups with equal rewards",
+        "repetition": "repeated runs of 4 tokens",
+    }
     return [
         Chart("Time", "Seconds a round", seconds),
         Chart("Speed", "Completion tokens a second in the rollout", speed),
         Chart("Length", "Mean tokens of a completion", length),
+        Chart("Variety", "Of a round's completions", lines(rows, "rollout", variety), share=True),
     ]
 
 

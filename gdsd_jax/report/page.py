@@ -41,6 +41,7 @@ def write_report(
     rows: Rows,
     samples: Sequence[Mapping[str, Any]],
     score: str,
+    disagreeing: Sequence[Mapping[str, Any]] = (),
 ) -> epath.Path:
     """Writes WORKDIR/report.html, whole or not at all, and returns its path.
 
@@ -51,9 +52,11 @@ def write_report(
       samples: answers to some problems: `question`, `before`, `after` (texts) and `before_score`,
         `after_score` (the score of the answer), each of them optional.
       score: name of what eval lines call mean_reward: "reward", or a part of the grades, 0..1.
+      disagreeing: answers on which the parts of the grades disagree: `question`, `text` and
+        `parts`, numbers by name.
     """
     # a model can write lone surrogates
-    page = render(config, rows, samples, score).encode("utf-8", errors="replace")
+    page = render(config, rows, samples, score, disagreeing).encode("utf-8", errors="replace")
     path = epath.Path(workdir) / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     paths.write_whole(path, page)
@@ -61,7 +64,11 @@ def write_report(
 
 
 def render(
-    config: Mapping[str, Any], rows: Rows, samples: Sequence[Mapping[str, Any]], score: str
+    config: Mapping[str, Any],
+    rows: Rows,
+    samples: Sequence[Mapping[str, Any]],
+    score: str,
+    disagreeing: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page as text; arguments as in `write_report`."""
     from markupsafe import Markup
@@ -78,6 +85,7 @@ def render(
         headlines=headlines(rows, score),
         pictures=pictures,
         samples=shown,
+        disagreeing=disagreeing,
         settings=list(flatten(config)),
     )
 
@@ -271,6 +279,13 @@ PAGE = (
 <pre>{{ answer.text }}</pre></div>
 {% endfor %}
 </div></article>
+{% endfor %}
+{% if disagreeing %}<h2>Where the parts of the grades disagree most</h2>{% endif %}
+{% for answer in disagreeing %}
+<article class="card sample"><p>{{ answer.question }}</p>
+<p class="muted">{% for name, value in answer.parts.items() %}{{ name }} {{ "%.3f"|format(value) }}
+{% if not loop.last %}· {% endif %}{% endfor %}</p>
+<pre>{{ answer.text }}</pre></article>
 {% endfor %}
 <h2>Configuration</h2>
 <section class="card"><dl>

@@ -49,6 +49,16 @@ def test_report_of_a_task_that_is_no_code():
     assert not re.findall("test|program|format", words(text))
 
 
+def test_answers_on_which_parts_disagree_are_shown():
+    answer = {"question": "Add one.", "text": "x + 1", "parts": {"tests": 0.0, "format": 1.0}}
+    text = page.render({}, ROWS, [], "tests", [answer])
+    for wanted in ("disagree most", "Add one.", "x + 1", "tests 0.000", "format 1.000"):
+        assert wanted in text, wanted
+    assert "disagree" not in page.render({}, ROWS, [], "tests")
+    evil = {"question": EVIL, "text": EVIL, "parts": {EVIL: 0.0}}
+    assert "<script" not in page.render({}, ROWS, [], "tests", [evil])
+
+
 def test_a_reward_has_no_percent_and_no_colour():
     scores = {"before_score": -2.5, "after_score": math.nan}
     text = page.render({}, PUZZLE, [{"before": "1 2", "after": "2 1", **scores}], "reward")
