@@ -1,6 +1,11 @@
-"""Finds what stands between <answer> and </answer>, in time linear in the text."""
+r"""Finds what stands between <answer> and </answer>, or in \boxed{}, in time linear in the text."""
+
+import collections
+import re
 
 BEGIN, END = "<answer>", "</answer>"
+_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text
 
 
 def last_of(text: str) -> str | None:
@@ -23,3 +28,19 @@ def first_of(text: str) -> str | None:
     begin = text.find(BEGIN)
     end = -1 if begin < 0 else text.find(END, begin + len(BEGIN))
     return None if end < 0 else text[begin + len(BEGIN) : end]
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What the last \boxed{} or \fbox{} holds, braces balanced; None where none is or it is open.
+
+    Escaped braces are text.
+    """
+    begins = collections.deque(_BOXED.finditer(text), maxlen=1)
+    if not begins:
+        return None
+    begin, depth = begins[0].end(), 1
+    for brace in _BRACE.finditer(text, begin):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return text[begin : brace.start()]
+    return None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gdsd_jax import rows
-from gdsd_jax.tasks.mathematics import answers as final_answers
+from gdsd_jax.tasks import answer_tags
 from gdsd_jax.tasks.mathematics.checker import Checker, check_installed
 from gdsd_jax.tasks.task import Grades, Record, Task, TaskSettings, read_files
 
@@ -114,7 +114,7 @@ def final_answer(text: str) -> str:
 
     "" where there is neither.
     """
-    boxed = final_answers.last_boxed(text)
+    boxed = answer_tags.last_boxed(text)
     if boxed is not None:
         return boxed.strip()
     letters = re.findall(r'"?answer"?\s*(?::|is)\s*"?([A-Z])\b', text)

@@ -79,21 +79,12 @@ def answer_of(text: str) -> str | None:
     last \boxed{} of the text. LaTeX and printed signs become + - * /, and "= 24" at the end goes.
     """
     tagged = answer_tags.last_of(text)
-    boxed = last_boxed(text if tagged is None else tagged)
+    boxed = answer_tags.last_boxed(text if tagged is None else tagged)
     answer = tagged if boxed is None else boxed
     if answer is None or not answer.strip():
         return None
     answer = _replaced(answer.translate(_SAME), _WORDS | dict.fromkeys(_BRACKETS, " "))
     return " ".join(answer.partition("=")[0].split())
-
-
-def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed{} holds, braces balanced; None where there is none, or it is open."""
-    begin = text.rfind(r"\boxed{")
-    if begin < 0:
-        return None
-    end = _end_of_braces(text, begin)
-    return None if end is None else text[begin + len(r"\boxed{") : end]
 
 
 def _end_of_braces(text: str, begin: int) -> int | None:

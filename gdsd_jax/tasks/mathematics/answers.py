@@ -3,14 +3,11 @@ r"""Finds the final answer in a text: in <answer> tags, in \boxed{}, or behind #
 Work is linear in the length of the text, whatever it holds.
 """
 
-import collections
 import re
 from typing import NamedTuple
 
 from gdsd_jax.tasks import answer_tags
 
-_BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text
 _BARE_BOXED = re.compile(r"\\boxed\s*([^\s{$\\]+)")
 _END = re.compile(r"<\|(?:eot_id|endoftext|im_end)\|>")
 _TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
@@ -42,7 +39,7 @@ def find(text: str) -> Found:
     if end is not None:
         text = text[: end.start()]
     tagged = tagged_of(text)
-    boxed = last_boxed(text if tagged is None else tagged)
+    boxed = answer_tags.last_boxed(text if tagged is None else tagged)
     answer = tagged if boxed is None else boxed
     if answer is None and _HASHES in text:
         answer = text.rpartition(_HASHES)[2].lstrip().partition("\n")[0]
@@ -74,28 +71,12 @@ def is_xml(text: str) -> bool:
     return not outside.strip()
 
 
-def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed{} or \fbox{} holds, braces balanced; None where none is or it is open.
-
-    Escaped braces are text.
-    """
-    begins = collections.deque(_BOXED.finditer(text), maxlen=1)
-    if not begins:
-        return None
-    begin, depth = begins[0].end(), 1
-    for brace in _BRACE.finditer(text, begin):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return text[begin : brace.start()]
-    return None
-
-
 def of_solution(solution: str) -> str | None:
     r"""The final answer of a solution that a file gives; None where it has none.
 
     Besides \boxed{5}, a short answer may stand without braces: \boxed 5.
     """
-    boxed = last_boxed(solution)
+    boxed = answer_tags.last_boxed(solution)
     if boxed is None:
         bare = _BARE_BOXED.findall(solution)
         boxed = bare[-1].rstrip(".,") if bare else None
