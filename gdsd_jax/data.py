@@ -78,10 +78,22 @@ def problems_of(
         )
     if not len(encoded.index):
         raise ValueError(f"no prompt has {length} tokens or fewer: raise prompt_length")
-    caps = max_lengths or {}
-    longest = [caps.get(records[index].get("domain"), gen_length) for index in encoded.index]
-    max_length = np.minimum(longest, gen_length).astype(np.int32)
+    max_length = caps_of(records, encoded.index, gen_length, max_lengths or {})
     return Problems(records, encoded.tokens, encoded.valid, encoded.index, max_length)
+
+
+def caps_of(
+    records: Sequence[Record], index_M: np.ndarray, gen_length: int, max_lengths: Mapping[str, int]
+) -> np.ndarray:
+    """Most tokens of each problem's completions, int32 [M]: its domain's, at most `gen_length`."""
+    longest = [max_lengths.get(records[index].get("domain"), gen_length) for index in index_M]
+    return np.minimum(longest, gen_length).astype(np.int32)
+
+
+def with_length(problems: Problems, gen_length: int, max_lengths: Mapping[str, int]) -> Problems:
+    """The problems for completions of another length."""
+    max_length = caps_of(problems.records, problems.index, gen_length, max_lengths)
+    return dataclasses.replace(problems, max_length=max_length)
 
 
 def split_records(

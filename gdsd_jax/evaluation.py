@@ -3,9 +3,9 @@
 N problems, S answers to each; B rows of a device batch, G completion columns.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from gdsd_jax import curriculum, sharding
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
 from gdsd_jax.experiment import Experiment
+from gdsd_jax.finished import Finished
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
 from gdsd_jax.steps import Steps
@@ -27,6 +28,18 @@ class Request(NamedTuple):
     samples: int = 1  # S, answers to each problem
     threshold: float = math.inf  # probability from which on proposals are committed; infinity = off
     gen_length: int | None = None  # most tokens of an answer; None = the sampler's
+
+
+SAMPLED = Request(temperature=1.0)  # what eval lines of metrics.jsonl ask besides
+
+
+class Answers(NamedTuple):
+    """Answers of one batch."""
+
+    texts: list[str]
+    grades: Grades | None  # None: the task grades nothing
+    length_B: np.ndarray  # int, tokens through the stop id
+    forwards_B: np.ndarray  # int, of the model
 
 
 class Table(NamedTuple):
@@ -65,50 +78,117 @@ def question_of(task: Task, record: Record) -> str:
 
 
 def evaluate(
-    experiment: Experiment, sample: Callable[[Prompts], Rollout], request: Request
+    experiment: Experiment,
+    sample: Callable[[Prompts], Rollout],
+    request: Request,
+    finished: Finished | None = None,
 ) -> Table:
     """Answers to the first `eval_problems` held-out problems, and their grades.
 
     `sample` takes exactly as many rows as a round has; the last batch is filled up by repeating.
+    Batches that `finished` holds are not answered again, the others are kept there.
     """
-    settings, problems, mesh = experiment.settings, experiment.heldout, experiment.mesh
-    count = min(settings.eval_problems, len(problems))
+    settings = experiment.settings
+    count = problems_asked(experiment)
     texts: list[list[str]] = [[] for _ in range(count)]
-    lengths, forwards, graded = [], [], []
+    batches = []
     for number in range(request.samples):
         for start in range(0, count, settings.rows):
             row_B = np.arange(start, min(start + settings.rows, count))
-            prompts = prompts_of(
-                mesh,
-                problems[np.resize(row_B, settings.rows)],
-                copies=1,
-                temperature=request.temperature,
-                threshold=request.threshold,
-                longest=request.gen_length,
-                first_sample=number,
-            )
-            rollout = sample(prompts)
-            fields = (rollout.tokens_BxG, rollout.length_B, rollout.passes_B)
-            tokens_BxG, length_B, passes_B = (
-                field[: len(row_B)] for field in sharding.fetch(mesh, fields)
-            )
-            records = [problems.records[index] for index in problems.index[row_B]]
-            found = texts_of(experiment.task, experiment.tokenizer, records, tokens_BxG)
-            for row, text in zip(row_B, found):
+            key = key_of(settings.sampler, request, number, start)
+            kept = None if finished is None else finished.get(key)
+            if kept is None:
+                answers = answer(experiment, sample, request, number, row_B)
+                if finished is not None:
+                    finished.keep(key, to_json(answers))
+            else:
+                answers = from_json(kept)
+            for row, text in zip(row_B, answers.texts):
                 texts[row].append(text)
-            lengths.append(length_B)
-            forwards.append(forwards_of(settings.sampler, length_B, passes_B))
-            if experiment.task.grade is not None:
-                graded.append(
-                    grades_of(experiment.hosts, experiment.task, records, found, experiment.parts)
-                )
+            batches.append(answers._replace(texts=[]))
 
-    def side_by_side(parts: list[np.ndarray]) -> np.ndarray:
+    def side_by_side(*parts: np.ndarray) -> np.ndarray:
         whole = np.concatenate(parts)
         return np.moveaxis(whole.reshape(request.samples, count, *whole.shape[1:]), 0, 1)
 
-    grades = jax.tree.map(lambda *parts: side_by_side(parts), *graded) if graded else None
-    return Table(texts, grades, side_by_side(lengths), side_by_side(forwards))
+    joined = jax.tree.map(side_by_side, *batches)
+    return Table(texts, joined.grades, joined.length_B, joined.forwards_B)
+
+
+def problems_asked(experiment: Experiment) -> int:
+    """How many held-out problems an evaluation asks."""
+    return min(experiment.settings.eval_problems, len(experiment.heldout))
+
+
+def answer(
+    experiment: Experiment,
+    sample: Callable[[Prompts], Rollout],
+    request: Request,
+    number: int,
+    row_B: np.ndarray,
+) -> Answers:
+    """The answers number `number` to some of the held-out problems."""
+    settings, problems, mesh = experiment.settings, experiment.heldout, experiment.mesh
+    prompts = prompts_of(
+        mesh,
+        problems[np.resize(row_B, settings.rows)],
+        copies=1,
+        temperature=request.temperature,
+        threshold=request.threshold,
+        longest=request.gen_length,
+        first_sample=number,
+    )
+    rollout = sample(prompts)
+    fields = (rollout.tokens_BxG, rollout.length_B, rollout.passes_B)
+    tokens_BxG, length_B, passes_B = (field[: len(row_B)] for field in sharding.fetch(mesh, fields))
+    records = [problems.records[index] for index in problems.index[row_B]]
+    texts = texts_of(experiment.task, experiment.tokenizer, records, tokens_BxG)
+    grades = None
+    if experiment.task.grade is not None:
+        grades = grades_of(experiment.hosts, experiment.task, records, texts, experiment.parts)
+    return Answers(texts, grades, length_B, forwards_of(settings.sampler, length_B, passes_B))
+
+
+# ---------------------------------------------------------------- what is kept of a batch
+
+
+def key_of(sampler: SamplerConfig, request: Request, number: int, start: int) -> str:
+    """The name of a batch among those of evaluations that differ in nothing else."""
+    asked = f"temperature={request.temperature:g} threshold={request.threshold:g}"
+    longest = sampler.gen_length if request.gen_length is None else request.gen_length
+    return f"gen_length={sampler.gen_length} longest={longest} {asked} sample={number} row={start}"
+
+
+def to_json(answers: Answers) -> dict[str, Any]:
+    """The answers as JSON holds them, from which they come back exactly as they were."""
+    kept = {
+        "texts": answers.texts,
+        "length": answers.length_B.tolist(),
+        "forwards": answers.forwards_B.tolist(),
+        "grades": None,
+    }
+    if answers.grades is not None:
+        fields = answers.grades._asdict()
+        parts = fields.pop("parts")
+        kept["grades"] = {name: values.tolist() for name, values in fields.items()}
+        kept["grades"]["parts"] = {name: values.tolist() for name, values in parts.items()}
+    return kept
+
+
+def from_json(kept: Mapping[str, Any]) -> Answers:
+    """The answers that `to_json` was given."""
+    grades = None
+    if kept["grades"] is not None:
+        found = kept["grades"]
+        grades = Grades(
+            reward_N=np.array(found["reward_N"], np.float32),
+            solved_N=np.array(found["solved_N"], bool),
+            parts={name: np.array(row, np.float32) for name, row in found["parts"].items()},
+            judged_N=np.array(found["judged_N"], bool),
+            points_Nx2=np.array(found["points_Nx2"], np.int64).reshape(-1, 2),
+        )
+    length_B, forwards_B = (np.array(kept[name], np.int32) for name in ("length", "forwards"))
+    return Answers(list(kept["texts"]), grades, length_B, forwards_B)
 
 
 def forwards_of(sampler: SamplerConfig, length_B: np.ndarray, passes_B: np.ndarray) -> np.ndarray:
@@ -138,25 +218,41 @@ def heldout(
     def sample(prompts: Prompts) -> Rollout:
         return steps.sample(trainable, frozen, prompts, rng)
 
-    greedy = evaluate(experiment, sample, Request(temperature=0.0))
-    sampled = evaluate(experiment, sample, Request(temperature=1.0))
-    numbers = summary(experiment, greedy, sampled)
+    greedy, sampled = greedy_and_sampled(experiment, sample)
+    numbers = summary(experiment.task.score, experiment.parts, greedy, sampled)
     if experiment.teacher is not None:
         numbers |= against_teacher(experiment, steps, trainable, frozen, rng, number)
     return greedy, numbers
 
 
-def summary(experiment: Experiment, greedy: Table, sampled: Table) -> dict[str, float]:
-    """The numbers of answers at temperatures 0 and 1, under the names of metrics.jsonl.
+def greedy_and_sampled(
+    experiment: Experiment,
+    sample: Callable[[Prompts], Rollout],
+    sampled: Request = SAMPLED,
+    finished: Finished | None = None,
+) -> tuple[Table, Table]:
+    """What every evaluation asks: (one greedy answer to each problem, sampled ones)."""
+    greedy = evaluate(experiment, sample, Request(temperature=0.0), finished)
+    return greedy, evaluate(experiment, sample, sampled, finished)
 
-    pass_at_1: problems solved at temperature 0, 0..1. mean_reward: the task's score at temperature
-    1. solved, and parts by their names: at temperature 1. forwards_per_token: at temperature 0.
+
+def summary(score: str, names: Sequence[str], greedy: Table, sampled: Table) -> dict[str, float]:
+    """The numbers of greedy and of sampled answers, under the names of metrics.jsonl.
+
+    pass_at_1: problems solved at temperature 0, 0..1. mean_reward: the task's score of sampled
+    answers. solved, and parts by their names: of sampled answers. forwards_per_token: at
+    temperature 0.
+
+    Args:
+      score: the task's.
+      names: of the parts.
+      greedy: answers at temperature 0.
+      sampled: answers at another temperature, in training 1.
     """
     speed = {"problems": len(greedy.texts), "forwards_per_token": greedy.forwards_per_token}
     if greedy.grades is None:
         return speed
-    score = experiment.task.score
-    parts = {name: sampled.mean(name) for name in experiment.parts if name != score}
+    parts = {name: sampled.mean(name) for name in names if name != score}
     return {
         "pass_at_1": greedy.mean("solved"),
         "mean_reward": sampled.mean(score),
@@ -224,8 +320,14 @@ def threshold_after(settings: Settings, number: int) -> float:
     return curriculum.threshold(min(number, last), settings.threshold, settings.threshold_ramp)
 
 
-def line_of(numbers: Mapping[str, float], score: str) -> str:
-    """An evaluation's line in the terminal; `score` is the task's."""
+def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) -> str:
+    """An evaluation's line in the terminal.
+
+    Args:
+      numbers: of `summary`, and with a teacher of `against_teacher`.
+      score: the task's.
+      temperature: of the sampled answers.
+    """
     said = []
     if "kl" in numbers:
         said.append(f"KL {numbers['kl']:.3f} nats a token")
@@ -235,7 +337,7 @@ def line_of(numbers: Mapping[str, float], score: str) -> str:
             solved += f", by the teacher {numbers['teacher_pass_at_1']:.1%}"
         said.append(f"{solved} (temperature 0)")
         form = ".3f" if score == "reward" else ".1%"
-        said.append(f"{score} {numbers['mean_reward']:{form}} (temperature 1)")
+        said.append(f"{score} {numbers['mean_reward']:{form}} (temperature {temperature:g})")
     said.append(f"{numbers['forwards_per_token']:.2f} forwards a token")
     if "threshold_forwards_per_token" in numbers:
         by_threshold = f"by the threshold {numbers['threshold_forwards_per_token']:.2f}"

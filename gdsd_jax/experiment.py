@@ -134,19 +134,20 @@ def model_of(
     return weights.read_model(settings, weights.task_tokenizer(task))
 
 
-def make_task(settings: Settings, from_nothing: bool) -> Task:
+def make_task(settings: Settings, from_nothing: bool, only_grades: bool = False) -> Task:
     """The task that the settings name, opened.
 
     Args:
       settings: of a run.
       from_nothing: whether its model starts from random weights.
+      only_grades: texts are graded, no problems are needed.
 
     Raises:
       ValueError: no such task, a file that it cannot read, or no sandbox that works here.
     """
     make = tasks.find(settings.task)
     try:
-        task = make(settings.task_settings(from_nothing))
+        task = make(settings.task_settings(from_nothing, only_grades))
     except SandboxError as error:
         raise ValueError(str(error)) from None
     if not isinstance(task, Task):

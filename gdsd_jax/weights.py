@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 import dataclasses
+import hashlib
 
 from etils import epath
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gdsd_jax import models, objectives, sharding, tasks, tokenizers
+from gdsd_jax import models, objectives, paths, sharding, tasks, tokenizers
 from gdsd_jax.checkpoint import (
     is_converted,
     latest_iteration,
+    lazy_params,
     load_params,
     load_trainable,
     read_manifest,
@@ -47,6 +50,11 @@ def settings_of(folder) -> Settings:
         return build(given | sampler)
     if (folder / "config.json").exists() and latest_iteration(folder) is not None:
         return read_settings(folder, of_model=True)
+    if any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} is a Hugging Face folder: convert it with `python launch/convert.py "
+            f"--from_hf={folder} --to_orbax=DIR` and give that DIR"
+        )
     raise ValueError(
         f"{folder} has neither the manifest.json of a converted model nor a run's config.json and "
         "checkpoints/: convert a Hugging Face folder with launch/convert.py, or give the workdir "
@@ -263,6 +271,40 @@ def load_weights(
         rng = make_keys(jax.random.key(settings.seed), 0)["init"]
         frozen["base"] = base_weights(settings, model, mesh, rng)
     return load_trainable(folder, abstract(mesh, make_trainable(settings, model))), frozen
+
+
+def hash_of(folder) -> str:
+    """SHA-256 of the weights in a folder: names, types, shapes and bytes of all arrays, as stored.
+
+    The same for the same numbers, whatever the files are like. Adapters count with their base where
+    that is a folder; a base of random weights follows from the settings. In a run of several
+    processes all must call it.
+
+    Raises:
+      ValueError: no weights there; one line.
+    """
+    digest = hashlib.sha256()
+    if is_converted(folder):
+        _hash_tree(digest, lazy_params(paths.absolute(folder) / "params"))
+        return digest.hexdigest()
+    newest = paths.absolute(folder) / "checkpoints" / str(latest_iteration(folder))
+    _hash_tree(digest, lazy_params(newest / "state", "state", "trainable"))
+    settings = settings_of(folder)
+    if settings.lora_rank and settings.init_from is not None:
+        digest.update(hash_of(settings.init_from).encode())
+    return digest.hexdigest()
+
+
+def _hash_tree(digest, tree: PyTree) -> None:
+    """Adds the arrays of a tree of `LazyArray`s, read one at a time."""
+    named = [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    for name, leaf in sorted(named, key=lambda pair: pair[0]):
+        values = leaf.read()
+        digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(values).tobytes())
 
 
 def base_weights(

@@ -1,21 +1,36 @@
-"""Scores a checkpoint on held-out problems.
+"""Scores a checkpoint on held-out problems, or completions that are there already.
 
   python launch/eval.py --config=FILE.py[:MODEL[,key=value...]] --checkpoint=DIR --out=FILE.json
+  ... --lengths=128,256,512
+      one evaluation for each generation length, with half as many steps as tokens
+  ... --samples=8
+      8 answers to each problem at the config's temperature, and pass@k of them
   ... --thresholds=0.7,0.9
       besides, what committing every proposal of that probability keeps and saves
+  python launch/eval.py --config=... --rescore=COMPLETIONS --out=FILE.json
+      grades completions without a model: a FILE.json, rows of JSONL with the problem's columns and
+      "completion" or "text", or a generation file of diffu-GRPO's
+  python launch/eval.py --compare A.json B.json [--out=FILE.json]
+      what differs between two FILE.json, problem by problem
 
 The config names the problems, the sampler and how many (`eval_problems`); DIR is a folder that
 launch/convert.py wrote, or the workdir of a run, whose newest checkpoint is taken. FILE.json holds
-the numbers of metrics.jsonl's eval lines and, for each problem, the answers at temperature 0 and 1
-with their scores; with thresholds, for each the share solved at temperature 0 and the forwards a
-token.
+the numbers of metrics.jsonl's eval lines, `metrics` with all numbers, their 95% `intervals`, the
+same for each length in `evaluations`, every answer with its grades in `items`, and a `manifest` of
+what they follow from. The same command writes the same bytes, on whichever day.
 
-Exit codes: 0 done; 2 bad configuration or input, one line says which; 1 a fault.
+Finished batches are kept in FILE.json.partial.jsonl: the same command goes on from there, --fresh
+begins again. On several hosts the same command on each, as for launch/main.py:
+  ... --coordinator=HOST:PORT --num_processes=N --process_id=I
+
+Exit codes: 0 done; 2 bad configuration or input, one line says which; 130 after Ctrl-C; 1 a fault.
 """
 
 import argparse
+from collections.abc import Mapping
 import contextlib
 import json
+import math
 import pathlib
 import sys
 from typing import Any
@@ -23,87 +38,93 @@ from typing import Any
 # `python launch/eval.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import jax
-import numpy as np
+from etils import epath
 
-from gdsd_jax import evaluation, settings, sharding, weights
-from gdsd_jax.checkpoint import latest_iteration
+from gdsd_jax import comparison, evaluation, hosts, record, rescoring, settings, weights
 from gdsd_jax.cli import fail, load_config, output_path, replacing
-from gdsd_jax.evaluation import Request, Table
-from gdsd_jax.experiment import Experiment, prepare
-from gdsd_jax.keys import make_keys
-from gdsd_jax.steps import make_sampler
-from gdsd_jax.types import Prompts, PyTree, Rollout
+from gdsd_jax.experiment import prepare
+from gdsd_jax.finished import Finished
+from gdsd_jax.hosts import Hosts
+from gdsd_jax.settings import Settings
+
+MODES = ("checkpoint", "rescore", "compare")
+BAD_INPUT = (ValueError, OSError, ImportError)  # gs:// needs a package of its own
 
 
-def evaluate(experiment: Experiment, model: tuple[PyTree, dict], thresholds: list[float]) -> dict:
-    """The numbers, and each problem's question, answers and grades, with the noise of the run's
-    own evaluations."""
-    chosen, mesh = experiment.settings, experiment.mesh
-    sampler = make_sampler(experiment.denoiser, chosen.sampler, mesh, chosen.rollout_weights)
-    seed_key = jax.device_put(jax.random.key(chosen.seed), sharding.replicated(mesh))
-    rng = make_keys(seed_key, sharding.everywhere(mesh, np.int32(0)))["evaluation"]
-
-    def sample(prompts: Prompts) -> Rollout:
-        return sampler(*model, prompts, rng)
-
-    greedy = evaluation.evaluate(experiment, sample, Request(temperature=0.0))
-    sampled = evaluation.evaluate(experiment, sample, Request(temperature=1.0))
-    found = evaluation.summary(experiment, greedy, sampled)
-    found["per_problem"] = [
-        {
-            "question": question_of(experiment, row),
-            "greedy": answer_of(greedy, row),
-            "sampled": answer_of(sampled, row),
-        }
-        for row in range(found["problems"])
-    ]
-    if thresholds:
-        found["thresholds"] = [
-            by_threshold(experiment, sample, threshold) for threshold in thresholds
-        ]
-    return found
-
-
-def question_of(experiment: Experiment, row: int) -> str:
-    """The question of a held-out problem."""
-    problems = experiment.heldout
-    return evaluation.question_of(experiment.task, problems.records[problems.index[row]])
-
-
-def answer_of(table: Table, row: int) -> dict[str, Any]:
-    """The first answer to a problem and its grades."""
-    return {"text": table.texts[row][0], **table.grades_of_answer(row)}
-
-
-def by_threshold(experiment: Experiment, sample, threshold: float) -> dict[str, float]:
-    """What a threshold solves at temperature 0 and how many forwards a token it takes."""
-    table = evaluation.evaluate(experiment, sample, Request(threshold=threshold))
-    found = {"threshold": threshold, "forwards_per_token": table.forwards_per_token}
-    if table.grades is not None:
-        found["pass_at_1"] = table.mean("solved")
-    return found
-
-
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
-    parser.add_argument(
-        "--checkpoint", required=True, help="a converted model's folder, or a run's workdir"
-    )
-    parser.add_argument("--out", required=True, help="JSON file for the numbers and every answer")
+    parser.add_argument("--config", help="FILE.py[:MODEL[,key=value...]]")
+    parser.add_argument("--checkpoint", help="a converted model's folder, or a run's workdir")
+    parser.add_argument("--rescore", metavar="FILE", help="completions to grade")
+    parser.add_argument("--compare", nargs=2, metavar="FILE", help="two files to compare")
+    parser.add_argument("--out", help="JSON file for the numbers and every answer")
+    parser.add_argument("--lengths", default="", help="tokens, separated by commas")
+    parser.add_argument("--samples", type=int, help="answers to each problem, at least 1")
     parser.add_argument(
         "--thresholds", default="", help="probabilities in (0, 1], separated by commas"
     )
-    args = parser.parse_args()
+    parser.add_argument("--fresh", action="store_true", help="pass over finished batches")
+    parser.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
+    parser.add_argument("--num_processes", type=int)
+    parser.add_argument("--process_id", type=int)
+    return parser.parse_args()
+
+
+def mode_of(args: argparse.Namespace) -> str:
+    """Which of MODES is asked for; ValueError where flags are missing or do not go together."""
+    given = [name for name in MODES if getattr(args, name) is not None]
+    if len(given) != 1:
+        raise ValueError("give one of --checkpoint=DIR, --rescore=FILE and --compare A.json B.json")
+    mode = given[0]
+    asked = [name for name in ("lengths", "samples", "thresholds", "fresh") if getattr(args, name)]
+    if mode != "checkpoint" and asked:
+        raise ValueError(f"--{asked[0]} asks a model: give it with --checkpoint=DIR")
+    needed = () if mode == "compare" else ("config", "out")
+    for name in needed:
+        if getattr(args, name) is None:
+            raise ValueError(f"--{mode} needs --{name} too")
+    return mode
+
+
+def main() -> int:
+    args = arguments()
+    try:
+        mode = mode_of(args)
+        out = output_path("--out", args.out) if args.out else None
+        if mode == "compare":
+            return compare(args, out)
+        chosen = settings.parse(load_config(args.config))
+        if mode == "rescore":
+            return rescore(args, chosen, out)
+        here = hosts.start(args.coordinator, args.num_processes, args.process_id)
+    except BAD_INPUT as error:
+        return fail(error, 2)
+    if here.count == 1:
+        return evaluate(args, chosen, out, here)
+    with hosts.naming_failures(here):
+        code = evaluate(args, chosen, out, here)
+        if code == 0:
+            here.finish()
+    here.linger()
+    hosts.leave(code)
+
+
+# ---------------------------------------------------------------- a checkpoint
+
+
+def evaluate(args: argparse.Namespace, chosen: Settings, out: epath.Path, here: Hosts) -> int:
+    """Scores the checkpoint in this process, one of those that work together; its exit code."""
     with contextlib.ExitStack() as opened:
         try:
-            out = output_path("--out", args.out)
-            chosen = settings.parse(load_config(args.config))
-            thresholds = read_thresholds(args.thresholds)
-            experiment = prepare(chosen, folder=args.checkpoint)
+            plan = record.plan_of(
+                chosen,
+                read_lengths(args.lengths),
+                read_samples(args.samples),
+                read_thresholds(args.thresholds),
+            )
+            experiment = prepare(chosen, here, folder=args.checkpoint)
             opened.callback(experiment.task.close)
             model = weights.load_weights(
                 args.checkpoint,
@@ -111,41 +132,156 @@ def main() -> int:
                 experiment.denoiser.config,
                 experiment.mesh,
             )
-        except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
+            manifest = record.manifest_of(experiment, plan, args.checkpoint)
+            kept = out.with_name(f"{out.name}.partial.jsonl")
+            batches = plan.batches(evaluation.problems_asked(experiment), chosen.rows)
+            finished = Finished(kept, manifest, here, batches, args.fresh, say)
+        except BAD_INPUT as error:
             return fail(error, 2)
-        found = evaluate(experiment, model, thresholds)
-    source = {
-        "config": args.config,
-        "checkpoint": args.checkpoint,
-        "iteration": latest_iteration(args.checkpoint),
-    }
-    with replacing(out) as file:
-        json.dump(source | found, file, indent=1)
-    print(f"{evaluation.line_of(found, experiment.task.score)} | {args.out}")
-    for row in found.get("thresholds", ()):
-        print(threshold_line(row, found["forwards_per_token"]))
+        try:
+            items = record.answer_all(experiment, model, plan, finished)
+        except KeyboardInterrupt:
+            return fail(f"interrupted; the same command goes on from {kept}", 130)
+        if here.first:
+            source = {"config": args.config, "checkpoint": args.checkpoint}
+            source["iteration"] = manifest["iteration"]
+            prompts = record.prompts_of(record.records_of(experiment), experiment.task.messages)
+            content = record.contents(source, manifest, prompts, items)
+            write(out, content)
+            for line in lines_of(content, args.out):
+                print(line)
+        finished.remove()
     return 0
 
 
-def threshold_line(row: dict[str, float], scheduled: float) -> str:
+def say(line: str) -> None:
+    """How far an evaluation is, apart from its numbers."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def read_numbers(flag: str, text: str, kind: type, wanted: str) -> list:
+    """Different numbers, separated by commas; ValueError where they are none."""
+    try:
+        numbers = [kind(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = []
+    if (text and not numbers) or len(set(numbers)) < len(numbers):
+        raise ValueError(f"--{flag}={text}: give {wanted}, separated by commas, each once")
+    return numbers
+
+
+def read_lengths(text: str) -> list[int]:
+    """Generation lengths; ValueError where one of them is no number."""
+    return read_numbers("lengths", text, int, "numbers of tokens")
+
+
+def read_samples(samples: int | None) -> int | None:
+    """How many answers; ValueError for less than one."""
+    if samples is not None and samples < 1:
+        raise ValueError(f"--samples={samples} must be at least 1")
+    return samples
+
+
+def read_thresholds(text: str) -> list[float]:
+    """Thresholds; ValueError where one of them is no probability."""
+    wanted = "probabilities in (0, 1]"
+    thresholds = read_numbers("thresholds", text, float, wanted)
+    if not all(0 < threshold <= 1 for threshold in thresholds):
+        raise ValueError(f"--thresholds={text}: give {wanted}, separated by commas")
+    return thresholds
+
+
+def lines_of(content: Mapping[str, Any], place: str) -> list[str]:
+    """What the terminal shows of an evaluation's file."""
+    manifest, lines = content["manifest"], []
+    for entry in content["evaluations"]:
+        metrics = entry["metrics"]
+        temperature = manifest["sampled"]["temperature"]
+        line = evaluation.line_of(numbers_of(metrics), manifest["score"], temperature)
+        if len(content["evaluations"]) > 1:
+            sampler = entry["sampler"]
+            line = f"gen_length {sampler['gen_length']}, steps {sampler['steps']} | {line}"
+        lines.append(f"{line} | {place}")
+        lines.extend(sure_lines(entry, manifest))
+        for row in entry.get("thresholds", ()):
+            lines.append(threshold_line(row, metrics["forwards_per_token"]))
+    return lines
+
+
+def numbers_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers for people, where a mean over nothing is NaN."""
+    return {name: math.nan if value is None else value for name, value in metrics.items()}
+
+
+def sure_lines(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
+    """The intervals of the main numbers, and pass@k where there are several answers."""
+    metrics, sure = entry["metrics"], entry["intervals"]
+    names = {"accuracy": "accuracy", "pass_at_1": "pass@1", "mean_reward": manifest["score"]}
+    said = [f"{shown} {span(sure[name])}" for name, shown in names.items() if sure.get(name)]
+    lines = []
+    if said:
+        stated = manifest["intervals"]
+        lines.append(
+            f"{stated['level']:.0%} intervals, {stated['resamples']} resamples of "
+            f"{metrics['problems']} problems: {', '.join(said)}"
+        )
+    chances = metrics.get("pass_at_k", {})
+    if len(chances) > 1:
+        parts = [f"{k}: {value:.1%} ({span(sure['pass_at_k'][k])})" for k, value in chances.items()]
+        lines.append(f"pass@k {', '.join(parts)}")
+    return lines
+
+
+def span(interval: list[float]) -> str:
+    """An interval for people."""
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def threshold_line(row: Mapping[str, Any], scheduled: float) -> str:
     """What the terminal shows of a threshold; `scheduled` is the schedule's forwards a token."""
-    solved = f"pass@1 {row['pass_at_1']:.1%} | " if "pass_at_1" in row else ""
+    solved = ""
+    if row.get("pass_at_1") is not None:
+        solved = f"pass@1 {row['pass_at_1']:.1%} | "
     return (
         f"threshold {row['threshold']:g} | {solved}{row['forwards_per_token']:.2f} forwards a "
         f"token, the schedule takes {scheduled:.2f}"
     )
 
 
-def read_thresholds(text: str) -> list[float]:
-    """Raises ValueError where one of them is no probability."""
-    wanted = f"--thresholds={text}: give probabilities in (0, 1], separated by commas"
-    try:
-        thresholds = [float(part) for part in text.split(",") if part]
-    except ValueError:
-        raise ValueError(wanted) from None
-    if not all(0 < threshold <= 1 for threshold in thresholds):
-        raise ValueError(wanted)
-    return thresholds
+# ---------------------------------------------------------------- files
+
+
+def rescore(args: argparse.Namespace, chosen: Settings, out: epath.Path) -> int:
+    """Grades the completions of a file; raises ValueError where it cannot."""
+    manifest, prompts, items = rescoring.rescore(chosen, args.rescore)
+    source = {"config": args.config, "rescored": args.rescore}
+    content = record.contents(source, manifest, prompts, items)
+    write(out, content)
+    for entry in content["evaluations"]:
+        metrics = entry["metrics"]
+        length = "" if entry["gen_length"] is None else f"gen_length {entry['gen_length']} | "
+        unjudged = f" | {metrics['unjudged']} without a verdict" if metrics["unjudged"] else ""
+        print(f"{length}{metrics['correct']}/{metrics['total']} right{unjudged} | {args.out}")
+        for line in sure_lines(entry, manifest):
+            print(line)
+    return 0
+
+
+def compare(args: argparse.Namespace, out: epath.Path | None) -> int:
+    """Says what differs between two files; raises ValueError where they cannot be compared."""
+    found = comparison.compare(args.compare)
+    if out is not None:
+        write(out, found)
+    for line in comparison.lines_of(found):
+        print(line)
+    return 0
+
+
+def write(out: epath.Path, content: Mapping[str, Any]) -> None:
+    """Writes the JSON file, whole or not at all."""
+    with replacing(out) as file:
+        json.dump(content, file, indent=1, allow_nan=False)
+        file.write("\n")
 
 
 if __name__ == "__main__":

@@ -239,9 +239,8 @@ def test_it_is_evaluated(bucket, run, monkeypatch, capsys):
     assert found["iteration"] == LAST
     *_, last = metrics.read_metrics(f"{RUN}/metrics.jsonl")
     assert found["mean_reward"] == last["mean_reward"] > 0
-    assert [row["greedy"]["text"] for row in found["per_problem"]] == [
-        row["text"] for row in samples
-    ]
+    greedy = [item["completion"] for item in found["items"] if item["temperature"] == 0]
+    assert greedy == [row["text"] for row in samples]
     assert "gs://bucket/eval.json" in capsys.readouterr().out
 
 

@@ -195,7 +195,7 @@ def test_answers_without_a_verdict_enter_no_mean():
     assert table.grades_of_answer(3, 1) == {"reward": 4.0, "solved": 1.0, "second": 1.0}
     assert table.grades_of_answer(3) == {"reward": 3.0, "solved": 0.0, "second": 0.0}
     assert table.grades_of_answer(2, 1) == {}
-    numbers = evaluation.summary(experiment(), table, table)
+    numbers = evaluation.summary("reward", ("second",), table, table)
     assert numbers["pass_at_1"] == numbers["solved"] == table.mean("solved")
     assert numbers["mean_reward"] == table.mean("reward") and numbers["second"] == 0.5
 
@@ -214,7 +214,7 @@ def test_the_tasks_score_is_the_mean_reward():
     chosen = experiment(TASK._replace(score="second"))
     greedy = evaluation.evaluate(chosen, Sampler(), Request())
     sampled = evaluation.evaluate(chosen, Sampler(), Request(samples=3))
-    numbers = evaluation.summary(chosen, greedy, sampled)
+    numbers = evaluation.summary("second", ("second",), greedy, sampled)
     assert numbers == {
         "pass_at_1": greedy.mean("solved"),
         "mean_reward": 1.0,
@@ -235,7 +235,7 @@ def test_a_task_without_grade_counts_speed_alone():
     table = evaluation.evaluate(chosen, Sampler(), Request(samples=2))
     assert table.grades is None and table.grades_of_answer(0) == {}
     assert [len(row) for row in table.texts] == [2] * PROBLEMS
-    numbers = evaluation.summary(chosen, table, table)
+    numbers = evaluation.summary("reward", (), table, table)
     assert numbers == {"problems": PROBLEMS, "forwards_per_token": table.forwards_per_token}
     line = evaluation.line_of(numbers, chosen.task.score)
     assert line == f"held-out {table.forwards_per_token:.2f} forwards a token | 6 problems"

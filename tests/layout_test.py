@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FIRST = "types chips hlo hosts curriculum sandbox metrics"
-SECOND = "keys sharding extensions hf_tokenizer rows"
+FIRST = "types chips hlo hosts curriculum sandbox metrics intervals"
+SECOND = "keys sharding extensions hf_tokenizer rows finished"
 THIRD = "models scoring sampling advantages optimizer checkpoint tasks report"
 GROUPS = (
     ("paths",),
@@ -31,8 +31,10 @@ GROUPS = (
     ("experience",),
     ("experiment",),
     ("resume", "evaluation"),
-    ("workdirs", "loop"),
-    ("supervised",),
+    ("workdirs", "loop", "figures"),
+    ("supervised", "record"),
+    ("rescoring",),
+    ("comparison",),
     ("train",),
     ("launch",),
 )

@@ -242,8 +242,13 @@ class Settings:
         """Completions of a round."""
         return self.prompts_per_round * self.group_size
 
-    def task_settings(self, from_nothing: bool = True) -> TaskSettings:
-        """What the task is told; `from_nothing`: the model starts from random weights."""
+    def task_settings(self, from_nothing: bool = True, only_grades: bool = False) -> TaskSettings:
+        """What the task is told.
+
+        Args:
+          from_nothing: the model starts from random weights.
+          only_grades: no problems are needed, texts are graded.
+        """
         return TaskSettings(
             data_file=self.data_file,
             heldout_file=self.heldout_file,
@@ -256,6 +261,7 @@ class Settings:
             seed=self.seed,
             options=self.options,
             from_nothing=from_nothing,
+            only_grades=only_grades,
         )
 
     @property

@@ -127,6 +127,8 @@ class TaskSettings:
       options: the task's own settings, an instance of its file's OPTIONS; None = it has none.
       from_nothing: whether the model starts from random weights. It then needs the task's
         tokenizer, and has learnt from bare questions.
+      only_grades: texts that are there already are graded: the task reads no files, builds no
+        problems, and `Task.train` is empty.
 
     Raises:
       ValueError: an unknown prompt, or noise outside of 0..1.
@@ -143,6 +145,12 @@ class TaskSettings:
     seed: int = 0
     options: Any = None
     from_nothing: bool = False
+    only_grades: bool = False
+
+    @property
+    def own_problems(self) -> bool:
+        """Whether the problems are the task's own: not a user's, and some are needed."""
+        return not self.only_grades and self.data_file is None and self.heldout_file is None
 
     def __post_init__(self):
         if self.prompt not in (*PROMPTS, None):
@@ -158,6 +166,8 @@ def read_files(
 ) -> tuple[list[Record], list[Record] | None]:
     """(training records, held-out records) of the user's files; None without a heldout_file.
 
+    No records where the task only grades.
+
     Args:
       settings: names the files and their columns.
       read: as `Task.read`.
@@ -166,6 +176,8 @@ def read_files(
     Raises:
       ValueError: no data_file, or a file or row that cannot be read; one line names `path:line`.
     """
+    if settings.only_grades:
+        return [], None
     if settings.data_file is None and settings.heldout_file is not None:
         raise ValueError(
             f"heldout_file={settings.heldout_file} needs a data_file too: add data_file=FILE.jsonl"

@@ -38,7 +38,7 @@ def make(settings: TaskSettings) -> Task:
       SandboxError: no sandbox works here.
     """
     rows.check_columns(settings.columns, FIELDS)
-    generated = settings.data_file is None and settings.heldout_file is None
+    generated = settings.own_problems
     tokenizer = None
     if generated or settings.from_nothing:
         dataset.build(settings.data_dir)

@@ -31,7 +31,7 @@ def make(settings: TaskSettings) -> Task:
       ValueError: as there, or neither a file nor prepared records.
     """
     known = None
-    if settings.data_file is None and settings.heldout_file is None:
+    if settings.own_problems:
         known = prepared(settings.data_dir)
     return problems.make(KIND, settings, known)
 

@@ -98,7 +98,8 @@ def make(
     prompt = settings.prompt or ("bare" if settings.from_nothing else "full")
     asked = options.asked if prompt == "released" else None
     final = functools.partial(answer, kind=kind, asked=asked, noise=settings.noise)
-    examples, train = _examples(train, options.shots, settings.seed)
+    shots = 0 if settings.only_grades else options.shots
+    examples, train = _examples(train, shots, settings.seed)
     ask = functools.partial(messages, kind=kind, prompt=prompt, asked=asked, examples=examples)
     checker = Checker(options.workers)
     return Task(

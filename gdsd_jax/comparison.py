@@ -1,0 +1,163 @@
+"""Two files of evaluations, problem by problem: what differs, and whether chance explains it."""
+
+from collections.abc import Mapping, Sequence
+import json
+import os
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gdsd_jax import intervals, rescoring
+from gdsd_jax.figures import Item, grouped, ratios_of, sets_of
+from gdsd_jax.intervals import Ratio
+
+NAMES = {"pass_at_1": "pass@1", "mean_reward": "mean reward"}
+
+
+class File(NamedTuple):
+    """What a comparison reads of a file."""
+
+    path: str
+    manifest: Mapping[str, Any]
+    keys: list[str]  # of its problems, in the order of its prompts
+    items: list[Item]
+
+
+def read(path: str | os.PathLike) -> File:
+    """A file of launch/eval.py; ValueError in one line where it is none."""
+    content = rescoring.parsed(rescoring.read_bytes(path), path)
+    if not rescoring.is_own(content):
+        raise ValueError(f"{path}: not a file of launch/eval.py: evaluate or rescore first")
+    rescoring.check_whole(content, path)
+    if not content[rescoring.OWN]:
+        raise ValueError(f"{path}: no answers to compare")
+    keys = [key_of(prompt) for prompt in content["prompts"]]
+    return File(str(path), content["manifest"], keys, content[rescoring.OWN])
+
+
+def key_of(prompt: Mapping[str, Any]) -> str:
+    """By which a problem is known in several files: its record, or else what is asked."""
+    known = prompt["messages"] if prompt["record"] is None else prompt["record"]
+    return json.dumps(known, sort_keys=True)
+
+
+def compare(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
+    """The differences of two files' numbers, second minus first, over the problems of both.
+
+    Lengths that both have are compared one by one; where they share none, the first of each.
+
+    Raises:
+      ValueError: a file that is none, other tasks, rules or problems; one line says which.
+    """
+    before, after = map(read, paths)
+    check_alike(before, after)
+    if not set(before.keys) & set(after.keys):
+        raise ValueError(
+            f"{before.path} and {after.path} have no problem in common: give evaluations of the "
+            "same problems"
+        )
+    lengths = [grouped(file.items, "gen_length") for file in (before, after)]
+    shared = [length for length in lengths[0] if length in lengths[1]]
+    pairs = [(length, length) for length in shared] or [tuple(next(iter(one)) for one in lengths)]
+    return {
+        "before": before.path,
+        "after": after.path,
+        "problems": [len(before.keys), len(after.keys)],
+        "common": len(set(before.keys) & set(after.keys)),
+        "intervals": intervals.stated(),
+        "comparisons": [
+            {
+                "gen_lengths": [first, second],
+                "differences": of_items(before, lengths[0][first], after, lengths[1][second]),
+            }
+            for first, second in pairs
+        ],
+    }
+
+
+def check_alike(before: File, after: File) -> None:
+    """ValueError where the files are of other tasks, or their answers graded by other rules."""
+    wanted, found = (file.manifest["settings"] for file in (before, after))
+    if PurePath(wanted["task"]).name != PurePath(found["task"]).name:
+        raise ValueError(
+            f"{before.path} is of task {wanted['task']}, {after.path} of {found['task']}: give "
+            "evaluations of one task"
+        )
+    if wanted.get("reward") != found.get("reward"):
+        raise ValueError(
+            f"{before.path} is graded by reward={wanted.get('reward')}, {after.path} by "
+            f"{found.get('reward')}: rescore one of them by the other's rule with --rescore"
+        )
+
+
+def of_items(before: File, old: Sequence[Item], after: File, new: Sequence[Item]) -> dict[str, Any]:
+    """`differences` of some answers of both files, over the problems that both of these have."""
+    keys = {after.keys[item["problem"]] for item in new}
+    places: dict[str, int] = {}  # problems that are the same become one
+    for item in old:
+        key = before.keys[item["problem"]]
+        if key in keys:
+            places.setdefault(key, len(places))
+    return differences(ratios(before, old, places), ratios(after, new, places))
+
+
+def ratios(file: File, items: Sequence[Item], places: Mapping[str, int]) -> dict[str, Ratio]:
+    """The means of a file's answers by name, over the problems that have places, in their order."""
+    inside = []
+    for item in items:
+        place = places.get(file.keys[item["problem"]])
+        if place is not None:
+            inside.append({**item, "problem": place})
+    inside.sort(key=lambda item: item["problem"])
+    names = file.manifest["parts"]
+    greedy, sampled, _ = sets_of(inside, names)
+    return ratios_of(greedy, sampled, file.manifest["score"], names)
+
+
+def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict[str, Any]:
+    """By name: both values, their difference and its interval, over what both have judged."""
+    found = {}
+    for name in before:
+        if name not in after:
+            continue
+        both_N = (before[name].bottom_N > 0) & (after[name].bottom_N > 0)
+        pair = [
+            Ratio(one.top_N[both_N], one.bottom_N[both_N]) for one in (before[name], after[name])
+        ]
+        if not both_N.any():
+            continue
+        low, high = intervals.paired_interval(*pair)
+        found[name] = {
+            "before": pair[0].value,
+            "after": pair[1].value,
+            "difference": pair[1].value - pair[0].value,
+            "interval": [low, high],
+            "problems": int(np.sum(both_N)),
+            "shown": not low <= 0 <= high,
+        }
+    return found
+
+
+def lines_of(found: Mapping[str, Any]) -> list[str]:
+    """What the terminal shows of a comparison."""
+    lines = [
+        f"{found['before']} -> {found['after']}: {found['common']} problems in common, of "
+        f"{found['problems'][0]} and {found['problems'][1]}"
+    ]
+    for comparison in found["comparisons"]:
+        first, second = comparison["gen_lengths"]
+        if first is not None or second is not None:
+            same = first == second
+            lines.append(f"gen_length {first}" if same else f"gen_length {first} -> {second}")
+        for name, one in comparison["differences"].items():
+            low, high = one["interval"]
+            said = "no difference shown"
+            if one["shown"]:
+                said = "higher" if one["difference"] > 0 else "lower"
+            lines.append(
+                f"{NAMES.get(name, name)} {one['before']:.3f} -> {one['after']:.3f}, "
+                f"{one['difference']:+.3f} ({intervals.LEVEL:.0%} {low:+.3f} to {high:+.3f}, "
+                f"{one['problems']} problems): {said}"
+            )
+    return lines

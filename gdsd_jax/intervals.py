@@ -1,0 +1,99 @@
+"""How sure a mean over problems is: bootstrap intervals; and pass@k without bias.
+
+N problems, R resamples.
+"""
+
+from collections.abc import Iterator
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+LEVEL = 0.95  # of the intervals
+RESAMPLES = 10_000
+SEED = 0  # of the resamples
+ROWS = 1000  # resamples that are held at once
+
+
+class Ratio(NamedTuple):
+    """A mean over problems as the quotient of two sums: right cells over empty ones, say.
+
+    For a plain mean `bottom_N` counts the answers of each problem.
+    """
+
+    top_N: np.ndarray
+    bottom_N: np.ndarray
+
+    @property
+    def value(self) -> float | None:
+        """The quotient; None where there is nothing to divide by."""
+        bottom = self.bottom_N.sum()
+        return float(self.top_N.sum() / bottom) if bottom else None
+
+
+def pass_at_k(answers: int, solved: int, k: int) -> float:
+    """Chance that one of k answers is right, of which `solved` of all `answers` are.
+
+    1 - C(answers - solved, k) / C(answers, k), the unbiased estimate of Chen et al. 2021
+    (arXiv 2107.03374).
+    """
+    return 1 - math.comb(answers - solved, k) / math.comb(answers, k)
+
+
+def powers_to(most: int) -> list[int]:
+    """1, 2, 4, ... up to `most`."""
+    return [2**power for power in range(most.bit_length())]
+
+
+def resampled(ratio: Ratio) -> np.ndarray:
+    """The quotient over R draws of N problems with repeats, float64 [R]; NaN where it is none.
+
+    The draws follow from SEED and N alone, so that those of two ratios belong together.
+    """
+    found = [
+        np.divide(
+            ratio.top_N[index_RxN].sum(axis=1, dtype=np.float64),
+            ratio.bottom_N[index_RxN].sum(axis=1, dtype=np.float64),
+        )
+        for index_RxN in _draws(len(ratio.top_N))
+    ]
+    return np.concatenate(found)
+
+
+def _draws(problems: int) -> Iterator[np.ndarray]:
+    """The indices of all resamples, some rows [ROWS, N] at a time."""
+    rng = np.random.default_rng(SEED)
+    for _ in range(RESAMPLES // ROWS):
+        yield rng.integers(0, problems, (ROWS, problems))
+
+
+def interval(ratio: Ratio) -> list[float] | None:
+    """[low, high]: the percentile bootstrap over problems; None where there is nothing to average.
+
+    The same numbers in every process: the resamples follow from SEED alone.
+    """
+    with np.errstate(invalid="ignore"):
+        return _percentiles(resampled(ratio)) if ratio.bottom_N.any() else None
+
+
+def paired_interval(before: Ratio, after: Ratio) -> list[float] | None:
+    """[low, high] of `after` minus `before`, over the same N problems in the same order.
+
+    A resample draws problems, and with each of them both of its values.
+    """
+    if not (before.bottom_N.any() and after.bottom_N.any()):
+        return None
+    with np.errstate(invalid="ignore"):
+        return _percentiles(resampled(after) - resampled(before))
+
+
+def _percentiles(values_R: np.ndarray) -> list[float]:
+    """The middle LEVEL of the values; resamples without any value count for nothing."""
+    tail = (1 - LEVEL) / 2
+    return np.nanquantile(values_R, [tail, 1 - tail]).tolist()
+
+
+def stated() -> dict[str, float]:
+    """What the intervals are, for a file that holds some."""
+    method = "percentile bootstrap over problems"
+    return {"method": method, "level": LEVEL, "resamples": RESAMPLES, "seed": SEED}

@@ -1,0 +1,243 @@
+"""The evaluation of record: every answer of a checkpoint, all that is said of them, and a manifest
+from which it can be run again, in one JSON file without a clock in it."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import hashlib
+from importlib import metadata
+import json
+import math
+import platform
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gdsd_jax import data, evaluation, intervals, settings, sharding, weights
+from gdsd_jax.checkpoint import latest_iteration
+from gdsd_jax.evaluation import Request
+from gdsd_jax.experiment import Experiment
+from gdsd_jax.figures import Item, evaluations_of, items_of
+from gdsd_jax.finished import Finished
+from gdsd_jax.keys import make_keys
+from gdsd_jax.sampling import SamplerConfig
+from gdsd_jax.settings import Settings
+from gdsd_jax.steps import make_sampler
+from gdsd_jax.tasks import Record
+from gdsd_jax.types import Prompts, PyTree, Rollout
+
+FORMAT = 1
+# distributions whose versions the manifest states
+PACKAGES = "jax jaxlib numpy flax orbax-checkpoint sentencepiece tokenizers math-verify".split()
+
+
+class Plan(NamedTuple):
+    """What is asked of a checkpoint.
+
+    Attributes:
+      samplers: one for each generation length.
+      sampled: the answers besides the greedy ones.
+      thresholds: probabilities from which on proposals are committed, in further greedy answers.
+    """
+
+    samplers: tuple[SamplerConfig, ...]
+    sampled: Request = evaluation.SAMPLED
+    thresholds: tuple[float, ...] = ()
+
+    def requests(self) -> list[Request]:
+        """Everything that is asked at each length, in this order."""
+        by_threshold = [Request(threshold=threshold) for threshold in self.thresholds]
+        return [Request(temperature=0.0), self.sampled, *by_threshold]
+
+    def batches(self, problems: int, rows: int) -> int:
+        """How many batches of `rows` answers that takes."""
+        answers = sum(request.samples for request in self.requests())
+        return len(self.samplers) * answers * math.ceil(problems / rows)
+
+
+def plan_of(
+    chosen: Settings,
+    lengths: Sequence[int] = (),
+    samples: int | None = None,
+    thresholds: Sequence[float] = (),
+) -> Plan:
+    """The plan for some generation lengths, with half as many steps as tokens each.
+
+    Args:
+      chosen: of the experiment.
+      lengths: in tokens; () = the settings' own sampler.
+      samples: answers to each problem at the settings' temperature; None = one at temperature 1, as
+        in the evaluations of a run.
+      thresholds: as in `Plan`.
+
+    Raises:
+      ValueError: a length that the sampler cannot write, or samples that would all be the same; one
+        line.
+    """
+    samplers = tuple(sampler_of(chosen.sampler, length) for length in lengths)
+    sampled = evaluation.SAMPLED
+    if samples is not None:
+        if not chosen.temperature:
+            raise ValueError(
+                f"--samples={samples}: at temperature=0.0 all are the same; add temperature=1.0 to "
+                "the config"
+            )
+        sampled = Request(temperature=chosen.temperature, samples=samples)
+    return Plan(samplers or (chosen.sampler,), sampled, tuple(thresholds))
+
+
+def sampler_of(sampler: SamplerConfig, length: int) -> SamplerConfig:
+    """The sampler at another generation length, its blocks as they were."""
+    if length < 2 or length % 2:
+        raise ValueError(f"--lengths={length}: give even numbers, steps are half of them")
+    try:
+        changes = {"gen_length": length, "steps": length // 2}
+        return SamplerConfig(**(sampler.given() | changes))
+    except ValueError as error:
+        raise ValueError(f"--lengths={length}: sampler.{error}") from None
+
+
+def at_length(experiment: Experiment, sampler: SamplerConfig) -> Experiment:
+    """The experiment with another sampler."""
+    chosen = dataclasses.replace(experiment.settings, sampler=sampler)
+    heldout = data.with_length(experiment.heldout, sampler.gen_length, chosen.max_lengths)
+    return experiment._replace(settings=chosen, heldout=heldout)
+
+
+def answer_all(
+    experiment: Experiment,
+    model: tuple[PyTree, dict],
+    plan: Plan,
+    finished: Finished | None = None,
+) -> list[Item]:
+    """Every answer that the plan asks for, with the noise of the run's own evaluations."""
+    chosen, mesh = experiment.settings, experiment.mesh
+    seed_key = jax.device_put(jax.random.key(chosen.seed), sharding.replicated(mesh))
+    rng = make_keys(seed_key, sharding.everywhere(mesh, np.int32(0)))["evaluation"]
+    questions = [evaluation.question_of(experiment.task, one) for one in records_of(experiment)]
+    items = []
+    for sampler in plan.samplers:
+        here = at_length(experiment, sampler)
+        call = make_sampler(experiment.denoiser, sampler, mesh, chosen.rollout_weights)
+
+        def sample(prompts: Prompts, call=call) -> Rollout:
+            return call(*model, prompts, rng)
+
+        greedy, sampled = evaluation.greedy_and_sampled(here, sample, plan.sampled, finished)
+        tables = [greedy, sampled]
+        for request in plan.requests()[2:]:
+            tables.append(evaluation.evaluate(here, sample, request, finished))
+        for request, table in zip(plan.requests(), tables):
+            asked = {
+                "gen_length": sampler.gen_length,
+                "temperature": request.temperature,
+                "threshold": request.threshold if math.isfinite(request.threshold) else None,
+            }
+            items += items_of(questions, table, **asked)
+    return items
+
+
+def records_of(experiment: Experiment) -> list[Record]:
+    """The records of the problems that are asked."""
+    heldout = experiment.heldout
+    count = evaluation.problems_asked(experiment)
+    return [heldout.records[index] for index in heldout.index[:count]]
+
+
+# ---------------------------------------------------------------- the manifest
+
+
+def manifest_of(experiment: Experiment, plan: Plan, checkpoint: str) -> dict[str, Any]:
+    """All that the answers follow from, as JSON holds it. All processes must call it together."""
+    return {
+        "format": FORMAT,
+        "settings": settings.to_json(experiment.settings),
+        "score": experiment.task.score,
+        "parts": list(experiment.parts),
+        "checkpoint": str(checkpoint),
+        "iteration": latest_iteration(checkpoint),
+        "weights_sha256": weights.hash_of(checkpoint),
+        "problems_sha256": problems_hash(experiment),
+        "samplers": [sampler.given() for sampler in plan.samplers],
+        "seed": experiment.settings.seed,
+        "sampled": {"temperature": plan.sampled.temperature, "samples": plan.sampled.samples},
+        "thresholds": list(plan.thresholds),
+        "intervals": intervals.stated(),
+        "packages": versions(),
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def problems_hash(experiment: Experiment) -> str:
+    """SHA-256 of the problems that are asked: their prompts' tokens and their records."""
+    digest = hashlib.sha256()
+    count = evaluation.problems_asked(experiment)
+    for array in (experiment.heldout.tokens, experiment.heldout.valid, experiment.heldout.index):
+        digest.update(np.ascontiguousarray(array[:count]).tobytes())
+    for record in records_of(experiment):
+        digest.update(f"{plain(record)}\n".encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of the packages that numbers or texts depend on."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+# ---------------------------------------------------------------- the file
+
+
+def plain(record: Record) -> dict[str, Any] | None:
+    """A record as JSON holds it; None for one of a user's own task that JSON cannot hold."""
+    try:
+        return json.loads(json.dumps(dict(record), allow_nan=False))
+    except (TypeError, ValueError):
+        return None
+
+
+def prompts_of(
+    records: Sequence[Record], messages: Callable[[Record], list[dict[str, str]]]
+) -> list[dict[str, Any]]:
+    """Each problem's turns, as they are asked, and its record, from which answers are graded."""
+    return [{"messages": messages(record), "record": plain(record)} for record in records]
+
+
+def contents(
+    source: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    prompts: Sequence[Mapping[str, Any]],
+    items: Sequence[Item],
+) -> dict[str, Any]:
+    """What the file holds.
+
+    The numbers at its top, `metrics` and `intervals`, are those of the first generation length;
+    `evaluations` has those of all.
+
+    Args:
+      source: what was given to the command, such as the config.
+      manifest: with the samplers of each length, the task's score and the names of its parts.
+      prompts: of the problems that the items count.
+      items: every answer.
+    """
+    found = evaluations_of(items, manifest["samplers"], manifest["score"], manifest["parts"])
+    first = found[0]
+    inside = ("correct", "total", "accuracy", "unjudged", "pass_at_k")
+    numbers = {name: value for name, value in first["metrics"].items() if name not in inside}
+    if "thresholds" in first:
+        numbers["thresholds"] = first["thresholds"]
+    return {
+        **source,
+        **numbers,
+        "metrics": first["metrics"],
+        "intervals": first["intervals"],
+        "evaluations": found,
+        "manifest": dict(manifest),
+        "prompts": list(prompts),
+        "items": list(items),
+    }

@@ -1,0 +1,256 @@
+"""Grades completions that are there already, from a file, without a model.
+
+Three kinds of files are read: what launch/eval.py wrote; diffu-GRPO's generation files, one object
+with a list "generations"; rows of JSONL, CSV or a JSON list with a column "completion" or "text".
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+from gdsd_jax import evaluation, intervals, paths, record, rows, settings, tasks
+from gdsd_jax.experiment import make_task
+from gdsd_jax.figures import Item, verdict
+from gdsd_jax.settings import Settings
+from gdsd_jax.tasks import Record, Task
+
+TEXTS = ("completion", "text")  # columns of rows
+OWN = "items"  # the entry by which a file of ours is known
+PUBLISHED = "generations"  # the entry by which a generation file is known, and its column of texts
+MEND = 'give the answer\'s text as "completion"'
+
+
+class Completion(NamedTuple):
+    """A text to grade."""
+
+    record: Record
+    text: str
+    item: Item  # what is known of it besides its grades
+
+
+def rescore(chosen: Settings, path: str | os.PathLike) -> tuple[dict, list[dict], list[Item]]:
+    """(manifest, prompts, items) of the completions in a file, graded by the settings' task.
+
+    Items come in the file's order, and numbers are those that the evaluation would have given.
+
+    Args:
+      chosen: name the task, its rule and, in `columns`, other names of columns.
+      path: of the file, local or gs://.
+
+    Raises:
+      ValueError: a file that cannot be read or that belongs to another task, or a task that cannot
+        grade it; one line says which.
+    """
+    columns = dict(chosen.columns)
+    texts = (columns.pop("completion"),) if "completion" in columns else TEXTS
+    data = read_bytes(path)
+    content = parsed(data, path)
+    task = make_task(dataclasses.replace(chosen, columns=columns), False, only_grades=True)
+    try:
+        names = tasks.parts_of(task)
+        if task.grade is None:
+            raise ValueError(f"task={chosen.task} grades nothing: choose another task")
+        before = None
+        if is_own(content):
+            check_whole(content, path)
+            before = content["manifest"]
+            check_task(before, chosen, path)
+            prompts, found = content["prompts"], own_completions(content, path)
+        else:
+            prompts, found = numbered(completions(content, task, path, columns, texts), task)
+        records, answers = [one.record for one in found], [one.text for one in found]
+        grades = tasks.graded(task, records, answers, names)
+    finally:
+        task.close()
+    items = [one.item | verdict(grades, place) for place, one in enumerate(found)]
+    manifest = {
+        "format": record.FORMAT,
+        "settings": settings.to_json(chosen),
+        "score": task.score,
+        "parts": list(names),
+        "rescored": {"file": str(path), "sha256": hashlib.sha256(data).hexdigest()},
+        "samplers": before["samplers"] if before else [],
+        "intervals": intervals.stated(),
+        "packages": record.versions(),
+    }
+    if before:
+        manifest["answered"] = before
+    return manifest, prompts, items
+
+
+def numbered(found: Sequence[Completion], task: Task) -> tuple[list[dict], list[Completion]]:
+    """(the prompts, each once; the completions, whose items count them).
+
+    Answers to equal records belong to one problem, in the order in which they stand.
+    """
+    numbers: dict[str, int] = {}
+    samples: dict[str, int] = {}
+    problems, counted = [], []
+    for one in found:
+        key = repr(one.record)
+        if key not in numbers:
+            numbers[key] = len(problems)
+            problems.append(one.record)
+        samples[key] = samples.get(key, 0) + 1
+        item = {"problem": numbers[key], **one.item, "sample": samples[key] - 1}
+        counted.append(one._replace(item=item))
+    return record.prompts_of(problems, task.messages), counted
+
+
+# ---------------------------------------------------------------- the file
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The file's bytes; ValueError in one line."""
+    try:
+        return paths.absolute(path).read_bytes()
+    except OSError as error:
+        raise ValueError(
+            f"{path} is not a readable file ({type(error).__name__}): check the path"
+        ) from None
+
+
+def parsed(data: bytes, path: str | os.PathLike) -> Any:
+    """What a JSON file holds; None where it is rows of JSONL or CSV.
+
+    Raises:
+      ValueError: neither; one line.
+    """
+    if PurePath(str(path)).suffix.lower() == ".csv":
+        return None
+    try:
+        content = json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a readable UTF-8 file: write it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
+        if is_row(data.split(b"\n", 1)[0]):
+            return None
+        raise ValueError(
+            f"{path}: not JSON ({error}): give a file of launch/eval.py, an object with "
+            f"{PUBLISHED}, or one JSON object a line"
+        ) from None
+    is_alone = isinstance(content, dict) and not {OWN, PUBLISHED} & content.keys()
+    return None if is_alone else content  # one object is JSONL of one line
+
+
+def is_row(line: bytes) -> bool:
+    """Whether a line is JSON of its own."""
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def is_own(content: Any) -> bool:
+    """Whether launch/eval.py wrote this."""
+    return isinstance(content, dict) and OWN in content
+
+
+def check_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """ValueError where an evaluation's file is not whole, or of another version."""
+    manifest = content.get("manifest")
+    well_formed = isinstance(manifest, dict) and isinstance(manifest.get("settings"), dict)
+    lists = (content.get("prompts"), content.get(OWN), (manifest or {}).get("samplers"))
+    if not well_formed or not all(isinstance(value, list) for value in lists):
+        raise ValueError(f"{path}: not a whole file of launch/eval.py: evaluate again")
+    if manifest.get("format") != record.FORMAT:
+        raise ValueError(
+            f"{path}: format {manifest.get('format')}, this version knows {record.FORMAT}"
+        )
+
+
+def check_task(manifest: Mapping[str, Any], chosen: Settings, path: str | os.PathLike) -> None:
+    """ValueError where an evaluation's file is of another task than the settings."""
+    theirs = manifest["settings"].get("task", "")
+    if PurePath(theirs).name != PurePath(chosen.task).name:
+        raise ValueError(
+            f"{path}: answers to task {theirs}, the config's is {chosen.task}: give the config of "
+            "that task"
+        )
+
+
+def own_completions(content: Mapping[str, Any], path: str | os.PathLike) -> list[Completion]:
+    """The completions of an evaluation's file."""
+    prompts, found = content["prompts"], []
+    if not content[OWN]:
+        raise ValueError(f"{path}: no completions, nothing to grade")
+    for place, item in enumerate(content[OWN]):
+        where = f"{path}: {OWN}[{place}]"
+        try:
+            prompt, text = prompts[item["problem"]], item["completion"]
+            record_of_prompt = prompt["record"]
+        except (KeyError, IndexError, TypeError) as error:
+            kind = type(error).__name__
+            raise ValueError(f"{where}: not an item ({kind}: {error}): evaluate again") from None
+        if not isinstance(text, str):
+            raise ValueError(f"{where}: completion is not a string: {MEND}")
+        if not isinstance(record_of_prompt, dict):
+            raise ValueError(
+                f"{where}: its problem has no record, which JSON could not hold: let the task make "
+                "records of texts, numbers and lists"
+            )
+        found.append(Completion(record_of_prompt, text, item))
+    return found
+
+
+def completions(
+    content: Any, task: Task, path, columns: Mapping[str, str], texts: Sequence[str]
+) -> list[Completion]:
+    """The completions of a file from elsewhere.
+
+    Args:
+      content: of a JSON file; None = rows of JSONL or CSV.
+      task: reads the rows.
+      path: of the file.
+      columns: our name of a field -> its name in the file.
+      texts: names that the column of completions may have.
+    """
+    if task.read is None:
+        raise ValueError(
+            f"{path}: this task reads no rows ({tasks.file_of(task.grade)} gives no read): give a "
+            "file that launch/eval.py wrote"
+        )
+    if content is None:
+        found = rows.read_rows(path, " with a completion and the problem's columns")
+    elif isinstance(content, dict):
+        found = listed(content[PUBLISHED], f"{path}: {PUBLISHED}")
+        texts = (PUBLISHED, *texts)
+    else:
+        found = listed(content, str(path))
+    return [completion(row, where, task, columns, texts) for where, row in found]
+
+
+def listed(content: Any, where: str) -> list[tuple[str, Any]]:
+    """(where it stands, row) of a list; ValueError where it is none, or empty."""
+    if not isinstance(content, list) or not content:
+        raise ValueError(f"{where} is not a list with completions: nothing to grade")
+    return [(f"{where}[{place}]", row) for place, row in enumerate(content)]
+
+
+def completion(
+    row: Any, where: str, task: Task, columns: Mapping[str, str], texts: Sequence[str]
+) -> Completion:
+    """A row's completion; ValueError that names the row."""
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: not a JSON object: {MEND} and the problem's columns")
+    names = [name for name in texts if name in row]
+    if not names:
+        raise ValueError(f"{where}: {texts[0]} is missing: {MEND}")
+    text = row[names[0]]
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: {names[0]} is not a string: {MEND}")
+    given = rows.renamed(row, columns)
+    try:
+        found = task.read(given)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    question = given.get("question")
+    if not isinstance(question, str):
+        question = evaluation.question_of(task, found)
+    item = {"question": question, "completion": text}
+    return Completion(found, text, item)
