@@ -47,16 +47,16 @@ def embedded() -> ConfigDict:
     )
     recipe.model = "llada_tiny"
     recipe.prompt_length = 20
-    recipe.sampler = ConfigDict({"gen_length": 24, "block_length": 24, "steps": 12})
-    recipe.rounds = 60
+    recipe.sampler = ConfigDict({"gen_length": 24, "block_length": 24, "steps": 24})
+    recipe.rounds = 45
     recipe.prompts_per_round, recipe.group_size = 32, 8
     recipe.inner_iterations = 2
-    recipe.optimizer = ConfigDict({"learning_rate": 2e-4, "warmup_steps": 10, "clip_norm": 1.0})
+    recipe.optimizer = ConfigDict({"learning_rate": 4e-4, "warmup_steps": 10, "clip_norm": 1.0})
     recipe.sft = ConfigDict({"steps": 800, "noise": 0.4})
     recipe.sft_optimizer = ConfigDict(
         {"learning_rate": 3e-3, "warmup_steps": 40, "decay_steps": 800, "clip_norm": 1.0}
     )
-    recipe.eval_every = 20
+    recipe.eval_every = 15
     return recipe
 
 
