@@ -223,6 +223,15 @@ def _texts(field: Field, value: Any) -> str | None:
     return None
 
 
+def _objects(field: Field, value: Any) -> str | None:
+    if not isinstance(value, list) or not value:
+        return f"{field.name} is not a non-empty list"
+    for number, item in enumerate(value):
+        if not isinstance(item, dict):
+            return f"{field.name}[{number}] is not an object"
+    return None
+
+
 def _choice(field: Field, value: Any) -> str | None:
     return None if value in field.choices else f"{field.name}={value!r:.60}"
 
@@ -248,6 +257,7 @@ KINDS: Mapping[str, Callable[[Field, Any], str | None]] = types.MappingProxyType
         "integer": _integer,
         "integers": _integers,  # at least one
         "texts": _texts,  # at least one
+        "objects": _objects,  # at least one
         "choice": _choice,
         "turns": _turns,  # of a conversation, at least one
     }
@@ -259,7 +269,7 @@ def _example(fields: Sequence[Field]) -> str:
     needed = [field for field in fields if field.default is REQUIRED]
     parts = []
     for field in needed or fields:
-        value = "[...]" if field.kind in ("integers", "texts", "turns") else "..."
+        value = "[...]" if field.kind in ("integers", "texts", "objects", "turns") else "..."
         parts.append(f'"{field.name}": {value}')
     return "{" + ", ".join(parts) + "}"
 

@@ -8,7 +8,7 @@ import dataclasses
 import types
 
 from gdsd_jax import extensions
-from gdsd_jax.tasks import coding, countdown, prompts, sudoku
+from gdsd_jax.tasks import coding, countdown, instructions, prompts, sudoku
 from gdsd_jax.tasks.mathematics import competition, gsm8k
 from gdsd_jax.tasks.task import (
     Grades,
@@ -45,6 +45,7 @@ TASKS: Mapping[str, Callable[[TaskSettings], Task]] = types.MappingProxyType(
         "coding": coding.make,
         "countdown": countdown.make,
         "gsm8k": gsm8k.make,
+        "instructions": instructions.make,
         "math": competition.make,
         "prompts": prompts.make,
         "sudoku": sudoku.make,
@@ -56,6 +57,7 @@ OPTIONS: Mapping[str, type | None] = types.MappingProxyType(
         "coding": None,
         "countdown": countdown.OPTIONS,
         "gsm8k": gsm8k.OPTIONS,
+        "instructions": instructions.OPTIONS,
         "math": competition.OPTIONS,
         "prompts": None,
         "sudoku": sudoku.OPTIONS,
