@@ -8,7 +8,7 @@ import dataclasses
 import types
 
 from gdsd_jax import extensions
-from gdsd_jax.tasks import coding, countdown, instructions, prompts, sudoku
+from gdsd_jax.tasks import chats, coding, countdown, instructions, prompts, reasoning_gym, sudoku
 from gdsd_jax.tasks.mathematics import competition, gsm8k
 from gdsd_jax.tasks.task import (
     Grades,
@@ -42,24 +42,28 @@ __all__ = [
 
 TASKS: Mapping[str, Callable[[TaskSettings], Task]] = types.MappingProxyType(
     {
+        "chats": chats.make,
         "coding": coding.make,
         "countdown": countdown.make,
         "gsm8k": gsm8k.make,
         "instructions": instructions.make,
         "math": competition.make,
         "prompts": prompts.make,
+        "reasoning_gym": reasoning_gym.make,
         "sudoku": sudoku.make,
     }
 )
 # the dataclass of a task's own settings; None = it has none
 OPTIONS: Mapping[str, type | None] = types.MappingProxyType(
     {
+        "chats": None,
         "coding": None,
         "countdown": countdown.OPTIONS,
         "gsm8k": gsm8k.OPTIONS,
         "instructions": instructions.OPTIONS,
         "math": competition.OPTIONS,
         "prompts": None,
+        "reasoning_gym": reasoning_gym.OPTIONS,
         "sudoku": sudoku.OPTIONS,
     }
 )

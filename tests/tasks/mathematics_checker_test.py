@@ -9,6 +9,7 @@ import time
 import pytest
 
 from gdsd_jax.tasks import RewardConfig, TaskSettings
+from gdsd_jax.tasks.judges import JudgesError
 from gdsd_jax.tasks.mathematics import checker, competition, grading
 from gdsd_jax.tasks.mathematics.checker import Checker
 
@@ -154,9 +155,7 @@ def test_closing_ends_the_processes_also_while_they_work():
 def test_without_the_library_one_line_says_the_mend(tmp_path, monkeypatch):
     with Checker(1) as one:
         one._workers[0]._command = [*one._workers[0]._command[:1], "-c", "import math_verity"]
-        with pytest.raises(
-            checker.CheckerError, match="math_verity.*pip install 'math-verify"
-        ) as e:
+        with pytest.raises(JudgesError, match="math_verity.*pip install 'math-verify") as e:
             equal("2k", "k + k", one)
         assert "\n" not in str(e.value)
     monkeypatch.setattr(checker.importlib.util, "find_spec", lambda name: None)

@@ -56,7 +56,7 @@ def grade(
       rule: the published one.
 
     Raises:
-      CheckerError: math-verify cannot be started.
+      judges.JudgesError: math-verify cannot be started.
     """
     if reward.variant == "released":
         found = [rule.of(record, text) for record, text in zip(records, texts)]
