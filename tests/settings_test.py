@@ -227,7 +227,7 @@ def test_only_the_chosen_objective_has_a_section(name):
         (["answers=teacher"], "answers='teacher': choose student"),
         (["objective=opd"], "objective 'opd' trains a block-causal model: set sampler.kind=block"),
         (["objective=ppo"], "unknown objective 'ppo', known: gdsd"),
-        (["task=sudokoo"], "unknown task 'sudokoo', known: coding"),
+        (["task=sudokoo"], "unknown task 'sudokoo', known: chats, coding"),
     ],
 )
 def test_values_that_cannot_work_are_named_by_their_whole_key(overrides, said):
