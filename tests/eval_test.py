@@ -3,9 +3,11 @@ one line."""
 
 import json
 
+import jax
 import pytest
 
-from gdsd_jax import metrics
+from gdsd_jax import evaluation, metrics, settings
+from gdsd_jax.settings import parsing
 from launch import convert
 from launch import eval as launch_eval
 
@@ -28,10 +30,11 @@ def evaluate(monkeypatch, capsys, data_dir, tmp_path):
         ]
         flags = [
             f"--config={config}:{','.join(entries)}",
-            f"--checkpoint={checkpoint}",
             f"--out={out}",
             *more,
         ]
+        if checkpoint is not None:
+            flags.append(f"--checkpoint={checkpoint}")
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
         code = launch_eval.main()
         said = capsys.readouterr()
@@ -107,3 +110,100 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(evaluate, tmp_path, data_d
     assert "unknown config key 'nothing'" in error(tmp_path, "nothing=1")
     assert "no file configs/none.py" in error(tmp_path, config="configs/none.py")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
+SMALL = ("prompts_per_round=4", "eval_problems=6")
+ASKED = ("--lengths=32,48", "--samples=2")
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_writes_the_same_file(evaluate, workdir, tmp_path, monkeypatch):
+    """Two lengths, two samples: six batches, of which the first process writes three."""
+    out, partial = tmp_path / "eval.json", tmp_path / "eval.json.partial.jsonl"
+    code, found, said = evaluate(workdir, *SMALL, more=ASKED)
+    assert code == 0 and "batch 6/6" in said and not partial.exists(), said
+    whole = out.read_bytes()
+    check_lengths(found)
+
+    answer, calls = evaluation.answer, []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return answer(*arguments)
+
+    out.unlink()
+    monkeypatch.setattr(evaluation, "answer", killed)
+    code, found, said = evaluate(workdir, *SMALL, more=ASKED)
+    assert code == 130 and found is None and "goes on from" in said
+    with partial.open("a") as file:
+        file.write('["gen_length=48')  # what a kill tears
+    code, _, said = evaluate(workdir, *SMALL, more=(*ASKED, "--thresholds=0.5"))
+    assert code == 2 and "holds batches of another evaluation (thresholds was []" in said
+    calls[:] = []
+    monkeypatch.setattr(evaluation, "answer", lambda *given: calls.append(0) or answer(*given))
+    code, found, said = evaluate(workdir, *SMALL, more=ASKED)
+    assert code == 0 and "3 of 6 batches are done" in said and len(calls) == 3, said
+    assert out.read_bytes() == whole and not partial.exists()
+    check_rescored(evaluate, out, tmp_path, found)
+
+
+def check_lengths(found):
+    """Every answer is there once, and the numbers are those of the items."""
+    assert [entry["gen_length"] for entry in found["evaluations"]] == [32, 48]
+    assert [entry["sampler"]["steps"] for entry in found["evaluations"]] == [16, 24]
+    asked = [(item["gen_length"], item["temperature"], item["sample"]) for item in found["items"]]
+    sets = [(0.0, 0), (1.0, 0), (1.0, 1)]
+    assert sorted(asked) == sorted((length, *one) for length in (32, 48) for one in sets * 6)
+    for entry in found["evaluations"]:
+        mine = [item for item in found["items"] if item["gen_length"] == entry["gen_length"]]
+        greedy = [item["grades"] for item in mine if item["temperature"] == 0]
+        sampled = [item["grades"] for item in mine if item["temperature"] == 1]
+        metrics = entry["metrics"]
+        assert metrics["total"] == metrics["problems"] == 6
+        assert metrics["correct"] == sum(grades["solved"] for grades in greedy)
+        for name in ("tests", "format"):
+            mean = sum(grades[name] for grades in sampled) / 12
+            number = "mean_reward" if name == "tests" else name
+            assert metrics[number] == pytest.approx(mean)
+            low, high = entry["intervals"][number]
+            assert low <= metrics[number] <= high
+        assert set(metrics["pass_at_k"]) == {"1", "2"}
+        assert all(item["tokens"] <= item["gen_length"] for item in mine)
+    manifest = found["manifest"]
+    assert manifest["packages"]["jax"] == jax.__version__ and len(manifest["weights_sha256"]) == 64
+    again = settings.build(dict(parsing.leaves(manifest["settings"])))
+    assert settings.to_json(again) == manifest["settings"]
+
+
+def check_rescored(evaluate, out, tmp_path, found):
+    """Our own file gives the same figures without the model."""
+    other = tmp_path / "rescored.json"
+    code, again, said = evaluate(None, *SMALL, out=other, more=[f"--rescore={out}"])
+    assert code == 0, said
+    for name in ("metrics", "intervals", "evaluations", "items", "prompts", "pass_at_1"):
+        assert again[name] == found[name], name
+
+
+def test_what_is_asked_is_checked_first(evaluate, tmp_path):
+    """The checkpoint is not looked at."""
+
+    def error(*more):
+        code, _, said = evaluate(tmp_path, more=more)
+        assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, said
+        return said
+
+    assert "--lengths=33: give even numbers" in error("--lengths=33")
+    assert "--lengths=20: sampler.gen_length=20 must be a multiple" in error("--lengths=32,20")
+    assert "--lengths=a: give numbers of tokens" in error("--lengths=a")
+    assert "each once" in error("--lengths=32,32")
+    assert "--samples=0 must be at least 1" in error("--samples=0")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hugging_face_folder_is_told_how_to_convert_it(evaluate, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    code, _, said = evaluate(tmp_path)
+    assert code == 2 and f"launch/convert.py --from_hf={tmp_path} --to_orbax=DIR" in said

@@ -1,0 +1,72 @@
+"""pass@k against counting, intervals against the same resamples drawn and averaged by a loop."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from gdsd_jax import intervals
+from gdsd_jax.intervals import Ratio
+
+
+@pytest.mark.parametrize("answers", [1, 2, 5, 6])
+def test_pass_at_k_counts_the_choices_with_a_right_answer(answers):
+    for solved in range(answers + 1):
+        right = [number < solved for number in range(answers)]
+        for k in range(1, answers + 1):
+            choices = list(itertools.combinations(right, k))
+            counted = sum(map(any, choices)) / len(choices)
+            assert intervals.pass_at_k(answers, solved, k) == pytest.approx(counted, abs=1e-12)
+
+
+def test_powers():
+    assert intervals.powers_to(8) == [1, 2, 4, 8] and intervals.powers_to(7) == [1, 2, 4]
+    assert intervals.powers_to(1) == [1] and intervals.powers_to(0) == []
+
+
+def percentiles_by_hand(pairs):
+    """The 2.5 and 97.5 percentiles of the quotient, one resample and one problem at a time."""
+    rng, found = np.random.default_rng(intervals.SEED), []
+    for _ in range(intervals.RESAMPLES):
+        chosen = [pairs[index] for index in rng.integers(0, len(pairs), len(pairs))]
+        bottom = sum(pair[1] for pair in chosen)
+        if bottom:
+            found.append(sum(pair[0] for pair in chosen) / bottom)
+    return np.percentile(found, [2.5, 97.5])
+
+
+@pytest.mark.parametrize("rows", [1, 50])
+def test_intervals_are_those_of_a_loop(rows, monkeypatch):
+    """Right cells over empty ones; a problem without a verdict has 0 of 0. How many resamples are
+    held at once changes nothing."""
+    monkeypatch.setattr(intervals, "RESAMPLES", 200)
+    monkeypatch.setattr(intervals, "ROWS", rows)
+    pairs = [(3, 8), (0, 6), (5, 5), (0, 0), (7, 10)]
+    ratio = Ratio(*np.array(pairs).T)
+    assert ratio.value == pytest.approx(15 / 29)
+    found = intervals.interval(ratio)
+    np.testing.assert_allclose(found, percentiles_by_hand(pairs), rtol=1e-12)
+    assert found[0] < ratio.value < found[1] and intervals.interval(ratio) == found
+
+
+def test_nothing_to_average_has_no_interval():
+    nothing = Ratio(np.zeros(3), np.zeros(3))
+    assert nothing.value is None and intervals.interval(nothing) is None
+    assert intervals.paired_interval(nothing, Ratio(np.ones(3), np.ones(3))) is None
+
+
+def test_the_interval_of_a_mean_is_near_the_normal_one():
+    rng = np.random.default_rng(7)
+    solved_N = rng.random(400) < 0.3
+    low, high = intervals.interval(Ratio(solved_N.astype(float), np.ones(400)))
+    half = 1.96 * solved_N.std() / 20
+    assert [low, high] == pytest.approx([solved_N.mean() - half, solved_N.mean() + half], abs=0.006)
+
+
+def test_pairs_are_drawn_together():
+    """Two numbers that differ by 0.1 at each problem differ by 0.1 in each resample."""
+    values_N, ones_N = np.linspace(0, 0.9, 30), np.ones(30)
+    found = intervals.paired_interval(Ratio(values_N, ones_N), Ratio(values_N + 0.1, ones_N))
+    assert found == pytest.approx([0.1, 0.1])
+    alone = intervals.interval(Ratio(values_N, ones_N))
+    assert alone[1] - alone[0] > 0.1
