@@ -53,7 +53,7 @@ TASKS: Mapping[str, Callable[[TaskSettings], Task]] = types.MappingProxyType(
 # the dataclass of a task's own settings; None = it has none
 OPTIONS: Mapping[str, type | None] = types.MappingProxyType(
     {
-        "coding": None,
+        "coding": coding.OPTIONS,
         "countdown": countdown.OPTIONS,
         "gsm8k": gsm8k.OPTIONS,
         "math": competition.OPTIONS,
