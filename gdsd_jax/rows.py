@@ -1,14 +1,16 @@
-"""Rows of a user's file, JSONL or CSV: read, renamed and checked field by field."""
+"""Rows of a user's file, JSONL, CSV or a JSON list: read, renamed and checked field by field."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import csv
 import dataclasses
+import gzip
 import io
 import json
 import os
 import re
 import types
 from typing import Any
+import zlib
 
 from gdsd_jax import paths
 
@@ -72,7 +74,9 @@ def check(row: Any, where: str, fields: Sequence[Field]) -> dict[str, Any]:
 def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[tuple[str, Any]]:
     """(`path:line`, what stands there) of every row: a line that is not blank, as JSON.
 
-    A path that ends in .csv holds a line of column names, and then rows of texts.
+    A path that ends in .csv holds a line of column names, and then rows of texts. One that ends in
+    .json may hold a single list of rows, which are then counted in place of lines. With .gz behind
+    its name a file of any kind is compressed.
 
     Args:
       path: local or gs://.
@@ -84,18 +88,38 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
         or fewer values than columns; one line.
     """
     try:
-        text = paths.absolute(path).read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = _bytes_of(path).decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(
             f"{flag}{path} is not a readable UTF-8 file ({type(error).__name__}): check the path"
         ) from None
-    read = _csv_rows if str(path).lower().endswith(".csv") else _json_rows
+    name = str(path).lower().removesuffix(".gz")
+    read = _json_rows
+    if name.endswith(".csv"):
+        read = _csv_rows
+    elif name.endswith(".json") and text.lstrip().startswith("["):
+        read = _list_rows
     empty = True
     for number, row in read(text, path):
         empty = False
         yield f"{path}:{number}", row
     if empty:
         raise ValueError(f"{flag}{path} has no rows: give one JSON object a line{wanted}")
+
+
+def _bytes_of(path: str | os.PathLike) -> bytes:
+    """What a file holds, unpacked where its name ends in .gz."""
+    data = paths.absolute(path).read_bytes()
+    return gzip.decompress(data) if str(path).lower().endswith(".gz") else data
+
+
+def _list_rows(text: str, path: str | os.PathLike) -> Iterator[tuple[int, Any]]:
+    """(its number from 1, row) of one JSON list."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a JSON list ({error}): mend it, or write JSONL") from None
+    yield from enumerate(found, 1)
 
 
 def _json_rows(text: str, path: str | os.PathLike) -> Iterator[tuple[int, Any]]:

@@ -1,5 +1,6 @@
 """Rows: what is no row is refused in one line that names file, line and mend; the rest is kept."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -220,3 +221,40 @@ def test_needs_neither_jax_nor_numpy():
     script = "import sys, gdsd_jax.rows\nprint({'jax', 'numpy', 'tensorflow'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "set()\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "name, text, found",
+    [
+        ("a.jsonl.gz", '{"a": 1}\n\n{"a": 2}\n', [(1, {"a": 1}), (3, {"a": 2})]),
+        ("a.CSV.GZ", "a,b\n1,2\n", [(2, {"a": "1", "b": "2"})]),
+        ("a.json.gz", '[{"a": 1},\n{"a": 2}]', [(1, {"a": 1}), (2, {"a": 2})]),
+        ("a.json", ' [{"a": 1},\n{"a": 2}]\n', [(1, {"a": 1}), (2, {"a": 2})]),
+        ("a.json", '{"a": 1}\n{"a": 2}\n', [(1, {"a": 1}), (2, {"a": 2})]),
+    ],
+)
+def test_packed_files_and_lists(tmp_path, name, text, found):
+    path = tmp_path / name
+    data = text.encode("utf-8-sig")
+    path.write_bytes(gzip.compress(data) if name.lower().endswith(".gz") else data)
+    assert list(rows.read_rows(path, "")) == [(f"{path}:{number}", row) for number, row in found]
+
+
+@pytest.mark.parametrize(
+    "name, data, said",
+    [
+        ("a.jsonl.gz", b'{"a": 1}', "is not a readable UTF-8 file (BadGzipFile)"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 9)[:-9], "is not a readable UTF-8 file"),
+        ("a.jsonl.gz", gzip.compress(b"\xe9"), "is not a readable UTF-8 file (UnicodeDecodeError)"),
+        ("a.jsonl.gz", gzip.compress(b"x" * 99)[:12] + b"x" * 99, "is not a readable UTF-8 file"),
+        ("a.csv.gz", gzip.compress(b"a,b\n1"), ":2: not a row of CSV"),
+        ("a.json", b"[1,", ": not a JSON list ("),
+        ("a.json", b"[]", " has no rows"),
+    ],
+)
+def test_broken_packed_files_and_lists(tmp_path, name, data, said):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError) as error:
+        list(rows.read_rows(tmp_path / name, ""))
+    assert str(error.value).startswith(f"{tmp_path / name}") and said in str(error.value)
+    assert "\n" not in str(error.value)

@@ -57,7 +57,7 @@ TASKS: Mapping[str, Callable[[TaskSettings], Task]] = types.MappingProxyType(
 OPTIONS: Mapping[str, type | None] = types.MappingProxyType(
     {
         "chats": None,
-        "coding": None,
+        "coding": coding.OPTIONS,
         "countdown": countdown.OPTIONS,
         "gsm8k": gsm8k.OPTIONS,
         "instructions": instructions.OPTIONS,

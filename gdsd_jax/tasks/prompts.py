@@ -16,7 +16,7 @@ import numpy as np
 from gdsd_jax import rows
 from gdsd_jax.tasks import answer_tags
 from gdsd_jax.tasks.mathematics.checker import Checker, check_installed
-from gdsd_jax.tasks.task import Grades, Record, Task, TaskSettings, read_files
+from gdsd_jax.tasks.task import Grades, Record, RewardConfig, Task, TaskSettings, read_files
 
 # What follows the question, as the published models were trained (OPDLM, arXiv 2606.06712).
 DOMAINS = types.MappingProxyType(
@@ -33,6 +33,8 @@ FIELDS = (
     rows.Field("domain", "choice", f"choose one of {', '.join(DOMAINS)}", choices=tuple(DOMAINS)),
     rows.Field("answer", "text or number", "give the final answer or leave it out", default=""),
 )
+MENDED = RewardConfig()
+OWN = {"format": 1.0, "tests": 1.0}  # weights of the parts
 
 
 def make(settings: TaskSettings) -> Task:
@@ -40,12 +42,16 @@ def make(settings: TaskSettings) -> Task:
 
     Raises:
       ValueError: no data_file, or one that cannot be read, or math-verify is missing where answers
-        need it; one line.
+        need it, or reward.variant=released; one line.
     """
     if settings.own_problems:
         raise ValueError(
             "this task's prompts are yours: add data_file=FILE.jsonl and init_from=DIR to the "
             "config"
+        )
+    if settings.reward.variant == "released":
+        raise ValueError(
+            "reward.variant=released: the task prompts has one rule of its own: leave it out"
         )
     rows.check_columns(settings.columns, FIELDS)
     train, heldout = read_files(settings, read, rows.required(FIELDS))
@@ -58,7 +64,7 @@ def make(settings: TaskSettings) -> Task:
         train,
         heldout,
         ask,
-        functools.partial(grade, checker=checker),
+        functools.partial(grade, checker=checker, reward=settings.reward),
         score="tests",
         read=read,
         close=checker.close,
@@ -85,11 +91,17 @@ def takes_algebra(record: Record) -> bool:
     return record["answer"] != "" and record.get("domain") == "math"
 
 
-def grade(records: Sequence[Record], texts: Sequence[str], checker: Checker) -> Grades:
+def grade(
+    records: Sequence[Record],
+    texts: Sequence[str],
+    checker: Checker,
+    reward: RewardConfig = MENDED,
+) -> Grades:
     """Parts "format" (a final answer is there) and "tests" (it is the record's), 0 or 1 each.
 
     Answers are compared character for character, and of the domain "math" by `Checker.equal` too; a
-    row whose comparison was lost twice is not judged. The reward is the sum of both parts.
+    row whose comparison was lost twice is not judged. The reward is the sum of both parts, times
+    their weights in `reward`.
     """
     answers = [final_answer(text) for text in texts]
     format_N = np.array([answer != "" for answer in answers], np.float32)
@@ -107,7 +119,7 @@ def grade(records: Sequence[Record], texts: Sequence[str], checker: Checker) -> 
     for row, verdict in zip(open_rows, verdicts):
         tests_N[row], judged_N[row] = verdict is True, verdict is not None
     parts = {"format": format_N, "tests": tests_N}
-    return Grades(format_N + tests_N, tests_N == 1, parts, judged_N)
+    return Grades(reward.total(parts, OWN), tests_N == 1, parts, judged_N)
 
 
 def final_answer(text: str) -> str:

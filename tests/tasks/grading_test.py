@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax.sandbox import Program, Verdict
+from gdsd_jax.tasks import RewardConfig
 from gdsd_jax.tasks.coding import grading
 
 GOOD = "```python\ndef f(x):\n    return x + 1\n```"
@@ -33,8 +34,9 @@ class FakeSandbox:
         return Verdict(tuple(passed), "ok")
 
 
-def grade(texts, tests, sandbox):
-    return grading.grade([{"tests": row} for row in tests], texts, sandbox)
+def grade(texts, tests, sandbox, **reward):
+    records = [{"tests": row} for row in tests]
+    return grading.grade(records, texts, sandbox, RewardConfig(**reward))
 
 
 def test_the_last_closed_block_counts():
@@ -100,3 +102,63 @@ def test_rows_without_tests_are_refused(tests, message):
 def test_no_completions_need_no_sandbox():
     found = grade([], [], sandbox=None)
     assert found.reward_N.shape == found.solved_N.shape == found.parts["tests"].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    "text, format, tests",
+    [
+        (GOOD, 1, 1),
+        (GOOD + "\n", 1, 1),
+        ("Words, and a tick ` or two ``.\n" + GOOD, 1, 1),
+        (GOOD.replace("\n```", "```"), 1, 1),
+        (GOOD.replace("return x + 1", "return x"), 1, 0),
+        (BROKEN, 0.5, 0),
+        ("```python\n```", 1, 0),
+        (HALF, 0, 0),  # words behind it
+        (GOOD + " ", 0, 0),
+        (GOOD + "\n\n", 0, 0),
+        (f"{GOOD}\n{GOOD}", 0, 0),
+        (f"```\n1\n```\n{GOOD}", 0, 0),
+        (GOOD + "```", 0, 0),
+        (GOOD.removesuffix("```"), 0, 0),
+        (GOOD.replace("python", "py"), 0, 0),
+        (GOOD.replace("python", "python "), 0, 0),
+        (GOOD.replace("\n", "\r\n"), 0, 0),
+        (f"`{GOOD}", 0, 0),
+        ("```python\n\n x = 1```", 1, 0),  # blanks around it are taken away before it is parsed
+        ("def f(x):\n    return x + 1", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_the_released_rule(text, format, tests):
+    sandbox = FakeSandbox()
+    found = grade([text], [["assert f(1) == 2"]], sandbox, variant="released")
+    assert (found.parts["format"][0], found.parts["tests"][0]) == (format, tests)
+    assert found.reward_N[0] == format + tests and found.solved_N[0] == tests
+    assert len(sandbox.seen) == (format == 1)  # else it does not run
+
+
+def test_the_released_rule_is_the_same_for_every_form():
+    body = "    return x + 1"
+    record = {
+        "tests": ["assert f(1) == 2"],
+        "form": "function",
+        "entry_point": "f",
+        "question": "def f(x):\n",
+    }
+    for variant, tests in (("mended", [1, 1]), ("released", [0, 1])):
+        reward = RewardConfig(variant)
+        found = grading.grade([record] * 2, [body, GOOD], FakeSandbox(), reward)
+        assert found.parts["tests"].tolist() == tests
+        assert found.parts["format"].tolist() == [0, 1]
+
+
+def test_weights_of_the_parts():
+    weights = {"format": 0.5, "tests": 2.0}
+    found = grade([GOOD, HALF], [["assert f(1) == 2"]] * 2, FakeSandbox(), weights=weights)
+    np.testing.assert_array_equal(found.reward_N, [2.5, 2.5])
+    found = grade([GOOD, HALF], [["assert f(5) == 6"]] * 2, FakeSandbox(), weights={"format": 0})
+    np.testing.assert_array_equal(found.reward_N, [1, 0])
+    assert found.reward_N.dtype == np.float32
+    with pytest.raises(ValueError, match="no part style; there are format, tests"):
+        grade([], [], None, weights={"style": 1})

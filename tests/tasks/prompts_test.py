@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax import sandbox
-from gdsd_jax.tasks import TaskSettings, graded, parts_of, prompts
+from gdsd_jax.tasks import RewardConfig, TaskSettings, graded, parts_of, prompts
 
 
 def write(path, *rows):
@@ -124,3 +124,17 @@ def test_there_is_nothing_to_build_to_imitate_or_to_run(tmp_path, monkeypatch):
     assert task.answer is None and task.tokenizer is None
     assert graded(task, task.train, ["\\boxed{1}"]).solved_N.tolist() == [True]
     task.close()
+
+
+def test_weights_count_and_another_rule_is_refused(tmp_path):
+    path = write(tmp_path / "rows.jsonl", {"question": "x", "domain": "math", "answer": "1"})
+    task = make(path, reward=RewardConfig(weights={"tests": 2.0, "format": 0.5}))
+    texts = ["\\boxed{1}", "\\boxed{2}", "who knows"]
+    found = graded(task, list(task.train) * 3, texts, parts_of(task))
+    np.testing.assert_array_equal(found.reward_N, [2.5, 0.5, 0])
+    task.close()
+    with pytest.raises(ValueError, match="reward.weights: no part boxed"):
+        parts_of(make(path, reward=RewardConfig(weights={"boxed": 1.0})))
+    with pytest.raises(ValueError, match="reward.variant=released: the task prompts") as error:
+        make(path, reward=RewardConfig("released"))
+    assert "\n" not in str(error.value)

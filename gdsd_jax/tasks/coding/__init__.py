@@ -2,27 +2,40 @@
 
 A record is a dict with "question" (str), "tests" (list of assert statements), "solution" (the
 program, "" where unknown) and "spec" (of generated problems, see problems.py; else ""). Records are
-generated or the user's own; answers are graded alike.
+generated or the user's own, of the layouts in layouts.py.
 """
 
+import dataclasses
 import functools
-from typing import Any
 
 from gdsd_jax import rows
 from gdsd_jax.sandbox import open_sandbox
-from gdsd_jax.tasks.coding import answers, dataset, grading
+from gdsd_jax.tasks.coding import acecode, answers, dataset, grading, layouts
 from gdsd_jax.tasks.task import Record, Task, TaskSettings, read_files
 
-FIELDS = (
-    rows.Field("question", "non-empty text", "give the task in words"),
-    rows.Field("test_cases", "texts", "give assert statements as strings"),
-    rows.Field("solution", "text", "give the program's text or leave it out", default=""),
-)
 INSTRUCTION = (
     "You are a careful Python programmer. Think as long as you need, then finish with one complete "
     "program in a single ```python code block. Put nothing after that block, and no other code "
     "block before it."
 )
+# What the released recipes tell the model, in other words.
+RELEASED = (
+    "You are a helpful assistant. Answer with Python code in a single fenced block, and let this "
+    "block be the last part of your response."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class OPTIONS:
+    """The task's own settings.
+
+    Attributes:
+      hard: of AceCode's rows, train on the released recipes' hard part.
+      challenge: of MBPP's rows, the challenge_test_list must pass too.
+    """
+
+    hard: bool = False
+    challenge: bool = False
 
 
 def make(settings: TaskSettings) -> Task:
@@ -37,9 +50,13 @@ def make(settings: TaskSettings) -> Task:
       ValueError: a file, row or column that cannot be read, or a remote data_dir; one line.
       SandboxError: no sandbox works here.
     """
-    rows.check_columns(settings.columns, FIELDS)
+    rows.check_columns(settings.columns, layouts.COLUMNS)
+    options = settings.options or OPTIONS()
+    if options.hard and settings.data_file is None:
+        raise ValueError("options.hard=true: add data_file=FILE.jsonl with AceCode's rows")
+    read = functools.partial(layouts.read, challenge=options.challenge)
     generated = settings.own_problems
-    tokenizer = None
+    tokenizer, notes = None, ()
     if generated or settings.from_nothing:
         dataset.build(settings.data_dir)
         tokenizer = str(dataset.folder(settings.data_dir))
@@ -47,7 +64,10 @@ def make(settings: TaskSettings) -> Task:
         train, heldout = (dataset.records(settings.data_dir, name) for name in ("train", "heldout"))
         prompt = "bare"
     else:
-        train, heldout = read_files(settings, read, rows.required(FIELDS))
+        wanted = rows.required(layouts.FIELDS)
+        train, heldout = read_files(settings, read, wanted)
+        if options.hard:
+            train, notes = hard_part(settings, wanted)
         prompt = settings.prompt or ("bare" if settings.from_nothing else "full")
 
     def answer(record: Record, seed: str | None) -> str:
@@ -60,31 +80,36 @@ def make(settings: TaskSettings) -> Task:
     return Task(
         train,
         heldout,
-        bare_messages if prompt == "bare" else full_messages,
-        functools.partial(grading.grade, sandbox=sandbox),
+        {"bare": bare_messages, "full": full_messages, "released": released_messages}[prompt],
+        functools.partial(grading.grade, sandbox=sandbox, reward=settings.reward),
         answer,
         score="tests",
         read=read,
         tokenizer=tokenizer,
         close=sandbox.close,
+        notes=notes,
     )
 
 
-def read(row: Any) -> dict[str, Any]:
-    """The record of a file's row; ValueError, in one line, where it is none."""
-    found = rows.check(row, "", FIELDS)
-    for number, test in enumerate(found["test_cases"]):
-        tree = grading.parse(test)
-        if tree is None or not tree.body:
-            raise ValueError(
-                f"test_cases[{number}] is not a Python statement: give asserts as strings"
-            )
-    return {
-        "question": found["question"],
-        "tests": found["test_cases"],
-        "solution": found["solution"],
-        "spec": "",
-    }
+def hard_part(settings: TaskSettings, wanted: str) -> tuple[list[Record], tuple[str, ...]]:
+    """(the hard records of AceCode's rows in the data_file, a line about them for the user).
+
+    Their twins (`acecode.hard`) are left out where a share of the records is to be held out.
+    """
+    read = functools.partial(layouts.read, hard=True)
+    records = rows.read_records(settings.data_file, read, wanted, settings.columns)
+    twins = settings.heldout_file is not None
+    found = acecode.hard(records, twins)
+    if not found:
+        raise ValueError(
+            f"{settings.data_file}: no hard problems, for no row has a pass_rate of "
+            f"{' or '.join(acecode.MODELS)}: leave options.hard out"
+        )
+    kind = "with" if twins else "without (no heldout_file)"
+    return found, (
+        f"{settings.data_file}: {len(found)} hard records of {len(records)} problems, {kind} twins "
+        "that ask the same as a function to complete",
+    )
 
 
 def bare_messages(record: Record) -> list[dict[str, str]]:
@@ -97,7 +122,34 @@ def full_messages(record: Record) -> list[dict[str, str]]:
 
     A question with a code block shows an example already, so no test is added to it.
     """
-    question = record["question"]
+    question = _words_of(record)
     if "```" not in question:
-        question += f"\n\nThe program must pass tests like this one:\n{record['tests'][0]}"
-    return [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": question}]
+        said = "The program must pass tests like this one:"
+        if record.get("form") == "stdin":
+            said = "The program reads standard input and prints its answer. An example:"
+        question += f"\n\n{said}\n{_shown(record)}"
+    return _turns(INSTRUCTION, question)
+
+
+def released_messages(record: Record) -> list[dict[str, str]]:
+    """The content of the released recipes' prompt: a system turn, and the question with a test."""
+    question = _words_of(record)
+    if "```" not in question:
+        question += f"\nTest cases: {_shown(record)}"
+    return _turns(RELEASED, question)
+
+
+def _words_of(record: Record) -> str:
+    """The question in words, also where it is a program to complete."""
+    question = record["question"]
+    if record.get("form") == "function":
+        return f"Complete this Python function:\n```python\n{question.rstrip()}\n```"
+    return question
+
+
+def _shown(record: Record) -> str:
+    return record.get("shown") or record["tests"][0]
+
+
+def _turns(system: str, user: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]

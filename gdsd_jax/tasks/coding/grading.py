@@ -1,51 +1,100 @@
-"""Grades answers that should end in a Python program: its form, and the tests it passes.
+"""Grades answers that should hold a Python program: their form, and the tests that it passes.
 
-N answers. The form is 0 without a python block, 0.5 where the block does not parse, else 1.
+N answers. Work is linear in the length of a text, whatever it holds.
 """
 
-import ast
 from collections.abc import Sequence
+import functools
+from pathlib import Path
 import re
-import warnings
 
 import numpy as np
 
 from gdsd_jax.sandbox import Program, Sandbox
-from gdsd_jax.tasks.task import Grades, Record
+from gdsd_jax.tasks.coding.extraction import FENCE, find_program, parse
+from gdsd_jax.tasks.coding.layouts import asked_of
+from gdsd_jax.tasks.task import Grades, Record, RewardConfig
+
+MENDED = RewardConfig()
+OWN = {"format": 1.0, "tests": 1.0}  # weights of the parts, of both rules
 
 _BLOCK = re.compile(r"```python[ \t]*\r?\n(.*?)```", re.DOTALL)
 
 
-def grade(records: Sequence[Record], texts: Sequence[str], sandbox: Sandbox) -> Grades:
-    """Parts "format" (0, 0.5 or 1) and "tests" (share of tests passed, 0 unless the format is 1).
+def grade(
+    records: Sequence[Record],
+    texts: Sequence[str],
+    sandbox: Sandbox,
+    reward: RewardConfig = MENDED,
+) -> Grades:
+    """Parts "format" (0, 0.5 or 1) and "tests" (share of tests passed); their sum is the reward.
 
-    The reward is the sum of both. Equal programs with equal tests run once.
+    Mended: the format is 0 without a closed python block, 0.5 where the last one does not parse,
+    else 1, and then its tests run. In answers to HumanEval and MBPP (`layouts`) the program is
+    found as evaluators do, and runs whatever the format is.
+
+    Released: the format is 0 unless the text holds no other fence than those of one python block,
+    with which it ends; tests run where the format is 1, of all layouts alike.
+
+    Equal programs with equal tests run once. Texts may hold anything.
 
     Args:
-      records: of each answer; "tests" holds its assert statements, at least one.
+      records: of each answer; "tests" holds its statements, at least one.
       texts: N answers.
       sandbox: where the programs run.
+      reward: which rule, and the weights of its parts.
 
     Raises:
       ValueError: unequal lengths, or a record without tests.
       SandboxError: the sandbox broke.
     """
-    if len(texts) != len(records):
-        raise ValueError(f"{len(texts)} completions but {len(records)} records: give as many")
-    for row, record in enumerate(records):
-        if isinstance(record["tests"], str) or len(record["tests"]) == 0:
-            raise ValueError(f"row {row}: tests should be a list of at least one assert statement")
-    format_N = np.array([format_reward(text) for text in texts], np.float32)
+    _check(records, texts)
+    read = _released if reward.variant == "released" else _mended
+    found = [read(record, text) for record, text in zip(records, texts)]
+    format_N = np.array([format for format, _ in found], np.float32)
     tests_N = np.zeros(len(texts), np.float32)
     programs = {
-        row: Program(extract_code(texts[row]), tuple(records[row]["tests"]))
-        for row in np.flatnonzero(format_N == 1.0)
+        row: runnable(records[row], source)
+        for row, (_, source) in enumerate(found)
+        if source is not None
     }
     distinct = list(dict.fromkeys(programs.values()))
     verdicts = dict(zip(distinct, sandbox.run(distinct))) if distinct else {}
     for row, program in programs.items():
         tests_N[row] = np.mean(verdicts[program].passed)
-    return Grades(format_N + tests_N, tests_N == 1, {"format": format_N, "tests": tests_N})
+    parts = {"format": format_N, "tests": tests_N}
+    return Grades(reward.total(parts, OWN), tests_N == 1, parts)
+
+
+def _check(records: Sequence[Record], texts: Sequence[str]) -> None:
+    if len(texts) != len(records):
+        raise ValueError(f"{len(texts)} completions but {len(records)} records: give as many")
+    for row, record in enumerate(records):
+        if isinstance(record["tests"], str) or len(record["tests"]) == 0:
+            raise ValueError(f"row {row}: tests should be a list of at least one assert statement")
+
+
+def runnable(record: Record, source: str) -> Program:
+    """What the sandbox runs to judge a program."""
+    if record.get("form") == "stdin":
+        source = f"{_harness()}\nPROGRAM = {source!r}\n"
+    return Program(source, tuple(record["tests"]))
+
+
+@functools.cache
+def _harness() -> str:
+    return Path(__file__).with_name("harness.py").read_text()
+
+
+# ---------------------------------------------------------------- mended
+
+
+def _mended(record: Record, text: str) -> tuple[float, str | None]:
+    """(format, the program to run or None)."""
+    format = format_reward(text)
+    if record.get("form") in ("function", "program"):
+        return format, find_program(text, asked_of(record))
+    return format, extract_code(text) if format == 1.0 else None
 
 
 def extract_code(text: str) -> str | None:
@@ -62,11 +111,25 @@ def format_reward(text: str) -> float:
     return 0.5 if parse(source) is None else 1.0
 
 
-def parse(source: str) -> ast.Module | None:
-    """The syntax tree of a Python text, None where it is no Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes, which are allowed
-            return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None  # ValueError: null bytes; the others: nested beyond the parser
+# ---------------------------------------------------------------- released
+
+
+def _released(record: Record, text: str) -> tuple[float, str | None]:
+    """(format, the program to run or None); the record plays no part."""
+    source = strict_code(text)
+    if source is None:
+        return 0.0, None
+    if parse(source.strip()) is None:
+        return 0.5, None
+    return 1.0, source
+
+
+def strict_code(text: str) -> str | None:
+    """The program of a text that is words and then one python block; None for any other text.
+
+    Behind "```python" and before the end of the text only a line's end is allowed.
+    """
+    pieces = text.split(FENCE)
+    if len(pieces) != 3 or not pieces[1].startswith("python\n"):
+        return None
+    return pieces[1].removeprefix("python\n") if pieces[2] in ("", "\n") else None

@@ -1,0 +1,264 @@
+"""Finds the program in an answer that is graded as evaluators do: fenced, bare, or a body alone.
+
+The rules, in their order; the first that gives a program decides:
+
+1. An answer that begins with an indented line goes on with the prompt: it is the body of the
+   prompt's function.
+2. A fenced block (```python, ```py or without a name) that is a whole program, the last one first;
+   then a block that was never closed; then the text before the first fence, without the words
+   around its code.
+3. The same places in the same order, read as a body. Its indentation may be missing.
+
+A whole program parses and defines what is asked for. An open block and bare text end before the
+first line that stands at the margin and is no Python: a sentence, a lone word, a statement that was
+cut off. Of a body, functions, classes and imports behind the function stay; other code at the
+margin ends it. Everything here is linear in the length of the text, of which MAX_CHARACTERS are
+read.
+"""
+
+import ast
+from collections.abc import Iterator
+import re
+import textwrap
+from typing import NamedTuple
+import warnings
+
+MAX_CHARACTERS = 50_000  # some 12,000 tokens
+FENCE = "```"
+
+_BLOCKS = 4  # fenced blocks looked at, from the last
+_STARTS = 4  # lines tried as the first of a bare program
+_CUTS = 4  # times that a text is shortened and parsed again
+_NAMES = ("", "python", "python3", "py")
+_START = re.compile(r"^(?:def|class|import|from|async[ \t]+def)\b|^@", re.MULTILINE)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_KEPT = (*_DEFINITIONS, ast.Import, ast.ImportFrom)
+_ACTS = (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
+_GIVES = (ast.Return, ast.Yield, ast.YieldFrom)
+
+
+class Asked(NamedTuple):
+    """What a program must define.
+
+    Attributes:
+      name: of the function; "" = any function, class or variable will do.
+      prompt: the begin of the program up to the function's body; "" = there is none.
+    """
+
+    name: str = ""
+    prompt: str = ""
+
+
+ANYTHING = Asked()
+
+
+def parse(source: str) -> ast.Module | None:
+    """The syntax tree of a Python text, None where it is no Python."""
+    return _parse(source)[0]
+
+
+def find_program(text: str, asked: Asked = ANYTHING) -> str | None:
+    """The program in an answer, by the rules above; None where there is none."""
+    text = text[:MAX_CHARACTERS].replace("\r\n", "\n").replace("\r", "\n")
+    closed, unclosed, bare = _places(text)
+    if asked.prompt and _is_indented(bare):
+        found = _body(bare, asked, cuts=_CUTS)
+        if found is not None:
+            return found
+    for code in closed:
+        if _is_whole(parse(code), asked):
+            return _with_preamble(code, asked)
+    for start in (unclosed, *_starts(bare)):
+        found = _cut_to_code(start, 0, 0, _CUTS)
+        if found is not None and _is_whole(found[1], asked):
+            return _with_preamble(found[0], asked)
+    if not asked.prompt:
+        return None
+    places = [(code, 1) for code in closed] + [(unclosed, _CUTS), (bare, _CUTS)]
+    bodies = (_body(code, asked, cuts) for code, cuts in places)
+    return next((body for body in bodies if body is not None), None)
+
+
+# ---------------------------------------------------------------- places
+
+
+def _places(text: str) -> tuple[list[str], str, str]:
+    """(closed blocks from the last, the block without an end, the text before the first fence)."""
+    pieces = text.split(FENCE)
+    inside = [_code_of(piece) for piece in pieces[1::2]]
+    unclosed = ""
+    if len(pieces) % 2 == 0:
+        unclosed = inside.pop()
+    closed = [code for code in inside[-_BLOCKS:] if code.strip()]
+    return closed[::-1], unclosed, pieces[0]
+
+
+def _code_of(piece: str) -> str:
+    """What stands in a fence under its name; "" where it is no Python by its name."""
+    name, _, code = piece.partition("\n")
+    return code if name.strip().lower() in _NAMES else ""
+
+
+def _starts(bare: str) -> Iterator[str]:
+    """The text from its begin, and from the first lines that may begin a program."""
+    yield bare
+    for number, match in enumerate(_START.finditer(bare)):
+        if number == _STARTS:
+            return
+        if match.start() > 0:
+            yield bare[match.start() :]
+
+
+def _is_indented(text: str) -> bool:
+    """Whether the first line that is not blank begins with a space."""
+    lines = text.lstrip("\n").split("\n", 1)
+    return lines[0][:1] in (" ", "\t") and bool(text.strip())
+
+
+# ---------------------------------------------------------------- whole programs and bodies
+
+
+def _is_whole(tree: ast.Module | None, asked: Asked) -> bool:
+    """Whether a program defines what is asked for."""
+    if tree is None:
+        return False
+    names = set()
+    for node in tree.body:
+        if isinstance(node, _DEFINITIONS):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {alias.asname or alias.name for alias in node.names}
+    return asked.name in names if asked.name else bool(names)
+
+
+def _with_preamble(code: str, asked: Asked) -> str:
+    """The program behind the imports and helpers of the prompt, which it need not repeat."""
+    if not asked.prompt or "from __future__" in code:
+        return code
+    return f"{preamble_of(asked)}\n{code}"
+
+
+def preamble_of(asked: Asked) -> str:
+    """What stands in the prompt before its function."""
+    match = re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(asked.name)}\b", asked.prompt, re.M)
+    return asked.prompt[: match.start()] if match else ""
+
+
+def _body(code: str, asked: Asked, cuts: int) -> str | None:
+    """The prompt with the code as its function's body; None where that gives no such function.
+
+    The code is taken as it is, or with four spaces before its first line, as where blanks around
+    an answer were stripped, or before all lines. Without its own indentation it must return
+    something: words and calls that show the function's use are no body.
+    """
+    if not code.strip():
+        return None
+    found = _grown(asked.prompt, code, asked, 0, cuts)
+    if found is not None:
+        return found
+    begin, rest = asked.prompt.rstrip() + "\n", code.lstrip("\n")
+    for shifted in ("    " + rest.lstrip(), textwrap.indent(rest, "    ")):
+        found = _grown(begin, shifted, asked, 4, cuts, must_give=True)
+        if found is not None:
+            return found
+    return None
+
+
+def _grown(
+    prompt: str, code: str, asked: Asked, indent: int, cuts: int, must_give: bool = False
+) -> str | None:
+    """The prompt and the code, as far as it is Python, where the function has grown by it."""
+    floor = prompt.count("\n") + (not prompt.endswith("\n"))
+    found = _cut_to_code(prompt + code, floor, indent, cuts)
+    if found is None:
+        return None
+    source, tree = found
+    places = [
+        place
+        for place, node in enumerate(tree.body)
+        if isinstance(node, _DEFINITIONS) and node.name == asked.name
+    ]
+    if not places or tree.body[places[0]].lineno > floor:
+        return None
+    function = tree.body[places[0]]
+    new = [node for node in function.body if node.end_lineno > floor]
+    own = [node for node in new if not isinstance(node, _DEFINITIONS)]
+    gives = any(isinstance(part, _GIVES) for node in own for part in ast.walk(node))
+    if not new or (must_give and not gives):
+        return None
+    if _returns_at_the_margin(tree):
+        return None  # the indentation is another one
+    end = function.end_lineno
+    for node in tree.body[places[0] + 1 :]:
+        if not isinstance(node, _KEPT) or getattr(node, "name", "") == asked.name:
+            break
+        end = node.end_lineno
+    return "\n".join(source.split("\n")[:end]) + "\n"
+
+
+def _returns_at_the_margin(tree: ast.Module) -> bool:
+    """Whether something is returned outside of functions, which the parser lets pass."""
+    outside = [node for node in tree.body if not isinstance(node, _DEFINITIONS)]
+    return any(isinstance(part, ast.Return) for node in outside for part in ast.walk(node))
+
+
+# ---------------------------------------------------------------- where the code ends
+
+
+def _cut_to_code(source: str, floor: int, indent: int, cuts: int) -> tuple[str, ast.Module] | None:
+    """(the source as far as it is Python, its tree); None where only `floor` lines are left.
+
+    It is cut before lines of at most `indent` columns. Where the parser stops, the statement at the
+    margin that holds this place is the first to go.
+    """
+    lines = source.split("\n")
+    for _ in range(cuts):
+        tree, line = _parse("\n".join(lines))
+        if tree is not None:
+            line = _words_at(tree, floor)
+            if line is None:
+                return "\n".join(lines), tree
+        if line is None:
+            return None
+        at = min(line, len(lines)) - 1
+        while at >= floor and not _stands_out(lines[at], indent):
+            at -= 1
+        lines = lines[: max(at, 0)]
+        if at < floor or not "".join(lines[floor:]).strip():
+            return None
+    return None
+
+
+def _stands_out(line: str, indent: int) -> bool:
+    """Whether a line that is not blank begins in the first columns."""
+    return 0 < len(line.strip()) and len(line) - len(line.lstrip()) <= indent
+
+
+def _words_at(tree: ast.Module, floor: int) -> int | None:
+    """The line of the first statement behind `floor` that is words: it names things, does nothing.
+
+    "Explanation" and "[DONE]" are such, and so is "Note: this".
+    """
+    for node in tree.body:
+        if node.lineno <= floor:
+            continue
+        if isinstance(node, ast.AnnAssign) and node.value is None:
+            return node.lineno
+        if isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant):
+            if not any(isinstance(part, _ACTS) for part in ast.walk(node)):
+                return node.lineno
+    return None
+
+
+def _parse(source: str) -> tuple[ast.Module | None, int | None]:
+    """(the tree or None, the line where the parser stops or None)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes, which are allowed
+            return ast.parse(source), None
+    except SyntaxError as error:
+        return None, max(error.lineno or 1, 1)
+    except (ValueError, RecursionError, MemoryError):
+        return None, None  # ValueError: null bytes; the others: nested beyond the parser

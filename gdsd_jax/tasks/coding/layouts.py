@@ -1,0 +1,176 @@
+"""Rows of users' files, by their layout: records of the coding task.
+
+Every record has "question", "tests", "solution" ("" where unknown) and "spec" (""). The others
+also have a "form", which says what an answer is and how it runs:
+
+- no form: asserts, each counted, run after the program. Rows with question and test_cases.
+- "function": as "program", and the answer may be the body of the function alone, whose begin is
+  the question. HumanEval's rows; one test, so that there is one verdict.
+- "program": MBPP's rows; all asserts are one test.
+- "stdin": each test runs the program on an input and compares what it prints.
+
+"shown" is the text of the example in a prompt; without it the first test is shown.
+"""
+
+from collections.abc import Mapping
+import json
+from typing import Any
+
+from gdsd_jax import rows
+from gdsd_jax.tasks.coding import acecode
+from gdsd_jax.tasks.coding.extraction import Asked, parse, preamble_of
+
+FIELDS = (
+    rows.Field("question", "non-empty text", "give the task in words"),
+    rows.Field("test_cases", "texts", "give assert statements as strings"),
+    rows.Field("solution", "text", "give the program's text or leave it out", default=""),
+)
+STDIN = (
+    FIELDS[0],
+    rows.Field("inputs", "texts", "give what the program reads, a string for each run"),
+    rows.Field("outputs", "texts", "give what the program prints, a string for each run"),
+    FIELDS[2],
+)
+HUMAN_EVAL = (
+    rows.Field("prompt", "non-empty text", "give the program up to the function's body"),
+    rows.Field("entry_point", "non-empty text", "give the function's name"),
+    rows.Field("test", "non-empty text", "give a text that defines check(candidate)"),
+    rows.Field("canonical_solution", "text", "give the body or leave it out", default=""),
+)
+MBPP = (
+    rows.Field("text", "non-empty text", "give the task in words, as text or prompt"),
+    rows.Field("test_list", "texts", "give assert statements as strings"),
+    rows.Field("challenge_test_list", "texts", "give asserts or leave it out", default=()),
+    rows.Field("test_setup_code", "text", "give it or leave it out", default=""),
+    rows.Field("test_imports", "texts", "give import statements or leave it out", default=()),
+    rows.Field("code", "text", "give the program's text or leave it out", default=""),
+)
+# The columns that a user's file may name otherwise; published files have their own names.
+COLUMNS = (*FIELDS, STDIN[1], STDIN[2])
+
+
+def read(row: Any, challenge: bool = False, hard: bool = False) -> dict[str, Any]:
+    """The record of a file's row, of whichever layout; ValueError, in one line, where it is none.
+
+    Args:
+      row: what a line of the file holds.
+      challenge: whether MBPP's challenge_test_list must pass too.
+      hard: keep what `acecode.hard` needs.
+    """
+    if isinstance(row, Mapping) and "test_cases" not in row:
+        if "entry_point" in row and "test" in row:
+            return _human_eval(row)
+        if "test_list" in row:
+            return _mbpp(row, challenge)
+        if "input_output" in row or "inputs" in row:
+            return _stdin(row)
+    found = rows.check(row, "", FIELDS)
+    _check_statements("test_cases", found["test_cases"])
+    record = {
+        "question": found["question"],
+        "tests": found["test_cases"],
+        "solution": found["solution"],
+        "spec": "",
+    }
+    return record | acecode.of_row(row) if hard else record
+
+
+def asked_of(record: Mapping[str, Any]) -> Asked:
+    """What an answer to a record must define."""
+    if record["form"] == "function":
+        return Asked(record["entry_point"], record["question"])
+    return Asked()
+
+
+def _human_eval(row: Mapping[str, Any]) -> dict[str, Any]:
+    found = rows.check(row, "", HUMAN_EVAL)
+    name, prompt = found["entry_point"], found["prompt"]
+    if not name.isidentifier():
+        raise ValueError(f"entry_point={name!r:.60} is no name: {HUMAN_EVAL[1].mend}")
+    if len(preamble_of(Asked(name, prompt))) == len(prompt) or f"def {name}" not in prompt:
+        raise ValueError(f"prompt does not begin the function {name}: {HUMAN_EVAL[0].mend}")
+    _check_statements("test", [found["test"]], number=False)
+    if "def check(" not in found["test"]:
+        raise ValueError(f"test does not define check: {HUMAN_EVAL[2].mend}")
+    body = found["canonical_solution"]
+    return {
+        "question": prompt,
+        "tests": [f"{found['test']}\n\ncheck({name})\n"],
+        "solution": prompt + body if body.strip() else "",
+        "spec": "",
+        "form": "function",
+        "entry_point": name,
+    }
+
+
+def _mbpp(row: Mapping[str, Any], challenge: bool) -> dict[str, Any]:
+    named = {name: None if value == [] else value for name, value in row.items()}
+    if "text" not in named and "prompt" in named:  # the sanitized part's name
+        named["text"] = named["prompt"]
+    found = rows.check(named, "", MBPP)
+    tests = [*found["test_list"], *(found["challenge_test_list"] if challenge else ())]
+    _check_statements("test_list", tests)
+    setup = [*found["test_imports"], found["test_setup_code"]]
+    _check_statements("test_setup_code", ["\n".join(setup)], number=False, empty=True)
+    return {
+        "question": found["text"],
+        "tests": ["\n".join([*setup, *tests])],
+        "solution": found["code"],
+        "spec": "",
+        "form": "program",
+        "shown": "\n".join(found["test_list"]),
+    }
+
+
+def _stdin(row: Mapping[str, Any]) -> dict[str, Any]:
+    pairs = row.get("input_output", row)
+    if isinstance(pairs, str):
+        try:
+            pairs = json.loads(pairs)
+        except (ValueError, RecursionError):
+            raise ValueError("input_output is not JSON: give inputs and outputs") from None
+    if not isinstance(pairs, Mapping):
+        raise ValueError("input_output is not an object: give inputs and outputs")
+    if pairs.get("fn_name"):
+        raise ValueError(
+            f"fn_name={pairs['fn_name']!r:.60}: rows that call a function are not read; write "
+            "test_cases, assert statements, in place of inputs and outputs"
+        )
+    named = dict(row) | {name: _joined(pairs.get(name)) for name in ("inputs", "outputs")}
+    found = rows.check(named, "", STDIN)
+    runs = list(zip(found["inputs"], found["outputs"]))
+    if len(found["inputs"]) != len(found["outputs"]):
+        raise ValueError(
+            f"{len(found['inputs'])} inputs but {len(found['outputs'])} outputs: give as many"
+        )
+    given, printed = runs[0]
+    return {
+        "question": found["question"],
+        "tests": [f"assert prints({given!r}, {printed!r})" for given, printed in runs],
+        "solution": found["solution"],
+        "spec": "",
+        "form": "stdin",
+        "shown": f"Input:\n{given.rstrip()}\nOutput:\n{printed.rstrip()}",
+    }
+
+
+def _joined(values: Any) -> Any:
+    """Inputs or outputs as texts, where an item is a list of lines."""
+    if not isinstance(values, list):
+        return values
+    found = []
+    for value in values:
+        lines = isinstance(value, list) and all(isinstance(line, str) for line in value)
+        found.append("\n".join(value) if lines else value)
+    return found
+
+
+def _check_statements(
+    field: str, texts: list[str], number: bool = True, empty: bool = False
+) -> None:
+    """ValueError for the first text that is no Python statement."""
+    for place, text in enumerate(texts):
+        tree = parse(text)
+        if tree is None or not (tree.body or empty):
+            which = f"{field}[{place}]" if number else field
+            raise ValueError(f"{which} is not a Python statement: give asserts as strings")
