@@ -174,7 +174,7 @@ def check_lengths(found):
     manifest = found["manifest"]
     assert manifest["packages"]["jax"] == jax.__version__ and len(manifest["weights_sha256"]) == 64
     again = settings.build(dict(parsing.leaves(manifest["settings"])))
-    assert settings.to_json(again) == manifest["settings"]
+    assert json.loads(json.dumps(settings.to_json(again))) == manifest["settings"]
 
 
 def check_rescored(evaluate, out, tmp_path, found):

@@ -226,12 +226,12 @@ def test_faults_of_a_users_file_name_it(tmp_path):
 
 
 def test_options_of_a_task(tmp_path):
-    assert tasks.options_of("coding") is None and tasks.options_of("prompts") is None
+    assert tasks.options_of("chats") is None and tasks.options_of("prompts") is None
     assert tasks.options_of(write(tmp_path / "none.py", "def make(settings): pass\n")) is None
     with pytest.raises(ValueError, match=r"no\.py: OPTIONS is not a dataclass"):
         tasks.options_of(write(tmp_path / "no.py", "OPTIONS = {'word': 'yes'}\n"))
     for find in (tasks.find, tasks.options_of):
-        said = "unknown task 'cooking', known: coding, countdown, gsm8k, math, prompts, sudoku"
+        said = "unknown task 'cooking', known: chats, coding, countdown, gsm8k, "
         with pytest.raises(ValueError, match=said):
             find("cooking")
     assert tasks.TASKS.keys() == tasks.OPTIONS.keys()

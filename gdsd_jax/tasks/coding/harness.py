@@ -8,6 +8,7 @@ read its input by any means, end itself, or leave things behind.
 import atexit
 import os
 import sys
+import tempfile
 import threading
 import types
 
@@ -28,23 +29,17 @@ def words_of(text):
 
 def output_of(program, given):
     """What a program prints, None where it fails or prints too much."""
-    source, target = os.memfd_create("input"), os.memfd_create("output")
-    try:
-        with open(source, "wb", closefd=False) as file:
-            file.write(given.encode("utf-8", "surrogatepass"))
-        os.lseek(source, 0, os.SEEK_SET)
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
+        source.write(given.encode("utf-8", "surrogatepass"))
+        source.seek(0)
         process = os.fork()
         if process == 0:
-            be_program(program, source, target)
+            be_program(program, source.fileno(), target.fileno())
         _, status = os.waitpid(process, 0)
-        if status != 0 or os.fstat(target).st_size > MOST_BYTES:
+        if status != 0 or os.fstat(target.fileno()).st_size > MOST_BYTES:
             return None
-        with open(target, "rb", closefd=False) as file:
-            file.seek(0)
-            return file.read().decode("utf-8", "replace")
-    finally:
-        os.close(source)
-        os.close(target)
+        target.seek(0)
+        return target.read().decode("utf-8", "replace")
 
 
 def be_program(program, source, target):
