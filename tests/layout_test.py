@@ -29,6 +29,8 @@ GROUPS = (
     ("weights",),
     ("steps",),
     ("experience",),
+    ("likelihood",),
+    ("harness",),
     ("experiment",),
     ("resume", "evaluation"),
     ("workdirs", "loop"),
