@@ -4,138 +4,20 @@ Texts come from our samplers, log-likelihoods from the bound of likelihood.py. I
 registers the class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import hashlib
 import math
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 import numpy as np
 
-from gdsd_jax import likelihood, settings, sharding, weights
-from gdsd_jax.likelihood import Likelihood, Model, Pair
-from gdsd_jax.sampling import SamplerConfig
-from gdsd_jax.sharding import MeshConfig
-from gdsd_jax.steps import make_sampler
-
-LENGTH_KEYS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-# of ways to draw tokens that our samplers do not have: the values that change nothing
-NEUTRAL = {
-    "top_p": (None, 1),
-    "top_k": (None, 0, -1),
-    "min_p": (None, 0),
-    "num_beams": (None, 1),
-    "repetition_penalty": (None, 1),
-}
-
-
-class Generation(NamedTuple):
-    """What a task asks of an answer."""
-
-    until: tuple[str, ...]  # the text ends before the first of these
-    max_length: int | None  # tokens; None: the sampler's
-    temperature: float
-
-
-def generation_of(given: Mapping[str, Any], top_p: float = 1.0) -> Generation:
-    """The generation keys of a task: greedy unless `do_sample` is true.
-
-    Args:
-      given: the keys.
-      top_p: the sampler's own.
-
-    Raises:
-      ValueError: a value that cannot work, or a way of sampling that the sampler has not; one line.
-    """
-    until = given.get("until") or []
-    until = [until] if isinstance(until, str) else until
-    lengths = [given[key] for key in LENGTH_KEYS if given.get(key) is not None]
-    max_length = int(lengths[0]) if lengths else None
-    if max_length is not None and max_length < 1:
-        raise ValueError(f"max_gen_toks={max_length} must be at least 1")
-    if not given.get("do_sample"):
-        return Generation(tuple(until), max_length, 0.0)
-    asked = {key: given[key] for key, neutral in NEUTRAL.items() if given.get(key) not in neutral}
-    if asked.get("top_p") == top_p:
-        del asked["top_p"]
-    if asked:
-        told = ", ".join(f"{key}={value}" for key, value in asked.items())
-        raise ValueError(
-            f"the task samples with {told}: top_p is set by --sampler=top_p=..., the others are "
-            "not there; override them with --gen_kwargs"
-        )
-    temperature = float(given.get("temperature", 1.0))
-    if not temperature >= 0:  # nan is not, either
-        raise ValueError(f"temperature={temperature} must be at least 0")
-    return Generation(tuple(until), max_length, temperature)
-
-
-def cut_at(text: str, until: Sequence[str]) -> str:
-    """The text before the first of the strings; an empty one ends nothing."""
-    ends = [text.find(end) for end in until if end]
-    return text[: min((place for place in ends if place >= 0), default=len(text))]
-
-
-def load_model(checkpoint: str, sampler: str = "", mesh: str = "") -> Model:
-    """The model of a converted folder or a workdir.
-
-    Raises:
-      ValueError: no model there, or settings that cannot work; one line.
-    """
-    layout = settings.section("--mesh", mesh, MeshConfig, {"data": 1, "fsdp": -1})
-    devices = sharding.make_mesh(vars(layout))
-    own = weights.settings_of(checkpoint).sampler
-    chosen = settings.section("--sampler", sampler, SamplerConfig, own.given())
-    denoiser, params, tokenizer = weights.load(checkpoint, devices)
-    make_sampler(denoiser, chosen, devices)  # these two say here what cannot work
-    sharding.by_vocabulary(devices, denoiser)
-    return Model(denoiser, params, tokenizer, chosen, devices)
-
-
-def answers(
-    model: Model, contexts: Sequence[str], asked: Sequence[Generation], *, seed, batch, longest
-) -> list[str]:
-    """The text of each answer, in order.
-
-    An answer depends on the seed and its place, not on the batch. A context is cut at its front so
-    that it and its answer fit `longest` tokens.
-    """
-    gen_length = model.sampler.gen_length
-    lengths = [min(one.max_length or gen_length, gen_length) for one in asked]
-    if max(lengths) >= longest:
-        raise ValueError(
-            f"answers of {max(lengths)} tokens leave no room for prompts within "
-            f"max_length={longest}: raise it, or lower --sampler=gen_length"
-        )
-    ids = [
-        (model.tokenizer.encode_spelled(context) or [likelihood.prefix_id(model.tokenizer)])[
-            length - longest :
-        ]
-        for context, length in zip(contexts, lengths)
-    ]
-    sample = make_sampler(model.denoiser, model.sampler, model.mesh)
-    key = jax.device_put(jax.random.key(seed), sharding.replicated(model.mesh))
-    texts = [""] * len(ids)
-    kinds = [(likelihood.width_of(len(row)), one.temperature) for row, one in zip(ids, asked)]
-    for places in likelihood.batches_of(kinds, batch):
-        rows = likelihood.filled(places, batch)
-        prompts = likelihood.prompts_of(
-            model,
-            [ids[place] for place in rows],
-            [lengths[place] for place in rows],
-            rows,
-            temperature=asked[places[0]].temperature,
-        )
-        rollout = sharding.fetch(model.mesh, sample(model.params, {}, prompts, key))
-        for number, place in enumerate(places):
-            tokens = rollout.tokens_BxG[number, : rollout.length_B[number]]
-            texts[place] = cut_at(model.tokenizer.decode(tokens), asked[place].until)
-    return texts
+from gdsd_jax import generation, likelihood, sharding
+from gdsd_jax.likelihood import Likelihood, Pair
 
 
 @register_model("gdsd_jax")
@@ -166,7 +48,7 @@ class MaskedDiffusion(LM):
           greedy: whether log-likelihoods say if greedy decoding gives the continuation.
         """
         super().__init__()
-        self.model = load_model(checkpoint, sampler, mesh)
+        self.model = generation.load_model(checkpoint, sampler, mesh)
         self.checkpoint, self.draws, self.seed = checkpoint, int(draws), int(seed)
         shards = math.prod(self.model.mesh.shape[axis] for axis in sharding.ROWS)
         self.batch = math.ceil(int(batch_size) / shards) * shards
@@ -179,12 +61,15 @@ class MaskedDiffusion(LM):
         if not requests:
             return []
         contexts = [request.args[0] for request in requests]
-        asked = [generation_of(request.args[1], self.model.sampler.top_p) for request in requests]
+        asked = [
+            generation.generation_of(request.args[1], self.model.sampler.top_p)
+            for request in requests
+        ]
         gen_length = self.model.sampler.gen_length
         most = max((one.max_length or 0) for one in asked)
         if most > gen_length:
             say(f"tasks allow {most} tokens, answers have at most gen_length={gen_length}")
-        texts = answers(
+        texts = generation.answers(
             self.model,
             contexts,
             asked,
@@ -217,7 +102,7 @@ class MaskedDiffusion(LM):
     ) -> list[float]:
         """The bound of whole texts, the sum over their windows."""
         tokenizer = self.model.tokenizer
-        prefix = likelihood.prefix_id(tokenizer)
+        prefix = generation.prefix_id(tokenizer)
         pairs, owners = [], []
         for place, request in enumerate(requests):
             ids = tokenizer.encode(request.args[0])

@@ -1,15 +1,15 @@
 """How likely texts are to a denoiser: a Monte-Carlo bound, and whether greedy decoding gives them.
 
 A denoiser has no chain rule from left to right. What it can say is the evidence lower bound of
-masked diffusion: a mask hides m of a continuation's tokens, m evenly drawn, and the hidden tokens'
-log-probabilities given the context and the rest are averaged, weighted by 1 / m (arXiv 2502.09992).
-The draws are those of the objectives, each scored together with its complement, and the number of
-hidden tokens is spread evenly over the draws of a text.
+masked diffusion (arXiv 2502.09992): a mask hides m of a continuation's N tokens, m evenly drawn,
+and the bound is the mean of N / m times the summed log-probabilities of the hidden tokens, given
+the context and the tokens that are left. The draws are those of the objectives, each scored
+together with its complement, and m is spread evenly over the draws of a text.
 
 B rows (texts), P context columns, G continuation columns, L = P + G, K mask draws.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import math
 from typing import NamedTuple
@@ -18,14 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import experience, scoring, sharding, tokenizers
+from gdsd_jax import generation, scoring, sharding, tokenizers
+from gdsd_jax.generation import Model
 from gdsd_jax.keys import row_keys
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.steps import make_sampler
 from gdsd_jax.tokenizers import Tokenizer
-from gdsd_jax.types import Array, Batch, Denoiser, Prompts, PyTree
-
-MULTIPLE = 32  # columns; short texts come in multiples of it, long ones in coarser steps
+from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
 class Pair(NamedTuple):
@@ -44,23 +43,7 @@ class Likelihood(NamedTuple):
     greedy: bool  # whether greedy decoding gives the continuation; False where nobody asked
 
 
-class Model(NamedTuple):
-    """What scores and answers."""
-
-    denoiser: Denoiser
-    params: PyTree
-    tokenizer: Tokenizer
-    sampler: SamplerConfig
-    mesh: jax.sharding.Mesh
-
-
 # ---------------------------------------------------------------- from texts to ids
-
-
-def prefix_id(tokenizer: Tokenizer) -> int:
-    """What stands before a text without a context: the id that begins texts, or one that ends
-    them."""
-    return tokenizer.stop_ids[0] if tokenizer.bos_id is None else tokenizer.bos_id
 
 
 def encode_pair(
@@ -84,7 +67,7 @@ def encode_pair(
         before = both[: len(before)]
     else:  # the two have become one piece, or the continuation is empty
         after = tokenizer.encode_spelled(continuation)
-    before = before or [prefix_id(tokenizer)]
+    before = before or [generation.prefix_id(tokenizer)]
     if len(after) >= longest:
         raise ValueError(
             f"a continuation of {len(after)} tokens leaves no room for its context within "
@@ -111,30 +94,6 @@ def windows(ids: Sequence[int], prefix: int, longest: int) -> list[tuple[list[in
         before = [prefix, *ids[:start]]
         found.append((before[len(part) - longest :], part))
     return found
-
-
-def width_of(length: int, multiple: int = MULTIPLE) -> int:
-    """Columns for a length: at most a quarter more than needed, or up to the next multiple.
-
-    So texts of all lengths come in few widths, each compiled once.
-    """
-    step = 1 << max(0, (max(length, 1) - 1).bit_length() - 3)
-    return tokenizers.bucket(length, multiple * max(1, step // multiple))
-
-
-def batches_of(keys: Sequence[Hashable], size: int) -> Iterator[list[int]]:
-    """Places of at most `size` equal keys; the keys in the order of their first place."""
-    places: dict[Hashable, list[int]] = {}
-    for place, key in enumerate(keys):
-        places.setdefault(key, []).append(place)
-    for same in places.values():
-        for start in range(0, len(same), size):
-            yield same[start : start + size]
-
-
-def filled(places: Sequence[int], size: int) -> list[int]:
-    """The places, repeated to `size`, so that a batch that is not full needs no other program."""
-    return [places[number % len(places)] for number in range(size)]
 
 
 # ---------------------------------------------------------------- on the device
@@ -197,26 +156,6 @@ def padded_pairs(pairs: Sequence[Pair], prompt_len: int, gen: int, pad_id: int) 
     )
 
 
-def prompts_of(
-    model: Model,
-    ids: Sequence[Sequence[int]],
-    lengths: Sequence[int],
-    index: Sequence[int],
-    **given,
-) -> Prompts:
-    """Prompts on the mesh for completions of at most `lengths` tokens; `given` is what
-    `experience.prompts_of` takes besides."""
-    width = width_of(max(map(len, ids)))
-    tokens_BxP, valid_BxP = tokenizers.pad_left(ids, width, model.tokenizer.pad_id)
-    rows = {
-        "tokens": tokens_BxP,
-        "valid": valid_BxP,
-        "max_length": np.asarray(lengths),
-        "index": np.asarray(index),
-    }
-    return experience.prompts_of(model.mesh, rows, copies=1, **given)
-
-
 def greedy_sampler(sampler: SamplerConfig, gen: int) -> SamplerConfig:
     """The sampler for `gen` columns, one token a pass, without a cache that approximates.
 
@@ -236,7 +175,10 @@ def greedy_sampler(sampler: SamplerConfig, gen: int) -> SamplerConfig:
 def continuation_width(sampler: SamplerConfig, length: int) -> int:
     """Columns for a continuation, in whole blocks of the sampler."""
     whole = sampler.blocks == 1 and sampler.causal_block is None
-    return width_of(length, MULTIPLE if whole else math.lcm(MULTIPLE, sampler.block_length))
+    return generation.width_of(
+        length,
+        generation.MULTIPLE if whole else math.lcm(generation.MULTIPLE, sampler.block_length),
+    )
 
 
 # ---------------------------------------------------------------- the two answers
@@ -253,12 +195,15 @@ def bounds(
     keys_fn = jax.jit(row_keys)
     seed_key = jax.device_put(jax.random.key(seed), sharding.replicated(model.mesh))
     shapes = [
-        (width_of(len(pair.context)), continuation_width(model.sampler, len(pair.continuation)))
+        (
+            generation.width_of(len(pair.context)),
+            continuation_width(model.sampler, len(pair.continuation)),
+        )
         for pair in pairs
     ]
     found = [(0.0, 0.0)] * len(pairs)
-    for places in batches_of(shapes, batch):
-        rows = [pairs[place] for place in filled(places, batch)]
+    for places in generation.batches_of(shapes, batch, "bounds"):
+        rows = [pairs[place] for place in generation.filled(places, batch)]
         padded = padded_pairs(rows, *shapes[places[0]], model.tokenizer.pad_id)
         index_B = np.array([pair.index for pair in rows], np.int32)
         padded, index_B = sharding.global_rows(model.mesh, (padded, index_B))
@@ -282,13 +227,13 @@ def are_greedy(model: Model, pairs: Sequence[Pair], batch: int) -> list[bool]:
         for width in set(widths)
     }
     key = jax.device_put(jax.random.key(0), sharding.replicated(model.mesh))
-    shapes = [(width_of(len(pair.context)), width) for pair, width in zip(pairs, widths)]
+    shapes = [(generation.width_of(len(pair.context)), width) for pair, width in zip(pairs, widths)]
     found = [False] * len(pairs)
-    for places in batches_of(shapes, batch):
-        rows = [pairs[place] for place in filled(places, batch)]
+    for places in generation.batches_of(shapes, batch, "greedy"):
+        rows = [pairs[place] for place in generation.filled(places, batch)]
         lengths = [len(pair.continuation) for pair in rows]
         index = range(len(rows))
-        prompts = prompts_of(
+        prompts = generation.prompts_of(
             model, [pair.context for pair in rows], lengths, index, temperature=0.0
         )
         sample = samplers[shapes[places[0]][1]]

@@ -141,9 +141,10 @@ def main() -> int:
             max_length=args.max_length,
             greedy=not args.no_greedy,
         )
+        # a task's data or its generation keys may be what cannot work
+        results = evaluate(args, model, manager, names)
     except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
         return fail(error, 2)
-    results = evaluate(args, model, manager, names)
     from lm_eval.utils import handle_non_serializable, make_table
 
     if out is not None:

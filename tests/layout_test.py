@@ -29,6 +29,7 @@ GROUPS = (
     ("weights",),
     ("steps",),
     ("experience",),
+    ("generation",),
     ("likelihood",),
     ("harness",),
     ("experiment",),
