@@ -87,6 +87,13 @@ class Tokenizer(Protocol):
         it follows what asks for the answer, as it is, and the turn stays open.
         """
 
+    def chat_text(self, messages: Messages) -> str:
+        """The conversation as a text, special pieces spelled out; `encode_spelled` gives the ids of
+        `apply_chat`."""
+
+    def encode_spelled(self, text: str) -> list[int]:
+        """Like `encode`, but what begins an answer may be spelled out in the text."""
+
     def files(self) -> dict[str, bytes]:
         """What `save` writes, by file name."""
 
@@ -145,6 +152,17 @@ class SentencePiece:
         text = "\n".join(turn["content"] for turn in turns)
         return self.encode(text) + self._answer + self.encode(prefill)
 
+    def chat_text(self, messages: Messages) -> str:
+        turns, prefill = _split_prefill(messages)
+        text = "\n".join(turn["content"] for turn in turns)
+        return text + (_ANSWER if self._answer else "") + prefill
+
+    def encode_spelled(self, text: str) -> list[int]:
+        if not self._answer:
+            return self.encode(text)
+        first, *others = [self.encode(part) for part in text.split(_ANSWER)]
+        return first + [i for part in others for i in (*self._answer, *part)]
+
     def files(self) -> dict[str, bytes]:
         return {"tokenizer.model": self._bytes}
 
@@ -200,6 +218,12 @@ class HuggingFace:
         return self._tokenizer.decode(_meaningful(ids, self), skip_special_tokens=True)
 
     def apply_chat(self, messages: Messages) -> list[int]:
+        return self.encode(self.chat_text(messages))
+
+    def encode_spelled(self, text: str) -> list[int]:
+        return self.encode(text)
+
+    def chat_text(self, messages: Messages) -> str:
         if self._template is None:
             raise ValueError(
                 f"{self._folder} has no chat template: "
@@ -214,7 +238,7 @@ class HuggingFace:
             raise ValueError(
                 f"the chat template of {self._folder} refuses the conversation: {one_line(error)}"
             ) from None
-        return self.encode(text + prefill)
+        return text + prefill
 
     def files(self) -> dict[str, bytes]:
         present = [name for name in _FILES if (self._folder / name).is_file()]

@@ -1,0 +1,160 @@
+"""Evaluates a checkpoint on tasks of EleutherAI's lm-evaluation-harness (`pip install lm_eval`).
+
+  python launch/harness.py --checkpoint=DIR --tasks=gsm8k,hellaswag
+  ... --limit=100 --out=FILE.json --sampler=gen_length=256,block_length=32,steps=128 --chat
+  ... --include=FOLDER
+      besides, tasks from the YAML files in a folder of your own
+
+DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint,
+sampler settings and tokenizer are taken. Tasks that generate get the sampler's answers, greedy
+unless the task or --gen_kwargs says otherwise. Tasks that compare log-likelihoods get the
+evidence lower bound of masked diffusion over --draws random masks, each with its complement, and
+perplexities are bounds of whole texts. FILE.json holds the harness' results and every sample.
+
+Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
+"""
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import sys
+
+# `python launch/harness.py` puts launch/ there, not the repository
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from gdsd_jax.cli import fail, output_path, replacing
+
+LEAST = {"batch": 1, "draws": 1, "max_length": 2, "num_fewshot": 0, "limit": 0}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_tasks(parser)
+    add_model(parser)
+    args = parser.parse_args()
+    for name, least in LEAST.items():
+        value = getattr(args, name)
+        if value is not None and not value >= least:  # nan is not, either
+            raise ValueError(f"--{name}={value} must be at least {least}")
+    if args.limit == 0:
+        raise ValueError("--limit=0 leaves no problems: give a number, or a share below 1")
+    if args.limit is not None and args.limit >= 1:
+        args.limit = int(args.limit)
+    return args
+
+
+def add_tasks(parser: argparse.ArgumentParser) -> None:
+    """What is asked, and where the results go."""
+    parser.add_argument("--tasks", required=True, help="names, separated by commas")
+    parser.add_argument("--include", help="folder with YAML files of tasks")
+    parser.add_argument("--limit", type=float, help="first problems of each task; below 1: a share")
+    parser.add_argument("--num_fewshot", type=int, help="examples before each problem")
+    parser.add_argument("--chat", action="store_true", help="ask in the model's chat template")
+    parser.add_argument("--system", help="system turn of the chat")
+    parser.add_argument(
+        "--gen_kwargs", default="", help="key=value,...: max_gen_toks, temperature, do_sample, ..."
+    )
+    parser.add_argument("--out", help="JSON file for the results and every sample")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Who answers, and how."""
+    parser.add_argument(
+        "--checkpoint", required=True, help="a converted model's folder, or a run's workdir"
+    )
+    parser.add_argument(
+        "--sampler", default="", help="key=value,...: fields of sampling.SamplerConfig"
+    )
+    parser.add_argument(
+        "--draws", type=int, default=64, help="masks of a log-likelihood, each with its complement"
+    )
+    parser.add_argument(
+        "--no_greedy", action="store_true", help="do not ask whether greedy decoding gives a text"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of masks and answers")
+    parser.add_argument("--batch", type=int, default=8, help="requests at once")
+    parser.add_argument(
+        "--max_length", type=int, default=4096, help="most tokens of a context and what follows"
+    )
+    parser.add_argument(
+        "--mesh",
+        default="",
+        help="key=value,... of data, fsdp, tensor; default all devices on fsdp",
+    )
+
+
+def find_tasks(names: str, include: str | None):
+    """(the harness' task manager, names); ValueError for a name that no task has."""
+    from lm_eval.tasks import TaskManager
+
+    if include is not None and not pathlib.Path(include).is_dir():
+        raise ValueError(f"--include={include}: no such folder")
+    manager = TaskManager(include_path=include)
+    asked = [name for name in names.split(",") if name]
+    unknown = [name for name in asked if not manager.match_tasks([name])]
+    if unknown or not asked:
+        raise ValueError(
+            f"--tasks={names}: no task is named {', '.join(unknown) or '(nothing)'}; "
+            "`lm-eval ls tasks` lists them, --include=FOLDER adds your own"
+        )
+    return manager, manager.match_tasks(asked)
+
+
+def evaluate(args, model, manager, names: list[str]) -> dict:
+    """The harness' results."""
+    import lm_eval
+
+    return lm_eval.simple_evaluate(
+        model,
+        tasks=names,
+        task_manager=manager,
+        limit=args.limit,
+        num_fewshot=args.num_fewshot,
+        apply_chat_template=args.chat,
+        system_instruction=args.system,
+        gen_kwargs=args.gen_kwargs or None,
+        batch_size=args.batch,
+        random_seed=args.seed,
+    )
+
+
+def main() -> int:
+    try:
+        args = arguments()
+        out = output_path("--out", args.out) if args.out else None
+        if importlib.util.find_spec("lm_eval") is None:
+            raise ValueError("the lm-evaluation-harness is not installed: pip install lm_eval")
+        manager, names = find_tasks(args.tasks, args.include)
+        # only here, so that the above is said at once and the accelerator stays free
+        from gdsd_jax import harness
+
+        model = harness.MaskedDiffusion(
+            args.checkpoint,
+            sampler=args.sampler,
+            mesh=args.mesh,
+            draws=args.draws,
+            seed=args.seed,
+            batch_size=args.batch,
+            max_length=args.max_length,
+            greedy=not args.no_greedy,
+        )
+        # a task's data or its generation keys may be what cannot work
+        results = evaluate(args, model, manager, names)
+    except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
+        return fail(error, 2)
+    from lm_eval.utils import handle_non_serializable, make_table
+
+    if out is not None:
+        with replacing(out) as file:
+            json.dump(results, file, indent=1, default=handle_non_serializable)
+    print(make_table(results))
+    if out is not None:
+        print(f"{len(names)} tasks | {out}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
