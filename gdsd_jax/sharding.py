@@ -53,6 +53,9 @@ class MeshConfig:
     tensor: int = 1
 
 
+BY_FSDP = {"data": 1, "fsdp": -1}  # all devices hold parts of the parameters
+
+
 def make_mesh(sizes: Mapping[str, int], devices=None, rows: int | None = None) -> Mesh:
     """Mesh of `data` x `fsdp` x `tensor`; one size may be -1 and takes what is left.
 

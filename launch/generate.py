@@ -73,7 +73,7 @@ def read_model(args) -> Model:
         changes["dtype"] = args.dtype
     chosen = settings.replace(chosen, changes)
     sampler = settings.section("--sampler", args.sampler, SamplerConfig, chosen.sampler.given())
-    layout = settings.section("--mesh", args.mesh, MeshConfig, {"data": 1, "fsdp": -1})
+    layout = settings.section("--mesh", args.mesh, MeshConfig, sharding.BY_FSDP)
     mesh = sharding.make_mesh(vars(layout))
     own = weights.kept_tokenizer(chosen, args.checkpoint)
     model, tokenizer = weights.read_model(chosen, own)
