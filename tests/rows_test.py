@@ -244,10 +244,22 @@ def test_packed_files_and_lists(tmp_path, name, text, found):
     "name, data, said",
     [
         ("a.jsonl.gz", b'{"a": 1}', "is not a readable UTF-8 file (BadGzipFile)"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 9)[:-9], "is not a readable UTF-8 file"),
-        ("a.jsonl.gz", gzip.compress(b"\xe9"), "is not a readable UTF-8 file (UnicodeDecodeError)"),
-        ("a.jsonl.gz", gzip.compress(b"x" * 99)[:12] + b"x" * 99, "is not a readable UTF-8 file"),
-        ("a.csv.gz", gzip.compress(b"a,b\n1"), ":2: not a row of CSV"),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b'{"a": 1}' * 9, mtime=0)[:-9],
+            "is not a readable UTF-8 file",
+        ),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"\xe9", mtime=0),
+            "is not a readable UTF-8 file (UnicodeDecodeError)",
+        ),
+        (
+            "a.jsonl.gz",
+            gzip.compress(b"x" * 99, mtime=0)[:12] + b"x" * 99,
+            "is not a readable UTF-8 file",
+        ),
+        ("a.csv.gz", gzip.compress(b"a,b\n1", mtime=0), ":2: not a row of CSV"),
         ("a.json", b"[1,", ": not a JSON list ("),
         ("a.json", b"[]", " has no rows"),
     ],
