@@ -42,7 +42,7 @@ class Problems:
         fields = ("tokens", "valid", "index", "max_length")
         return {name: getattr(self, name)[rows] for name in fields}
 
-    def part(self, rows: slice) -> "Problems":
+    def part(self, rows: slice | np.ndarray) -> "Problems":
         """The problems of some rows, over the same records."""
         return Problems(self.records, **self[rows])
 
@@ -118,6 +118,56 @@ def split_sft(problems: Problems, steps: int, share: float) -> tuple[Problems, P
     return problems.part(slice(count)), problems.part(slice(count, None))
 
 
+def answer_of(task: Task, record: Record, seed: str | None) -> str:
+    """The task's answer to a record, without its prefill.
+
+    Raises:
+      ValueError: the task has no answers, or this one is without its prefill; one line.
+    """
+    if task.answer is None:
+        file = file_of(task.messages)
+        raise ValueError(f"{file}: this task has no answers to fine-tune on: set sft.steps=0")
+    text, prefill = task.answer(record, seed), prefill_of(task.messages(record))
+    if not text.startswith(prefill):
+        file = file_of(task.answer)
+        raise ValueError(f"{file}: an answer does not begin with its prefill {prefill!r}")
+    return text.removeprefix(prefill)
+
+
+def fitting(
+    task: Task,
+    problems: Problems,
+    tokenizer: Tokenizer,
+    length: int,
+    report: Callable[[str], None] = print,
+) -> Problems:
+    """The problems whose best answers have `length` tokens or fewer, their stop id counted.
+
+    Args:
+      task: one that has answers.
+      problems: M of them.
+      tokenizer: of the model.
+      length: the columns of a completion.
+      report: gets one line where some do not fit.
+
+    Raises:
+      ValueError: none is left, or as `answer_of`; one line.
+    """
+    fits_M = np.zeros(len(problems), bool)
+    for row, index in enumerate(problems.index):
+        text = answer_of(task, problems.records[index], None)
+        fits_M[row] = len(tokenizer.encode(text)) < length
+    if fits_M.all():
+        return problems
+    if not fits_M.any():
+        raise ValueError(f"no answer has {length} tokens or fewer: raise sampler.gen_length")
+    report(
+        f"{int((~fits_M).sum())} of {len(problems)} answers have more than {length} tokens "
+        "(sampler.gen_length) and were dropped"
+    )
+    return problems.part(np.flatnonzero(fits_M))
+
+
 def answers_of(
     task: Task, problems: Problems, tokenizer: Tokenizer, length: int, seed: int
 ) -> Callable[[int, Row], Row]:
@@ -129,17 +179,9 @@ def answers_of(
     Raises:
       ValueError: a best answer is missing, too long, or without its prefill.
     """
-    if task.answer is None:
-        file = file_of(task.messages)
-        raise ValueError(f"{file}: this task has no answers to fine-tune on: set sft.steps=0")
 
     def answer(index: int, seed_text: str | None) -> str:
-        record = problems.records[index]
-        text, prefill = task.answer(record, seed_text), prefill_of(task.messages(record))
-        if not text.startswith(prefill):
-            file = file_of(task.answer)
-            raise ValueError(f"{file}: an answer does not begin with its prefill {prefill!r}")
-        return text.removeprefix(prefill)
+        return answer_of(task, problems.records[index], seed_text)
 
     best = [answer(index, None) for index in problems.index]
     best_tokens, best_lengths = tokenizers.encode_completions(tokenizer, best, length)

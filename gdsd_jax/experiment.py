@@ -90,9 +90,11 @@ def assemble(
         say(note)
     train, heldout = problems_of(settings, task, tokenizer, say)
     sft_problems, train = data.split_sft(train, settings.sft.steps, settings.sft.share)
-    if trains and settings.sft.steps:  # one answer shows whether the task has them
-        one, longest = sft_problems.part(slice(1)), settings.sampler.gen_length
-        data.answers_of(task, one, tokenizer, longest, settings.seed)
+    if trains and settings.sft.steps:
+        longest = settings.sampler.gen_length
+        sft_problems = data.fitting(task, sft_problems, tokenizer, longest, say)
+        if settings.sft.heldout_problems:  # whether there is one
+            data.fitting(task, heldout, tokenizer, longest, ignore)
     denoiser, teacher = weights.make_denoisers(settings, model, mesh)
     return Experiment(
         settings=settings,
@@ -241,10 +243,10 @@ def check(
     sharding.shardings(mesh, models.param_shapes(model))
     if task is None or task.grade is not None:
         return
-    if objectives.find(settings.objective).rewards:
+    if settings.rounds and objectives.find(settings.objective).rewards:
         raise ValueError(
             f"objective={settings.objective} learns from rewards, but task={settings.task} grades "
-            "nothing: choose an objective that distils, or another task"
+            "nothing: choose an objective that distils, another task, or rounds=0"
         )
 
 

@@ -268,6 +268,22 @@ def make_sft_step(denoiser: Denoiser, settings: Settings) -> Callable:
     return jax.jit(step, donate_argnums=0)
 
 
+def make_sft_loss(denoiser: Denoiser, settings: Settings) -> Callable:
+    """`loss(trainable, frozen, arrays, rng) -> nats a token` of the supervised phase on given
+    completions, jitted; nothing is trained."""
+    name, config = settings.sft.objective, settings.sft.objective_config()
+    loss_fn = objectives.make_loss_fn(name, denoiser, config)
+    views_fn = objectives.make_views_fn(name, config)
+    block = settings.sampler.causal_block
+
+    def loss(trainable, frozen, arrays: dict[str, Array], rng: Array) -> Array:
+        answers = arrays["completion"], arrays["completion_len"]
+        batch = as_batch(arrays["tokens"], arrays["valid"], *answers, block)
+        return loss_fn(trainable, frozen, batch.replace(masks_KxBxL=views_fn(batch, 1, rng)))[0]
+
+    return jax.jit(loss)
+
+
 def as_batch(
     tokens_BxP: Array, valid_BxP: Array, completion_BxG: Array, length_B: Array, block: int | None
 ) -> Batch:

@@ -117,7 +117,8 @@ def test_an_absent_config_is_named_with_those_there_are(launch):
     assert code == 2 and len(lines) == 1
     assert "no file" in lines[0] and lines[0].endswith(
         "there are configs/coding.py, configs/countdown.py, configs/gsm8k.py, "
-        "configs/math.py, configs/opdlm.py, configs/sudoku.py"
+        "configs/instructions.py, configs/math.py, configs/opdlm.py, configs/reasoning_gym.py, "
+        "configs/sft.py, configs/sudoku.py"
     )
 
 

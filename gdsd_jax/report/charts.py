@@ -57,7 +57,7 @@ def charts_of(rows: Rows, score: str) -> list[Chart]:
     rows = by_round(rows)
     charts = grade_charts(rows, score) + teacher_charts(rows) + update_charts(rows)
     charts += cost_charts(rows)
-    sft_loss = lines(rows, "sft", {"loss": "loss"})
+    sft_loss = lines(rows, "sft", {"loss": "loss", "heldout_loss": "of held-out answers"})
     charts.append(Chart("Supervised start", "Loss, nats a token", sft_loss, "step"))
     shown = []
     for chart in charts:

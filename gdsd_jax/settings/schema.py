@@ -28,6 +28,7 @@ class SftPhase:
       log_every: steps from one line of metrics.jsonl to the next.
       checkpoint_every: steps from one checkpoint to the next.
       share: of the training problems; the rounds take the others, and all of them where it is 1.
+      heldout_problems: held-out problems whose answers' loss is told with each line; 0 = none.
     """
 
     objective: str = "sft"
@@ -39,10 +40,11 @@ class SftPhase:
     log_every: int = 60
     checkpoint_every: int = 200
     share: float = 0.5
+    heldout_problems: int = 0
 
     def __post_init__(self):
         check_least(self, 1, "batch", "log_every", "checkpoint_every")
-        check_least(self, 0, "steps")
+        check_least(self, 0, "steps", "heldout_problems")
         if not 0 < self.share <= 1:
             raise ValueError(f"share={self.share} must lie in (0, 1]")
         if not 0 <= self.noise <= 1:

@@ -1,0 +1,92 @@
+"""GDSD on instructions that a program can check, such as a number of words or no commas.
+
+python launch/main.py --config=configs/instructions.py
+    the embedded default: any machine, minutes on 2 cores, on generated problems of short texts
+python launch/main.py --config=configs/instructions.py:llada,init_from=DIR
+    LLaDA-8B, on generated problems
+python launch/main.py --config=configs/instructions.py:dream,init_from=DIR
+    Dream-7B, the same
+...:MODEL,data_file=FILE.jsonl,heldout_file=input_data.jsonl
+    rows of your own, evaluated on the public prompts of IFEval (arXiv 2311.07911), as they are
+...:MODEL,reward.variant=released
+    the paper's loose form in place of the strict one
+...:MODEL,options.constraints=(2,5),options.words=80
+    more of them in a prompt, and longer texts
+
+GDSD's authors publish nothing on this task: the values are those of its other tasks.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, objectives, published
+
+# that fit into a few words
+SHORT = (
+    "keywords:existence",
+    "keywords:forbidden_words",
+    "length_constraints:number_sentences",
+    "length_constraints:number_words",
+    "detectable_format:title",
+    "startend:end_checker",
+    "startend:quotation",
+    "change_case:english_capital",
+    "change_case:english_lowercase",
+    "punctuation:no_comma",
+)
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    model, overrides = common.parse(arg, MODELS)
+    recipe = MODELS[model]()
+    recipe.name, recipe.task = f"instructions-{model}", "instructions"
+    own = objectives.EMBEDDED
+    if model != "tiny":
+        own = {"gdsd": published.gdsd(psi=10.0, beta=1e-3)}
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
+    return common.config(recipe, overrides)
+
+
+def embedded() -> ConfigDict:
+    """A LLaDA-shaped denoiser of 0.4 M parameters learns generated problems from nothing."""
+    recipe = ConfigDict()
+    recipe.greeting = (
+        "embedded default: a tiny denoiser on short texts under constraints; "
+        "configs/instructions.py names the full recipes"
+    )
+    recipe.model = "llada_tiny"
+    recipe.options = ConfigDict({"constraints": (1, 2), "words": 12, "kinds": SHORT})
+    recipe.prompt_length = 40
+    recipe.sampler = ConfigDict({"gen_length": 32, "block_length": 8, "steps": 16})
+    recipe.rounds = 40
+    recipe.prompts_per_round, recipe.group_size = 32, 8
+    recipe.inner_iterations = 2
+    recipe.optimizer = ConfigDict({"learning_rate": 2e-4, "warmup_steps": 10, "clip_norm": 1.0})
+    recipe.sft = ConfigDict({"steps": 600, "noise": 0.4})
+    recipe.sft_optimizer = ConfigDict(
+        {"learning_rate": 3e-3, "warmup_steps": 40, "decay_steps": 600, "clip_norm": 1.0}
+    )
+    recipe.eval_every = 20
+    return recipe
+
+
+def llada() -> ConfigDict:
+    """LLaDA-8B with the values of the later release."""
+    recipe = published.llada()
+    recipe.greeting = "LLaDA-8B on instructions, with released values of other tasks"
+    return own_rule(recipe)
+
+
+def dream() -> ConfigDict:
+    """Dream-7B with the values of the later release."""
+    recipe = published.dream()
+    recipe.greeting = "Dream-7B on instructions, with released values of other tasks"
+    return own_rule(recipe)
+
+
+def own_rule(recipe: ConfigDict) -> ConfigDict:
+    """The recipe with the strict rule, since the authors' prompt and rule are of other tasks."""
+    del recipe.prompt, recipe.reward
+    return recipe
+
+
+MODELS = {"tiny": embedded, "llada": llada, "dream": dream}

@@ -1,0 +1,47 @@
+"""GDSD on a data set of reasoning-gym (pip install reasoning-gym), scored by the library itself.
+
+python launch/main.py --config=configs/reasoning_gym.py:llada,init_from=DIR,\
+options.dataset=zebra_puzzles
+    LLaDA-8B
+python launch/main.py --config=configs/reasoning_gym.py:dream,init_from=DIR,\
+options.dataset=zebra_puzzles
+    Dream-7B
+...:MODEL,options.dataset=(leg_counting,zebra_puzzles),options.size=5000
+    several data sets, as many problems of each
+...:MODEL,options.dataset=leg_counting,options.config.max_animals=5
+    settings of the data set, by the library's names
+
+There is no embedded model: the problems are in words. GDSD's authors publish nothing on this task:
+the values are those of its other tasks.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, objectives, published
+
+
+def get_config(arg: str | None = None) -> ConfigDict:
+    model, overrides = common.parse(arg, MODELS)
+    recipe = MODELS[model]()
+    recipe.name, recipe.task = f"reasoning-gym-{model}", "reasoning_gym"
+    del recipe.prompt, recipe.reward  # the authors' are of other tasks
+    own = {"gdsd": published.gdsd(psi=10.0, beta=1e-3)}
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
+    return common.config(recipe, overrides)
+
+
+def llada() -> ConfigDict:
+    """LLaDA-8B with the values of the later release."""
+    recipe = published.llada()
+    recipe.greeting = "LLaDA-8B on reasoning-gym, with released values of other tasks"
+    return recipe
+
+
+def dream() -> ConfigDict:
+    """Dream-7B with the values of the later release."""
+    recipe = published.dream()
+    recipe.greeting = "Dream-7B on reasoning-gym, with released values of other tasks"
+    return recipe
+
+
+MODELS = {"llada": llada, "dream": dream}
