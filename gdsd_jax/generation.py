@@ -51,7 +51,7 @@ def load_model(checkpoint: str, sampler: str = "", mesh: str = "") -> Model:
     Raises:
       ValueError: no model there, or settings that cannot work; one line.
     """
-    layout = settings.section("--mesh", mesh, MeshConfig, {"data": 1, "fsdp": -1})
+    layout = settings.section("--mesh", mesh, MeshConfig, vars(MeshConfig(data=1, fsdp=-1)))
     devices = sharding.make_mesh(vars(layout))
     own = weights.settings_of(checkpoint).sampler
     chosen = settings.section("--sampler", sampler, SamplerConfig, own.given())
