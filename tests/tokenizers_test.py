@@ -366,3 +366,15 @@ def test_all_kinds_are_read_from_a_bucket(bucket, small, folder):
     assert tokenizers.load("gs://bucket/new").vocab_size == 320
     with pytest.raises(ValueError, match="no tokenizer in gs://bucket/none"):
         tokenizers.load("gs://bucket/none")
+
+
+def test_a_chat_as_a_text_gives_the_same_ids(small, folder):
+    """What the harness passes on as a text, with what begins an answer spelled out."""
+    path, special = folder
+    user = {"role": "user", "content": TEXTS[0]}
+    prefill = {"role": "assistant", "content": TEXTS[-1]}
+    for tokenizer in (small, tokenizers.load(path, **special)):
+        for chat in ([user], [user, prefill]):
+            text = tokenizer.chat_text(chat)
+            assert tokenizer.encode_spelled(text) == tokenizer.apply_chat(chat)
+        assert tokenizer.encode_spelled(TEXTS[0]) == tokenizer.encode(TEXTS[0])
