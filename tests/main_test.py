@@ -64,7 +64,7 @@ BAD = {
     "tiny,dtype=int8": "dtype='int8': choose one of float32, bfloat16",
     "tiny,optimizer.learning_rate=0.0": "optimizer.learning_rate=0.0 must be above 0",
     "tiny,objective=best": "unknown objective 'best', known: ",
-    "tiny,task=cooking": "unknown task 'cooking', known: coding",
+    "tiny,task=cooking": "unknown task 'cooking', known: chats, coding",
     "tiny,model=gpt": "unknown model 'gpt', known: ",
     "tiny,mesh.data=1,mesh.tensor=3": "does not fit 8 devices",
     "tiny,attention_kernel=flash": (

@@ -83,7 +83,7 @@ def test_problems_are_made_once_and_split_by_seed(task, tmp_path, monkeypatch):
     own = OPTIONS(config={"max_animals": "4"}, size=5, heldout_size=2, workers=1)
     settings = TaskSettings(data_dir=str(tmp_path), options=own, from_nothing=True)
     first = reasoning_gym.make(settings)
-    monkeypatch.setattr(reasoning_gym, "write", None)  # not called again
+    monkeypatch.setattr(reasoning_gym, "write", pytest.fail)  # not called again
     again = reasoning_gym.make(settings)
     assert first.train == again.train and len(list(tmp_path.iterdir())) == 1
     assert json.loads(first.train[0]["settings"])["max_animals"] == 4
