@@ -71,7 +71,9 @@ def test_without_a_file_or_with_another_column_one_line_says_so(tmp_path):
 
 
 def chat(number):
-    answer = "It is " + "very " * (80 if number == 3 else number % 3) + "good."
+    answer = "It is " + "very " * (number % 3) + "good."
+    if number in (3, 4, 5):
+        answer = " ".join(map(str, range(400)))
     return {"messages": [turn("user", f"How is number {number}?"), turn("assistant", answer)]}
 
 
@@ -90,8 +92,10 @@ def prepared(tmp_path_factory):
 
 def test_answers_that_are_too_long_are_dropped_with_one_line(prepared):
     found, said = prepared
-    assert (len(found.sft_problems), len(found.heldout)) == (47, 12)
-    assert "1 of 48 answers have more than 64 tokens (sampler.gen_length) and were dropped" in said
+    left = len(found.sft_problems)
+    assert 45 <= left < 48 and len(found.heldout) == 12
+    line = "of 48 answers have more than 64 tokens (sampler.gen_length) and were dropped"
+    assert f"{48 - left} {line}" in said
     with pytest.raises(ValueError, match="no answer has 1 tokens or fewer: raise sampler.gen_len"):
         data.fitting(found.task, found.sft_problems, found.tokenizer, 1)
 
