@@ -6,18 +6,40 @@ import subprocess
 
 import pytest
 
-from gdsd_jax import cli, experiment, settings, train
+from gdsd_jax import cli, experiment, settings, tasks, train
 from gdsd_jax.metrics import read_metrics
+from gdsd_jax.tasks import TaskSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
+def examples() -> list[str]:
+    """The Python that the README shows: the parts alone, and a task."""
+    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
 def test_the_example_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, _ = examples()
     assert len(example.splitlines()) <= 25
     exec(compile(example, "README.md", "exec"), {})
     assert re.match(r"loss \d+\.\d+, score -\d", capsys.readouterr().out)
+
+
+def test_the_task_runs_with_the_command_below_it(tmp_path):
+    _, example = examples()
+    (tmp_path / "rhymes.py").write_text(example)
+    (tmp_path / "rhymes.jsonl").write_text('{"prompt": "A rhyme on tea?", "ending": "sea"}\n')
+    (overrides,) = re.findall(r"--config=configs/coding.py:llada,(\S*task=rhymes.py\S*)", README)
+    texts = dict(text.split("=") for text in overrides.split(","))
+    columns = {"question": texts["columns.question"]}
+    chosen = TaskSettings(data_file=str(tmp_path / texts["data_file"]), columns=columns)
+    task = tasks.find(str(tmp_path / texts["task"]))(chosen)
+    assert [turn["content"] for turn in task.messages(task.train[0])] == ["A rhyme on tea?"]
+    found = tasks.graded(task, list(task.train) * 2, ["the blue sea", "tea"], tasks.parts_of(task))
+    assert found.reward_N.tolist() == [1, 0]
+    with pytest.raises(ValueError, match="rhymes.jsonl:1: give question and ending"):
+        tasks.find(str(tmp_path / "rhymes.py"))(TaskSettings(data_file=chosen.data_file))
 
 
 def test_links_lead_somewhere():
