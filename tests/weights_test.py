@@ -129,7 +129,7 @@ def test_a_run_of_an_earlier_version_has_its_tasks_tokenizer(workdir, data_dir, 
     assert weights.load(former)[2].encode(text) == kept.encode(text)
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"question": "sum the items", "domain": "chat"}\n' * 2)
-    changes = {"task": "prompts", "data_file": str(rows)}
+    changes = {"task": "prompts", "data_file": str(rows), "options": {}}
     without = with_config(former, tmp_path / "without", **changes)
     with pytest.raises(ValueError, match="without: the folder tokenizer is missing; copy the"):
         weights.load(without)
