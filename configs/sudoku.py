@@ -30,10 +30,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipe.task = "sudoku"
-    own = {"gdsd": GDSD[model]}
-    if model == "tiny":
-        own = objectives.EMBEDDED | own
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), OBJECTIVES[model])
     return common.config(recipe, overrides)
 
 
@@ -84,10 +81,12 @@ def a2d() -> ConfigDict:
 
 
 MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
-GDSD = {
+# what each objective changes
+OBJECTIVES = {
     # the completion is one block
-    "tiny": {"gdsd": objectives.EMBEDDED["gdsd"]["gdsd"] | {"mask_block": 24}},
-    "llada": published.gdsd(psi=10.0, beta=1e-3, top_k=64),
-    "dream": published.gdsd(psi=1.0, beta=1e-3, top_k=8, epsilon=0.2),
-    "a2d": published.gdsd(psi=10.0, beta=1e-3, top_k=64),
+    "tiny": objectives.EMBEDDED
+    | {"gdsd": {"gdsd": objectives.EMBEDDED["gdsd"]["gdsd"] | {"mask_block": 24}}},
+    "llada": {"gdsd": published.gdsd(psi=10.0, beta=1e-3, top_k=64)},
+    "dream": {"gdsd": published.gdsd(psi=1.0, beta=1e-3, top_k=8, epsilon=0.2)},
+    "a2d": {"gdsd": published.gdsd(psi=10.0, beta=1e-3, top_k=64)},
 }

@@ -51,14 +51,23 @@ def load_model(checkpoint: str, sampler: str = "", mesh: str = "") -> Model:
     Raises:
       ValueError: no model there, or settings that cannot work; one line.
     """
-    layout = settings.section("--mesh", mesh, MeshConfig, sharding.BY_FSDP)
-    devices = sharding.make_mesh(vars(layout))
+    devices = mesh_of(mesh)
     own = weights.settings_of(checkpoint).sampler
     chosen = settings.section("--sampler", sampler, SamplerConfig, own.given())
     denoiser, params, tokenizer = weights.load(checkpoint, devices)
     make_sampler(denoiser, chosen, devices)  # these two say here what cannot work
     sharding.by_vocabulary(devices, denoiser)
     return Model(denoiser, params, tokenizer, chosen, devices)
+
+
+def mesh_of(text: str) -> jax.sharding.Mesh:
+    """The mesh of `key=value,...`; without them all devices hold parts of the parameters.
+
+    Raises:
+      ValueError: sizes that cannot be; one line.
+    """
+    layout = settings.section("--mesh", text, MeshConfig, sharding.BY_FSDP)
+    return sharding.make_mesh(vars(layout))
 
 
 # ---------------------------------------------------------------- what a task asks
@@ -147,11 +156,11 @@ def prompts_of(
     ids: Sequence[Sequence[int]],
     lengths: Sequence[int],
     index: Sequence[int],
+    width: int,
     **given,
 ) -> Prompts:
-    """Prompts on the mesh for completions of at most `lengths` tokens; `given` is what
-    `experience.prompts_of` takes besides."""
-    width = width_of(max(map(len, ids)))
+    """Prompts on the mesh, left-padded to `width` columns, for completions of at most `lengths`
+    tokens; `given` is what `experience.prompts_of` takes besides."""
     tokens_BxP, valid_BxP = tokenizers.pad_left(ids, width, model.tokenizer.pad_id)
     rows = {
         "tokens": tokens_BxP,
@@ -197,6 +206,7 @@ def answers(
             [ids[place] for place in rows],
             [lengths[place] for place in rows],
             rows,
+            width=kinds[places[0]][0],
             temperature=asked[places[0]].temperature,
         )
         rollout = sharding.fetch(model.mesh, sample(model.params, {}, prompts, key))

@@ -50,7 +50,7 @@ class MaskedDiffusion(LM):
         super().__init__()
         self.model = generation.load_model(checkpoint, sampler, mesh)
         self.checkpoint, self.draws, self.seed = checkpoint, int(draws), int(seed)
-        shards = math.prod(self.model.mesh.shape[axis] for axis in sharding.ROWS)
+        shards = sharding.row_shards(self.model.mesh)
         self.batch = math.ceil(int(batch_size) / shards) * shards
         self.max_length, self.greedy = int(max_length), greedy
 

@@ -232,11 +232,16 @@ def are_greedy(model: Model, pairs: Sequence[Pair], batch: int) -> list[bool]:
     for places in generation.batches_of(shapes, batch, "greedy"):
         rows = [pairs[place] for place in generation.filled(places, batch)]
         lengths = [len(pair.continuation) for pair in rows]
-        index = range(len(rows))
+        width, continuation = shapes[places[0]]
         prompts = generation.prompts_of(
-            model, [pair.context for pair in rows], lengths, index, temperature=0.0
+            model,
+            [pair.context for pair in rows],
+            lengths,
+            index=range(len(rows)),
+            width=width,
+            temperature=0.0,
         )
-        sample = samplers[shapes[places[0]][1]]
+        sample = samplers[continuation]
         rollout = sharding.fetch(model.mesh, sample(model.params, {}, prompts, key))
         for number, place in enumerate(places):
             tokens = rollout.uncut.tokens_BxG[number, : lengths[number]].tolist()

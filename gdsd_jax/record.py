@@ -28,7 +28,16 @@ from gdsd_jax.types import Prompts, PyTree, Rollout
 
 FORMAT = 1
 # distributions whose versions the manifest states
-PACKAGES = "jax jaxlib numpy flax orbax-checkpoint sentencepiece tokenizers math-verify".split()
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "numpy",
+    "flax",
+    "orbax-checkpoint",
+    "sentencepiece",
+    "tokenizers",
+    "math-verify",
+)
 
 
 class Plan(NamedTuple):

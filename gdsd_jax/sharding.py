@@ -245,9 +245,14 @@ def split_attention(mesh: Mesh, attend: Callable) -> Callable:
     return split
 
 
+def row_shards(mesh: Mesh) -> int:
+    """Over how many parts of the mesh a batch's rows go round."""
+    return math.prod(mesh.shape[axis] for axis in ROWS)
+
+
 def check_rows(mesh: Mesh, count: int, what: str) -> None:
     """ValueError where `count` rows cannot be split evenly."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    parts = row_shards(mesh)
     if count % parts:
         raise ValueError(
             f"{what}={count} must be a multiple of the {parts} row shards "

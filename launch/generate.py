@@ -30,16 +30,14 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
-import numpy as np
 
-from gdsd_jax import experience, sampling, settings, sharding, tokenizers, weights
+from gdsd_jax import generation, sampling, settings, sharding, tokenizers, weights
 from gdsd_jax.cli import fail, output_path, replacing
 from gdsd_jax.keys import row_keys
 from gdsd_jax.report import unmasking
 from gdsd_jax.rows import read_rows
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
-from gdsd_jax.sharding import MeshConfig
 from gdsd_jax.steps import make_sampler
 from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
 
@@ -73,8 +71,7 @@ def read_model(args) -> Model:
         changes["dtype"] = args.dtype
     chosen = settings.replace(chosen, changes)
     sampler = settings.section("--sampler", args.sampler, SamplerConfig, chosen.sampler.given())
-    layout = settings.section("--mesh", args.mesh, MeshConfig, sharding.BY_FSDP)
-    mesh = sharding.make_mesh(vars(layout))
+    mesh = generation.mesh_of(args.mesh)
     own = weights.kept_tokenizer(chosen, args.checkpoint)
     model, tokenizer = weights.read_model(chosen, own)
     return Model(weights.on_mesh(model, mesh), tokenizer, sampler, mesh, chosen)
@@ -165,7 +162,7 @@ def answers(model: Model, loaded: tuple[PyTree, dict], rows: Sequence[Row], args
     else:
         sample = make_sampler(model.denoiser, model.sampler, model.mesh)
     key = jax.device_put(jax.random.key(args.seed), sharding.replicated(model.mesh))
-    shards = math.prod(model.mesh.shape[axis] for axis in sharding.ROWS)
+    shards = sharding.row_shards(model.mesh)
     batch = 1 if args.show else min(args.batch, len(rows))
     filled = math.ceil(batch / shards) * shards
     compiled = {}  # width of the prompts -> the function
@@ -199,16 +196,14 @@ def prompts_of(model: Model, rows: Sequence[Row], args) -> Prompts:
     The noise of an answer comes from the prompt's place in the file.
     """
     ids = [row.ids for row in rows]
-    width = tokenizers.bucket(max(map(len, ids)))
-    tokens_BxP, valid_BxP = tokenizers.pad_left(ids, width, model.tokenizer.pad_id)
-    padded = {
-        "tokens": tokens_BxP,
-        "valid": valid_BxP,
-        "max_length": np.full(len(ids), model.sampler.gen_length),
-        "index": np.array([row.place for row in rows]),
-    }
-    return experience.prompts_of(
-        model.mesh, padded, copies=1, temperature=args.temperature, threshold=args.threshold
+    return generation.prompts_of(
+        model,
+        ids,
+        lengths=[model.sampler.gen_length] * len(ids),
+        index=[row.place for row in rows],
+        width=tokenizers.bucket(max(map(len, ids))),
+        temperature=args.temperature,
+        threshold=args.threshold,
     )
 
 

@@ -1,10 +1,11 @@
-"""A folder of generated problems: made once, whole or not at all."""
+"""Generated problems: a folder that is made once, whole or not at all; splits."""
 
 from collections.abc import Callable
 import contextlib
 import os
 from pathlib import Path
 import shutil
+from typing import Any
 import uuid
 
 from gdsd_jax import paths
@@ -44,3 +45,25 @@ def build(data_dir: str | os.PathLike, name: str, write: Callable[[Path], None])
     if not target.is_dir():
         raise OSError(f"could not move the generated problems to {target}: is the folder writable?")
     return target
+
+
+def records(
+    data_dir: str | os.PathLike, name: str, write: Callable[[Path], None], split: str
+) -> list[dict[str, Any]]:
+    """The rows of a split of the folder that `build` makes; `write` fills it by `array_records`."""
+    from gdsd_jax.tasks import array_records  # slow to import, and needed only here
+
+    return array_records.read(build(data_dir, name, write), split)
+
+
+def split(given: list[Any], split_of: Callable[[Any], str]) -> tuple[list[Any], list[Any] | None]:
+    """(training records, held-out records) by `split_of`, "train" or "heldout" of a record.
+
+    None are held out, and the caller takes a share, where one side would be empty.
+    """
+    sides: dict[str, list[Any]] = {"train": [], "heldout": []}
+    for record in given:
+        sides[split_of(record)].append(record)
+    if not sides["train"] or not sides["heldout"]:
+        return given, None
+    return sides["train"], sides["heldout"]

@@ -152,6 +152,12 @@ class TaskSettings:
         """Whether the problems are the task's own: not a user's, and some are needed."""
         return not self.only_grades and self.data_file is None and self.heldout_file is None
 
+    @property
+    def wording(self) -> str:
+        """How questions are asked: as `prompt` says, or bare by a model that starts from nothing,
+        else in full."""
+        return self.prompt or ("bare" if self.from_nothing else "full")
+
     def __post_init__(self):
         if self.prompt not in (*PROMPTS, None):
             raise ValueError(

@@ -14,12 +14,6 @@ from gdsd_jax.tasks.mathematics import checker, competition, grading
 from gdsd_jax.tasks.mathematics.checker import Checker
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with Checker(1) as one:
-        yield one
-
-
 def equal(gold, answer, by):
     return by.equal([(gold, answer)])[0]
 

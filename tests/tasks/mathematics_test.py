@@ -42,12 +42,6 @@ PIECES = (
 )
 
 
-@pytest.fixture(scope="module")
-def shared():
-    with Checker(1) as one:
-        yield one
-
-
 def equal(gold, answer, by):
     return by.equal([(gold, answer)])[0]
 

@@ -68,7 +68,7 @@ def make(settings: TaskSettings) -> Task:
         train, heldout = read_files(settings, read, wanted)
         if options.hard:
             train, notes = hard_part(settings, wanted)
-        prompt = settings.prompt or ("bare" if settings.from_nothing else "full")
+        prompt = settings.wording
 
     # Last: what fails before leaves no worker behind.
     sandbox = open_sandbox(settings.sandbox.mode, limits=settings.sandbox.limits)

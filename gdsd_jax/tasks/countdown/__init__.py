@@ -99,7 +99,7 @@ def make(settings: TaskSettings) -> Task:
             notes = (f"{settings.data_file}: held out by their numbers: {count} problems",)
         else:
             notes = (overlap_line(settings.heldout_file, heldout, train),)
-        prompt = settings.prompt or ("bare" if settings.from_nothing else "full")
+        prompt = settings.wording
     ask = {"bare": bare_messages, "full": full_messages, "released": released_messages}[prompt]
     begin = f"{PREFILL}</reasoning>\n" if prompt == "released" else ""
     return Task(
@@ -116,16 +116,14 @@ def make(settings: TaskSettings) -> Task:
 
 def records(data_dir: str, options: OPTIONS, split: str) -> list[dict[str, Any]]:
     """The generated records of a split, built where they are not there yet."""
-    from gdsd_jax.tasks import array_records  # slow to import, and needed only here
-    from gdsd_jax.tasks.countdown import builder
+    from gdsd_jax.tasks.countdown import builder  # slow to import, and needed only here
 
     chosen = problems.Range(**vars(options))
     counts = "_".join(map(str, options.counts))
     signs = "".join(name for name, sign in SIGN_NAMES.items() if sign in options.signs)
     ranges = f"{counts}-{options.largest}-{options.largest_target}-{signs}"
     name = f"countdown-{problems.VERSION}-{ranges}"
-    folder = generated.build(data_dir, name, lambda new: builder.write(new, chosen))
-    return array_records.read(folder, split)
+    return generated.records(data_dir, name, lambda new: builder.write(new, chosen), split)
 
 
 # ---------------------------------------------------------------- a user's rows
@@ -178,16 +176,8 @@ def _integer(text: Any) -> Any:
 
 
 def split(given: list[Record]) -> tuple[list[Record], list[Record] | None]:
-    """(training records, held-out records) by their numbers.
-
-    None are held out, and the caller takes a share, where one side would be empty.
-    """
-    sides = {name: [] for name in problems.SPLITS}
-    for record in given:
-        sides[problems.split_of(record["numbers"])].append(record)
-    if not sides["train"] or not sides["heldout"]:
-        return given, None
-    return sides["train"], sides["heldout"]
+    """`generated.split` by the numbers."""
+    return generated.split(given, lambda record: problems.split_of(record["numbers"]))
 
 
 def overlap_line(file: str, heldout: list[Record], train: list[Record]) -> str:

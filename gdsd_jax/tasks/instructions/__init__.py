@@ -83,8 +83,7 @@ def make(settings: TaskSettings) -> Task:
 
 def records(data_dir: str, options: OPTIONS, split: str) -> list[dict[str, Any]]:
     """The generated records of a split, built where they are not there yet."""
-    from gdsd_jax.tasks import array_records  # slow to import, and needed only here
-    from gdsd_jax.tasks.instructions import builder
+    from gdsd_jax.tasks.instructions import builder  # slow to import, and needed only here
 
     chosen = problems.Range(**dataclasses.asdict(options))
     least, most = options.constraints
@@ -92,8 +91,7 @@ def records(data_dir: str, options: OPTIONS, split: str) -> list[dict[str, Any]]
     if options.kinds:
         digest = hashlib.sha256(json.dumps(options.kinds).encode()).hexdigest()
         name += f"-{digest[:8]}"
-    folder = generated.build(data_dir, name, lambda new: builder.write(new, chosen))
-    found = array_records.read(folder, split)
+    found = generated.records(data_dir, name, lambda new: builder.write(new, chosen), split)
     return [row | {"constraints": json.loads(row["constraints"])} for row in found]
 
 

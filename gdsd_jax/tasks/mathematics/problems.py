@@ -95,7 +95,7 @@ def make(
         check_installed()
     options = settings.options or OPTIONS()
     train, heldout = known or read_files(settings, kind.read, rows.required(kind.fields))
-    prompt = settings.prompt or ("bare" if settings.from_nothing else "full")
+    prompt = settings.wording
     asked = options.asked if prompt == "released" else None
     final = functools.partial(answer, kind=kind, asked=asked, noise=settings.noise)
     shots = 0 if settings.only_grades else options.shots

@@ -108,7 +108,7 @@ def make(settings: TaskSettings) -> Task:
             f"{len(train) - len(kept)} of {len(train)} training problems are held out too, and are "
             "left out"
         )
-    prompt = settings.prompt or ("bare" if settings.from_nothing else "full")
+    prompt = settings.wording
     known = all(record["answer"] for record in kept)
     # answers for mistakes: those of other problems
     pool = sorted({record["answer"] for record in kept})

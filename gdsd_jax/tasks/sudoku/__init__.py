@@ -88,7 +88,7 @@ def make(settings: TaskSettings) -> Task:
             train, heldout = split(train)
         else:
             notes = (overlap_line(settings.heldout_file, heldout, train),)
-        prompt = settings.prompt or ("bare" if settings.from_nothing else "full")
+        prompt = settings.wording
     ask = {"bare": bare_messages, "full": full_messages, "released": released_messages}[prompt]
     begin = f"{PREFILL}</reasoning>\n" if prompt == "released" else ""
     return Task(
@@ -105,13 +105,11 @@ def make(settings: TaskSettings) -> Task:
 
 def records(data_dir: str, options: OPTIONS, split: str) -> list[dict[str, str]]:
     """The generated records of a split, built where they are not there yet."""
-    from gdsd_jax.tasks import array_records  # slow to import, and needed only here
-    from gdsd_jax.tasks.sudoku import builder
+    from gdsd_jax.tasks.sudoku import builder  # slow to import, and needed only here
 
     least, most = options.blanks
     name = f"sudoku-{problems.VERSION}-{least}-{most}"
-    folder = generated.build(data_dir, name, lambda new: builder.write(new, options.blanks))
-    return array_records.read(folder, split)
+    return generated.records(data_dir, name, lambda new: builder.write(new, options.blanks), split)
 
 
 # ---------------------------------------------------------------- a user's rows
@@ -152,16 +150,8 @@ def _renamed(row: Any) -> Any:
 
 
 def split(given: list[Record]) -> tuple[list[Record], list[Record] | None]:
-    """(training records, held-out records) by the class of the solution.
-
-    None are held out, and the caller takes a share, where one side would be empty.
-    """
-    sides = {name: [] for name in problems.SPLITS}
-    for record in given:
-        sides[problems.split_of(record["solution"])].append(record)
-    if not sides["train"] or not sides["heldout"]:
-        return given, None
-    return sides["train"], sides["heldout"]
+    """`generated.split` by the class of the solution."""
+    return generated.split(given, lambda record: problems.split_of(record["solution"]))
 
 
 def split_line(file: str, given: list[Record]) -> str:
