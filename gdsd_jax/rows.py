@@ -88,12 +88,12 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
         or fewer values than columns; one line.
     """
     try:
-        text = _bytes_of(path).decode("utf-8-sig")
+        text = bytes_of(path).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ValueError(
             f"{flag}{path} is not a readable UTF-8 file ({type(error).__name__}): check the path"
         ) from None
-    name = str(path).lower().removesuffix(".gz")
+    name = unpacked_name(path)
     read = _json_rows
     if name.endswith(".csv"):
         read = _csv_rows
@@ -107,7 +107,12 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
         raise ValueError(f"{flag}{path} has no rows: give one JSON object a line{wanted}")
 
 
-def _bytes_of(path: str | os.PathLike) -> bytes:
+def unpacked_name(path: str | os.PathLike) -> str:
+    """A file's name in small letters without ".gz" behind it; its end says what the file holds."""
+    return str(path).lower().removesuffix(".gz")
+
+
+def bytes_of(path: str | os.PathLike) -> bytes:
     """What a file holds, unpacked where its name ends in .gz."""
     data = paths.absolute(path).read_bytes()
     return gzip.decompress(data) if str(path).lower().endswith(".gz") else data

@@ -1,5 +1,6 @@
 """Completions of files are graded as they stand: published figures, our own files, odd ones."""
 
+import gzip
 import json
 
 import pytest
@@ -28,7 +29,8 @@ def rescore(tmp_path, monkeypatch, capsys):
         file, out = tmp_path / name, tmp_path / "out.json"
         if content is not None:
             text = content if isinstance(content, str) else json.dumps(content)
-            file.write_text(text)
+            data = text.encode()
+            file.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
         flags = [f"--config={config}", f"--rescore={file}", f"--out={out}", *more]
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
         code = launch_eval.main()
@@ -78,8 +80,8 @@ def test_generation_files(rescore):
 
 
 def test_rows(rescore):
-    """JSONL of one line and of more, a list, CSV; "text" as well as "completion", or a column that
-    the config names."""
+    """JSONL of one line and of more, a list, CSV, packed or not; "text" as well as "completion", or
+    a column that the config names."""
     row = {"puzzle": PUZZLE, "solution": SOLUTION}
     one, two = {**row, "completion": RIGHT}, {**row, "text": NOTHING}
     for content, name, right in (
@@ -87,6 +89,9 @@ def test_rows(rescore):
         (f"{json.dumps(one)}\n{json.dumps(two)}\n", "a.jsonl", [True, False]),
         ([two, one], "a.json", [False, True]),
         (f"puzzle,solution,completion\n{PUZZLE},{SOLUTION},{RIGHT}\n", "a.csv", [True]),
+        (f"puzzle,solution,completion\n{PUZZLE},{SOLUTION},{RIGHT}\n", "a.CSV.gz", [True]),
+        ([one, two], "a.json.gz", [True, False]),
+        (f"{json.dumps(one)}\n{json.dumps(two)}\n", "a.jsonl.gz", [True, False]),
     ):
         code, found, said = rescore(content, name=name)
         assert code == 0, said
