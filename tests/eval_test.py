@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 
-from gdsd_jax import evaluation, metrics, settings
+from gdsd_jax import cli, evaluation, metrics, settings
 from gdsd_jax.settings import parsing
 from launch import convert
 from launch import eval as launch_eval
@@ -174,7 +174,7 @@ def check_lengths(found):
     manifest = found["manifest"]
     assert manifest["packages"]["jax"] == jax.__version__ and len(manifest["weights_sha256"]) == 64
     again = settings.build(dict(parsing.leaves(manifest["settings"])))
-    assert settings.to_json(again) == manifest["settings"]
+    assert again == settings.parse(cli.load_config(found["config"]))
 
 
 def check_rescored(evaluate, out, tmp_path, found):
