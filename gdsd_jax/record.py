@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdsd_jax import data, evaluation, intervals, settings, sharding, weights
+from gdsd_jax import data, evaluation, intervals, settings, weights
 from gdsd_jax.checkpoint import latest_iteration
 from gdsd_jax.evaluation import Request
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.figures import Item, evaluations_of, items_of
 from gdsd_jax.finished import Finished, difference
-from gdsd_jax.keys import make_keys
+from gdsd_jax.loop import keys_of, seed_key_of
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
 from gdsd_jax.steps import make_sampler
@@ -112,8 +112,7 @@ def answer_all(
 ) -> list[Item]:
     """Every answer that the plan asks for, with the noise of the run's own evaluations."""
     chosen, mesh = experiment.settings, experiment.mesh
-    seed_key = jax.device_put(jax.random.key(chosen.seed), sharding.replicated(mesh))
-    rng = make_keys(seed_key, sharding.everywhere(mesh, np.int32(0)))["evaluation"]
+    rng = keys_of(experiment, seed_key_of(experiment), 0)["evaluation"]
     questions = [evaluation.question_of(experiment.task, one) for one in records_of(experiment)]
     items = []
     for sampler in plan.samplers:
