@@ -16,9 +16,9 @@ train.jsonl and test.jsonl are the public files with question and answer. There 
 model: the problems are in words. The authors evaluate the 1,319 of test.jsonl at temperature 0 with
 half as many steps as tokens, and with another prompt than they train on:
 
-python launch/eval.py --checkpoint=WORKDIR --out=FILE.json --config=configs/gsm8k.py:llada,\
-data_file=train.jsonl,heldout_file=test.jsonl,options.asked=evaluation,eval_problems=1319,\
-sampler.steps=128
+python launch/eval.py --checkpoint=WORKDIR --out=FILE.json --lengths=128,256,512 \
+--config=configs/gsm8k.py:llada,data_file=train.jsonl,heldout_file=test.jsonl,\
+options.asked=evaluation,eval_problems=1319
 
 Their figures are the best of several lengths, read off the bars of their repository's figure.
 """

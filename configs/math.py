@@ -16,9 +16,9 @@ The authors train on the 12,000 problems of ankner/math-500 with problem and sol
 embedded model: the problems are in words. They evaluate the 500 of HuggingFaceH4/MATH-500 at
 temperature 0 with half as many steps as tokens, and with another prompt than they train on:
 
-python launch/eval.py --checkpoint=WORKDIR --out=FILE.json --config=configs/math.py:llada,\
-data_file=train.jsonl,heldout_file=test.jsonl,options.asked=evaluation,eval_problems=500,\
-sampler.steps=128
+python launch/eval.py --checkpoint=WORKDIR --out=FILE.json --lengths=128,256,512 \
+--config=configs/math.py:llada,data_file=train.jsonl,heldout_file=test.jsonl,\
+options.asked=evaluation,eval_problems=500
 
 Their figures are the best of several lengths, read off the bars of their repository's figure.
 """

@@ -26,10 +26,7 @@ class File(NamedTuple):
 
 def read(path: str | os.PathLike) -> File:
     """A file of launch/eval.py; ValueError in one line where it is none."""
-    content = rescoring.parsed(rescoring.read_bytes(path), path)
-    if not rescoring.is_own(content):
-        raise ValueError(f"{path}: not a file of launch/eval.py: evaluate or rescore first")
-    rescoring.check_whole(content, path)
+    content = rescoring.read_own(path)
     if not content[rescoring.OWN]:
         raise ValueError(f"{path}: no answers to compare")
     keys = [key_of(prompt) for prompt in content["prompts"]]

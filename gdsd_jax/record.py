@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdsd_jax import data, evaluation, intervals, settings, sharding, weights
+from gdsd_jax import data, evaluation, intervals, settings, weights
 from gdsd_jax.checkpoint import latest_iteration
 from gdsd_jax.evaluation import Request
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.figures import Item, evaluations_of, items_of
-from gdsd_jax.finished import Finished
-from gdsd_jax.keys import make_keys
+from gdsd_jax.finished import Finished, difference
+from gdsd_jax.loop import keys_of, seed_key_of
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
 from gdsd_jax.steps import make_sampler
@@ -121,8 +121,7 @@ def answer_all(
 ) -> list[Item]:
     """Every answer that the plan asks for, with the noise of the run's own evaluations."""
     chosen, mesh = experiment.settings, experiment.mesh
-    seed_key = jax.device_put(jax.random.key(chosen.seed), sharding.replicated(mesh))
-    rng = make_keys(seed_key, sharding.everywhere(mesh, np.int32(0)))["evaluation"]
+    rng = keys_of(experiment, seed_key_of(experiment), 0)["evaluation"]
     questions = [evaluation.question_of(experiment.task, one) for one in records_of(experiment)]
     items = []
     for sampler in plan.samplers:
@@ -175,6 +174,39 @@ def manifest_of(experiment: Experiment, plan: Plan, checkpoint: str) -> dict[str
         "packages": versions(),
         "device": jax.devices()[0].device_kind,
     }
+
+
+def from_manifest(manifest: Mapping[str, Any]) -> tuple[Settings, Plan]:
+    """What the evaluation of a manifest was asked.
+
+    Raises:
+      ValueError: settings or samplers that this version does not take; one line.
+    """
+    sampled = Request(**manifest["sampled"])
+    samplers = tuple(SamplerConfig(**fields) for fields in manifest["samplers"])
+    plan = Plan(samplers, sampled, tuple(manifest["thresholds"]))
+    return settings.from_json(manifest["settings"]), plan
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What may change the numbers of an evaluation that is run again: another version or device.
+
+    Raises:
+      ValueError: the weights or the problems are others, or something else that was asked.
+    """
+    surroundings = ("packages", "device")
+    parts = [
+        {key: value for key, value in one.items() if key not in surroundings}
+        for one in (before, json.loads(json.dumps(now)))
+    ]
+    fault = difference(*parts)
+    if fault is not None:
+        raise ValueError(f"--again: {fault}: give what was evaluated then, or evaluate anew")
+    for key in surroundings:
+        said = difference(before.get(key), now[key], key)
+        if said is not None:
+            return f"{said}: numbers may differ"
+    return None
 
 
 def problems_hash(experiment: Experiment) -> str:

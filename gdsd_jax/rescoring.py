@@ -152,6 +152,15 @@ def is_own(content: Any) -> bool:
     return isinstance(content, dict) and OWN in content
 
 
+def read_own(path: str | os.PathLike) -> dict[str, Any]:
+    """What launch/eval.py has written; ValueError in one line where it is not that."""
+    content = parsed(read_bytes(path), path)
+    if not is_own(content):
+        raise ValueError(f"{path}: not a file of launch/eval.py: evaluate or rescore first")
+    check_whole(content, path)
+    return content
+
+
 def check_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
     """ValueError where an evaluation's file is not whole, or of another version."""
     manifest = content.get("manifest")

@@ -10,6 +10,8 @@
   python launch/eval.py --config=... --rescore=COMPLETIONS --out=FILE.json
       grades completions without a model: a FILE.json, rows of JSONL with the problem's columns and
       "completion" or "text", or a generation file of diffu-GRPO's
+  python launch/eval.py --again=FILE.json --out=NEW.json
+      runs the evaluation of a FILE.json again, from its manifest
   python launch/eval.py --compare A.json B.json [--out=FILE.json]
       what differs between two FILE.json, problem by problem
 
@@ -33,7 +35,7 @@ import json
 import math
 import pathlib
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 # `python launch/eval.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
@@ -47,8 +49,17 @@ from gdsd_jax.finished import Finished
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.settings import Settings
 
-MODES = ("checkpoint", "rescore", "compare")
+MODES = ("checkpoint", "again", "rescore", "compare")
 BAD_INPUT = (ValueError, OSError, ImportError)  # gs:// needs a package of its own
+
+
+class Job(NamedTuple):
+    """A checkpoint and what is asked of it."""
+
+    settings: Settings
+    plan: record.Plan
+    source: dict[str, Any]  # the config and the checkpoint, as they were given
+    before: Mapping[str, Any] | None = None  # the manifest, of an evaluation that is run again
 
 
 def arguments() -> argparse.Namespace:
@@ -57,6 +68,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--config", help="FILE.py[:MODEL[,key=value...]]")
     parser.add_argument("--checkpoint", help="a converted model's folder, or a run's workdir")
+    parser.add_argument("--again", metavar="FILE", help="an evaluation to run again")
     parser.add_argument("--rescore", metavar="FILE", help="completions to grade")
     parser.add_argument("--compare", nargs=2, metavar="FILE", help="two files to compare")
     parser.add_argument("--out", help="JSON file for the numbers and every answer")
@@ -76,15 +88,20 @@ def mode_of(args: argparse.Namespace) -> str:
     """Which of MODES is asked for; ValueError where flags are missing or do not go together."""
     given = [name for name in MODES if getattr(args, name) is not None]
     if len(given) != 1:
-        raise ValueError("give one of --checkpoint=DIR, --rescore=FILE and --compare A.json B.json")
+        raise ValueError(
+            "give one of --checkpoint=DIR, --again=FILE, --rescore=FILE and --compare A.json B.json"
+        )
     mode = given[0]
-    asked = [name for name in ("lengths", "samples", "thresholds", "fresh") if getattr(args, name)]
+    asked = [name for name in ("lengths", "samples", "thresholds") if getattr(args, name)]
     if mode != "checkpoint" and asked:
         raise ValueError(f"--{asked[0]} asks a model: give it with --checkpoint=DIR")
-    needed = () if mode == "compare" else ("config", "out")
+    needed = {"again": ("out",), "compare": ()}.get(mode, ("config", "out"))
     for name in needed:
         if getattr(args, name) is None:
             raise ValueError(f"--{mode} needs --{name} too")
+    for path in (args.again, args.rescore, *(args.compare or ())):
+        if path is not None and path == args.out:
+            raise ValueError(f"--out={args.out} would be written over what is read: name another")
     return mode
 
 
@@ -95,16 +112,16 @@ def main() -> int:
         out = output_path("--out", args.out) if args.out else None
         if mode == "compare":
             return compare(args, out)
-        chosen = settings.parse(load_config(args.config))
         if mode == "rescore":
-            return rescore(args, chosen, out)
+            return rescore(args, out)
+        job = job_again(args.again) if mode == "again" else job_of(args)
         here = hosts.start(args.coordinator, args.num_processes, args.process_id)
     except BAD_INPUT as error:
         return fail(error, 2)
     if here.count == 1:
-        return evaluate(args, chosen, out, here)
+        return evaluate(job, out, here, args.fresh)
     with hosts.naming_failures(here):
-        code = evaluate(args, chosen, out, here)
+        code = evaluate(job, out, here, args.fresh)
         if code == 0:
             here.finish()
     here.linger()
@@ -114,41 +131,58 @@ def main() -> int:
 # ---------------------------------------------------------------- a checkpoint
 
 
-def evaluate(args: argparse.Namespace, chosen: Settings, out: epath.Path, here: Hosts) -> int:
-    """Scores the checkpoint in this process, one of those that work together; its exit code."""
+def job_of(args: argparse.Namespace) -> Job:
+    """What the flags ask; ValueError in one line."""
+    chosen = settings.parse(load_config(args.config))
+    plan = record.plan_of(
+        chosen,
+        read_lengths(args.lengths),
+        read_samples(args.samples),
+        read_thresholds(args.thresholds),
+    )
+    return Job(chosen, plan, {"config": args.config, "checkpoint": args.checkpoint})
+
+
+def job_again(path: str) -> Job:
+    """What the evaluation of a file was asked; ValueError in one line."""
+    content = rescoring.read_own(path)
+    if "checkpoint" not in content["manifest"]:
+        raise ValueError(f"--again={path}: its completions come from elsewhere; use --rescore")
+    chosen, plan = record.from_manifest(content["manifest"])
+    source = {name: content.get(name) for name in ("config", "checkpoint")}
+    return Job(chosen, plan, source, content["manifest"])
+
+
+def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool) -> int:
+    """Scores a checkpoint in this process, one of those that work together; its exit code."""
+    folder, chosen = job.source["checkpoint"], job.settings
     with contextlib.ExitStack() as opened:
         try:
-            plan = record.plan_of(
-                chosen,
-                read_lengths(args.lengths),
-                read_samples(args.samples),
-                read_thresholds(args.thresholds),
-            )
-            experiment = prepare(chosen, here, folder=args.checkpoint)
+            experiment = prepare(chosen, here, folder=folder)
             opened.callback(experiment.task.close)
+            theirs = weights.settings_of(folder)
             model = weights.load_weights(
-                args.checkpoint,
-                weights.settings_of(args.checkpoint),
-                experiment.denoiser.config,
-                experiment.mesh,
+                folder, theirs, experiment.denoiser.config, experiment.mesh
             )
-            manifest = record.manifest_of(experiment, plan, args.checkpoint)
+            manifest = record.manifest_of(experiment, job.plan, folder)
+            note = None if job.before is None else record.check_same(job.before, manifest)
             kept = out.with_name(f"{out.name}.partial.jsonl")
-            batches = plan.batches(evaluation.problems_asked(experiment), chosen.rows)
-            finished = Finished(kept, manifest, here, batches, args.fresh, say)
+            batches = job.plan.batches(evaluation.problems_asked(experiment), chosen.rows)
+            finished = Finished(kept, manifest, here, batches, fresh, say)
         except BAD_INPUT as error:
             return fail(error, 2)
+        if note is not None and here.first:
+            say(note)
         try:
-            items = record.answer_all(experiment, model, plan, finished)
+            items = record.answer_all(experiment, model, job.plan, finished)
         except KeyboardInterrupt:
             return fail(f"interrupted; the same command goes on from {kept}", 130)
         if here.first:
-            source = {"config": args.config, "checkpoint": args.checkpoint}
-            source["iteration"] = manifest["iteration"]
+            source = {**job.source, "iteration": manifest["iteration"]}
             prompts = record.prompts_of(record.records_of(experiment), experiment.task.messages)
             content = record.contents(source, manifest, prompts, items)
             write(out, content)
-            for line in lines_of(content, args.out):
+            for line in lines_of(content, str(out)):
                 print(line)
         finished.remove()
     return 0
@@ -251,8 +285,9 @@ def threshold_line(row: Mapping[str, Any], scheduled: float) -> str:
 # ---------------------------------------------------------------- files
 
 
-def rescore(args: argparse.Namespace, chosen: Settings, out: epath.Path) -> int:
+def rescore(args: argparse.Namespace, out: epath.Path) -> int:
     """Grades the completions of a file; raises ValueError where it cannot."""
+    chosen = settings.parse(load_config(args.config))
     manifest, prompts, items = rescoring.rescore(chosen, args.rescore)
     source = {"config": args.config, "rescored": args.rescore}
     content = record.contents(source, manifest, prompts, items)

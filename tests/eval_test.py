@@ -6,8 +6,7 @@ import json
 import jax
 import pytest
 
-from gdsd_jax import evaluation, metrics, settings
-from gdsd_jax.settings import parsing
+from gdsd_jax import cli, evaluation, metrics, settings
 from launch import convert
 from launch import eval as launch_eval
 
@@ -28,11 +27,9 @@ def evaluate(monkeypatch, capsys, data_dir, tmp_path):
             f"data_dir={data_dir}",
             *overrides,
         ]
-        flags = [
-            f"--config={config}:{','.join(entries)}",
-            f"--out={out}",
-            *more,
-        ]
+        flags = [f"--out={out}", *more]
+        if config is not None:
+            flags.append(f"--config={config}:{','.join(entries)}")
         if checkpoint is not None:
             flags.append(f"--checkpoint={checkpoint}")
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
@@ -147,6 +144,7 @@ def test_a_killed_evaluation_writes_the_same_file(evaluate, workdir, tmp_path, m
     assert code == 0 and "3 of 6 batches are done" in said and len(calls) == 3, said
     assert out.read_bytes() == whole and not partial.exists()
     check_rescored(evaluate, out, tmp_path, found)
+    check_again(evaluate, out, workdir, tmp_path, found)
 
 
 def check_lengths(found):
@@ -173,8 +171,8 @@ def check_lengths(found):
         assert all(item["tokens"] <= item["gen_length"] for item in mine)
     manifest = found["manifest"]
     assert manifest["packages"]["jax"] == jax.__version__ and len(manifest["weights_sha256"]) == 64
-    again = settings.build(dict(parsing.leaves(manifest["settings"])))
-    assert json.loads(json.dumps(settings.to_json(again))) == manifest["settings"]
+    again = settings.from_json(manifest["settings"])
+    assert again == settings.parse(cli.load_config(found["config"]))
 
 
 def check_rescored(evaluate, out, tmp_path, found):
@@ -184,6 +182,17 @@ def check_rescored(evaluate, out, tmp_path, found):
     assert code == 0, said
     for name in ("metrics", "intervals", "evaluations", "items", "prompts", "pass_at_1"):
         assert again[name] == found[name], name
+
+
+def check_again(evaluate, out, workdir, tmp_path, found):
+    """The manifest is enough to write the same bytes; other weights are refused."""
+    other = tmp_path / "again.json"
+    code, _, said = evaluate(None, out=other, config=None, more=[f"--again={out}"])
+    assert code == 0 and other.read_bytes() == out.read_bytes(), said
+    found["manifest"]["weights_sha256"] = "0"
+    other.write_text(json.dumps(found))
+    code, _, said = evaluate(None, out=out, config=None, more=[f"--again={other}"])
+    assert code == 2 and "--again: weights_sha256 was '0'" in said and said.count("\n") == 1
 
 
 def test_what_is_asked_is_checked_first(evaluate, tmp_path):

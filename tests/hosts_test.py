@@ -189,7 +189,8 @@ def test_a_process_that_nobody_meets_says_so():
 
 @pytest.fixture(scope="module")
 def launch(data_dir, tmp_path_factory):
-    """`launch(workdir, count)`: the run as `count` processes that share eight CPU devices."""
+    """`launch(workdir, count)`: the run as `count` processes that share eight CPU devices; with
+    `out` its evaluation."""
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
     environment = {
         "JAX_ENABLE_COMPILATION_CACHE": "true",
@@ -200,12 +201,12 @@ def launch(data_dir, tmp_path_factory):
     }
     running = []
 
-    def start(workdir, count: int) -> list[subprocess.Popen]:
-        command = [
-            "launch/main.py",
-            f"--config=configs/coding.py:{CONFIG},data_dir={data_dir}",
-            f"--workdir={workdir}",
-        ]
+    def start(workdir, count: int, out=None) -> list[subprocess.Popen]:
+        config = f"--config=configs/coding.py:{CONFIG},data_dir={data_dir}"
+        command = ["launch/main.py", config, f"--workdir={workdir}"]
+        if out is not None:
+            asked = [f"--checkpoint={workdir}", f"--out={out}", "--lengths=16,24", "--samples=2"]
+            command = ["launch/eval.py", config, *asked]
         address = (
             [f"--coordinator=localhost:{free_port()}", f"--num_processes={count}"]
             if count > 1
@@ -341,3 +342,15 @@ def test_killing_one_of_four_ends_the_others_and_all_go_on(launch, alone, tmp_pa
     run_to_the_end(launch(again, 4))
     assert_same_state(state_after(again, 2), state_after(killed, 2))
     assert_same_numbers(again, alone)
+
+
+@pytest.mark.slow
+def test_processes_evaluate_as_one(alone, launch, tmp_path):
+    """The same file, byte by byte; the first process alone writes it."""
+    run_to_the_end(launch(alone, 1, tmp_path / "one.json"))
+    run_to_the_end(launch(alone, 2, tmp_path / "two.json"))
+    written = (tmp_path / "one.json").read_bytes()
+    assert (tmp_path / "two.json").read_bytes() == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "two.json"]
+    items = json.loads(written)["items"]
+    assert len(items) == 2 * 3 * 8 and any(item["grades"]["format"] for item in items)

@@ -236,6 +236,11 @@ def to_json(settings: Settings) -> dict[str, Any]:
     return found
 
 
+def from_json(entries: Mapping[str, Any]) -> Settings:
+    """The settings that `to_json` was given; raises as `parse`."""
+    return build(dict(leaves(entries)))
+
+
 def flat(settings: Settings) -> dict[str, Any]:
     """{dotted key: value} of every setting, as the user writes the keys."""
     return dict(leaves(to_json(settings)))

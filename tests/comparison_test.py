@@ -1,0 +1,142 @@
+"""Two evaluations of the same problems: differences by hand, and what cannot be compared."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gdsd_jax import comparison, record
+from launch import eval as launch_eval
+
+REWARD = {"variant": "mended", "weights": {}}
+
+
+def content(right, first=0, task="sudoku", reward=REWARD, length=None, cells=4):
+    """A file in which problem `first` + i has `right[i]` of `cells` cells right; None = no
+    verdict."""
+    items = [
+        {
+            "problem": place,
+            "question": f"q{first + place}",
+            "completion": "",
+            "gen_length": length,
+            "sample": 0,
+            "grades": None
+            if points is None
+            else {"reward": points / cells, "solved": float(points == cells)},
+            "points": [points or 0, cells],
+        }
+        for place, points in enumerate(right)
+    ]
+    manifest = {
+        "format": record.FORMAT,
+        "settings": {"task": task, "reward": reward},
+        "samplers": [],
+        "score": "reward",
+        "parts": [],
+    }
+    prompts = [
+        {"messages": [], "record": {"puzzle": str(first + place)}} for place in range(len(right))
+    ]
+    return {"manifest": manifest, "prompts": prompts, "items": items}
+
+
+@pytest.fixture
+def compare(tmp_path, monkeypatch, capsys):
+    """`compare(content, content) -> (exit code, what --out holds, what was printed)`."""
+
+    def start(before, after):
+        files = [tmp_path / "a.json", tmp_path / "b.json"]
+        for file, value in zip(files, (before, after)):
+            file.write_text(value if isinstance(value, str) else json.dumps(value))
+        out = tmp_path / "out.json"
+        out.unlink(missing_ok=True)
+        monkeypatch.setattr("sys.argv", ["eval.py", "--compare", *map(str, files), f"--out={out}"])
+        code = launch_eval.main()
+        said = capsys.readouterr()
+        return code, json.loads(out.read_text()) if out.is_file() else None, said.out + said.err
+
+    return start
+
+
+def of(found, name):
+    (one,) = found["comparisons"]
+    return one["differences"][name]
+
+
+def test_a_clear_difference_is_shown(compare):
+    """Problems 2 .. 21 are in both; each is solved in the second file alone."""
+    code, found, said = compare(content([0] * 22), content([4] * 20 + [0] * 5, first=2))
+    assert code == 0 and (found["problems"], found["common"]) == ([22, 25], 20), said
+    solved = of(found, "pass_at_1")
+    assert (solved["before"], solved["after"], solved["difference"]) == (0, 1, 1)
+    assert solved["interval"] == [1, 1] and solved["shown"] and solved["problems"] == 20
+    assert "20 problems in common, of 22 and 25" in said
+    assert "pass@1 0.000 -> 1.000, +1.000 (95% +1.000 to +1.000, 20 problems): higher" in said
+    assert compare(content([4] * 9), content([0] * 9))[2].count(": lower") == 4
+
+
+def test_chance_is_not_a_difference(compare):
+    rng = np.random.default_rng(3)
+    right_N = rng.integers(0, 5, 40)
+    shuffled_N = rng.permutation(right_N)
+    code, found, said = compare(content(right_N.tolist()), content(shuffled_N.tolist()))
+    cells = of(found, "accuracy")
+    assert code == 0 and cells["difference"] == 0 and not cells["shown"]
+    low, high = cells["interval"]
+    assert low < 0 < high and said.count("no difference shown") == 4
+    draws = np.random.default_rng(0)
+    differences = [
+        (shuffled_N[index].sum() - right_N[index].sum()) / 160
+        for index in (draws.integers(0, 40, 40) for _ in range(10_000))
+    ]
+    assert [low, high] == pytest.approx(np.percentile(differences, [2.5, 97.5]), abs=1e-12)
+
+
+def test_order_and_missing_verdicts(compare):
+    """Problems are known by their records; what one file could not judge counts in neither."""
+    before, after = content([4, 0, None]), content([0, 4, 4])
+    after["prompts"].reverse()  # its first answer is to problem 2
+    code, found, said = compare(before, after)
+    cells = of(found, "accuracy")
+    assert code == 0 and cells["problems"] == 2, said
+    assert (cells["before"], cells["after"]) == (0.5, 1.0)
+
+
+def test_lengths_that_both_have_are_compared(compare):
+    def both(right, *lengths):
+        parts = [content(right, length=length) for length in lengths]
+        items = [item for part in parts for item in part["items"]]
+        return {**parts[0], "items": items}
+
+    code, found, said = compare(both([1, 2], 128, 256), both([2, 2], 512, 256))
+    assert code == 0 and found["comparisons"][0]["gen_lengths"] == [256, 256], said
+    assert len(found["comparisons"]) == 1 and "gen_length 256\n" in said
+    code, found, said = compare(both([1, 2], 128), both([2, 2], 512))
+    assert code == 0 and "gen_length 128 -> 512\n" in said
+
+
+def test_what_cannot_be_compared_is_one_line(compare, monkeypatch, capsys):
+    def error(before, after):
+        code, found, said = compare(before, after)
+        assert code == 2 and found is None and said.count("\n") == 1, said
+        return said
+
+    one = content([1, 2])
+    assert "no problem in common" in error(one, content([1, 2], first=7))
+    assert "is of task sudoku" in error(one, content([1, 2], task="countdown"))
+    released = {"variant": "released", "weights": {}}
+    assert "rescore one of them" in error(one, content([1, 2], reward=released))
+    assert "not a file of launch/eval.py" in error(one, {"generations": []})
+    assert "no answers to compare" in error(one, {**one, "items": []})
+    assert "not JSON" in error(one, "{")
+    monkeypatch.setattr("sys.argv", ["eval.py", "--compare", "none.json", "none.json"])
+    assert launch_eval.main() == 2 and "not a readable file" in capsys.readouterr().err
+
+
+def test_the_same_file_has_no_differences(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(content([1, 4, 0])))
+    found = comparison.compare([file, file])
+    for one in of(found, "accuracy"), of(found, "pass_at_1"):
+        assert one["difference"] == 0 and one["interval"] == [0, 0] and not one["shown"]
