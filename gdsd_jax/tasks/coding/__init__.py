@@ -70,11 +70,6 @@ def make(settings: TaskSettings) -> Task:
             train, notes = hard_part(settings, wanted)
         prompt = settings.prompt or ("bare" if settings.from_nothing else "full")
 
-    def answer(record: Record, seed: str | None) -> str:
-        if seed is None:
-            return answers.completion(record)
-        return answers.noisy_completion(record, seed, settings.noise)
-
     # Last: what fails before leaves no worker behind.
     sandbox = open_sandbox(settings.sandbox.mode, limits=settings.sandbox.limits)
     return Task(
@@ -82,7 +77,7 @@ def make(settings: TaskSettings) -> Task:
         heldout,
         {"bare": bare_messages, "full": full_messages, "released": released_messages}[prompt],
         functools.partial(grading.grade, sandbox=sandbox, reward=settings.reward),
-        answer,
+        functools.partial(answer, noise=settings.noise),
         score="tests",
         read=read,
         tokenizer=tokenizer,
@@ -110,6 +105,13 @@ def hard_part(settings: TaskSettings, wanted: str) -> tuple[list[Record], tuple[
         f"{settings.data_file}: {len(found)} hard records of {len(records)} problems, {kind} twins "
         "that ask the same as a function to complete",
     )
+
+
+def answer(record: Record, seed: str | None, noise: float) -> str:
+    """The gold answer; under a seed, one with mistakes."""
+    if seed is None:
+        return answers.completion(record)
+    return answers.noisy_completion(record, seed, noise)
 
 
 def bare_messages(record: Record) -> list[dict[str, str]]:

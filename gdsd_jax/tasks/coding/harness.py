@@ -12,6 +12,7 @@ import threading
 import types
 
 PROGRAM = ""  # set below, in the sandbox
+FILE = ".harness"
 MOST_BYTES = 8 << 20  # of what a program prints
 
 
@@ -28,7 +29,7 @@ def words_of(text):
 
 def output_of(program, given):
     """What a program prints, None where it fails or prints too much."""
-    source, target = os.memfd_create("input"), os.memfd_create("output")
+    source, target = nameless_file(), nameless_file()
     try:
         with open(source, "wb", closefd=False) as file:
             file.write(given.encode("utf-8", "surrogatepass"))
@@ -45,6 +46,13 @@ def output_of(program, given):
     finally:
         os.close(source)
         os.close(target)
+
+
+def nameless_file():
+    """Descriptor of an empty file in the current folder, which is private, without a name."""
+    descriptor = os.open(FILE, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    os.unlink(FILE)
+    return descriptor
 
 
 def be_program(program, source, target):
