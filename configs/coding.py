@@ -16,8 +16,8 @@ data_file=FILE.jsonl,heldout_file=HumanEval.jsonl.gz
     coupled_grpo, wd1, dmpo
 
 Files hold question and test_cases, or are HumanEval's, MBPP's or AceCode's as published, or hold
-inputs and outputs (gdsd_jax/tasks/README.md). HumanEval with the length and the steps of the authors'
-evaluation, at temperature 0, by our prompt and rule:
+inputs and outputs (gdsd_jax/tasks/README.md). HumanEval with the length and the steps of the
+authors' evaluation, at temperature 0, by our prompt and rule:
 
 python launch/eval.py --checkpoint=WORKDIR --out=FILE.json --config=configs/coding.py:llada,\
 data_file=HumanEval.jsonl.gz,heldout_file=HumanEval.jsonl.gz,eval_problems=164,sampler.steps=128
