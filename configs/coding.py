@@ -1,9 +1,12 @@
-"""GDSD on coding: completions are Python programs, rewards are their tests.
+r"""GDSD on coding: completions are Python programs, rewards are their tests.
 
 python launch/main.py --config=configs/coding.py
     the embedded default: any machine, about 9 minutes on 2 cores
 python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
-    LLaDA-8B, the released recipe on AceCode
+    LLaDA-8B, the released recipe on AceCode, with our prompt and our rule of rewards
+...:llada,prompt=released,reward.variant=released,options.hard=true,init_from=DIR,\
+data_file=FILE.jsonl,heldout_file=HumanEval.jsonl.gz
+    the released prompt and rule, and of AceCode-87K's own rows the part that the release trains on
 ...:llada,lora_rank=0,init_from=DIR,...
     the same, full fine-tuning
 ...:a2d,init_from=runs/opdlm-tiny
@@ -11,6 +14,13 @@ python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=F
 ...:MODEL,objective=espo
     another objective with its recipe (configs/objectives.py): espo, spg, diffu_grpo,
     coupled_grpo, wd1, dmpo
+
+Files hold question and test_cases, or are HumanEval's, MBPP's or AceCode's as published, or hold
+inputs and outputs (gdsd_jax/tasks/README.md). HumanEval with the length and the steps of the
+authors' evaluation, at temperature 0, by our prompt and rule:
+
+python launch/eval.py --checkpoint=WORKDIR --out=FILE.json --config=configs/coding.py:llada,\
+data_file=HumanEval.jsonl.gz,heldout_file=HumanEval.jsonl.gz,eval_problems=164,sampler.steps=128
 """
 
 from ml_collections import ConfigDict

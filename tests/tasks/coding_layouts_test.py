@@ -312,6 +312,7 @@ WRONG = [
     (HUMAN_EVAL, {"prompt": ""}, "prompt is not a non-empty string"),
     (HUMAN_EVAL, {"prompt": None}, "prompt is not a non-empty string"),
     (HUMAN_EVAL, {"prompt": "def thrice(x):\n"}, "prompt does not begin the function twice"),
+    (HUMAN_EVAL, {"prompt": "def twice_more(x):\n"}, "prompt does not begin the function twice"),
     (HUMAN_EVAL, {"entry_point": "a b"}, "entry_point='a b' is no name"),
     (HUMAN_EVAL, {"entry_point": 3}, "entry_point is not a non-empty string"),
     (HUMAN_EVAL, {"test": "def check(:"}, "test is not a Python statement"),

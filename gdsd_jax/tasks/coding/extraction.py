@@ -137,13 +137,13 @@ def _with_preamble(code: str, asked: Asked) -> str:
     """The program behind the imports and helpers of the prompt, which it need not repeat."""
     if not asked.prompt or "from __future__" in code:
         return code
-    return f"{preamble_of(asked)}\n{code}"
+    return f"{preamble_of(asked) or ''}\n{code}"
 
 
-def preamble_of(asked: Asked) -> str:
-    """What stands in the prompt before its function."""
+def preamble_of(asked: Asked) -> str | None:
+    """What stands in the prompt before its function; None where it begins no such function."""
     match = re.search(rf"^(?:async[ \t]+)?def[ \t]+{re.escape(asked.name)}\b", asked.prompt, re.M)
-    return asked.prompt[: match.start()] if match else ""
+    return asked.prompt[: match.start()] if match else None
 
 
 def _body(code: str, asked: Asked, cuts: int) -> str | None:

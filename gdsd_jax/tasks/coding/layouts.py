@@ -87,7 +87,7 @@ def _human_eval(row: Mapping[str, Any]) -> dict[str, Any]:
     name, prompt = found["entry_point"], found["prompt"]
     if not name.isidentifier():
         raise ValueError(f"entry_point={name!r:.60} is no name: {HUMAN_EVAL[1].mend}")
-    if len(preamble_of(Asked(name, prompt))) == len(prompt) or f"def {name}" not in prompt:
+    if preamble_of(Asked(name, prompt)) is None:
         raise ValueError(f"prompt does not begin the function {name}: {HUMAN_EVAL[0].mend}")
     _check_statements("test", [found["test"]], number=False)
     if "def check(" not in found["test"]:

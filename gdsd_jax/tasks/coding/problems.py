@@ -2,48 +2,48 @@
 
 A specification is a chain of one or two operations whose types agree. Its words ask for the chain,
 and its program carries it out. Its tests are chosen so that programs with one slip (`mutants`) fail
-at least one of them. The same mutants, drawn at random, are the wrong solutions of the noisy
-fine-tuning text.
+at least one of them, unless they do the same on all 1,000 inputs of `behaviour`. The same mutants,
+drawn at random, are the wrong solutions of the noisy fine-tuning text.
 
 Everything follows from fixed seeds through `random.Random` and SHA-256, so every host generates the
 same.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 import dataclasses
 import hashlib
 import random
 import types
-from typing import Any
 
+import numpy as np
+
+from gdsd_jax.tasks.coding.behaviour import (
+    NONE,
+    NUM_INPUTS,
+    Behaviours,
+    Steps,
+    all_chains,
+    groups,
+    inputs,
+    names_of,
+)
 from gdsd_jax.tasks.coding.operations import OPERATIONS, Step
 
 # Of the generated problems: raise it with any change to them. The folder they are kept in has it
 # in its name.
-VERSION = "1.1.0"
+VERSION = "2.0.0"
 NUM_TRAIN = 2048
 NUM_HELDOUT = 448
-TESTS_PER_PROBLEM = 5
+LEAST_TESTS = 5  # of a problem; more where it takes more to expose its slips
 
-_CANDIDATES = 24  # inputs drawn for a problem, of which the most telling become its tests
-_MAX_OUTPUT = 72  # characters; inputs with a longer output are not used, to keep asserts short
-_MAX_NUMBER = 10**9
 _NOUNS: Mapping[str, str] = types.MappingProxyType(
     {"int": "a number", "str": "a string", "list": "a list"}
 )
-# Lists have the most operations, so they start most chains.
-_STARTS = ("int", "str", "str", "list", "list", "list")
-_WORDS = (
-    "banana Apple sun Cat area tree Echo data ocean Idea moon bee Ada gate opera coffee Zoo toast "
-    "level Oslo"
-).split()
 # Operations that the noisy text gets wrong more often than right, so that a model of it has
 # something to unlearn.
 _MISTAKEN = frozenset(
     ("subtract", "at_most", "keep_odd", "sort_down", "trim", "largest", "head", "lower")
 )
-
-Steps = tuple[Step, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,18 +121,26 @@ def habitual_slips(steps: Steps) -> Steps:
 def generate() -> dict[str, list[Problem]]:
     """The problems by split: NUM_TRAIN under "train", NUM_HELDOUT under "heldout".
 
-    The split is by specification and stricter: a held-out chain of operations does not occur in
-    training with other constants either. Chains of one step are all in training, so every operation
-    is known from there.
+    The split is by behaviour and stricter (`behaviour.groups`): what a held-out program does is
+    done by no program of the training, and its chain of operations does not occur there with other
+    constants either. Groups with a chain of one step are all in training, so every operation is
+    known from there.
     """
+    behaviours = Behaviours(inputs())
+    chains = [steps for steps in all_chains() if _is_problem(steps, behaviours)]
+    group_of = groups(chains, behaviours)
+    known = {group_of[names_of(steps)] for steps in chains if len(steps) == 1}
+    # Single steps come first, in their order, then the others in any.
+    chosen = [steps for steps in chains if len(steps) == 1]
+    others = [steps for steps in chains if len(steps) > 1]
+    random.Random(0).shuffle(others)
     sizes = {"train": NUM_TRAIN, "heldout": NUM_HELDOUT}
     splits = {name: [] for name in sizes}
-    for steps in _chains():
-        split = splits[_split(steps)]
-        if len(split) < sizes[_split(steps)]:
-            split += filter(None, [_problem(steps)])
-        elif all(len(splits[name]) == size for name, size in sizes.items()):
-            break
+    for steps in chosen + others:
+        group = group_of[names_of(steps)]
+        name = "heldout" if group not in known and _stable_hash(group) % 6 == 0 else "train"
+        if len(splits[name]) < sizes[name]:
+            splits[name].append(_problem(steps, behaviours))
     return splits
 
 
@@ -166,109 +174,50 @@ def _same_types(steps: Steps, original: Steps) -> bool:
     return takes == gives
 
 
-def _chains() -> Iterator[Steps]:
-    """Distinct chains without end: each single step first, then random longer ones."""
-    for operation in OPERATIONS.values():
-        for k in operation.constants or (None,):
-            yield (Step(operation, k),)
-    rng = random.Random(0)
-    seen = set()
-    while True:
-        kind, steps = rng.choice(_STARTS), ()
-        for _ in range(2):
-            used = [step.operation for step in steps]
-            fitting = [o for o in OPERATIONS.values() if o.takes == kind and o not in used]
-            operation = rng.choice(fitting)
-            steps += (Step(operation, rng.choice(operation.constants or (None,))),)
-            kind = operation.gives
-        if steps not in seen:
-            seen.add(steps)
-            yield steps
-
-
-def _split(steps: Steps) -> str:
-    # Constants are left out of the hash: chains that differ only in them share a split.
-    held_out = len(steps) > 1 and _stable_hash(" ".join(s.operation.name for s in steps)) % 6 == 0
-    return "heldout" if held_out else "train"
-
-
 def _stable_hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
-def _problem(steps: Steps) -> Problem | None:
-    """The problem of `steps`.
+def _is_problem(steps: Steps, behaviours: Behaviours) -> bool:
+    """Whether the chain works on a quarter of the inputs, is not constant, and needs every step."""
+    outputs = behaviours.of(steps)
+    usable = outputs != NONE
+    if usable.sum() < NUM_INPUTS // 4 or len(set(outputs[usable])) < 2:
+        return False
+    shorter = mutants(steps).get("dropped", ())
+    return all(np.any((behaviours.of(other) != outputs)[usable]) for other in shorter)
 
-    None where it fails on most inputs, is constant, or has a step that changes nothing.
-    """
-    spec = " ".join(map(str, steps))
-    inputs = _inputs(steps[0].operation.takes, random.Random(_stable_hash(spec)))
-    outputs = [_outcome(steps, x) for x in inputs]
-    usable = [i for i, y in enumerate(outputs) if y is not None]
-    if len(usable) < _CANDIDATES // 2 or len({outputs[i] for i in usable}) < 2:
-        return None
-    slips = mutants(steps)
-    exposing = {
-        kind: [{i for i in usable if _outcome(chain, inputs[i]) != outputs[i]} for chain in chains]
-        for kind, chains in slips.items()
-    }
-    if not all(exposing.get("dropped", ())):
-        return None
-    solution = program(steps)
+
+def _problem(steps: Steps, behaviours: Behaviours) -> Problem:
+    """The problem of a chain."""
+    spec, solution = " ".join(map(str, steps)), program(steps)
     scope = {}
     exec(solution, scope)  # our own text: the tests state what the program itself gives
-    chosen = [inputs[i] for i in _choose(usable, outputs, sum(exposing.values(), []))]
-    return Problem(
-        spec,
-        describe(steps),
-        solution,
-        tuple(f"assert f({x!r}) == {scope['f'](x)!r}" for x in chosen),
-    )
+    given = behaviours.inputs_of(steps)
+    chosen = [given[place] for place in _choose(steps, behaviours, _stable_hash(spec))]
+    tests = tuple(f"assert f({x!r}) == {scope['f'](x)!r}" for x in chosen)
+    return Problem(spec, describe(steps), solution, tests)
 
 
-def _inputs(kind: str, rng: random.Random) -> list[Any]:
-    """_CANDIDATES distinct inputs."""
-    inputs = []
-    while len(inputs) < _CANDIDATES:
-        if kind == "int":
-            x = rng.randrange(-12, 31)
-        elif kind == "str":
-            x = " ".join(rng.choice(_WORDS) for _ in range(rng.choice((1, 2, 2, 3))))
-        else:
-            x = [rng.randrange(-6, 10) for _ in range(rng.randrange(3, 9))]
-        if x not in inputs:
-            inputs.append(x)
-    return inputs
-
-
-def _outcome(steps: Steps, x: Any) -> str | None:
-    """What the steps make of `x`, as a literal; None where they fail or the result is unwieldy."""
-    try:
-        for step in steps:
-            x = step(x)
-            if isinstance(x, int) and abs(x) > _MAX_NUMBER:
-                return None
-    except (ValueError, IndexError):
-        return None
-    literal = repr(x)
-    return literal if len(literal) <= _MAX_OUTPUT else None
-
-
-def _choose(
-    usable: Sequence[int], outputs: Sequence[str | None], exposing: Sequence[set[int]]
-) -> list[int]:
-    """TESTS_PER_PROBLEM inputs, taken one at a time.
+def _choose(steps: Steps, behaviours: Behaviours, seed: int) -> list[int]:
+    """Places of at least LEAST_TESTS inputs, taken one at a time.
 
     Each is the one that exposes most slips not yet exposed; among equals, the one whose output was
-    seen least.
+    seen least, and then the first from a place that the seed says.
     """
-    chosen, hidden = [], list(exposing)
-    while len(chosen) < TESTS_PER_PROBLEM:
-        seen = [outputs[i] for i in chosen]
-        rest = [i for i in usable if i not in chosen]
-        best = max(
-            rest, key=lambda i: (sum(i in inputs for inputs in hidden), -seen.count(outputs[i]))
-        )
+    outputs = behaviours.of(steps)
+    places = np.roll(np.arange(NUM_INPUTS), -(seed % NUM_INPUTS))
+    places = places[outputs[places] != NONE]
+    slips = [other for chains in mutants(steps).values() for other in chains]
+    habit = habitual_slips(steps)
+    exposed = np.stack([behaviours.of(other) != outputs for other in (*slips, habit)])[:, places]
+    open_M = exposed.any(axis=1)  # the others do the same
+    seen, chosen = np.zeros(len(places), int), []
+    while len(chosen) < LEAST_TESTS or open_M.any():
+        score = exposed[open_M].sum(axis=0) * NUM_INPUTS - seen
+        score[chosen] = -NUM_INPUTS
+        best = int(np.argmax(score))
         chosen.append(best)
-        hidden = [inputs for inputs in hidden if best not in inputs]
-    return chosen
+        open_M &= ~exposed[:, best]
+        seen += outputs[places] == outputs[places[best]]
+    return places[chosen].tolist()
