@@ -152,6 +152,7 @@ def responses(results: dict, task: str) -> list[list]:
     return [[answer for (answer,) in sample["resps"]] for sample in samples]
 
 
+@pytest.mark.slow
 def test_the_real_harness_scores_our_model(converted, monkeypatch, capsys, tmp_path):
     """Texts are those of launch/generate.py in the chat template, choices are ordered by their
     bounds, perplexities are bounds of whole texts."""
@@ -193,6 +194,7 @@ def test_the_real_harness_scores_our_model(converted, monkeypatch, capsys, tmp_p
     assert results["results"]["small_perplexity"]["bits_per_byte,none"] == pytest.approx(bits)
 
 
+@pytest.mark.slow
 def test_what_the_real_harness_cannot_do_is_one_line(converted, monkeypatch, capsys, tmp_path):
     pytest.importorskip("lm_eval")
     write_tasks(tmp_path)
