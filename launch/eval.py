@@ -42,10 +42,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from etils import epath
 
-from gdsd_jax import comparison, evaluation, hosts, record, rescoring, settings, weights
+from gdsd_jax import evaluation, hosts, settings, weights
 from gdsd_jax.cli import fail, load_config, output_path, replacing
+from gdsd_jax.evaluation import comparison, record, rescoring
+from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experiment import prepare
-from gdsd_jax.finished import Finished
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.settings import Settings
 

@@ -31,8 +31,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 
-from gdsd_jax import generation, sampling, settings, sharding, tokenizers, weights
+from gdsd_jax import sampling, settings, sharding, tokenizers, weights
 from gdsd_jax.cli import fail, output_path, replacing
+from gdsd_jax.inference import generation
 from gdsd_jax.keys import row_keys
 from gdsd_jax.report import unmasking
 from gdsd_jax.rows import read_rows

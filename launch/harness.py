@@ -129,7 +129,7 @@ def main() -> int:
             raise ValueError("the lm-evaluation-harness is not installed: pip install lm_eval")
         manager, names = find_tasks(args.tasks, args.include)
         # only here, so that the above is said at once and the accelerator stays free
-        from gdsd_jax import harness
+        from gdsd_jax.inference import harness
 
         model = harness.MaskedDiffusion(
             args.checkpoint,

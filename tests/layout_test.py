@@ -15,8 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FIRST = "types chips hlo hosts curriculum sandbox metrics intervals"
-SECOND = "keys sharding extensions hf_tokenizer rows finished"
+FIRST = "types chips hlo hosts curriculum sandbox metrics"
+SECOND = "keys sharding extensions hf_tokenizer rows"
 THIRD = "models scoring sampling advantages optimizer checkpoint tasks report"
 GROUPS = (
     ("paths",),
@@ -29,15 +29,12 @@ GROUPS = (
     ("weights",),
     ("steps",),
     ("experience",),
-    ("generation",),
-    ("likelihood",),
-    ("harness",),
+    ("inference",),
     ("experiment",),
-    ("resume", "evaluation"),
-    ("workdirs", "loop", "figures"),
-    ("supervised", "record"),
-    ("rescoring",),
-    ("comparison",),
+    ("resume",),
+    ("loop",),
+    ("evaluation",),
+    ("workdirs", "supervised"),
     ("train",),
     ("launch",),
 )
@@ -297,9 +294,9 @@ BAD = {  # (file, its text, what must be said about it)
         ("gdsd_jax/hf.py", "from gdsd_jax.models import ModelConfig", None),
         ("gdsd_jax/sharding.py", "from gdsd_jax.types import PyTree", None),
         (
-            "gdsd_jax/evaluation.py",
+            "gdsd_jax/experience.py",
             "import launch.main",
-            "evaluation.py imports launch.main: imports point",
+            "experience.py imports launch.main: imports point",
         ),
         (
             "gdsd_jax/metrics.py",

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gdsd_jax import intervals
-from gdsd_jax.evaluation import Table, named, summary
-from gdsd_jax.intervals import Ratio
+from gdsd_jax.evaluation import intervals
+from gdsd_jax.evaluation.answers import Table, named, summary
+from gdsd_jax.evaluation.intervals import Ratio
 from gdsd_jax.tasks import Grades
 
 Item = dict[str, Any]

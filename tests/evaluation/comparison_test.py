@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gdsd_jax import comparison, record
+from gdsd_jax.evaluation import comparison, record
 from launch import eval as launch_eval
 
 REWARD = {"variant": "mended", "weights": {}}

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdsd_jax import data, evaluation, intervals, settings, weights
+from gdsd_jax import data, settings, weights
 from gdsd_jax.checkpoint import latest_iteration
-from gdsd_jax.evaluation import Request
+from gdsd_jax.evaluation import answers, intervals
+from gdsd_jax.evaluation.answers import Request
+from gdsd_jax.evaluation.figures import Item, evaluations_of, items_of
+from gdsd_jax.evaluation.finished import Finished, difference
 from gdsd_jax.experiment import Experiment
-from gdsd_jax.figures import Item, evaluations_of, items_of
-from gdsd_jax.finished import Finished, difference
 from gdsd_jax.loop import keys_of, seed_key_of
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
@@ -50,7 +51,7 @@ class Plan(NamedTuple):
     """
 
     samplers: tuple[SamplerConfig, ...]
-    sampled: Request = evaluation.SAMPLED
+    sampled: Request = answers.SAMPLED
     thresholds: tuple[float, ...] = ()
 
     def requests(self) -> list[Request]:
@@ -60,8 +61,8 @@ class Plan(NamedTuple):
 
     def batches(self, problems: int, rows: int) -> int:
         """How many batches of `rows` answers that takes."""
-        answers = sum(request.samples for request in self.requests())
-        return len(self.samplers) * answers * math.ceil(problems / rows)
+        asked = sum(request.samples for request in self.requests())
+        return len(self.samplers) * asked * math.ceil(problems / rows)
 
 
 def plan_of(
@@ -84,7 +85,7 @@ def plan_of(
         line.
     """
     samplers = tuple(sampler_of(chosen.sampler, length) for length in lengths)
-    sampled = evaluation.SAMPLED
+    sampled = answers.SAMPLED
     if samples is not None:
         if not chosen.temperature:
             raise ValueError(
@@ -122,7 +123,7 @@ def answer_all(
     """Every answer that the plan asks for, with the noise of the run's own evaluations."""
     chosen, mesh = experiment.settings, experiment.mesh
     rng = keys_of(experiment, seed_key_of(experiment), 0)["evaluation"]
-    questions = [evaluation.question_of(experiment.task, one) for one in records_of(experiment)]
+    questions = [answers.question_of(experiment.task, one) for one in records_of(experiment)]
     items = []
     for sampler in plan.samplers:
         here = at_length(experiment, sampler)
@@ -131,10 +132,10 @@ def answer_all(
         def sample(prompts: Prompts, call=call) -> Rollout:
             return call(*model, prompts, rng)
 
-        greedy, sampled = evaluation.greedy_and_sampled(here, sample, plan.sampled, finished)
+        greedy, sampled = answers.greedy_and_sampled(here, sample, plan.sampled, finished)
         tables = [greedy, sampled]
         for request in plan.requests()[2:]:
-            tables.append(evaluation.evaluate(here, sample, request, finished))
+            tables.append(answers.evaluate(here, sample, request, finished))
         for request, table in zip(plan.requests(), tables):
             asked = {
                 "gen_length": sampler.gen_length,
@@ -148,7 +149,7 @@ def answer_all(
 def records_of(experiment: Experiment) -> list[Record]:
     """The records of the problems that are asked."""
     heldout = experiment.heldout
-    count = evaluation.problems_asked(experiment)
+    count = answers.problems_asked(experiment)
     return [heldout.records[index] for index in heldout.index[:count]]
 
 
@@ -212,7 +213,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
 def problems_hash(experiment: Experiment) -> str:
     """SHA-256 of the problems that are asked: their prompts' tokens and their records."""
     digest = hashlib.sha256()
-    count = evaluation.problems_asked(experiment)
+    count = answers.problems_asked(experiment)
     for array in (experiment.heldout.tokens, experiment.heldout.valid, experiment.heldout.index):
         digest.update(np.ascontiguousarray(array[:count]).tobytes())
     for record in records_of(experiment):

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from gdsd_jax import likelihood, models, sharding
-from gdsd_jax.generation import Model
-from gdsd_jax.likelihood import Pair
+from gdsd_jax import models, sharding
+from gdsd_jax.inference import likelihood
+from gdsd_jax.inference.generation import Model
+from gdsd_jax.inference.likelihood import Pair
 from gdsd_jax.sampling import SamplerConfig
 from tests import reference
 from tests.reference import MASK, PAD, random_params, tiny

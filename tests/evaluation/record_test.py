@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from configs import coding, sudoku
-from gdsd_jax import data, record, settings, weights
-from gdsd_jax.evaluation import Request
+from gdsd_jax import data, settings, weights
+from gdsd_jax.evaluation import Request, record
 from gdsd_jax.experiment import prepare
 from gdsd_jax.sampling import SamplerConfig
 

@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from gdsd_jax import curriculum, sharding
+from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
 from gdsd_jax.experiment import Experiment
-from gdsd_jax.finished import Finished
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
 from gdsd_jax.steps import Steps

@@ -16,8 +16,9 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 import numpy as np
 
-from gdsd_jax import generation, likelihood, sharding
-from gdsd_jax.likelihood import Likelihood, Pair
+from gdsd_jax import sharding
+from gdsd_jax.inference import generation, likelihood
+from gdsd_jax.inference.likelihood import Likelihood, Pair
 
 
 @register_model("gdsd_jax")

@@ -7,7 +7,8 @@ import pytest
 
 from configs import coding, sudoku
 from configs import math as math_config
-from gdsd_jax import record, rescoring, settings
+from gdsd_jax import settings
+from gdsd_jax.evaluation import record, rescoring
 from launch import eval as launch_eval
 
 PUZZLE, SOLUTION = "1004041021000320", "1234341221434321"

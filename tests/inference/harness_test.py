@@ -9,12 +9,13 @@ import sys
 import numpy as np
 import pytest
 
-from gdsd_jax import checkpoint, generation, likelihood, models
+from gdsd_jax import checkpoint, models
+from gdsd_jax.inference import generation, likelihood
 from launch import generate as launch_generate
 from launch import harness as launch_harness
 from tests.reference import random_params
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SAMPLER = "gen_length=8,block_length=4,steps=4"
 QUESTIONS = ["a b c d", "f(x) = x", "d", "a longer question, to be padded differently: x"]
 CHOICES = [["d", "e f", "to be"], ["x", "xx", "= x"]]

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdsd_jax import intervals, rescoring
-from gdsd_jax.figures import Item, grouped, ratios_of, sets_of
-from gdsd_jax.intervals import Ratio
+from gdsd_jax.evaluation import intervals, rescoring
+from gdsd_jax.evaluation.figures import Item, grouped, ratios_of, sets_of
+from gdsd_jax.evaluation.intervals import Ratio
 
 NAMES = {"pass_at_1": "pass@1", "mean_reward": "mean reward"}
 

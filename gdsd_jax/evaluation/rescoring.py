@@ -13,9 +13,10 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 import zlib
 
-from gdsd_jax import evaluation, intervals, record, rows, settings, tasks
+from gdsd_jax import rows, settings, tasks
+from gdsd_jax.evaluation import answers, intervals, record
+from gdsd_jax.evaluation.figures import Item, verdict
 from gdsd_jax.experiment import make_task
-from gdsd_jax.figures import Item, verdict
 from gdsd_jax.settings import Settings
 from gdsd_jax.tasks import Record, Task
 
@@ -63,8 +64,8 @@ def rescore(chosen: Settings, path: str | os.PathLike) -> tuple[dict, list[dict]
             prompts, found = content["prompts"], own_completions(content, path)
         else:
             prompts, found = numbered(completions(content, task, path, columns, texts), task)
-        records, answers = [one.record for one in found], [one.text for one in found]
-        grades = tasks.graded(task, records, answers, names)
+        records, given = [one.record for one in found], [one.text for one in found]
+        grades = tasks.graded(task, records, given, names)
     finally:
         task.close()
     items = [one.item | verdict(grades, place) for place, one in enumerate(found)]
@@ -261,6 +262,6 @@ def completion(
         raise ValueError(f"{where}: {error}") from error
     question = given.get("question")
     if not isinstance(question, str):
-        question = evaluation.question_of(task, found)
+        question = answers.question_of(task, found)
     item = {"question": question, "completion": text}
     return Completion(found, text, item)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gdsd_jax import generation
-from gdsd_jax.generation import Generation
+from gdsd_jax.inference import generation
+from gdsd_jax.inference.generation import Generation
 
 
 def test_answers_are_greedy_unless_the_task_samples():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gdsd_jax.finished import Finished
+from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.hosts import Hosts
 
 MANIFEST = {"seed": 1, "sampler": {"steps": 8, "cfg_scale": 0.1}, "names": ["a"]}

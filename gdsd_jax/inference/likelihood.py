@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import generation, scoring, sharding, tokenizers
-from gdsd_jax.generation import Model
+from gdsd_jax import scoring, sharding, tokenizers
+from gdsd_jax.inference import generation
+from gdsd_jax.inference.generation import Model
 from gdsd_jax.keys import row_keys
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.steps import make_sampler

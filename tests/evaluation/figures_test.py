@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gdsd_jax import figures
-from gdsd_jax.evaluation import Answers, Table, from_json, to_json
+from gdsd_jax.evaluation import Answers, Table, figures, from_json, to_json
 from gdsd_jax.tasks import Grades
 
 NAMES = ("cells", "format")

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from gdsd_jax import intervals
-from gdsd_jax.intervals import Ratio
+from gdsd_jax.evaluation import intervals
+from gdsd_jax.evaluation.intervals import Ratio
 
 
 @pytest.mark.parametrize("answers", [1, 2, 5, 6])

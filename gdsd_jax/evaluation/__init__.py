@@ -1,0 +1,43 @@
+"""Held-out problems: answered and graded in a run, and the evaluations of record."""
+
+from gdsd_jax.evaluation.answers import (
+    SAMPLED,
+    Answers,
+    Request,
+    Table,
+    answer,
+    evaluate,
+    forwards_of,
+    from_json,
+    greedy_and_sampled,
+    heldout,
+    key_of,
+    line_of,
+    named,
+    problems_asked,
+    question_of,
+    summary,
+    threshold_after,
+    to_json,
+)
+
+__all__ = [
+    "SAMPLED",
+    "Answers",
+    "Request",
+    "Table",
+    "answer",
+    "evaluate",
+    "forwards_of",
+    "from_json",
+    "greedy_and_sampled",
+    "heldout",
+    "key_of",
+    "line_of",
+    "named",
+    "problems_asked",
+    "question_of",
+    "summary",
+    "threshold_after",
+    "to_json",
+]
