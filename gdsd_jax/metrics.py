@@ -23,7 +23,8 @@ RESERVED = frozenset(
     + ("reward", "solved", "judged", "length", "tokens")  # rollout
     + ("tokens_per_s", "rollout_s", "reward_s", "distinct", "flat_groups", "repetition")
     + ("loss", "grad_norm", "update_s", "kl", "score", "trust")  # train
-    + ("pass_at_1", "mean_reward", "problems", "forwards_per_token")  # eval
+    + ("pass_at_1", "mean_reward", "problems", "forwards_per_token", "looping")  # eval
+    + ("kl_common",)
     + ("round", "rounds", "seconds_left")  # arguments of `round_line`
 )
 RESERVED_PREFIXES = ("drift_", "teacher_", "threshold_", "pass_at_")

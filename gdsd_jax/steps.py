@@ -31,6 +31,18 @@ class Scored(NamedTuple):
     ref: Array | None  # [mu, S, ...]
 
 
+class Distance(NamedTuple):
+    """How far student and teacher are apart at some answers.
+
+    Attributes:
+      kl: float32, KL(teacher || student) over the whole vocabulary, nats a masked token.
+      teacher_nats: float32, -log-probability of the answers by the teacher, nats a token.
+    """
+
+    kl: Array
+    teacher_nats: Array
+
+
 class Steps(NamedTuple):
     """What a round calls on the device, in this order.
 
@@ -48,7 +60,7 @@ class Steps(NamedTuple):
     reward: Callable  # (slices, rewards_B, judged_B | None) -> slices with advantages
     # (state, frozen, slices, scored, number, rng, first) -> (state, metrics); first: number is 0
     update: Callable
-    # (trainable, frozen, slices, rng) -> KL(teacher || student), nats a masked token
+    # (trainable, frozen, slices, rng) -> Distance; None: there is no teacher
     distance: Callable | None
 
 
@@ -236,17 +248,23 @@ def make_round_update(
 
 
 def make_distance(denoiser: Denoiser, teacher: Denoiser) -> Callable:
-    """`Steps.distance`: forward KL over the whole vocabulary at states of the rollout, whatever is
-    trained on."""
+    """`Steps.distance`, at states of the rollout, whatever is trained on."""
     config = objectives.OpdConfig(teacher)
     loss_fn = objectives.make_loss_fn("opd", denoiser, config)
     views_fn = objectives.make_views_fn("opd", config)
+    nats_fn = objectives.make_loss_fn("ar", teacher, objectives.ArConfig())
 
-    def distance(trainable, frozen, slices: Batch, rng: Array) -> Array:
+    def distance(trainable, frozen, slices: Batch, rng: Array) -> Distance:
+        weights = objectives.frozen_params(teacher, frozen, "teacher")
+
+        def of_slice(one: Batch) -> Distance:
+            kl = loss_fn(trainable, frozen, one)[1]["kl"]
+            return Distance(kl, nats_fn(weights, {}, one)[0])
+
         keys_S = jax.random.split(rng, len(slices.completion_len_B))
         masks = jax.vmap(lambda one, key: views_fn(one, 1, key))(slices, keys_S)
         slices = slices.replace(masks_KxBxL=masks)
-        return jnp.mean(jax.lax.map(lambda one: loss_fn(trainable, frozen, one)[1]["kl"], slices))
+        return jax.tree.map(jnp.mean, jax.lax.map(of_slice, slices))
 
     return jax.jit(distance)
 

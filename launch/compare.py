@@ -100,7 +100,7 @@ def merit(workdir: pathlib.Path) -> float:
     """How good a run is at its end, the more the better: its score, or where nothing is graded the
     nearness to its teacher."""
     last = lines_of(workdir, "eval")[-1]
-    score, distance = last.get("mean_reward"), last.get("kl")
+    score, distance = last.get("mean_reward"), last.get("kl_common")
     if score is not None:
         return score
     return -math.inf if distance is None else -distance
@@ -158,13 +158,13 @@ def table(workdirs: Mapping[str, Sequence[pathlib.Path]]) -> list[list[str]]:
     """
     runs = {name: [run_of(workdir) for workdir in paths] for name, paths in workdirs.items()}
     everyone = list(itertools.chain.from_iterable(runs.values()))
-    is_distilled = all("kl" in run.last for run in everyone)
+    is_distilled = all("kl_common" in run.last for run in everyone)
     is_graded = any("pass_at_1" in run.last for run in everyone)
     columns = grade_columns(everyone) if is_graded else []
     if is_graded and not is_distilled:
         columns.append(Column("deepest fall in training", falls))
     if is_distilled:
-        columns.append(Column("held-out KL, nats", functools.partial(change, "kl", ".3f")))
+        columns.append(Column("held-out KL, nats", functools.partial(change, "kl_common", ".3f")))
     if is_distilled or not is_graded:
         columns += [Column("forwards a token", forwards), Column("answer tokens", answer_tokens)]
     found = [["run", *(column.head for column in columns)]]

@@ -142,8 +142,8 @@ def test_a_task_that_grades_nothing_has_costs_alone(compare, tmp_path):
     ]
     distilled = run_with(
         tmp_path / "b-0",
-        line | {"kl": 2.0},
-        line | {"step": 1, "kl": 0.5, "threshold_forwards_per_token": 0.75},
+        line | {"kl_common": 2.0},
+        line | {"step": 1, "kl_common": 0.5, "threshold_forwards_per_token": 0.75},
         rollout,
         rollout | {"step": 2},
     )
@@ -159,7 +159,7 @@ def test_a_task_that_grades_nothing_has_costs_alone(compare, tmp_path):
 
 
 def test_the_teacher_has_a_row(compare, tmp_path):
-    line = {"phase": "eval", "step": 0, "mean_reward": 0.2, "pass_at_1": 0.1, "kl": 1.0}
+    line = {"phase": "eval", "step": 0, "mean_reward": 0.2, "pass_at_1": 0.1, "kl_common": 1.0}
     line |= {"forwards_per_token": 2.0, "teacher_pass_at_1": 0.75, "format": 0.5}
     table = compare.table({"a": [run_with(tmp_path / "a-0", line, line)]})
     assert len(table) == 3 and {len(cells) for cells in table} == {len(table[0])}

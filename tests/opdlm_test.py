@@ -127,7 +127,8 @@ def undisturbed(data_dir, tmp_path_factory):
 def test_a_student_is_distilled_from_the_model_it_started_from(undisturbed):
     rows, state = undisturbed
     first, last = [row for row in rows if row["phase"] == "eval"]
-    assert first["kl"] > 0 and last["kl"] != first["kl"]
+    for name in ("kl", "kl_common", "teacher_nats"):
+        assert first[name] > 0 and last[name] != first[name]
     assert first["teacher_pass_at_1"] == last["teacher_pass_at_1"]
     # answers of one token pay for a whole block
     assert 0.25 < first["threshold_forwards_per_token"] <= 1.25 + 1

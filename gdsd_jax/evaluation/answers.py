@@ -16,8 +16,9 @@ from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
-from gdsd_jax.steps import Steps
+from gdsd_jax.steps import Distance, Steps
 from gdsd_jax.tasks import Grades, Record, Task
+from gdsd_jax.tasks.repeating import is_repeating
 from gdsd_jax.types import Prompts, PyTree, Rollout
 
 
@@ -55,9 +56,27 @@ class Table(NamedTuple):
         """All forwards over all tokens."""
         return float(self.forwards_NxS.sum() / max(self.lengths_NxS.sum(), 1))
 
+    @property
+    def judged(self) -> bool:
+        """Whether any answer got a verdict."""
+        return self.grades is not None and bool(self.grades.judged_N.any())
+
     def mean(self, name: str) -> float:
         """The mean of "reward", "solved" or a part over the answers that were judged."""
         return mean_of(named(self.grades)[name], self.grades.judged_N)
+
+    @property
+    def loops_NxS(self) -> np.ndarray:
+        """bool, whether an answer repeats itself; False where there is none."""
+        return np.array(
+            [[text is not None and is_repeating(text) for text in row] for row in self.texts]
+        )
+
+    @property
+    def looping(self) -> float:
+        """Share of the answers that repeat themselves, 0..1."""
+        answered = sum(text is not None for row in self.texts for text in row)
+        return float(self.loops_NxS.sum() / answered) if answered else math.nan
 
     def grades_of_answer(self, row: int, number: int = 0) -> dict[str, float]:
         """{"reward", "solved", each part: its value}; nothing where there is no verdict."""
@@ -221,7 +240,8 @@ def heldout(
     greedy, sampled = greedy_and_sampled(experiment, sample)
     numbers = summary(experiment.task.score, experiment.parts, greedy, sampled)
     if experiment.teacher is not None:
-        numbers |= against_teacher(experiment, steps, trainable, frozen, rng, number)
+        judged = greedy.judged
+        numbers |= against_teacher(experiment, steps, trainable, frozen, rng, number, judged)
     return greedy, numbers
 
 
@@ -240,8 +260,8 @@ def summary(score: str, names: Sequence[str], greedy: Table, sampled: Table) -> 
     """The numbers of greedy and of sampled answers, under the names of metrics.jsonl.
 
     pass_at_1: problems solved at temperature 0, 0..1. mean_reward: the task's score of sampled
-    answers. solved, and parts by their names: of sampled answers. forwards_per_token: at
-    temperature 0.
+    answers. solved, and parts by their names: of sampled answers. forwards_per_token, and looping,
+    the share of answers that repeat themselves without end: at temperature 0.
 
     Args:
       score: the task's.
@@ -249,16 +269,20 @@ def summary(score: str, names: Sequence[str], greedy: Table, sampled: Table) -> 
       greedy: answers at temperature 0.
       sampled: answers at another temperature, in training 1.
     """
-    speed = {"problems": len(greedy.texts), "forwards_per_token": greedy.forwards_per_token}
-    if greedy.grades is None:
-        return speed
+    ungraded = {
+        "problems": len(greedy.texts),
+        "forwards_per_token": greedy.forwards_per_token,
+        "looping": greedy.looping,
+    }
+    if not greedy.judged:
+        return ungraded
     parts = {name: sampled.mean(name) for name in names if name != score}
     return {
         "pass_at_1": greedy.mean("solved"),
         "mean_reward": sampled.mean(score),
         "solved": sampled.mean("solved"),
         **parts,
-        **speed,
+        **ungraded,
     }
 
 
@@ -269,11 +293,15 @@ def against_teacher(
     frozen: dict,
     rng: jax.Array,
     number: int,
+    judged: bool,
 ) -> dict[str, float]:
     """What a distilled student's evaluation says besides.
 
     kl: forward KL at the states of rollouts like those of training, nats a masked token.
-    teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0.
+    teacher_nats: what those rollouts are to the teacher, nats a token.
+    kl_common: forward KL at states of the teacher's own answers, which are the same at every
+      evaluation and for every student of that teacher, nats a masked token.
+    teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0; where `judged`.
     threshold_pass_at_1: the same of the student, which commits whatever reaches the round's
       threshold; where there is one.
     threshold_forwards_per_token: what that takes, as `forwards_per_token` for the schedule alone.
@@ -288,14 +316,18 @@ def against_teacher(
     settings = experiment.settings
     threshold = threshold_after(settings, number)
     prompts = heldout_round(experiment, threshold)
-    slices = steps.slices(sample(prompts), prompts)
-    distance = steps.distance(trainable, frozen, slices, rng)
-    numbers = {"kl": float(jax.device_get(distance))}
-    if experiment.task.grade is not None:
+
+    def distance(rollout: Rollout) -> Distance:
+        found = steps.distance(trainable, frozen, steps.slices(rollout, prompts), rng)
+        return Distance(*map(float, jax.device_get(found)))
+
+    numbers = distance(sample(prompts))._asdict()
+    numbers["kl_common"] = distance(teach(prompts)).kl
+    if judged:
         numbers["teacher_pass_at_1"] = evaluate(experiment, teach, Request()).mean("solved")
     if math.isfinite(threshold):
         found = evaluate(experiment, sample, Request(threshold=threshold))
-        if found.grades is not None:
+        if judged:
             numbers["threshold_pass_at_1"] = found.mean("solved")
         numbers["threshold_forwards_per_token"] = found.forwards_per_token
     return numbers
@@ -330,7 +362,9 @@ def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) 
     """
     said = []
     if "kl" in numbers:
-        said.append(f"KL {numbers['kl']:.3f} nats a token")
+        said.append(
+            f"KL {numbers['kl_common']:.3f} nats a token (on its own answers {numbers['kl']:.3f})"
+        )
     if "pass_at_1" in numbers:
         solved = f"pass@1 {numbers['pass_at_1']:.1%}"
         if "teacher_pass_at_1" in numbers:
@@ -338,6 +372,8 @@ def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) 
         said.append(f"{solved} (temperature 0)")
         form = ".3f" if score == "reward" else ".1%"
         said.append(f"{score} {numbers['mean_reward']:{form}} (temperature {temperature:g})")
+    else:
+        said.append("not judged")
     said.append(f"{numbers['forwards_per_token']:.2f} forwards a token")
     if "threshold_forwards_per_token" in numbers:
         by_threshold = f"by the threshold {numbers['threshold_forwards_per_token']:.2f}"

@@ -111,8 +111,8 @@ def figures(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -> 
         points_2 = greedy.grades.points_Nx2[greedy.grades.judged_N].sum(axis=0)
         answered = sum(text is not None for row in greedy.texts for text in row)
         metrics |= {"correct": int(points_2[0]), "total": int(points_2[1])}
-        metrics["accuracy"] = ratios["accuracy"].value
         metrics["unjudged"] = answered - int(greedy.grades.judged_N.sum())
+    metrics |= {name: ratio.value for name, ratio in ratios.items()}
     metrics |= summary(score, names, greedy, sampled)
     if "forwards_per_token" not in ratios:
         del metrics["forwards_per_token"]
@@ -141,6 +141,8 @@ def ratios_of(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -
         for name in ("solved", *names):
             if name != score:
                 found[name] = mean_ratio(sampled, name)
+    answered_NxS = np.array([[text is not None for text in row] for row in greedy.texts])
+    found["looping"] = Ratio(greedy.loops_NxS.sum(axis=1), answered_NxS.sum(axis=1))
     if greedy.lengths_NxS.any():
         found["forwards_per_token"] = Ratio(
             greedy.forwards_NxS.sum(axis=1), greedy.lengths_NxS.sum(axis=1)

@@ -101,13 +101,21 @@ def grade_charts(rows: Rows, score: str) -> list[Chart]:
 
 def teacher_charts(rows: Rows) -> list[Chart]:
     """How near a distilled student is to its teacher, and what its answers cost."""
-    distance = lines(rows, "eval", {"kl": "KL"})
+    answers = {"kl": "at the student's answers", "kl_common": "at the teacher's answers"}
+    nats = lines(rows, "eval", {"teacher_nats": "nats"})
     forwards = {
         "threshold_forwards_per_token": "by a threshold",
         "forwards_per_token": "by the schedule",
     }
     return [
-        Chart("Distance to the teacher", "Held-out KL at masked positions, nats", distance),
+        Chart(
+            "Distance to the teacher",
+            "Held-out KL at masked positions, nats",
+            lines(rows, "eval", answers),
+        ),
+        Chart(
+            "The student's answers to the teacher", "Held-out, -log-probability, nats a token", nats
+        ),
         Chart(
             "Forwards a token",
             "Held-out, temperature 0, saving passes counted",
@@ -212,7 +220,7 @@ def headlines(rows: Rows, score: str) -> list[tuple[str, str, str, str]]:
         if part != score:
             numbers[part] = f"held-out {part}, temperature 1"
     costs = {
-        "kl": "held-out KL to the teacher, nats a token",
+        "kl_common": "held-out KL to the teacher, nats a token",
         "threshold_forwards_per_token": "forwards a token by the threshold, saving passes counted",
     }
     found = []
@@ -282,9 +290,9 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
         "mean_reward": f"Held-out {score}, temperature 1",
         "pass_at_1": "Held-out problems solved, temperature 0",
     }
-    if points(rows, "eval", "kl")[0]:
+    if points(rows, "eval", "kl_common")[0]:
         del panels["mean_reward"]
-        panels = {"kl": "Held-out KL to the teacher, nats a token"} | panels
+        panels = {"kl_common": "Held-out KL to the teacher, nats a token"} | panels
     shown = {key: title for key, title in panels.items() if points(rows, "eval", key)[0]}
     if not shown:
         shown = panels

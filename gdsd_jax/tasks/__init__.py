@@ -8,7 +8,16 @@ import dataclasses
 import types
 
 from gdsd_jax import extensions
-from gdsd_jax.tasks import chats, coding, countdown, instructions, prompts, reasoning_gym, sudoku
+from gdsd_jax.tasks import (
+    chats,
+    coding,
+    countdown,
+    everyday,
+    instructions,
+    prompts,
+    reasoning_gym,
+    sudoku,
+)
 from gdsd_jax.tasks.mathematics import competition, gsm8k
 from gdsd_jax.tasks.task import (
     Grades,
@@ -45,6 +54,7 @@ TASKS: Mapping[str, Callable[[TaskSettings], Task]] = types.MappingProxyType(
         "chats": chats.make,
         "coding": coding.make,
         "countdown": countdown.make,
+        "everyday": everyday.make,
         "gsm8k": gsm8k.make,
         "instructions": instructions.make,
         "math": competition.make,
@@ -59,6 +69,7 @@ OPTIONS: Mapping[str, type | None] = types.MappingProxyType(
         "chats": None,
         "coding": coding.OPTIONS,
         "countdown": countdown.OPTIONS,
+        "everyday": None,
         "gsm8k": gsm8k.OPTIONS,
         "instructions": instructions.OPTIONS,
         "math": competition.OPTIONS,

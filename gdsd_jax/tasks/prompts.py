@@ -99,17 +99,16 @@ def grade(
 ) -> Grades:
     """Parts "format" (a final answer is there) and "tests" (it is the record's), 0 or 1 each.
 
-    Answers are compared character for character, and of the domain "math" by `Checker.equal` too; a
-    row whose comparison was lost twice is not judged. The reward is the sum of both parts, times
-    their weights in `reward`.
+    Answers are compared character for character, and of the domain "math" by `Checker.equal` too.
+    Rows without an answer are not judged, nor is one whose comparison was lost twice. The reward is
+    the sum of both parts, times their weights in `reward`.
     """
     answers = [final_answer(text) for text in texts]
     format_N = np.array([answer != "" for answer in answers], np.float32)
     tests_N = np.zeros(len(texts), np.float32)
+    judged_N = np.array([record["answer"] != "" for record in records], bool)
     for row, (record, answer) in enumerate(zip(records, answers)):
-        known = record["answer"] != ""
-        tests_N[row] = known and plain(record["answer"]) == plain(answer)
-    judged_N = np.ones(len(texts), bool)
+        tests_N[row] = judged_N[row] and plain(record["answer"]) == plain(answer)
     open_rows = [
         row
         for row, record in enumerate(records)

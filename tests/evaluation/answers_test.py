@@ -221,6 +221,7 @@ def test_the_tasks_score_is_the_mean_reward():
         "solved": sampled.mean("solved"),
         "problems": PROBLEMS,
         "forwards_per_token": greedy.forwards_per_token,
+        "looping": 0.0,
     }
     line = evaluation.line_of(numbers, "second")
     assert line.startswith(f"held-out pass@1 {greedy.mean('solved'):.1%} (temperature 0) | second")
@@ -236,7 +237,7 @@ def test_a_task_without_grade_counts_speed_alone():
     assert table.grades is None and table.grades_of_answer(0) == {}
     assert [len(row) for row in table.texts] == [2] * PROBLEMS
     numbers = evaluation.summary("reward", (), table, table)
-    assert numbers == {"problems": PROBLEMS, "forwards_per_token": table.forwards_per_token}
+    assert set(numbers) == {"problems", "forwards_per_token", "looping"}
     line = evaluation.line_of(numbers, chosen.task.score)
     assert line == f"held-out {table.forwards_per_token:.2f} forwards a token | 6 problems"
 
@@ -272,3 +273,22 @@ def test_forwards_count_passes_and_saves():
     by_blocks, other = (settings.parse(recipe.get_config()) for recipe in (opdlm, coding))
     assert evaluation.forwards_of(by_blocks.sampler, length_B, passes_B).tolist() == [6, 3]
     assert evaluation.forwards_of(other.sampler, length_B, passes_B).tolist() == [4, 2]
+
+
+def test_what_repeats_itself_loops():
+    texts = [["one and " * 50, "x"], [None, "the same " * 40], ["a b c", "d"]]
+    zeros_3x2 = np.zeros((3, 2), int)
+    table = evaluation.Table(texts, None, zeros_3x2, zeros_3x2)
+    np.testing.assert_array_equal(table.loops_NxS, [[1, 0], [0, 1], [0, 0]])
+    assert table.looping == 2 / 5
+
+
+def test_an_evaluation_says_what_was_judged():
+    costs = {"forwards_per_token": 1.5, "problems": 8}
+    assert evaluation.line_of(costs, "reward") == (
+        "held-out not judged | 1.50 forwards a token | 8 problems"
+    )
+    far = {"kl": 2.0, "kl_common": 1.0, "teacher_nats": 3.0}
+    assert "KL 1.000 nats a token (on its own answers 2.000) | not judged" in evaluation.line_of(
+        costs | far, "reward"
+    )

@@ -121,7 +121,7 @@ def test_what_is_not_judged_has_no_numbers():
     through_json(found)
     silent = given._replace(grades=None)
     found = figures.figures(silent, silent, "cells", ())
-    assert set(found["metrics"]) == {"problems", "forwards_per_token"}
+    assert set(found["metrics"]) == {"problems", "forwards_per_token", "looping"}
     assert figures.table_of(items(silent), ()).grades is None
 
 

@@ -93,7 +93,7 @@ def test_headlines_name_score_and_parts():
 def test_distillation_shows_its_distance_and_speed():
     rows = []
     for step, solved, kl, cost in ((0, 0.0, 4.5, 1.5), (9, 0.9, 0.5, 0.75)):
-        values = dict(pass_at_1=solved, teacher_pass_at_1=1.0, kl=kl)
+        values = dict(pass_at_1=solved, teacher_pass_at_1=1.0, kl_common=kl)
         rows.append(row("eval", step, 1.0, **values, threshold_forwards_per_token=cost))
     said = told(rows, "tests")
     assert said["held-out KL to the teacher, nats a token"] == ["4.50", "0.50", "9.0 times less"]

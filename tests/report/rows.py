@@ -36,8 +36,8 @@ PUZZLE = [
 
 # distillation on plain prompts: nothing is judged
 UNJUDGED = [
-    row("eval", 0, 1.0, kl=4.5, forwards_per_token=2.0, problems=8),
+    row("eval", 0, 1.0, kl_common=4.5, forwards_per_token=2.0, problems=8),
     row("rollout", 1, 2.0, tokens_per_s=100.0, length=20.0, tokens=160, rollout_s=1.0),
     row("train", 1, 3.0, loss=4.0, kl=4.0, grad_norm=1.0, update_s=1.0),
-    row("eval", 1, 4.0, kl=0.5, forwards_per_token=2.0, problems=8),
+    row("eval", 1, 4.0, kl_common=0.5, forwards_per_token=2.0, problems=8),
 ]

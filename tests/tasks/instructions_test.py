@@ -6,8 +6,8 @@ import random
 import numpy as np
 import pytest
 
-from gdsd_jax.tasks import RewardConfig, TaskSettings, graded, instructions, parts_of
-from gdsd_jax.tasks.instructions import OPTIONS, constraints, grading, problems, repeating
+from gdsd_jax.tasks import RewardConfig, TaskSettings, graded, instructions, parts_of, repeating
+from gdsd_jax.tasks.instructions import OPTIONS, constraints, grading, problems
 from tests.tasks import texts
 
 PROSE = (

@@ -231,7 +231,7 @@ def test_options_of_a_task(tmp_path):
     with pytest.raises(ValueError, match=r"no\.py: OPTIONS is not a dataclass"):
         tasks.options_of(write(tmp_path / "no.py", "OPTIONS = {'word': 'yes'}\n"))
     for find in (tasks.find, tasks.options_of):
-        said = "unknown task 'cooking', known: chats, coding, countdown, gsm8k, "
+        said = "unknown task 'cooking', known: chats, coding, countdown, everyday, "
         with pytest.raises(ValueError, match=said):
             find("cooking")
     assert tasks.TASKS.keys() == tasks.OPTIONS.keys()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gdsd_jax.tasks.instructions import constraints
-from gdsd_jax.tasks.instructions.repeating import is_repeating
+from gdsd_jax.tasks.repeating import is_repeating
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
 OWN = {"followed": 1.0}

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from gdsd_jax.tasks.instructions.constraints import satisfied
-from gdsd_jax.tasks.instructions.repeating import is_repeating
+from gdsd_jax.tasks.repeating import is_repeating
 
 TOPICS = tuple(
     (
