@@ -239,7 +239,8 @@ def test_a_task_without_grade_counts_speed_alone():
     numbers = evaluation.summary("reward", (), table, table)
     assert set(numbers) == {"problems", "forwards_per_token", "looping"}
     line = evaluation.line_of(numbers, chosen.task.score)
-    assert line == f"held-out {table.forwards_per_token:.2f} forwards a token | 6 problems"
+    said = f"{table.forwards_per_token:.2f} forwards a token | 6 problems"
+    assert line == f"held-out not judged | {said}"
 
 
 def test_people_are_shown_the_last_question():
