@@ -17,8 +17,10 @@ from ml_collections import ConfigDict
 
 from configs import common
 
+# models that a laptop can convert -> the shape's preset
+SMALL = {"smollm2_135m": "a2d_smollm2_135m", "qwen2p5_coder_0p5b": "a2d_qwen2p5_0p5b"}
 TOP_K = {"qwen3_0p6b": None, "qwen3_1p7b": None, "qwen3_4b": 16, "qwen3_8b": 16}  # by size
-MODELS = ("tiny", *TOP_K)
+MODELS = ("tiny", *SMALL, *TOP_K)
 # the teacher's own ends teach where to stop
 OFF_POLICY = {"answers": "teacher", "opd": {"states": "random", "exclude_stop": False}}
 CONTROLS = {
@@ -31,11 +33,14 @@ CONTROLS = {
 
 def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
-    recipe = embedded() if model == "tiny" else full(model)
+    if model == "tiny":
+        recipe = embedded()
+    else:
+        recipe = small(model) if model in SMALL else full(model)
     math, control = overrides.pop("math", "0"), overrides.pop("control", "none")
     if control not in CONTROLS:
         raise ValueError(f"unknown control {control!r}, known: {', '.join(CONTROLS)}")
-    if math not in ("0", "1") or (math == "1" and model == "tiny"):
+    if math not in ("0", "1") or (math == "1" and model not in TOP_K):
         raise ValueError(
             f"math={math}: 1 takes the recipe on mathematics, of the released models alone"
         )
@@ -93,6 +98,28 @@ def embedded() -> ConfigDict:
         {"learning_rate": 3e-3, "warmup_steps": 40, "decay_steps": 400, "clip_norm": 1.0}
     )
     recipe.eval_every = 40
+    return recipe
+
+
+def small(model: str) -> ConfigDict:
+    """Short answers to everyday questions, in float32 on two cores."""
+    recipe = embedded()
+    recipe.name = f"opdlm-{model}"
+    recipe.greeting = f"{model} to a denoiser by on-policy distillation, on everyday questions"
+    recipe.model = SMALL[model]
+    recipe.require_init = True
+    recipe.task = "everyday"
+    recipe.prompt_length = 56
+    recipe.sampler.update(gen_length=32, steps=32)
+    recipe.length_ramp.update(start=8, rounds=20)
+    recipe.rounds, recipe.prompts_per_round = 40, 16
+    recipe.inner_iterations = recipe.minibatches = 4
+    recipe.optimizer.update(
+        learning_rate=3e-4, warmup_steps=10, decay_steps=160, moments_dtype="bfloat16"
+    )
+    recipe.teacher_dtype = "bfloat16"
+    recipe.sft.steps = 0
+    recipe.eval_every, recipe.eval_problems = 20, 64
     return recipe
 
 

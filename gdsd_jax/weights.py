@@ -363,7 +363,8 @@ def copies_of(settings: Settings, trainable: PyTree) -> dict:
         return {}
     objective = objectives.find(settings.objective)
     if objective.teacher:
-        return {"teacher": jax.tree.map(lambda x: jnp.copy(x.astype(settings.dtype)), trainable)}
+        dtype = settings.teacher_dtype or settings.dtype
+        return {"teacher": jax.tree.map(lambda x: jnp.copy(x.astype(dtype)), trainable)}
     if not objective.reference(settings.objective_config):
         return {}
     return {"reference": jax.tree.map(jnp.copy, trainable)}

@@ -117,6 +117,7 @@ class Settings:
       lora_targets: projections that get adapters.
       dtype: of activations, "float32" or "bfloat16".
       param_dtype: of weights; None = float32 where they are trained, else as activations.
+      teacher_dtype: of a frozen teacher's weights; None = as activations.
       remat: what a backward pass keeps: "none" recomputes nothing, "dots" keeps matrix products,
         "full" keeps the inputs of layers.
       attention_kernel: "splash" (TPU), "cudnn" (GPU, bfloat16), "rows" (CPU), "xla", or "auto".
@@ -181,6 +182,7 @@ class Settings:
     lora_targets: tuple[str, ...] = PROJECTIONS
     dtype: str = "float32"
     param_dtype: str | None = None
+    teacher_dtype: str | None = None
     remat: str = "dots"
     attention_kernel: str = "auto"
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
@@ -214,6 +216,7 @@ class Settings:
         check_least(self, 0, *zero_or_more)
         check_choice(self, "dtype", ("float32", "bfloat16"))
         check_choice(self, "param_dtype", (None, "float32", "bfloat16"))
+        check_choice(self, "teacher_dtype", (None, "float32", "bfloat16"))
         check_choice(self, "remat", ("none", "dots", "full"))
         check_choice(self, "rollout_weights", ROLLOUT_WEIGHTS)
         check_choice(self, "too_long", ("drop", "cut"))
