@@ -108,6 +108,8 @@ def run(
     experiment, chosen = loop.experiment, loop.experiment.settings
     if progress.phase == "sft":
         state = supervise(loop, state, frozen, progress)
+        # callers hold this state too: its moments, which nobody reads again, are freed by name
+        jax.tree.map(lambda x: x.delete(), state.opt_state)
         frozen |= copies_of(chosen, state.trainable)
         state = fresh_state(experiment.mesh, state.trainable, chosen.optimizer)
         progress = Progress("rl", step=chosen.sft.steps, lines=loop.writer.cursor())
