@@ -324,12 +324,12 @@ def evaluate(
     work = functools.partial(
         evaluation.heldout, experiment, loop.steps, state.trainable, frozen, rng, number
     )
-    greedy, numbers = unless_stopped(loop, work, keep)
-    loop.writer.write("eval", number, **numbers)
-    line = evaluation.line_of(numbers, experiment.task.score)
+    found = unless_stopped(loop, work, keep)
+    loop.writer.write("eval", number, **found.numbers)
+    line = evaluation.line_of(found.numbers, experiment.task.score)
     loop.say(f"eval  {number}/{experiment.settings.rounds} | {line}")
     if experiment.hosts.first:
-        workdirs.write_report(experiment, loop.workdir, number, greedy)
+        workdirs.write_report(experiment, loop.workdir, number, found)
 
 
 def write_updates(

@@ -10,7 +10,7 @@ import numpy as np
 
 from gdsd_jax import paths, report, settings, tokenizers
 from gdsd_jax.checkpoint import OtherSettings
-from gdsd_jax.evaluation import Table, question_of
+from gdsd_jax.evaluation import Heldout, Table, question_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.metrics import MetricsWriter, read_metrics
 
@@ -56,11 +56,11 @@ def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
         tokenizers.save(experiment.tokenizer, workdir / "tokenizer")
 
 
-def write_report(experiment: Experiment, workdir: epath.Path, number: int, greedy: Table) -> None:
+def write_report(experiment: Experiment, workdir: epath.Path, number: int, found: Heldout) -> None:
     """Keeps the first held-out answers after `number` rounds and redraws report.html."""
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)
-    shown = samples_of(experiment, greedy)
+    shown = samples_of(experiment, found)
     paths.write_whole(folder / f"{number:06}.json", json.dumps(shown, indent=1).encode())
     first = folder / f"{0:06}.json"
     before = json.loads(first.read_text()) if first.exists() else shown
@@ -71,12 +71,13 @@ def write_report(experiment: Experiment, workdir: epath.Path, number: int, greed
             "before_score": old["score"],
             "after": new["text"],
             "after_score": new["score"],
+            "teacher": new.get("teacher"),
         }
         for old, new in zip(before, shown)
     ]
     chosen = settings.to_json(experiment.settings)
     rows = read_metrics(workdir / "metrics.jsonl")
-    disagreeing = disagreeing_of(experiment, greedy)
+    disagreeing = disagreeing_of(experiment, found.greedy)
     report.write_report(workdir, chosen, rows, samples, experiment.task.score, disagreeing)
 
 
@@ -107,16 +108,18 @@ def disagreeing_of(experiment: Experiment, greedy: Table) -> list[dict[str, Any]
     return shown
 
 
-def samples_of(experiment: Experiment, greedy: Table) -> list[dict[str, Any]]:
-    """The first answers with their questions and scores; a score is None without a verdict."""
+def samples_of(experiment: Experiment, found: Heldout) -> list[dict[str, Any]]:
+    """The first answers with their questions and scores; a score is None without a verdict. Where
+    there is a teacher's answer it stands beside."""
     problems, shown = experiment.heldout, []
-    for row, (text, *_) in enumerate(greedy.texts[:SAMPLES]):
+    for row, (text, *_) in enumerate(found.greedy.texts[:SAMPLES]):
         record = problems.records[problems.index[row]]
-        shown.append(
-            {
-                "question": question_of(experiment.task, record),
-                "text": text,
-                "score": greedy.grades_of_answer(row).get(experiment.task.score),
-            }
-        )
+        sample = {
+            "question": question_of(experiment.task, record),
+            "text": text,
+            "score": found.greedy.grades_of_answer(row).get(experiment.task.score),
+        }
+        if found.teacher is not None:
+            sample["teacher"] = found.teacher.texts[row][0]
+        shown.append(sample)
     return shown

@@ -3,6 +3,7 @@
 from gdsd_jax.evaluation.answers import (
     SAMPLED,
     Answers,
+    Heldout,
     Request,
     Table,
     answer,
@@ -24,6 +25,7 @@ from gdsd_jax.evaluation.answers import (
 __all__ = [
     "SAMPLED",
     "Answers",
+    "Heldout",
     "Request",
     "Table",
     "answer",

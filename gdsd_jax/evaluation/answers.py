@@ -221,6 +221,20 @@ def forwards_of(sampler: SamplerConfig, length_B: np.ndarray, passes_B: np.ndarr
 # ---------------------------------------------------------------- what a run says of itself
 
 
+class Heldout(NamedTuple):
+    """What an evaluation between rounds found.
+
+    Attributes:
+      greedy: the answers at temperature 0.
+      teacher: the teacher's; None where there is none, or where nothing judges answers.
+      numbers: of the eval line: those of `summary`, and with a teacher of `against_teacher`.
+    """
+
+    greedy: Table
+    teacher: Table | None
+    numbers: dict[str, float]
+
+
 def heldout(
     experiment: Experiment,
     steps: Steps,
@@ -228,21 +242,20 @@ def heldout(
     frozen: dict,
     rng: jax.Array,
     number: int,
-) -> tuple[Table, dict[str, float]]:
-    """(the greedy answers, the numbers of an eval line) after `number` rounds.
-
-    `summary` says what the numbers are; with a teacher those of `against_teacher` besides.
-    """
+) -> Heldout:
+    """The evaluation after `number` rounds."""
 
     def sample(prompts: Prompts) -> Rollout:
         return steps.sample(trainable, frozen, prompts, rng)
 
     greedy, sampled = greedy_and_sampled(experiment, sample)
     numbers = summary(experiment.task.score, experiment.parts, greedy, sampled)
-    if experiment.teacher is not None:
-        judged = greedy.judged
-        numbers |= against_teacher(experiment, steps, trainable, frozen, rng, number, judged)
-    return greedy, numbers
+    if experiment.teacher is None:
+        return Heldout(greedy, None, numbers)
+    teacher, further = against_teacher(
+        experiment, steps, trainable, frozen, rng, number, greedy.judged
+    )
+    return Heldout(greedy, teacher, numbers | further)
 
 
 def greedy_and_sampled(
@@ -294,14 +307,14 @@ def against_teacher(
     rng: jax.Array,
     number: int,
     judged: bool,
-) -> dict[str, float]:
-    """What a distilled student's evaluation says besides.
+) -> tuple[Table | None, dict[str, float]]:
+    """(the teacher's greedy answers where they are judged, what the evaluation says besides).
 
     kl: forward KL at the states of rollouts like those of training, nats a masked token.
     teacher_nats: what those rollouts are to the teacher, nats a token.
     kl_common: forward KL at states of the teacher's own answers, which are the same at every
       evaluation and for every student of that teacher, nats a masked token.
-    teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0; where `judged`.
+    teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0; where they are judged.
     threshold_pass_at_1: the same of the student, which commits whatever reaches the round's
       threshold; where there is one.
     threshold_forwards_per_token: what that takes, as `forwards_per_token` for the schedule alone.
@@ -313,37 +326,41 @@ def against_teacher(
     def teach(prompts: Prompts) -> Rollout:
         return steps.teach(trainable, frozen, prompts, rng)
 
-    settings = experiment.settings
-    threshold = threshold_after(settings, number)
-    prompts = heldout_round(experiment, threshold)
-
-    def distance(rollout: Rollout) -> Distance:
+    def distance(prompts: Prompts, rollout: Rollout) -> Distance:
         found = steps.distance(trainable, frozen, steps.slices(rollout, prompts), rng)
         return Distance(*map(float, jax.device_get(found)))
 
-    numbers = distance(sample(prompts))._asdict()
-    numbers["kl_common"] = distance(teach(prompts)).kl
+    threshold = threshold_after(experiment.settings, number)
+    rounds = heldout_rounds(experiment, threshold)
+    numbers = distance(rounds[0], sample(rounds[0]))._asdict()
+    numbers["kl_common"] = float(np.mean([distance(one, teach(one)).kl for one in rounds]))
+    teacher = None
     if judged:
-        numbers["teacher_pass_at_1"] = evaluate(experiment, teach, Request()).mean("solved")
+        teacher = evaluate(experiment, teach, Request())
+        numbers["teacher_pass_at_1"] = teacher.mean("solved")
     if math.isfinite(threshold):
         found = evaluate(experiment, sample, Request(threshold=threshold))
         if judged:
             numbers["threshold_pass_at_1"] = found.mean("solved")
         numbers["threshold_forwards_per_token"] = found.forwards_per_token
-    return numbers
+    return teacher, numbers
 
 
-def heldout_round(experiment: Experiment, threshold: float) -> Prompts:
-    """A round's number of held-out prompts, asked as in training."""
+def heldout_rounds(experiment: Experiment, threshold: float) -> list[Prompts]:
+    """The held-out prompts by rounds, asked as in training; the last one is filled up from the
+    first."""
     settings, problems = experiment.settings, experiment.heldout
-    rows = problems[np.arange(settings.prompts_per_round) % len(problems)]
-    return prompts_of(
-        experiment.mesh,
-        rows,
-        settings.group_size,
-        temperature=settings.temperature,
-        threshold=threshold,
-    )
+    count = settings.prompts_per_round
+    return [
+        prompts_of(
+            experiment.mesh,
+            problems[np.arange(start, start + count) % len(problems)],
+            settings.group_size,
+            temperature=settings.temperature,
+            threshold=threshold,
+        )
+        for start in range(0, problems_asked(experiment), count)
+    ]
 
 
 def threshold_after(settings: Settings, number: int) -> float:
@@ -356,7 +373,7 @@ def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) 
     """An evaluation's line in the terminal.
 
     Args:
-      numbers: of `summary`, and with a teacher of `against_teacher`.
+      numbers: of `Heldout`.
       score: the task's.
       temperature: of the sampled answers.
     """

@@ -29,7 +29,7 @@ from gdsd_jax.report.charts import (
 class Answer(NamedTuple):
     """One answer that the page shows."""
 
-    name: str  # "before" or "after"
+    name: str  # "before", "after" or "teacher"
     text: str
     grade: str  # its score as text; empty where it has none
     look: str  # CSS class of that: "good", "bad" or none
@@ -49,8 +49,8 @@ def write_report(
       workdir: local folder or gs:// address.
       config: the run's configuration, nested dicts allowed.
       rows: lines of metrics.jsonl in order; missing keys and nulls are tolerated.
-      samples: answers to some problems: `question`, `before`, `after` (texts) and `before_score`,
-        `after_score` (the score of the answer), each of them optional.
+      samples: answers to some problems: `question`, `before`, `after`, `teacher` (texts) and
+        `before_score`, `after_score` (the score of the answer), each of them optional.
       score: name of what eval lines call mean_reward: "reward", or a part of the grades, 0..1.
       disagreeing: answers on which the parts of the grades disagree: `question`, `text` and
         `parts`, numbers by name.
@@ -115,9 +115,9 @@ def filled(template: str, **values: Any) -> str:
 
 
 def answers_of(sample: Mapping[str, Any], score: str) -> list[Answer]:
-    """The answers that a sample has, before and after."""
+    """The answers that a sample has: before, after and the teacher's."""
     found = []
-    for name in ("before", "after"):
+    for name in ("before", "after", "teacher"):
         text, value = sample.get(name), sample.get(f"{name}_score")
         if text is None:
             continue
