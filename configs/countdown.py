@@ -88,10 +88,13 @@ def a2d() -> ConfigDict:
 MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
 # what each objective changes
 OBJECTIVES = {
-    # the completion is one block
-    "tiny": objectives.EMBEDDED
-    | {"gdsd": {"gdsd": objectives.EMBEDDED["gdsd"]["gdsd"] | {"mask_block": 12}}},
-    "llada": {"gdsd": published.gdsd(psi=1.0, beta=3e-3)},
-    "dream": {"gdsd": published.gdsd(psi=10.0, beta=3e-3, top_k=64)},
-    "a2d": {"gdsd": published.gdsd(psi=1.0, beta=3e-3)},
+    # the completion is one block, of SPG two
+    "tiny": (
+        objectives.EMBEDDED,
+        {"gdsd": {"gdsd": {"mask_block": 12}}, "spg": {"spg": {"block_length": 6}}},
+    ),
+    "llada": objectives.published("countdown", published.gdsd(psi=1.0, beta=3e-3)),
+    "dream": objectives.published("countdown", published.gdsd(psi=10.0, beta=3e-3, top_k=64)),
+    # of the baselines nothing is published
+    "a2d": ({"gdsd": published.gdsd(psi=1.0, beta=3e-3)},),
 }

@@ -34,9 +34,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe.name, recipe.task = f"gsm8k-{model}", "gsm8k"
     recipe.rounds = 163  # 1,300 updates of 8 a round, as far as the reward figure goes
     recipe.optimizer.learning_rate = 3e-6
-    # LLaDA's script, also for the others
-    own = {"gdsd": published.gdsd(psi=10.0, beta=1e-3)}
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
+    # LLaDA's scripts, also for the others
+    own = published.gdsd(psi=10.0, beta=1e-3)
+    recipes = ({"gdsd": own},) if model == "a2d" else objectives.published("gsm8k", own)
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
 

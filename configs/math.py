@@ -33,9 +33,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"math-{model}", "math"
     recipe.prompts_per_round = 16  # 8 completions a device and slice
-    # LLaDA's script, also for the others
-    own = {"gdsd": published.gdsd(psi=10.0, beta=1e-4)}
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
+    # LLaDA's scripts, also for the others
+    own = published.gdsd(psi=10.0, beta=1e-4)
+    recipes = ({"gdsd": own},) if model == "a2d" else objectives.published("math", own)
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
 

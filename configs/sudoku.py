@@ -84,9 +84,11 @@ MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
 # what each objective changes
 OBJECTIVES = {
     # the completion is one block
-    "tiny": objectives.EMBEDDED
-    | {"gdsd": {"gdsd": objectives.EMBEDDED["gdsd"]["gdsd"] | {"mask_block": 24}}},
-    "llada": {"gdsd": published.gdsd(psi=10.0, beta=1e-3, top_k=64)},
-    "dream": {"gdsd": published.gdsd(psi=1.0, beta=1e-3, top_k=8, epsilon=0.2)},
-    "a2d": {"gdsd": published.gdsd(psi=10.0, beta=1e-3, top_k=64)},
+    "tiny": (objectives.EMBEDDED, {"gdsd": {"gdsd": {"mask_block": 24}}}),
+    "llada": objectives.published("sudoku", published.gdsd(psi=10.0, beta=1e-3, top_k=64)),
+    "dream": objectives.published(
+        "sudoku", published.gdsd(psi=1.0, beta=1e-3, top_k=8, epsilon=0.2)
+    ),
+    # of the baselines nothing is published
+    "a2d": ({"gdsd": published.gdsd(psi=10.0, beta=1e-3, top_k=64)},),
 }
