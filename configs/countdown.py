@@ -14,6 +14,8 @@ python launch/main.py --config=configs/countdown.py:a2d,init_from=DIR,data_file=
     our rule in place of the released one: exact fractions, + - * / alone
 ...:MODEL,prompt=full
     our prompt in place of the released one's content
+...:llada,objective=espo
+    another objective with its authors' recipe for this task (configs/objectives.py)
 
 The authors train on the rows with three numbers of Jiayi-Pan/Countdown-Tasks-3to4 and evaluate the
 256 problems of countdown_cd3_test.jsonl (heldout_file=...), at temperature 0 with

@@ -9,6 +9,8 @@ python launch/main.py --config=configs/gsm8k.py:a2d,init_from=DIR,data_file=trai
     on from a denoiser that configs/opdlm.py made; authors' figure: none published
 ...:MODEL,gdsd.centring=top_k,gdsd.centring_k=64
     with TLC, as the later release has it
+...:llada,objective=espo
+    another objective with its authors' recipe for this task (configs/objectives.py)
 ...:MODEL,prompt=full,reward.variant=mended
     our prompt and our rule in place of the released ones: "1,080" and "18 dollars" are right
 

@@ -14,6 +14,8 @@ python launch/main.py --config=configs/sudoku.py:a2d,init_from=DIR,data_file=FIL
     our rule in place of the released one: any solution counts, given cells count
 ...:MODEL,prompt=full
     our prompt in place of the released one's content
+...:llada,objective=espo
+    another objective with its authors' recipe for this task (configs/objectives.py)
 
 The authors train on 4x4_sudoku_unique_puzzles.csv and evaluate 256 puzzles of 4x4_test_sudoku.csv
 (heldout_file=...), at temperature 0 with sampler.steps=gen_length/2. Their figures are the best of
