@@ -25,13 +25,14 @@ data_file=HumanEval.jsonl.gz,heldout_file=HumanEval.jsonl.gz,eval_problems=164,s
 
 from ml_collections import ConfigDict
 
-from configs import common, objectives
+from configs import common, objectives, published
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
-    recipes = objectives.PUBLISHED if model == "llada" else objectives.EMBEDDED
+    full_size = model in ("llada", "dream")
+    recipes = objectives.published("coding") if full_size else (objectives.EMBEDDED,)
     objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
@@ -87,7 +88,7 @@ def full() -> ConfigDict:
     recipe.rounds = 1000
     recipe.prompts_per_round, recipe.group_size = 30, 16
     recipe.inner_iterations, recipe.slices, recipe.mask_draws = 8, 15, 4
-    recipe.optimizer.update(learning_rate=3e-6, warmup_steps=8, clip_norm=0.2)
+    recipe.optimizer.update(learning_rate=3e-6, warmup_steps=8, weight_decay=0.01, clip_norm=0.2)
     recipe.sft.steps = 0
     recipe.lora_rank, recipe.lora_alpha = 128, 64.0
     recipe.dtype, recipe.remat = "bfloat16", "full"
@@ -98,4 +99,13 @@ def full() -> ConfigDict:
     return recipe
 
 
-MODELS = {"tiny": embedded, "llada": full, "a2d": converted}
+def dream() -> ConfigDict:
+    """Dream-7B with LLaDA's values, and the sampler of its recipes for other tasks."""
+    recipe = full()
+    recipe.name, recipe.greeting = "coding-dream", "Dream-7B on coding problems"
+    recipe.model = "dream_7b"
+    recipe.sampler = published.dream().sampler
+    return recipe
+
+
+MODELS = {"tiny": embedded, "llada": full, "dream": dream, "a2d": converted}

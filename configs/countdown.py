@@ -14,6 +14,8 @@ python launch/main.py --config=configs/countdown.py:a2d,init_from=DIR,data_file=
     our rule in place of the released one: exact fractions, + - * / alone
 ...:MODEL,prompt=full
     our prompt in place of the released one's content
+...:llada,objective=espo
+    another objective with its authors' recipe for this task (configs/objectives.py)
 
 The authors train on the rows with three numbers of Jiayi-Pan/Countdown-Tasks-3to4 and evaluate the
 256 problems of countdown_cd3_test.jsonl (heldout_file=...), at temperature 0 with
@@ -88,10 +90,13 @@ def a2d() -> ConfigDict:
 MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
 # what each objective changes
 OBJECTIVES = {
-    # the completion is one block
-    "tiny": objectives.EMBEDDED
-    | {"gdsd": {"gdsd": objectives.EMBEDDED["gdsd"]["gdsd"] | {"mask_block": 12}}},
-    "llada": {"gdsd": published.gdsd(psi=1.0, beta=3e-3)},
-    "dream": {"gdsd": published.gdsd(psi=10.0, beta=3e-3, top_k=64)},
-    "a2d": {"gdsd": published.gdsd(psi=1.0, beta=3e-3)},
+    # the completion is one block, of SPG two
+    "tiny": (
+        objectives.EMBEDDED,
+        {"gdsd": {"gdsd": {"mask_block": 12}}, "spg": {"spg": {"block_length": 6}}},
+    ),
+    "llada": objectives.published("countdown", published.gdsd(psi=1.0, beta=3e-3)),
+    "dream": objectives.published("countdown", published.gdsd(psi=10.0, beta=3e-3, top_k=64)),
+    # of the baselines nothing is published
+    "a2d": ({"gdsd": published.gdsd(psi=1.0, beta=3e-3)},),
 }

@@ -9,6 +9,8 @@ python launch/main.py --config=configs/gsm8k.py:a2d,init_from=DIR,data_file=trai
     on from a denoiser that configs/opdlm.py made; authors' figure: none published
 ...:MODEL,gdsd.centring=top_k,gdsd.centring_k=64
     with TLC, as the later release has it
+...:llada,objective=espo
+    another objective with its authors' recipe for this task (configs/objectives.py)
 ...:MODEL,prompt=full,reward.variant=mended
     our prompt and our rule in place of the released ones: "1,080" and "18 dollars" are right
 
@@ -34,9 +36,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe.name, recipe.task = f"gsm8k-{model}", "gsm8k"
     recipe.rounds = 163  # 1,300 updates of 8 a round, as far as the reward figure goes
     recipe.optimizer.learning_rate = 3e-6
-    # LLaDA's script, also for the others
-    own = {"gdsd": published.gdsd(psi=10.0, beta=1e-3)}
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
+    # LLaDA's scripts, also for the others
+    own = published.gdsd(psi=10.0, beta=1e-3)
+    recipes = ({"gdsd": own},) if model == "a2d" else objectives.published("gsm8k", own)
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
 

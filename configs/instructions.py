@@ -39,10 +39,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"instructions-{model}", "instructions"
-    own = objectives.EMBEDDED
+    recipes = (objectives.EMBEDDED,)
     if model != "tiny":
-        own = {"gdsd": published.gdsd(psi=10.0, beta=1e-3)}
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
+        recipes = objectives.published("instructions", published.gdsd(psi=10.0, beta=1e-3))
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
 

@@ -9,6 +9,8 @@ python launch/main.py --config=configs/math.py:a2d,init_from=DIR,data_file=train
     on from a denoiser that configs/opdlm.py made; authors' figure: none published
 ...:MODEL,gdsd.centring=top_k,gdsd.centring_k=64
     with TLC, as the later release has it
+...:llada,objective=espo
+    another objective with its authors' recipe for this task (configs/objectives.py)
 ...:MODEL,prompt=full,reward.variant=mended
     our prompt and our rule in place of the released ones: equal formulas are right in any spelling
 
@@ -33,9 +35,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"math-{model}", "math"
     recipe.prompts_per_round = 16  # 8 completions a device and slice
-    # LLaDA's script, also for the others
-    own = {"gdsd": published.gdsd(psi=10.0, beta=1e-4)}
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
+    # LLaDA's scripts, also for the others
+    own = published.gdsd(psi=10.0, beta=1e-4)
+    recipes = ({"gdsd": own},) if model == "a2d" else objectives.published("math", own)
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
 

@@ -1,14 +1,22 @@
-"""What is set differently for each objective, on the embedded task and on LLaDA-8B.
+"""What is set differently for each objective: on embedded tasks, and as published for LLaDA-8B.
 
-What stands nowhere here is the default of the objective's own file in gdsd_jax/objectives. The
-comments name the source; what a publication leaves open for coding is taken from its other tasks.
+What stands nowhere here is GDSD's recipe for the task, or the default of the objective's own file
+in gdsd_jax/objectives. The values are those of the released scripts; what a publication leaves open
+for a task is taken from its others. Prompts and rules of rewards stay GDSD's. Two differences are
+no settings: adapters have dropout there, and those of d1, wd1, SPG and DMPO lie over weights of 4
+bits.
+
 G completions a prompt, mu inner iterations, K mask draws; a round is B completions x slices x 8
-devices.
+devices, of wd1 x 4.
 """
+
+from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-D1 = {  # diffu-GRPO's own recipe (arXiv 2504.12216), B 6, 2 slices; wd1 took it over
+Recipes = dict[str, dict]  # objective -> what it changes
+
+D1 = {  # diffu-GRPO's own recipe (arXiv 2504.12216), B 6, 2 slices
     "baseline": "mean",
     "prompts_per_round": 16,
     "group_size": 6,
@@ -20,39 +28,32 @@ D1 = {  # diffu-GRPO's own recipe (arXiv 2504.12216), B 6, 2 slices; wd1 took it
     "sampler": {"steps": 128},
     "optimizer": {"learning_rate": 3e-6, "weight_decay": 0.1},
 }
+# TRL's sync_ref_model. Other scripts ask for it too, but with adapters nothing moves there.
+MOVING = {"every": 64, "mix": 0.6}
 
-PUBLISHED = {  # what differs from the GDSD recipe on coding, which configs/coding.py writes out
-    "gdsd": {"gdsd": {"beta": 5e-2}},
-    "espo": {  # its recipe on code: full fine-tuning, B 1
-        "prompts_per_round": 16,
-        "group_size": 10,
-        "slices": 20,
-        "mask_draws": 2,
-        "lora_rank": 0,
-        "optimizer": {"clip_norm": 0.8},
-        "espo": {"beta": 1e-2},
-    },
-    "spg": {  # on GSM8K; K views, B 6
-        "baseline": "mean",
+BASELINES: Recipes = {  # on every task
+    "espo": {  # B 3
         "prompts_per_round": 16,
         "group_size": 6,
-        "slices": 2,
-        "inner_iterations": 4,
+        "slices": 4,
+        "inner_iterations": 8,
         "mask_draws": 2,
-        "temperature": 0.9,
-        "sampler": {"steps": 128},
-        "optimizer": {"learning_rate": 3e-6, "weight_decay": 0.1},
+        "optimizer": {"learning_rate": 3e-6, "weight_decay": 0.01},
+        "espo": {"beta": 1e-3},
     },
+    "spg": D1 | {"inner_iterations": 4, "mask_draws": 2, "prompt_length": 400},  # K views
     "diffu_grpo": D1,
-    "wd1": D1 | {"inner_iterations": 8},
-    "dmpo": {  # B 8; K pairs are its 4 replicates
+    "wd1": D1 | {"prompts_per_round": 8},
+    "dmpo": {  # B 4; K pairs are its 4 replicates; its Fast-dLLM sampler without a threshold
         "baseline": "mean",
-        "prompts_per_round": 8,
+        "prompts_per_round": 4,
         "group_size": 16,
         "slices": 2,
+        "inner_iterations": 8,
         "mask_draws": 2,
+        "prompt_length": 200,
         "temperature": 0.2,
-        "sampler": {"steps": 128},
+        "sampler": {"steps": 128, "cache": "prefix"},
         "optimizer": {"learning_rate": 1e-6, "weight_decay": 0.1},
     },
     "coupled_grpo": {  # DiffuCoder, full fine-tuning, B 5; each draw adds the fully masked view
@@ -64,10 +65,57 @@ PUBLISHED = {  # what differs from the GDSD recipe on coding, which configs/codi
         "lora_rank": 0,
         "prompt_length": 200,
         "optimizer": {"learning_rate": 1e-6, "weight_decay": 0.1},
+        "reference_sync": MOVING,
     },
 }
 
-EMBEDDED = {  # nothing of the budget differs between objectives on the embedded task
+TASKS: dict[str, Recipes] = {  # and then on one
+    "coding": {
+        "gdsd": {"gdsd": {"beta": 5e-2}},
+        "espo": {  # full fine-tuning, B 1
+            "group_size": 10,
+            "slices": 20,
+            "lora_rank": 0,
+            "optimizer": {"learning_rate": 1e-6, "weight_decay": 0.1, "clip_norm": 0.8},
+            "espo": {"beta": 1e-2},
+            "reference_sync": MOVING,
+        },
+        "coupled_grpo": {
+            # a cosine over the recipe's 1,000 rounds of 2 steps
+            "optimizer": {"decay_steps": 2000, "final_share": 0.1},
+            "reward": {"weights": {"tests": 2.0, "format": 0.5}},
+        },
+    },
+    "sudoku": {
+        "espo": {
+            # its prompt has an example without steps; ours has them and takes more than 400 tokens
+            "options": {"shots": 1},
+            "prompt_length": 512,
+            "sampler": {"steps": 128},
+            "espo": {"beta": 1e-2},
+        },
+        "spg": {  # B 3
+            "slices": 4,
+            "options": {"shots": 3},
+            "prompt_length": 1500,
+            "temperature": 0.3,
+            "spg": {"beta_eubo": 1.0},
+        },
+        "diffu_grpo": {"inner_iterations": 8},
+        "wd1": {"inner_iterations": 8},
+    },
+    "countdown": {
+        "espo": {
+            "sampler": {"steps": 128},
+            "espo": {"epsilon_low": 0.0, "epsilon_high": 0.0, "beta": 3e-3},
+        },
+    },
+    "math": {
+        "espo": {"group_size": 16, "slices": 16},  # B 2
+    },
+}
+
+EMBEDDED: Recipes = {  # nothing of the budget differs between objectives on the embedded tasks
     "gdsd": {
         "gdsd": {
             "weighting": "uniform",
@@ -76,7 +124,6 @@ EMBEDDED = {  # nothing of the budget differs between objectives on the embedded
             "mask_block": 8,
         },
     },
-    "espo": {"espo": {"epsilon_low": 0.2, "epsilon_high": 0.2}},
     "spg": {"baseline": "mean", "mask_draws": 2, "spg": {"block_length": 8}},
     "diffu_grpo": {"baseline": "mean"},
     "wd1": {"baseline": "mean"},
@@ -84,9 +131,16 @@ EMBEDDED = {  # nothing of the budget differs between objectives on the embedded
 }
 
 
-def select(recipe: ConfigDict, name: str, recipes: dict[str, dict]) -> None:
-    """Makes `name` the recipe's objective, with what `recipes` say of it."""
+def published(task: str, gdsd: dict | None = None) -> tuple[Recipes, ...]:
+    """The recipes for a task at full size; `gdsd` is what GDSD itself sets."""
+    return BASELINES, TASKS.get(task, {}), {} if gdsd is None else {"gdsd": gdsd}
+
+
+def select(recipe: ConfigDict, name: str, recipes: Iterable[Recipes]) -> None:
+    """Makes `name` the recipe's objective, with what each of `recipes` says of it, one over the
+    other."""
     recipe.objective = name
     if name != "gdsd":
         recipe.name += f"-{name.rpartition('/')[2].removesuffix('.py')}"
-    recipe.update(ConfigDict(recipes.get(name, {})))
+    for one in recipes:
+        recipe.update(ConfigDict(one.get(name, {})))

@@ -25,8 +25,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"reasoning-gym-{model}", "reasoning_gym"
     del recipe.prompt, recipe.reward  # the authors' are of other tasks
-    own = {"gdsd": published.gdsd(psi=10.0, beta=1e-3)}
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), own)
+    recipes = objectives.published("reasoning_gym", published.gdsd(psi=10.0, beta=1e-3))
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
 

@@ -14,6 +14,8 @@ python launch/main.py --config=configs/sudoku.py:a2d,init_from=DIR,data_file=FIL
     our rule in place of the released one: any solution counts, given cells count
 ...:MODEL,prompt=full
     our prompt in place of the released one's content
+...:llada,objective=espo
+    another objective with its authors' recipe for this task (configs/objectives.py)
 
 The authors train on 4x4_sudoku_unique_puzzles.csv and evaluate 256 puzzles of 4x4_test_sudoku.csv
 (heldout_file=...), at temperature 0 with sampler.steps=gen_length/2. Their figures are the best of
@@ -84,9 +86,11 @@ MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
 # what each objective changes
 OBJECTIVES = {
     # the completion is one block
-    "tiny": objectives.EMBEDDED
-    | {"gdsd": {"gdsd": objectives.EMBEDDED["gdsd"]["gdsd"] | {"mask_block": 24}}},
-    "llada": {"gdsd": published.gdsd(psi=10.0, beta=1e-3, top_k=64)},
-    "dream": {"gdsd": published.gdsd(psi=1.0, beta=1e-3, top_k=8, epsilon=0.2)},
-    "a2d": {"gdsd": published.gdsd(psi=10.0, beta=1e-3, top_k=64)},
+    "tiny": (objectives.EMBEDDED, {"gdsd": {"gdsd": {"mask_block": 24}}}),
+    "llada": objectives.published("sudoku", published.gdsd(psi=10.0, beta=1e-3, top_k=64)),
+    "dream": objectives.published(
+        "sudoku", published.gdsd(psi=1.0, beta=1e-3, top_k=8, epsilon=0.2)
+    ),
+    # of the baselines nothing is published
+    "a2d": ({"gdsd": published.gdsd(psi=10.0, beta=1e-3, top_k=64)},),
 }

@@ -140,6 +140,7 @@ def fitting(
     tokenizer: Tokenizer,
     length: int,
     report: Callable[[str], None] = print,
+    most: int | None = None,
 ) -> Problems:
     """The problems whose best answers have `length` tokens or fewer, their stop id counted.
 
@@ -148,24 +149,30 @@ def fitting(
       problems: M of them.
       tokenizer: of the model.
       length: the columns of a completion.
-      report: gets one line where some do not fit.
+      report: gets one line where some of all do not fit.
+      most: the first so many of these problems alone, the answers behind them are not read;
+        None = all.
 
     Raises:
       ValueError: none is left, or as `answer_of`; one line.
     """
-    fits_M = np.zeros(len(problems), bool)
+    rows = []
     for row, index in enumerate(problems.index):
+        if len(rows) == most:
+            break
         text = answer_of(task, problems.records[index], None)
-        fits_M[row] = len(tokenizer.encode(text)) < length
-    if fits_M.all():
+        if len(tokenizer.encode(text)) < length:
+            rows.append(row)
+    if len(rows) == len(problems):
         return problems
-    if not fits_M.any():
+    if not rows:
         raise ValueError(f"no answer has {length} tokens or fewer: raise sampler.gen_length")
-    report(
-        f"{int((~fits_M).sum())} of {len(problems)} answers have more than {length} tokens "
-        "(sampler.gen_length) and were dropped"
-    )
-    return problems.part(np.flatnonzero(fits_M))
+    if most is None:
+        report(
+            f"{len(problems) - len(rows)} of {len(problems)} answers have more than {length} "
+            "tokens (sampler.gen_length) and were dropped"
+        )
+    return problems.part(np.asarray(rows))
 
 
 def answers_of(
@@ -174,25 +181,17 @@ def answers_of(
     """Transform for `make_loader` that adds an answer of the task to each row, new at each visit.
 
     Adds "completion" int32 [G = `length`], right-padded, and "completion_len" int32, the stop id
-    counted. An answer that is too long gives way to the best one.
-
-    Raises:
-      ValueError: a best answer is missing, too long, or without its prefill.
+    counted. An answer that is too long gives way to the best one. The transform raises ValueError
+    where that one is missing, too long (`fitting` leaves such problems out), or without its
+    prefill.
     """
 
-    def answer(index: int, seed_text: str | None) -> str:
-        return answer_of(task, problems.records[index], seed_text)
-
-    best = [answer(index, None) for index in problems.index]
-    best_tokens, best_lengths = tokenizers.encode_completions(tokenizer, best, length)
-    row_of = {int(index): row for row, index in enumerate(problems.index)}
-
     def add(position: int, row: Row) -> Row:
-        number = row_of[int(row["index"])]
-        text = answer(row["index"], f"{seed} {position}")
-        tokens, used = best_tokens[number], best_lengths[number]
-        if text != best[number] and len(tokenizer.encode(text)) < length:
-            (tokens,), (used,) = tokenizers.encode_completions(tokenizer, [text], length)
+        record = problems.records[row["index"]]
+        ids = tokenizer.encode(answer_of(task, record, f"{seed} {position}"))
+        if len(ids) >= length:
+            ids = tokenizer.encode(answer_of(task, record, None))
+        (tokens,), (used,) = tokenizers.pad_completions(tokenizer, [ids], length)
         return row | {"completion": tokens, "completion_len": used}
 
     return add

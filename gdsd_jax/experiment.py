@@ -94,7 +94,7 @@ def assemble(
         longest = settings.sampler.gen_length
         sft_problems = data.fitting(task, sft_problems, tokenizer, longest, say)
         if settings.sft.heldout_problems:  # whether there is one
-            data.fitting(task, heldout, tokenizer, longest, ignore)
+            data.fitting(task, heldout, tokenizer, longest, most=1)
     denoiser, teacher = weights.make_denoisers(settings, model, mesh)
     return Experiment(
         settings=settings,

@@ -15,6 +15,7 @@ from gdsd_jax import chips, objectives, sampling, sharding
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.keys import row_keys
 from gdsd_jax.optimizer import make_optimizer, make_update
+from gdsd_jax.reference import moved
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
 from gdsd_jax.types import Array, Batch, Denoiser, Prompts, PyTree, Rollout, TrainState
@@ -60,6 +61,8 @@ class Steps(NamedTuple):
     reward: Callable  # (slices, rewards_B, judged_B | None) -> slices with advantages
     # (state, frozen, slices, scored, number, rng, first) -> (state, metrics); first: number is 0
     update: Callable
+    # (trainable, reference) -> the moved reference; None: it stays where it is
+    sync: Callable | None
     # (trainable, frozen, slices, rng) -> Distance; None: there is no teacher
     distance: Callable | None
 
@@ -87,6 +90,7 @@ def make_steps(
         make_score(denoiser, settings, config, mesh),
         make_reward(settings),
         make_round_update(denoiser, settings, config, mesh),
+        make_sync(settings, mesh),
         distance,
     )
 
@@ -245,6 +249,18 @@ def make_round_update(
         return update_fn(state, frozen, batch)
 
     return jax.jit(update, donate_argnums=0, static_argnames="first")
+
+
+def make_sync(settings: Settings, mesh: jax.sharding.Mesh) -> Callable | None:
+    """`Steps.sync`; the moved reference takes the place of the one it is given."""
+    if not settings.reference_sync.every:
+        return None
+
+    def sync(trainable: PyTree, reference: PyTree) -> PyTree:
+        found = moved(trainable, reference, settings.reference_sync.mix)
+        return jax.lax.with_sharding_constraint(found, sharding.shardings(mesh, found))
+
+    return jax.jit(sync, donate_argnums=1)
 
 
 def make_distance(denoiser: Denoiser, teacher: Denoiser) -> Callable:

@@ -81,8 +81,7 @@ def make_heldout_loss(loop: Loop) -> Callable[[TrainState, dict], float] | None:
     if not sft.heldout_problems:
         return None
     task, tokenizer = experiment.task, experiment.tokenizer
-    problems = data.fitting(task, experiment.heldout, tokenizer, longest, report=len)
-    problems = problems.part(slice(sft.heldout_problems))
+    problems = data.fitting(task, experiment.heldout, tokenizer, longest, most=sft.heldout_problems)
     texts = [data.answer_of(task, problems.records[index], None) for index in problems.index]
     completions, lengths = tokenizers.encode_completions(tokenizer, texts, longest)
     loss_fn = make_sft_loss(experiment.teacher or experiment.denoiser, chosen)

@@ -396,7 +396,14 @@ def encode_completions(
 
     A length counts the stop id. Raises ValueError naming the first text that does not fit.
     """
-    rows = [tokenizer.encode(text) + [tokenizer.stop_ids[0]] for text in texts]
+    return pad_completions(tokenizer, map(tokenizer.encode, texts), length)
+
+
+def pad_completions(
+    tokenizer: Tokenizer, encoded: Iterable[list[int]], length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`encode_completions` of texts that are ids already, without a stop id."""
+    rows = [[*ids, tokenizer.stop_ids[0]] for ids in encoded]
     tokens = np.full((len(rows), length), tokenizer.pad_id, np.int32)
     for number, ids in enumerate(rows):
         if len(ids) > length:

@@ -144,7 +144,7 @@ def reinforce(
         here = progress._replace(cursor=loader.get_state(), exact=exact)
         if number == first_round:
             compile_updates(loop, state, frozen, buffer, keys["masks"], here, keep)
-        state, means = run_updates(loop, state, frozen, buffer, keys["masks"], here)
+        state, frozen, means = run_updates(loop, state, frozen, buffer, keys["masks"], here)
         if experiment.teacher is not None:
             summary["kl"] = means["kl"]
         progress = here._replace(round=number + 1, inner=0, lines=loop.writer.cursor())
@@ -177,25 +177,33 @@ def compile_updates(
         arguments = arguments_of_update(loop, state, frozen, buffer, rng, inner)
         lowered = loop.steps.update.lower(*arguments, first=inner == 0)
         unless_stopped(loop, lowered.compile, keep)
+    if loop.steps.sync is not None:
+        lowered = loop.steps.sync.lower(state.trainable, frozen["reference"])
+        unless_stopped(loop, lowered.compile, keep)
 
 
 def run_updates(
     loop: Loop, state: TrainState, frozen: dict, buffer: Buffer, rng: jax.Array, here: Progress
-) -> tuple[TrainState, dict[str, float]]:
-    """(the state after a round's inner iterations from `here` on, means of their metrics)."""
+) -> tuple[TrainState, dict, dict[str, float]]:
+    """(state and frozen weights after a round's inner iterations from `here` on, means of their
+    metrics)."""
     count = loop.experiment.settings.inner_iterations
     outcomes, began = [], time.monotonic()
     for inner in range(here.inner, count):
         arguments = arguments_of_update(loop, state, frozen, buffer, rng, inner)
         state, outcome = loop.steps.update(*arguments, first=inner == 0)
         outcomes.append(outcome)
+        # scores of this round were taken before: the next round compares with the moved one
+        if loop.experiment.settings.reference_sync.is_due(here.round * count + inner + 1):
+            reference = loop.steps.sync(state.trainable, frozen["reference"])
+            frozen = frozen | {"reference": reference}
         # no more than two are under way, for which a stop has to wait
         jax.block_until_ready(outcomes[-2:-1])
         if inner + 1 < count and loop.stopping():
             write_updates(loop, here, outcomes, began)
             here = here._replace(inner=inner + 1, lines=loop.writer.cursor())
             save(loop, state, frozen, here, buffer, stop=True)
-    return state, write_updates(loop, here, outcomes, began)
+    return state, frozen, write_updates(loop, here, outcomes, began)
 
 
 def arguments_of_update(

@@ -122,8 +122,9 @@ def test_each_visit_draws_another_answer(problems, tokenizer):
 
 
 def test_best_answers_must_fit_and_take_the_place_of_longer_ones(problems, tokenizer):
+    answers = data.answers_of(task_of(answer), problems, tokenizer, 2, seed=0)
     with pytest.raises(ValueError, match="completion 0"):
-        data.answers_of(task_of(answer), problems, tokenizer, 2, seed=0)
+        next(data.make_loader(problems, answers, batch=4, seed=0))
     answers = data.answers_of(task_of(answer), problems, tokenizer, 5, seed=123456789)
     batch = next(data.make_loader(problems, answers, batch=4, seed=0))
     assert [tokenizer.decode(row) for row in batch["completion"]] == [
@@ -131,9 +132,36 @@ def test_best_answers_must_fit_and_take_the_place_of_longer_ones(problems, token
     ]
 
 
+def test_answers_that_do_not_fit_are_left_out_and_no_more_are_read_than_asked_for(
+    problems, tokenizer
+):
+    read, lines = [], []
+
+    def long_at_first(record, seed):
+        number = int(record["solution"][1:])
+        read.append(number)
+        return "x" if number >= 3 else "x1" * 20
+
+    task = task_of(long_at_first)
+    found = data.fitting(task, problems, tokenizer, 16, lines.append)
+    assert found.index.tolist() == list(range(3, 23)) and read == list(range(23))
+    (line,) = lines
+    assert line.startswith("3 of 23 answers have more than 16 tokens")
+    read.clear()
+    first = data.fitting(task, problems, tokenizer, 16, lines.append, most=4)
+    assert first.index.tolist() == [3, 4, 5, 6] and read == list(range(7)) and len(lines) == 1
+    assert data.fitting(task, found, tokenizer, 16, lines.append) is found
+    # what is read for training: one answer a visit
+    read.clear()
+    next(data.make_loader(found, data.answers_of(task, found, tokenizer, 16, 0), batch=4, seed=0))
+    assert len(read) == 4
+    with pytest.raises(ValueError, match="no answer has 1 tokens or fewer"):
+        data.fitting(task, problems, tokenizer, 1, most=4)
+
+
 def test_a_task_without_answers_says_so(problems, tokenizer):
     with pytest.raises(ValueError, match="set sft.steps=0"):
-        data.answers_of(task_of(None), problems, tokenizer, 16, seed=0)
+        data.fitting(task_of(None), problems, tokenizer, 16)
 
 
 def test_long_prompts_are_reported_once(tokenizer):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FIRST = "types chips hlo hosts curriculum sandbox metrics"
 SECOND = "keys sharding extensions hf_tokenizer rows"
-THIRD = "models scoring sampling advantages optimizer checkpoint tasks report"
+THIRD = "models scoring sampling advantages optimizer reference checkpoint tasks report"
 GROUPS = (
     ("paths",),
     tuple(FIRST.split()),

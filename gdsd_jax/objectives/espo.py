@@ -22,7 +22,7 @@ class EspoConfig:
 
     Attributes:
       epsilon_low: the ratio exp(move of the score per token) is kept above 1 - epsilon_low
-        (released: 4e-4 in the scripts, 0.2 in train.yaml, 0 for countdown).
+        (released: 0.2, for countdown 0; 4e-4 in the demonstrations alone).
       epsilon_high: the ratio is kept below 1 + epsilon_high (released: as epsilon_low).
       beta: weight of the k2 KL to the reference policy, half the squared difference of scores per
         token.
@@ -31,8 +31,8 @@ class EspoConfig:
         through its end token.
     """
 
-    epsilon_low: float = 4e-4
-    epsilon_high: float = 4e-4
+    epsilon_low: float = 0.2
+    epsilon_high: float = 0.2
     beta: float = 0.0
     weighting: str = "elbo"
     count: str = "full"

@@ -8,6 +8,7 @@ from gdsd_jax.advantages import BASELINES
 from gdsd_jax.curriculum import LengthRamp, ThresholdRamp
 from gdsd_jax.models import PROJECTIONS
 from gdsd_jax.optimizer import OptimizerConfig
+from gdsd_jax.reference import ReferenceSync
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.sandbox import SandboxConfig
 from gdsd_jax.sharding import ROLLOUT_WEIGHTS, MeshConfig
@@ -110,6 +111,7 @@ class Settings:
       scale_rewards: divide advantages by their group's standard deviation.
       shuffle_rewards: control experiment: rewards permuted over a round's completions.
       optimizer: of the rounds (gdsd_jax/optimizer.py).
+      reference_sync: whether the reference policy moves (gdsd_jax/reference.py).
       sft: the supervised phase.
       sft_optimizer: of the supervised phase.
       lora_rank: of adapters; 0 = all weights are trained.
@@ -175,6 +177,7 @@ class Settings:
     scale_rewards: bool = False
     shuffle_rewards: bool = False
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    reference_sync: ReferenceSync = dataclasses.field(default_factory=ReferenceSync)
     sft: SftPhase = dataclasses.field(default_factory=SftPhase)
     sft_optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     lora_rank: int = 0
@@ -241,6 +244,7 @@ class Settings:
                 f"{self.rows} completions of a round"
             )
         check_objective(self)
+        check_reference(self)
 
     @property
     def rows(self) -> int:
@@ -312,4 +316,23 @@ def check_objective(settings: Settings) -> None:
             f"objective {settings.objective!r} compares the completions of a prompt: the "
             f"{settings.slice_rows} completions of a slice must be a multiple of "
             f"group_size={settings.group_size}; choose other slices"
+        )
+
+
+def check_reference(settings: Settings) -> None:
+    """ValueError where a reference should move that is not there, or that cannot."""
+    every = settings.reference_sync.every
+    if not every:
+        return
+    objective = objectives.find(settings.objective)
+    if objective.teacher or not objective.reference(settings.objective_config):
+        raise ValueError(
+            f"reference_sync.every={every}: objective {settings.objective!r} compares with no "
+            "reference; give it a beta above 0, or set reference_sync.every=0"
+        )
+    if settings.lora_rank:
+        raise ValueError(
+            f"reference_sync.every={every} with lora_rank={settings.lora_rank}: the mean of two "
+            "adapters' factors is not the mean of their weights; set reference_sync.every=0, or "
+            "lora_rank=0"
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import inspect
+import random
 import sys
 from typing import Any, NamedTuple
 
@@ -196,6 +197,25 @@ def read_files(
 
     heldout = None if settings.heldout_file is None else records(settings.heldout_file)
     return records(settings.data_file), heldout
+
+
+def take_examples(
+    settings: TaskSettings, train: Sequence[Record], shots: int
+) -> tuple[list[Record], Sequence[Record]]:
+    """(worked examples for the prompts, the other training problems).
+
+    The same ones for the same seed; none where texts are only graded.
+
+    Raises:
+      ValueError: no other problem would be left; one line.
+    """
+    if not shots or settings.only_grades:
+        return [], train
+    if len(train) <= shots:
+        raise ValueError(f"options.shots={shots}: there are {len(train)} training problems")
+    chosen = random.Random(f"shots {settings.seed}").sample(range(len(train)), shots)
+    others = [record for row, record in enumerate(train) if row not in set(chosen)]
+    return [train[row] for row in chosen], others
 
 
 def prefill_of(messages: Sequence[dict[str, str]]) -> str:

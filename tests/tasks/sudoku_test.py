@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax.tasks import RewardConfig, TaskSettings, graded, parts_of, sudoku
-from gdsd_jax.tasks.sudoku import OPTIONS, grading, problems
+from gdsd_jax.tasks.sudoku import OPTIONS, grading, problems, worked
 from tests.tasks import texts
 
 PUZZLE, SOLUTION = "1004041021000320", "1234341221434321"
@@ -104,6 +104,64 @@ def test_generated_puzzles_are_built_once_and_read_back(tmp_path, monkeypatch):
     assert sudoku.make(settings).train == task.train
     with pytest.raises(ValueError, match="local folder, not gs://bucket"):
         sudoku.make(TaskSettings(data_dir="gs://bucket"))
+
+
+def test_the_steps_of_an_example_end_in_its_grid(splits):
+    """Every empty cell once, with the solution's digit, surely where no other fits."""
+    for puzzle, solution in splits["train"][:100]:
+        grid = list(puzzle)
+        lines = worked.steps(puzzle, solution).split("\n")
+        assert "".join(lines[-4:]) == solution and lines[-5] == "The grid:"
+        for line in lines[:-5]:
+            row, column, digit = map(int, re.findall("[0-9]", line))
+            cell = 4 * (row - 1) + column - 1
+            others = set(grid[4 * (row - 1) : 4 * row]) | set(grid[column - 1 :: 4])
+            box = 8 * ((row - 1) // 2) + 2 * ((column - 1) // 2)
+            others |= {grid[box + place] for place in (0, 1, 4, 5)}
+            assert grid[cell] == "0" and solution[cell] == str(digit)
+            assert line.endswith("is the only digit left.") == (len(set("1234") - others) == 1)
+            grid[cell] = str(digit)
+        assert "".join(grid) == solution
+    assert "leads to a solution" in worked.steps(TWO_WAYS, "2134341212434321")
+
+
+def test_examples_come_from_the_training_puzzles(tmp_path):
+    path = tmp_path / "a.csv"
+    pairs = problems.generate((6, 6))["train"][:6]
+    path.write_text("Puzzle,Solution\n" + "".join(f"{a},{b}\n" for a, b in pairs))
+
+    def made(shots=2, **settings):
+        return make(path, heldout_file=str(path), options=OPTIONS(shots=shots), **settings)
+
+    known = dict(pairs)
+    task = made(prompt="full", seed=1)
+    system, *turns, last = task.messages(RECORD)
+    assert system["role"] == "system" and last == {"role": "user", "content": PUZZLE}
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2
+    shown = [turn["content"] for turn in turns[::2]]
+    assert len(task.train) == 4 and {one["puzzle"] for one in task.train} == known.keys() - shown
+    for puzzle, said in zip(shown, turns[1::2]):
+        expected = f"{worked.steps(puzzle, known[puzzle])}\n<answer>{known[puzzle]}</answer>"
+        assert said["content"] == expected
+    bare = made(prompt="bare", seed=1).messages(RECORD)
+    assert [turn["content"] for turn in bare[1:-1:2]] == [
+        f"<answer>{known[puzzle]}</answer>" for puzzle in shown
+    ]
+    turn, begin = made(prompt="released", seed=1).messages(RECORD)
+    assert begin == {"role": "assistant", "content": "<reasoning>"}
+    content = turn["content"]
+    assert [content.count(f"puzzle: {puzzle}\nAnswer:\n") for puzzle in (*shown, PUZZLE)] == [1] * 3
+    assert content.endswith(f"Question: Solve this Sudoku puzzle: {PUZZLE}\nAnswer:\n")
+    # an example is an answer in the form that is asked for
+    for example in re.findall("<reasoning>\nRow.*?</answer>", content, re.DOTALL):
+        assert grading.evaluated_answer(example) in map(known.get, shown)
+    assert content.count("<reasoning>\nRow") == 2
+    alone, _ = made(shots=0, prompt="released").messages(RECORD)
+    assert alone["content"].endswith(f"\n\nSolve this Sudoku puzzle: {PUZZLE}\n")
+    with pytest.raises(ValueError, match=r"options\.shots=6: there are 6"):
+        made(shots=6)
+    with pytest.raises(ValueError, match=r"options\.shots=-1"):
+        OPTIONS(shots=-1)
 
 
 @pytest.mark.parametrize("blanks", [(0, 3), (5, 4), (8, 11)])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from gdsd_jax import rows
 from gdsd_jax.tasks.mathematics import grading
 from gdsd_jax.tasks.mathematics.checker import Checker, check_installed
-from gdsd_jax.tasks.task import Record, Task, TaskSettings, read_files
+from gdsd_jax.tasks.task import Record, Task, TaskSettings, read_files, take_examples
 
 ASKED = ("training", "evaluation")
 PREFILL = "<reasoning>"
@@ -98,8 +98,7 @@ def make(
     prompt = settings.wording
     asked = options.asked if prompt == "released" else None
     final = functools.partial(answer, kind=kind, asked=asked, noise=settings.noise)
-    shots = 0 if settings.only_grades else options.shots
-    examples, train = _examples(train, shots, settings.seed)
+    examples, train = take_examples(settings, train, options.shots)
     ask = functools.partial(messages, kind=kind, prompt=prompt, asked=asked, examples=examples)
     checker = Checker(options.workers)
     return Task(
@@ -113,19 +112,6 @@ def make(
         close=checker.close,
         notes=() if heldout is None else (overlap_line(heldout, train),),
     )
-
-
-def _examples(
-    train: Sequence[Record], shots: int, seed: int
-) -> tuple[list[Record], Sequence[Record]]:
-    """(examples, the other training problems); the same ones for the same seed."""
-    if not shots:
-        return [], train
-    if len(train) <= shots:
-        raise ValueError(f"options.shots={shots}: there are {len(train)} training problems")
-    chosen = random.Random(f"shots {seed}").sample(range(len(train)), shots)
-    others = [record for row, record in enumerate(train) if row not in set(chosen)]
-    return [train[row] for row in chosen], others
 
 
 def overlap_line(heldout: Sequence[Record], train: Sequence[Record]) -> str:

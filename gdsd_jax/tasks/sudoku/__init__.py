@@ -5,6 +5,7 @@ Puzzles are generated, or the user's own: CSV or JSONL with the columns puzzle a
 diffu-GRPO's public 4x4_test_sudoku.csv (arXiv 2504.12216).
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import random
@@ -14,7 +15,8 @@ from typing import Any
 from gdsd_jax import rows
 from gdsd_jax.tasks import generated
 from gdsd_jax.tasks.sudoku import grading, problems
-from gdsd_jax.tasks.task import Record, Task, TaskSettings, read_files
+from gdsd_jax.tasks.sudoku.worked import steps
+from gdsd_jax.tasks.task import Record, Task, TaskSettings, read_files, take_examples
 
 FIELDS = (
     rows.Field("puzzle", "text", "give 16 digits, row by row, 0 for an empty cell"),
@@ -42,8 +44,8 @@ RELEASED = (
     "Answer in exactly this format:\n"
     "<reasoning>\nHow you solve it, step by step\n</reasoning>\n"
     "<answer>\n[the 16 characters of the solution, without spaces or separators]\n</answer>\n\n"
-    "Solve this Sudoku puzzle: {puzzle}\n"
 )
+ASK = "Solve this Sudoku puzzle: {}\n"
 PREFILL = "<reasoning>"
 
 
@@ -53,11 +55,18 @@ class OPTIONS:
 
     Attributes:
       blanks: fewest and most empty cells of a generated puzzle, each number as likely.
+      shots: worked examples before each puzzle, from the training puzzles, which lose them.
+
+    Raises:
+      ValueError: numbers that cannot be.
     """
 
     blanks: tuple[int, int] = (6, 10)
+    shots: int = 0
 
     def __post_init__(self):
+        if self.shots < 0:
+            raise ValueError(f"options.shots={self.shots} must not be negative")
         least, most = self.blanks
         if not 1 <= least <= most <= problems.MOST_BLANKS:
             raise ValueError(
@@ -73,12 +82,13 @@ def make(settings: TaskSettings) -> Task:
     grid, as the generated puzzles are.
 
     Raises:
-      ValueError: a file, row or column that cannot be read, or a remote data_dir; one line.
+      ValueError: a file, row or column that cannot be read, fewer puzzles than examples, or a
+        remote data_dir; one line.
     """
     rows.check_columns(settings.columns, FIELDS)
     notes = ()
+    options = settings.options or OPTIONS()
     if settings.own_problems:
-        options = settings.options or OPTIONS()
         train, heldout = (records(settings.data_dir, options, name) for name in problems.SPLITS)
         prompt = settings.prompt or "bare"
     else:
@@ -89,12 +99,12 @@ def make(settings: TaskSettings) -> Task:
         else:
             notes = (overlap_line(settings.heldout_file, heldout, train),)
         prompt = settings.wording
-    ask = {"bare": bare_messages, "full": full_messages, "released": released_messages}[prompt]
+    examples, train = take_examples(settings, train, options.shots)
     begin = f"{PREFILL}</reasoning>\n" if prompt == "released" else ""
     return Task(
         train,
         heldout,
-        ask,
+        functools.partial(messages, prompt=prompt, examples=examples),
         functools.partial(grading.grade, reward=settings.reward),
         functools.partial(answer, noise=settings.noise, begin=begin),
         score="cells",
@@ -180,20 +190,45 @@ def overlap_line(file: str, heldout: list[Record], train: list[Record]) -> str:
 # ---------------------------------------------------------------- prompts and answers
 
 
-def bare_messages(record: Record) -> list[dict[str, str]]:
-    """The puzzle alone."""
-    return [{"role": "user", "content": record["puzzle"]}]
+def messages(record: Record, prompt: str, examples: Sequence[Record] = ()) -> list[dict[str, str]]:
+    """The puzzle as it is asked, after the examples.
+
+    Args:
+      record: with "puzzle".
+      prompt: "bare" (the puzzle alone), "full" (behind a system turn with the rules and how to
+        answer) or "released" (the content of the released evaluation's prompt, and the begin of
+        the answer).
+      examples: worked puzzles: turns of their own, and in the released prompt a part of the turn,
+        as SPG has them.
+    """
+    if prompt == "released":
+        content = RELEASED + _after_examples(record, examples)
+        return [{"role": "user", "content": content}, {"role": "assistant", "content": PREFILL}]
+    turns = [{"role": "system", "content": RULES}] if prompt == "full" else []
+    for example in examples:
+        said = answer(example, None, 0.0, "")
+        if prompt == "full":
+            said = f"{_steps(example)}\n{said}"
+        turns.append({"role": "user", "content": example["puzzle"]})
+        turns.append({"role": "assistant", "content": said})
+    return [*turns, {"role": "user", "content": record["puzzle"]}]
 
 
-def full_messages(record: Record) -> list[dict[str, str]]:
-    """A system turn with the rules and how to answer, and the puzzle."""
-    return [{"role": "system", "content": RULES}, {"role": "user", "content": record["puzzle"]}]
+def _steps(record: Record) -> str:
+    return steps(record["puzzle"], record["solution"])
 
 
-def released_messages(record: Record) -> list[dict[str, str]]:
-    """The content of the released evaluation's prompt, and the begin of the answer."""
-    content = RELEASED.format(puzzle=record["puzzle"])
-    return [{"role": "user", "content": content}, {"role": "assistant", "content": PREFILL}]
+def _after_examples(record: Record, examples: Sequence[Record]) -> str:
+    """What is asked in the released prompt."""
+    asked = ASK.format(record["puzzle"])
+    if not examples:
+        return asked
+    shown = [
+        f"Question: {ASK.format(example['puzzle'])}Answer:\n"
+        f"{PREFILL}\n{_steps(example)}\n</reasoning>\n<answer>\n{example['solution']}\n</answer>"
+        for example in examples
+    ]
+    return "\n\n".join([*shown, f"Question: {asked}Answer:\n"])
 
 
 def answer(record: Record, seed: str | None, noise: float, begin: str) -> str:
