@@ -3,10 +3,11 @@ r"""GDSD on coding: completions are Python programs, rewards are their tests.
 python launch/main.py --config=configs/coding.py
     the embedded default: any machine, about 9 minutes on 2 cores
 python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
-    LLaDA-8B, the released recipe on AceCode, with our prompt and our rule of rewards
-...:llada,prompt=released,reward.variant=released,options.hard=true,init_from=DIR,\
-data_file=FILE.jsonl,heldout_file=HumanEval.jsonl.gz
-    the released prompt and rule, and of AceCode-87K's own rows the part that the release trains on
+    LLaDA-8B, the mended recipe on rows such as AceCode's
+...:llada,gdsd.recipe=r2,options.hard=true,init_from=DIR,data_file=FILE.jsonl,\
+heldout_file=HumanEval.jsonl.gz
+    the later release's, with its prompts and rewards, on that part of AceCode-87K's own rows that
+    it trains on
 ...:llada,lora_rank=0,init_from=DIR,...
     the same, full fine-tuning
 ...:a2d,init_from=runs/opdlm-tiny
@@ -31,8 +32,11 @@ from configs import common, objectives, published
 def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
-    full_size = model in ("llada", "dream")
-    recipes = objectives.published("coding") if full_size else (objectives.EMBEDDED,)
+    recipes = (objectives.EMBEDDED,)
+    if model in ("llada", "dream"):
+        name = published.choose(recipe, overrides)
+        own = published.gdsd(name, psi=10.0, beta=5e-2, top_k=64)
+        recipes = objectives.published("coding", own, model)
     objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 

@@ -3,17 +3,18 @@
 python launch/main.py --config=configs/countdown.py
     the embedded default: any machine, minutes on 2 cores, on generated problems of two numbers
 python launch/main.py --config=configs/countdown.py:llada,init_from=DIR,data_file=FILE.jsonl
-    LLaDA-8B, the released recipe, without token-logit centralisation (TLC)
-    authors' figure: 84.0% solved, 85.6% with TLC
+    LLaDA-8B, the mended recipe; about 29 hours of 8 v5p chips at best (launch/plan.py)
+...:llada,gdsd.recipe=r2,init_from=DIR,data_file=FILE.jsonl
+    the later release's, without token-logit centralisation (TLC), its prompts and rewards
+    authors' figure: 84.0% solved, 85.6% with TLC (gdsd.centring=top_k)
 python launch/main.py --config=configs/countdown.py:dream,init_from=DIR,data_file=FILE.jsonl
-    Dream-7B, the released recipe, with TLC
-    authors' figure: 84.8% solved, 70.3% without TLC
+    Dream-7B; authors' figure under gdsd.recipe=r2, with TLC: 84.8% solved, 70.3% without TLC
 python launch/main.py --config=configs/countdown.py:a2d,init_from=DIR,data_file=FILE.jsonl
     on from a denoiser that configs/opdlm.py made; authors' figure: none published
-...:MODEL,reward.variant=mended
-    our rule in place of the released one: exact fractions, + - * / alone
-...:MODEL,prompt=full
-    our prompt in place of the released one's content
+...:MODEL,reward.variant=released
+    the released rule in place of ours, which takes exact fractions and + - * / alone
+...:MODEL,prompt=released
+    the content of the released prompt in place of ours
 ...:llada,objective=espo
     another objective with its authors' recipe for this task (configs/objectives.py)
 
@@ -32,7 +33,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipe.task = "countdown"
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), OBJECTIVES[model])
+    recipes = EMBEDDED
+    if model != "tiny":
+        name = published.choose(recipe, overrides)
+        recipes = objectives.published("countdown", published.gdsd(name, **GDSD[model]), model)
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
 
@@ -66,7 +71,7 @@ def embedded() -> ConfigDict:
 def llada() -> ConfigDict:
     """LLaDA-8B by the script of the later release."""
     recipe = published.llada()
-    recipe.name, recipe.greeting = "countdown-llada", "LLaDA-8B on Countdown, the released recipe"
+    recipe.name, recipe.greeting = "countdown-llada", "LLaDA-8B on Countdown"
     recipe.options = ConfigDict({"counts": (3,)})
     return recipe
 
@@ -74,7 +79,7 @@ def llada() -> ConfigDict:
 def dream() -> ConfigDict:
     """Dream-7B by the script of the later release."""
     recipe = published.dream()
-    recipe.name, recipe.greeting = "countdown-dream", "Dream-7B on Countdown, the released recipe"
+    recipe.name, recipe.greeting = "countdown-dream", "Dream-7B on Countdown"
     recipe.options = ConfigDict({"counts": (3,)})
     return recipe
 
@@ -88,15 +93,10 @@ def a2d() -> ConfigDict:
 
 
 MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
-# what each objective changes
-OBJECTIVES = {
-    # the completion is one block, of SPG two
-    "tiny": (
-        objectives.EMBEDDED,
-        {"gdsd": {"gdsd": {"mask_block": 12}}, "spg": {"spg": {"block_length": 6}}},
-    ),
-    "llada": objectives.published("countdown", published.gdsd(psi=1.0, beta=3e-3)),
-    "dream": objectives.published("countdown", published.gdsd(psi=10.0, beta=3e-3, top_k=64)),
-    # of the baselines nothing is published
-    "a2d": ({"gdsd": published.gdsd(psi=1.0, beta=3e-3)},),
-}
+LLADA = {"psi": 1.0, "beta": 3e-3}
+GDSD = {"llada": LLADA, "a2d": LLADA, "dream": {"psi": 10.0, "beta": 3e-3, "top_k": 64}}
+# the completion is one block, of SPG two
+EMBEDDED = (
+    objectives.EMBEDDED,
+    {"gdsd": {"gdsd": {"mask_block": 12}}, "spg": {"spg": {"block_length": 6}}},
+)

@@ -41,7 +41,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe.name, recipe.task = f"instructions-{model}", "instructions"
     recipes = (objectives.EMBEDDED,)
     if model != "tiny":
-        recipes = objectives.published("instructions", published.gdsd(psi=10.0, beta=1e-3))
+        # the authors' prompts and rewards are of other tasks
+        recipes = objectives.published("instructions", {"gdsd": {"beta": 1e-3}}, model)
     objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
@@ -72,20 +73,14 @@ def embedded() -> ConfigDict:
 def llada() -> ConfigDict:
     """LLaDA-8B with the values of the later release."""
     recipe = published.llada()
-    recipe.greeting = "LLaDA-8B on instructions, with released values of other tasks"
-    return own_rule(recipe)
+    recipe.greeting = "LLaDA-8B on instructions, with the values of other tasks"
+    return recipe
 
 
 def dream() -> ConfigDict:
     """Dream-7B with the values of the later release."""
     recipe = published.dream()
-    recipe.greeting = "Dream-7B on instructions, with released values of other tasks"
-    return own_rule(recipe)
-
-
-def own_rule(recipe: ConfigDict) -> ConfigDict:
-    """The recipe with the strict rule, since the authors' prompt and rule are of other tasks."""
-    del recipe.prompt, recipe.reward
+    recipe.greeting = "Dream-7B on instructions, with the values of other tasks"
     return recipe
 
 

@@ -71,7 +71,6 @@ BASELINES: Recipes = {  # on every task
 
 TASKS: dict[str, Recipes] = {  # and then on one
     "coding": {
-        "gdsd": {"gdsd": {"beta": 5e-2}},
         "espo": {  # full fine-tuning, B 1
             "group_size": 10,
             "slices": 20,
@@ -131,9 +130,13 @@ EMBEDDED: Recipes = {  # nothing of the budget differs between objectives on the
 }
 
 
-def published(task: str, gdsd: dict | None = None) -> tuple[Recipes, ...]:
-    """The recipes for a task at full size; `gdsd` is what GDSD itself sets."""
-    return BASELINES, TASKS.get(task, {}), {} if gdsd is None else {"gdsd": gdsd}
+def published(task: str, gdsd: dict, model: str) -> tuple[Recipes, ...]:
+    """The recipes for a task at full size; `gdsd` is what GDSD itself sets.
+
+    Of the baselines nothing is published for a converted model.
+    """
+    own = {"gdsd": gdsd}
+    return (own,) if model == "a2d" else (BASELINES, TASKS.get(task, {}), own)
 
 
 def select(recipe: ConfigDict, name: str, recipes: Iterable[Recipes]) -> None:

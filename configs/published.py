@@ -53,7 +53,6 @@ def shared() -> ConfigDict:
     recipe = ConfigDict()
     recipe.require_init = True
     recipe.seed = 42
-    recipe.prompt, recipe.reward = "released", ConfigDict({"variant": "released"})
     recipe.prompt_length, recipe.too_long = 400, "cut"
     recipe.rounds = 300  # 2,400 updates of 8 a round, as far as the reward figures go
     recipe.group_size, recipe.slices, recipe.mask_draws = 16, 4, 2
@@ -68,13 +67,44 @@ def shared() -> ConfigDict:
     return recipe
 
 
-def gdsd(psi: float, beta: float, top_k: int | None = None, epsilon: float = 4e-4) -> dict:
-    """The objective's settings in the later release's formula; `psi` is per token there.
+NAMES = ("mended", "r1", "r2")
 
-    `top_k` is the number of best tokens that token-logit centralisation takes its mean over, None =
-    the loss without it.
+
+def choose(recipe: ConfigDict, overrides: dict[str, str]) -> str:
+    """Takes `gdsd.recipe` out of the overrides, by default "mended", and sets the prompts and the
+    rule of rewards that come with it, whatever the objective.
+
+    Raises:
+      ValueError: there is no recipe of that name.
     """
-    chosen = {"preset": "r2", "psi": psi, "beta": beta, "trust": (epsilon, epsilon)}
-    if top_k is not None:
-        chosen |= {"centring": "top_k", "centring_k": top_k}
-    return {"gdsd": chosen}
+    name = overrides.pop("gdsd.recipe", "mended")
+    if name not in NAMES:
+        raise ValueError(f"gdsd.recipe={name}: choose one of {', '.join(NAMES)}")
+    recipe.greeting += f", {name} recipe"
+    recipe.prompt = "full" if name == "mended" else "released"
+    recipe.reward = ConfigDict({"variant": "mended" if name == "mended" else "released"})
+    return name
+
+
+def gdsd(
+    name: str, *, psi: float, beta: float, top_k: int | None = None, epsilon: float = 0.2
+) -> dict:
+    """GDSD's own settings for a task in the recipe of that name.
+
+    "mended": the formula of the paper, psi in sequence units, a trust region of 0.02 nats a token.
+    "r1": the first release's formula, in which psi is per token. "r2": the later one's, with
+    token-logit centralisation where its script for the task has it.
+
+    Args:
+      name: of `NAMES`.
+      psi: guidance of the released forms, nats per unit of advantage and token.
+      beta: weight of the KL to the reference.
+      top_k: best tokens in the mean of the centralisation; None = the task's script has none.
+      epsilon: its ratio bound; without centralisation it is 4e-4.
+    """
+    if name == "mended":
+        return {"gdsd": {"beta": beta}}
+    if name == "r1" or top_k is None:
+        return {"gdsd": {"preset": name, "psi": psi, "beta": beta, "trust": (4e-4, 4e-4)}}
+    centred = {"centring": "top_k", "centring_k": top_k, "trust": (epsilon, epsilon)}
+    return {"gdsd": {"preset": name, "psi": psi, "beta": beta, **centred}}

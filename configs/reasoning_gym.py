@@ -24,8 +24,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"reasoning-gym-{model}", "reasoning_gym"
-    del recipe.prompt, recipe.reward  # the authors' are of other tasks
-    recipes = objectives.published("reasoning_gym", published.gdsd(psi=10.0, beta=1e-3))
+    # the authors' prompts and rewards are of other tasks
+    recipes = objectives.published("reasoning_gym", {"gdsd": {"beta": 1e-3}}, model)
     objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
@@ -33,14 +33,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
 def llada() -> ConfigDict:
     """LLaDA-8B with the values of the later release."""
     recipe = published.llada()
-    recipe.greeting = "LLaDA-8B on reasoning-gym, with released values of other tasks"
+    recipe.greeting = "LLaDA-8B on reasoning-gym, with the values of other tasks"
     return recipe
 
 
 def dream() -> ConfigDict:
     """Dream-7B with the values of the later release."""
     recipe = published.dream()
-    recipe.greeting = "Dream-7B on reasoning-gym, with released values of other tasks"
+    recipe.greeting = "Dream-7B on reasoning-gym, with the values of other tasks"
     return recipe
 
 

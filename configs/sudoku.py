@@ -3,17 +3,18 @@
 python launch/main.py --config=configs/sudoku.py
     the embedded default: any machine, minutes on 2 cores, on generated puzzles
 python launch/main.py --config=configs/sudoku.py:llada,init_from=DIR,data_file=FILE.csv
-    LLaDA-8B, the released recipe with token-logit centralisation (TLC)
-    authors' figure: 92.0% of the empty cells, 89.8% without TLC
+    LLaDA-8B, the mended recipe; about 29 hours of 8 v5p chips at best (launch/plan.py)
+...:llada,gdsd.recipe=r2,init_from=DIR,data_file=FILE.csv
+    the later release's, with token-logit centralisation (TLC), its prompts and rewards
+    authors' figure: 92.0% of the empty cells; 89.8% without TLC, as under gdsd.recipe=r1
 python launch/main.py --config=configs/sudoku.py:dream,init_from=DIR,data_file=FILE.csv
-    Dream-7B, the newest released recipe with TLC
-    authors' figure: 91.7% of the empty cells, 82.3% without TLC
+    Dream-7B; authors' figure under gdsd.recipe=r2: 91.7% of the empty cells, 82.3% without TLC
 python launch/main.py --config=configs/sudoku.py:a2d,init_from=DIR,data_file=FILE.csv
     on from a denoiser that configs/opdlm.py made; authors' figure: none published
-...:MODEL,reward.variant=mended
-    our rule in place of the released one: any solution counts, given cells count
-...:MODEL,prompt=full
-    our prompt in place of the released one's content
+...:MODEL,reward.variant=released
+    the released rule in place of ours, by which any solution counts and given cells count
+...:MODEL,prompt=released
+    the content of the released prompt in place of ours
 ...:llada,objective=espo
     another objective with its authors' recipe for this task (configs/objectives.py)
 
@@ -32,7 +33,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipe.task = "sudoku"
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), OBJECTIVES[model])
+    recipes = EMBEDDED
+    if model != "tiny":
+        name = published.choose(recipe, overrides)
+        recipes = objectives.published("sudoku", published.gdsd(name, **GDSD[model]), model)
+    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
     return common.config(recipe, overrides)
 
 
@@ -62,14 +67,14 @@ def embedded() -> ConfigDict:
 def llada() -> ConfigDict:
     """LLaDA-8B by the script of the later release."""
     recipe = published.llada()
-    recipe.name, recipe.greeting = "sudoku-llada", "LLaDA-8B on Sudoku, the released recipe"
+    recipe.name, recipe.greeting = "sudoku-llada", "LLaDA-8B on Sudoku"
     return recipe
 
 
 def dream() -> ConfigDict:
     """Dream-7B by the newest script: one update a round, half the passes."""
     recipe = published.dream()
-    recipe.name, recipe.greeting = "sudoku-dream", "Dream-7B on Sudoku, the released recipe"
+    recipe.name, recipe.greeting = "sudoku-dream", "Dream-7B on Sudoku"
     recipe.inner_iterations = 1
     recipe.sampler.steps = 128
     return recipe
@@ -83,14 +88,7 @@ def a2d() -> ConfigDict:
 
 
 MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
-# what each objective changes
-OBJECTIVES = {
-    # the completion is one block
-    "tiny": (objectives.EMBEDDED, {"gdsd": {"gdsd": {"mask_block": 24}}}),
-    "llada": objectives.published("sudoku", published.gdsd(psi=10.0, beta=1e-3, top_k=64)),
-    "dream": objectives.published(
-        "sudoku", published.gdsd(psi=1.0, beta=1e-3, top_k=8, epsilon=0.2)
-    ),
-    # of the baselines nothing is published
-    "a2d": ({"gdsd": published.gdsd(psi=10.0, beta=1e-3, top_k=64)},),
-}
+LLADA = {"psi": 10.0, "beta": 1e-3, "top_k": 64}
+GDSD = {"llada": LLADA, "a2d": LLADA, "dream": {"psi": 1.0, "beta": 1e-3, "top_k": 8}}
+# the completion is one block
+EMBEDDED = (objectives.EMBEDDED, {"gdsd": {"gdsd": {"mask_block": 24}}})

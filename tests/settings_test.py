@@ -19,7 +19,7 @@ RECIPES = {  # every config file with every model, objective and control
 }
 RECIPES["coding:llada,lora_rank=0"] = coding.get_config("llada,lora_rank=0")
 for model in opdlm.MODELS:
-    for math in ("0",) if model == "tiny" else ("0", "1"):
+    for math in ("0", "1") if model in opdlm.TOP_K else ("0",):
         for control in opdlm.CONTROLS:
             argument = f"{model},math={math},control={control}"
             RECIPES[f"opdlm:{argument}"] = opdlm.get_config(argument)
