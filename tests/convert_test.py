@@ -145,7 +145,7 @@ def test_what_cannot_become_a_denoiser_is_refused(tmp_path, capsys):
     folders.write(tmp_path / "llada")
     write_qwen3(tmp_path / "full", words=40)
     for name, word in (
-        ("llada", "a llada model cannot become a2d-qwen3"),
+        ("llada", "a llada model cannot become a denoiser of another type"),
         ("full", "all 40 rows of the embedding"),
     ):
         assert run(f"--from_hf={tmp_path / name}", f"--to_orbax={tmp_path / 'out'}", "--a2d") == 2
