@@ -4,7 +4,8 @@ Nothing here holds more than one stacked array: reading makes a tree of `LazyArr
 leaf by leaf. Folders are local or addresses of an object store.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+import functools
 import itertools
 import json
 import math
@@ -124,38 +125,65 @@ def open_folder(folder, config: ModelConfig, dtype: str | None = None) -> PyTree
     """The parameters of a Hugging Face folder as `LazyArray`s; only the files' headers are read.
     Raises as `load`."""
     folder = epath.Path(folder)
-    tensors, problems = tensors_of(folder)
-    flat, wanted = {}, set()
+    found, problems = tensors_of(folder)
+    problems += [
+        f"{name} is stored as {one.code}, known: {', '.join(DTYPES)}"
+        for name, one in found.items()
+        if one.code not in DTYPES
+    ]
+    tensors = {
+        name: LazyArray(one.shape, DTYPES.get(one.code), functools.partial(read_tensor, one))
+        for name, one in found.items()
+    }
+    return open_tensors(folder, tensors, config, dtype, problems)
+
+
+def open_tensors(
+    source,
+    tensors: dict[str, LazyArray],
+    config: ModelConfig,
+    dtype: str | None = None,
+    problems: Sequence[str] = (),
+) -> PyTree:
+    """The parameters behind a checkpoint's tensors, as `LazyArray`s.
+
+    Args:
+      source: where the tensors are from, for errors.
+      tensors: by the names that the family gives them; 2-D ones are [out, in].
+      problems: what is wrong with them already.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    flat, wanted, problems = {}, set(), list(problems)
     for path, leaf in paths_of(param_shapes(config)).items():
         names = tensor_names(path, config)
         wanted.update(names)
         shape = tensor_shape(path, leaf.shape)
-        problems += [fault for name in names if (fault := fault_of(name, tensors.get(name), shape))]
+        problems += [fault for name in names if (fault := fault_of(name, tensors, shape))]
         if not problems:
             parts = [tensors[name] for name in names]
-            stored = jnp.result_type(*{DTYPES[part.code] for part in parts})
+            stored = jnp.result_type(*{part.dtype for part in parts})
             flat[path] = lazy_array(path, leaf.shape, np.dtype(dtype or stored), parts)
     if config.tied:  # the head may be stored once more
         wanted.add(FAMILIES[config.family].TENSORS["lm_head.kernel"])
     problems += [f"unknown {name}" for name in tensors if name not in wanted]
     if problems:
-        raise ValueError(f"{folder}: {'; '.join(problems)}")
+        raise ValueError(f"{source}: {'; '.join(problems)}")
     return nested(flat)
 
 
-def fault_of(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> str | None:
-    """What is wrong with a tensor of that shape, None where nothing is."""
-    if tensor is None:
+def fault_of(name: str, tensors: dict[str, LazyArray], shape: tuple[int, ...]) -> str | None:
+    """What is wrong with the tensor of that name, None where nothing is."""
+    if name not in tensors:
         return f"missing {name}"
-    if tensor.shape != shape:
-        return f"{name} has shape {list(tensor.shape)}, config.json says {list(shape)}"
-    if tensor.code not in DTYPES:
-        return f"{name} is stored as {tensor.code}, known: {', '.join(DTYPES)}"
+    if tensors[name].shape != shape:
+        return f"{name} has shape {list(tensors[name].shape)}, config.json says {list(shape)}"
     return None
 
 
 def lazy_array(
-    path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[Tensor]
+    path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[LazyArray]
 ) -> LazyArray:
     """Our leaf over the checkpoint's tensors; each is read by itself, so a stack is never in memory
     twice."""
@@ -166,7 +194,7 @@ def lazy_array(
         chosen = parts[index[0]] if stacked(path) else parts
         out = np.empty([len(range(*part.indices(size))) for part, size in zip(index, shape)], dtype)
         for row, part in zip(out if stacked(path) else out[None], chosen):
-            fill(row, read_tensor(part, inner[::-1] if transposed(path) else inner), path)
+            fill(row, part.read(inner[::-1] if transposed(path) else inner), path)
         return out
 
     return LazyArray(tuple(shape), dtype, read)

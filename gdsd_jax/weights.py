@@ -118,7 +118,7 @@ def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:
     tokenizer = tokenizers.load(
         settings.init_from,
         pad_id=model.pad_id,
-        mask_id=model.mask_id,
+        mask_id=-1 if model.mask_id is None else model.mask_id,
         stop_ids=model.stop_ids,
         template_arguments={"enable_thinking": settings.enable_thinking},
     )
@@ -127,7 +127,7 @@ def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:
             f"init_from={settings.init_from}: the tokenizer has {tokenizer.vocab_size} ids, the "
             f"model only {model.vocab_size}; copy the model's own tokenizer there"
         )
-    return model, tokenizer
+    return dataclasses.replace(model, tokenizer_size=tokenizer.vocab_size), tokenizer
 
 
 def check_preset(settings: Settings, model: ModelConfig, folder) -> None:
@@ -180,7 +180,8 @@ def tokenizer_folder(settings: Settings, workdir) -> epath.Path:
 def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig, Tokenizer]:
     """The preset with the vocabulary of a tokenizer, filled up to a multiple of VOCAB_MULTIPLE.
 
-    Ids past the tokenizer's stand for no text. ValueError where there is no such preset.
+    Ids past the tokenizer's stand for no text and are never sampled. ValueError where there is no
+    such preset.
     """
     if settings.model is None:
         raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
@@ -190,6 +191,7 @@ def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig,
         mask_id=tokenizer.mask_id,
         pad_id=tokenizer.pad_id,
         stop_ids=tuple(tokenizer.stop_ids),
+        tokenizer_size=tokenizer.vocab_size,
     )
     return with_settings(model, settings), tokenizer
 

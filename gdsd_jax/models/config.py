@@ -22,6 +22,8 @@ class ModelConfig:
       mask_id: the mask token; None: there is none, the model is autoregressive.
       pad_id: the padding token.
       stop_ids: tokens that end a completion.
+      tokenizer_size: tokens that the tokenizer knows, the first ones. Samplers commit no other.
+        None: every row may be committed.
       rope_theta: base of the rotary frequencies.
       rope_scaling: of Llama 3's scaled frequencies, (factor, low_freq_factor, high_freq_factor,
         original_max_position_embeddings); None: they are not scaled.
@@ -51,6 +53,7 @@ class ModelConfig:
     mask_id: int | None
     pad_id: int
     stop_ids: tuple[int, ...]
+    tokenizer_size: int | None = None
     rope_theta: float = 500_000.0
     rope_scaling: tuple[float, float, float, float] | None = None
     norm_eps: float = 1e-5
@@ -65,6 +68,11 @@ class ModelConfig:
     lora_rank: int = 0
     lora_alpha: float = 0.0
     lora_targets: tuple[str, ...] = PROJECTIONS
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether the model writes one token after another; such a model needs no mask."""
+        return self.attention == "causal"
 
     def __post_init__(self):
         if self.heads % self.kv_heads:

@@ -58,8 +58,10 @@ def preset(name: str) -> ModelConfig:
 def default_sampler(config: ModelConfig) -> dict:
     """The fields of `SamplerConfig` that the model's type asks for.
 
-    Empty for an autoregressive model, which has no sampler.
+    An autoregressive model's is exactly that of blocks of one token.
     """
+    if config.autoregressive:
+        return {"kind": "block", "block_length": 1}
     return dict(FAMILIES[config.family].SAMPLERS.get(config.family, {}))
 
 
