@@ -143,12 +143,15 @@ def open_folder(folder, config: ModelConfig, dtype: str | None = None) -> PyTree
     return nested(flat)
 
 
-def fault_of(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> str | None:
-    """What is wrong with a tensor of that shape, None where nothing is."""
+def fault_of(
+    name: str, tensor: Tensor | None, shape: tuple[int, ...], said_by: str = "config.json"
+) -> str | None:
+    """What is wrong with a tensor of the shape that the file `said_by` asks for; None where nothing
+    is."""
     if tensor is None:
         return f"missing {name}"
     if tensor.shape != shape:
-        return f"{name} has shape {list(tensor.shape)}, config.json says {list(shape)}"
+        return f"{name} has shape {list(tensor.shape)}, {said_by} says {list(shape)}"
     if tensor.code not in DTYPES:
         return f"{name} is stored as {tensor.code}, known: {', '.join(DTYPES)}"
     return None
@@ -367,38 +370,3 @@ def write_file(path: epath.Path, plan: dict[str, tuple], tensors: Iterator[np.nd
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:
             file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
-
-
-def save_adapters(folder, config: ModelConfig, adapters: PyTree, base: str) -> None:
-    """Writes the adapters as the PEFT library lays them out: adapter_model.safetensors and
-    adapter_config.json.
-
-    `base` is the name or folder of the weights they belong to.
-    """
-    folder, tensors, names = epath.Path(folder), {}, FAMILIES[config.family].TENSORS
-    for target, pair in adapters["layers"].items():
-        for i, name in enumerate(tensor_names(f"layers.{target}.kernel", config)):
-            for letter in "ab":
-                adapter = name.replace("weight", f"lora_{letter.upper()}.weight")
-                tensors[f"base_model.model.{adapter}"] = np.asarray(pair[letter][i]).T
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-    write_file(folder / "adapter_model.safetensors", plan, iter(tensors.values()))
-    modules = [
-        names[f"layers.{target}.kernel"].removesuffix(".weight") for target in adapters["layers"]
-    ]
-    entries = {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": base,
-        "r": config.lora_rank,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        # a pattern, since the last part of a name can also be that of a module outside the layers
-        # (LLaDA's ff_out)
-        "target_modules": "|".join(modules).replace(".", r"\.").replace("{i}", r"\d+"),
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(entries, indent=2))

@@ -4,12 +4,15 @@
       a Hugging Face folder, to train from
   python launch/convert.py --from_hf=DIR --to_orbax=DIR --a2d
       a Qwen3, to be distilled into a denoiser
+  python launch/convert.py --from_hf=DIR --adapter=DIR --to_orbax=DIR [--lora=merge|keep]
+      a Hugging Face folder with adapters that the PEFT library saved
   python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]
       a converted folder or a workdir, back
 
 Every DIR is a local folder or a gs:// address. A workdir stands for its newest checkpoint. With
---lora=merge (the default) adapters are summed into the weights, in float32; with --lora=keep the
-folder holds the adapters alone, in the layout of the PEFT library. With --a2d the weights stay what
+--lora=merge (the default) adapters are summed into the weights, in float32. With --lora=keep a
+folder of --to_hf holds the adapters alone, in the layout of the PEFT library, and one of --to_orbax
+both, from which a run of adapters goes on. With --a2d the weights stay what
 they are; the config says a2d-qwen3, and the tokenizer gets a mask token, whose row of the embedding
 Qwen3 never used. configs/opdlm.py trains it.
 
@@ -37,10 +40,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import absl.logging
 from etils import epath
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from gdsd_jax import checkpoint, hf, models, paths, tokenizers, weights
+from gdsd_jax import adapters, checkpoint, hf, models, paths, tokenizers, weights
 from gdsd_jax.cli import fail
 
 # tokenizer, generation settings, the model's own code
@@ -63,7 +67,12 @@ class Source(NamedTuple):
 
 
 def from_hf(
-    source: epath.Path, destination: epath.Path, dtype: str | None, a2d: bool = False
+    source: epath.Path,
+    destination: epath.Path,
+    dtype: str | None,
+    a2d: bool = False,
+    adapter: epath.Path | None = None,
+    keep: bool = False,
 ) -> None:
     config = models.config_from_hf(source)
     check_tokenizer(source, config)
@@ -73,15 +82,18 @@ def from_hf(
         entries = {
             key: value for key, value in entries.items() if key not in models.config_to_hf(config)
         }
-    params = hf.open_folder(source, config, dtype)
+    params, pairs, adapted = with_adapter(source, config, dtype, adapter, keep)
     files = [file for file in sorted(source.iterdir()) if is_hashed(file.name)]
+    if adapter is not None:
+        files += [adapter / name for name in (adapters.CONFIG, adapters.WEIGHTS)]
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(map(bytes_of, leaves)))
     with new_folder(destination) as partial, progress(leaves, files) as bar:
         manifest = {
             "family": config.family,
-            "model": dataclasses.asdict(config),
+            "model": dataclasses.asdict(config if pairs is None else adapted),
             "source": str(source),
+            "adapter": None if adapter is None else str(adapter),
             "sha256": {file.name: digest(file, bar) for file in files},
             "dtype": sorted({leaf.dtype.name for leaf in leaves}),
             "tokenizer": copy_companions(source, partial),
@@ -89,7 +101,32 @@ def from_hf(
         }
         if a2d:
             add_mask(partial, config.mask_id)
-        checkpoint.save_params(partial, watched(params, bar), manifest)
+        checkpoint.save_params(partial, watched(params, bar), manifest, pairs)
+
+
+def with_adapter(
+    source: epath.Path,
+    config: models.ModelConfig,
+    dtype: str | None,
+    adapter: epath.Path | None,
+    keep: bool,
+) -> tuple[dict, dict | None, models.ModelConfig]:
+    """(the folder's LazyArrays, adapters that are kept beside them, the config with these).
+
+    Raises:
+      ValueError: adapters that cannot be read, or not be kept; one line.
+    """
+    if adapter is None:
+        return hf.open_folder(source, config, dtype), None, config
+    adapted, pairs = adapters.load(adapter, config)
+    if not keep:
+        return adapters.summed(hf.open_folder(source, config), pairs, adapted, dtype), None, config
+    if "lm_head" in pairs:
+        raise ValueError(
+            f"{adapter}: --lora=keep, but the head has an adapter too, and none is trained there; "
+            "leave --lora out, and they are summed into the weights"
+        )
+    return hf.open_folder(source, config, dtype), jax.tree.map(jnp.asarray, pairs), adapted
 
 
 def from_orbax(
@@ -105,9 +142,11 @@ def from_orbax(
     if lora == "keep":
         with new_folder(destination) as partial:
             copy_companions(found.companions, partial)
-            hf.save_adapters(partial, found.config, found.adapters, found.base)
+            adapters.save(partial, found.config, found.adapters, found.base)
         return
-    params = found.params if found.adapters is None else with_adapters(found, dtype)
+    params = found.params
+    if found.adapters is not None:
+        params = adapters.summed(params, found.adapters, found.config, dtype)
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(bytes_of(leaf, dtype) for leaf in leaves))
     with new_folder(destination) as partial, progress(leaves) as bar:
@@ -130,11 +169,13 @@ def read_converted(folder: epath.Path) -> Source:
     """A folder that this script wrote."""
     manifest = checkpoint.read_manifest(folder)
     config = models.config_from_json(manifest["model"])
-    params = checkpoint.lazy_params(folder / "params")
+    params, pairs = checkpoint.lazy_params(folder / checkpoint.PARAMS), None
+    if checkpoint.has_adapters(folder):
+        pairs = arrays_of(checkpoint.lazy_params(folder / checkpoint.ADAPTERS))
     return Source(
         config,
         params,
-        None,
+        pairs,
         folder,
         manifest.get("config", {}),
         manifest.get("source", str(folder)),
@@ -167,25 +208,12 @@ def read_workdir(workdir: epath.Path) -> Source:
         lora_alpha=settings.lora_alpha,
         lora_targets=settings.lora_targets,
     )
-    adapters = jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable)
-    return base._replace(config=adapted, adapters=adapters)
+    return base._replace(config=adapted, adapters=arrays_of(trainable))
 
 
-def with_adapters(source: Source, dtype: str | None) -> dict:
-    """The base's leaves with the adapters summed into each kernel as it is read."""
-
-    def merged(leaf, pair):
-        wanted = np.dtype(dtype or leaf.dtype)
-        return dataclasses.replace(
-            leaf,
-            dtype=wanted,
-            read=lambda _=None: models.merge(leaf.read(), pair, source.config, wanted),
-        )
-
-    layers = dict(source.params["layers"])
-    for target, pair in source.adapters["layers"].items():
-        layers[target] = layers[target] | {"kernel": merged(layers[target]["kernel"], pair)}
-    return source.params | {"layers": layers}
+def arrays_of(tree: dict) -> dict:
+    """The arrays that LazyArrays stand for."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.read()), tree)
 
 
 # ---------------------------------------------------------------- files
@@ -362,6 +390,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge"
     )
+    parser.add_argument(
+        "--adapter", type=paths.absolute, metavar="DIR", help="adapters over --from_hf"
+    )
     parser.add_argument("--a2d", action="store_true", help="make a Qwen3 the start of a denoiser")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="by default the source's own"
@@ -375,8 +406,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("give either --from_hf and --to_orbax, or --from_orbax and --to_hf")
     if args.from_orbax and args.a2d:
         parser.error("--a2d belongs to --from_hf")
-    if args.from_hf and args.lora:
-        parser.error("--lora belongs to --from_orbax")
+    if args.from_orbax and args.adapter:
+        parser.error("--adapter belongs to --from_hf")
+    if args.from_hf and args.lora and not args.adapter:
+        parser.error("--lora belongs to --from_orbax or --adapter")
     return args
 
 
@@ -391,7 +424,8 @@ def main(argv: list[str] | None = None) -> int:
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
         if args.from_hf:
-            from_hf(args.from_hf, args.to_orbax, args.dtype, args.a2d)
+            keep = args.lora == "keep"
+            from_hf(args.from_hf, args.to_orbax, args.dtype, args.a2d, args.adapter, keep)
         else:
             from_orbax(
                 args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9)

@@ -25,7 +25,7 @@ GROUPS = (
     ("tokenizers", "cli"),
     tuple(THIRD.split()),
     ("hf", "objectives", "data"),
-    ("settings",),
+    ("settings", "adapters"),
     ("weights",),
     ("steps",),
     ("experience",),
