@@ -4,8 +4,7 @@ Nothing here holds more than one stacked array: reading makes a tree of `LazyArr
 leaf by leaf. Folders are local or addresses of an object store.
 """
 
-from collections.abc import Iterator, Sequence
-import functools
+from collections.abc import Iterator, Mapping, Sequence
 import itertools
 import json
 import math
@@ -36,6 +35,14 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     code: str  # a key of DTYPES, or another that we do not read
     start: int  # its first byte in the file
+
+    @property
+    def dtype(self) -> np.dtype | None:
+        """Of its values; None where we do not read them."""
+        return DTYPES.get(self.code)
+
+    def read(self, index: tuple[slice, ...]) -> np.ndarray:
+        return read_tensor(self, index)
 
 
 def paths_of(tree: PyTree, prefix: str = "") -> dict[str, object]:
@@ -125,22 +132,13 @@ def open_folder(folder, config: ModelConfig, dtype: str | None = None) -> PyTree
     """The parameters of a Hugging Face folder as `LazyArray`s; only the files' headers are read.
     Raises as `load`."""
     folder = epath.Path(folder)
-    found, problems = tensors_of(folder)
-    problems += [
-        f"{name} is stored as {one.code}, known: {', '.join(DTYPES)}"
-        for name, one in found.items()
-        if one.code not in DTYPES
-    ]
-    tensors = {
-        name: LazyArray(one.shape, DTYPES.get(one.code), functools.partial(read_tensor, one))
-        for name, one in found.items()
-    }
+    tensors, problems = tensors_of(folder)
     return open_tensors(folder, tensors, config, dtype, problems)
 
 
 def open_tensors(
     source,
-    tensors: dict[str, LazyArray],
+    tensors: Mapping[str, Tensor | LazyArray],
     config: ModelConfig,
     dtype: str | None = None,
     problems: Sequence[str] = (),
@@ -160,7 +158,7 @@ def open_tensors(
         names = tensor_names(path, config)
         wanted.update(names)
         shape = tensor_shape(path, leaf.shape)
-        problems += [fault for name in names if (fault := fault_of(name, tensors, shape))]
+        problems += [fault for name in names if (fault := fault_of(name, tensors.get(name), shape))]
         if not problems:
             parts = [tensors[name] for name in names]
             stored = jnp.result_type(*{part.dtype for part in parts})
@@ -173,17 +171,25 @@ def open_tensors(
     return nested(flat)
 
 
-def fault_of(name: str, tensors: dict[str, LazyArray], shape: tuple[int, ...]) -> str | None:
-    """What is wrong with the tensor of that name, None where nothing is."""
-    if name not in tensors:
+def fault_of(
+    name: str,
+    tensor: Tensor | LazyArray | None,
+    shape: tuple[int, ...],
+    said_by: str = "config.json",
+) -> str | None:
+    """What is wrong with a tensor of the shape that the file `said_by` asks for; None where nothing
+    is."""
+    if tensor is None:
         return f"missing {name}"
-    if tensors[name].shape != shape:
-        return f"{name} has shape {list(tensors[name].shape)}, config.json says {list(shape)}"
+    if tensor.shape != shape:
+        return f"{name} has shape {list(tensor.shape)}, {said_by} says {list(shape)}"
+    if tensor.dtype is None:
+        return f"{name} is stored as {tensor.code}, known: {', '.join(DTYPES)}"
     return None
 
 
 def lazy_array(
-    path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[LazyArray]
+    path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[Tensor | LazyArray]
 ) -> LazyArray:
     """Our leaf over the checkpoint's tensors; each is read by itself, so a stack is never in memory
     twice."""
@@ -395,38 +401,3 @@ def write_file(path: epath.Path, plan: dict[str, tuple], tensors: Iterator[np.nd
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:
             file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
-
-
-def save_adapters(folder, config: ModelConfig, adapters: PyTree, base: str) -> None:
-    """Writes the adapters as the PEFT library lays them out: adapter_model.safetensors and
-    adapter_config.json.
-
-    `base` is the name or folder of the weights they belong to.
-    """
-    folder, tensors, names = epath.Path(folder), {}, FAMILIES[config.family].TENSORS
-    for target, pair in adapters["layers"].items():
-        for i, name in enumerate(tensor_names(f"layers.{target}.kernel", config)):
-            for letter in "ab":
-                adapter = name.replace("weight", f"lora_{letter.upper()}.weight")
-                tensors[f"base_model.model.{adapter}"] = np.asarray(pair[letter][i]).T
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-    write_file(folder / "adapter_model.safetensors", plan, iter(tensors.values()))
-    modules = [
-        names[f"layers.{target}.kernel"].removesuffix(".weight") for target in adapters["layers"]
-    ]
-    entries = {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": base,
-        "r": config.lora_rank,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        # a pattern, since the last part of a name can also be that of a module outside the layers
-        # (LLaDA's ff_out)
-        "target_modules": "|".join(modules).replace(".", r"\.").replace("{i}", r"\d+"),
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(entries, indent=2))

@@ -8,13 +8,16 @@
       (`pip install gguf`)
   ... --a2d [--mask_token="<|name|>"]
       an autoregressive model, to be distilled into a denoiser
+  ... --adapter=DIR [--lora=merge|keep]
+      with adapters that the PEFT library saved
   python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]
       a converted folder or a workdir, back
 
 Every DIR is a local folder or a gs:// address. A workdir stands for its newest checkpoint. With
---lora=merge (the default) adapters are summed into the weights, in float32; with --lora=keep the
-folder holds the adapters alone, in the layout of the PEFT library. A quantised GGUF file gives the
-values that it stands for, not those of the model it was made from.
+--lora=merge (the default) adapters are summed into the weights, in float32. With --lora=keep a
+folder of --to_hf holds the adapters alone, in the layout of the PEFT library, and one of --to_orbax
+both, from which a run of adapters goes on. A quantised GGUF file gives the values that it stands
+for, not those of the model it was made from.
 
 With --a2d the weights stay what they are; the config says a2d-..., and the tokenizer gets a mask
 token. It takes the first row of the embedding that the tokenizer leaves free. Where none is free,
@@ -48,10 +51,22 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import absl.logging
 from etils import epath
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from gdsd_jax import checkpoint, gguf_file, hf, hub, mask_rows, models, paths, tokenizers, weights
+from gdsd_jax import (
+    adapters,
+    checkpoint,
+    gguf_file,
+    hf,
+    hub,
+    mask_rows,
+    models,
+    paths,
+    tokenizers,
+    weights,
+)
 from gdsd_jax.cli import fail
 
 # tokenizer, generation settings, the model's own code
@@ -67,7 +82,7 @@ class Origin(NamedTuple):
     folder: epath.Path  # with config.json and tokenizer files
     name: str  # as the manifest has it
     files: list[epath.Path]  # of which the manifest holds hashes
-    open: Callable  # (config, dtype) -> LazyArrays
+    open: Callable  # (config, dtype=None) -> LazyArrays
 
 
 class Source(NamedTuple):
@@ -89,7 +104,7 @@ def origin_of(args: argparse.Namespace) -> Iterator[Origin]:
         with tempfile.TemporaryDirectory() as folder:
             gguf_file.write_companions(file, pathlib.Path(folder))
 
-            def opened(config, dtype):
+            def opened(config, dtype=None):
                 return hf.open_tensors(file.path, gguf_file.tensors_of(file), config, dtype)
 
             yield Origin(epath.Path(folder), str(file.path), [args.from_gguf], opened)
@@ -105,38 +120,58 @@ def origin_of(args: argparse.Namespace) -> Iterator[Origin]:
     yield Origin(folder, name, files, functools.partial(hf.open_folder, folder))
 
 
-def to_orbax(
-    origin: Origin,
-    destination: epath.Path,
-    dtype: str | None,
-    a2d: bool = False,
-    mask_token: str | None = None,
-) -> None:
-    config = models.config_from_hf(origin.folder)
+def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
+    """Writes the folder --to_orbax; ValueError in one line, before anything is written."""
+    config, adapter = models.config_from_hf(origin.folder), args.adapter
     check_tokenizer(origin, config)
     entries = json.loads((origin.folder / "config.json").read_text())
-    params = origin.open(config, dtype)
-    if a2d:
-        config = mask_rows.with_mask(origin.folder, models.to_denoiser(config), mask_token)
+    params, pairs, config = with_adapter(origin, config, args)
+    if args.a2d:
+        config = mask_rows.with_mask(origin.folder, models.to_denoiser(config), args.mask_token)
         params = mask_rows.enlarge(params, config.vocab_size)
         entries = {
             key: value for key, value in entries.items() if key not in models.config_to_hf(config)
         }
+    files = list(origin.files)
+    if adapter is not None:
+        files += [adapter / name for name in (adapters.CONFIG, adapters.WEIGHTS)]
     leaves = hf.paths_of(params).values()
-    need_space(destination, sum(map(bytes_of, leaves)))
-    with new_folder(destination) as partial, progress(leaves, origin.files) as bar:
+    need_space(args.to_orbax, sum(map(bytes_of, leaves)))
+    with new_folder(args.to_orbax) as partial, progress(leaves, files) as bar:
         manifest = {
             "family": config.family,
             "model": dataclasses.asdict(config),
             "source": origin.name,
-            "sha256": {file.name: digest(file, bar) for file in origin.files},
+            "adapter": None if adapter is None else str(adapter),
+            "sha256": {file.name: digest(file, bar) for file in files},
             "dtype": sorted({leaf.dtype.name for leaf in leaves}),
             "tokenizer": copy_companions(origin.folder, partial),
             "config": entries,
         }
-        if a2d:
-            mask_rows.add_to_tokenizer(partial, config.mask_id, mask_token)
-        checkpoint.save_params(partial, watched(params, bar), manifest)
+        if args.a2d:
+            mask_rows.add_to_tokenizer(partial, config.mask_id, args.mask_token)
+        checkpoint.save_params(partial, watched(params, bar), manifest, pairs)
+
+
+def with_adapter(
+    origin: Origin, config: models.ModelConfig, args: argparse.Namespace
+) -> tuple[dict, dict | None, models.ModelConfig]:
+    """(the LazyArrays, adapters that are kept beside them, the config with these).
+
+    Raises:
+      ValueError: weights or adapters that cannot be read, or not be kept; one line.
+    """
+    if args.adapter is None:
+        return origin.open(config, args.dtype), None, config
+    adapted, pairs = adapters.load(args.adapter, config)
+    if args.lora != "keep":
+        return adapters.summed(origin.open(config), pairs, adapted, args.dtype), None, config
+    if "lm_head" in pairs:
+        raise ValueError(
+            f"{args.adapter}: --lora=keep, but the head has an adapter too, and none is trained "
+            "there; leave --lora out, and they are summed into the weights"
+        )
+    return origin.open(config, args.dtype), jax.tree.map(jnp.asarray, pairs), adapted
 
 
 def from_orbax(
@@ -152,9 +187,11 @@ def from_orbax(
     if lora == "keep":
         with new_folder(destination) as partial:
             copy_companions(found.companions, partial)
-            hf.save_adapters(partial, found.config, found.adapters, found.base)
+            adapters.save(partial, found.config, found.adapters, found.base)
         return
-    params = found.params if found.adapters is None else with_adapters(found, dtype)
+    params = found.params
+    if found.adapters is not None:
+        params = adapters.summed(params, found.adapters, found.config, dtype)
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(bytes_of(leaf, dtype) for leaf in leaves))
     with new_folder(destination) as partial, progress(leaves) as bar:
@@ -177,11 +214,13 @@ def read_converted(folder: epath.Path) -> Source:
     """A folder that this script wrote."""
     manifest = checkpoint.read_manifest(folder)
     config = models.config_from_json(manifest["model"])
-    params = checkpoint.lazy_params(folder / "params")
+    params, pairs = checkpoint.lazy_params(folder / checkpoint.PARAMS), None
+    if checkpoint.has_adapters(folder):
+        pairs = arrays_of(checkpoint.lazy_params(folder / checkpoint.ADAPTERS))
     return Source(
         config,
         params,
-        None,
+        pairs,
         folder,
         manifest.get("config", {}),
         manifest.get("source", str(folder)),
@@ -214,25 +253,12 @@ def read_workdir(workdir: epath.Path) -> Source:
         lora_alpha=settings.lora_alpha,
         lora_targets=settings.lora_targets,
     )
-    adapters = jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable)
-    return base._replace(config=adapted, adapters=adapters)
+    return base._replace(config=adapted, adapters=arrays_of(trainable))
 
 
-def with_adapters(source: Source, dtype: str | None) -> dict:
-    """The base's leaves with the adapters summed into each kernel as it is read."""
-
-    def merged(leaf, pair):
-        wanted = np.dtype(dtype or leaf.dtype)
-        return dataclasses.replace(
-            leaf,
-            dtype=wanted,
-            read=lambda _=None: models.merge(leaf.read(), pair, source.config, wanted),
-        )
-
-    layers = dict(source.params["layers"])
-    for target, pair in source.adapters["layers"].items():
-        layers[target] = layers[target] | {"kernel": merged(layers[target]["kernel"], pair)}
-    return source.params | {"layers": layers}
+def arrays_of(tree: dict) -> dict:
+    """The arrays that LazyArrays stand for."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.read()), tree)
 
 
 # ---------------------------------------------------------------- files
@@ -358,6 +384,9 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge"
     )
+    parser.add_argument(
+        "--adapter", type=paths.absolute, metavar="DIR", help="adapters over what is converted"
+    )
     parser.add_argument("--a2d", action="store_true", help="make it the start of a denoiser")
     parser.add_argument("--mask_token", metavar="TOKEN", help="of the tokenizer; with --a2d")
     parser.add_argument(
@@ -379,8 +408,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--a2d belongs to --from_hf and --from_gguf")
     if args.mask_token and not args.a2d:
         parser.error("--mask_token belongs to --a2d")
-    if sources and args.lora:
-        parser.error("--lora belongs to --from_orbax")
+    if args.from_orbax and args.adapter:
+        parser.error("--adapter belongs to --from_hf and --from_gguf")
+    if sources and args.lora and not args.adapter:
+        parser.error("--lora belongs to --from_orbax or --adapter")
     return args
 
 
@@ -396,7 +427,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.to_orbax:
             with origin_of(args) as origin:
-                to_orbax(origin, args.to_orbax, args.dtype, args.a2d, args.mask_token)
+                to_orbax(origin, args)
         else:
             from_orbax(
                 args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9)

@@ -25,7 +25,7 @@ GROUPS = (
     ("tokenizers", "cli", "gguf_tokenizer"),
     tuple(THIRD.split()),
     ("hf", "mask_rows", "gguf_file", "objectives", "data"),
-    ("settings",),
+    ("settings", "adapters"),
     ("weights",),
     ("steps",),
     ("experience",),

@@ -149,6 +149,9 @@ def adapt(model, folder: pathlib.Path, wanted: dict, seed: int):
                 leaf.copy_(torch.randn(leaf.shape, generator=generator) / leaf.shape[-1] ** 0.5)
     adapted.save_pretrained(folder)
     (folder / "README.md").unlink()
+    entries = json.loads((folder / "adapter_config.json").read_text())
+    entries["target_modules"] = sorted(entries["target_modules"])  # PEFT has a set
+    (folder / "adapter_config.json").write_text(json.dumps(entries, indent=2))
     return adapted
 
 
@@ -165,9 +168,10 @@ def write_model(name: str, seed: int) -> None:
     outputs = outputs_of(model, inputs)
     if name == "llama":
         for number, (adapter, wanted) in enumerate(ADAPTERS.items()):
-            # PEFT writes the adapters in the precision that they have: float32
-            adapted = adapt(model, folder / "adapters" / adapter, wanted, number)
-            outputs[f"{adapter}_logits"] = logits_of(adapted, inputs["full_input_ids"])
+            # PEFT writes adapters in the base's precision
+            adapted = adapt(model.float(), folder / "adapters" / adapter, wanted, number)
+            logits = logits_of(adapted.double(), inputs["full_input_ids"])
+            outputs[f"{adapter}_logits"] = logits
             model = adapted.unload()
     np.savez_compressed(folder / "inputs.npz", **inputs)
     smaller = {
