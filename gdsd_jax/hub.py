@@ -7,8 +7,8 @@ from typing import NamedTuple
 NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
 # what a conversion reads: weights as safetensors, tokenizer and settings, the model's own code
 FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py")
-# weights in other layouts that a repository may hold besides
-NOT_FILES = ("*/*", "consolidated*", "*.md", "*.bin", "*.pth", "*.gguf", "*.onnx")
+# what is in folders, and weights in the layout of their makers
+NOT_FILES = ("*/*", "consolidated*")
 
 
 class Download(NamedTuple):
