@@ -103,6 +103,11 @@ def is_converted(folder) -> bool:
     return (paths.absolute(folder) / "manifest.json").exists()
 
 
+def has_adapters(folder) -> bool:
+    """Whether launch/convert.py kept adapters beside the weights of the folder."""
+    return (paths.absolute(folder) / ADAPTERS).exists()
+
+
 def load_trainable(workdir, abstract: PyTree) -> PyTree:
     """Weights or adapters of a run's newest checkpoint, without its optimizer state, placed as
     `abstract` says.
@@ -134,6 +139,7 @@ def latest_iteration(workdir) -> int | None:
     return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
 
 
+PARAMS, ADAPTERS = "params", "adapters"  # orbax folders of a converted model
 CHUNK_BYTES = 16 << 20  # of a stored array, uncompressed: the least that a reader decompresses
 
 
@@ -186,8 +192,9 @@ def kvstore(folder: epath.Path) -> dict[str, str]:
     return {"driver": driver, "bucket": name, "path": f"{path}/"}
 
 
-def save_params(folder, params: PyTree, manifest: dict) -> None:
-    """A finished model: an orbax folder of parameters and manifest.json, written last.
+def save_params(folder, params: PyTree, manifest: dict, adapters: PyTree | None = None) -> None:
+    """A finished model: orbax folders of parameters and of adapters, if there are any, and
+    manifest.json, written last.
 
     The leaves are jax arrays, or `LazyArray`s, of which only a slab is in memory at a time.
     """
@@ -197,7 +204,9 @@ def save_params(folder, params: PyTree, manifest: dict) -> None:
     )
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_ocdbt=False)
     with ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(folder / "params", args=ocp.args.PyTreeSave(params), force=True)
+        checkpointer.save(folder / PARAMS, args=ocp.args.PyTreeSave(params), force=True)
+        if adapters is not None:
+            checkpointer.save(folder / ADAPTERS, args=ocp.args.PyTreeSave(adapters), force=True)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
 
@@ -218,14 +227,15 @@ def read_manifest(folder) -> dict:
         raise ValueError(f"{path}: not readable JSON ({error}); convert the model again") from None
 
 
-def load_params(folder, abstract: PyTree) -> PyTree:
-    """Parameters of a converted model, placed as the abstract arrays' shardings say.
+def load_params(folder, abstract: PyTree, part: str = PARAMS) -> PyTree:
+    """Parameters of a converted model, or its ADAPTERS, placed as the abstract arrays' shardings
+    say.
 
     Raises:
       ValueError: nothing there, or another model's shapes; one line names the folder and the mend.
     """
     read_manifest(folder)
-    here = paths.absolute(folder) / "params"
+    here = paths.absolute(folder) / part
     with ocp.StandardCheckpointer() as checkpointer:
         same_shapes(folder, dict(checkpointer.metadata(here).item_metadata), abstract)
         return checkpointer.restore(here, abstract)

@@ -7,7 +7,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax import data, models, objectives, paths, report, sharding, tasks, tokenizers, weights
+from gdsd_jax import (
+    data,
+    models,
+    objectives,
+    paths,
+    report,
+    sampling,
+    sharding,
+    tasks,
+    tokenizers,
+    weights,
+)
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.sandbox import SandboxError
@@ -69,6 +80,11 @@ def prepare(
     try:
         model, tokenizer = model_of(settings, task, folder, workdir)
         check(settings, mesh, model, task)
+        if folder is None and model.mask_id is None:
+            raise ValueError(
+                f"init_from={settings.init_from}: an autoregressive model without a mask cannot be "
+                "trained here: convert it with --a2d"
+            )
         return assemble(settings, hosts, mesh, task, model, tokenizer, folder is None, say)
     except BaseException:
         task.close()
@@ -240,6 +256,7 @@ def check(
         serve the objective.
     """
     check_settings(settings, mesh)
+    sampling.check_model(model, settings.sampler)
     sharding.shardings(mesh, models.param_shapes(model))
     if task is None or task.grade is not None:
         return

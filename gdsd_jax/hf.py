@@ -4,7 +4,7 @@ Nothing here holds more than one stacked array: reading makes a tree of `LazyArr
 leaf by leaf. Folders are local or addresses of an object store.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 import itertools
 import json
 import math
@@ -35,6 +35,14 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     code: str  # a key of DTYPES, or another that we do not read
     start: int  # its first byte in the file
+
+    @property
+    def dtype(self) -> np.dtype | None:
+        """Of its values; None where we do not read them."""
+        return DTYPES.get(self.code)
+
+    def read(self, index: tuple[slice, ...]) -> np.ndarray:
+        return read_tensor(self, index)
 
 
 def paths_of(tree: PyTree, prefix: str = "") -> dict[str, object]:
@@ -125,7 +133,27 @@ def open_folder(folder, config: ModelConfig, dtype: str | None = None) -> PyTree
     Raises as `load`."""
     folder = epath.Path(folder)
     tensors, problems = tensors_of(folder)
-    flat, wanted = {}, set()
+    return open_tensors(folder, tensors, config, dtype, problems)
+
+
+def open_tensors(
+    source,
+    tensors: Mapping[str, Tensor | LazyArray],
+    config: ModelConfig,
+    dtype: str | None = None,
+    problems: Sequence[str] = (),
+) -> PyTree:
+    """The parameters behind a checkpoint's tensors, as `LazyArray`s.
+
+    Args:
+      source: where the tensors are from, for errors.
+      tensors: by the names that the family gives them; 2-D ones are [out, in].
+      problems: what is wrong with them already.
+
+    Raises:
+      ValueError: as `load`.
+    """
+    flat, wanted, problems = {}, set(), list(problems)
     for path, leaf in paths_of(param_shapes(config)).items():
         names = tensor_names(path, config)
         wanted.update(names)
@@ -133,29 +161,35 @@ def open_folder(folder, config: ModelConfig, dtype: str | None = None) -> PyTree
         problems += [fault for name in names if (fault := fault_of(name, tensors.get(name), shape))]
         if not problems:
             parts = [tensors[name] for name in names]
-            stored = jnp.result_type(*{DTYPES[part.code] for part in parts})
+            stored = jnp.result_type(*{part.dtype for part in parts})
             flat[path] = lazy_array(path, leaf.shape, np.dtype(dtype or stored), parts)
     if config.tied:  # the head may be stored once more
         wanted.add(FAMILIES[config.family].TENSORS["lm_head.kernel"])
     problems += [f"unknown {name}" for name in tensors if name not in wanted]
     if problems:
-        raise ValueError(f"{folder}: {'; '.join(problems)}")
+        raise ValueError(f"{source}: {'; '.join(problems)}")
     return nested(flat)
 
 
-def fault_of(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> str | None:
-    """What is wrong with a tensor of that shape, None where nothing is."""
+def fault_of(
+    name: str,
+    tensor: Tensor | LazyArray | None,
+    shape: tuple[int, ...],
+    said_by: str = "config.json",
+) -> str | None:
+    """What is wrong with a tensor of the shape that the file `said_by` asks for; None where nothing
+    is."""
     if tensor is None:
         return f"missing {name}"
     if tensor.shape != shape:
-        return f"{name} has shape {list(tensor.shape)}, config.json says {list(shape)}"
-    if tensor.code not in DTYPES:
+        return f"{name} has shape {list(tensor.shape)}, {said_by} says {list(shape)}"
+    if tensor.dtype is None:
         return f"{name} is stored as {tensor.code}, known: {', '.join(DTYPES)}"
     return None
 
 
 def lazy_array(
-    path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[Tensor]
+    path: str, shape: tuple[int, ...], dtype: np.dtype, parts: list[Tensor | LazyArray]
 ) -> LazyArray:
     """Our leaf over the checkpoint's tensors; each is read by itself, so a stack is never in memory
     twice."""
@@ -166,7 +200,7 @@ def lazy_array(
         chosen = parts[index[0]] if stacked(path) else parts
         out = np.empty([len(range(*part.indices(size))) for part, size in zip(index, shape)], dtype)
         for row, part in zip(out if stacked(path) else out[None], chosen):
-            fill(row, read_tensor(part, inner[::-1] if transposed(path) else inner), path)
+            fill(row, part.read(inner[::-1] if transposed(path) else inner), path)
         return out
 
     return LazyArray(tuple(shape), dtype, read)
@@ -367,38 +401,3 @@ def write_file(path: epath.Path, plan: dict[str, tuple], tensors: Iterator[np.nd
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:
             file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
-
-
-def save_adapters(folder, config: ModelConfig, adapters: PyTree, base: str) -> None:
-    """Writes the adapters as the PEFT library lays them out: adapter_model.safetensors and
-    adapter_config.json.
-
-    `base` is the name or folder of the weights they belong to.
-    """
-    folder, tensors, names = epath.Path(folder), {}, FAMILIES[config.family].TENSORS
-    for target, pair in adapters["layers"].items():
-        for i, name in enumerate(tensor_names(f"layers.{target}.kernel", config)):
-            for letter in "ab":
-                adapter = name.replace("weight", f"lora_{letter.upper()}.weight")
-                tensors[f"base_model.model.{adapter}"] = np.asarray(pair[letter][i]).T
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
-    write_file(folder / "adapter_model.safetensors", plan, iter(tensors.values()))
-    modules = [
-        names[f"layers.{target}.kernel"].removesuffix(".weight") for target in adapters["layers"]
-    ]
-    entries = {
-        "peft_type": "LORA",
-        "task_type": None,
-        "base_model_name_or_path": base,
-        "r": config.lora_rank,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-        # a pattern, since the last part of a name can also be that of a module outside the layers
-        # (LLaDA's ff_out)
-        "target_modules": "|".join(modules).replace(".", r"\.").replace("{i}", r"\d+"),
-    }
-    (folder / "adapter_config.json").write_text(json.dumps(entries, indent=2))

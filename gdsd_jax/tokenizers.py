@@ -63,7 +63,7 @@ class Tokenizer(Protocol):
         more rows.
       pad_id: fills unused columns.
       mask_id: stands for a position not yet decided; encoded text holds it only where the text
-        spells it out.
+        spells it out. -1: an autoregressive model's tokenizer has none.
       stop_ids: any of these ends an answer; the first is the one we write ourselves.
       bos_id: begins a text, or None.
     """

@@ -11,6 +11,9 @@ import numpy as np
 
 from gdsd_jax import models, objectives, paths, sharding, tasks, tokenizers
 from gdsd_jax.checkpoint import (
+    ADAPTERS,
+    PARAMS,
+    has_adapters,
     is_converted,
     latest_iteration,
     lazy_params,
@@ -29,6 +32,8 @@ from gdsd_jax.types import Array, Denoiser, PyTree
 
 # fields of a ModelConfig in which a model and a preset of the same shape agree
 SHAPE = ("family", "d_model", "layers", "heads", "kv_heads", "head_dim", "d_ff")
+# fields in which the adapters of a folder and the settings agree
+LORA = ("lora_rank", "lora_alpha", "lora_targets")
 VOCAB_SIZE = 1024  # most pieces of a tokenizer that is trained on a task's texts
 VOCAB_MULTIPLE = 128  # of the vocabulary of a model from nothing, so that meshes divide it
 
@@ -47,7 +52,8 @@ def settings_of(folder) -> Settings:
         model = models.config_from_json(manifest["model"])
         sampler = {f"sampler.{key}": value for key, value in models.default_sampler(model).items()}
         given = {"init_from": str(folder), "dtype": dtype, "param_dtype": dtype, "remat": "none"}
-        return build(given | sampler)
+        kept = {name: getattr(model, name) for name in LORA} if model.lora_rank else {}
+        return build(given | sampler | kept)
     if (folder / "config.json").exists() and latest_iteration(folder) is not None:
         return read_settings(folder, of_model=True)
     if any(folder.glob("*.safetensors")):
@@ -100,6 +106,7 @@ def read_model(settings: Settings, own: Tokenizer | None = None) -> tuple[ModelC
         return from_nothing(settings, own)
     if is_converted(settings.init_from):
         model, tokenizer = read_converted(settings)
+        check_adapters(settings, model)
     else:
         before = settings_of(settings.init_from)
         if before.lora_rank:
@@ -118,7 +125,7 @@ def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:
     tokenizer = tokenizers.load(
         settings.init_from,
         pad_id=model.pad_id,
-        mask_id=model.mask_id,
+        mask_id=-1 if model.mask_id is None else model.mask_id,
         stop_ids=model.stop_ids,
         template_arguments={"enable_thinking": settings.enable_thinking},
     )
@@ -127,7 +134,7 @@ def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:
             f"init_from={settings.init_from}: the tokenizer has {tokenizer.vocab_size} ids, the "
             f"model only {model.vocab_size}; copy the model's own tokenizer there"
         )
-    return model, tokenizer
+    return dataclasses.replace(model, tokenizer_size=tokenizer.vocab_size), tokenizer
 
 
 def check_preset(settings: Settings, model: ModelConfig, folder) -> None:
@@ -143,6 +150,20 @@ def check_preset(settings: Settings, model: ModelConfig, folder) -> None:
                 f"{folder} holds a model of {name}={found}, "
                 f"model={settings.model} has {name}={wanted}: set the model that it is, or "
                 "model=none"
+            )
+
+
+def check_adapters(settings: Settings, model: ModelConfig) -> None:
+    """ValueError where the folder `init_from` holds adapters, and the settings ask for others."""
+    if not model.lora_rank:
+        return
+    for name in LORA:
+        wanted, found = getattr(settings, name), getattr(model, name)
+        if wanted != found and not (name == "lora_targets" and set(wanted) == set(found)):
+            held = ",".join(found) if name == "lora_targets" else found
+            raise ValueError(
+                f"init_from={settings.init_from} holds adapters of {name}={held}, the settings ask "
+                f"for {wanted}: set {name}={held}, or convert again without --lora=keep"
             )
 
 
@@ -180,7 +201,8 @@ def tokenizer_folder(settings: Settings, workdir) -> epath.Path:
 def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig, Tokenizer]:
     """The preset with the vocabulary of a tokenizer, filled up to a multiple of VOCAB_MULTIPLE.
 
-    Ids past the tokenizer's stand for no text. ValueError where there is no such preset.
+    Ids past the tokenizer's stand for no text and are never sampled. ValueError where there is no
+    such preset.
     """
     if settings.model is None:
         raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
@@ -190,6 +212,7 @@ def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig,
         mask_id=tokenizer.mask_id,
         pad_id=tokenizer.pad_id,
         stop_ids=tuple(tokenizer.stop_ids),
+        tokenizer_size=tokenizer.vocab_size,
     )
     return with_settings(model, settings), tokenizer
 
@@ -242,12 +265,16 @@ def initial_weights(
 ) -> tuple[PyTree, dict]:
     """(trainable, frozen) of a fresh run, placed on the mesh.
 
-    A converted model's weights or random ones; with adapters these are `frozen["base"]`.
+    A converted model's weights or random ones; with adapters these are `frozen["base"]`. Adapters
+    are those that the converted folder holds, else fresh ones.
     """
     weights = base_weights(settings, model, mesh, rng)
     if not settings.lora_rank:
         return weights, {}
     make = make_trainable(settings, model)
+    if starts_adapted(settings):
+        there = load_params(settings.init_from, abstract(mesh, make), ADAPTERS)
+        return there, {"base": weights}
     places = sharding.shardings(mesh, jax.eval_shape(make, rng))
     return jax.jit(make, out_shardings=places)(rng), {"base": weights}
 
@@ -264,7 +291,7 @@ def load_weights(
       ValueError: no weights there, or another model's; one line names the folder and the mend.
     """
     if is_converted(folder):
-        return base_weights(settings, model, mesh, None), {}
+        return initial_weights(settings, model, mesh, None)
     frozen = {}
     if settings.lora_rank:
         # a base of random weights is drawn again
@@ -285,7 +312,8 @@ def hash_of(folder) -> str:
     """
     digest = hashlib.sha256()
     if is_converted(folder):
-        _hash_tree(digest, lazy_params(paths.absolute(folder) / "params"))
+        for part in (PARAMS, ADAPTERS) if has_adapters(folder) else (PARAMS,):
+            _hash_tree(digest, lazy_params(paths.absolute(folder) / part))
         return digest.hexdigest()
     newest = paths.absolute(folder) / "checkpoints" / str(latest_iteration(folder))
     _hash_tree(digest, lazy_params(newest / "state", "state", "trainable"))
@@ -305,6 +333,12 @@ def _hash_tree(digest, tree: PyTree) -> None:
         values = leaf.read()
         digest.update(f"{name} {values.dtype} {list(values.shape)}\n".encode())
         digest.update(np.ascontiguousarray(values).tobytes())
+
+
+def starts_adapted(settings: Settings) -> bool:
+    """Whether a run starts from the adapters of a converted folder."""
+    init_from = settings.init_from
+    return init_from is not None and is_converted(init_from) and has_adapters(init_from)
 
 
 def base_weights(
@@ -357,9 +391,10 @@ def copies_of(settings: Settings, trainable: PyTree) -> dict:
     """{"teacher"} or {"reference"}: a frozen copy of what the rounds start from, where the
     objective asks for one.
 
-    Adapters that no supervised step has trained change nothing: their base serves without a copy.
+    Fresh adapters that no supervised step has trained change nothing: their base serves without a
+    copy.
     """
-    if settings.lora_rank and not settings.sft.steps:
+    if settings.lora_rank and not settings.sft.steps and not starts_adapted(settings):
         return {}
     objective = objectives.find(settings.objective)
     if objective.teacher:

@@ -1,17 +1,29 @@
 """Converts models between Hugging Face folders and those that runs start from.
 
   python launch/convert.py --from_hf=DIR --to_orbax=DIR [--dtype=bfloat16]
-      a Hugging Face folder, to train from
-  python launch/convert.py --from_hf=DIR --to_orbax=DIR --a2d
-      a Qwen3, to be distilled into a denoiser
+      a Hugging Face folder, to train from; owner/name or owner/name@revision, where no folder of
+      that name is, is downloaded from the Hugging Face hub (`pip install huggingface_hub`)
+  python launch/convert.py --from_gguf=FILE --to_orbax=DIR [--dtype=bfloat16]
+      a GGUF file of a Llama, Qwen2 or Qwen3, in float32 unless --dtype says otherwise
+      (`pip install gguf`)
+  ... --a2d [--mask_token="<|name|>"]
+      an autoregressive model, to be distilled into a denoiser
+  ... --adapter=DIR [--lora=merge|keep]
+      with adapters that the PEFT library saved
   python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]
       a converted folder or a workdir, back
 
 Every DIR is a local folder or a gs:// address. A workdir stands for its newest checkpoint. With
---lora=merge (the default) adapters are summed into the weights, in float32; with --lora=keep the
-folder holds the adapters alone, in the layout of the PEFT library. With --a2d the weights stay what
-they are; the config says a2d-qwen3, and the tokenizer gets a mask token, whose row of the embedding
-Qwen3 never used. configs/opdlm.py trains it.
+--lora=merge (the default) adapters are summed into the weights, in float32. With --lora=keep a
+folder of --to_hf holds the adapters alone, in the layout of the PEFT library, and one of --to_orbax
+both, from which a run of adapters goes on. A quantised GGUF file gives the values that it stands
+for, not those of the model it was made from.
+
+With --a2d the weights stay what they are; the config says a2d-..., and the tokenizer gets a mask
+token. It takes the first row of the embedding that the tokenizer leaves free. Where none is free,
+the vocabulary is filled up to the next multiple of 128 by rows that are the mean of the others, and
+so is the head; those behind the mask are never sampled. --mask_token names a token of the tokenizer
+that becomes the mask instead. configs/opdlm.py trains the model.
 
 A local destination appears when it is complete. In an object store its last file appears last:
 manifest.json or config.json. Exit codes: 0 done; 2 bad input, one line says which; the destination
@@ -19,15 +31,17 @@ is then untouched.
 """
 
 import argparse
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
 import shutil
 import sys
+import tempfile
 from typing import NamedTuple
 import warnings
 
@@ -37,18 +51,38 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import absl.logging
 from etils import epath
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from gdsd_jax import checkpoint, hf, models, paths, tokenizers, weights
+from gdsd_jax import (
+    adapters,
+    checkpoint,
+    gguf_file,
+    hf,
+    hub,
+    mask_rows,
+    models,
+    paths,
+    tokenizers,
+    weights,
+)
 from gdsd_jax.cli import fail
 
 # tokenizer, generation settings, the model's own code
 COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")
 NOT_COMPANIONS = ("config.json", "manifest.json", "model.safetensors.index.json")
-MASK = "<|mask|>"
 UNFINISHED = ".unfinished"  # in a folder of an object store until everything is there
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+class Origin(NamedTuple):
+    """What is to be converted into a folder to train from."""
+
+    folder: epath.Path  # with config.json and tokenizer files
+    name: str  # as the manifest has it
+    files: list[epath.Path]  # of which the manifest holds hashes
+    open: Callable  # (config, dtype=None) -> LazyArrays
 
 
 class Source(NamedTuple):
@@ -62,34 +96,82 @@ class Source(NamedTuple):
     base: str  # where that came from
 
 
-def from_hf(
-    source: epath.Path, destination: epath.Path, dtype: str | None, a2d: bool = False
-) -> None:
-    config = models.config_from_hf(source)
-    check_tokenizer(source, config)
-    entries = json.loads((source / "config.json").read_text())
-    if a2d:
-        config = with_mask(source, models.to_denoiser(config))
+@contextlib.contextmanager
+def origin_of(args: argparse.Namespace) -> Iterator[Origin]:
+    """The folder, the repository or the file that the flags name; ValueError in one line."""
+    if args.from_gguf is not None:
+        file = gguf_file.open_file(args.from_gguf)
+        with tempfile.TemporaryDirectory() as folder:
+            gguf_file.write_companions(file, pathlib.Path(folder))
+
+            def opened(config, dtype=None):
+                return hf.open_tensors(file.path, gguf_file.tensors_of(file), config, dtype)
+
+            yield Origin(epath.Path(folder), str(file.path), [args.from_gguf], opened)
+        return
+    folder = paths.absolute(args.from_hf)
+    name = str(folder)
+    if hub.is_name(args.from_hf) and not folder.exists():
+        found = hub.download(args.from_hf)
+        folder, name = epath.Path(found.folder), found.name
+    files = []
+    if folder.exists():
+        files = [file for file in sorted(folder.iterdir()) if is_hashed(file.name)]
+    yield Origin(folder, name, files, functools.partial(hf.open_folder, folder))
+
+
+def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
+    """Writes the folder --to_orbax; ValueError in one line, before anything is written."""
+    config, adapter = models.config_from_hf(origin.folder), args.adapter
+    check_tokenizer(origin, config)
+    entries = json.loads((origin.folder / "config.json").read_text())
+    params, pairs, config = with_adapter(origin, config, args)
+    if args.a2d:
+        config = mask_rows.with_mask(origin.folder, models.to_denoiser(config), args.mask_token)
+        params = mask_rows.enlarge(params, config.vocab_size)
         entries = {
             key: value for key, value in entries.items() if key not in models.config_to_hf(config)
         }
-    params = hf.open_folder(source, config, dtype)
-    files = [file for file in sorted(source.iterdir()) if is_hashed(file.name)]
+    files = list(origin.files)
+    if adapter is not None:
+        files += [adapter / name for name in (adapters.CONFIG, adapters.WEIGHTS)]
     leaves = hf.paths_of(params).values()
-    need_space(destination, sum(map(bytes_of, leaves)))
-    with new_folder(destination) as partial, progress(leaves, files) as bar:
+    need_space(args.to_orbax, sum(map(bytes_of, leaves)))
+    with new_folder(args.to_orbax) as partial, progress(leaves, files) as bar:
         manifest = {
             "family": config.family,
             "model": dataclasses.asdict(config),
-            "source": str(source),
+            "source": origin.name,
+            "adapter": None if adapter is None else str(adapter),
             "sha256": {file.name: digest(file, bar) for file in files},
             "dtype": sorted({leaf.dtype.name for leaf in leaves}),
-            "tokenizer": copy_companions(source, partial),
+            "tokenizer": copy_companions(origin.folder, partial),
             "config": entries,
         }
-        if a2d:
-            add_mask(partial, config.mask_id)
-        checkpoint.save_params(partial, watched(params, bar), manifest)
+        if args.a2d:
+            mask_rows.add_to_tokenizer(partial, config.mask_id, args.mask_token)
+        checkpoint.save_params(partial, watched(params, bar), manifest, pairs)
+
+
+def with_adapter(
+    origin: Origin, config: models.ModelConfig, args: argparse.Namespace
+) -> tuple[dict, dict | None, models.ModelConfig]:
+    """(the LazyArrays, adapters that are kept beside them, the config with these).
+
+    Raises:
+      ValueError: weights or adapters that cannot be read, or not be kept; one line.
+    """
+    if args.adapter is None:
+        return origin.open(config, args.dtype), None, config
+    adapted, pairs = adapters.load(args.adapter, config)
+    if args.lora != "keep":
+        return adapters.summed(origin.open(config), pairs, adapted, args.dtype), None, config
+    if "lm_head" in pairs:
+        raise ValueError(
+            f"{args.adapter}: --lora=keep, but the head has an adapter too, and none is trained "
+            "there; leave --lora out, and they are summed into the weights"
+        )
+    return origin.open(config, args.dtype), jax.tree.map(jnp.asarray, pairs), adapted
 
 
 def from_orbax(
@@ -105,9 +187,11 @@ def from_orbax(
     if lora == "keep":
         with new_folder(destination) as partial:
             copy_companions(found.companions, partial)
-            hf.save_adapters(partial, found.config, found.adapters, found.base)
+            adapters.save(partial, found.config, found.adapters, found.base)
         return
-    params = found.params if found.adapters is None else with_adapters(found, dtype)
+    params = found.params
+    if found.adapters is not None:
+        params = adapters.summed(params, found.adapters, found.config, dtype)
     leaves = hf.paths_of(params).values()
     need_space(destination, sum(bytes_of(leaf, dtype) for leaf in leaves))
     with new_folder(destination) as partial, progress(leaves) as bar:
@@ -130,11 +214,13 @@ def read_converted(folder: epath.Path) -> Source:
     """A folder that this script wrote."""
     manifest = checkpoint.read_manifest(folder)
     config = models.config_from_json(manifest["model"])
-    params = checkpoint.lazy_params(folder / "params")
+    params, pairs = checkpoint.lazy_params(folder / checkpoint.PARAMS), None
+    if checkpoint.has_adapters(folder):
+        pairs = arrays_of(checkpoint.lazy_params(folder / checkpoint.ADAPTERS))
     return Source(
         config,
         params,
-        None,
+        pairs,
         folder,
         manifest.get("config", {}),
         manifest.get("source", str(folder)),
@@ -167,25 +253,12 @@ def read_workdir(workdir: epath.Path) -> Source:
         lora_alpha=settings.lora_alpha,
         lora_targets=settings.lora_targets,
     )
-    adapters = jax.tree.map(lambda leaf: np.asarray(leaf.read()), trainable)
-    return base._replace(config=adapted, adapters=adapters)
+    return base._replace(config=adapted, adapters=arrays_of(trainable))
 
 
-def with_adapters(source: Source, dtype: str | None) -> dict:
-    """The base's leaves with the adapters summed into each kernel as it is read."""
-
-    def merged(leaf, pair):
-        wanted = np.dtype(dtype or leaf.dtype)
-        return dataclasses.replace(
-            leaf,
-            dtype=wanted,
-            read=lambda _=None: models.merge(leaf.read(), pair, source.config, wanted),
-        )
-
-    layers = dict(source.params["layers"])
-    for target, pair in source.adapters["layers"].items():
-        layers[target] = layers[target] | {"kernel": merged(layers[target]["kernel"], pair)}
-    return source.params | {"layers": layers}
+def arrays_of(tree: dict) -> dict:
+    """The arrays that LazyArrays stand for."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf.read()), tree)
 
 
 # ---------------------------------------------------------------- files
@@ -238,68 +311,16 @@ def need_space(destination: epath.Path, size: int) -> None:
         raise ValueError(f"{folder} has {sizes}; make room")
 
 
-def with_mask(source: epath.Path, config):
-    """The config with the mask's id: its token's if there is one, else the first that the tokenizer
-    leaves free.
-
-    Raises:
-      ValueError: no tokenizer, one that cannot be added to, or no free row in the embedding.
-    """
-    known = tokenizers.load(source, pad_id=config.pad_id, mask_id=-1, stop_ids=config.stop_ids)
-    if not isinstance(known, tokenizers.HuggingFace):
-        raise ValueError(
-            f"{source}: a mask cannot be added to tokenizer.model: copy tokenizer.json there"
-        )
-    mask_id = known.id_of(MASK)
-    if mask_id is None:
-        mask_id = known.vocab_size
-    if mask_id >= config.vocab_size:
-        raise ValueError(
-            f"{source}: the tokenizer uses all {config.vocab_size} rows of the embedding, "
-            "none is left for a mask"
-        )
-    return dataclasses.replace(config, mask_id=mask_id)
-
-
-def add_mask(folder: epath.Path, mask_id: int) -> None:
-    """Makes `mask_id` the mask token in every tokenizer file of a folder that lists added
-    tokens."""
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    token = {"content": MASK, **flags, "special": True}
-
-    def rewrite(name: str, change) -> None:
-        if (folder / name).exists():
-            found = json.loads((folder / name).read_text(encoding="utf-8"))
-            change(found)
-            text = json.dumps(found, indent=2, ensure_ascii=False)
-            (folder / name).write_text(text, encoding="utf-8")
-
-    def to_tokenizer(found: dict) -> None:
-        found["added_tokens"] = [
-            *(one for one in found["added_tokens"] if one["id"] != mask_id),
-            {"id": mask_id, **token},
-        ]
-
-    def to_config(found: dict) -> None:
-        found["mask_token"] = MASK
-        if "added_tokens_decoder" in found:
-            found["added_tokens_decoder"][str(mask_id)] = token
-
-    rewrite("tokenizer.json", to_tokenizer)
-    rewrite("added_tokens.json", lambda found: found.update({MASK: mask_id}))
-    rewrite("tokenizer_config.json", to_config)
-    rewrite("special_tokens_map.json", lambda found: found.update({"mask_token": MASK}))
-
-
-def check_tokenizer(source: epath.Path, config) -> None:
+def check_tokenizer(origin: Origin, config) -> None:
     """Warns where there is none; ValueError where there is one that cannot be read."""
-    if not any((source / name).exists() for name in TOKENIZERS):
+    if not any((origin.folder / name).exists() for name in TOKENIZERS):
         warnings.warn(
-            f"{source}: no tokenizer there, so none is copied; training will need one", stacklevel=2
+            f"{origin.name}: no tokenizer there, so none is copied; training will need one",
+            stacklevel=2,
         )
         return
     mask_id = -1 if config.mask_id is None else config.mask_id
-    tokenizers.load(source, pad_id=config.pad_id, mask_id=mask_id, stop_ids=config.stop_ids)
+    tokenizers.load(origin.folder, pad_id=config.pad_id, mask_id=mask_id, stop_ids=config.stop_ids)
 
 
 def copy_companions(source: epath.Path, destination: epath.Path) -> list[str]:
@@ -356,27 +377,41 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    folders = ("from_hf", "to_orbax", "from_orbax", "to_hf")
-    for name in folders:
-        parser.add_argument(f"--{name}", type=paths.absolute, metavar="DIR")
+    parser.add_argument("--from_hf", metavar="DIR", help="a folder, or a name on the hub")
+    places = {"from_gguf": "FILE", "to_orbax": "DIR", "from_orbax": "DIR", "to_hf": "DIR"}
+    for name, what in places.items():
+        parser.add_argument(f"--{name}", type=paths.absolute, metavar=what)
     parser.add_argument(
         "--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge"
     )
-    parser.add_argument("--a2d", action="store_true", help="make a Qwen3 the start of a denoiser")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="by default the source's own"
+        "--adapter", type=paths.absolute, metavar="DIR", help="adapters over what is converted"
+    )
+    parser.add_argument("--a2d", action="store_true", help="make it the start of a denoiser")
+    parser.add_argument("--mask_token", metavar="TOKEN", help="of the tokenizer; with --a2d")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="by default the source's own, float32 of a GGUF file",
     )
     parser.add_argument(
         "--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes"
     )
     args = parser.parse_args(argv)
-    given = {name for name in folders if getattr(args, name) is not None}
-    if given not in ({"from_hf", "to_orbax"}, {"from_orbax", "to_hf"}):
-        parser.error("give either --from_hf and --to_orbax, or --from_orbax and --to_hf")
+    sources = [name for name in ("from_hf", "from_gguf") if getattr(args, name) is not None]
+    given = {name for name in ("from_hf", *places) if getattr(args, name) is not None}
+    if given != {"from_orbax", "to_hf"} and (len(sources) != 1 or given != {*sources, "to_orbax"}):
+        parser.error(
+            "give either --from_hf or --from_gguf, and --to_orbax; or --from_orbax and --to_hf"
+        )
     if args.from_orbax and args.a2d:
-        parser.error("--a2d belongs to --from_hf")
-    if args.from_hf and args.lora:
-        parser.error("--lora belongs to --from_orbax")
+        parser.error("--a2d belongs to --from_hf and --from_gguf")
+    if args.mask_token and not args.a2d:
+        parser.error("--mask_token belongs to --a2d")
+    if args.from_orbax and args.adapter:
+        parser.error("--adapter belongs to --from_hf and --from_gguf")
+    if sources and args.lora and not args.adapter:
+        parser.error("--lora belongs to --from_orbax or --adapter")
     return args
 
 
@@ -390,8 +425,9 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = show_warning
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
-        if args.from_hf:
-            from_hf(args.from_hf, args.to_orbax, args.dtype, args.a2d)
+        if args.to_orbax:
+            with origin_of(args) as origin:
+                to_orbax(origin, args)
         else:
             from_orbax(
                 args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9)

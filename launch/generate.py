@@ -13,6 +13,9 @@ each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its batc
 compiling; with --show everything counts). A prompt's answer depends on the seed and its place in
 the file, not on the batch.
 
+An autoregressive model writes one token after another, up to gen_length of them; --show then draws
+its tokens as they come.
+
 Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
 """
 
@@ -30,6 +33,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
+import numpy as np
 
 from gdsd_jax import sampling, settings, sharding, tokenizers, weights
 from gdsd_jax.cli import fail, output_path, replacing
@@ -150,10 +154,21 @@ def make_shown(model: Model) -> Callable[[PyTree, dict, Prompts, jax.Array], Rol
         state = passes.begin(params, prompts)
         while passes.running(state):
             state = passes.advance(params, prompts, rng_B, state)
-            drawing(*jax.device_get((state.tokens_BxL[0, -gen_length:], state.step_map_BxG[0])))
+            drawing(*drawn(state, gen_length, model.denoiser.config.autoregressive))
         return passes.end(prompts, state)
 
     return sample
+
+
+def drawn(
+    state: sampling.SamplerState, gen_length: int, autoregressive: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens, step map) of the first row; of an autoregressive model, what it has written."""
+    tokens_G, step_map_G = jax.device_get(
+        (state.tokens_BxL[0, -gen_length:], state.step_map_BxG[0])
+    )
+    columns = np.count_nonzero(step_map_G) if autoregressive else gen_length
+    return tokens_G[:columns], step_map_G[:columns]
 
 
 def answers(model: Model, loaded: tuple[PyTree, dict], rows: Sequence[Row], args) -> Iterator[dict]:

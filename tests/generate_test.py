@@ -83,6 +83,7 @@ def save_converted(folder, config):
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
     params = random_params(config, seed=3)
     params["lm_head"]["kernel"] *= 3.0
+    config = dataclasses.replace(config, tokenizer_size=len(words))
     checkpoint.save_params(
         folder, params, {"model": dataclasses.asdict(config), "dtype": ["float32"]}
     )
@@ -210,7 +211,7 @@ def test_a_converted_model_answers_with_its_familys_sampler(
     """LLaDA's sampler would give other tokens in other passes."""
     config = models.ModelConfig(family=family, **fields, **SIZES)
     (tmp_path / "model").mkdir()
-    folder, _, params = save_converted(tmp_path / "model", config)
+    folder, config, params = save_converted(tmp_path / "model", config)
     expected = make_expected(config, params)
     ids = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,)).encode("[a b]")
     flags = [f"--checkpoint={folder}", "--prompt=a b", "--temperature=0.7"]
@@ -226,6 +227,28 @@ def test_a_converted_model_answers_with_its_familys_sampler(
     (line,) = read(tmp_path / "o.jsonl")
     wanted = expected(ids, 0, 0.7, kind="llada", block_length=None)
     assert {key: line[key] for key in wanted} == wanted
+
+
+def test_an_autoregressive_model_answers_token_by_token(generate, tmp_path):
+    """Its folder has no mask; what is shown are the tokens that are there, one more a pass."""
+    conventions = models.FAMILIES["llama"].CONVENTIONS["llama"]
+    config = models.ModelConfig(**conventions, **SIZES | {"mask_id": None})
+    (tmp_path / "model").mkdir()
+    folder, config, params = save_converted(tmp_path / "model", config)
+    ids = tokenizers.load(folder, pad_id=1, mask_id=-1, stop_ids=(1,)).encode("[a b]")
+    wanted = make_expected(config, params)(ids, 0, 0.9, kind="block", block_length=1)
+    assert wanted["step_map"] == [*range(1, wanted["length"] + 1)] and wanted["length"] > 1
+    flags = [f"--checkpoint={folder}", "--prompt=a b", "--temperature=0.9"]
+    flags += ["--sampler=gen_length=8,steps=4", f"--out={tmp_path / 'o.jsonl'}"]
+    for show in ([], ["--show"]):
+        code, said, errors = generate(*flags, *show)
+        assert code == 0, errors
+        (line,) = read(tmp_path / "o.jsonl")
+        assert {key: line[key] for key in wanted} == wanted
+    counts = [frame.split(": ")[0] for frame in said.splitlines()]
+    assert counts == [f"pass {i}, {i}/{i}" for i in wanted["step_map"]]
+    code, _, errors = generate(*flags, "--sampler=block_length=4")
+    assert code == 2 and "sampler.block_length=1" in errors
 
 
 def test_showing_changes_no_token(generate, converted, expected, tmp_path):

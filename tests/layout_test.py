@@ -15,17 +15,17 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FIRST = "types chips hlo hosts curriculum sandbox metrics"
+FIRST = "types chips hlo hosts curriculum sandbox metrics hub"
 SECOND = "keys sharding extensions hf_tokenizer rows"
 THIRD = "models scoring sampling advantages optimizer reference checkpoint tasks report"
 GROUPS = (
     ("paths",),
     tuple(FIRST.split()),
     tuple(SECOND.split()),
-    ("tokenizers", "cli"),
+    ("tokenizers", "cli", "gguf_tokenizer"),
     tuple(THIRD.split()),
-    ("hf", "objectives", "data"),
-    ("settings",),
+    ("hf", "mask_rows", "gguf_file", "objectives", "data"),
+    ("settings", "adapters"),
     ("weights",),
     ("steps",),
     ("experience",),

@@ -119,9 +119,16 @@ def position_denoiser(vocab_size: int) -> types.Denoiser:
     )
 
 
-def constant_denoiser(logits_V) -> types.Denoiser:
+def constant_denoiser(logits_V, tokenizer_size: int | None = None) -> types.Denoiser:
     """The same distribution at every position, whatever the state."""
-    config = SimpleNamespace(vocab_size=len(logits_V), mask_id=MASK, pad_id=PAD, stop_ids=())
+    config = SimpleNamespace(
+        vocab_size=len(logits_V),
+        mask_id=MASK,
+        pad_id=PAD,
+        stop_ids=(),
+        tokenizer_size=tokenizer_size,
+        autoregressive=False,
+    )
     return types.Denoiser(
         config,
         lambda params, tokens, *, valid_BxL=None: jnp.zeros((*tokens.shape, 1), jnp.float32),

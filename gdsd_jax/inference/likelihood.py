@@ -259,7 +259,15 @@ def likelihoods(
       draws: masks of a continuation, each scored with its complement: 2 forwards.
       batch: pairs at once, a multiple of the mesh's row shards.
       greedy: whether to decode too; up to as many forwards as a continuation has tokens.
+
+    Raises:
+      ValueError: an autoregressive model, whose likelihoods are no bounds of masked views.
     """
+    if model.denoiser.config.autoregressive:
+        raise ValueError(
+            "this model is autoregressive: log-likelihoods here are bounds of masked denoisers; "
+            "take tasks that generate, or another model class of the harness"
+        )
     found = [Likelihood(0.0, 0.0, True)] * len(pairs)
     places = [place for place, pair in enumerate(pairs) if pair.continuation]
     scored = [pairs[place] for place in places]

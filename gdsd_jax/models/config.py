@@ -22,7 +22,11 @@ class ModelConfig:
       mask_id: the mask token; None: there is none, the model is autoregressive.
       pad_id: the padding token.
       stop_ids: tokens that end a completion.
+      tokenizer_size: tokens that the tokenizer knows, the first ones. Samplers commit no other.
+        None: every row may be committed.
       rope_theta: base of the rotary frequencies.
+      rope_scaling: of Llama 3's scaled frequencies, (factor, low_freq_factor, high_freq_factor,
+        original_max_position_embeddings); None: they are not scaled.
       norm_eps: added to the mean square in each norm.
       qkv_bias: whether q, k and v have biases.
       qk_norm: whether queries and keys pass a norm of their own.
@@ -49,7 +53,9 @@ class ModelConfig:
     mask_id: int | None
     pad_id: int
     stop_ids: tuple[int, ...]
+    tokenizer_size: int | None = None
     rope_theta: float = 500_000.0
+    rope_scaling: tuple[float, float, float, float] | None = None
     norm_eps: float = 1e-5
     qkv_bias: bool = False
     qk_norm: bool = False
@@ -62,6 +68,11 @@ class ModelConfig:
     lora_rank: int = 0
     lora_alpha: float = 0.0
     lora_targets: tuple[str, ...] = PROJECTIONS
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether the model writes one token after another; such a model needs no mask."""
+        return self.attention == "causal"
 
     def __post_init__(self):
         if self.heads % self.kv_heads:
@@ -91,16 +102,17 @@ def config_from_json(entries: dict) -> ModelConfig:
 
 
 def ids_of(
-    entries: dict, *, mask: int, pad: int, ends: tuple[int, ...]
+    entries: dict, *, mask: int | None = None, pad: int | None = None, ends: tuple[int, ...] = ()
 ) -> tuple[int | None, int, tuple[int, ...]]:
     """(mask_id, pad_id, stop_ids) from config.json.
 
     The released models' ids `mask` and `pad` stand in for absent entries. `ends` (of text, of a
-    turn) stop an answer too. Each counts only where the vocabulary has it.
+    turn) stop an answer too. Each counts only where the vocabulary has it. Without a padding token
+    the first that stops pads.
     """
 
     def released(token):
-        return token if token < entries["vocab_size"] else None
+        return token if token is not None and token < entries["vocab_size"] else None
 
     end = entries["eos_token_id"]
     given_ends = end if isinstance(end, list) else [end]

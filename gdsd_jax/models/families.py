@@ -13,12 +13,28 @@ import json
 from etils import epath
 
 from gdsd_jax import extensions
-from gdsd_jax.models import dream, llada, qwen3
+from gdsd_jax.models import dream, llada, llama, qwen2, qwen3, sdar
 from gdsd_jax.models.config import ModelConfig
 
-MODULES = (llada, dream, qwen3)
+MODULES = (llada, dream, qwen3, qwen2, llama, sdar)
 FAMILIES = {model_type: family for family in MODULES for model_type in family.MODEL_TYPES}
 MODELS = {name: config for family in MODULES for name, config in family.PRESETS.items()}
+# model_type -> why a model that users may try is not computed here
+REFUSED = {
+    "lladamoe": "a mixture of experts, and no forward here routes tokens to experts",
+    "llada2_moe": "a mixture of experts with partial rotations, and no forward here has either",
+    "sdar_moe": "a mixture of experts, and no forward here routes tokens to experts",
+    "diffusion_gemma": (
+        "its noise is random tokens instead of masks, and all scores and samplers here are those "
+        "of masks"
+    ),
+    "Fast_dLLM_Qwen": (
+        "it unmasks sub-blocks of 8 inside of blocks of 32 that attend as a whole, and no sampler "
+        "here does"
+    ),
+}
+# entries of config.json that count experts
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 def preset(name: str) -> ModelConfig:
@@ -42,8 +58,10 @@ def preset(name: str) -> ModelConfig:
 def default_sampler(config: ModelConfig) -> dict:
     """The fields of `SamplerConfig` that the model's type asks for.
 
-    Empty for an autoregressive model, which has no sampler.
+    An autoregressive model's is exactly that of blocks of one token.
     """
+    if config.autoregressive:
+        return {"kind": "block", "block_length": 1}
     return dict(FAMILIES[config.family].SAMPLERS.get(config.family, {}))
 
 
@@ -62,16 +80,18 @@ def config_from_hf(folder) -> ModelConfig:
     except ValueError as error:
         raise ValueError(f"{path}: not readable JSON ({error}); copy it again") from None
     name = entries.get("model_type")
-    if name not in FAMILIES:
-        raise ValueError(f"{path}: unknown model_type {name!r}, known: {', '.join(FAMILIES)}")
+    refuse_other_models(path, name, entries)
     entries = with_plain_rope(entries)
     refuse_unsupported(path, entries, FAMILIES[name].REQUIRED)
     try:
-        return FAMILIES[name].config_from_hf(entries)
+        config = FAMILIES[name].config_from_hf(entries)
     except KeyError as error:
         raise ValueError(f"{path}: entry {error} is missing") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+    if config.mask_id is None and name == FAMILIES[name].DIFFUSION:
+        raise ValueError(f"{path}: entry 'mask_token_id' is missing; add the mask token's id")
+    return config
 
 
 def config_to_hf(config: ModelConfig) -> dict:
@@ -85,7 +105,7 @@ def to_denoiser(config: ModelConfig) -> ModelConfig:
     Raises:
       ValueError: a family without an autoregressive model.
     """
-    return as_type(config, "DIFFUSION")
+    return as_type(config, "DIFFUSION", "a denoiser of another type")
 
 
 def to_autoregressive(config: ModelConfig) -> ModelConfig:
@@ -94,18 +114,17 @@ def to_autoregressive(config: ModelConfig) -> ModelConfig:
     Raises:
       ValueError: a family without an autoregressive model.
     """
-    return as_type(config, "AUTOREGRESSIVE")
+    return as_type(config, "AUTOREGRESSIVE", "autoregressive")
 
 
-def as_type(config: ModelConfig, role: str) -> ModelConfig:
+def as_type(config: ModelConfig, role: str, said: str) -> ModelConfig:
     """The same weights as another model type, the family's AUTOREGRESSIVE or DIFFUSION."""
     with_both = [one for one in MODULES if one.AUTOREGRESSIVE and one.DIFFUSION]
     family = FAMILIES[config.family]
     if family not in with_both:
-        targets = " or ".join(getattr(one, role) for one in with_both)
-        pairs = ", ".join(f"{one.AUTOREGRESSIVE} and {one.DIFFUSION}" for one in with_both)
+        pairs = "; ".join(f"{one.AUTOREGRESSIVE} and {one.DIFFUSION}" for one in with_both)
         raise ValueError(
-            f"a {config.family} model cannot become {targets}: only {pairs} share weights"
+            f"a {config.family} model cannot become {said}: only {pairs} share weights"
         )
     return dataclasses.replace(config, **family.CONVENTIONS[getattr(family, role)])
 
@@ -121,6 +140,20 @@ def with_plain_rope(entries: dict) -> dict:
     if theta is not None:
         plain["rope_theta"] = theta
     return plain
+
+
+def refuse_other_models(path, name: str | None, entries: dict) -> None:
+    """ValueError that gives the reason why a model_type, or one with experts, cannot be read."""
+    if name in REFUSED:
+        raise ValueError(f"{path}: model_type {name!r} is not supported: {REFUSED[name]}")
+    if name not in FAMILIES:
+        raise ValueError(f"{path}: unknown model_type {name!r}, known: {', '.join(FAMILIES)}")
+    for key in EXPERTS:
+        if (entries.get(key) or 0) > 1:
+            raise ValueError(
+                f"{path}: {key}={entries[key]!r} is not supported: a mixture of experts, and no "
+                "forward here routes tokens to experts"
+            )
 
 
 def refuse_unsupported(path, entries: dict, required: dict) -> None:

@@ -11,22 +11,24 @@ CONVENTIONS = {"llada": {"family": "llada"}}  # the fields that follow from a mo
 SAMPLERS = {"llada": {"kind": "llada"}}  # model type -> fields of its default SamplerConfig
 MASK, END_OF_TEXT, END_OF_TURN = 126_336, 126_081, 126_348
 
+LLADA_8B = ModelConfig(
+    **CONVENTIONS["llada"],
+    vocab_size=126_464,
+    d_model=4096,
+    layers=32,
+    heads=32,
+    kv_heads=32,
+    head_dim=128,
+    d_ff=12_288,
+    mask_id=MASK,
+    pad_id=END_OF_TEXT,
+    stop_ids=(END_OF_TEXT, END_OF_TURN),
+    rope_theta=500_000.0,
+    norm_eps=1e-5,
+)
 PRESETS = {
-    "llada_8b": ModelConfig(  # Base, Instruct and 1.5
-        **CONVENTIONS["llada"],
-        vocab_size=126_464,
-        d_model=4096,
-        layers=32,
-        heads=32,
-        kv_heads=32,
-        head_dim=128,
-        d_ff=12_288,
-        mask_id=MASK,
-        pad_id=END_OF_TEXT,
-        stop_ids=(END_OF_TEXT, END_OF_TURN),
-        rope_theta=500_000.0,
-        norm_eps=1e-5,
-    ),
+    "llada_8b": LLADA_8B,  # Base and Instruct
+    "llada_1p5": LLADA_8B,
     "llada_tiny": ModelConfig(  # the embedded default; the vocabulary is the tokenizer's
         **CONVENTIONS["llada"],
         vocab_size=512,

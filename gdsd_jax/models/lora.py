@@ -40,14 +40,18 @@ def init_lora(config: ModelConfig, rng: Array) -> PyTree:
     return {"layers": adapters}
 
 
-def merge(kernel_NxIxO: np.ndarray, pair: dict, config: ModelConfig, dtype: np.dtype) -> np.ndarray:
-    """The kernel with its adapters summed in, layer by layer on the host.
+def merge(
+    kernel: np.ndarray, a: np.ndarray, b: np.ndarray, scale: float, dtype: np.dtype
+) -> np.ndarray:
+    """kernel + scale x a b, layer by layer on the host.
 
-    `pair` holds "a" [N, I, r] and "b" [N, r, O]. Sums are in float32, then cast to `dtype`.
+    A kernel [N, I, O] with a [N, I, r] and b [N, r, O], or all without N. Sums are in float32, then
+    cast to `dtype`.
     """
-    scale = np.float32(config.lora_alpha / config.lora_rank)
-    merged = np.empty(kernel_NxIxO.shape, dtype)
-    for n, (a_Ixr, b_rxO) in enumerate(zip(pair["a"], pair["b"])):
-        change = np.asarray(a_Ixr, np.float32) @ np.asarray(b_rxO, np.float32)
-        merged[n] = kernel_NxIxO[n].astype(np.float32) + scale * change
+    merged = np.empty(kernel.shape, dtype)
+    single = kernel.ndim == 2
+    parts = (x[None] if single else x for x in (merged, kernel, a, b))
+    for out_IxO, kernel_IxO, a_Ixr, b_rxO in zip(*parts):
+        change_IxO = np.asarray(a_Ixr, np.float32) @ np.asarray(b_rxO, np.float32)
+        out_IxO[...] = kernel_IxO.astype(np.float32) + np.float32(scale) * change_IxO
     return merged

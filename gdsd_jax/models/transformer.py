@@ -5,6 +5,7 @@ Flax is used in this file alone. Everybody else sees plain nested dicts of array
 """
 
 from collections.abc import Callable
+import math
 
 import flax.linen as nn
 import jax
@@ -57,10 +58,25 @@ class Projection(nn.Module):
         return y.reshape(*x.shape[:-1], self.features)
 
 
-def rotate(x_BxLxHxd: Array, positions_BxL: Array, theta: float) -> Array:
+def frequencies(config: ModelConfig) -> Array:
+    """Rotary frequencies [d / 2], float32, radians a position.
+
+    Scaled as Llama 3.1's, pairs that turn more than `high` times within the original context keep
+    theirs, those that turn less than `low` times are slowed by `factor`, and between the two the
+    frequency goes from one to the other linearly in the turns.
+    """
+    half = config.head_dim // 2
+    frequency_d = config.rope_theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    if config.rope_scaling is None:
+        return frequency_d
+    factor, low, high, original = config.rope_scaling
+    turns_d = original * frequency_d / (2 * math.pi)
+    kept_d = jnp.clip((turns_d - low) / (high - low), 0.0, 1.0)
+    return frequency_d * (kept_d + (1.0 - kept_d) / factor)
+
+
+def rotate(x_BxLxHxd: Array, positions_BxL: Array, frequency_d: Array) -> Array:
     """Rotary embedding, half-split, computed in float32 whatever the input's dtype."""
-    half = x_BxLxHxd.shape[-1] // 2
-    frequency_d = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle_BxLxd = positions_BxL[..., None].astype(jnp.float32) * frequency_d[None, None, :]
     angle_BxLx1xd = angle_BxLxd[:, :, None, :]
     cos, sin = jnp.cos(angle_BxLx1xd), jnp.sin(angle_BxLx1xd)
@@ -105,7 +121,8 @@ class Block(nn.Module):
         q, k, v = heads("q", cfg.heads), heads("k", cfg.kv_heads), heads("v", cfg.kv_heads)
         if cfg.qk_norm:
             q, k = RMSNorm(cfg.norm_eps, name="q_norm")(q), RMSNorm(cfg.norm_eps, name="k_norm")(k)
-        q, k = rotate(q, positions_BxL, cfg.rope_theta), rotate(k, positions_BxL, cfg.rope_theta)
+        frequency_d = frequencies(cfg)
+        q, k = rotate(q, positions_BxL, frequency_d), rotate(k, positions_BxL, frequency_d)
         kv = heads_first(k, v)
         if cache is None:
             attended = self.attend(q, k, v, mask)

@@ -3,13 +3,22 @@
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.sampling.drift import Drift, drift, take_rows
 from gdsd_jax.sampling.orders import ORDERS
-from gdsd_jax.sampling.rollout import Passes, make_passes, make_rollout_fn, with_defaults
+from gdsd_jax.sampling.rollout import (
+    Passes,
+    SamplerState,
+    check_model,
+    make_passes,
+    make_rollout_fn,
+    with_defaults,
+)
 
 __all__ = [
     "ORDERS",
     "Drift",
     "Passes",
     "SamplerConfig",
+    "SamplerState",
+    "check_model",
     "drift",
     "make_passes",
     "make_rollout_fn",

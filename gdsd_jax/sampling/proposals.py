@@ -40,18 +40,25 @@ def guided(raw_BxCxV: Array, without_BxCxV: Array | None, scale: float) -> Array
     return without_BxCxV + (1 + scale) * (raw_BxCxV - without_BxCxV)
 
 
-def tempered(
-    logits_BxCxV: Array, temperature_B: Array, config: SamplerConfig, mask_id: int
-) -> Array:
+def tempered(logits_BxCxV: Array, temperature_B: Array, config: SamplerConfig, model) -> Array:
     """The scores whose softmax is sampled.
 
-    Logits over the row's temperature, without the mask id, of the top-p set alone.
+    Logits over the row's temperature, without the mask and what is no token, of the top-p set
+    alone.
     """
     scores_BxCxV = logits_BxCxV / jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None, None]
     if not config.reference_quirks:
-        is_mask_V = jnp.arange(logits_BxCxV.shape[-1]) == mask_id
-        scores_BxCxV = jnp.where(is_mask_V[None, None], FORBIDDEN, scores_BxCxV)
+        forbidden_V = never_committed(model, logits_BxCxV.shape[-1])
+        scores_BxCxV = jnp.where(forbidden_V[None, None], FORBIDDEN, scores_BxCxV)
     return scores_BxCxV if config.top_p == 1 else nucleus(scores_BxCxV, config.top_p)
+
+
+def never_committed(model, vocab_size: int) -> Array:
+    """bool [V]: the mask, and rows of the embedding that the tokenizer does not know."""
+    token_V = jnp.arange(vocab_size)
+    known = vocab_size if model.tokenizer_size is None else model.tokenizer_size
+    is_mask_V = token_V == (-1 if model.mask_id is None else model.mask_id)
+    return is_mask_V | (token_V >= known)
 
 
 def nucleus(scores_BxCxV: Array, top_p: float) -> Array:
@@ -111,7 +118,7 @@ def logp_of(logits_BxCxV: Array, tokens_BxC: Array) -> Array:
 def propose(
     config: SamplerConfig,
     order: Callable[..., Array],
-    mask_id: int,
+    model,
     raw_BxCxV: Array,
     without_BxCxV: Array | None,
     temperature_B: Array,
@@ -122,13 +129,14 @@ def propose(
 
     Args:
       order: as in `sampling.orders`.
+      model: the denoiser's config.
       raw_BxCxV: the model's logits.
       without_BxCxV: the logits without the prompt, for guidance, or None.
       pass_rng_B: keys of this pass.
       block_rng_B: keys of this block, the same in all its passes.
     """
     logits_BxCxV = guided(raw_BxCxV, without_BxCxV, config.cfg_scale)
-    scores_BxCxV = tempered(logits_BxCxV, temperature_B, config, mask_id)
+    scores_BxCxV = tempered(logits_BxCxV, temperature_B, config, model)
     limit = BFLOAT16_END if config.reference_quirks and config.kind == "llada" else None
     tokens_BxC = draw(scores_BxCxV, pass_rng_B, temperature_B, limit)
     logp_BxC = logp_of(raw_BxCxV, tokens_BxC)

@@ -26,7 +26,7 @@ from gdsd_jax.types import Array, Cache, Denoiser, Prompts, PyTree, Rollout, Unc
 class SamplerState:
     """A rollout under way."""
 
-    tokens_BxL: Array  # int32, mask id where nothing is committed
+    tokens_BxL: Array  # int32, `undecided` where nothing is committed
     valid_BxL: Array  # bool, columns that exist for the row
     masked_BxG: Array  # bool, the truth about what is committed
     step_map_BxG: Array  # int32
@@ -94,7 +94,7 @@ def make_passes(denoiser: Denoiser, config: SamplerConfig) -> Passes:
 
     def begin(params, prompts):
         state = fresh_state(prompts, config, model)
-        tokens_RxL, valid_RxL = streams(state, config, model.mask_id)
+        tokens_RxL, valid_RxL = streams(state, config, undecided(model))
         forward = forward_of(denoiser, config, state)
         return state.replace(cache=forward.begin(params, tokens_RxL, valid_RxL))
 
@@ -128,12 +128,12 @@ def advanced(
     step_B, quota_B = next_step(config, state, masked_BxC, block_rng_B)
     active_B = jnp.any(masked_BxC, axis=1) & ~state.done_B
     forward = forward_of(denoiser, config, state)
-    h_RxCxD, cache = features(forward, config, model.mask_id, params, state, window.block)
+    h_RxCxD, cache = features(forward, config, undecided(model), params, state, window.block)
     raw, without = split_streams(denoiser.unembed(params, h_RxCxD), config)
     found = propose(
         config,
         order,
-        model.mask_id,
+        model,
         raw,
         without,
         prompts.temperature_B,
@@ -169,15 +169,33 @@ def forward_of(denoiser: Denoiser, config: SamplerConfig, state: SamplerState) -
 
 def check(denoiser: Denoiser, config: SamplerConfig) -> None:
     """ValueError naming what this denoiser lacks."""
-    if denoiser.config.mask_id is None:
-        raise ValueError(
-            "mask_id is None: an autoregressive model has no masked positions to fill, "
-            "convert it first"
-        )
+    check_model(denoiser.config, config)
     if config.cache != "none" and denoiser.extend is None:
         raise ValueError(
             f"cache={config.cache!r}: this denoiser keeps no keys and values, use cache='none'"
         )
+
+
+def check_model(model, config: SamplerConfig) -> None:
+    """ValueError where the config asks for what a model of this kind cannot do."""
+    if not model.autoregressive:
+        if model.mask_id is None:
+            raise ValueError("mask_id is None: a denoiser needs a mask, name its id")
+        return
+    if config.kind != "block" or config.block_length != 1:
+        raise ValueError(
+            "this model is autoregressive and writes one token after another: set "
+            "sampler.kind=block and sampler.block_length=1, or convert it to a denoiser with --a2d"
+        )
+    if config.reference_quirks or config.cfg_scale:
+        raise ValueError(
+            "this model is autoregressive: reference_quirks and cfg_scale are of denoisers"
+        )
+
+
+def undecided(model) -> int:
+    """The token where nothing is committed; of an autoregressive model nobody looks there."""
+    return model.pad_id if model.mask_id is None else model.mask_id
 
 
 class Window(NamedTuple):
@@ -212,7 +230,7 @@ def fresh_state(prompts: Prompts, config: SamplerConfig, model) -> SamplerState:
     pad = ((0, 0), (left, 0))
     tokens_BxP = jnp.pad(prompts.tokens_BxP, pad, constant_values=model.pad_id)
     exists_BxG = jnp.arange(gen_length)[None, :] < prompts.max_length_B[:, None]
-    completion_BxG = jnp.where(exists_BxG, model.mask_id, model.pad_id).astype(jnp.int32)
+    completion_BxG = jnp.where(exists_BxG, undecided(model), model.pad_id).astype(jnp.int32)
     return SamplerState(
         tokens_BxL=jnp.concatenate([tokens_BxP, completion_BxG], axis=1),
         valid_BxL=jnp.concatenate([jnp.pad(prompts.valid_BxP, pad), exists_BxG], axis=1),

@@ -16,9 +16,29 @@ RELEASED = {
     "qwen3_1p7b": (1_720_574_976, 310, 151_669, 151_643, (151_645, 151_643)),
     "qwen3_4b": (4_022_468_096, 398, 151_669, 151_643, (151_645, 151_643)),
     "qwen3_8b": (8_190_735_360, 399, 151_669, 151_643, (151_645, 151_643)),
+    "qwen2p5_0p5b": (494_032_768, 290, 151_665, 151_643, (151_645, 151_643)),
+    "qwen2p5_1p5b": (1_543_714_304, 338, 151_665, 151_643, (151_645, 151_643)),
+    "qwen2p5_7b": (7_615_616_512, 339, 151_665, 151_643, (151_645, 151_643)),
 }
 RELEASED |= {
-    f"a2d_{name}": numbers for name, numbers in RELEASED.items() if name.startswith("qwen3")
+    f"a2d_{name}": numbers for name, numbers in RELEASED.items() if name.startswith("qwen")
+}
+LLAMA_3_ENDS = (128_001, 128_008, 128_009)
+RELEASED |= {
+    "llada_1p5": RELEASED["llada_8b"],
+    "diffucoder_7b": RELEASED["dream_7b"],
+    "dream_coder_7b": RELEASED["dream_7b"],
+    "smollm2_135m": (134_515_008, 272, None, 2, (2,)),
+    # 128 rows of 576 more
+    "a2d_smollm2_135m": (134_588_736, 272, 49_152, 2, (2,)),
+    "llama3p2_1b": (1_235_814_400, 146, None, 128_001, LLAMA_3_ENDS),
+    "a2d_llama3p2_1b": (1_235_814_400, 146, 128_002, 128_001, LLAMA_3_ENDS),
+    "llama3p1_8b": (8_030_261_248, 291, None, 128_001, LLAMA_3_ENDS),
+    "a2d_llama3p1_8b": (8_030_261_248, 291, 128_002, 128_001, LLAMA_3_ENDS),
+    # the head is not tied: 151,936 rows more than Qwen3's
+    "sdar_1p7b": (2_031_739_904, 311, 151_669, 151_643, (151_643, 151_645)),
+    "sdar_4b": (4_411_424_256, 399, 151_669, 151_643, (151_643, 151_645)),
+    "sdar_8b": (8_190_735_360, 399, 151_669, 151_643, (151_643, 151_645)),
 }
 
 
@@ -57,11 +77,15 @@ def test_who_attends_and_who_shifts():
     ways = {name: (config.attention, config.shift) for name, config in models.MODELS.items()}
     assert ways["llada_8b"] == ways["a2d_qwen3_8b"] == ("full", False)
     assert ways["dream_7b"] == ("full", True) and ways["qwen3_8b"] == ("causal", True)
+    assert ways["llama3p2_1b"] == ways["qwen2p5_7b"] == ("causal", True)
+    assert ways["a2d_llama3p2_1b"] == ways["a2d_qwen2p5_7b"] == ways["sdar_4b"] == ("full", False)
 
 
 QWEN3 = models.config_to_hf(models.MODELS["qwen3_0p6b"])
 DREAM = models.config_to_hf(models.MODELS["dream_7b"])
 LLADA = models.config_to_hf(models.MODELS["llada_8b"])
+LLAMA = models.config_to_hf(models.MODELS["llama3p2_1b"])
+QWEN2 = models.config_to_hf(models.MODELS["qwen2p5_7b"])
 
 
 def test_both_spellings_of_the_rotation_are_read(tmp_path):
@@ -71,6 +95,17 @@ def test_both_spellings_of_the_rotation_are_read(tmp_path):
     entries["rope_parameters"] = {"rope_type": "default", "rope_theta": 1_000_000}
     (tmp_path / "config.json").write_text(json.dumps(entries))
     assert models.config_from_hf(tmp_path) == models.MODELS["qwen3_0p6b"]
+
+
+def test_what_older_llamas_leave_out_is_transformers_default(tmp_path):
+    """Llama 2's config.json has no rope_theta, and those before it no key heads of their own."""
+    entries = LLAMA | {"model_type": "llama", "rope_scaling": None}
+    for name in ("rope_theta", "num_key_value_heads", "tie_word_embeddings", "head_dim"):
+        del entries[name]
+    (tmp_path / "config.json").write_text(json.dumps(entries))
+    config = models.config_from_hf(tmp_path)
+    assert (config.rope_theta, config.kv_heads, config.tied) == (10_000.0, config.heads, False)
+    assert config.head_dim == config.d_model // config.heads and config.rope_scaling is None
 
 
 def test_ids_of_another_vocabulary(tmp_path):
@@ -90,6 +125,22 @@ def test_ids_of_another_vocabulary(tmp_path):
     "entries, word",
     [
         (QWEN3 | {"model_type": "gpt2"}, "gpt2.*llada, Dream, qwen3, a2d-qwen3"),
+        # LLaDA-MoE has LLaDA's model type
+        ({"model_type": "llada", "num_experts": 64}, "num_experts=64.*mixture of experts"),
+        ({"model_type": "llada2_moe"}, "'llada2_moe' is not supported: a mixture of experts"),
+        ({"model_type": "diffusion_gemma"}, "its noise is random tokens instead of masks"),
+        ({"model_type": "Fast_dLLM_Qwen"}, "sub-blocks of 8 inside of blocks of 32"),
+        (LLAMA | {"attention_bias": True}, "attention_bias"),
+        (LLAMA | {"mlp_bias": True}, "mlp_bias"),
+        (
+            LLAMA | {"rope_scaling": {"type": "linear", "factor": 2.0}},
+            "rope_scaling.*linear.*llama3",
+        ),
+        (LLAMA | {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor"),
+        (LLAMA | {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        (LLAMA | {"model_type": "a2d-llama"}, "'mask_token_id' is missing"),
+        (QWEN2 | {"use_sliding_window": True}, "use_sliding_window"),
+        (QWEN2 | {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.*yarn"),
         (LLADA | {"block_type": "sequential"}, "block_type"),
         (LLADA | {"activation_type": "swiglu"}, "activation_type"),
         (LLADA | {"multi_query_attention": True}, "multi_query_attention"),
@@ -127,6 +178,10 @@ def test_configs_that_cannot_run_are_refused(tmp_path, entries, word):
         ("llada_8b", {"kind": "llada"}),
         ("dream_7b", {"kind": "dream"}),
         ("a2d_qwen3_4b", {"kind": "block", "block_length": 4}),
+        ("a2d_qwen2p5_7b", {"kind": "block", "block_length": 4}),
+        ("a2d_llama3p2_1b", {"kind": "block", "block_length": 4}),
+        ("sdar_4b", {"kind": "block", "block_length": 4}),
+        ("llama3p1_8b", {}),
         ("qwen3_4b", {}),  # autoregressive: it has no masked positions to fill
     ],
 )
@@ -160,13 +215,15 @@ def test_an_autoregressive_model_becomes_a_denoiser_and_back():
     assert models.to_autoregressive(there) == moved
 
 
-@pytest.mark.parametrize("name, family", [("llada_8b", "llada"), ("dream_7b", "Dream")])
+@pytest.mark.parametrize(
+    "name, family", [("llada_8b", "llada"), ("dream_7b", "Dream"), ("sdar_4b", "sdar")]
+)
 def test_families_without_both_models_are_refused(name, family):
     for convert, target in (
-        (models.to_denoiser, "a2d-qwen3"),
-        (models.to_autoregressive, "qwen3"),
+        (models.to_denoiser, "a denoiser of another type"),
+        (models.to_autoregressive, "autoregressive"),
     ):
-        said = f"a {family} model cannot become {target}: only qwen3 and a2d-qwen3 share weights"
+        said = f"a {family} model cannot become {target}: only qwen3 and a2d-qwen3; qwen2 and "
         with pytest.raises(ValueError, match=said):
             convert(models.MODELS[name])
 

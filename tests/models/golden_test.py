@@ -1,6 +1,8 @@
 """Every family's logits are the reference implementations', with padding, under every mask."""
 
 import dataclasses
+import json
+from pathlib import Path
 import re
 
 import jax
@@ -9,15 +11,23 @@ import pytest
 
 from gdsd_jax import hf, models
 
-FAMILIES = ("llada", "dream", "qwen3", "a2d-qwen3")
-# both sides are float32; 1e-4 is four times their distance from float64 and far below any change of
-# formula
-ATOL = 1e-4
+# the references' own folders, and small ones that transformers computed, see tests/golden/make.py
+REFERENCES = ("llada", "dream", "qwen3", "a2d-qwen3", "llama", "qwen2")
+HERE = Path(__file__).resolve().parents[1] / "golden"
+OWN = ("llama", "llama3", "qwen2", "qwen3")
+# of the largest logit: ten times what float32 rounding of both sides leaves, and far below any
+# change of formula
+RELATIVE = 1e-5
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def family(request, golden):
-    return load(golden / request.param)
+@pytest.fixture(scope="module", params=[*REFERENCES, *(HERE / name for name in OWN)], ids=str)
+def family(request):
+    if request.param in REFERENCES:
+        folder = request.getfixturevalue("golden") / request.param
+        if not folder.is_dir():
+            pytest.skip(f"no {folder}")
+        return load(folder)
+    return load(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +43,12 @@ def load(folder):
     config = models.config_from_hf(folder)
     inputs, outputs = np.load(folder / "inputs.npz"), np.load(folder / "outputs.npz")
     return config, hf.load(folder, config), dict(inputs), dict(outputs)
+
+
+def same(ours, theirs, what=""):
+    """Equal but for rounding."""
+    atol = RELATIVE * np.abs(theirs).max()
+    np.testing.assert_allclose(ours, theirs, atol=atol, rtol=0, err_msg=what)
 
 
 def logits_of(config, params, tokens, **options):
@@ -65,9 +81,7 @@ def test_logits_are_the_references(family, padding):
     for way in [way for way in ways if padding + way in outputs]:
         rows = everywhere if way == "_logits_nomask" else compared
         ours = logits_of(unshifted(config), params, tokens, **ways[way])
-        np.testing.assert_allclose(
-            ours[rows], outputs[padding + way][rows], atol=ATOL, rtol=0, err_msg=way
-        )
+        same(ours[rows], outputs[padding + way][rows], way)
 
 
 @pytest.mark.parametrize("padding", ["full", "leftpad"])
@@ -82,9 +96,9 @@ def test_features_are_aligned(family, padding):
             before = max(np.flatnonzero(valid[row, :column]), default=column)
             wanted[row, column] = outputs[f"{padding}_logits"][row, before]
     ours = logits_of(config, params, tokens, valid_BxL=valid)
-    np.testing.assert_allclose(ours[valid], wanted[valid], atol=ATOL, rtol=0)
+    same(ours[valid], wanted[valid])
     if padding == "full" and "full_logits_shifted" in outputs:
-        np.testing.assert_allclose(ours, outputs["full_logits_shifted"], atol=ATOL, rtol=0)
+        same(ours, outputs["full_logits_shifted"])
 
 
 def test_next_token_log_probabilities_are_the_teachers(golden):
@@ -93,11 +107,38 @@ def test_next_token_log_probabilities_are_the_teachers(golden):
     own = np.take_along_axis(np.asarray(logp), inputs["full_input_ids"][..., None], axis=-1)[
         :, 1:, 0
     ]
-    np.testing.assert_allclose(own, outputs["full_next_token_logps"], atol=ATOL, rtol=0)
+    same(own, outputs["full_next_token_logps"])
 
 
 def test_block_causal_logits_are_the_references(a2d):
-    config, params, inputs, outputs = a2d
+    assert_block_causal(*a2d)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_students_see_blocks_as_transformers_does(name):
+    """The autoregressive model's weights under its student's model type; a block of 64 is the whole
+    row."""
+    config, *rest = load(HERE / name)
+    student = models.to_denoiser(config)
+    assert not student.shift and student.family == f"a2d-{config.family}"
+    assert_block_causal(student, *rest)
+
+
+def test_sdar_is_a_student_of_qwen3s_shape(tmp_path):
+    """Under its own model type, whose config.json names no mask."""
+    entries = json.loads((HERE / "qwen3" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps(entries | {"model_type": "sdar", "vocab_size": 151_936, "eos_token_id": 151_643})
+    )
+    config = models.config_from_hf(tmp_path)
+    assert (config.family, config.mask_id, config.pad_id) == ("sdar", 151_669, 151_643)
+    assert config.stop_ids == (151_643, 151_645)
+    small = dataclasses.replace(config, vocab_size=40, mask_id=1)
+    params = hf.load(HERE / "qwen3", small)
+    assert_block_causal(small, params, *load(HERE / "qwen3")[2:])
+
+
+def assert_block_causal(config, params, inputs, outputs):
     names = [
         name.removesuffix("_input_ids")
         for name in inputs
@@ -112,7 +153,7 @@ def test_block_causal_logits_are_the_references(a2d):
             config, params, inputs[f"{name}_input_ids"], valid_BxL=valid, attention=spec
         )
         rows = outputs[f"{name}_compare_mask"]
-        np.testing.assert_allclose(ours[rows], outputs[f"{name}_logits"][rows], atol=ATOL, rtol=0)
+        same(ours[rows], outputs[f"{name}_logits"][rows], name)
 
 
 def test_doubled_logits_are_the_references(a2d):
@@ -123,7 +164,7 @@ def test_doubled_logits_are_the_references(a2d):
         config, params, tokens, attention=models.Doubled(0, int(inputs["bd3lm_block_size"]))
     )
     noised, clean = np.split(outputs["bd3lm_logits"], 2, axis=1)
-    np.testing.assert_allclose(ours, np.concatenate([clean, noised], axis=1), atol=ATOL, rtol=0)
+    same(ours, np.concatenate([clean, noised], axis=1))
 
 
 def test_bfloat16_stays_close(family):
