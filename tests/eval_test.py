@@ -1,14 +1,16 @@
 """Evaluating a checkpoint gives what training wrote about it; what cannot be evaluated is said in
 one line."""
 
+import dataclasses
 import json
 
 import jax
 import pytest
 
-from gdsd_jax import cli, evaluation, metrics, settings
+from gdsd_jax import checkpoint, cli, evaluation, metrics, models, settings, tokenizers
 from launch import convert
 from launch import eval as launch_eval
+from tests.reference import random_params
 
 
 @pytest.fixture
@@ -216,3 +218,20 @@ def test_a_hugging_face_folder_is_told_how_to_convert_it(evaluate, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     code, _, said = evaluate(tmp_path)
     assert code == 2 and f"launch/convert.py --from_hf={tmp_path} --to_orbax=DIR" in said
+
+
+def test_an_autoregressive_folder_is_scored_token_by_token(evaluate, workdir, tmp_path):
+    """With the sampler of a denoiser it is refused, before anything is written."""
+    tokenizer = tokenizers.load(workdir / "tokenizer")
+    ids = {key: getattr(tokenizer, key) for key in ("vocab_size", "pad_id", "stop_ids")}
+    config = dataclasses.replace(models.MODELS["llama_tiny"], **ids, mask_id=None)
+    manifest = {"model": dataclasses.asdict(config), "dtype": ["float32"]}
+    checkpoint.save_params(tmp_path / "model", random_params(config), manifest)
+    tokenizers.save(tokenizer, tmp_path / "model")
+    small = ["model=none", "eval_problems=2", "sampler.gen_length=8", "sampler.steps=8"]
+    code, found, said = evaluate(tmp_path / "model", *small)
+    assert code == 2 and found is None and "sampler.block_length=1" in said
+    by_token = ["sampler.kind=block", "sampler.block_length=1"]
+    code, found, said = evaluate(tmp_path / "model", *small, *by_token)
+    assert code == 0, said
+    assert found["problems"] == 2

@@ -310,7 +310,7 @@ def learned():
 
 @pytest.mark.parametrize("pre", SPLITS)
 def test_texts_are_split_as_the_name_says(tmp_path, learned, pre):
-    """Against plain Python, by patterns that are written out here; control and user-defined tokens stay whole."""
+    """Against plain Python, by patterns that are written out here; added tokens stay whole."""
     import unicodedata
 
     pytest.importorskip("regex")  # comes with transformers

@@ -1,5 +1,6 @@
 """Bounds against the sum over all masks in float64 NumPy, greedy decoding against a loop."""
 
+import dataclasses
 import itertools
 import math
 from types import SimpleNamespace
@@ -174,3 +175,10 @@ def test_pairs_are_encoded_in_one_piece():
     assert pair("x", "") == ("x", "")
     with pytest.raises(ValueError, match="max_length=3: raise it"):
         pair("x", "xyz", 3)
+
+
+def test_an_autoregressive_model_has_no_bound(model):
+    config = dataclasses.replace(CONFIG, shift=True, attention="causal")
+    other = model._replace(denoiser=models.make_denoiser(config))
+    with pytest.raises(ValueError, match="this model is autoregressive"):
+        likelihood.likelihoods(other, PAIRS, draws=2, seed=0, batch=2, greedy=True)
