@@ -1,8 +1,8 @@
-"""The recipes for Sudoku and Countdown: accepted on a mesh of eight, with the released values."""
+"""The recipes of GDSD by name; those for Sudoku and Countdown on a mesh of eight."""
 
 import pytest
 
-from configs import countdown, sudoku
+from configs import coding, countdown, gsm8k, math, sudoku
 from gdsd_jax import experiment, settings, tasks
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.train import train
@@ -10,10 +10,10 @@ from gdsd_jax.train import train
 CONFIGS = {"sudoku": sudoku, "countdown": countdown}
 # prompts a round, inner iterations, slices, draws, rate, weight decay, psi, beta, trust, centring
 RELEASED = {
-    ("sudoku", "llada"): (20, 8, 4, 2, 1e-5, 0.01, 10.0, 1e-3, 4e-4, ("top_k", 64)),
+    ("sudoku", "llada"): (20, 8, 4, 2, 1e-5, 0.01, 10.0, 1e-3, 0.2, ("top_k", 64)),
     ("sudoku", "dream"): (16, 1, 4, 2, 1e-5, 0.01, 1.0, 1e-3, 0.2, ("top_k", 8)),
     ("countdown", "llada"): (20, 8, 4, 2, 1e-5, 0.01, 1.0, 3e-3, 4e-4, ("none", 64)),
-    ("countdown", "dream"): (16, 8, 4, 2, 1e-5, 0.01, 10.0, 3e-3, 4e-4, ("top_k", 64)),
+    ("countdown", "dream"): (16, 8, 4, 2, 1e-5, 0.01, 10.0, 3e-3, 0.2, ("top_k", 64)),
 }
 
 
@@ -29,7 +29,7 @@ def test_recipes_are_accepted(task, model):
 
 @pytest.mark.parametrize("task, model", RELEASED)
 def test_released_values(task, model):
-    chosen = settings.parse(CONFIGS[task].get_config(model))
+    chosen = settings.parse(CONFIGS[task].get_config(f"{model},gdsd.recipe=r2"))
     gdsd, optimizer = chosen.objective_config, chosen.optimizer
     found = (chosen.prompts_per_round, chosen.inner_iterations, chosen.slices, chosen.mask_draws)
     found += (optimizer.learning_rate, optimizer.weight_decay, gdsd.psi, gdsd.beta)
@@ -37,6 +37,31 @@ def test_released_values(task, model):
     assert (gdsd.preset, chosen.group_size, chosen.sampler.gen_length) == ("r2", 16, 256)
     assert (chosen.prompt, chosen.reward.variant) == ("released", "released")
     assert (chosen.lora_rank, chosen.lora_alpha, chosen.prompt_length) == (128, 64.0, 400)
+
+
+@pytest.mark.parametrize("config", (sudoku, countdown, gsm8k, math, coding))
+@pytest.mark.parametrize("model", ["llada", "dream"])
+def test_recipes_by_name(config, model):
+    """The mended one is the default; those of the releases bring their prompts and rewards, r1
+    without centralisation; another objective takes these of the recipe too."""
+
+    def parts(arg):
+        chosen = settings.parse(config.get_config(f"{model},{arg}"))
+        return chosen.objective_config, (chosen.prompt, chosen.reward.variant), chosen.greeting
+
+    mended, asked, greeting = parts("seed=1")
+    assert asked == ("full", "mended") and greeting.endswith(", mended recipe")
+    assert (mended.preset, mended.psi, mended.trust) == (None, 10.0, (0.02, 0.02))
+    first, asked, _ = parts("gdsd.recipe=r1")
+    assert asked == ("released", "released")
+    assert (first.preset, first.centring, first.trust) == ("r1", "none", (4e-4, 4e-4))
+    later, asked, _ = parts("gdsd.recipe=r2")
+    assert asked == ("released", "released") and later.preset == "r2"
+    assert later.beta == first.beta == mended.beta > 0
+    assert parts("gdsd.recipe=r2,objective=wd1")[1] == ("released", "released")
+    assert parts("objective=wd1")[1] == ("full", "mended")
+    with pytest.raises(ValueError, match=r"gdsd\.recipe=r3: choose one of mended, r1, r2"):
+        config.get_config(f"{model},gdsd.recipe=r3")
 
 
 @pytest.mark.parametrize("task", CONFIGS)
