@@ -9,13 +9,14 @@ from gdsd_jax.report.charts import (
     points,
     score_name,
 )
-from gdsd_jax.report.page import comparison_page, write_report
+from gdsd_jax.report.page import answer_lines, comparison_page, write_report
 from gdsd_jax.report.sinks import SINKS, Sink, SinkError, find_sink, open_sinks
 
 __all__ = [
     "SINKS",
     "Sink",
     "SinkError",
+    "answer_lines",
     "charts_of",
     "comparison_page",
     "curve_figure",

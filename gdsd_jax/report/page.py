@@ -5,6 +5,7 @@ is not trusted: it is escaped, and the page's policy allows no scripts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+import json
 import math
 import os
 import re
@@ -129,6 +130,21 @@ def answers_of(sample: Mapping[str, Any], score: str) -> list[Answer]:
             look = "good" if value >= 1 else "bad"
             found.append(Answer(name, text, f"{score} {value:.0%}", look))
     return found
+
+
+def answer_lines(workdir: str | os.PathLike, count: int) -> list[str]:
+    """The first held-out questions of a run with its answers so far, a line each: before, now, and
+    the teacher's where there is one."""
+    kept = sorted((epath.Path(workdir) / "samples").glob("*.json"))
+    if not kept:
+        return []
+    before, now = (json.loads(path.read_text())[:count] for path in (kept[0], kept[-1]))
+    lines = []
+    for old, new in zip(before, now):
+        texts = {"before": old["text"], "after": new["text"], "teacher": new.get("teacher")}
+        lines.append(old["question"])
+        lines += [f"  {name:7} {text!r}" for name, text in texts.items() if text is not None]
+    return lines
 
 
 def summary(rows: Rows) -> str:

@@ -1,5 +1,6 @@
 """The page: whole, self-contained, and safe to open whatever the model wrote."""
 
+import json
 import math
 import re
 
@@ -122,3 +123,21 @@ def test_a_comparison_is_one_page():
     for wanted in ("<th>score</th>", "<td>&lt;b&gt;</td>", "A &amp; B", "<svg"):
         assert wanted in text, wanted
     assert charts.INK not in text.split("</style>", 1)[1], "colours are the page's"
+
+
+def test_answers_of_a_run_so_far(tmp_path):
+    assert page.answer_lines(tmp_path, 3) == []
+    (tmp_path / "samples").mkdir()
+    for number, text in ((0, "?"), (20, "so\nso"), (40, "Paris")):
+        rows = [{"question": "Where?", "text": text, "score": 1.0, "teacher": "Paris."}]
+        rows += [{"question": "Who?", "text": text, "score": None}] * 2
+        (tmp_path / "samples" / f"{number:06}.json").write_text(json.dumps(rows))
+    assert page.answer_lines(tmp_path, 2) == [
+        "Where?",
+        "  before  '?'",
+        "  after   'Paris'",
+        "  teacher 'Paris.'",
+        "Who?",
+        "  before  '?'",
+        "  after   'Paris'",
+    ]
