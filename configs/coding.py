@@ -3,7 +3,14 @@ r"""GDSD on coding: completions are Python programs, rewards are their tests.
 python launch/main.py --config=configs/coding.py
     the embedded default: any machine, about 9 minutes on 2 cores
 python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
-    LLaDA-8B, the released recipe on AceCode, with our prompt and our rule of rewards
+    LLaDA-8B on AceCode, the released budget with our form of the objective, our prompt and our
+    rule of rewards
+python launch/main.py --config=configs/coding.py:dream,init_from=DIR,data_file=FILE.jsonl
+    Dream-7B, Dream-Coder-7B or DiffuCoder-7B, the same with the sampler of the Dream recipes for
+    other tasks; of GDSD's authors neither a recipe nor a figure is published for Dream on code
+...:llada,gdsd.preset=r2,gdsd.centring=top_k,gdsd.trust=(4e-4,4e-4),lora_targets=(q,k,v,up),\
+sampler.reference_quirks=true,...
+    the released objective, adapters and noise
 ...:llada,prompt=released,reward.variant=released,options.hard=true,init_from=DIR,\
 data_file=FILE.jsonl,heldout_file=HumanEval.jsonl.gz
     the released prompt and rule, and of AceCode-87K's own rows the part that the release trains on
@@ -13,7 +20,7 @@ data_file=FILE.jsonl,heldout_file=HumanEval.jsonl.gz
     on from the denoiser that configs/opdlm.py made, block sampler
 ...:MODEL,objective=espo
     another objective with its recipe (configs/objectives.py): espo, spg, diffu_grpo,
-    coupled_grpo, wd1, dmpo
+    coupled_grpo (of :dream: DiffuCoder's own), wd1, dmpo
 
 Files hold question and test_cases, or are HumanEval's, MBPP's or AceCode's as published, or hold
 inputs and outputs (gdsd_jax/tasks/README.md). HumanEval with the length and the steps of the
