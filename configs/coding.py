@@ -4,17 +4,20 @@ python launch/main.py --config=configs/coding.py
     the embedded default: any machine, about 9 minutes on 2 cores
 python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
     LLaDA-8B, the mended recipe on rows such as AceCode's
-...:llada,gdsd.recipe=r2,options.hard=true,init_from=DIR,data_file=FILE.jsonl,\
-heldout_file=HumanEval.jsonl.gz
-    the later release's, with its prompts and rewards, on that part of AceCode-87K's own rows that
-    it trains on
+python launch/main.py --config=configs/coding.py:dream,init_from=DIR,data_file=FILE.jsonl
+    Dream-7B, Dream-Coder-7B or DiffuCoder-7B, the same with the sampler of the Dream recipes for
+    other tasks; of GDSD's authors neither a recipe nor a figure is published for Dream on code
+...:llada,gdsd.recipe=r2,lora_targets=(q,k,v,up),sampler.reference_quirks=true,\
+options.hard=true,init_from=DIR,data_file=FILE.jsonl,heldout_file=HumanEval.jsonl.gz
+    the later release's, with its prompts, rewards, adapters and noise, on that part of
+    AceCode-87K's own rows that it trains on
 ...:llada,lora_rank=0,init_from=DIR,...
     the same, full fine-tuning
 ...:a2d,init_from=runs/opdlm-tiny
     on from the denoiser that configs/opdlm.py made, block sampler
 ...:MODEL,objective=espo
     another objective with its recipe (configs/objectives.py): espo, spg, diffu_grpo,
-    coupled_grpo, wd1, dmpo
+    coupled_grpo (of :dream: DiffuCoder's own), wd1, dmpo
 
 Files hold question and test_cases, or are HumanEval's, MBPP's or AceCode's as published, or hold
 inputs and outputs (gdsd_jax/tasks/README.md). HumanEval with the length and the steps of the
