@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import models, objectives, paths, sharding, tasks, tokenizers
+from gdsd_jax import hf, models, objectives, paths, sharding, tasks, tokenizers
 from gdsd_jax.checkpoint import (
     ADAPTERS,
     PARAMS,
@@ -72,8 +72,8 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTre
     """The model of a folder, ready to use: (denoiser, params, tokenizer).
 
     Args:
-      folder: one that launch/convert.py wrote, or the workdir of a run, of which the newest
-        checkpoint is taken; local or gs://.
+      folder: one that launch/convert.py wrote, the workdir of a run, of which the newest checkpoint
+        is taken, or a Hugging Face folder of a family that we know; local or gs://.
       mesh: where the parameters lie, as `sharding.make_mesh` gives it; None = all devices on fsdp.
 
     Raises:
@@ -81,10 +81,28 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTre
     """
     if mesh is None:
         mesh = sharding.make_mesh(vars(MeshConfig(data=1, fsdp=-1)))
+    if is_hugging_face(folder):
+        return load_hugging_face(folder, mesh)
     settings = settings_of(folder)
     model, tokenizer = read_model(settings, kept_tokenizer(settings, folder))
     denoiser = on_mesh(model, mesh)
     return denoiser, denoiser.bind(*load_weights(folder, settings, model, mesh)), tokenizer
+
+
+def is_hugging_face(folder) -> bool:
+    """Whether a folder holds weights as Hugging Face models have them, and nothing of ours."""
+    folder = epath.Path(folder)
+    if is_converted(folder) or latest_iteration(folder) is not None:
+        return False
+    return any(folder.glob("*.safetensors"))
+
+
+def load_hugging_face(folder, mesh: jax.sharding.Mesh) -> tuple[Denoiser, PyTree, Tokenizer]:
+    """`load` of a Hugging Face folder, in bfloat16 where it is stored so, else in float32."""
+    model, tokenizer = with_tokenizer(models.config_from_hf(folder), folder)
+    stored = {leaf.dtype.name for leaf in jax.tree.leaves(hf.open_folder(folder, model))}
+    model = dataclasses.replace(model, dtype="bfloat16" if "bfloat16" in stored else "float32")
+    return on_mesh(model, mesh), hf.load(folder, model, model.dtype, mesh), tokenizer
 
 
 # ---------------------------------------------------------------- the model
@@ -122,17 +140,29 @@ def read_model(settings: Settings, own: Tokenizer | None = None) -> tuple[ModelC
 def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:
     """Model and tokenizer of the converted folder `init_from`."""
     model = models.config_from_json(read_manifest(settings.init_from)["model"])
+    return with_tokenizer(model, settings.init_from, enable_thinking=settings.enable_thinking)
+
+
+def with_tokenizer(
+    model: ModelConfig, folder, **template_arguments
+) -> tuple[ModelConfig, Tokenizer]:
+    """A model that knows how many ids its tokenizer has, and that tokenizer, from beside its
+    weights.
+
+    Raises:
+      ValueError: none there, or one with more ids than the model has rows; one line.
+    """
     tokenizer = tokenizers.load(
-        settings.init_from,
+        folder,
         pad_id=model.pad_id,
         mask_id=-1 if model.mask_id is None else model.mask_id,
         stop_ids=model.stop_ids,
-        template_arguments={"enable_thinking": settings.enable_thinking},
+        template_arguments=template_arguments,
     )
     if tokenizer.vocab_size > model.vocab_size:
         raise ValueError(
-            f"init_from={settings.init_from}: the tokenizer has {tokenizer.vocab_size} ids, the "
-            f"model only {model.vocab_size}; copy the model's own tokenizer there"
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
+            f"{model.vocab_size}; copy the model's own tokenizer there"
         )
     return dataclasses.replace(model, tokenizer_size=tokenizer.vocab_size), tokenizer
 

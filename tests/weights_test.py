@@ -4,14 +4,20 @@ tokenizer; others are refused."""
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tokenizers as hf_tokenizers
 
-from configs import coding
+from configs import coding, opdlm
+import gdsd_jax
 from gdsd_jax import checkpoint, models, settings, sharding, tokenizers, weights
+from tests import folders
 from tests.reference import random_params, tiny
 
 
@@ -158,3 +164,46 @@ def test_other_folders_are_refused(workdir, tmp_path):
             dataclasses.replace(other, lora_rank=2),
             sharding.make_mesh({"data": -1}),
         )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_hugging_face_folder_loads_by_the_package_itself(dtype, tmp_path):
+    """On eight devices, the same numbers as the files', with the tokenizer."""
+    config = dataclasses.replace(folders.QWEN3, vocab_size=64, d_model=32, d_ff=64, head_dim=16)
+    written = folders.write(tmp_path, config, dtype=jnp.dtype(dtype))
+    vocabulary = {f"w{number}": number for number in range(60)}
+    words = hf_tokenizers.models.WordLevel(vocabulary, unk_token="w0")
+    hf_tokenizers.Tokenizer(words).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "w0"}')
+    denoiser, params, tokenizer = gdsd_jax.load(tmp_path)
+    assert denoiser.config.dtype == dtype and denoiser.config.tokenizer_size == 60
+    assert tokenizer.encode("w3") == [3]
+    embedding = params["embed"]["embedding"]
+    assert embedding.dtype == dtype and len(embedding.sharding.device_set) == jax.device_count()
+    np.testing.assert_array_equal(embedding, written["model.embed_tokens.weight"])
+    tokens_BxL = jnp.array([[3, 4, 5, 6]] * 8)
+    score = jax.jit(lambda params: denoiser.unembed(params, denoiser.features(params, tokens_BxL)))
+    logits_BxLxV = score(params)
+    assert logits_BxLxV.shape == (8, 4, 64) and bool(jnp.isfinite(logits_BxLxV).all())
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ValueError, match="unknown model_type 'gpt2'"):
+        gdsd_jax.load(tmp_path)
+
+
+def test_the_package_exports_load_alone_and_is_quick_to_import():
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = gdsd_jax.lode
+    code = "import sys, gdsd_jax; assert 'jax' not in sys.modules; print(gdsd_jax.load.__module__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "gdsd_jax.weights"
+
+
+def test_a_teacher_may_be_kept_in_half_the_bytes():
+    chosen = settings.parse(opdlm.get_config("tiny,teacher_dtype=bfloat16"))
+    trainable = {"w": jnp.full(3, 1 / 3)}
+    (copy,) = weights.copies_of(chosen, trainable)["teacher"].values()
+    assert copy.dtype == jnp.bfloat16 and trainable["w"].dtype == jnp.float32
+    (plain,) = weights.copies_of(settings.replace(chosen, {"teacher_dtype": None}), trainable)[
+        "teacher"
+    ].values()
+    assert plain.dtype == jnp.float32
