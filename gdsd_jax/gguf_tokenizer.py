@@ -94,6 +94,7 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
             f"{', '.join(RULES)}"
         )
     rule, tokens = RULES[name], required(metadata, "tokenizer.ggml.tokens", source)
+    required(metadata, "tokenizer.ggml.merges", source)
     roles = {
         role: tokens[metadata[key]]
         for role, key in ROLES.items()
@@ -101,16 +102,14 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
     }
     add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", rule.bos)) and "bos_token" in roles
     try:
-        tokenizer = byte_level_bpe(metadata, rule, source)
-        if add_bos:
-            bos, i = roles["bos_token"], metadata[ROLES["bos_token"]]
-            tokenizer.post_processor = processors.TemplateProcessing(
-                single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, i)]
-            )
-    except ValueError:
-        raise
+        tokenizer = byte_level_bpe(metadata, rule)
     except Exception as error:  # the library raises no narrower class
         raise ValueError(f"{source}: its tokenizer cannot be rebuilt ({one_line(error)})") from None
+    if add_bos:
+        bos, i = roles["bos_token"], metadata[ROLES["bos_token"]]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, i)]
+        )
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": add_bos,
@@ -133,13 +132,12 @@ def required(metadata: Mapping[str, Any], key: str, source) -> Any:
     return metadata[key]
 
 
-def byte_level_bpe(metadata: Mapping[str, Any], rule: Rule, source) -> tokenizers.Tokenizer:
+def byte_level_bpe(metadata: Mapping[str, Any], rule: Rule) -> tokenizers.Tokenizer:
     """The tokenizer; control and user-defined tokens are found whole in a text, as ids stand.
 
     Rows that no text uses are left out, so that they stay free.
     """
-    tokens = required(metadata, "tokenizer.ggml.tokens", source)
-    merges = required(metadata, "tokenizer.ggml.merges", source)
+    tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
     types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     vocabulary = {token: i for i, (token, kind) in enumerate(zip(tokens, types)) if kind != UNUSED}
     pairs = [tuple(merge.split(" ")) for merge in merges]
