@@ -81,19 +81,7 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
     Raises:
       ValueError: metadata is missing, or names a tokenizer that cannot be rebuilt; one line.
     """
-    kind = required(metadata, "tokenizer.ggml.model", source)
-    if kind != "gpt2":
-        raise ValueError(
-            f"{source}: tokenizer.ggml.model={kind!r} is not supported, only 'gpt2' (byte-level "
-            "BPE): convert the Hugging Face folder of this model instead"
-        )
-    name = required(metadata, "tokenizer.ggml.pre", source)
-    if name not in RULES:
-        raise ValueError(
-            f"{source}: tokenizer.ggml.pre={name!r}: how it splits text is not known here, known: "
-            f"{', '.join(RULES)}"
-        )
-    rule, tokens = RULES[name], required(metadata, "tokenizer.ggml.tokens", source)
+    rule, tokens = rule_of(metadata, source), required(metadata, "tokenizer.ggml.tokens", source)
     required(metadata, "tokenizer.ggml.merges", source)
     roles = {
         role: tokens[metadata[key]]
@@ -123,6 +111,23 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
     if "tokenizer.chat_template" in metadata:
         files["chat_template.jinja"] = metadata["tokenizer.chat_template"]
     return files
+
+
+def rule_of(metadata: Mapping[str, Any], source) -> Rule:
+    """How texts are split; ValueError where that is not known here."""
+    kind = required(metadata, "tokenizer.ggml.model", source)
+    if kind != "gpt2":
+        raise ValueError(
+            f"{source}: tokenizer.ggml.model={kind!r} is not supported, only 'gpt2' (byte-level "
+            "BPE): convert the Hugging Face folder of this model instead"
+        )
+    name = required(metadata, "tokenizer.ggml.pre", source)
+    if name not in RULES:
+        raise ValueError(
+            f"{source}: tokenizer.ggml.pre={name!r}: how it splits text is not known here, known: "
+            f"{', '.join(RULES)}"
+        )
+    return RULES[name]
 
 
 def required(metadata: Mapping[str, Any], key: str, source) -> Any:
