@@ -114,7 +114,7 @@ def plain(value: Any) -> Any:
 
 
 def write_companions(file: GgufFile, folder: pathlib.Path) -> None:
-    """Writes config.json, generation_config.json and the tokenizer's files into a folder.
+    """Writes generation_config.json and the tokenizer's files into a folder.
 
     Raises:
       ValueError: metadata is missing or cannot be expressed; one line.
@@ -122,7 +122,6 @@ def write_companions(file: GgufFile, folder: pathlib.Path) -> None:
     entries = entries_of(file)
     ids = {key: entries[key] for key in ("bos_token_id", "eos_token_id") if key in entries}
     files = {
-        "config.json": json.dumps(entries, indent=2),
         "generation_config.json": json.dumps(ids, indent=2),
         **gguf_tokenizer.files_of(file.metadata, file.path),
     }

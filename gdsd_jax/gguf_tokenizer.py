@@ -81,8 +81,8 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
     Raises:
       ValueError: metadata is missing, or names a tokenizer that cannot be rebuilt; one line.
     """
-    rule = rule_of(metadata, source)
-    tokens = required(metadata, "tokenizer.ggml.tokens", source)
+    rule, tokens = rule_of(metadata, source), required(metadata, "tokenizer.ggml.tokens", source)
+    required(metadata, "tokenizer.ggml.merges", source)
     roles = {
         role: tokens[metadata[key]]
         for role, key in ROLES.items()
@@ -90,16 +90,14 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
     }
     add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", rule.bos)) and "bos_token" in roles
     try:
-        tokenizer = byte_level_bpe(metadata, rule, source)
-        if add_bos:
-            bos, i = roles["bos_token"], metadata[ROLES["bos_token"]]
-            tokenizer.post_processor = processors.TemplateProcessing(
-                single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, i)]
-            )
-    except ValueError:
-        raise
+        tokenizer = byte_level_bpe(metadata, rule)
     except Exception as error:  # the library raises no narrower class
         raise ValueError(f"{source}: its tokenizer cannot be rebuilt ({one_line(error)})") from None
+    if add_bos:
+        bos, i = roles["bos_token"], metadata[ROLES["bos_token"]]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, i)]
+        )
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": add_bos,
@@ -116,7 +114,7 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
 
 
 def rule_of(metadata: Mapping[str, Any], source) -> Rule:
-    """How the tokenizer splits texts; ValueError, in one line, where that is not known here."""
+    """How texts are split; ValueError where that is not known here."""
     kind = required(metadata, "tokenizer.ggml.model", source)
     if kind != "gpt2":
         raise ValueError(
@@ -139,13 +137,12 @@ def required(metadata: Mapping[str, Any], key: str, source) -> Any:
     return metadata[key]
 
 
-def byte_level_bpe(metadata: Mapping[str, Any], rule: Rule, source) -> tokenizers.Tokenizer:
+def byte_level_bpe(metadata: Mapping[str, Any], rule: Rule) -> tokenizers.Tokenizer:
     """The tokenizer; control and user-defined tokens are found whole in a text, as ids stand.
 
     Rows that no text uses are left out, so that they stay free.
     """
-    tokens = required(metadata, "tokenizer.ggml.tokens", source)
-    merges = required(metadata, "tokenizer.ggml.merges", source)
+    tokens, merges = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.merges"]
     types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     vocabulary = {token: i for i, (token, kind) in enumerate(zip(tokens, types)) if kind != UNUSED}
     pairs = [tuple(merge.split(" ")) for merge in merges]

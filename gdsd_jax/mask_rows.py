@@ -40,8 +40,8 @@ def with_mask(folder: epath.Path, config, token: str | None = None):
     if token is not None:
         if mask_id is None or known.encode(token) != [mask_id]:
             raise ValueError(
-                f"--mask_token={token}: no single token of the tokenizer in {folder}; name one of "
-                "its special tokens, or leave it out"
+                f"--mask_token={token}: no single token of the tokenizer; name one of its special "
+                "tokens, or leave it out"
             )
         if mask_id in (*config.stop_ids, config.pad_id, known.bos_id):
             raise ValueError(

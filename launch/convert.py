@@ -79,7 +79,9 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 class Origin(NamedTuple):
     """What is to be converted into a folder to train from."""
 
-    folder: epath.Path  # with config.json and tokenizer files
+    folder: epath.Path  # with tokenizer files
+    config: models.ModelConfig
+    entries: dict  # of config.json
     name: str  # as the manifest has it
     files: list[epath.Path]  # of which the manifest holds hashes
     open: Callable  # (config, dtype=None) -> LazyArrays
@@ -101,31 +103,33 @@ def origin_of(args: argparse.Namespace) -> Iterator[Origin]:
     """The folder, the repository or the file that the flags name; ValueError in one line."""
     if args.from_gguf is not None:
         file = gguf_file.open_file(args.from_gguf)
+        entries = gguf_file.entries_of(file)
+        config = models.config_from_entries(file.path, entries)
+
+        def opened(config, dtype=None):
+            return hf.open_tensors(file.path, gguf_file.tensors_of(file), config, dtype)
+
         with tempfile.TemporaryDirectory() as folder:
             gguf_file.write_companions(file, pathlib.Path(folder))
-
-            def opened(config, dtype=None):
-                return hf.open_tensors(file.path, gguf_file.tensors_of(file), config, dtype)
-
-            yield Origin(epath.Path(folder), str(file.path), [args.from_gguf], opened)
+            name, files = str(file.path), [args.from_gguf]
+            yield Origin(epath.Path(folder), config, entries, name, files, opened)
         return
     folder = paths.absolute(args.from_hf)
     name = str(folder)
     if hub.is_name(args.from_hf) and not folder.exists():
         found = hub.download(args.from_hf)
         folder, name = epath.Path(found.folder), found.name
-    files = []
-    if folder.exists():
-        files = [file for file in sorted(folder.iterdir()) if is_hashed(file.name)]
-    yield Origin(folder, name, files, functools.partial(hf.open_folder, folder))
+    config = models.config_from_hf(folder)
+    entries = json.loads((folder / "config.json").read_text())
+    files = [file for file in sorted(folder.iterdir()) if is_hashed(file.name)]
+    yield Origin(folder, config, entries, name, files, functools.partial(hf.open_folder, folder))
 
 
 def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
     """Writes the folder --to_orbax; ValueError in one line, before anything is written."""
-    config, adapter = models.config_from_hf(origin.folder), args.adapter
-    check_tokenizer(origin, config)
-    entries = json.loads((origin.folder / "config.json").read_text())
-    params, pairs, config = with_adapter(origin, config, args)
+    adapter, entries = args.adapter, origin.entries
+    check_tokenizer(origin)
+    params, pairs, config = with_adapter(origin, args)
     if args.a2d:
         config = mask_rows.with_mask(origin.folder, models.to_denoiser(config), args.mask_token)
         params = mask_rows.enlarge(params, config.vocab_size)
@@ -154,13 +158,14 @@ def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
 
 
 def with_adapter(
-    origin: Origin, config: models.ModelConfig, args: argparse.Namespace
+    origin: Origin, args: argparse.Namespace
 ) -> tuple[dict, dict | None, models.ModelConfig]:
     """(the LazyArrays, adapters that are kept beside them, the config with these).
 
     Raises:
       ValueError: weights or adapters that cannot be read, or not be kept; one line.
     """
+    config = origin.config
     if args.adapter is None:
         return origin.open(config, args.dtype), None, config
     adapted, pairs = adapters.load(args.adapter, config)
@@ -311,7 +316,7 @@ def need_space(destination: epath.Path, size: int) -> None:
         raise ValueError(f"{folder} has {sizes}; make room")
 
 
-def check_tokenizer(origin: Origin, config) -> None:
+def check_tokenizer(origin: Origin) -> None:
     """Warns where there is none; ValueError where there is one that cannot be read."""
     if not any((origin.folder / name).exists() for name in TOKENIZERS):
         warnings.warn(
@@ -319,6 +324,7 @@ def check_tokenizer(origin: Origin, config) -> None:
             stacklevel=2,
         )
         return
+    config = origin.config
     mask_id = -1 if config.mask_id is None else config.mask_id
     tokenizers.load(origin.folder, pad_id=config.pad_id, mask_id=mask_id, stop_ids=config.stop_ids)
 

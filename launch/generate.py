@@ -79,6 +79,7 @@ def read_model(args) -> Model:
     mesh = generation.mesh_of(args.mesh)
     own = weights.kept_tokenizer(chosen, args.checkpoint)
     model, tokenizer = weights.read_model(chosen, own)
+    sampling.check_model(model, sampler)
     return Model(weights.on_mesh(model, mesh), tokenizer, sampler, mesh, chosen)
 
 

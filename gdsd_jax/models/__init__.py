@@ -18,6 +18,7 @@ from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json
 from gdsd_jax.models.families import (
     FAMILIES,
     MODELS,
+    config_from_entries,
     config_from_hf,
     config_to_hf,
     default_sampler,
@@ -42,6 +43,7 @@ __all__ = [
     "Kernel",
     "ModelConfig",
     "attention_mask",
+    "config_from_entries",
     "config_from_hf",
     "config_from_json",
     "config_to_hf",

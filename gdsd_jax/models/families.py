@@ -79,6 +79,15 @@ def config_from_hf(folder) -> ModelConfig:
         entries = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: not readable JSON ({error}); copy it again") from None
+    return config_from_entries(path, entries)
+
+
+def config_from_entries(path, entries: dict) -> ModelConfig:
+    """`ModelConfig` of config.json's entries; errors name `path`, where they are from.
+
+    Raises:
+      ValueError: as `config_from_hf`.
+    """
     name = entries.get("model_type")
     refuse_other_models(path, name, entries)
     entries = with_plain_rope(entries)

@@ -181,8 +181,8 @@ def test_configs_that_cannot_run_are_refused(tmp_path, entries, word):
         ("a2d_qwen2p5_7b", {"kind": "block", "block_length": 4}),
         ("a2d_llama3p2_1b", {"kind": "block", "block_length": 4}),
         ("sdar_4b", {"kind": "block", "block_length": 4}),
-        ("llama3p1_8b", {}),
-        ("qwen3_4b", {}),  # autoregressive: it has no masked positions to fill
+        ("llama3p1_8b", {"kind": "block", "block_length": 1}),  # one token after another
+        ("qwen3_4b", {"kind": "block", "block_length": 1}),
     ],
 )
 def test_a_model_type_has_a_default_sampler(name, wanted):

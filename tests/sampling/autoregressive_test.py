@@ -21,7 +21,7 @@ MODEL = tiny(
     tokenizer_size=29,
     mask_id=None,
     pad_id=5,
-    stop_ids=(5, 9),
+    stop_ids=(5, 3, 12),
 )
 SAMPLER = dict(kind="block", gen_length=G, block_length=1, steps=G)
 
