@@ -1,33 +1,52 @@
 """What the README shows runs as it stands."""
 
+import dataclasses
+import json
 from pathlib import Path
 import re
 import subprocess
 
 import pytest
+import tokenizers as hf_tokenizers
 
-from gdsd_jax import cli, experiment, settings, tasks, train
+from gdsd_jax import cli, experiment, models, settings, tasks, train
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.tasks import TaskSettings
+from tests import folders
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
 def examples() -> list[str]:
-    """The Python that the README shows: the parts alone, and a task."""
+    """The Python that the README shows: the parts alone, a real model, and a task."""
     return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_example_runs(capsys):
-    example, _ = examples()
+    example, *_ = examples()
     assert len(example.splitlines()) <= 25
     exec(compile(example, "README.md", "exec"), {})
     assert re.match(r"loss \d+\.\d+, score -\d", capsys.readouterr().out)
 
 
+def test_the_example_of_a_real_model_runs(tmp_path, capsys):
+    """On a small folder in place of the named one."""
+    _, example, _ = examples()
+    model = dataclasses.replace(models.MODELS["a2d_qwen3_tiny"], vocab_size=64)
+    folders.write(tmp_path, model)
+    words = {f"w{number}": number for number in range(60)}
+    tokenizer = hf_tokenizers.Tokenizer(hf_tokenizers.models.WordLevel(words, unk_token="w3"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    assert len(example.splitlines()) <= 20 and "runs/smollm2/student" in example
+    exec(compile(example.replace("runs/smollm2/student", str(tmp_path)), "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) == 8
+
+
 def test_the_task_runs_with_the_command_below_it(tmp_path):
-    _, example = examples()
+    *_, example = examples()
     (tmp_path / "rhymes.py").write_text(example)
     (tmp_path / "rhymes.jsonl").write_text('{"prompt": "A rhyme on tea?", "ending": "sea"}\n')
     (overrides,) = re.findall(r"--config=configs/coding.py:llada,(\S*task=rhymes.py\S*)", README)
