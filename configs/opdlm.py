@@ -3,6 +3,9 @@
 
   python launch/main.py --config=configs/opdlm.py
       the embedded default: any machine, minutes on 2 cores
+  python launch/main.py --config=configs/opdlm.py:smollm2_135m,init_from=DIR
+      SmolLM2-135M-Instruct on everyday questions, for two cores and 5 GB (launch/demo.sh real); or
+      qwen2p5_coder_0p5b; DIR is what `launch/convert.py --a2d` made of the released model
   python launch/main.py --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.jsonl
       Qwen3-4B, the published recipe; DIR is what `launch/convert.py --a2d` made of the released
       folder
