@@ -87,7 +87,7 @@ def choose(recipe: ConfigDict, overrides: dict[str, str]) -> str:
 
 
 def gdsd(
-    name: str, *, psi: float, beta: float, top_k: int | None = None, epsilon: float = 0.2
+    name: str, *, psi: float, beta: float, top_k: int | None = None, epsilon: float = 4e-4
 ) -> dict:
     """GDSD's own settings for a task in the recipe of that name.
 
@@ -100,11 +100,13 @@ def gdsd(
       psi: guidance of the released forms, nats per unit of advantage and token.
       beta: weight of the KL to the reference.
       top_k: best tokens in the mean of the centralisation; None = the task's script has none.
-      epsilon: its ratio bound; without centralisation it is 4e-4.
+      epsilon: the ratio bound of r2; of r1 it is 4e-4.
     """
     if name == "mended":
         return {"gdsd": {"beta": beta}}
-    if name == "r1" or top_k is None:
-        return {"gdsd": {"preset": name, "psi": psi, "beta": beta, "trust": (4e-4, 4e-4)}}
-    centred = {"centring": "top_k", "centring_k": top_k, "trust": (epsilon, epsilon)}
-    return {"gdsd": {"preset": name, "psi": psi, "beta": beta, **centred}}
+    chosen = {"preset": name, "psi": psi, "beta": beta, "trust": (4e-4, 4e-4)}
+    if name == "r2":
+        chosen["trust"] = (epsilon, epsilon)
+        if top_k is not None:
+            chosen |= {"centring": "top_k", "centring_k": top_k}
+    return {"gdsd": chosen}

@@ -55,7 +55,16 @@ def embedded() -> ConfigDict:
     recipe.rounds = 45
     recipe.prompts_per_round, recipe.group_size = 32, 8
     recipe.inner_iterations = 2
-    recipe.optimizer = ConfigDict({"learning_rate": 4e-4, "warmup_steps": 10, "clip_norm": 1.0})
+    # without the decay some runs fall at their end
+    recipe.optimizer = ConfigDict(
+        {
+            "learning_rate": 4e-4,
+            "warmup_steps": 10,
+            "decay_steps": 90,
+            "final_share": 0.05,
+            "clip_norm": 1.0,
+        }
+    )
     recipe.sft = ConfigDict({"steps": 800, "noise": 0.4})
     recipe.sft_optimizer = ConfigDict(
         {"learning_rate": 3e-3, "warmup_steps": 40, "decay_steps": 800, "clip_norm": 1.0}
@@ -89,6 +98,7 @@ def a2d() -> ConfigDict:
 
 MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
 LLADA = {"psi": 10.0, "beta": 1e-3, "top_k": 64}
-GDSD = {"llada": LLADA, "a2d": LLADA, "dream": {"psi": 1.0, "beta": 1e-3, "top_k": 8}}
+DREAM = {"psi": 1.0, "beta": 1e-3, "top_k": 8, "epsilon": 0.2}
+GDSD = {"llada": LLADA, "a2d": LLADA, "dream": DREAM}
 # the completion is one block
 EMBEDDED = (objectives.EMBEDDED, {"gdsd": {"gdsd": {"mask_block": 24}}})

@@ -10,10 +10,10 @@ from gdsd_jax.train import train
 CONFIGS = {"sudoku": sudoku, "countdown": countdown}
 # prompts a round, inner iterations, slices, draws, rate, weight decay, psi, beta, trust, centring
 RELEASED = {
-    ("sudoku", "llada"): (20, 8, 4, 2, 1e-5, 0.01, 10.0, 1e-3, 0.2, ("top_k", 64)),
+    ("sudoku", "llada"): (20, 8, 4, 2, 1e-5, 0.01, 10.0, 1e-3, 4e-4, ("top_k", 64)),
     ("sudoku", "dream"): (16, 1, 4, 2, 1e-5, 0.01, 1.0, 1e-3, 0.2, ("top_k", 8)),
     ("countdown", "llada"): (20, 8, 4, 2, 1e-5, 0.01, 1.0, 3e-3, 4e-4, ("none", 64)),
-    ("countdown", "dream"): (16, 8, 4, 2, 1e-5, 0.01, 10.0, 3e-3, 0.2, ("top_k", 64)),
+    ("countdown", "dream"): (16, 8, 4, 2, 1e-5, 0.01, 10.0, 3e-3, 4e-4, ("top_k", 64)),
 }
 
 
