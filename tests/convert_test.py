@@ -27,7 +27,7 @@ from gdsd_jax import checkpoint, hf, models, tokenizers
 from gdsd_jax.tasks.coding import dataset
 from launch import convert
 from tests import folders
-from tests.folders import DREAM, LLADA, QWEN3
+from tests.folders import DREAM, LLADA, LLAMA, QWEN2, QWEN3, SDAR
 from tests.reference import random_adapters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,7 +52,13 @@ def there_and_back(folder, source, *options):
 
 @pytest.mark.parametrize(
     "config, dtype, shards",
-    [(LLADA, ml_dtypes.bfloat16, 3), (DREAM, np.float16, 1), (QWEN3, np.float32, 2)],
+    [
+        (LLADA, ml_dtypes.bfloat16, 3),
+        (DREAM, np.float16, 1),
+        (QWEN3, np.float32, 2),
+        (LLAMA, np.float32, 1),
+        (SDAR, ml_dtypes.bfloat16, 2),
+    ],
 )
 def test_there_and_back_is_byte_for_byte(tmp_path, config, dtype, shards, capsys):
     tensors = folders.write(tmp_path / "in", config, dtype=dtype, shards=shards)
@@ -100,7 +106,7 @@ def test_the_manifest_says_where_the_weights_came_from(tmp_path):
 # ---------------------------------------------------------------- a denoiser to be
 
 
-def write_qwen3(folder, words: int, config=QWEN3) -> dict:
+def write_words(folder, words: int, config=QWEN3) -> dict:
     """A folder with a tokenizer of so many words and no mask, and its tensors."""
     entries = {
         key: value for key, value in models.config_to_hf(config).items() if key != "mask_token_id"
@@ -114,22 +120,24 @@ def write_qwen3(folder, words: int, config=QWEN3) -> dict:
     return tensors
 
 
-def test_qwen3_becomes_a_denoiser_and_is_exported_as_one(tmp_path):
+@pytest.mark.parametrize("config", [QWEN3, QWEN2, LLAMA], ids=lambda config: config.family)
+def test_an_autoregressive_model_becomes_a_denoiser_and_is_exported_as_one(tmp_path, config):
     """The weights stay, byte for byte; type, mask and tokenizer change, in the converted folder and
     back in a released layout."""
-    tensors = write_qwen3(tmp_path / "in", words=37)
+    tensors = write_words(tmp_path / "in", 37, config)
     found = there_and_back(tmp_path, tmp_path / "in", "--a2d")
     assert {name: tensor.tobytes() for name, tensor in found.items()} == {
         name: x.tobytes() for name, x in tensors.items()
     }
-    wanted = dataclasses.replace(models.to_denoiser(QWEN3), mask_id=37)
-    assert (wanted.family, wanted.shift, wanted.attention) == ("a2d-qwen3", False, "full")
+    wanted = dataclasses.replace(models.to_denoiser(config), mask_id=37)
+    student = f"a2d-{config.family}"
+    assert (wanted.family, wanted.shift, wanted.attention) == (student, False, "full")
     assert models.config_from_json(checkpoint.read_manifest(tmp_path / "orbax")["model"]) == wanted
     assert models.config_from_hf(tmp_path / "hf") == wanted
     entries = json.loads((tmp_path / "hf" / "config.json").read_text())
-    assert entries["model_type"] == "a2d-qwen3" and entries["architectures"] == [
-        "A2DQwen3LMHeadModel"
-    ]
+    name = {"qwen3": "Qwen3", "qwen2": "Qwen2", "llama": "Llama"}[config.family]
+    assert entries["model_type"] == student
+    assert entries["architectures"] == [f"A2D{name}LMHeadModel"]
     for folder in ("orbax", "hf"):
         tokenizer = tokenizers.load(tmp_path / folder, pad_id=0, mask_id=37, stop_ids=(0,))
         assert tokenizer.vocab_size == 38 and tokenizer.encode("<|mask|>") == [37]
@@ -289,7 +297,7 @@ def fill_bucket(folder) -> None:
 def test_a_bucket_holds_models_both_ways(bucket, tmp_path, monkeypatch):
     """Folder in a bucket -> converted folder there -> folder there: the tokenizer, the manifest and
     the weights are read from their addresses, and nothing goes to the local disk."""
-    tensors = write_qwen3(tmp_path / "in", words=37)
+    tensors = write_words(tmp_path / "in", words=37)
     fill_bucket(tmp_path / "in")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")

@@ -6,7 +6,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from gdsd_jax import models
-from tests.reference import tiny
+from tests.reference import SCALING, tiny
 
 LLADA = tiny(d_model=24, rope_theta=10_000.0)  # LLaDA and Dream derive head_dim from the width
 DREAM = tiny(
@@ -27,6 +27,23 @@ QWEN3 = tiny(
     rope_theta=1e6,
     norm_eps=1e-6,
 )
+LLAMA = tiny(
+    family="llama",
+    tied=True,
+    shift=True,
+    attention="causal",
+    mask_id=None,
+    rope_scaling=SCALING,
+)
+QWEN2 = tiny(
+    family="qwen2",
+    qkv_bias=True,
+    shift=True,
+    attention="causal",
+    rope_theta=1e6,
+    norm_eps=1e-6,
+)
+SDAR = tiny(family="sdar", qk_norm=True, rope_theta=1e6, norm_eps=1e-6)
 
 
 def random_tensors(config, dtype=np.float32, seed=0) -> dict[str, np.ndarray]:

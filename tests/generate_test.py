@@ -201,9 +201,10 @@ def test_every_sampler(generate, converted, expected, tmp_path, sampler):
     "family, sampler, fields",
     [
         ("a2d-qwen3", dict(kind="block", block_length=4), dict(qk_norm=True)),
+        ("sdar", dict(kind="block", block_length=4), dict(qk_norm=True)),
         ("Dream", dict(kind="dream", block_length=None), dict(qkv_bias=True, shift=True)),
     ],
-    ids=["a2d", "dream"],
+    ids=["a2d", "sdar", "dream"],
 )
 def test_a_converted_model_answers_with_its_familys_sampler(
     generate, tmp_path, family, sampler, fields

@@ -13,6 +13,8 @@ import numpy as np
 from gdsd_jax import models, types
 
 MASK, PAD = 1, 0
+# Llama 3's, for heads of 6: of three frequencies one is kept, one lies between, one is slowed
+SCALING = (8.0, 1.0, 4.0, 256.0)
 
 
 def tiny(**changes) -> models.ModelConfig:
@@ -146,13 +148,31 @@ def rms(x, scale, eps):
     return scale * x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps)
 
 
-def rope(x_LxHxd, positions_L, theta):
-    """Half-split rotation as complex multiplication.
+def rates(config):
+    """Radians a position that each pair of a head turns by, from the wavelengths in positions.
 
-    Pair (i, i + d/2) turns by position / theta^(2i/d).
+    Pair i turns by theta^(-2i/d). Scaled, a wavelength below original / high stays, one above
+    original / low is `factor` times as long, and between them the rate is a mixture of both.
     """
+    found = []
+    for i in range(config.head_dim // 2):
+        rate = config.rope_theta ** (-2 * i / config.head_dim)
+        if config.rope_scaling is not None:
+            factor, low, high, original = config.rope_scaling
+            wavelength = 2 * np.pi / rate
+            if wavelength > original / low:
+                rate /= factor
+            elif wavelength > original / high:
+                share = (original / wavelength - low) / (high - low)
+                rate = share * rate + (1 - share) * rate / factor
+        found.append(rate)
+    return np.array(found)
+
+
+def rope(x_LxHxd, positions_L, config):
+    """Half-split rotation as complex multiplication of the pairs (i, i + d/2)."""
     half = x_LxHxd.shape[-1] // 2
-    angle = positions_L[:, None, None] / theta ** (2 * np.arange(half) / (2 * half))[None, None]
+    angle = positions_L[:, None, None] * rates(config)[None, None]
     turned = (x_LxHxd[..., :half] + 1j * x_LxHxd[..., half:]) * np.exp(1j * angle)
     return np.concatenate([turned.real, turned.imag], axis=-1)
 
@@ -185,7 +205,7 @@ def row_forward(config, params, tokens_L, valid_L, positions_L, allowed_LxL):
         if config.qk_norm:
             q = rms(q, layers["q_norm"]["scale"][n], config.norm_eps)
             k = rms(k, layers["k_norm"]["scale"][n], config.norm_eps)
-        q, k = (rope(y, positions_L, config.rope_theta) for y in (q, k))
+        q, k = (rope(y, positions_L, config) for y in (q, k))
         attended = attend(q, k, v, allowed_LxL & valid_L[None, :])
         x = x + project("o", attended.reshape(len(tokens_L), -1))
         h = rms(x, layers["mlp_norm"]["scale"][n], config.norm_eps)

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 
 from gdsd_jax import models
-from tests.reference import attend, float64, forward, random_params, rms, rope, tiny
+from tests.reference import SCALING, attend, float64, forward, random_params, rms, rope, tiny
 
 L, START, Q = 12, 5, 4
 FAMILIES = {
     "LLaDA": tiny(kv_heads=4),
     "Dream": tiny(qkv_bias=True, shift=True, rope_theta=1e6, norm_eps=1e-6),
     "a2d-qwen3": tiny(qk_norm=True, tied=True),
+    "a2d-qwen2": tiny(qkv_bias=True, rope_theta=1e6, norm_eps=1e-6),
+    "a2d-llama": tiny(tied=True, rope_scaling=SCALING),
 }
 BLOCKS = models.BlockCausal(Q, offset=START)
 VALID = np.ones((3, L), bool)
@@ -72,7 +74,7 @@ def stale_row(config, params, old, new, valid, columns):
             y = y.reshape(len(x), -1, config.head_dim)
             if config.qk_norm and name != "v":
                 y = rms(y, layers[f"{name}_norm"]["scale"][n], config.norm_eps)
-            found.append(y if name == "v" else rope(y, places, config.rope_theta))
+            found.append(y if name == "v" else rope(y, places, config))
         return found
 
     def rest(x, attended, n):

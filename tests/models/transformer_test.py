@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gdsd_jax import models
-from tests.reference import forward, random_params, tiny
+from gdsd_jax.models import transformer
+from tests.reference import SCALING, forward, random_params, rates, tiny
 
 L = 9
 TOKENS = np.random.default_rng(3).integers(2, 40, (3, L)).astype(np.int32)
@@ -30,6 +31,16 @@ CASES = {  # config, attention argument, who may look at whom [query, key]
     ),
     "q/k-norm, tied, causal, shift, as Qwen3": (
         tiny(qk_norm=True, tied=True, attention="causal", shift=True),
+        None,
+        CAUSAL,
+    ),
+    "biases, causal, shift, as Qwen2": (
+        tiny(qkv_bias=True, attention="causal", shift=True),
+        None,
+        CAUSAL,
+    ),
+    "scaled rotations, tied, causal, shift, as Llama 3": (
+        tiny(tied=True, attention="causal", shift=True, rope_scaling=SCALING),
         None,
         CAUSAL,
     ),
@@ -84,6 +95,19 @@ def test_forward_is_the_float64_rendering(case):
     # float32 rounding over two layers of width 20: a few 1e-6 of the largest logit; a wrong head,
     # angle or norm is 1e-1
     np.testing.assert_allclose(ours[VALID], theirs[VALID], atol=2e-5 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", ["llama3p1_8b", "llama3p2_1b", "smollm2_135m"])
+def test_frequencies_are_the_float64_rendering(name):
+    """Of the released parameters, on either side of and between both bounds."""
+    config = models.MODELS[name]
+    ours, theirs = np.asarray(transformer.frequencies(config)), rates(config)
+    np.testing.assert_allclose(ours, theirs, rtol=2e-6)  # a power and a few products in float32
+    slower = rates(dataclasses.replace(config, rope_scaling=None)) / theirs
+    if config.rope_scaling is not None:
+        factor = config.rope_scaling[0]
+        assert slower[0] == 1 and np.isclose(slower[-1], factor)
+        assert np.any((slower > 1.01) & (slower < 0.99 * factor))
 
 
 @pytest.mark.parametrize("shift", [False, True])

@@ -8,13 +8,15 @@ import pytest
 from gdsd_jax import models, sampling
 from gdsd_jax.types import Prompts
 from tests import twins
-from tests.reference import MASK, PAD, constant_denoiser, random_params, tiny
+from tests.reference import MASK, PAD, SCALING, constant_denoiser, random_params, tiny
 
 ROWS, P, G = 6, 5, 12
 FAMILIES = {  # kinds of model, not of sampler
     "plain": tiny(vocab_size=32, stop_ids=(5, 9)),
     "shifted": tiny(vocab_size=32, stop_ids=(5, 9), qkv_bias=True, shift=True),
     "normed": tiny(vocab_size=32, stop_ids=(5, 9), qk_norm=True),
+    "biased": tiny(vocab_size=32, stop_ids=(5, 9), qkv_bias=True),
+    "scaled": tiny(vocab_size=32, stop_ids=(5, 9), rope_scaling=SCALING),
 }
 
 
@@ -39,6 +41,8 @@ CASES = {  # model, sampler
     ),
     "dream, origin": ("shifted", of(kind="dream", block_length=None, steps=8, alg="origin")),
     "block-causal": ("normed", of(kind="block", steps=7)),
+    "block-causal, as a2d-qwen2": ("biased", of(kind="block", steps=7)),
+    "block-causal, as a2d-llama": ("scaled", of(kind="block", steps=7)),
     "dual": ("shifted", of(block_length=6, steps=12, cache="dual")),
     "prefix, refreshed": ("plain", of(block_length=6, steps=12, cache="prefix", refresh_every=3)),
     "dual, guided": ("plain", of(block_length=6, steps=8, cache="dual", cfg_scale=0.5)),
