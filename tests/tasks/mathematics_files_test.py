@@ -227,23 +227,26 @@ RELEASED = {
 def test_recipes_are_accepted(task, model):
     chosen = settings.parse(CONFIGS[task].get_config(model))
     assert chosen.task == task and chosen.name == f"{task}-{model}" and chosen.require_init
-    assert (chosen.prompt, chosen.reward.variant) == ("released", "released")
+    assert (chosen.prompt, chosen.reward.variant) == ("full", "mended")
     experiment.check_settings(chosen, experiment.make_mesh(chosen))
     experiment.check_views(chosen)
 
 
 @pytest.mark.parametrize("task", RELEASED)
 def test_released_values(task):
-    chosen = settings.parse(CONFIGS[task].get_config())
+    chosen = settings.parse(CONFIGS[task].get_config("gdsd.recipe=r1"))
     gdsd, optimizer = chosen.objective_config, chosen.optimizer
     found = (chosen.prompts_per_round, chosen.inner_iterations, chosen.slices, chosen.mask_draws)
     found += (optimizer.learning_rate, optimizer.weight_decay, gdsd.psi, gdsd.beta)
-    assert (*found, gdsd.trust[0]) == RELEASED[task] and gdsd.centring == "none"
+    assert (*found, gdsd.trust[0]) == RELEASED[task]
+    assert (gdsd.preset, gdsd.centring, chosen.prompt) == ("r1", "none", "released")
     assert (chosen.model, chosen.sampler.gen_length, chosen.prompt_length) == ("llada_8b", 256, 400)
     with pytest.raises(ValueError, match="unknown model 'tiny'.*llada, dream, a2d"):
         CONFIGS[task].get_config("tiny")
     told = settings.parse(
-        CONFIGS[task].get_config("options.shots=3,options.asked=evaluation,reward.variant=mended")
+        CONFIGS[task].get_config(
+            "gdsd.recipe=r1,options.shots=3,options.asked=evaluation,reward.variant=mended"
+        )
     )
     assert (told.options.shots, told.options.asked) == (3, "evaluation")
     assert np.isclose(told.sampler.steps, 256) and told.reward.variant == "mended"
