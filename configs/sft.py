@@ -38,7 +38,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 def released(recipe: ConfigDict) -> ConfigDict:
     """A recipe of released weights for the supervised phase."""
-    del recipe.prompt, recipe.reward
     recipe.prompt_length = 512
     recipe.sft = ConfigDict(
         {

@@ -22,11 +22,14 @@ FIGURES = {
 }
 
 
+RELEASED = "configs/sudoku.py:llada,reward.variant=released"
+
+
 @pytest.fixture
 def rescore(tmp_path, monkeypatch, capsys):
     """`rescore(content, config) -> (exit code, what --out holds, what was printed)`."""
 
-    def start(content, config="configs/sudoku.py:llada", name="given.json", more=()):
+    def start(content, config=RELEASED, name="given.json", more=()):
         file, out = tmp_path / name, tmp_path / "out.json"
         if content is not None:
             text = content if isinstance(content, str) else json.dumps(content)
@@ -131,7 +134,7 @@ def test_a_rescored_file_can_be_rescored(rescore, tmp_path):
     before = (tmp_path / "out.json").read_bytes()
     rescore(None)
     assert (tmp_path / "out.json").read_bytes() == before
-    code, mended, _ = rescore(found, "configs/sudoku.py:llada,reward.variant=mended")
+    code, mended, _ = rescore(found, "configs/sudoku.py:llada")
     assert code == 0 and mended["metrics"]["correct"] == 2 * EMPTY - 1
 
 
@@ -172,7 +175,7 @@ def own_file(items, **changes):
 
 
 def test_odd_files_of_ours_are_one_line(rescore):
-    def refused(content, config="configs/sudoku.py:llada"):
+    def refused(content, config=RELEASED):
         code, found, said = rescore(content, config)
         assert code == 2 and found is None and said.count("\n") == 1, said
         return said
