@@ -28,6 +28,14 @@ def parse(arg: str | None, models: Iterable[str]) -> tuple[str, dict[str, str]]:
 
 def config(recipe: ConfigDict, overrides: dict[str, str]) -> ConfigDict:
     """What the launch scripts parse: `recipe`, the settings that differ from the defaults of
-    gdsd_jax/settings/schema.py, and `overrides`, texts "key=value"."""
+    gdsd_jax/settings/schema.py, and `overrides`, texts "key=value".
+
+    Raises:
+      ValueError: a choice between recipes that nobody took out of the overrides.
+    """
+    if "gdsd.recipe" in overrides:
+        raise ValueError(
+            f"gdsd.recipe={overrides['gdsd.recipe']}: this model has one recipe here; leave it out"
+        )
     texts = tuple(f"{key}={text}" for key, text in overrides.items())
     return ConfigDict({"recipe": recipe, "overrides": texts}).lock()

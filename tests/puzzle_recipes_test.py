@@ -64,6 +64,11 @@ def test_recipes_by_name(config, model):
         config.get_config(f"{model},gdsd.recipe=r3")
 
 
+def test_an_embedded_model_has_one_recipe():
+    with pytest.raises(ValueError, match="gdsd.recipe=r2: this model has one recipe here; leave"):
+        sudoku.get_config("tiny,gdsd.recipe=r2")
+
+
 @pytest.mark.parametrize("task", CONFIGS)
 def test_objectives_and_overrides(task):
     chosen = settings.parse(CONFIGS[task].get_config("objective=espo,seed=3"))
