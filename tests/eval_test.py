@@ -7,7 +7,8 @@ import json
 import jax
 import pytest
 
-from gdsd_jax import checkpoint, cli, evaluation, metrics, models, settings, tokenizers
+from gdsd_jax import checkpoint, cli, metrics, models, settings, tokenizers
+from gdsd_jax.evaluation import answers
 from launch import convert
 from launch import eval as launch_eval
 from tests.reference import random_params
@@ -124,7 +125,7 @@ def test_a_killed_evaluation_writes_the_same_file(evaluate, workdir, tmp_path, m
     whole = out.read_bytes()
     check_lengths(found)
 
-    answer, calls = evaluation.answer, []
+    answer, calls = answers.answer, []
 
     def killed(*arguments):
         calls.append(arguments)
@@ -133,7 +134,7 @@ def test_a_killed_evaluation_writes_the_same_file(evaluate, workdir, tmp_path, m
         return answer(*arguments)
 
     out.unlink()
-    monkeypatch.setattr(evaluation, "answer", killed)
+    monkeypatch.setattr(answers, "answer", killed)
     code, found, said = evaluate(workdir, *SMALL, more=ASKED)
     assert code == 130 and found is None and "goes on from" in said
     with partial.open("a") as file:
@@ -141,7 +142,7 @@ def test_a_killed_evaluation_writes_the_same_file(evaluate, workdir, tmp_path, m
     code, _, said = evaluate(workdir, *SMALL, more=(*ASKED, "--thresholds=0.5"))
     assert code == 2 and "holds batches of another evaluation (thresholds was []" in said
     calls[:] = []
-    monkeypatch.setattr(evaluation, "answer", lambda *given: calls.append(0) or answer(*given))
+    monkeypatch.setattr(answers, "answer", lambda *given: calls.append(0) or answer(*given))
     code, found, said = evaluate(workdir, *SMALL, more=ASKED)
     assert code == 0 and "3 of 6 batches are done" in said and len(calls) == 3, said
     assert out.read_bytes() == whole and not partial.exists()
