@@ -255,18 +255,6 @@ def test_people_are_shown_the_last_question():
     assert evaluation.question_of(silent, RECORDS[3]) == ""
 
 
-def test_the_threshold_is_that_of_the_next_round():
-    """And of the last round after it."""
-    ramp = "threshold=0.9,threshold_ramp.end=0.5,threshold_ramp.rounds=4"
-    chosen = settings.parse(opdlm.get_config(f"tiny,rounds=4,{ramp},threshold_ramp.shape=linear"))
-    found = [evaluation.threshold_after(chosen, number) for number in range(6)]
-    assert found == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.5, 0.5])
-    # rounds that end before the ramp does: the last one's, not the next one's
-    chosen = settings.replace(chosen, {"rounds": 2})
-    assert evaluation.threshold_after(chosen, 2) == pytest.approx(0.7)
-    assert evaluation.threshold_after(settings.parse(coding.get_config("tiny")), 0) == math.inf
-
-
 def test_forwards_count_passes_and_saves():
     """Answers of 5 and 4 tokens in 4 and 2 passes: blocks of 4 are saved twice and once; other
     samplers save nothing."""
