@@ -2,6 +2,8 @@
 
 python launch/main.py --config=configs/instructions.py
     the embedded default: any machine, minutes on 2 cores, on generated problems of short texts
+python launch/main.py --config=configs/instructions.py:smollm2_135m,init_from=WORKDIR
+    SmolLM2-135M, on from the denoiser that configs/opdlm.py:smollm2_135m made, short texts
 python launch/main.py --config=configs/instructions.py:llada,init_from=DIR
     LLaDA-8B, on generated problems
 python launch/main.py --config=configs/instructions.py:dream,init_from=DIR
@@ -40,7 +42,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"instructions-{model}", "instructions"
     recipes = (objectives.EMBEDDED,)
-    if model != "tiny":
+    if model in ("llada", "dream"):
         # the authors' prompts and rewards are of other tasks
         recipes = objectives.published("instructions", {"gdsd": {"beta": 1e-3}}, model)
     objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
@@ -70,6 +72,25 @@ def embedded() -> ConfigDict:
     return recipe
 
 
+def smollm2() -> ConfigDict:
+    """A block-causal SmolLM2-135M by adapters, one constraint a prompt, in float32 on two cores."""
+    recipe = embedded()
+    recipe.greeting = "SmolLM2-135M as a denoiser, on short texts under constraints"
+    recipe.model = "a2d_smollm2_135m"
+    recipe.require_init = True
+    recipe.options.constraints = (1, 1)
+    recipe.prompt_length = 72
+    recipe.sampler = ConfigDict({"kind": "block", "gen_length": 32, "block_length": 4, "steps": 32})
+    recipe.threshold = 0.9
+    recipe.rounds = 30
+    recipe.prompts_per_round, recipe.slices = 8, 16
+    recipe.optimizer.update(learning_rate=1e-4, warmup_steps=4)
+    recipe.lora_rank, recipe.lora_alpha = 32, 64.0
+    recipe.sft.steps = 0
+    recipe.eval_every, recipe.eval_problems = 15, 128
+    return recipe
+
+
 def llada() -> ConfigDict:
     """LLaDA-8B with the values of the later release."""
     recipe = published.llada()
@@ -84,4 +105,4 @@ def dream() -> ConfigDict:
     return recipe
 
 
-MODELS = {"tiny": embedded, "llada": llada, "dream": dream}
+MODELS = {"tiny": embedded, "smollm2_135m": smollm2, "llada": llada, "dream": dream}
