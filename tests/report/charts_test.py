@@ -101,6 +101,21 @@ def test_distillation_shows_its_distance_and_speed():
     assert chart(rows, "Forwards a token").series[0].y == [1.5, 0.75]
 
 
+def test_students_are_drawn_over_their_tokens(monkeypatch):
+    """Two seeds: the mean of what each has read until then."""
+    seeds = []
+    for tokens in (100, 300):
+        rounds = [row("rollout", step, 1.0, tokens=tokens) for step in (1, 2, 3)]
+        first, last = (row("eval", step, 1.0, kl_common=4.0 - step) for step in (0, 3))
+        seeds.append([first, *rounds, last])
+    drawn = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.plot", lambda self, x, y, **style: drawn.append((x, y))
+    )
+    charts.curve_figure({"a": seeds}, "reward")
+    assert drawn == [([0.0, 600.0], [4.0, 1.0])]
+
+
 def test_what_judges_nothing_has_no_grades():
     assert titles(UNJUDGED, "reward")[:2] == ["Distance to the teacher", "Forwards a token"]
     assert not {"Grades", "Reward"} & set(titles(UNJUDGED, "reward"))
