@@ -79,7 +79,7 @@ def smollm2() -> ConfigDict:
     recipe.model = "a2d_smollm2_135m"
     recipe.require_init = True
     recipe.options.constraints = (1, 1)
-    recipe.prompt_length = 72
+    recipe.prompt_length = 48
     recipe.sampler = ConfigDict({"kind": "block", "gen_length": 32, "block_length": 4, "steps": 32})
     recipe.threshold = 0.9
     recipe.rounds = 30

@@ -112,7 +112,7 @@ def small(model: str) -> ConfigDict:
     recipe.model = SMALL[model]
     recipe.require_init = True
     recipe.task = "everyday"
-    recipe.prompt_length = 56
+    recipe.prompt_length = 48
     recipe.sampler.update(gen_length=32, steps=32)
     recipe.length_ramp.update(start=8, rounds=20)
     recipe.rounds, recipe.prompts_per_round = 40, 16
