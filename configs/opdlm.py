@@ -4,18 +4,17 @@ r"""OPDLM: an autoregressive model becomes a diffusion language model by on-poli
   python launch/main.py --config=configs/opdlm.py
       the embedded default: any machine, minutes on 2 cores
   python launch/main.py --config=configs/opdlm.py:smollm2_135m,init_from=DIR
-      SmolLM2-135M-Instruct on everyday questions, for two cores (launch/demo.sh real), 11,000 answer
-      tokens in 14 minutes; or qwen2p5_coder_0p5b; DIR is what `launch/convert.py --a2d` made of the
-      released model
+      SmolLM2-135M-Instruct on everyday questions, for two cores (launch/demo.sh real): 11,000
+      answer tokens in 14 minutes; or qwen2p5_coder_0p5b; DIR is what `launch/convert.py --a2d` made
+      of the released model
   ...:smollm2_135m,init_from=DIR,rounds=360,optimizer.decay_steps=1440,eval_every=40
       150,000 tokens, two hours
   ...:smollm2_135m,init_from=DIR,dtype=bfloat16,param_dtype=float32,prompts_per_round=256,rounds=750,\
 inner_iterations=16,minibatches=16,optimizer.decay_steps=12000,eval_every=75
       5 million tokens, for one GPU; it has not been run
   python launch/main.py --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.json
-      Qwen3-4B, the published recipe of about 70 million tokens; DIR is what `launch/convert.py --a2d`
-      made of the released folder. Of qwen3_8b launch/plan.py says at best 28 s a round on v5p:2x2x4,
-      60 chip-hours for the 483 rounds
+      Qwen3-4B, the published recipe of about 70 million tokens; of qwen3_8b launch/plan.py says at
+      best 28 s a round on v5p:2x2x4, 60 chip-hours for the 483 rounds
   ...:qwen3_4b,math=1,...
       OPDLM-MATH's recipe
   ...:MODEL,control=sft
