@@ -9,8 +9,8 @@ r"""OPDLM: an autoregressive model becomes a diffusion language model by on-poli
       of the released model
   ...:smollm2_135m,init_from=DIR,rounds=360,optimizer.decay_steps=1440,eval_every=40
       150,000 tokens, two hours
-  ...:smollm2_135m,init_from=DIR,dtype=bfloat16,param_dtype=float32,prompts_per_round=256,rounds=750,\
-inner_iterations=16,minibatches=16,optimizer.decay_steps=12000,eval_every=75
+  ...:smollm2_135m,init_from=DIR,dtype=bfloat16,param_dtype=float32,prompts_per_round=256,\
+rounds=750,inner_iterations=16,minibatches=16,optimizer.decay_steps=12000,eval_every=75
       5 million tokens, for one GPU; it has not been run
   python launch/main.py --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.json
       Qwen3-4B, the published recipe of about 70 million tokens; of qwen3_8b launch/plan.py says at

@@ -37,7 +37,8 @@ class Checker(Judges):
             if pair not in verdicts:
                 verdicts[pair] = values.decide(*pair)
         open_pairs = [pair for pair, verdict in verdicts.items() if verdict is None]
-        verdicts.update(zip(open_pairs, self.ask(open_pairs)))
+        asked = [tuple(map(values.as_latex, pair)) for pair in open_pairs]
+        verdicts.update(zip(open_pairs, self.ask(asked)))
         return [verdicts[pair] for pair in pairs]
 
 

@@ -9,10 +9,40 @@ from typing import NamedTuple
 
 MOST_CHARACTERS = 400
 
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width characters
 _SIGNS = str.maketrans(
-    {"−": "-", "–": "-", "—": "-", "＋": "+", "∕": "/", "\u2044": "/", "’": "'"}
+    _WIDE
+    | {
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "∕": "/",
+        "\u2044": "/",
+        "’": "'",
+        "‘": "'",
+        "Ω": " ohm",
+        "µ": "u",
+        "μ": "u",
+    }
+    | dict.fromkeys("“”„«»", '"')
+    | dict.fromkeys("£€¥₹₩¢", "$")
     | {"\u00a0": " ", "\u2007": " ", "\u2009": " ", "\u202f": " ", "\u200b": ""}
 )
+
+
+def _by_commas(hit: re.Match) -> str:
+    """1 080 000 as 1,080,000."""
+    return hit[1].replace(" ", ",")
+
+
+def _repeating(hit: re.Match) -> str:
+    r"""0.1\overline{6} as a fraction."""
+    whole, once, again = hit[1] or "0", hit[2], hit[3] or hit[4]
+    bottom = (10 ** len(again) - 1) * 10 ** len(once)
+    top = int(whole + once + again) - int(whole + once)
+    return rf"\frac{{{top}}}{{{bottom}}}"
+
+
 # In this order. A space that is printed between three digits is a separator.
 _CLEANED = tuple(
     (re.compile(pattern), new)
@@ -20,6 +50,9 @@ _CLEANED = tuple(
         (r"(?<=[0-9])(?:\\[,!]|\{,\}|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))", ","),
         (r"\\[!,]", ""),
         (r"\\[;: ]|~|\\q?quad(?![A-Za-z])", " "),
+        # thousands apart by a plain space, but for mixed numbers such as 1 100/3
+        (r"(?<![0-9.,])([0-9]{1,3}(?: [0-9]{3})+)(?![0-9]|\s*[/\\])", _by_commas),
+        (r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*(?:\{([0-9]+)\}|([0-9]))", _repeating),
         (r"\\(?:left|right)(?![A-Za-z])", ""),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\displaystyle(?![A-Za-z])", ""),
@@ -27,7 +60,10 @@ _CLEANED = tuple(
         (r"\\([$%])", r"\1"),
     )
 )
-_AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
+_AROUND = (
+    *(("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__")),
+    *(("*", "*"), ("_", "_"), ("```", "```"), ("`", "`"), ("``", "''"), ('"', '"'), ("'", "'")),
+)
 _WRAPPED = re.compile(r"(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf)|mbox)|\\?boxed)\s*\{([^{}]*)\}")
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
 
@@ -42,12 +78,12 @@ _NUMBER = re.compile(
     rf"|(?P<mixed>[0-9]+)\s+(?P<mixed_top>[0-9]+)\s*/\s*(?P<mixed_bottom>[0-9]+)"
     rf"|(?P<over>{_DECIMAL})\s*/\s*(?P<under>{_DECIMAL})|(?P<plain>{_DECIMAL})"
 )
-_SIGN_AND_CURRENCY = re.compile(r"(?P<words>.*?)(?P<signs>[-+]?\s*[$£€]?\s*[-+]?)\s*", re.DOTALL)
+_SIGN_AND_CURRENCY = re.compile(r"(?P<words>.*?)(?P<signs>[-+]?\s*\$?\s*[-+]?)\s*", re.DOTALL)
 _POWER = "[²³]?"
 _UNIT = re.compile(
-    rf"\s*(?P<attached>(?P<word>[A-Za-z]{{2,}}(?:/[A-Za-z](?![A-Za-z]))?)){_POWER}"
+    rf"\s*(?P<word>[A-Za-z]+(?:'[a-z]+)?(?:{_POWER}/[A-Za-z]+)?){_POWER}"
     rf"|\s*\\(?:text(?:rm)?|mathrm|mbox)\s*\{{(?P<text>[^{{}}0-9=+*<>\\]*)\}}{_POWER}"
-    r"|\s*(?P<mark>[%$£€¢.,;:!/'\")*]|\bper\b)|\s+a(?![A-Za-z])|\s+"
+    r"|\s*(?P<mark>[%$.,;:!/'\")*])|\s+"
 )
 _POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{[23]\}|[23](?![0-9]))")
 _VOWEL = re.compile("[aeiouy]", re.IGNORECASE)
@@ -55,24 +91,46 @@ _WORD = re.compile(r"[A-Za-z]+")
 _UNITS = frozenset(
     "mm cm dm km ft in yd mi lb lbs oz mg kg ml cl dl hr hrs min sec ms mph kmh kph mpg gal qt pt "
     "usd eur gb mb kb hz khz rpm pcs pts btu kwh yr yrs wk wks sq cu dr tsp tbsp th st nd rd am pm "
-    "to is of by an on at it he we up so my".split()
+    "um ug to is of by an on at it he we up so my".split()
 )
+# units of one letter; of k, M, B and T many read thousands and more, and x, n or t are variables
+_LETTERS = frozenset("ghmsdlLJNWVACF")
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SPELT = {word: value for value, word in enumerate(_ONES)} | {
+    word: 10 * value for value, word in enumerate(_TENS, 2)
+}
 _TIMES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 # words that make another number, or several, of what stands beside them
 _NOT_BEFORE = frozenset(
     "or not no nor never least most than between over under above below negative minus plus square "
-    "root sqrt cube log ln exp sin cos tan pi times half about except without".split()
+    "root sqrt cube log ln exp sin cos tan pi times half about except without approximately approx "
+    "roughly around circa nearly almost".split()
 )
 _NOT_AFTER = frozenset(
     "or nor half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths pi "
     "tau sqrt root squared cubed factorial mod log sin cos tan infinity plus minus times "
-    "trillion choose".split()
+    "trillion choose approximately approx roughly".split()
 )
 # of these words math-verify sees nothing, whatever they say: 5 \\text{ or more}
-_SEVERAL = frozenset("or nor not no never least most than about between half".split())
+_SEVERAL = frozenset(
+    "or nor not no never least most than about between half approximately approx roughly around "
+    "circa nearly almost".split()
+) | set(_SPELT)
 _BASE = re.compile(r"(?<=[0-9])\s*_\s*\{?\s*([0-9]+)")
 _OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·]")
+_SPELT_WORD = rf"(?:{'|'.join([*_SPELT, *_TIMES])})"
+_SPELT_BEGIN = re.compile(rf"{_SPELT_WORD}(?:(?:\s+and\s+|\s+|-){_SPELT_WORD})*\b", re.IGNORECASE)
+_ASIDE = re.compile(r"(?P<outside>[^()]*[^()\s])\s*\((?P<inside>[^()]+)\)\s*\.?")
+_VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?")
+_NEARLY = re.compile(r"\\(?:approx|simeq|sim|cong|doteq)(?![A-Za-z])|[≈≃∼≅]|^[\s$]*(?:\\\()?\s*~")
 _WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
+
+
+_POWERS = re.compile(r"(?<=[0-9A-Za-z)}])\s*\*\*\s*(-?[0-9.]+|[A-Za-z](?![A-Za-z]))")
 
 
 class Number(NamedTuple):
@@ -101,6 +159,11 @@ def cleaned(answer: str) -> str:
     return answer
 
 
+def as_latex(answer: str) -> str:
+    """An answer that is no number as math-verify understands it: powers by ^, no approximation."""
+    return _POWERS.sub(r"^{\1}", _NEARLY.split(answer.translate(_WIDE))[0] or answer)
+
+
 def _unwrapped(answer: str) -> str:
     """An answer without one pair of what stands around all of it."""
     for begin, end in _AROUND:
@@ -112,17 +175,24 @@ def _unwrapped(answer: str) -> str:
     return answer if wrapped is None else wrapped[1].strip()
 
 
-def number_of(answer: str) -> Number | None:
+def number_of(answer: str, loose: bool = False) -> Number | None:
     """The number that an answer is, units and words around it left out; None where it is none.
 
-    Exactly one number may stand in it. Of an equation its right side counts.
+    Exactly one number may stand in it. Of an equation its right side counts, or the left one of
+    5 = x.
+
+    Args:
+      answer: as it is written.
+      loose: whether words may spell it, and a single letter be a unit, as in 5 g; elsewhere that is
+        a variable.
     """
     if len(answer) > MOST_CHARACTERS:
         return None
-    answer = cleaned(answer)
-    equals = list(_EQUALS.finditer(answer))
-    if equals:
-        answer = answer[equals[-1].end() :].strip()
+    answer = _without_aside(_side_of(cleaned(answer)))
+    begin = _SPELT_BEGIN.match(answer) if loose else None
+    if begin is not None and not re.search("[0-9]", answer):
+        spelt = spelt_number(begin[0])
+        answer = answer if spelt is None else f"{spelt}{answer[begin.end() :]}"
     answer = _POWER_OF_UNIT.sub("²", answer)  # which power does not matter
     numbers = list(_NUMBER.finditer(answer))
     if len(numbers) != 1:
@@ -132,13 +202,57 @@ def number_of(answer: str) -> Number | None:
     edge = before[0][max(0, len(words) - 1) : len(words) + 1]
     if words and not set(edge) & set(" \n:$("):
         return None  # such as x5, where something is multiplied
-    factor, value = _factor_of(answer[numbers[0].end() :]), _value_of(numbers[0])
+    factor, value = _factor_of(answer[numbers[0].end() :], loose), _value_of(numbers[0])
     if factor is None or value is None or not _may_stand_before(words):
         return None
     if signs.count("-") + signs.count("+") > 1:
         return None
     times, percent = factor
     return Number(value * times * (-1 if "-" in signs else 1), percent)
+
+
+def _side_of(answer: str) -> str:
+    """What an equation says of its variable; an answer that is none as it is."""
+    equals = list(_EQUALS.finditer(answer))
+    if not equals:
+        return answer
+    right = answer[equals[-1].end() :].strip()
+    if len(equals) == 1 and _VARIABLE.fullmatch(right):
+        return answer[: equals[0].start()].strip()
+    return right
+
+
+def _without_aside(answer: str) -> str:
+    """An answer without what brackets say again, 5 for 5 (total) and for five (5)."""
+    aside = _ASIDE.fullmatch(answer)
+    if aside is None:
+        return answer
+    outside, inside = aside["outside"].strip(), aside["inside"].strip()
+    for number, words in ((outside, inside), (inside, outside)):
+        spelt = spelt_number(words)
+        if spelt is not None and re.search("[0-9]", number):
+            found = number_of(number, loose=True)
+            return number if found is not None and found.value == spelt else answer
+    is_comment = _is_words(inside) and not (_NOT_AFTER | _SEVERAL) & set(inside.lower().split())
+    return outside if is_comment and len(inside) > 1 else answer
+
+
+def spelt_number(text: str) -> int | None:
+    """The number that words such as "two hundred and five" spell; None where they spell none."""
+    total, part = 0, None
+    for word in re.split(r"\s+and\s+|\s+|-", text.strip(" .").lower()):
+        if word in _SPELT:
+            room = 100 if part is None or part % 100 == 0 else 10 if part % 10 == 0 else 0
+            if _SPELT[word] >= room or (part is not None and part % 100 == 10):
+                return None
+            part = (part or 0) + _SPELT[word]
+        elif word == "hundred":
+            part = 100 * (1 if part is None else part)
+        elif word in _TIMES:
+            total, part = total + _TIMES[word] * (1 if part is None else part), None
+        else:
+            return None
+    return total + (part or 0)
 
 
 def _may_stand_before(words: str) -> bool:
@@ -152,7 +266,7 @@ def _may_stand_before(words: str) -> bool:
 def _is_word(word: str) -> bool:
     """Whether letters are a word or a unit, rather than a product of variables."""
     lower = word.lower()
-    if lower in _UNITS or lower in ("a", "s"):
+    if lower in _UNITS or lower == "a":
         return True
     return len(word) > 2 and _VOWEL.search(word) is not None and lower != "xyz"
 
@@ -164,7 +278,7 @@ def _is_words(text: str) -> bool:
     return _WORDS_ONLY.fullmatch(text) is not None and all(map(_is_word, _WORD.findall(text)))
 
 
-def _factor_of(after: str) -> tuple[int, bool] | None:
+def _factor_of(after: str, letters: bool) -> tuple[int, bool] | None:
     """(factor, whether in percent) of what follows a number; None where it is not plain words."""
     place, times, percent, words = 0, 1, False, []
     while place < len(after):
@@ -172,11 +286,13 @@ def _factor_of(after: str) -> tuple[int, bool] | None:
         if unit is None:
             return None
         if unit["word"] is not None:
-            letters = unit["word"].partition("/")[0]
             touches = place == 0 and not after[0].isspace()
-            if not _is_word(letters) or (touches and not _may_touch(letters)):
+            parts = re.findall("[A-Za-z']+", unit["word"])
+            if not all(_is_unit(part, letters or number > 0) for number, part in enumerate(parts)):
                 return None
-            words.append(letters.lower())
+            if touches and not _may_touch(parts[0]):
+                return None
+            words.append(parts[0].lower())
         elif unit["text"] is not None:
             words += _WORD.findall(unit["text"].lower())
         elif unit["mark"] == "%":
@@ -193,9 +309,15 @@ def _factor_of(after: str) -> tuple[int, bool] | None:
     return times, percent or "percent" in words
 
 
+def _is_unit(word: str, letters: bool) -> bool:
+    """Whether a word may follow a number and leave it as it is; a single letter, if it is a
+    unit's and letters may be units."""
+    return _is_word(word) or (letters and word in _LETTERS)
+
+
 def _may_touch(word: str) -> bool:
     """Whether a word may follow a number without a space; xy and abc would be products."""
-    return word.lower() in _UNITS or len(word) > 3
+    return word.lower() in _UNITS or len(word) > 3 or word in _LETTERS
 
 
 def _value_of(number: re.Match) -> Fraction | None:
@@ -230,12 +352,14 @@ def decide(gold: str, answer: str) -> bool | None:
     """
     if max(len(gold), len(answer)) > MOST_CHARACTERS:
         return gold == answer
+    if not _NEARLY.search(gold):
+        answer = _NEARLY.split(answer)[0]  # of 22/7 \approx 3.14 the exact side
     gold_text, text = cleaned(gold), cleaned(answer)
     if not text:
         return False
     if _without_spaces(gold_text) == _without_spaces(text):
         return True
-    number = number_of(answer)
+    number = number_of(answer, loose=True)
     wanted = None if "=" in gold_text else number_of(gold)
     if number is not None and wanted is not None:
         return _same(wanted, number)
@@ -244,11 +368,47 @@ def decide(gold: str, answer: str) -> bool | None:
     words = [word.lower() for word in _WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text))]
     if wanted is not None and (not _OF_MATHEMATICS.search(text) or _SEVERAL & set(words)):
         return False
-    bases = set(_BASE.findall(text)) - {"10"}
-    if bases - set(_BASE.findall(gold_text)):  # 10_2, which math-verify takes for 10
+    if _is_other(gold_text, text):
         return False
     is_prose = sum(len(word) > 2 for word in words) > 4
     return False if is_prose or not _is_balanced(text) else None
+
+
+def _is_other(gold: str, answer: str) -> bool:
+    """Whether two texts differ in what math-verify does not see: bases, brackets, large letters."""
+    if set(_BASE.findall(gold)) - {"10"} != set(_BASE.findall(answer)) - {"10"}:
+        return True
+    forms = _form_of(gold), _form_of(answer)
+    if None not in forms and forms[0] != forms[1]:
+        return True
+    wanted, found = _variables_of(gold), _variables_of(answer)
+    return any(letter.swapcase() in wanted - found for letter in found - wanted)
+
+
+def _form_of(text: str) -> str | None:
+    """The brackets around a list, "" for none and for those of a set; None where it is no list."""
+    text = re.split(r"=|\\in(?![A-Za-z])", text)[-1].strip(" .").replace("\\", "")
+    depth, commas, closes = 0, set(), []  # depths of commas, places where all brackets are closed
+    for place, sign in enumerate(text):
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == ",":
+            commas.add(depth)
+        elif sign in ")]}" and depth == 0:
+            closes.append(place)
+    if text[:1] in ("(", "[", "{") and closes[:1] == [len(text) - 1] and 1 in commas:
+        return "" if text[0] == "{" else text[0] + text[-1]
+    return "" if 0 in commas else None
+
+
+def _variables_of(text: str) -> set[str]:
+    """The letters that are no part of commands or words."""
+    text = re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
+    return {
+        letter
+        for word in _WORD.findall(text)
+        if len(word) < 3 or not _is_word(word)
+        for letter in word
+    }
 
 
 def _same(wanted: Number, number: Number) -> bool:
