@@ -202,6 +202,17 @@ def test_every_constraint_has_a_case_and_a_generator():
     [
         ("", False),
         ("yes " * 5, False),  # too short to say
+        ("yes " * 19, True),
+        ("Well, " + "yes " * 15, True),
+        ("yes, no, yes, no, yes, no, yes, no, yes, no, yes, no, yes, no, yes, no", True),
+        ("It is so. It is so. It is so. It is so. It is so. It is so. It is so. It is so.", True),
+        ("haha" * 5, True),
+        ("ha ha ha ha ha", False),
+        ("." * 40, True),
+        ("Row, row, row your boat, gently down the stream", False),
+        ("No.", False),
+        ("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19", False),
+        ("river river river river", False),
         ("yes " * 50, True),
         ("a" * 200, True),
         (" \n" * 200, True),
@@ -253,6 +264,13 @@ def grade(text, variant="mended", record=RECORD, **weights):
         ("", 0),
         (" \n\t", 0),
         ("<<a>> b c " * 100, 0),  # repeats itself
+        ("yes " * 19, 0),
+        ("\u200b", 0),
+        (".", 0),
+        ("<< >>", 0),
+        ("<|eot_id|>", 0),
+        ("<|im_end|><<a>> b c", 0),
+        ("<<a>> b c<|im_end|>, and", 3),
     ],
 )
 def test_share_of_constraints(text, met):

@@ -4,13 +4,16 @@ N answers. Work is linear in the length of a text, whatever it holds.
 """
 
 from collections.abc import Sequence
+import re
 
 import numpy as np
 
+from gdsd_jax.tasks import answer_tags
 from gdsd_jax.tasks.instructions import constraints
 from gdsd_jax.tasks.repeating import is_repeating
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
+_WORD = re.compile(r"[^\W_]")
 OWN = {"followed": 1.0}
 
 
@@ -20,8 +23,8 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
     Part "followed" is the share of a record's constraints that its answer satisfies, "all" whether
     it satisfies them all, which is solved. The reward is "followed".
 
-    Mended: an answer counts as it stands, which the paper calls strict. One that is empty or
-    repeats itself (`is_repeating`) satisfies nothing.
+    Mended: an answer counts as it stands, up to an end token, which the paper calls strict. One
+    without a word, or that repeats itself (`is_repeating`), satisfies nothing.
 
     Released: the paper's loose form. A constraint is also satisfied where it is so without the
     first line, without the last, without both, and each of these without the stars of markup. An
@@ -52,7 +55,8 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
 
 def _strict(text: str, asked: Sequence[Record]) -> list[bool]:
     """Whether each constraint is satisfied by the text as it stands."""
-    if not text.strip() or is_repeating(text):
+    text = answer_tags.until_end(text)
+    if not _WORD.search(text) or is_repeating(text):
         return [False] * len(asked)
     return [constraints.satisfied(text, constraint) for constraint in asked]
 

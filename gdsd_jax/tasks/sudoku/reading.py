@@ -24,7 +24,8 @@ _DECORATION = tuple(
     )
 )
 _LABEL = re.compile(
-    r"[\s|>]*(?:[-+•]\s+|[0-9][.)]\s+)?(?:(?:row|line|r)\s*#?\s*[0-9a-d](?:st|nd|rd|th)?\s*[:.)=|-]+"
+    r"[\s|>]*(?:[-+\u2022]\s+|[0-9][.)]\s+)?"
+    r"(?:(?:row|line|r)\s*#?\s*[0-9a-d](?:st|nd|rd|th)?\s*[:.)=|-]+"
     r"|(?:first|second|third|fourth|last)\s+row\s*[:=-]+|[a-d]\s*[:|])?",
     re.IGNORECASE,
 )
