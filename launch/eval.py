@@ -17,9 +17,10 @@
 
 The config names the problems, the sampler and how many (`eval_problems`); DIR is a folder that
 launch/convert.py wrote, or the workdir of a run, whose newest checkpoint is taken. FILE.json holds
-the numbers of metrics.jsonl's eval lines, `metrics` with all numbers, their 95% `intervals`, the
-same for each length in `evaluations`, every answer with its grades in `items`, and a `manifest` of
-what they follow from. The same command writes the same bytes, on whichever day.
+the numbers of metrics.jsonl's eval lines, those of the grades' parts inside `parts`, `metrics` with
+all numbers, their 95% `intervals`, the same for each length in `evaluations`, every answer with its
+grades in `items`, and a `manifest` of what they follow from. The same command writes the same
+bytes, on whichever day.
 
 Finished batches are kept in FILE.json.partial.jsonl: the same command goes on from there, --fresh
 begins again. On several hosts the same command on each, as for launch/main.py:
@@ -252,6 +253,8 @@ def sure_lines(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[st
     """The intervals of the main numbers, and pass@k where there are several answers."""
     metrics, sure = entry["metrics"], entry["intervals"]
     names = {"accuracy": "accuracy", "pass_at_1": "pass@1", "mean_reward": manifest["score"]}
+    if manifest["score"] != "reward":
+        names["reward"] = "reward"
     said = [f"{shown} {span(sure[name])}" for name, shown in names.items() if sure.get(name)]
     lines = []
     if said:
