@@ -19,6 +19,10 @@ CANNOT_WORK = {
     "threshold_ramp.rounds=-3": "threshold_ramp.rounds=-3 must not be negative",
     "threshold_ramp.end=2": "threshold_ramp.end=2.0 must lie in",
     "max_lengths.math=-5": "max_lengths.math=-5 must be at least 1",
+    "reward.weights.format=1e999": "reward.weights.format=inf: give a finite number",
+    "reward.weights.format=-1e999": "reward.weights.format=-inf: give a finite number",
+    "reward.weights.format=nan": "'reward.weights.format' takes float values such as 0.1",
+    "reward.weights.format=high": "'reward.weights.format' takes float values such as 0.1",
     "lora_rank=4": "lora_alpha=0.0: adapters would change nothing",
 }
 
