@@ -152,8 +152,24 @@ def test_what_cannot_be_compared_is_one_line(compare, monkeypatch, capsys):
     assert "not a file of launch/eval.py" in error(one, {"generations": []})
     assert "no answers to compare" in error(one, {**one, "items": []})
     assert "not JSON" in error(one, "{")
-    monkeypatch.setattr("sys.argv", ["eval.py", "--compare", "none.json", "none.json"])
+    monkeypatch.setattr("sys.argv", ["eval.py", "--compare", "none.json", "gone.json"])
     assert launch_eval.main() == 2 and "not a readable file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "files, said",
+    [
+        ([], "two different files, not none: type --compare A.json B.json"),
+        (["a.json"], "two different files, not a.json: type --compare a.json B.json"),
+        (["a.json", "./a.json"], "not a.json ./a.json: type --compare a.json B.json"),
+        (["a.json", "b.json", "c.json"], "not a.json b.json c.json: type --compare a.json B.json"),
+    ],
+)
+def test_two_files_are_asked_for_in_one_line(files, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["eval.py", "--compare", *files])
+    assert launch_eval.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --compare takes ") and line.endswith(said)
 
 
 def test_the_same_file_has_no_differences(tmp_path):
