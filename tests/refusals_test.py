@@ -19,6 +19,8 @@ CANNOT_WORK = {
     "threshold_ramp.rounds=-3": "threshold_ramp.rounds=-3 must not be negative",
     "threshold_ramp.end=2": "threshold_ramp.end=2.0 must lie in",
     "max_lengths.math=-5": "max_lengths.math=-5 must be at least 1",
+    "sampler.steps=25": "sampler.steps=25: each pass commits a token at least, so the 24 of",
+    "sampler.kind=block,sampler.steps=100": "sampler.steps=100: each pass commits a token at",
     "reward.weights.format=1e999": "reward.weights.format=inf: give a finite number",
     "reward.weights.format=-1e999": "reward.weights.format=-inf: give a finite number",
     "reward.weights.format=nan": "'reward.weights.format' takes float values such as 0.1",
@@ -32,6 +34,15 @@ def test_values_that_cannot_work_are_named(override):
     with pytest.raises(ValueError) as error:
         settings.parse(coding.get_config(f"tiny,{override}"))
     assert CANNOT_WORK[override] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_dream_may_take_more_steps_than_tokens():
+    """And without steps there is one a token."""
+    more = "tiny,sampler.kind=dream,sampler.block_length=none,sampler.steps=100"
+    assert settings.parse(coding.get_config(more)).sampler.steps == 100
+    fewer = settings.parse(coding.get_config("tiny,sampler.gen_length=16,sampler.steps=none"))
+    assert fewer.sampler.steps == 16
+    assert settings.from_json(settings.to_json(fewer)) == fewer
 
 
 def test_a_config_of_another_form_is_refused():
