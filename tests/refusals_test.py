@@ -29,11 +29,17 @@ CANNOT_WORK = {
 }
 
 
+def refusal(overrides):
+    """The one line that says what is wrong."""
+    with pytest.raises(ValueError) as error:
+        settings.parse(coding.get_config(f"tiny,{overrides}"))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
 @pytest.mark.parametrize("override", CANNOT_WORK)
 def test_values_that_cannot_work_are_named(override):
-    with pytest.raises(ValueError) as error:
-        settings.parse(coding.get_config(f"tiny,{override}"))
-    assert CANNOT_WORK[override] in str(error.value) and "\n" not in str(error.value)
+    assert CANNOT_WORK[override] in refusal(override)
 
 
 def test_dream_may_take_more_steps_than_tokens():
@@ -43,6 +49,24 @@ def test_dream_may_take_more_steps_than_tokens():
     fewer = settings.parse(coding.get_config("tiny,sampler.gen_length=16,sampler.steps=none"))
     assert fewer.sampler.steps == 16
     assert settings.from_json(settings.to_json(fewer)) == fewer
+
+
+@pytest.mark.parametrize(
+    "key", ["data.numbers", "options.numbers", "numbers", "countdown.number", "task.numbers"]
+)
+def test_a_tasks_own_keys_are_found_by_what_they_mean(key):
+    said = refusal(f"task=countdown,{key}=4")
+    assert said.startswith(f"unknown config key {key!r}")
+    assert "; of this task: options.counts (of numbers in a problem, each as likely), " in said
+    assert "options.signs (" not in said
+
+
+def test_a_key_in_a_section_of_options_is_told_all_of_them():
+    said = refusal("task=sudoku,data.nothing=4")
+    assert "of this task: options.blanks (fewest and most empty cells of a generated" in said
+    assert ", options.shots (worked examples before each puzzle" in said
+    assert "of this task" not in refusal("task=sudoku,optimizer.nothing=4")
+    assert "of this task" not in refusal("task=chats,data.nothing=4")
 
 
 def test_a_config_of_another_form_is_refused():
