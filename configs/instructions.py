@@ -6,6 +6,8 @@ python launch/main.py --config=configs/instructions.py:llada,init_from=DIR
     LLaDA-8B, on generated problems
 python launch/main.py --config=configs/instructions.py:dream,init_from=DIR
     Dream-7B, the same
+python launch/main.py --config=configs/instructions.py:a2d,init_from=DIR
+    on from a denoiser that configs/opdlm.py made
 ...:MODEL,data_file=FILE.jsonl,heldout_file=input_data.jsonl
     rows of your own, evaluated on the public prompts of IFEval (arXiv 2311.07911), as they are
 ...:MODEL,reward.variant=released
@@ -84,4 +86,11 @@ def dream() -> ConfigDict:
     return recipe
 
 
-MODELS = {"tiny": embedded, "llada": llada, "dream": dream}
+def a2d() -> ConfigDict:
+    """A converted model with LLaDA's values."""
+    recipe = published.a2d()
+    recipe.greeting = "instructions, on from a converted denoiser, with the values of other tasks"
+    return recipe
+
+
+MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
