@@ -226,6 +226,34 @@ def read_files(
     return records(settings.data_file), heldout
 
 
+def file_task(
+    settings: TaskSettings,
+    fields: Sequence[str],
+    grade: Callable[[Sequence[Record], Sequence[str]], Grades],
+) -> Task:
+    """A task on the user's files, whose rows hold texts.
+
+    Args:
+      settings: names the files and their columns.
+      fields: names of a record's texts; numbers become texts too. The first is what is asked.
+      grade: as `Task.grade`.
+
+    Raises:
+      ValueError: as `read_files`, or a column that is no field; one line.
+    """
+    checked = [rows.Field(name, "text or number", "give a text") for name in fields]
+    rows.check_columns(settings.columns, checked)
+
+    def read(row: dict[str, Any]) -> Record:
+        return rows.check(row, "", checked)
+
+    def messages(record: Record) -> list[dict[str, str]]:
+        return [{"role": "user", "content": record[fields[0]]}]
+
+    train, heldout = read_files(settings, read, rows.required(checked))
+    return Task(train, heldout, messages, grade, read=read)
+
+
 def take_examples(
     settings: TaskSettings, train: Sequence[Record], shots: int
 ) -> tuple[list[Record], Sequence[Record]]:
