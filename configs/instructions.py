@@ -8,6 +8,8 @@ python launch/main.py --config=configs/instructions.py:llada,init_from=DIR
     LLaDA-8B, on generated problems
 python launch/main.py --config=configs/instructions.py:dream,init_from=DIR
     Dream-7B, the same
+python launch/main.py --config=configs/instructions.py:a2d,init_from=DIR
+    on from a denoiser that configs/opdlm.py made
 ...:MODEL,data_file=FILE.jsonl,heldout_file=input_data.jsonl
     rows of your own, evaluated on the public prompts of IFEval (arXiv 2311.07911), as they are
 ...:MODEL,reward.variant=released
@@ -42,7 +44,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"instructions-{model}", "instructions"
     recipes = (objectives.EMBEDDED,)
-    if model in ("llada", "dream"):
+    if model not in ("tiny", "smollm2_135m"):
         # the authors' prompts and rewards are of other tasks
         recipes = objectives.published("instructions", {"gdsd": {"beta": 1e-3}}, model)
     objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
@@ -105,4 +107,17 @@ def dream() -> ConfigDict:
     return recipe
 
 
-MODELS = {"tiny": embedded, "smollm2_135m": smollm2, "llada": llada, "dream": dream}
+def a2d() -> ConfigDict:
+    """A converted model with LLaDA's values."""
+    recipe = published.a2d()
+    recipe.greeting = "instructions, on from a converted denoiser, with the values of other tasks"
+    return recipe
+
+
+MODELS = {
+    "tiny": embedded,
+    "smollm2_135m": smollm2,
+    "llada": llada,
+    "dream": dream,
+    "a2d": a2d,
+}

@@ -276,10 +276,11 @@ def lazy_params(folder, *parents: str) -> PyTree:
     """
     folder = paths.absolute(folder)
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            found = checkpointer.metadata(folder).item_metadata.tree
-            for name in parents:
-                found = found[name]
+        # not a Checkpointer: a run's folder `state` is a part of a checkpoint, and that warns of
+        # files which only the whole one has
+        found = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+        for name in parents:
+            found = found[name]
     except (FileNotFoundError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{folder}: no complete orbax checkpoint there ({error})") from None
 
@@ -302,10 +303,9 @@ def read_leaf(folder: epath.Path, keys: list[str], leaf, index) -> np.ndarray:
     )
     for key in reversed(keys):
         item, args = {key: item}, {key: args}
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        found = checkpointer.restore(
-            folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True)
-        )
+    found = ocp.PyTreeCheckpointHandler().restore(
+        folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True)
+    )
     for key in keys:
         found = found[key]
     return found if index is None else found[index]

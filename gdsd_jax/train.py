@@ -299,7 +299,7 @@ def with_rewards(
     grades = grades_of(experiment.hosts, experiment.task, records, texts, experiment.parts)
     reward_B, judged_B = grades.reward_N, grades.judged_N
     watched = {"solved": mean_of(grades.solved_N, judged_B)}
-    watched |= variety_of(texts, tokens_BxG, length_B, reward_B, chosen.group_size)
+    watched |= variety_of(texts, tokens_BxG, length_B, reward_B, judged_B, chosen.group_size)
     means = {"reward": mean_of(reward_B, judged_B)}
     means |= {name: mean_of(grades.parts[name], judged_B) for name in experiment.parts}
     if not judged_B.all():

@@ -231,11 +231,9 @@ def greedy_and_sampled(
 
 
 def summary(score: str, names: Sequence[str], greedy: Table, sampled: Table) -> dict[str, float]:
-    """The numbers of greedy and of sampled answers, under the names of metrics.jsonl.
+    """The numbers of greedy and of sampled answers, as an eval line holds them.
 
-    pass_at_1: problems solved at temperature 0, 0..1. mean_reward: the task's score of sampled
-    answers. solved, and parts by their names: of sampled answers. forwards_per_token, and looping,
-    the share of answers that repeat themselves without end: at temperature 0.
+    `metrics.MEANINGS` says what they are. The parts stand among them by their names.
 
     Args:
       score: the task's.
@@ -250,12 +248,10 @@ def summary(score: str, names: Sequence[str], greedy: Table, sampled: Table) -> 
     }
     if not greedy.judged:
         return ungraded
-    parts = {name: sampled.mean(name) for name in names if name != score}
     return {
         "pass_at_1": greedy.mean("solved"),
         "mean_reward": sampled.mean(score),
-        "solved": sampled.mean("solved"),
-        **parts,
+        **{name: sampled.mean(name) for name in ("reward", "solved", *names)},
         **ungraded,
     }
 
@@ -278,8 +274,10 @@ def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) 
         if "teacher_pass_at_1" in numbers:
             solved += f", by the teacher {numbers['teacher_pass_at_1']:.1%}"
         said.append(f"{solved} (temperature 0)")
-        form = ".3f" if score == "reward" else ".1%"
-        said.append(f"{score} {numbers['mean_reward']:{form}} (temperature {temperature:g})")
+        reward = f"reward {numbers['reward']:.3f}"
+        if score != "reward":
+            reward = f"{score} {numbers['mean_reward']:.1%}, {reward}"
+        said.append(f"{reward} (temperature {temperature:g})")
     else:
         said.append("not judged")
     said.append(f"{numbers['forwards_per_token']:.2f} forwards a token")

@@ -82,6 +82,7 @@ def grade_charts(rows: Rows, score: str) -> list[Chart]:
         )
         rewards += lines(rows, "eval", heldout)
     else:
+        rewards += lines(rows, "eval", {"reward": "held-out reward, temperature 1"})
         note = f"Share of problems solved, mean {score}"
         graded = lines(rows, "eval", shares | heldout)
         graded += lines(rows, "rollout", {score: f"training {score}"})
@@ -216,6 +217,7 @@ def headlines(rows: Rows, score: str) -> list[tuple[str, str, str, str]]:
         numbers |= mean_reward
     else:
         shares |= mean_reward
+        numbers["reward"] = "held-out reward, temperature 1"
     for part in parts_of(rows):
         if part != score:
             numbers[part] = f"held-out {part}, temperature 1"

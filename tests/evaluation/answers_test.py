@@ -197,7 +197,8 @@ def test_answers_without_a_verdict_enter_no_mean():
     assert table.grades_of_answer(2, 1) == {}
     numbers = evaluation.summary("reward", ("second",), table, table)
     assert numbers["pass_at_1"] == numbers["solved"] == table.mean("solved")
-    assert numbers["mean_reward"] == table.mean("reward") and numbers["second"] == 0.5
+    assert numbers["mean_reward"] == numbers["reward"] == table.mean("reward")
+    assert numbers["second"] == 0.5
 
 
 def test_where_nothing_is_judged_there_is_no_mean():
@@ -210,7 +211,7 @@ def test_where_nothing_is_judged_there_is_no_mean():
 
 
 def test_the_tasks_score_is_the_mean_reward():
-    """A part that is the score is not said twice."""
+    """The reward, which its weights may change, has its own name."""
     chosen = experiment(TASK._replace(score="second"))
     greedy = evaluation.evaluate(chosen, Sampler(), Request())
     sampled = evaluation.evaluate(chosen, Sampler(), Request(samples=3))
@@ -218,6 +219,8 @@ def test_the_tasks_score_is_the_mean_reward():
     assert numbers == {
         "pass_at_1": greedy.mean("solved"),
         "mean_reward": 1.0,
+        "second": 1.0,
+        "reward": sampled.mean("reward"),
         "solved": sampled.mean("solved"),
         "problems": PROBLEMS,
         "forwards_per_token": greedy.forwards_per_token,
@@ -226,8 +229,9 @@ def test_the_tasks_score_is_the_mean_reward():
     line = evaluation.line_of(numbers, "second")
     assert line.startswith(f"held-out pass@1 {greedy.mean('solved'):.1%} (temperature 0) | second")
     assert line.endswith(f"{greedy.forwards_per_token:.2f} forwards a token | 6 problems")
-    assert "| second 100.0% (temperature 1) |" in line
-    numbers["mean_reward"] = -2.5
+    reward = sampled.mean("reward")
+    assert reward != 1 and f"| second 100.0%, reward {reward:.3f} (temperature 1) |" in line
+    numbers["reward"] = -2.5
     assert "| reward -2.500 (temperature 1) |" in evaluation.line_of(numbers, "reward")
 
 

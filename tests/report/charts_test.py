@@ -66,6 +66,16 @@ def test_answers_without_a_verdict_are_no_part_of_the_grades():
     assert "Judged" not in titles(PUZZLE, "cells"), "all answers got a verdict"
 
 
+def test_the_reward_stands_beside_a_score_that_is_a_part():
+    rows = [one | {"reward": 1.5, "cells": 0.5} if "mean_reward" in one else one for one in PUZZLE]
+    assert chart(rows, "Reward", "cells").series[1] == charts.Series(
+        "held-out reward, temperature 1", [0, 2], [1.5, 1.5], True
+    )
+    told_now = told(rows, "cells")
+    assert told_now.pop("held-out reward, temperature 1") == ["1.500", "1.500", "+0.000"]
+    assert told_now == told(PUZZLE, "cells"), "lines of an earlier version lack both"
+
+
 def test_a_reward_as_score_is_no_share():
     rows = [
         {**one, "mean_reward": 10 * one["mean_reward"]} if "mean_reward" in one else one

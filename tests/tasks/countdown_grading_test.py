@@ -179,7 +179,7 @@ def test_parts_and_weights():
     }
     assert found.reward_N[0] == 1 and found.reward_N.dtype == np.float32
     assert grades_of("<answer>1</answer>", record=EIGHTS, format=0.5) == (False, 0.5)
-    with pytest.raises(ValueError, match="no part speed"):
+    with pytest.raises(ValueError, match="speed=1: there is no such part"):
         grades_of("", speed=1.0)
 
 

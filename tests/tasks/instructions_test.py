@@ -296,7 +296,7 @@ def test_the_loose_form_forgives_a_first_line_a_last_line_and_stars():
 
 def test_weights_and_unjudged_languages():
     assert grade("<<a>> b c", all=0.5).reward_N[0] == 1.5
-    with pytest.raises(ValueError, match="no part speed"):
+    with pytest.raises(ValueError, match="speed=1: there is no such part"):
         grade("", speed=1.0)
     record = {"constraints": [constraint(constraints.LANGUAGE), *RECORD["constraints"]]}
     found = grading.grade([record, RECORD], ["<<a>> b c"] * 2, RewardConfig())

@@ -427,7 +427,7 @@ def test_parts_and_weights():
     found = grading.grade([RECORD], [SOLUTION], RewardConfig("released"))
     assert list(found.parts) == ["cells", "format", "tagged"]
     assert found.solved_N[0] and found.reward_N[0] == 0  # evaluated as right, but without tags
-    with pytest.raises(ValueError, match="no part speed"):
+    with pytest.raises(ValueError, match="speed=1: there is no such part"):
         reward_of("", speed=1.0)
 
 
