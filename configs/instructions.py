@@ -85,7 +85,7 @@ def smollm2() -> ConfigDict:
     recipe.sampler = ConfigDict({"kind": "block", "gen_length": 32, "block_length": 4, "steps": 32})
     recipe.threshold = 0.9
     recipe.rounds = 30
-    recipe.prompts_per_round, recipe.slices = 8, 16
+    recipe.prompts_per_round, recipe.slices = 8, 8
     recipe.optimizer.update(learning_rate=1e-4, warmup_steps=4)
     recipe.lora_rank, recipe.lora_alpha = 32, 64.0
     recipe.sft.steps = 0

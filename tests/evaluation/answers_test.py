@@ -224,7 +224,7 @@ def test_the_tasks_score_is_the_mean_reward():
         "solved": sampled.mean("solved"),
         "problems": PROBLEMS,
         "forwards_per_token": greedy.forwards_per_token,
-        "looping": 0.0,
+        "looping": greedy.looping,
     }
     line = evaluation.line_of(numbers, "second")
     assert line.startswith(f"held-out pass@1 {greedy.mean('solved'):.1%} (temperature 0) | second")
