@@ -87,12 +87,17 @@ def save(
     *,
     stop: bool = False,
 ) -> None:
-    """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted."""
+    """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted.
+
+    On CPUs it is finished too: the copy that is written lies in the memory that the next update
+    needs, and compressing it on the same cores.
+    """
     per_round = loop.experiment.settings.inner_iterations
     iteration = progress.step + progress.round * per_round + progress.inner
     if progress.phase == "rl":
         iteration += 1
     loop.checkpoints.save(iteration, as_saved(state, frozen, buffer), as_host(progress))
-    if stop:
+    if stop or loop.experiment.mesh.devices.flat[0].platform == "cpu":
         loop.checkpoints.wait()
+    if stop:
         raise Interrupted
