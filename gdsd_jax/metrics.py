@@ -27,6 +27,10 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "step": "round of a rollout or evaluation, optimizer step of the others",
             "wall_s": "seconds of running so far",
         },
+        "sft": {
+            "loss": "of the answers that are learnt, nats a token",
+            "heldout_loss": "the same of held-out answers",
+        },
         "rollout": {
             "reward": "mean of what the updates raise, by the run's own reward.weights",
             "solved": "share of the judged answers that are solved",
@@ -41,7 +45,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "repetition": "share of runs of four tokens that came before in their completion",
         },
         "train": {
-            "loss": "the objective, nats",
+            "loss": "the objective",
             "grad_norm": "of the gradient, before it is clipped",
             "update_s": "seconds of an optimizer step",
             "kl": "to the reference or the teacher, nats; of a distilled student in eval lines too",

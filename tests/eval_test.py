@@ -50,6 +50,7 @@ def test_numbers_and_answers_are_those_of_training(evaluate, workdir):
         row for row in metrics.read_metrics(workdir / "metrics.jsonl") if row["phase"] == "eval"
     ]
     parts = {key: line.pop(key) for key in ("tests", "format")}
+    assert line.keys() <= metrics.RESERVED  # each key has its meaning
     assert found["parts"] == parts == found["metrics"]["parts"]
     assert {key: found[key] for key in line if key in found} == {
         key: line[key] for key in line if key not in ("phase", "step", "wall_s")
