@@ -18,6 +18,7 @@ from gdsd_jax.tasks.mathematics import (
     gsm8k,
     released,
     values,
+    verdicts,
 )
 from gdsd_jax.tasks.mathematics.checker import Checker
 from tests.tasks import texts
@@ -234,7 +235,7 @@ def test_values_are_exact(text, value):
     ],
 )
 def test_numbers_are_compared_exactly(gold, answer, right):
-    assert values.decide(gold, answer) is right
+    assert verdicts.decide(gold, answer) is right
 
 
 # ---------------------------------------------------------------- grades

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 MOST_CHARACTERS = 400
 
-_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width characters
+WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width characters
 _SIGNS = str.maketrans(
-    _WIDE
+    WIDE
     | {
         "−": "-",
         "–": "-",
@@ -87,7 +87,7 @@ _UNIT = re.compile(
 )
 _POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{[23]\}|[23](?![0-9]))")
 _VOWEL = re.compile("[aeiouy]", re.IGNORECASE)
-_WORD = re.compile(r"[A-Za-z]+")
+WORD = re.compile(r"[A-Za-z]+")
 _UNITS = frozenset(
     "mm cm dm km ft in yd mi lb lbs oz mg kg ml cl dl hr hrs min sec ms mph kmh kph mpg gal qt pt "
     "usd eur gb mb kb hz khz rpm pcs pts btu kwh yr yrs wk wks sq cu dr tsp tbsp th st nd rd am pm "
@@ -116,21 +116,15 @@ _NOT_AFTER = frozenset(
     "trillion choose approximately approx roughly".split()
 )
 # of these words math-verify sees nothing, whatever they say: 5 \\text{ or more}
-_SEVERAL = frozenset(
+SEVERAL = frozenset(
     "or nor not no never least most than about between half approximately approx roughly around "
     "circa nearly almost".split()
 ) | set(_SPELT)
-_BASE = re.compile(r"(?<=[0-9])\s*_\s*\{?\s*([0-9]+)")
-_OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·]")
 _SPELT_WORD = rf"(?:{'|'.join([*_SPELT, *_TIMES])})"
 _SPELT_BEGIN = re.compile(rf"{_SPELT_WORD}(?:(?:\s+and\s+|\s+|-){_SPELT_WORD})*\b", re.IGNORECASE)
 _ASIDE = re.compile(r"(?P<outside>[^()]*[^()\s])\s*\((?P<inside>[^()]+)\)\s*\.?")
 _VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?")
-_NEARLY = re.compile(r"\\(?:approx|simeq|sim|cong|doteq)(?![A-Za-z])|[≈≃∼≅]|^[\s$]*(?:\\\()?\s*~")
 _WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
-
-
-_POWERS = re.compile(r"(?<=[0-9A-Za-z)}])\s*\*\*\s*(-?[0-9.]+|[A-Za-z](?![A-Za-z]))")
 
 
 class Number(NamedTuple):
@@ -157,11 +151,6 @@ def cleaned(answer: str) -> str:
             break
         answer = inner
     return answer
-
-
-def as_latex(answer: str) -> str:
-    """An answer that is no number as math-verify understands it: powers by ^, no approximation."""
-    return _POWERS.sub(r"^{\1}", _NEARLY.split(answer.translate(_WIDE))[0] or answer)
 
 
 def _unwrapped(answer: str) -> str:
@@ -233,7 +222,7 @@ def _without_aside(answer: str) -> str:
         if spelt is not None and re.search("[0-9]", number):
             found = number_of(number, loose=True)
             return number if found is not None and found.value == spelt else answer
-    is_comment = _is_words(inside) and not (_NOT_AFTER | _SEVERAL) & set(inside.lower().split())
+    is_comment = is_words(inside) and not (_NOT_AFTER | SEVERAL) & set(inside.lower().split())
     return outside if is_comment and len(inside) > 1 else answer
 
 
@@ -259,11 +248,11 @@ def _may_stand_before(words: str) -> bool:
     """Whether a text is plain words, that leave a number as it is."""
     if re.search(r"[^A-Za-z\s.,:;'\"()]", words) or words.count("(") != words.count(")"):
         return False
-    found = _WORD.findall(words)
-    return all(_is_word(word) for word in found) and not _NOT_BEFORE & set(map(str.lower, found))
+    found = WORD.findall(words)
+    return all(is_word(word) for word in found) and not _NOT_BEFORE & set(map(str.lower, found))
 
 
-def _is_word(word: str) -> bool:
+def is_word(word: str) -> bool:
     """Whether letters are a word or a unit, rather than a product of variables."""
     lower = word.lower()
     if lower in _UNITS or lower == "a":
@@ -271,11 +260,11 @@ def _is_word(word: str) -> bool:
     return len(word) > 2 and _VOWEL.search(word) is not None and lower != "xyz"
 
 
-def _is_words(text: str) -> bool:
+def is_words(text: str) -> bool:
     """Whether a text is plain words, or one letter."""
     if len(text) == 1:
         return text.isascii() and text.isalpha()
-    return _WORDS_ONLY.fullmatch(text) is not None and all(map(_is_word, _WORD.findall(text)))
+    return _WORDS_ONLY.fullmatch(text) is not None and all(map(is_word, WORD.findall(text)))
 
 
 def _factor_of(after: str, letters: bool) -> tuple[int, bool] | None:
@@ -294,7 +283,7 @@ def _factor_of(after: str, letters: bool) -> tuple[int, bool] | None:
                 return None
             words.append(parts[0].lower())
         elif unit["text"] is not None:
-            words += _WORD.findall(unit["text"].lower())
+            words += WORD.findall(unit["text"].lower())
         elif unit["mark"] == "%":
             percent = True
         elif unit["mark"] == "!" and place == 0:
@@ -312,7 +301,7 @@ def _factor_of(after: str, letters: bool) -> tuple[int, bool] | None:
 def _is_unit(word: str, letters: bool) -> bool:
     """Whether a word may follow a number and leave it as it is; a single letter, if it is a
     unit's and letters may be units."""
-    return _is_word(word) or (letters and word in _LETTERS)
+    return is_word(word) or (letters and word in _LETTERS)
 
 
 def _may_touch(word: str) -> bool:
@@ -338,99 +327,3 @@ def _value_of(number: re.Match) -> Fraction | None:
 def _exact(text: str) -> Fraction:
     text = text.replace(",", "").replace(" ", "")
     return Fraction(text.rstrip(".") if "e" not in text.lower() else text.replace(".e", ".0e"))
-
-
-def decide(gold: str, answer: str) -> bool | None:
-    """Whether an answer is the gold one, where that is seen at once; None = it takes algebra.
-
-    Numbers are compared exactly. A percent sign on one side alone may mean either: 50% is 50 and
-    it is 0.5. Without numbers on both sides only equal texts, and words, are decided.
-
-    Args:
-      gold: the right answer.
-      answer: the one to judge.
-    """
-    if max(len(gold), len(answer)) > MOST_CHARACTERS:
-        return gold == answer
-    if not _NEARLY.search(gold):
-        answer = _NEARLY.split(answer)[0]  # of 22/7 \approx 3.14 the exact side
-    gold_text, text = cleaned(gold), cleaned(answer)
-    if not text:
-        return False
-    if _without_spaces(gold_text) == _without_spaces(text):
-        return True
-    number = number_of(answer, loose=True)
-    wanted = None if "=" in gold_text else number_of(gold)
-    if number is not None and wanted is not None:
-        return _same(wanted, number)
-    if _is_words(gold_text) and _is_words(text):
-        return len(text) > 2 and gold_text.strip(" .").casefold() == text.strip(" .").casefold()
-    words = [word.lower() for word in _WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text))]
-    if wanted is not None and (not _OF_MATHEMATICS.search(text) or _SEVERAL & set(words)):
-        return False
-    if _is_other(gold_text, text):
-        return False
-    is_prose = sum(len(word) > 2 for word in words) > 4
-    return False if is_prose or not _is_balanced(text) else None
-
-
-def _is_other(gold: str, answer: str) -> bool:
-    """Whether two texts differ in what math-verify does not see: bases, brackets, large letters."""
-    if set(_BASE.findall(gold)) - {"10"} != set(_BASE.findall(answer)) - {"10"}:
-        return True
-    forms = _form_of(gold), _form_of(answer)
-    if None not in forms and forms[0] != forms[1]:
-        return True
-    wanted, found = _variables_of(gold), _variables_of(answer)
-    return any(letter.swapcase() in wanted - found for letter in found - wanted)
-
-
-def _form_of(text: str) -> str | None:
-    """The brackets around a list, "" for none and for those of a set; None where it is no list."""
-    text = re.split(r"=|\\in(?![A-Za-z])", text)[-1].strip(" .").replace("\\", "")
-    depth, commas, closes = 0, set(), []  # depths of commas, places where all brackets are closed
-    for place, sign in enumerate(text):
-        depth += (sign in "([{") - (sign in ")]}")
-        if sign == ",":
-            commas.add(depth)
-        elif sign in ")]}" and depth == 0:
-            closes.append(place)
-    if text[:1] in ("(", "[", "{") and closes[:1] == [len(text) - 1] and 1 in commas:
-        return "" if text[0] == "{" else text[0] + text[-1]
-    return "" if 0 in commas else None
-
-
-def _variables_of(text: str) -> set[str]:
-    """The letters that are no part of commands or words."""
-    text = re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
-    return {
-        letter
-        for word in _WORD.findall(text)
-        if len(word) < 3 or not _is_word(word)
-        for letter in word
-    }
-
-
-def _same(wanted: Number, number: Number) -> bool:
-    if wanted.value == number.value:
-        return True
-    if wanted.percent and not number.percent:
-        return wanted.value == 100 * number.value
-    if number.percent and not wanted.percent:
-        return 100 * wanted.value == number.value
-    return False
-
-
-def _without_spaces(text: str) -> str:
-    """A text without spaces, but for those that keep digits or letters apart."""
-    return re.sub(r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])", "", text)
-
-
-def _is_balanced(text: str) -> bool:
-    """Whether braces open and close in pairs."""
-    depth = 0
-    for brace in re.finditer(r"\\.|[{}]", text, re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth < 0:
-            return False
-    return depth == 0
