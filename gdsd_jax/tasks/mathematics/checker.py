@@ -8,6 +8,7 @@ import importlib.util
 import pathlib
 
 from gdsd_jax.tasks.judges import LIMIT_S, WALL_S, Judge, Judges
+from gdsd_jax.tasks.mathematics import verdicts
 
 MEND = "pip install 'math-verify>=0.8' (requirements.txt names it)"
 JUDGE = Judge(pathlib.Path(__file__).with_name("worker.py"), "math-verify", MEND, failed=False)
