@@ -122,7 +122,8 @@ RIGHT = r"""
 2 \times 144 = 288 | \frac{576}{2} | 576/2 | 287 \frac{2}{2} | 288^\circ | 288° | $288.00
 \boxed{288} | (288) | 144 + 144 | 2 \cdot 12^2 | 2.88e2 | 0288 | \dfrac{288}{1}
 Total cost: $288 | \left(288\right) | $\text{$288$}$ | 288 more apples than Bob | 288apples
-288 changes/day | 288 g | 288 L | 288 h | 288 J | 288m | 288 s | 288 m^2 | 288 m/s | 288 m/s^2
+288 changes/day | 288 g | 288 m**2 | 288 km / h | 288。
+288 L | 288 h | 288 J | 288m | 288 s | 288 m^2 | 288 m/s | 288 m/s^2
 288\text{ m} | 288 degrees C | 288 hours (total) | 288 (units) | *288* | _288_ | "288" | '288'
 “288” | ‘288’ | «288» | `288` | ```288``` | ¥288 | ₹288 | €288 | £288 | 288 € | ２８８ | 28８
 288 = x | x = 288 | 288 o'clock | 288 o’clock | two hundred eighty-eight
@@ -215,6 +216,7 @@ def test_values_are_exact(text, value):
         ("1080", "1\\ 080", True),
         ("1080000", "1 080 000", True),
         ("1", "1 080", False),
+        ("1080", "1'080", True),
         ("103/3", "1 100/3", True),  # a mixed number
         ("1/3", "0.\\overline{3}", True),
         ("0.\\overline{3}", "\\frac{1}{3}", True),
@@ -231,6 +233,11 @@ def test_values_are_exact(text, value):
         ("5", "five", True),
         ("105", "one hundred five", True),
         ("5", "six", False),
+        ("-5", "negative 5", True),
+        ("-5", "minus five", True),
+        ("-5", "negative five degrees", True),
+        ("5", "negative 5", False),
+        ("5", "minus five", False),
         ("1.5", "one and a half", False),
     ],
 )

@@ -47,7 +47,7 @@ def _repeating(hit: re.Match) -> str:
 _CLEANED = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
-        (r"(?<=[0-9])(?:\\[,!]|\{,\}|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))", ","),
+        (r"(?<=[0-9])(?:\\[,!]|\{,\}|[\u00a0\u2009\u202f'\u2019])(?=[0-9]{3}(?![0-9]))", ","),
         (r"\\[!,]", ""),
         (r"\\[;: ]|~|\\q?quad(?![A-Za-z])", " "),
         # thousands apart by a plain space, but for mixed numbers such as 1 100/3
@@ -85,7 +85,7 @@ _UNIT = re.compile(
     rf"|\s*\\(?:text(?:rm)?|mathrm|mbox)\s*\{{(?P<text>[^{{}}0-9=+*<>\\]*)\}}{_POWER}"
     r"|\s*(?P<mark>[%$.,;:!/'\")*])|\s+"
 )
-_POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{[23]\}|[23](?![0-9]))")
+_POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s*(?:\^|\*\*)\s*(?:\{[23]\}|[23](?![0-9]))")
 _VOWEL = re.compile("[aeiouy]", re.IGNORECASE)
 WORD = re.compile(r"[A-Za-z]+")
 _UNITS = frozenset(
@@ -122,6 +122,7 @@ SEVERAL = frozenset(
 ) | set(_SPELT)
 _SPELT_WORD = rf"(?:{'|'.join([*_SPELT, *_TIMES])})"
 _SPELT_BEGIN = re.compile(rf"{_SPELT_WORD}(?:(?:\s+and\s+|\s+|-){_SPELT_WORD})*\b", re.IGNORECASE)
+_SPELT_SIGN = re.compile(r"^(?:negative|minus)\s+(?=[0-9.a-z])", re.IGNORECASE)
 _ASIDE = re.compile(r"(?P<outside>[^()]*[^()\s])\s*\((?P<inside>[^()]+)\)\s*\.?")
 _VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?")
 _WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
@@ -178,10 +179,13 @@ def number_of(answer: str, loose: bool = False) -> Number | None:
     if len(answer) > MOST_CHARACTERS:
         return None
     answer = _without_aside(_side_of(cleaned(answer)))
-    begin = _SPELT_BEGIN.match(answer) if loose else None
+    if loose:
+        answer = _SPELT_SIGN.sub("-", answer)
+    begin = _SPELT_BEGIN.match(answer.lstrip("-")) if loose else None
     if begin is not None and not re.search("[0-9]", answer):
-        spelt = spelt_number(begin[0])
-        answer = answer if spelt is None else f"{spelt}{answer[begin.end() :]}"
+        spelt, sign = spelt_number(begin[0]), "-" if answer.startswith("-") else ""
+        rest = answer.lstrip("-")[begin.end() :]
+        answer = answer if spelt is None else f"{sign}{spelt}{rest}"
     answer = _POWER_OF_UNIT.sub("²", answer)  # which power does not matter
     numbers = list(_NUMBER.finditer(answer))
     if len(numbers) != 1:
@@ -288,7 +292,7 @@ def _factor_of(after: str, letters: bool) -> tuple[int, bool] | None:
             percent = True
         elif unit["mark"] == "!" and place == 0:
             return None  # a factorial
-        elif unit["mark"] == "/" and not re.match(r"\s*[A-Za-z]{3}|\s*\\text", after[unit.end() :]):
+        elif unit["mark"] == "/" and not re.match(r"\s*(?:[A-Za-z]|\\text)", after[unit.end() :]):
             return None
         place = unit.end()
     if _NOT_AFTER & set(words):
