@@ -164,7 +164,8 @@ def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> N
             continue
         near = [other for other in known if is_short_for(key, other)]
         near += difflib.get_close_matches(key, known, n=3, cutoff=0.4)
-        line = f"unknown config key {key!r}" + (f"; near it: {', '.join(near)}" if near else "")
+        near = ", ".join(dict.fromkeys(near))
+        line = f"unknown config key {key!r}" + (f"; near it: {near}" if near else "")
         meant = options_meant(key, sections.get("options"))
         said.append(line + (f"; of this task: {', '.join(meant)}" if meant else ""))
     if said:

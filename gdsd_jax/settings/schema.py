@@ -221,6 +221,9 @@ class Settings:
         )
         zero_or_more = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
         check_least(self, 0, *zero_or_more)
+        for key in ("seed", "heldout_seed"):  # keys of jax have no more bits
+            if getattr(self, key) >= 1 << 32:
+                raise ValueError(f"{key}={getattr(self, key)} must be below 2**32")
         check_choice(self, "dtype", ("float32", "bfloat16"))
         check_choice(self, "param_dtype", (None, "float32", "bfloat16"))
         check_choice(self, "teacher_dtype", (None, "float32", "bfloat16"))
