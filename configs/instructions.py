@@ -37,6 +37,8 @@ SHORT = (
     "change_case:english_lowercase",
     "punctuation:no_comma",
 )
+# a block sees clean blocks before it whatever is masked there, and never what follows an answer
+CONVERTED = {"gdsd": {"gdsd": {"beta": 0.0, "masks": "uniform", "count": "answer"}}}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -44,7 +46,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"instructions-{model}", "instructions"
     recipes = (objectives.EMBEDDED,)
-    if model not in ("tiny", "smollm2_135m"):
+    if model == "smollm2_135m":
+        recipes += (CONVERTED,)
+    elif model != "tiny":
         # the authors' prompts and rewards are of other tasks
         recipes = objectives.published("instructions", {"gdsd": {"beta": 1e-3}}, model)
     objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
@@ -84,12 +88,13 @@ def smollm2() -> ConfigDict:
     recipe.prompt_length = 48
     recipe.sampler = ConfigDict({"kind": "block", "gen_length": 32, "block_length": 4, "steps": 32})
     recipe.threshold = 0.9
-    recipe.rounds = 30
-    recipe.prompts_per_round, recipe.slices = 8, 8
-    recipe.optimizer.update(learning_rate=1e-4, warmup_steps=4)
+    recipe.rounds = 24
+    recipe.prompts_per_round, recipe.group_size = 8, 8
+    recipe.inner_iterations, recipe.minibatches, recipe.slices = 4, 4, 2  # one pass over a round
+    recipe.optimizer.update(learning_rate=3e-4, warmup_steps=8)
     recipe.lora_rank, recipe.lora_alpha = 32, 64.0
     recipe.sft.steps = 0
-    recipe.eval_every, recipe.eval_problems = 15, 128
+    recipe.eval_every, recipe.eval_problems = 12, 128
     return recipe
 
 
