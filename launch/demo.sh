@@ -40,4 +40,4 @@ from gdsd_jax import report
 workdir, answers = sys.argv[1:]
 print(*report.headline_lines(workdir), *report.answer_lines(workdir, int(answers)), sep="\n")
 END
-[ $answers = 0 ] || "$PYTHON" launch/generate.py --checkpoint="$(dirname "$report")" --show --prompt="What do bees make?"
+[ $answers = 0 ] || "$PYTHON" launch/generate.py --checkpoint="$(dirname "$report")" --show --prompt="What is the capital of Japan?"
