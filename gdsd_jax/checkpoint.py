@@ -28,6 +28,9 @@ class Checkpoints:
     def __init__(self, folder, keep: int = 2):
         """Makes no folder: what is asked for first does, and it writes."""
         self.folder, self.keep = paths.absolute(folder), keep
+        # on CPUs what is written lies in the memory that the next update needs, and the same cores
+        # compress it
+        self.beside = jax.default_backend() != "cpu"
 
     @functools.cached_property
     def manager(self) -> ocp.CheckpointManager:
@@ -48,17 +51,21 @@ class Checkpoints:
             "host": ocp.JsonCheckpointHandler(multiprocessing_options=together),
         }
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self.keep, create=False, multiprocessing_options=together
+            max_to_keep=self.keep,
+            create=False,
+            multiprocessing_options=together,
+            enable_async_checkpointing=self.beside,
         )
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, iteration: int, state: PyTree, host: dict) -> None:
-        """Starts writing; arrays are copied before this returns, so they may be donated
-        afterwards."""
+        """Starts writing, on CPUs writes; arrays may be donated when this returns."""
         if self.manager.latest_step() == iteration:
             return
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), host=ocp.args.JsonSave(host))
         self.manager.save(iteration, args=items)
+        if not self.beside:
+            trim_heap()
 
     def latest(self) -> int | None:
         """The newest complete checkpoint; None where there is none."""
@@ -92,9 +99,8 @@ class Checkpoints:
         return self.manager.restore(iteration, args=items).state
 
     def wait(self) -> None:
-        """Returns when everything saved so far is complete on disk, and its copies are freed."""
+        """Returns when everything saved so far is complete on disk."""
         self.manager.wait_until_finished()
-        trim_heap()
 
     def close(self) -> None:
         self.manager.close()

@@ -87,17 +87,12 @@ def save(
     *,
     stop: bool = False,
 ) -> None:
-    """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted.
-
-    On CPUs it is finished too: the copy that is written lies in the memory that the next update
-    needs, and compressing it on the same cores.
-    """
+    """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted."""
     per_round = loop.experiment.settings.inner_iterations
     iteration = progress.step + progress.round * per_round + progress.inner
     if progress.phase == "rl":
         iteration += 1
     loop.checkpoints.save(iteration, as_saved(state, frozen, buffer), as_host(progress))
-    if stop or loop.experiment.mesh.devices.flat[0].platform == "cpu":
-        loop.checkpoints.wait()
     if stop:
+        loop.checkpoints.wait()
         raise Interrupted

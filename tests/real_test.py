@@ -6,6 +6,7 @@ sides start.
 
 import base64
 import json
+import os
 from pathlib import Path
 import subprocess
 import sys
@@ -27,9 +28,16 @@ QUESTIONS = [json.loads(line)["question"] for line in everyday.HELDOUT.read_text
 
 
 def run(*command) -> str:
-    """What a command of this repository prints."""
+    """What a command of this repository prints, with a machine's own devices."""
+    others = ("XLA_FLAGS", "JAX_ENABLE_COMPILATION_CACHE", "JAX_NUMPY_RANK_PROMOTION")
+    environment = {name: value for name, value in os.environ.items() if name not in others}
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -66,11 +74,13 @@ def teacher(gguf, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def theirs(gguf):
     """(transformers' model, its tokenizer) of the same file."""
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     where = {"gguf_file": gguf.name}
-    model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, **where)
-    return model.float().eval(), transformers.AutoTokenizer.from_pretrained(gguf.parent, **where)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        gguf.parent, dtype=torch.float32, **where
+    )
+    return model.eval(), transformers.AutoTokenizer.from_pretrained(gguf.parent, **where)
 
 
 def test_logits_and_greedy_answers_are_transformers(teacher, theirs, tmp_path):
