@@ -9,8 +9,8 @@ import re
 BEGIN, END = "<answer>", "</answer>"
 # what templates put behind a turn or a text: of LLaDA and Llama, Qwen and Dream, Gemma, DeepSeek
 _END_TOKENS = re.compile(
-    r"<\|(?:eot_id|eom_id|endoftext|end_of_text|im_end|end|eos)\|>|</s>|<eos>|<end_of_turn>"
-    "|<\uff5cend\u2581of\u2581sentence\uff5c>"
+    r"<\|(?:eot_id|eom_id|endoftext|end_of_text|im_end|end|eos|pad)\|>|</s>"
+    "|<eos>|<pad>|<end_of_turn>|<\uff5cend\u2581of\u2581sentence\uff5c>"
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text

@@ -48,6 +48,15 @@ WAYS = (  # of writing what is right
     "8÷(3−8÷3)",
     "8 / ( 3 - 8 / 3 ) = 24 exactly!",
     "8/(3-8/3)=((8))*3",
+    "*8/(3-8/3)*",
+    "_8/(3-8/3)_",
+    "'8/(3-8/3)'",
+    "\\text{8/(3-8/3) = 24}",
+    "```python\n8/(3-8/3)\n```",
+    "8/(3-8/3) = 24.0",
+    "My answer: 8/(3-8/3)",
+    "Therefore, 8/(3-8/3) = 24 (correct)",
+    "8 / (3 - 8/3) = 8 x 3",
 )
 NO_WAYS = (
     "8/(3-8/3) = 25",
@@ -66,6 +75,11 @@ NO_WAYS = (
     "=",
     "= 24",
     "x = 24",
+    "8/(3-8/3) plus seven",
+    "8/(3-8/3) times two",
+    "8/(3-8/3) squared",
+    "8/(3-8/3) is wrong",
+    "8/(3-8/3) = 24 is false",
 )
 EIGHTS = {"numbers": [3, 3, 8, 8], "target": 24}
 
@@ -93,6 +107,7 @@ EIGHTS = {"numbers": [3, 3, 8, 8], "target": 24}
         *((f"<answer>{way}</answer>", (False, 0.1)) for way in NO_WAYS),
         ("<answer>8/(3-8/3)</answer><|eot_id|><answer>1</answer>", (True, 1)),
         ("\\boxed{8/(3-8/3)}</s>\\boxed{1}", (True, 1)),
+        ("<answer>8/(3-8/3) = \\boxed{24}</answer>", (True, 1)),
         ("<answer>8/(3-8/3)<|eot_id|></answer>", (False, 0)),
         ("<answer> </answer>", (False, 0)),
         ("<answer>8/(3-8/3)", (False, 0)),

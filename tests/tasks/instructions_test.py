@@ -269,6 +269,9 @@ def grade(text, variant="mended", record=RECORD, **weights):
         (".", 0),
         ("<< >>", 0),
         ("<|eot_id|>", 0),
+        ("<|mdm_mask|>", 0),
+        ("<pad>", 0),
+        ("[MASK]", 0),
         ("<|im_end|><<a>> b c", 0),
         ("<<a>> b c<|im_end|>, and", 3),
     ],
@@ -292,6 +295,19 @@ def test_the_loose_form_forgives_a_first_line_a_last_line_and_stars():
     no_comma = {"constraints": [constraint("punctuation:no_comma")]}
     assert not grade(" \n ", "released", record=no_comma).solved_N[0]
     assert grade("a " * 200, "released", record=no_comma).solved_N[0]  # the paper has no rule
+
+
+def test_rows_of_json_repeat_their_names_alone():
+    asked = {"constraints": [constraint("detectable_format:json_format")]}
+    things = (
+        "lamp chair table radio mirror pencil bottle kettle ladder window carpet basket".split()
+    )
+    rows = [
+        {"name": name, "price": 7 * i * i % 100, "inStock": i % 3 > 0}
+        for i, name in enumerate(things)
+    ]
+    assert grade(json.dumps(rows, indent=2), record=asked).solved_N[0]
+    assert not grade(json.dumps(rows[:1] * 60, indent=2), record=asked).solved_N[0]
 
 
 def test_weights_and_unjudged_languages():

@@ -25,6 +25,9 @@ def equal(gold, answer, by):
     "gold, answer, right",
     [
         ("3r^2", "3R^2", False),
+        ("3r^2", "3r\u00b2", True),
+        ("2\\sqrt{3}", "2\u221a3", True),
+        ("1080", "1.08 \u00d7 10\u00b3", True),
         ("3r^2", "3r^{2}", True),
         ("\\pi r^2", "r^2\\pi", True),
         ("E=mc^2", "E = mc^2", True),

@@ -123,6 +123,7 @@ RIGHT = r"""
 \boxed{288} | (288) | 144 + 144 | 2 \cdot 12^2 | 2.88e2 | 0288 | \dfrac{288}{1}
 Total cost: $288 | \left(288\right) | $\text{$288$}$ | 288 more apples than Bob | 288apples
 288 changes/day | 288 g | 288 m**2 | 288 km / h | 288。
+\underline{288} | <b>288</b> | 288 ✓ | #288 | No. 288 | 288 p.m. | US$288 | Rs 288 | 288 Pa
 288 L | 288 h | 288 J | 288m | 288 s | 288 m^2 | 288 m/s | 288 m/s^2
 288\text{ m} | 288 degrees C | 288 hours (total) | 288 (units) | *288* | _288_ | "288" | '288'
 “288” | ‘288’ | «288» | `288` | ```288``` | ¥288 | ₹288 | €288 | £288 | 288 € | ２８８ | 28８
@@ -140,6 +141,7 @@ at least 288 | 288 million | 2.88 | 288/2 | \frac{288}{7} | 288-1 | 288 \pm 1 | 
 288 = 289
 -5 is not 288 | under 288 | 288 thirds | 288K | 288 k | 288 M | 288 x | 288n | 288 (or more)
 288 (five) | five (288) | 288 (six hundred)
+288 (incorrect) | 288 is not the answer | neither 288 | 288 thousandths | 289 = 288
 ~288 | \approx 288 | x \approx 288 | \sim 288 | ≈288 | $~288$
 about 288 | roughly 288 | 288 approximately | two hundred or 288 | two eighty-eight | 288 thousand
 (288, 288) | 288 = 289 = x"""

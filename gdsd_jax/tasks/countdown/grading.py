@@ -27,7 +27,7 @@ _SAME = str.maketrans(
     | {"[": "(", "{": "(", "（": "(", "]": ")", "}": ")", "）": ")"}
     | dict.fromkeys("$`\u00a0\u2007\u2009\u202f", " ")
 )
-_WORDS = {r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\div": "/"}
+_WORDS = {r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\*": "*", r"\div": "/"}
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 # of LaTeX what changes no value: display, sizes of brackets, fonts, spaces
 _LATEX = re.compile(
@@ -36,12 +36,19 @@ _LATEX = re.compile(
 )
 _BOLD = re.compile(r"(?:^|(?<==))\s*\*\*|\*\*\s*(?=$|=)")
 _NAMED = re.compile(
-    r"(?:the\s+)?(?:final\s+)?(?:answer|solution|expression|equation|result)(?:\s+is)?\s*:?",
+    r"(?:(?:so|thus|hence|therefore)\b\s*,?\s*)?(?:(?:the|my|our|one|final)\s+)*"
+    r"(?:(?:answer|solution|expression|equation|result)(?:\s+is)?\s*:?|python\s)?",
     re.IGNORECASE,
 )
-_PRODUCT = re.compile(r"(?<=[0-9)])\s*(?=\()|(?<=\))\s*(?=[0-9])")
+_PRODUCT = re.compile(r"(?<=[0-9)])\s*(?=\(\s*[-+0-9(])|(?<=\))\s*(?=[0-9])")
 _EQUAL_SIGN = re.compile(r"(?<![!<>~])=")
-_WORDS_AFTER = re.compile(r"[A-Za-z ,.!]+$")
+_PLAIN = re.compile(r"\(?\s*-?[0-9]+\s*\)?")
+_TIMES = re.compile(r"(?<=[0-9)])\s*[xX]\s*(?=[0-9(])")
+# what may be said of a side, or makes no other number of it
+_SAID_AFTER = re.compile(
+    r"\s*\(?\b(?:exactly|correct|right|indeed|true)\)?[.!]*$|(?<=[0-9])\.0+$"
+    r"|\s*[\u2713\u2714\u2705]$"
+)
 _RELEASED_WORDS = {r"\div": "/", r"\times": "*", r"\cdot": "*"}
 _EQUALS = re.compile(r"=(?=[0-9. ])")
 _OF_EXPRESSION = frozenset("0123456789+-*/() ")
@@ -90,7 +97,7 @@ def is_right(record: Record, equation: str) -> bool:
 
     An expression alone is one side. Steps between are sides too: 4*5+3 = 20+3 = 23.
     """
-    sides = [_WORDS_AFTER.sub("", side).strip() for side in _EQUAL_SIGN.split(equation)]
+    sides = [_SAID_AFTER.sub("", side.strip()).strip() for side in _EQUAL_SIGN.split(equation)]
     found = [expressions.evaluate(side) for side in sides if side]
     if any(side is None or side.value != record["target"] for side in found):
         return False
@@ -107,7 +114,8 @@ def answer_of(text: str) -> str | None:
     text = answer_tags.until_end(text)
     tagged = answer_tags.last_of(text)
     boxed = answer_tags.last_boxed(text if tagged is None else tagged)
-    answer = tagged if boxed is None else boxed
+    # of an equation's end in a box the whole equation counts
+    answer = tagged if boxed is None or (tagged and _PLAIN.fullmatch(boxed)) else boxed
     return None if answer is None or not answer.strip() else in_ascii(answer[:MOST_CHARACTERS])
 
 
@@ -122,7 +130,10 @@ def in_ascii(answer: str) -> str:
     answer = _BOLD.sub("", " ".join(answer.split())).strip()
     named = _NAMED.match(answer)
     answer = answer if named is None else answer[named.end() :]
-    return _PRODUCT.sub("*", _BOLD.sub("", answer.strip()).strip().removesuffix(".").strip())
+    answer = _BOLD.sub("", answer.strip()).strip(" *_\"'\u201c\u201d\u2018\u2019").removesuffix(".")
+    if answer.startswith("(") and answer.endswith(")") and "=" in answer:
+        answer = answer[1:-1]  # \text{...} around all of it
+    return _PRODUCT.sub("*", _TIMES.sub("*", answer.strip()))
 
 
 def _end_of_braces(text: str, begin: int) -> int | None:

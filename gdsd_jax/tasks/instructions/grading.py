@@ -4,6 +4,7 @@ N answers. Work is linear in the length of a text, whatever it holds.
 """
 
 from collections.abc import Sequence
+import json
 import re
 
 import numpy as np
@@ -14,6 +15,7 @@ from gdsd_jax.tasks.repeating import is_repeating
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
 _WORD = re.compile(r"[^\W_]")
+_SPECIAL = re.compile(r"<\|[a-z_]+\|>|<(?:mask|unk|s|bos)>|\[(?:MASK|PAD|UNK)\]")
 OWN = {"followed": 1.0}
 
 
@@ -56,9 +58,25 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
 def _strict(text: str, asked: Sequence[Record]) -> list[bool]:
     """Whether each constraint is satisfied by the text as it stands."""
     text = answer_tags.until_end(text)
-    if not _WORD.search(text) or is_repeating(text):
+    if not _WORD.search(_SPECIAL.sub("", text)) or is_repeating(_said(text)):
         return [False] * len(asked)
     return [constraints.satisfied(text, constraint) for constraint in asked]
+
+
+def _said(text: str) -> str:
+    """What a text says: of JSON, whose names come again with every row, the values alone."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    values, waiting = [], [found]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict | list):
+            waiting += part.values() if isinstance(part, dict) else part
+        else:
+            values.append(str(part))
+    return " ".join(values)
 
 
 def _loose(text: str, asked: Sequence[Record]) -> list[bool]:

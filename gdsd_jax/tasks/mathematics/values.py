@@ -49,7 +49,8 @@ _CLEANED = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
         (r"(?<=[0-9])(?:\\[,!]|\{,\}|[\u00a0\u2009\u202f'\u2019])(?=[0-9]{3}(?![0-9]))", ","),
-        (r"\\[!,]", ""),
+        (r"\\[!,]|</?[a-z]{1,6}>|\s*[\u2713\u2714\u2705]$", ""),
+        (r"(?i)(?<=[0-9\s])([ap])\.\s?m\b\.?", r"\1m"),
         (r"\\[;: ]|~|\\q?quad(?![A-Za-z])", " "),
         # thousands apart by a plain space, but for mixed numbers such as 1 100/3
         (r"(?<![0-9.,])([0-9]{1,3}(?: [0-9]{3})+)(?![0-9]|\s*[/\\])", _by_commas),
@@ -65,7 +66,9 @@ _AROUND = (
     *(("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__")),
     *(("*", "*"), ("_", "_"), ("```", "```"), ("`", "`"), ("``", "''"), ('"', '"'), ("'", "'")),
 )
-_WRAPPED = re.compile(r"(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf)|mbox)|\\?boxed)\s*\{([^{}]*)\}")
+_WRAPPED = re.compile(
+    r"(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf)|mbox|underline)|\\?boxed)\s*\{([^{}]*)\}"
+)
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
@@ -92,7 +95,8 @@ WORD = re.compile(r"[A-Za-z]+")
 _UNITS = frozenset(
     "mm cm dm km ft in yd mi lb lbs oz mg kg ml cl dl hr hrs min sec ms mph kmh kph mpg gal qt pt "
     "usd eur gb mb kb hz khz rpm pcs pts btu kwh yr yrs wk wks sq cu dr tsp tbsp th st nd rd am pm "
-    "um ug to is of by an on at it he we up so my".split()
+    "um ug us rs chf pa kpa mpa kn kj mj kw mw ev mol to is of by an on at it he we up so "
+    "my".split()
 )
 # units of one letter; of k, M, B and T many read thousands and more, and x, n or t are variables
 _LETTERS = frozenset("ghmsdlLJNWVACF")
@@ -107,14 +111,15 @@ _SPELT = {word: value for value, word in enumerate(_ONES)} | {
 _TIMES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 # words that make another number, or several, of what stands beside them
 _NOT_BEFORE = frozenset(
-    "or not no nor never least most than between over under above below negative minus plus square "
-    "root sqrt cube log ln exp sin cos tan pi times half about except without approximately approx "
-    "roughly around circa nearly almost".split()
+    "or not no nor neither never least most than between over under above below negative minus "
+    "plus square root sqrt cube log ln exp sin cos tan pi times half about except without "
+    "approximately approx roughly around circa nearly almost".split()
 )
 _NOT_AFTER = frozenset(
     "or nor half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths pi "
     "tau sqrt root squared cubed factorial mod log sin cos tan infinity plus minus times "
-    "trillion choose approximately approx roughly".split()
+    "trillion choose approximately approx roughly not never incorrect wrong false hundredths "
+    "thousandths millionths billionths".split()
 )
 # of these words math-verify sees nothing, whatever they say: 5 \\text{ or more}
 SEVERAL = frozenset(
@@ -123,6 +128,7 @@ SEVERAL = frozenset(
 ) | set(_SPELT)
 _SPELT_WORD = rf"(?:{'|'.join([*_SPELT, *_TIMES])})"
 _SPELT_BEGIN = re.compile(rf"{_SPELT_WORD}(?:(?:\s+and\s+|\s+|-){_SPELT_WORD})*\b", re.IGNORECASE)
+_NUMBERED = re.compile(r"^(?:#|[Nn]o\.)\s*(?=[0-9])")
 _SPELT_SIGN = re.compile(r"^(?:negative|minus)\s+(?=[0-9.a-z])", re.IGNORECASE)
 _ASIDE = re.compile(r"(?P<outside>[^()]*[^()\s])\s*\((?P<inside>[^()]+)\)\s*\.?")
 _VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?")
@@ -181,7 +187,7 @@ def number_of(answer: str, loose: bool = False) -> Number | None:
         return None
     answer = _without_aside(_side_of(cleaned(answer)))
     if loose:
-        answer = _SPELT_SIGN.sub("-", answer)
+        answer = _NUMBERED.sub("", _SPELT_SIGN.sub("-", answer))
     begin = _SPELT_BEGIN.match(answer.lstrip("-")) if loose else None
     if begin is not None and not re.search("[0-9]", answer):
         spelt, sign = spelt_number(begin[0]), "-" if answer.startswith("-") else ""

@@ -7,6 +7,10 @@ from gdsd_jax.tasks.mathematics import values
 _BASE = re.compile(r"(?<=[0-9])\s*_\s*\{?\s*([0-9]+)")
 _OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·]")
 _NEARLY = re.compile(r"\\(?:approx|simeq|sim|cong|doteq)(?![A-Za-z])|[≈≃∼≅]|^[\s$]*(?:\\\()?\s*~")
+_HIGH = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"  # digits of powers
+_RAISED = re.compile(f"[{_HIGH}]+")
+_DIGITS = str.maketrans(_HIGH, "0123456789")
+_ROOT = re.compile("\u221a\\s*([0-9]+|[a-z])")
 _POWERS = re.compile(r"(?<=[0-9A-Za-z)}])\s*\*\*\s*(-?[0-9.]+|[A-Za-z](?![A-Za-z]))")
 
 
@@ -29,6 +33,9 @@ def decide(gold: str, answer: str) -> bool | None:
         return False
     if _without_spaces(gold_text) == _without_spaces(text):
         return True
+    sides = [values.number_of(side) for side in text.split("=")]
+    if len(sides) > 1 and None not in sides and len({side.value for side in sides}) > 1:
+        return False  # 4 = 5
     number = values.number_of(answer, loose=True)
     wanted = None if "=" in gold_text else values.number_of(gold)
     if number is not None and wanted is not None:
@@ -108,4 +115,7 @@ def _is_balanced(text: str) -> bool:
 
 def as_latex(answer: str) -> str:
     """An answer that is no number as math-verify understands it: powers by ^, no approximation."""
-    return _POWERS.sub(r"^{\1}", _NEARLY.split(answer.translate(values.WIDE))[0] or answer)
+    answer = _NEARLY.split(answer.translate(values.WIDE))[0] or answer
+    answer = _RAISED.sub(lambda hit: f"^{{{hit[0].translate(_DIGITS)}}}", answer)
+    answer = _ROOT.sub(r"\\sqrt{\1}", answer).replace("\u00d7", r"\times ")
+    return _POWERS.sub(r"^{\1}", answer)

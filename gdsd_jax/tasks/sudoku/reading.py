@@ -12,7 +12,7 @@ CELLS = SIDE * SIDE
 # Digits and separators share no character, so that a failed match tries nothing twice.
 _RUN_OF_DIGITS = re.compile(r"(?<![0-9])[1-4](?:[ \t\r\n|,]{0,4}[1-4]){15}(?![0-9])")
 # what ends a row besides the end of a line
-_ROW_END = re.compile(r"\\\\(?:\[[^\]\n]{0,9}\])?|\]|;|/|<br ?/?>|</tr>")
+_ROW_END = re.compile(r"\\\\(?:\[[^\]\n]{0,9}\])?|\]|;|(?<!<)/|<br ?/?>|</tr>")
 # in this order; what stands there for a reader's eye
 _DECORATION = tuple(
     re.compile(pattern)
@@ -20,16 +20,20 @@ _DECORATION = tuple(
         r"</?[a-z]{1,8}>|&nbsp;",
         r"\\(?:begin|end)\s*\{[a-z*]*\}(?:\{[clr|@ ]*\})?",
         r"\\(?:hline|left|right|quad|boxed|text|mathbf|,)(?![A-Za-z])|\\[\[\](){}]",
-        r"```[a-z]*|[*`$]",
+        r"```[a-z]*|[*`$'\"\u201c\u201d\u2018\u2019\ufe0f\u20e3]",
+        r"[a-z_]+\s*[:=]\s*(?=\[)",
+        r"(?<=[1-4])\s*[-\u2013]\s*(?=[1-4])",
     )
 )
 _LABEL = re.compile(
     r"[\s|>]*(?:[-+\u2022]\s+|[0-9][.)]\s+)?"
-    r"(?:(?:row|line|r)\s*#?\s*[0-9a-d](?:st|nd|rd|th)?\s*[:.)=|-]+"
-    r"|(?:first|second|third|fourth|last)\s+row\s*[:=-]+|[a-d]\s*[:|])?",
+    r"(?:(?:row|line|r)\s*#?\s*(?:[0-9a-d]|one|two|three|four)\s*[:.)=|>\u2192-]+"
+    r"|(?:first|second|third|fourth|last|[1-4](?:st|nd|rd|th))\s+row\s*[:=>\u2192-]+"
+    r"|[a-d]\s*[:|])?",
     re.IGNORECASE,
 )
 _FRAME = re.compile(r"[\s|+=:_.,(){}\[\]\u2500-\u257f-]*")
+_WIDE = {0xFF10 + digit: str(digit) for digit in range(10)}
 _BETWEEN = re.compile(r"[\s|,&(){}\[\]\u2500-\u257f]+")
 
 
@@ -40,11 +44,12 @@ def grid_of(text: str) -> str | None:
     digits: of text, with bars and frames between them, of a table, of lists, of LaTeX, with names
     of the rows before them.
     """
+    text = text.translate(_WIDE)
     block, last = [], (-1, None)  # rows so far; (where the grid ends, its digits)
     for end, row in _rows(text):
         digits = _digits_of(row)
-        if digits is None:
-            block = []
+        if digits is None or (not row.strip() and block and _whole(block)):
+            block = []  # an empty line ends a grid that is whole
         elif digits:
             block.append(digits)
             last = (end, _whole(block)) if _whole(block) else last
@@ -73,7 +78,7 @@ def _digits_of(row: str) -> str | None:
     if _FRAME.fullmatch(row):
         return ""
     row = row[_LABEL.match(row).end() :]
-    digits = _BETWEEN.sub("", row)
+    digits = _BETWEEN.sub("", row.rstrip(" .\t\r\n"))
     is_row = set(digits) <= set("1234") and len(digits) % SIDE == 0
     return digits if is_row and len(digits) <= CELLS else None
 
