@@ -172,6 +172,13 @@ def check_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
     lists = (content.get("prompts"), content.get(OWN), (manifest or {}).get("samplers"))
     if not well_formed or not all(isinstance(value, list) for value in lists):
         raise ValueError(f"{path}: not a whole file of launch/eval.py: evaluate again")
+    count = len(content["prompts"])
+    for place, item in enumerate(content[OWN]):
+        number = item.get("problem") if isinstance(item, dict) else None
+        if type(number) is not int or number not in range(count):
+            raise ValueError(
+                f"{path}: {OWN}[{place}]: not an item of one of its {count} prompts: evaluate again"
+            )
     if manifest.get("format") != record.FORMAT:
         raise ValueError(
             f"{path}: format {manifest.get('format')}, this version knows {record.FORMAT}"

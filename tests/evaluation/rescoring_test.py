@@ -165,6 +165,14 @@ ODD = {
     ),
     "half a file": ({"items": []}, "not a whole file of launch/eval.py"),
     "a manifest of none": ({"items": [], "manifest": {"settings": 3}}, "not a whole file"),
+    "an item of no prompt": (
+        {
+            "items": [{"problem": -1}],
+            "prompts": [{}],
+            "manifest": {"settings": {}, "samplers": []},
+        },
+        "items[0]: not an item of one of its 1 prompts",
+    ),
 }
 
 

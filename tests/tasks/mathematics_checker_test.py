@@ -25,6 +25,9 @@ def equal(gold, answer, by):
     "gold, answer, right",
     [
         ("3r^2", "3R^2", False),
+        ("2\\pi", "2\\pi.", True),
+        ("x+1", "x+1.", True),
+        ("(3,5)", "(3,5).", True),
         ("3r^2", "3r\u00b2", True),
         ("2\\sqrt{3}", "2\u221a3", True),
         ("1080", "1.08 \u00d7 10\u00b3", True),

@@ -116,6 +116,7 @@ def _is_balanced(text: str) -> bool:
 def as_latex(answer: str) -> str:
     """An answer that is no number as math-verify understands it: powers by ^, no approximation."""
     answer = _NEARLY.split(answer.translate(values.WIDE))[0] or answer
+    answer = answer.rstrip().removesuffix(".")
     answer = _RAISED.sub(lambda hit: f"^{{{hit[0].translate(_DIGITS)}}}", answer)
     answer = _ROOT.sub(r"\\sqrt{\1}", answer).replace("\u00d7", r"\times ")
     return _POWERS.sub(r"^{\1}", answer)
