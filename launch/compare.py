@@ -21,7 +21,6 @@ import functools
 import itertools
 import math
 import pathlib
-import shutil
 import statistics
 import subprocess
 import sys
@@ -65,11 +64,7 @@ def finished(config: str, out: pathlib.Path, name: str, seed: int, *overrides: s
         return workdir
     if not lines_of(start, "eval"):
         train(config, start, f"seed={seed}", "rounds=0")
-    if not workdir.exists():
-        partial = out / f".{workdir.name}"
-        shutil.copytree(start, partial, dirs_exist_ok=True)
-        partial.rename(workdir)
-    train(config, workdir, f"seed={seed}", *overrides)
+    train(config, workdir, f"seed={seed}", f"start_from={start}", *overrides)
     mark.touch()
     return workdir
 
@@ -341,7 +336,7 @@ def main() -> int:
         variants, seeds = variants_of(args.variants), seeds_of(args.seeds)
         check(args.config, variants, rates)
         if paths.is_remote(args.out):
-            raise ValueError(f"--out={args.out}: the runs are copied locally, give a local folder")
+            raise ValueError(f"--out={args.out}: give a local folder")
         out = pathlib.Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:

@@ -210,7 +210,7 @@ WRONG = {
     "rate": (["--learning_rates=fast", "a="], "'optimizer.learning_rate' takes float values"),
     "key": (["a=", "b=gdsd.psy=3"], "variant 'b': unknown config key 'gdsd.psy'; near it"),
     "config": (["--config=none.py", "a="], "--config: no file none.py; there are configs/"),
-    "a bucket": (["--out=gs://b/runs", "a="], "--out=gs://b/runs: the runs are copied locally"),
+    "a bucket": (["--out=gs://b/runs", "a="], "--out=gs://b/runs: give a local folder"),
     "model": ([f"--config={CODING}:big", "a="], "unknown model 'big', this config knows: tiny"),
 }
 

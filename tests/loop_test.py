@@ -20,6 +20,7 @@ def loop_of(prepared, checkpoints, signalled) -> Loop:
         steps=None,
         seed_key=None,
         checkpoints=checkpoints,
+        best=None,
         writer=None,
         signalled=signalled,
         say=print,
@@ -55,8 +56,29 @@ def test_work_that_fails_fails_the_run():
         unless_stopped(loop, lambda: 1 / 0, keep)
 
 
-def test_broken_numbers_stop_the_run():
-    """The line names phase, step and tensor."""
-    check_finite("train", 7, {"loss": 1.0, "grad_norm": 2.0})
-    with pytest.raises(FloatingPointError, match="train step 7: grad_norm is nan"):
-        check_finite("train", 7, {"loss": 1.0, "grad_norm": float("nan")})
+def test_broken_numbers_stop_the_run(tmp_path):
+    """The line names phase, step and tensor, and says of a checkpoint only what was checked."""
+    checkpoints = Checkpoints(tmp_path)
+    check_finite("train", 7, {"loss": 1.0, "grad_norm": 2.0}, checkpoints)
+    broken = {"loss": 1.0, "grad_norm": float("nan")}
+    with pytest.raises(FloatingPointError, match="train step 7: grad_norm is nan; there is no"):
+        check_finite("train", 7, broken, checkpoints)
+    checkpoints.save(3, {"state": jnp.arange(4.0)}, {})
+    with pytest.raises(FloatingPointError, match="the last checkpoint, 3, is good"):
+        check_finite("train", 7, broken, checkpoints)
+    again = Checkpoints(tmp_path)  # by which nothing was read
+    with pytest.raises(FloatingPointError, match="did not check its numbers"):
+        check_finite("train", 7, broken, again)
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    """Whether or not a line about its loss was due."""
+    alone = SimpleNamespace(hosts=Hosts(), settings=SimpleNamespace(inner_iterations=2))
+    checkpoints = Checkpoints(tmp_path)
+    loop, progress = loop_of(alone, checkpoints, lambda: False), resume.Progress(step=6)
+    save(loop, {"weights": jnp.arange(4.0)}, {}, progress)
+    broken = {"weights": jnp.array([1.0, jnp.inf])}
+    said = "sft, round 0, step 8: state.weights is not finite.*the last checkpoint, 6, is good"
+    with pytest.raises(FloatingPointError, match=said):
+        save(loop, broken, {}, progress._replace(step=8))
+    assert checkpoints.iterations() == [6]
