@@ -257,7 +257,7 @@ def naming_damage(place: epath.Path) -> Iterator[None]:
 
 def reason_of(error: Exception) -> str:
     """An error in one line, without the details that tensorstore adds."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).partition("See full TensorStore")[0].split())
     return f"{type(error).__name__}: {text[:200]}"
 
 

@@ -77,11 +77,8 @@ def train(
     ):
         steps = make_steps(experiment.denoiser, chosen, experiment.mesh, experiment.teacher)
         key = seed_key_of(experiment)
-        begin = functools.partial(beginning, experiment, steps, checkpoints, key)
-        stopped, future = hosts.run_until_stopped(begin, signalled)
-        if stopped:
-            raise Interrupted  # nothing is there yet that is not on disk
-        state, frozen, buffer, progress, damaged = future.result()
+        found = begin_until_stopped(experiment, steps, checkpoints, key, signalled)
+        state, frozen, buffer, progress, damaged = found
         tell_beginning(workdir, checkpoints, progress, damaged, changed, say)
         with workdirs.opened(experiment, workdir, progress.lines, say) as writer:
             loop = Loop(
@@ -95,6 +92,21 @@ def train(
 
 def ignore(line: str) -> None:
     """Says nothing."""
+
+
+def begin_until_stopped(
+    experiment: Experiment,
+    steps: Steps,
+    checkpoints: Checkpoints,
+    seed_key: jax.Array,
+    signalled: Callable[[], bool],
+) -> Resumed:
+    """What `beginning` returns, for which a stop does not wait."""
+    begin = functools.partial(beginning, experiment, steps, checkpoints, seed_key)
+    stopped, future = experiment.hosts.run_until_stopped(begin, signalled)
+    if stopped:
+        raise Interrupted  # nothing is there yet that is not on disk
+    return future.result()
 
 
 def tell_beginning(

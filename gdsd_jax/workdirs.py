@@ -130,10 +130,11 @@ def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
 
 
 def repeat_supervised(writer: MetricsWriter, workdir) -> None:
-    """Writes the supervised phase's lines of another run."""
+    """Writes the lines of another run's supervised phase, but for their clock."""
     path = epath.Path(workdir) / "metrics.jsonl"
     for row in read_metrics(path) if path.exists() else []:
         if row["phase"] == "sft":
+            del row["wall_s"]
             told = {key: math.nan if value is None else value for key, value in row.items()}
             writer.write(told.pop("phase"), told.pop("step"), **told)
 
