@@ -16,16 +16,13 @@ import tensorstore as ts
 
 from gdsd_jax import paths
 from gdsd_jax.checksums import checksums
+from gdsd_jax.damage import Damaged, naming_damage, reason_of
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.types import LazyArray, PyTree
 
 
 class OtherSettings(paths.WorkdirError):
     """A checkpoint does not hold what the run's config asks for."""
-
-
-class Damaged(paths.WorkdirError):
-    """A checkpoint that cannot be read, or whose numbers are not those that were written."""
 
 
 class NotSaved(OSError):
@@ -102,8 +99,10 @@ class Checkpoints:
           FloatingPointError: a number that is not finite; names its array, and nothing is written.
           NotSaved: this checkpoint, or the one before, could not be written.
         """
-        if self.latest() == iteration:
-            return
+        with self.naming_faults():
+            # orbax remembers what this process began: all processes get the same answer
+            if self.manager.latest_step() == iteration:
+                return
         sums = checksums_of(state) if sums is None else sums
         for name, (_, finite) in sums.items():
             if not finite:
@@ -244,21 +243,6 @@ def stored_in(place: epath.Path) -> PyTree:
     """Shapes of the state of the checkpoint at `place`; raises Damaged."""
     with naming_damage(place):
         return ocp.PyTreeCheckpointHandler().metadata(place / "state").tree
-
-
-@contextlib.contextmanager
-def naming_damage(place: epath.Path) -> Iterator[None]:
-    """Damaged, one line, in place of whatever reading the checkpoint at `place` raises."""
-    try:
-        yield
-    except Exception as error:
-        raise Damaged(f"{place} cannot be read ({reason_of(error)})") from error
-
-
-def reason_of(error: Exception) -> str:
-    """An error in one line, without the details that tensorstore adds."""
-    text = " ".join(str(error).partition("See full TensorStore")[0].split())
-    return f"{type(error).__name__}: {text[:200]}"
 
 
 def read_state(place: epath.Path, abstract: PyTree) -> tuple[PyTree, dict[str, int]]:

@@ -104,8 +104,14 @@ def leased(
     workdir: epath.Path, say: Callable[[str], None], end: Callable[[str], None]
 ) -> Iterator[None]:
     """`held` in an object store."""
-    lease = Lease(workdir)
-    lease.take(say)
+    try:
+        lease = Lease(workdir)
+        lease.take(say)
+    except paths.WorkdirError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise paths.WorkdirError(f"{workdir}: no lock can be written there ({reason})") from None
     done = threading.Event()
 
     def beat() -> None:

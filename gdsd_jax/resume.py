@@ -15,7 +15,7 @@ from gdsd_jax.types import Array, Batch, PyTree, TrainState
 from gdsd_jax.weights import abstract, base_weights, copies_of, make_trainable
 
 COPIES = ("reference", "teacher")  # of weights or adapters, frozen; a checkpoint holds them
-FORMAT = 2  # of a checkpoint; in format 1 a buffer was a list without names
+FORMAT = 3  # of a checkpoint; 2 had no best number, in 1 a buffer was a list without names
 
 
 class Progress(NamedTuple):

@@ -136,6 +136,21 @@ def test_other_numbers_than_were_written_are_seen(saved, tmp_path):
         read(saved)
 
 
+@pytest.mark.parametrize(
+    "error", [PermissionError("no"), ValueError("UNAVAILABLE: no network"), MemoryError("full")]
+)
+def test_what_may_pass_is_no_damage(saved, monkeypatch, error):
+    """The newest checkpoint is not put aside because a network was away; also not where orbax
+    wraps the error."""
+
+    def fail(*_, **__):
+        raise RuntimeError("while reading") from error
+
+    monkeypatch.setattr(checkpoint.ocp.PyTreeCheckpointHandler, "restore", fail)
+    with pytest.raises(OSError, match="checkpoints/1 cannot be read .RuntimeError: while reading"):
+        read(saved)
+
+
 def test_a_checkpoint_without_checksums_is_read(saved):
     """One of an earlier version; what it holds is not said to be good."""
     shutil.rmtree(saved.place(1) / "checksums")
