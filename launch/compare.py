@@ -8,10 +8,11 @@ on where it was.
   python launch/compare.py --config=configs/opdlm.py --out=runs/opdlm "opdlm=" "sft=control=sft" \
     "kd=control=kd"
 
-A variant is NAME=OVERRIDES of the config's keys. The variants of a seed start from the same
-supervised model, which is trained once. With --learning_rates each variant runs its first seed at
-every rate and the other seeds at the best one. OUT holds a folder a run, and report.html with the
-curves and the table, which curves.png and table.md hold alone.
+A variant is NAME=OVERRIDES of the config's keys, but for those of the supervised phase: the
+variants of a seed start from the same supervised model, which is trained once. With
+--learning_rates each variant runs its first seed at every rate and the other seeds at the best one.
+OUT holds a folder a run, and report.html with the curves and the table, which curves.png and
+table.md hold alone.
 Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fails.
 """
 
@@ -59,13 +60,14 @@ def train(config: str, workdir: pathlib.Path, *overrides: str) -> None:
 def finished(config: str, out: pathlib.Path, name: str, seed: int, *overrides: str) -> pathlib.Path:
     """The workdir of a variant's seed, trained to the end from the seed's supervised start."""
     start, workdir = out / f"start-{seed}", out / f"{name}-{seed}"
-    mark = workdir / "finished"
-    if mark.exists():
+    overrides = (f"seed={seed}", f"start_from={start}", *overrides)
+    mark, argument = workdir / "finished", argument_of(config, *overrides)
+    if mark.exists() and mark.read_text() in ("", argument):  # earlier versions left it empty
         return workdir
     if not lines_of(start, "eval"):
         train(config, start, f"seed={seed}", "rounds=0")
-    train(config, workdir, f"seed={seed}", f"start_from={start}", *overrides)
-    mark.touch()
+    train(config, workdir, *overrides)
+    mark.write_text(argument)
     return workdir
 
 
@@ -297,11 +299,15 @@ def check(config: str, variants: Mapping[str, str], rates: Sequence[str]) -> Non
     from gdsd_jax import settings  # slow to import: wrong arguments are told before
 
     chosen = [f"optimizer.learning_rate={rate}" for rate in rates] or [""]
-    settings.parse(load_config(argument_of(config)))
+    start = settings.parse(load_config(argument_of(config)))
     for name, overrides in variants.items():
         for rate in chosen:
             try:
-                settings.parse(load_config(argument_of(config, overrides, rate)))
+                found = settings.parse(load_config(argument_of(config, overrides, rate)))
+                wrong = settings.changes_of_start(start, found)
+                if wrong:
+                    told = settings.listed(wrong)
+                    raise ValueError(f"{told}: the supervised phase is shared, set it in --config")
             except ValueError as error:
                 raise ValueError(f"variant {name!r}: {error}") from None
 
