@@ -156,6 +156,7 @@ def keep_if_best(
     progress = progress._replace(best={metric: merit})
     tree = as_saved(state, frozen if progress.has_rl_state else {}, None)
     loop.best.save(iteration_of(loop.experiment, progress), tree, as_host(progress))
+    loop.best.wait()  # later checkpoints say that it is there
     loop.say(f"best {name} so far, {numbers[name]:.4g}: kept in {loop.best.folder.parent}")
     return progress
 

@@ -85,9 +85,7 @@ def train(
                 experiment, workdir, steps, key, checkpoints, best, writer, signalled, say, profile
             )
             run(loop, state, frozen, buffer, progress)
-            # here, where SIGTERM is still noted
-            checkpoints.wait()
-            best.wait()
+            checkpoints.wait()  # here, where SIGTERM is still noted
 
 
 def ignore(line: str) -> None:

@@ -151,6 +151,21 @@ def test_what_may_pass_is_no_damage(saved, monkeypatch, error):
         read(saved)
 
 
+def test_weights_may_be_read_in_another_type(tmp_path):
+    """As a frozen base in bfloat16; those that are not converted are compared."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, {"state": {"trainable": TREE}}, {})
+    checkpoints.close()
+
+    def wanted(x):
+        dtype = jnp.bfloat16 if x.dtype == jnp.float32 else x.dtype
+        return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
+
+    found = checkpoint.load_trainable(tmp_path, jax.tree.map(wanted, TREE))
+    assert found["a"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found["a"], TREE["a"].astype(jnp.bfloat16))
+
+
 def test_a_checkpoint_without_checksums_is_read(saved):
     """One of an earlier version; what it holds is not said to be good."""
     shutil.rmtree(saved.place(1) / "checksums")
