@@ -38,6 +38,9 @@ def is_passing(error: BaseException | None) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """An error in one line, without the details that tensorstore adds."""
-    text = " ".join(str(error).partition("See full TensorStore")[0].split())
-    return f"{type(error).__name__}: {text[:200]}"
+    """An error in one line, without the details that tensorstore adds; what a long one says last is
+    where it came from."""
+    text = re.split(r"See full TensorStore|\[\w+=", " ".join(str(error).split()))[0].strip()
+    if len(text) > 200:
+        text = f"{text[:60]} ... {text[-140:]}"
+    return f"{type(error).__name__}: {text}"

@@ -10,6 +10,7 @@ state saved; 130 after Ctrl-C; 1 a fault.
 """
 
 import argparse
+import logging
 import pathlib
 import sys
 
@@ -73,6 +74,8 @@ def launch(config, args: argparse.Namespace, hosts) -> int:
     if jax.default_backend() != "cpu" and jax.config.jax_compilation_cache_dir is None:
         # a run that resumes compiles nothing
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+    # orbax logs each fault several times and then raises it, which is one line here
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if chosen.greeting and hosts.first:
         print(chosen.greeting, flush=True)
     try:
