@@ -1,9 +1,13 @@
 """Checkpoints by orbax: device state as arrays, the host's part as JSON; visible only when
 complete."""
 
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import ctypes
 import functools
 import json
+from typing import Any
+import zlib
 
 from etils import epath
 import jax
@@ -12,25 +16,43 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from gdsd_jax import paths
+from gdsd_jax.checksums import checksums
+from gdsd_jax.damage import Damaged, naming_damage, reason_of
+from gdsd_jax.hosts import Hosts
 from gdsd_jax.types import LazyArray, PyTree
 
 
-class OtherSettings(ValueError):
+class OtherSettings(paths.WorkdirError):
     """A checkpoint does not hold what the run's config asks for."""
+
+
+class NotSaved(OSError):
+    """A checkpoint that could not be written, such as on a full disk."""
+
+
+# A wait of orbax ends after this many seconds of the wall clock, which may jump by hours.
+PATIENCE_S = 10**7
 
 
 class Checkpoints:
     """The checkpoints of one run, newest last.
 
-    A checkpoint is `{"state": tree of arrays, "host": JSON}` under its iteration number.
+    A checkpoint is `{"state": tree of arrays, "host": JSON, "checksums": JSON}` under its iteration
+    number; earlier versions wrote no checksums.
+
+    Attributes:
+      checked: the newest one whose numbers were checked by this process, while it was written or
+        read; None = there is none.
     """
 
-    def __init__(self, folder, keep: int = 2):
-        """Makes no folder: what is asked for first does, and it writes."""
+    def __init__(self, folder, keep: int = 2, hosts: Hosts | None = None):
+        """Makes no folder: what writes first does. All processes in `hosts` make the same calls."""
         self.folder, self.keep = paths.absolute(folder), keep
         # on CPUs what is written lies in the memory that the next update needs, and the same cores
         # compress it
         self.beside = jax.default_backend() != "cpu"
+        self.hosts = Hosts() if hosts is None else hosts
+        self.checked: int | None = None
 
     @functools.cached_property
     def manager(self) -> ocp.CheckpointManager:
@@ -49,58 +71,136 @@ class Checkpoints:
                 type_handler_registry=registry, multiprocessing_options=together
             ),
             "host": ocp.JsonCheckpointHandler(multiprocessing_options=together),
+            "checksums": ocp.JsonCheckpointHandler(multiprocessing_options=together),
         }
+        # folders that are made meanwhile are waited for by the wall clock, whatever the patience
+        waits = ocp.options.AsyncOptions(
+            timeout_secs=PATIENCE_S, create_directories_asynchronously=False
+        )
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self.keep,
             create=False,
             multiprocessing_options=together,
             enable_async_checkpointing=self.beside,
+            async_options=waits,
         )
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
-    def save(self, iteration: int, state: PyTree, host: dict) -> None:
-        """Starts writing, on CPUs writes; arrays may be donated when this returns."""
-        if self.manager.latest_step() == iteration:
-            return
-        items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), host=ocp.args.JsonSave(host))
-        self.manager.save(iteration, args=items)
+    def save(
+        self, iteration: int, state: PyTree, host: dict, sums: dict[str, np.ndarray] | None = None
+    ) -> None:
+        """Starts writing, on CPUs writes; arrays may be donated when this returns.
+
+        Args:
+          iteration: its number; nothing is done where that is the newest one.
+          state: tree of arrays.
+          host: JSON.
+          sums: `checksums_of(state)`; None = they are computed here, after what the devices do now.
+
+        Raises:
+          FloatingPointError: a number that is not finite; names its array, and nothing is written.
+          NotSaved: this checkpoint, or the one before, could not be written.
+        """
+        with self.naming_faults():
+            # orbax remembers what this process began: all processes get the same answer
+            if self.manager.latest_step() == iteration:
+                return
+        sums = checksums_of(state) if sums is None else sums
+        for name, (_, finite) in sums.items():
+            if not finite:
+                raise FloatingPointError(f"{name} is not finite, no checkpoint of it is written")
+        told = {name: int(value) for name, (value, _) in sums.items()} | {"host": sum_of(host)}
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(state),
+            host=ocp.args.JsonSave(host),
+            checksums=ocp.args.JsonSave(told),
+        )
+        with self.naming_faults():
+            self.manager.save(iteration, args=items)
         if not self.beside:
             trim_heap()
+        self.checked = iteration
+
+    @contextlib.contextmanager
+    def naming_faults(self) -> Iterator[None]:
+        """NotSaved, one line, in place of whatever orbax raises while it writes."""
+        try:
+            yield
+        except Exception as error:
+            raise NotSaved(
+                f"{self.folder}: a checkpoint cannot be written ({reason_of(error)}): the ones "
+                "before it are kept; mend that and start the same command again"
+            ) from error
+
+    def iterations(self) -> list[int]:
+        """Numbers of the complete checkpoints, newest first."""
+        return iterations_in(self.folder)
 
     def latest(self) -> int | None:
         """The newest complete checkpoint; None where there is none."""
-        return self.manager.latest_step() if self.folder.is_dir() else None
+        return next(iter(self.iterations()), None)
 
     def names(self, iteration: int) -> set[str]:
-        """The entries of the state's outermost dict."""
-        return set(self.manager.item_metadata(iteration).state.tree)
+        """The entries of the state's outermost dict; raises Damaged."""
+        return set(self.agreed(lambda: stored_in(self.place(iteration))))
 
     def host(self, iteration: int) -> dict:
-        return self.manager.restore(
-            iteration, args=ocp.args.Composite(host=ocp.args.JsonRestore())
-        ).host
+        """The host's part; raises Damaged."""
+        return self.agreed(lambda: read_host(self.place(iteration)))
+
+    def place(self, iteration: int) -> epath.Path:
+        """The folder of a checkpoint."""
+        return self.folder / str(iteration)
 
     def restore(self, iteration: int, abstract: PyTree) -> PyTree:
         """The state, placed as the abstract arrays' shardings say.
 
         Raises:
           OtherSettings: it holds other arrays or shapes; one line names the folder and the mend.
+          Damaged: it cannot be read, or holds other numbers than were written.
         """
-        stored = self.manager.item_metadata(iteration).state.tree
-        wrong = first_difference(stored, abstract)
+        place = self.place(iteration)
+        wrong = first_difference(self.agreed(lambda: stored_in(place)), abstract)
         if wrong is not None:
             raise OtherSettings(
                 f"{self.folder}: checkpoint {iteration} was written with other settings than the "
                 "config's; give another --workdir, or the settings in its config.json (first "
                 f"difference at {wrong})"
             )
-        places = ocp.checkpoint_utils.construct_restore_args(abstract)
-        items = ocp.args.Composite(state=ocp.args.PyTreeRestore(abstract, restore_args=places))
-        return self.manager.restore(iteration, args=items).state
+        state, sums = self.agreed(lambda: read_state(place, abstract))
+        check_sums(place, state, sums)
+        self.checked = iteration if sums else None
+        return state
+
+    def agreed(self, read: Callable[[], Any]) -> Any:
+        """What `read()` returns; where it raises Damaged in one process, all of them do."""
+        found, damage = None, None
+        try:
+            found = read()
+        except Damaged as error:
+            damage = str(error)
+        for told in self.hosts.exchange(damage):
+            if told is not None:
+                raise Damaged(told)
+        return found
+
+    def put_aside(self, iteration: int) -> epath.Path:
+        """Moves a damaged checkpoint out of the way, to the folder that this returns."""
+        aside = self.folder.parent / "damaged"
+        number = 1
+        while (place := aside / f"{iteration}-{number}").exists():
+            number += 1
+        if self.hosts.first:
+            paths.move(self.place(iteration), place)
+        self.hosts.exchange(None)
+        return place
 
     def wait(self) -> None:
-        """Returns when everything saved so far is complete on disk."""
-        self.manager.wait_until_finished()
+        """Returns when everything saved so far is complete on disk; raises NotSaved."""
+        if "manager" not in vars(self):
+            return  # nothing was
+        with self.naming_faults():
+            self.manager.wait_until_finished()
 
     def close(self) -> None:
         self.manager.close()
@@ -112,6 +212,69 @@ def trim_heap() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def iterations_in(folder: epath.Path) -> list[int]:
+    """Numbers of the complete checkpoints in a folder, newest first."""
+    return sorted(ocp.utils.checkpoint_steps(folder), reverse=True) if folder.is_dir() else []
+
+
+def checksums_of(tree: PyTree) -> dict[str, np.ndarray]:
+    """{name of an array, as orbax stores it: its checksum and whether it is finite, uint32 [2]};
+    waits for what the devices do before."""
+    return jax.device_get(checksums(named(tree)))
+
+
+def read_json(folder: epath.Path) -> dict:
+    """What orbax's handler of JSON has written."""
+    return json.loads((folder / "metadata").read_text())
+
+
+def read_sums(place: epath.Path) -> dict[str, int]:
+    """The checksums of the checkpoint at `place`; none where an earlier version wrote it."""
+    return read_json(place / "checksums") if (place / "checksums").is_dir() else {}
+
+
+def sum_of(host: Mapping[str, Any]) -> int:
+    """A checksum of the host's part, as it comes back."""
+    return zlib.crc32(json.dumps(json.loads(json.dumps(host)), sort_keys=True).encode())
+
+
+def read_host(place: epath.Path) -> dict:
+    """The host's part of the checkpoint at `place`; raises Damaged."""
+    with naming_damage(place):
+        host, sums = read_json(place / "host"), read_sums(place)
+        if sums and sums["host"] != sum_of(host):
+            raise ValueError("host is not what was written there")
+        return host
+
+
+def stored_in(place: epath.Path) -> PyTree:
+    """Shapes of the state of the checkpoint at `place`; raises Damaged."""
+    with naming_damage(place):
+        return ocp.PyTreeCheckpointHandler().metadata(place / "state").tree
+
+
+def read_state(place: epath.Path, abstract: PyTree) -> tuple[PyTree, dict[str, int]]:
+    """(a part of the state of the checkpoint at `place`, the checksums of its arrays, but for those
+    that are read in another type; none in earlier versions); raises Damaged."""
+    with naming_damage(place):
+        sums, stored = read_sums(place), named(stored_in(place))
+        restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+        state = ocp.PyTreeCheckpointHandler().restore(
+            place / "state",
+            args=ocp.args.PyTreeRestore(abstract, restore_args, partial_restore=True),
+        )
+        same = [name for name, x in named(state).items() if x.dtype == stored[name].dtype]
+        return state, {name: sums[name] for name in same if sums}
+
+
+def check_sums(place: epath.Path, state: PyTree, sums: Mapping[str, int]) -> None:
+    """Damaged where an array is not the one that was written."""
+    found = checksums_of(state) if sums else {}
+    for name, value in sums.items():
+        if found[name][0] != value:
+            raise Damaged(f"{place}: {name} is not what was written there")
 
 
 def is_converted(folder) -> bool:
@@ -129,7 +292,8 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
     `abstract` says.
 
     Raises:
-      ValueError: no checkpoint, or one of another model; one line names the folder and the mend.
+      ValueError: no checkpoint, one of another model, or a damaged one; one line names the folder
+        and the mend.
     """
     newest = latest_iteration(workdir)
     if newest is None:
@@ -137,22 +301,21 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
             f"{workdir}: no finished checkpoint there; "
             f"train with launch/main.py --workdir={workdir}"
         )
-    folder = paths.absolute(workdir) / "checkpoints" / str(newest) / "state"
+    place = paths.absolute(workdir) / "checkpoints" / str(newest)
     item = {"state": {"trainable": abstract}}  # the tree of resume.as_saved
-    handler = ocp.PyTreeCheckpointHandler()
-    same_shapes(workdir, handler.metadata(folder).tree["state"]["trainable"], abstract)
-    restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-    restored = handler.restore(
-        folder, args=ocp.args.PyTreeRestore(item, restore_args, partial_restore=True)
-    )
+    try:
+        same_shapes(workdir, stored_in(place)["state"]["trainable"], abstract)
+        restored, sums = read_state(place, item)
+        check_sums(place, restored, sums)
+    except Damaged as error:
+        raise Damaged(f"{error}: move that folder away, then the one before it is used") from None
     return restored["state"]["trainable"]
 
 
 def latest_iteration(workdir) -> int | None:
     """Number of a run's newest finished checkpoint, None where there is none; the run may be going
     on."""
-    folder = paths.absolute(workdir) / "checkpoints"
-    return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
+    return next(iter(iterations_in(paths.absolute(workdir) / "checkpoints")), None)
 
 
 PARAMS, ADAPTERS = "params", "adapters"  # orbax folders of a converted model
@@ -184,7 +347,7 @@ def write_array(folder: epath.Path, array: LazyArray) -> None:
     store = ts.open(
         {
             "driver": "zarr",
-            "kvstore": kvstore(folder),
+            "kvstore": paths.kvstore(folder),
             "metadata": {"compressor": {"id": "zstd", "level": 1}},
         },
         create=True,
@@ -196,16 +359,6 @@ def write_array(folder: epath.Path, array: LazyArray) -> None:
         slab = [slice(None)] * len(chunk)
         slab[axis] = slice(start, min(start + chunk[axis], array.shape[axis]))
         store[tuple(slab)].write(array.read(tuple(slab))).result()
-
-
-def kvstore(folder: epath.Path) -> dict[str, str]:
-    """Tensorstore's specification of an absolute folder, with its name as it is, not as a URL."""
-    if not paths.is_remote(folder):
-        return {"driver": "file", "path": f"{folder}/"}
-    scheme, address = str(folder).split("://", 1)
-    name, _, path = address.partition("/")
-    driver = "gcs" if scheme == "gs" else scheme
-    return {"driver": driver, "bucket": name, "path": f"{path}/"}
 
 
 def save_params(folder, params: PyTree, manifest: dict, adapters: PyTree | None = None) -> None:
@@ -248,34 +401,41 @@ def load_params(folder, abstract: PyTree, part: str = PARAMS) -> PyTree:
     say.
 
     Raises:
-      ValueError: nothing there, or another model's shapes; one line names the folder and the mend.
+      ValueError: nothing there, another model's shapes, or files that cannot be read; one line
+        names the folder.
     """
     read_manifest(folder)
     here = paths.absolute(folder) / part
     with ocp.StandardCheckpointer() as checkpointer:
-        same_shapes(folder, dict(checkpointer.metadata(here).item_metadata), abstract)
-        return checkpointer.restore(here, abstract)
+        with naming_damage(here):
+            stored = dict(checkpointer.metadata(here).item_metadata)
+        same_shapes(folder, stored, abstract)
+        with naming_damage(here):
+            return checkpointer.restore(here, abstract)
 
 
 def same_shapes(folder, found: PyTree, abstract: PyTree) -> None:
     """ValueError naming the first array that is missing, extra or of another shape."""
     wrong = first_difference(found, abstract)
     if wrong is not None:
-        raise ValueError(f"{folder}: holds another model, first difference at {wrong}")
+        raise paths.WorkdirError(f"{folder}: holds another model, first difference at {wrong}")
 
 
 def first_difference(stored: PyTree, abstract: PyTree) -> str | None:
     """The first array, by name, that one of two trees lacks or has in another shape; None where
     they agree."""
-    have, want = shapes_of(stored), shapes_of(abstract)
+    have, want = (
+        {name: tuple(leaf.shape) for name, leaf in named(tree).items()}
+        for tree in (stored, abstract)
+    )
     wrong = [name for name in have.keys() | want.keys() if have.get(name) != want.get(name)]
     return min(wrong, default=None)
 
 
-def shapes_of(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    """{name of an array, as orbax stores it: its shape}."""
+def named(tree: PyTree) -> dict[str, Any]:
+    """{name of an array, as orbax stores it: the array, or what stands for it}."""
     return {
-        ".".join(ocp.utils.tuple_path_from_keypath(path)): tuple(leaf.shape)
+        ".".join(ocp.utils.tuple_path_from_keypath(path)): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
         if hasattr(leaf, "shape")  # None and empty nodes are entries of their own to orbax
     }
@@ -319,9 +479,10 @@ def read_leaf(folder: epath.Path, keys: list[str], leaf, index) -> np.ndarray:
     )
     for key in reversed(keys):
         item, args = {key: item}, {key: args}
-    found = ocp.PyTreeCheckpointHandler().restore(
-        folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True)
-    )
+    with naming_damage(folder):
+        found = ocp.PyTreeCheckpointHandler().restore(
+            folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True)
+        )
     for key in keys:
         found = found[key]
     return found if index is None else found[index]

@@ -111,8 +111,8 @@ def split_records(
 
 def split_sft(problems: Problems, steps: int, share: float) -> tuple[Problems, Problems]:
     """(problems of the supervised phase, problems of the rounds): apart, unless the former are
-    all."""
-    if not steps or share == 1:
+    all, or there is but one."""
+    if not steps or share == 1 or len(problems) == 1:
         return problems, problems
     count = max(1, min(round(share * len(problems)), len(problems) - 1))
     return problems.part(slice(count)), problems.part(slice(count, None))

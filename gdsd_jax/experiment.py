@@ -136,8 +136,9 @@ def model_of(
 ) -> tuple[ModelConfig, Tokenizer]:
     """Model and tokenizer of the settings, or of a folder.
 
-    A run from nothing that goes on takes the tokenizer that its workdir has kept: its weights were
-    trained with that, whatever the task has become.
+    A run from nothing that goes on takes the tokenizer that its workdir has kept, one that starts
+    from another run the tokenizer of that: its weights were trained with it, whatever the task has
+    become.
     """
     if folder is not None:
         theirs = weights.settings_of(folder)
@@ -146,9 +147,10 @@ def model_of(
         return found
     if settings.init_from is not None:
         return weights.read_model(settings)
-    kept = None if workdir is None else paths.absolute(workdir) / "tokenizer"
-    if kept is not None and kept.is_dir():
-        return weights.read_model(settings, tokenizers.load(kept))
+    for place in (workdir, settings.start_from):
+        kept = None if place is None else paths.absolute(place) / "tokenizer"
+        if kept is not None and kept.is_dir():
+            return weights.read_model(settings, tokenizers.load(kept))
     return weights.read_model(settings, weights.task_tokenizer(task))
 
 

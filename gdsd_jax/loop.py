@@ -1,15 +1,16 @@
 """What the phases of a run share: where they write, whom they listen to, how they stop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
+import math
 from typing import Any, NamedTuple
 
 from etils import epath
 import jax
 import numpy as np
 
-from gdsd_jax import sharding
-from gdsd_jax.checkpoint import Checkpoints
+from gdsd_jax import paths, sharding
+from gdsd_jax.checkpoint import Checkpoints, checksums_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.keys import make_keys
 from gdsd_jax.metrics import MetricsWriter
@@ -31,6 +32,7 @@ class Loop(NamedTuple):
     steps: Steps
     seed_key: jax.Array
     checkpoints: Checkpoints
+    best: Checkpoints  # the one that keep_best keeps
     writer: MetricsWriter
     signalled: Callable[[], bool]  # whether SIGTERM has come to this process
     say: Callable[[str], None]
@@ -69,13 +71,22 @@ def unless_stopped(loop: Loop, work: Callable[[], Any], keep: Callable[[], None]
     return future.result()
 
 
-def check_finite(phase: str, step: int, numbers: dict) -> None:
+def check_finite(phase: str, step: int, numbers: dict, checkpoints: Checkpoints) -> None:
     """FloatingPointError before a broken state is saved."""
     for name in ("loss", "grad_norm"):
         if name in numbers and not np.isfinite(numbers[name]):
             raise FloatingPointError(
-                f"{phase} step {step}: {name} is {numbers[name]}; the last checkpoint is good"
+                f"{phase} step {step}: {name} is {numbers[name]}; {last_good(checkpoints)}"
             )
+
+
+def last_good(checkpoints: Checkpoints) -> str:
+    """What is known of the newest checkpoint."""
+    if checkpoints.latest() is None:
+        return "there is no checkpoint yet"
+    if checkpoints.checked is None:
+        return "the last checkpoint is of an earlier version, which did not check its numbers"
+    return f"the last checkpoint, {checkpoints.checked}, is good: all its numbers are finite"
 
 
 def save(
@@ -87,12 +98,71 @@ def save(
     *,
     stop: bool = False,
 ) -> None:
-    """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted."""
-    per_round = loop.experiment.settings.inner_iterations
-    iteration = progress.step + progress.round * per_round + progress.inner
-    if progress.phase == "rl":
-        iteration += 1
-    loop.checkpoints.save(iteration, as_saved(state, frozen, buffer), as_host(progress))
-    if stop:
-        loop.checkpoints.wait()
-        raise Interrupted
+    """Starts writing a checkpoint; with `stop`, finishes it and raises Interrupted.
+
+    Raises:
+      FloatingPointError: a number of it is not finite, and nothing is written.
+      checkpoint.NotSaved: it could not be written, or the one before.
+    """
+    keep = keeper(loop, state, frozen, progress, buffer)
+    keep(stop=stop)
+
+
+def keeper(
+    loop: Loop,
+    state: TrainState,
+    frozen: dict,
+    progress: Progress,
+    buffer: Buffer | None = None,
+) -> Callable[..., None]:
+    """`keep(stop=True)` does what `save` does, and does not wait for the devices: the checksums are
+    computed before what they are given to do next."""
+    tree = as_saved(state, frozen, buffer)
+    sums = checksums_of(tree)
+
+    def keep(stop: bool = True) -> None:
+        try:
+            number = iteration_of(loop.experiment, progress)
+            loop.checkpoints.save(number, tree, as_host(progress), sums)
+        except FloatingPointError as error:
+            here = f"{progress.phase}, round {progress.round}, step {progress.step}"
+            raise FloatingPointError(f"{here}: {error}; {last_good(loop.checkpoints)}") from None
+        if stop:
+            loop.checkpoints.wait()
+            raise Interrupted
+
+    return keep
+
+
+def keep_if_best(
+    loop: Loop, state: TrainState, frozen: dict, progress: Progress, numbers: Mapping[str, float]
+) -> Progress:
+    """Keeps the state besides where `keep_best` has never been better than in this evaluation.
+
+    Returns where the run stands, with the best number so far.
+
+    Raises:
+      paths.WorkdirError: the evaluation has no such number.
+    """
+    metric = loop.experiment.settings.keep_best
+    if metric is None:
+        return progress
+    name = metric.removeprefix("-")
+    if name not in numbers:
+        raise paths.WorkdirError(f"keep_best={metric}: evaluations tell {', '.join(numbers)}")
+    merit = -numbers[name] if metric.startswith("-") else numbers[name]
+    if not merit > (progress.best or {}).get(metric, -math.inf):  # NaN is never the best
+        return progress
+    progress = progress._replace(best={metric: merit})
+    tree = as_saved(state, frozen if progress.has_rl_state else {}, None)
+    loop.best.save(iteration_of(loop.experiment, progress), tree, as_host(progress))
+    loop.best.wait()  # later checkpoints say that it is there
+    loop.say(f"best {name} so far, {numbers[name]:.4g}: kept in {loop.best.folder.parent}")
+    return progress
+
+
+def iteration_of(experiment: Experiment, progress: Progress) -> int:
+    """The number of a checkpoint: optimizer steps so far, those of rounds behind one more."""
+    per_round = experiment.settings.inner_iterations
+    steps = progress.step + progress.round * per_round + progress.inner
+    return steps + 1 if progress.phase == "rl" else steps

@@ -131,12 +131,12 @@ class MetricsWriter:
         Args:
           path: local path or gs:// address; the folder is made if need be.
           keep: lines to keep, a `cursor()` that was saved; 0 starts afresh. If fewer are there, all
-            are kept.
+            are kept, and a line says so.
           enabled: False counts lines without touching file and sinks, for every process but the
             first.
           clock: seconds, from any origin.
           sinks: get every row; closed by `close`.
-          say: takes the line about a sink that fails.
+          say: takes the line about lines that are lost, or a sink that fails.
         """
         self._path = epath.Path(path)
         self._sent_path = self._path.with_name(f"{self._path.name}.sent")
@@ -160,12 +160,15 @@ class MetricsWriter:
         Works once. The first `write` or `cursor` calls it too.
 
         Raises:
-          ValueError: a line that is read is not JSON; names file and line.
+          ValueError: a line that is read is no row; names file and line.
         """
         if self._opened or not self._enabled:
             return
         lines = _whole_lines(self._path) if self._path.exists() else []
         kept = lines[: self._keep]
+        if len(kept) < self._keep:
+            lost = self._keep - len(kept)
+            self._say(f"{self._path}: {lost} of {self._keep} lines of this run are not there")
         self._start -= _last_wall(_parsed(self._path, kept))
         if lines:
             self._remember_sent(lines)
@@ -286,7 +289,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a line is not JSON; names file and line.
+      ValueError: a line is no row as `MetricsWriter` writes them; names file and line.
     """
     path = epath.Path(path)
     return _parsed(path, _whole_lines(path))
@@ -350,10 +353,18 @@ def _parsed(path: epath.Path, lines: Sequence[str]) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+        if not is_row(row):
+            raise ValueError(f"{path}, line {number} has no phase and step: {line[:60]}")
+        rows.append(row)
     return rows
+
+
+def is_row(row: Any) -> bool:
+    """Whether it has what every line has."""
+    return isinstance(row, dict) and row.get("phase") in PHASES and type(row.get("step")) is int
 
 
 def _last_wall(rows: Sequence[Mapping[str, Any]]) -> float:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax import sharding
-from gdsd_jax.checkpoint import Checkpoints, OtherSettings
+from gdsd_jax.checkpoint import Checkpoints, Damaged, OtherSettings
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer
 from gdsd_jax.steps import Scored, Steps, abstract_round
@@ -15,7 +15,7 @@ from gdsd_jax.types import Array, Batch, PyTree, TrainState
 from gdsd_jax.weights import abstract, base_weights, copies_of, make_trainable
 
 COPIES = ("reference", "teacher")  # of weights or adapters, frozen; a checkpoint holds them
-FORMAT = 2  # of a checkpoint; in format 1 a buffer was a list without names
+FORMAT = 3  # of a checkpoint; 2 had no best number, in 1 a buffer was a list without names
 
 
 class Progress(NamedTuple):
@@ -30,11 +30,22 @@ class Progress(NamedTuple):
     # the present round's rollout drifted too far: the next one goes without cache and threshold
     exact: bool = False
     losses: tuple[float, ...] = ()  # of supervised steps since the last line about them
+    best: dict[str, float] | None = None  # the setting keep_best and its best number, the greater
 
     @property
     def has_rl_state(self) -> bool:
         """Whether a round has begun, so that its checkpoint holds the frozen copies."""
         return self.round > 0 or self.inner > 0
+
+
+class Resumed(NamedTuple):
+    """What a run goes on from."""
+
+    state: TrainState
+    frozen: dict
+    buffer: "Buffer | None"
+    progress: Progress
+    damaged: dict[int, str]  # newer checkpoints that cannot be used, and why
 
 
 class Buffer(NamedTuple):
@@ -54,6 +65,7 @@ def from_host(entries: Mapping[str, Any]) -> tuple[Progress, int]:
 
     Raises:
       checkpoint.OtherSettings: a format of a later version.
+      checkpoint.Damaged: no entries of a run.
     """
     entries = dict(entries)
     number = entries.pop("format", 1)
@@ -62,7 +74,10 @@ def from_host(entries: Mapping[str, Any]) -> tuple[Progress, int]:
             f"the checkpoint has format {number}, this version knows {FORMAT}: go on with the "
             "version that wrote it"
         )
-    return Progress(**entries), number
+    try:
+        return Progress(**entries), number
+    except TypeError as error:
+        raise Damaged(f"a checkpoint's entries are not those of a run: {error}") from None
 
 
 def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
@@ -93,6 +108,29 @@ def fresh_state(mesh: jax.sharding.Mesh, trainable: PyTree, config: OptimizerCon
     return jax.jit(make, out_shardings=places)(trainable)
 
 
+def resume_newest(
+    experiment: Experiment, steps: Steps, checkpoints: Checkpoints, rng: Array
+) -> Resumed:
+    """The newest checkpoint that is whole; changes no file.
+
+    Raises:
+      checkpoint.OtherSettings: as `resume`.
+      checkpoint.Damaged: no one is whole; one line.
+    """
+    damaged = {}
+    for iteration in checkpoints.iterations():
+        try:
+            found = resume(experiment, steps, checkpoints, iteration, rng)
+            progress, _ = from_host(checkpoints.host(iteration))
+            return Resumed(*found, progress, damaged)
+        except Damaged as error:
+            damaged[iteration] = str(error)
+    raise Damaged(
+        f"{checkpoints.folder}: no checkpoint there is whole ({'; '.join(damaged.values())}): give "
+        "another --workdir, or delete that folder to start afresh"
+    )
+
+
 def resume(
     experiment: Experiment,
     steps: Steps,
@@ -107,6 +145,7 @@ def resume(
     Raises:
       checkpoint.OtherSettings: it was written with other settings, or inside a round by an earlier
         version; one line.
+      checkpoint.Damaged: it cannot be read, or its numbers are not those that were written.
     """
     settings, mesh, model = experiment.settings, experiment.mesh, experiment.denoiser.config
     progress, number = from_host(checkpoints.host(iteration))

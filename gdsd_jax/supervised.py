@@ -1,7 +1,6 @@
 """The supervised phase before the rounds."""
 
 from collections.abc import Callable
-import functools
 import time
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 
 from gdsd_jax import data, sharding, tokenizers
 from gdsd_jax.experiment import Experiment
-from gdsd_jax.loop import Loop, check_finite, save, unless_stopped
+from gdsd_jax.loop import Loop, check_finite, keeper, save, unless_stopped
 from gdsd_jax.resume import Progress
 from gdsd_jax.steps import make_sft_loss, make_sft_step
 from gdsd_jax.types import TrainState
@@ -34,7 +33,7 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
         arrays = sharding.global_rows(experiment.mesh, {name: rows[name] for name in SFT_FIELDS})
         rng = loop.keys(step)["sft"]
         if step == progress.step:
-            keep = functools.partial(save, loop, state, frozen, progress, stop=True)
+            keep = keeper(loop, state, frozen, progress)
             unless_stopped(loop, sft_step.lower(state, frozen, arrays, rng).compile, keep)
         state, metrics = sft_step(state, frozen, arrays, rng)
         losses.append(metrics["loss"])
@@ -43,7 +42,7 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
         done = step + 1
         if done % sft.log_every == 0 or done == sft.steps:
             loss = float(np.mean(jax.device_get(losses)))
-            check_finite("sft", done, {"loss": loss})
+            check_finite("sft", done, {"loss": loss}, loop.checkpoints)
             heldout = {} if heldout_loss is None else {"heldout_loss": heldout_loss(state, frozen)}
             loop.writer.write("sft", done, loss=loss, **heldout)
             left = (time.monotonic() - began) / (done - progress.step) * (sft.steps - done)

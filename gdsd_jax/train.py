@@ -9,8 +9,8 @@ from etils import epath
 import jax
 import numpy as np
 
-from gdsd_jax import chips, curriculum, data, evaluation, objectives, sharding, workdirs
-from gdsd_jax.checkpoint import Checkpoints
+from gdsd_jax import chips, curriculum, data, evaluation, objectives, settings, sharding, workdirs
+from gdsd_jax.checkpoint import Checkpoints, load_trainable
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of, variety_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.hosts import watch_sigterm
@@ -18,17 +18,25 @@ from gdsd_jax.loop import (
     Interrupted,
     Loop,
     check_finite,
+    keep_if_best,
+    keeper,
     keys_of,
     save,
     seed_key_of,
     unless_stopped,
 )
 from gdsd_jax.metrics import Pace, round_line
-from gdsd_jax.resume import Buffer, Progress, fresh_state, from_host, resume
+from gdsd_jax.resume import Buffer, Progress, Resumed, fresh_state, resume_newest
 from gdsd_jax.steps import Steps, make_steps
 from gdsd_jax.supervised import supervise
 from gdsd_jax.types import Batch, Prompts, TrainState
-from gdsd_jax.weights import copies_of, initial_weights
+from gdsd_jax.weights import (
+    abstract,
+    base_weights,
+    copies_of,
+    initial_weights,
+    make_trainable,
+)
 
 
 def train(
@@ -39,8 +47,8 @@ def train(
 ) -> None:
     """Runs, or resumes, the whole experiment: supervised phase, rounds with evaluations, report.
 
-    Resume order: the workdir's own checkpoint, then init_from, then random weights. Nothing in the
-    workdir is changed before a checkpoint there has proven to fit the settings.
+    Resume order: the workdir's own checkpoint, start_from, init_from, random weights.
+    Nothing in the workdir is changed before a checkpoint there has proven to fit the settings.
 
     Args:
       experiment: from `experiment.prepare`.
@@ -52,28 +60,29 @@ def train(
       Interrupted: SIGTERM; the state is saved.
       FloatingPointError: NaN or infinity, naming phase, step and number; the last good checkpoint
         stays.
-      checkpoint.OtherSettings: the workdir's checkpoint does not fit the settings.
+      paths.WorkdirError: the workdir's run has other settings, another run is at work there, or
+        something there cannot be used.
       report.SinkError: a sink that does not open.
+      OSError: something cannot be written, such as on a full disk.
     """
     hosts, chosen, workdir = experiment.hosts, experiment.settings, epath.Path(workdir)
-    # the first collective must not wait long for a process that still reads data
-    hosts.exchange(None)
     say = say if hosts.first else ignore
-    checkpoints = Checkpoints(workdir / "checkpoints", chosen.keep_checkpoints)
-    steps = make_steps(experiment.denoiser, chosen, experiment.mesh, experiment.teacher)
-    with watch_sigterm() as signalled, jax.transfer_guard("disallow"):
+    changed = workdirs.check(workdir, chosen)
+    checkpoints = Checkpoints(workdir / "checkpoints", chosen.keep_checkpoints, hosts)
+    best = Checkpoints(workdir / workdirs.BEST / "checkpoints", 1, hosts)
+    with (
+        workdirs.claimed(hosts, workdir, say),
+        watch_sigterm() as signalled,
+        jax.transfer_guard("disallow"),
+    ):
+        steps = make_steps(experiment.denoiser, chosen, experiment.mesh, experiment.teacher)
         key = seed_key_of(experiment)
-        begin, progress = beginning(experiment, steps, checkpoints, key)
-        if checkpoints.latest() is not None:
-            where = f"{progress.phase}, round {progress.round}, step {progress.step}"
-            say(f"resuming {workdir}: {where}")
-        stopped, future = hosts.run_until_stopped(begin, signalled)
-        if stopped:
-            raise Interrupted  # nothing is there yet that is not on disk
-        state, frozen, buffer = future.result()
+        found = begin_until_stopped(experiment, steps, checkpoints, key, signalled)
+        state, frozen, buffer, progress, damaged = found
+        tell_beginning(workdir, checkpoints, progress, damaged, changed, say)
         with workdirs.opened(experiment, workdir, progress.lines, say) as writer:
             loop = Loop(
-                experiment, workdir, steps, key, checkpoints, writer, signalled, say, profile
+                experiment, workdir, steps, key, checkpoints, best, writer, signalled, say, profile
             )
             run(loop, state, frozen, buffer, progress)
             checkpoints.wait()  # here, where SIGTERM is still noted
@@ -83,22 +92,57 @@ def ignore(line: str) -> None:
     """Says nothing."""
 
 
+def begin_until_stopped(
+    experiment: Experiment,
+    steps: Steps,
+    checkpoints: Checkpoints,
+    seed_key: jax.Array,
+    signalled: Callable[[], bool],
+) -> Resumed:
+    """What `beginning` returns, for which a stop does not wait."""
+    begin = functools.partial(beginning, experiment, steps, checkpoints, seed_key)
+    stopped, future = experiment.hosts.run_until_stopped(begin, signalled)
+    if stopped:
+        raise Interrupted  # nothing is there yet that is not on disk
+    return future.result()
+
+
+def tell_beginning(
+    workdir: epath.Path,
+    checkpoints: Checkpoints,
+    progress: Progress,
+    damaged: dict[int, str],
+    changed: settings.Changes,
+    say: Callable[[str], None],
+) -> None:
+    """Says where a run goes on, with which other settings; puts damaged checkpoints aside."""
+    for number, reason in damaged.items():
+        say(f"{reason}: moved to {checkpoints.put_aside(number)}")
+    if checkpoints.latest() is not None:
+        where = f"{progress.phase}, round {progress.round}, step {progress.step}"
+        say(f"resuming {workdir}: {where}")
+    if changed:
+        say(f"settings that are others now: {settings.listed(changed)}")
+
+
 def beginning(
     experiment: Experiment, steps: Steps, checkpoints: Checkpoints, seed_key: jax.Array
-) -> tuple[Callable, Progress]:
-    """(what gives the first state, frozen weights and buffer; where the run then stands)."""
-    rng, latest = keys_of(experiment, seed_key, 0)["init"], checkpoints.latest()
-    if latest is None:
-        return functools.partial(start, experiment, rng), Progress()
-    progress, _ = from_host(checkpoints.host(latest))
-    return functools.partial(resume, experiment, steps, checkpoints, latest, rng), progress
-
-
-def start(experiment: Experiment, rng: jax.Array) -> tuple[TrainState, dict, Buffer | None]:
-    """(state, frozen, no buffer) of a fresh run."""
-    chosen, mesh = experiment.settings, experiment.mesh
-    trainable, frozen = initial_weights(chosen, experiment.denoiser.config, mesh, rng)
-    return fresh_state(mesh, trainable, chosen.sft_optimizer), frozen, None
+) -> Resumed:
+    """The run's own newest checkpoint that is whole, else the supervised phase of `start_from`,
+    else a fresh start."""
+    rng = keys_of(experiment, seed_key, 0)["init"]
+    if checkpoints.latest() is not None:
+        return resume_newest(experiment, steps, checkpoints, rng)
+    chosen, mesh, model = experiment.settings, experiment.mesh, experiment.denoiser.config
+    if chosen.start_from is None:
+        trainable, frozen = initial_weights(chosen, model, mesh, rng)
+        state = fresh_state(mesh, trainable, chosen.sft_optimizer)
+        return Resumed(state, frozen, None, Progress(), {})
+    trainable = load_trainable(chosen.start_from, abstract(mesh, make_trainable(chosen, model)))
+    frozen = {"base": base_weights(chosen, model, mesh, rng)} if chosen.lora_rank else {}
+    frozen |= copies_of(chosen, trainable)
+    state = fresh_state(mesh, trainable, chosen.optimizer)
+    return Resumed(state, frozen, None, Progress("rl", step=chosen.sft.steps), {})
 
 
 def run(
@@ -112,7 +156,11 @@ def run(
         jax.tree.map(lambda x: x.delete(), state.opt_state)
         frozen |= copies_of(chosen, state.trainable)
         state = fresh_state(experiment.mesh, state.trainable, chosen.optimizer)
-        progress = Progress("rl", step=chosen.sft.steps, lines=loop.writer.cursor())
+        progress = Progress("rl", step=chosen.sft.steps)
+    elif loop.checkpoints.latest() is None:
+        workdirs.repeat_supervised(loop.writer, chosen.start_from)
+    if not progress.has_rl_state:
+        progress = progress._replace(lines=loop.writer.cursor())
         # without the reference, which is the weights themselves
         save(loop, state, {}, progress)
     reinforce(loop, state, frozen, buffer, progress)
@@ -130,17 +178,17 @@ def reinforce(
         loader.set_state(progress.cursor)
     pace, compiling = Pace(chosen.rounds - progress.round), chips.Compiling()
     first_round = progress.round
-    keep = functools.partial(save, loop, state, frozen, progress, buffer, stop=True)
-    teacher = ask_teacher(loop, state, frozen, keep)
+    teacher = ask_teacher(loop, state, frozen, keeper(loop, state, frozen, progress, buffer))
     for number in range(progress.round, chosen.rounds):
         if number + 1 == loop.profile:
             jax.profiler.start_trace(str(loop.workdir / "profile"))
         keys, exact = loop.keys(number), progress.exact
-        keep = functools.partial(save, loop, state, frozen, progress, buffer, stop=True)
+        keep = keeper(loop, state, frozen, progress, buffer)
         summary = {}  # of a round that is resumed: its rollout line is written already
         if buffer is None:
             if number % chosen.eval_every == 0:
-                evaluate(loop, state, frozen, number, teacher, keep)
+                numbers = evaluate(loop, state, frozen, number, teacher, keep)
+                progress = keep_if_best(loop, state, frozen, progress, numbers)
             buffer, summary = collect(loop, state, frozen, next(loader), keys, progress, keep)
             exact = drifted(loop, number, summary)
         here = progress._replace(cursor=loader.get_state(), exact=exact)
@@ -159,8 +207,9 @@ def reinforce(
         if number == first_round:
             loop.say(f"first round: {compiling.seconds:.0f} s of compiling{chips.peak_line()}")
         loop.say(round_line(progress.round, chosen.rounds, seconds_left=pace.left(), **summary))
-    keep = functools.partial(save, loop, state, frozen, progress, stop=True)
-    evaluate(loop, state, frozen, progress.round, teacher, keep)
+    keep = keeper(loop, state, frozen, progress)
+    numbers = evaluate(loop, state, frozen, progress.round, teacher, keep)
+    keep_if_best(loop, state, frozen, progress, numbers)
     return state
 
 
@@ -344,9 +393,9 @@ def evaluate(
     number: int,
     teacher: evaluation.Taught | None,
     keep: Callable[[], None],
-) -> None:
+) -> dict[str, float]:
     """Held-out problems after `number` rounds; writes the eval line, sample answers and the
-    report."""
+    report, and returns the line's numbers."""
     rng = loop.keys(0)["evaluation"]  # the same noise at every evaluation
     experiment = loop.experiment
     work = functools.partial(
@@ -357,7 +406,8 @@ def evaluate(
     line = evaluation.line_of(found.numbers, experiment.task.score)
     loop.say(f"eval  {number}/{experiment.settings.rounds} | {line}")
     if experiment.hosts.first:
-        workdirs.write_report(experiment, loop.workdir, number, found)
+        workdirs.write_report(experiment, loop.workdir, number, found, loop.say)
+    return found.numbers
 
 
 def write_updates(
@@ -368,6 +418,6 @@ def write_updates(
     update_s = (time.monotonic() - began) / max(len(outcomes), 1)
     for inner, outcome in enumerate(outcomes, here.inner):
         step = here.round * loop.experiment.settings.inner_iterations + inner + 1
-        check_finite("train", step, outcome)
+        check_finite("train", step, outcome, loop.checkpoints)
         loop.writer.write("train", step, **outcome, update_s=update_s)
     return {name: float(np.mean([outcome[name] for outcome in outcomes])) for name in outcomes[0]}

@@ -3,19 +3,89 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import json
+import math
 from typing import Any
 
 from etils import epath
 import numpy as np
 
-from gdsd_jax import paths, report, settings, tokenizers
-from gdsd_jax.checkpoint import OtherSettings
+from gdsd_jax import locks, paths, report, settings, tokenizers
+from gdsd_jax.checkpoint import OtherSettings, latest_iteration, read_host
 from gdsd_jax.evaluation import Heldout, Table, question_of
 from gdsd_jax.experiment import Experiment
+from gdsd_jax.hosts import Hosts
 from gdsd_jax.metrics import MetricsWriter, read_metrics
+from gdsd_jax.resume import from_host
+from gdsd_jax.settings import Settings
 
 SAMPLES = 12  # held-out answers that the report shows
 DISAGREEING = 4  # of those on which the parts of the grades disagree most
+BEST = "best"  # folder in a workdir: a workdir with the best checkpoint
+
+
+def check(workdir: epath.Path, chosen: Settings) -> settings.Changes:
+    """The settings in which a run goes on otherwise than before, none where it begins.
+
+    Raises:
+      checkpoint.OtherSettings: a run there has other settings that may not change, or `start_from`
+        is no run to start from; one line names keys with old and new values.
+    """
+    try:
+        if latest_iteration(workdir) is None:
+            if chosen.start_from is not None:
+                check_start(chosen)
+            return {}
+        allowed, refused = settings.changes_of_run(settings.read(workdir), chosen)
+    except OtherSettings:
+        raise
+    except ValueError as error:
+        raise OtherSettings(str(error)) from None
+    if refused:
+        raise OtherSettings(
+            f"{workdir}: the run there has other settings, {settings.listed(refused)}: give its "
+            "own, or another --workdir"
+        )
+    return allowed
+
+
+def check_start(chosen: Settings) -> None:
+    """ValueError, one line, where a run cannot begin from `start_from`."""
+    name, newest = f"start_from={chosen.start_from}", latest_iteration(chosen.start_from)
+    if newest is None:
+        raise OtherSettings(f"{name}: no finished checkpoint there; train it with rounds=0")
+    wrong = settings.changes_of_start(settings.read(chosen.start_from), chosen)
+    if wrong:
+        raise OtherSettings(
+            f"{name} has another supervised phase, {settings.listed(wrong)}: give the same "
+            "settings, or leave start_from out"
+        )
+    place = paths.absolute(chosen.start_from) / "checkpoints" / str(newest)
+    progress, _ = from_host(read_host(place))
+    if progress.phase == "sft" or progress.has_rl_state:
+        raise OtherSettings(
+            f"{name}: that run must have ended its supervised phase and begun no round: train one "
+            "with rounds=0"
+        )
+
+
+@contextlib.contextmanager
+def claimed(hosts: Hosts, workdir: epath.Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds the workdir's lock, in the first process; the others wait until it has it.
+
+    Raises:
+      paths.WorkdirError: another run is at work there, or nothing can be written; in all processes.
+    """
+    with contextlib.ExitStack() as stack:
+        refusal = None
+        if hosts.first:
+            try:
+                stack.enter_context(locks.held(workdir, say))
+            except paths.WorkdirError as error:
+                refusal = str(error)
+        refusal = hosts.exchange(refusal)[0]
+        if refusal is not None:
+            raise paths.WorkdirError(refusal)
+        yield
 
 
 @contextlib.contextmanager
@@ -28,7 +98,7 @@ def opened(
       experiment: whose workdir it is.
       workdir: of the run.
       keep: lines of metrics.jsonl that stay.
-      say: takes the line about a sink that fails.
+      say: takes the line about a sink that fails, or about lines that are lost.
 
     Raises:
       report.SinkError: a sink that does not open; nothing is written then.
@@ -45,19 +115,47 @@ def opened(
             raise OtherSettings(f"{error}: mend the line, or give another --workdir") from None
         if first:
             write_settings(experiment, workdir)
+            if chosen.keep_best is not None:
+                write_settings(experiment, workdir / BEST)
         yield writer
 
 
 def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
     """Writes config.json, and the tokenizer of a model from nothing."""
+    workdir.mkdir(parents=True, exist_ok=True)
     settings.write(workdir, experiment.settings, experiment.task.score)
     kept = (workdir / "tokenizer").is_dir()
     if experiment.settings.init_from is None and not kept:
         tokenizers.save(experiment.tokenizer, workdir / "tokenizer")
 
 
-def write_report(experiment: Experiment, workdir: epath.Path, number: int, found: Heldout) -> None:
-    """Keeps the first held-out answers after `number` rounds and redraws report.html."""
+def repeat_supervised(writer: MetricsWriter, workdir) -> None:
+    """Writes the lines of another run's supervised phase, but for their clock."""
+    path = epath.Path(workdir) / "metrics.jsonl"
+    for row in read_metrics(path) if path.exists() else []:
+        if row["phase"] == "sft":
+            del row["wall_s"]
+            told = {key: math.nan if value is None else value for key, value in row.items()}
+            writer.write(told.pop("phase"), told.pop("step"), **told)
+
+
+def write_report(
+    experiment: Experiment,
+    workdir: epath.Path,
+    number: int,
+    found: Heldout,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Keeps the first held-out answers after `number` rounds and redraws report.html; `say` takes a
+    line where a file that it is made of is damaged."""
+    try:
+        draw_report(experiment, workdir, number, found)
+    except ValueError as error:
+        say(f"report.html is not redrawn: {' '.join(str(error).split())}")
+
+
+def draw_report(experiment: Experiment, workdir: epath.Path, number: int, found: Heldout) -> None:
+    """`write_report`; ValueError where a file is damaged."""
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)
     shown = samples_of(experiment, found)

@@ -8,10 +8,11 @@ on where it was.
   python launch/compare.py --config=configs/opdlm.py --out=runs/opdlm "opdlm=" "sft=control=sft" \
     "kd=control=kd"
 
-A variant is NAME=OVERRIDES of the config's keys. The variants of a seed start from the same
-supervised model, which is trained once. With --learning_rates each variant runs its first seed at
-every rate and the other seeds at the best one. OUT holds a folder a run, and report.html with the
-curves and the table, which curves.png and table.md hold alone.
+A variant is NAME=OVERRIDES of the config's keys, but for those of the supervised phase: the
+variants of a seed start from the same supervised model, which is trained once. With
+--learning_rates each variant runs its first seed at every rate and the other seeds at the best one.
+OUT holds a folder a run, and report.html with the curves and the table, which curves.png and
+table.md hold alone.
 Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fails.
 """
 
@@ -21,7 +22,6 @@ import functools
 import itertools
 import math
 import pathlib
-import shutil
 import statistics
 import subprocess
 import sys
@@ -60,17 +60,14 @@ def train(config: str, workdir: pathlib.Path, *overrides: str) -> None:
 def finished(config: str, out: pathlib.Path, name: str, seed: int, *overrides: str) -> pathlib.Path:
     """The workdir of a variant's seed, trained to the end from the seed's supervised start."""
     start, workdir = out / f"start-{seed}", out / f"{name}-{seed}"
-    mark = workdir / "finished"
-    if mark.exists():
+    overrides = (f"seed={seed}", f"start_from={start}", *overrides)
+    mark, argument = workdir / "finished", argument_of(config, *overrides)
+    if mark.exists() and mark.read_text() in ("", argument):  # earlier versions left it empty
         return workdir
     if not lines_of(start, "eval"):
         train(config, start, f"seed={seed}", "rounds=0")
-    if not workdir.exists():
-        partial = out / f".{workdir.name}"
-        shutil.copytree(start, partial, dirs_exist_ok=True)
-        partial.rename(workdir)
-    train(config, workdir, f"seed={seed}", *overrides)
-    mark.touch()
+    train(config, workdir, *overrides)
+    mark.write_text(argument)
     return workdir
 
 
@@ -304,11 +301,15 @@ def check(config: str, variants: Mapping[str, str], rates: Sequence[str]) -> Non
     from gdsd_jax import settings  # slow to import: wrong arguments are told before
 
     chosen = [f"optimizer.learning_rate={rate}" for rate in rates] or [""]
-    settings.parse(load_config(argument_of(config)))
+    start = settings.parse(load_config(argument_of(config)))
     for name, overrides in variants.items():
         for rate in chosen:
             try:
-                settings.parse(load_config(argument_of(config, overrides, rate)))
+                found = settings.parse(load_config(argument_of(config, overrides, rate)))
+                wrong = settings.changes_of_start(start, found)
+                if wrong:
+                    told = settings.listed(wrong)
+                    raise ValueError(f"{told}: the supervised phase is shared, set it in --config")
             except ValueError as error:
                 raise ValueError(f"variant {name!r}: {error}") from None
 
@@ -343,7 +344,7 @@ def main() -> int:
         variants, seeds = variants_of(args.variants), seeds_of(args.seeds)
         check(args.config, variants, rates)
         if paths.is_remote(args.out):
-            raise ValueError(f"--out={args.out}: the runs are copied locally, give a local folder")
+            raise ValueError(f"--out={args.out}: give a local folder")
         out = pathlib.Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:

@@ -10,6 +10,7 @@ state saved; 130 after Ctrl-C; 1 a fault.
 """
 
 import argparse
+import logging
 import pathlib
 import sys
 
@@ -17,7 +18,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from gdsd_jax import paths
-from gdsd_jax.cli import ROOT, fail, load_config
+from gdsd_jax.cli import ROOT, fail, load_config, split_config
 
 
 def main() -> int:
@@ -25,7 +26,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
-    parser.add_argument("--workdir", help="local folder or gs:// address; by default runs/NAME")
+    parser.add_argument(
+        "--workdir", help="local folder or gs:// address; by default runs/NAME-OVERRIDES"
+    )
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
@@ -44,32 +47,35 @@ def main() -> int:
     except ValueError as error:
         return fail(error, 2)
     if here.count == 1:
-        code = launch(config, args.workdir, here, args.profile)
+        code = launch(config, args, here)
         if code in (130, 143):
             hosts.leave(code)  # a thread may be compiling still
         return code
     with hosts.naming_failures(here):
-        code = launch(config, args.workdir, here, args.profile)
+        code = launch(config, args, here)
         if code in (0, 143):
             here.finish()
     here.linger()
     hosts.leave(code)
 
 
-def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
+def launch(config, args: argparse.Namespace, hosts) -> int:
     """The run in this process; its exit code."""
     import jax
 
-    from gdsd_jax import checkpoint, experiment, report, settings, train
+    from gdsd_jax import experiment, report, settings, train
 
     try:
         chosen = settings.parse(config)
-        workdir = paths.absolute(workdir or ROOT / "runs" / chosen.name)
+        name = settings.run_name(chosen.name, split_config(args.config)[1])
+        workdir = paths.absolute(args.workdir or ROOT / "runs" / name)
     except ValueError as error:
         return fail(error, 2)
     if jax.default_backend() != "cpu" and jax.config.jax_compilation_cache_dir is None:
         # a run that resumes compiles nothing
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+    # orbax logs each fault several times and then raises it, which is one line here
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if chosen.greeting and hosts.first:
         print(chosen.greeting, flush=True)
     try:
@@ -79,14 +85,14 @@ def launch(config, workdir: str | None, hosts, profile: int | None) -> int:
     except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
         return fail(error, 2)
     try:
-        train.train(prepared, workdir, say=say, profile=profile)
+        train.train(prepared, workdir, say=say, profile=args.profile)
     except train.Interrupted:
         return 143
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from the last checkpoint", 130)
-    except (checkpoint.OtherSettings, report.SinkError, ImportError) as error:
+    except (paths.WorkdirError, report.SinkError, ImportError) as error:
         return fail(error, 2)
-    except FloatingPointError as error:
+    except (FloatingPointError, OSError) as error:  # such as a full disk
         return fail(error, 1)
     finally:
         prepared.task.close()

@@ -38,10 +38,13 @@ class Bucket:
             self.changes.append(name)
             return self.objects[name][0]
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, generation: int | None = None) -> int | None:
+        """The generation that went; None, and no change, where it is not as given."""
         with self.lock:
-            del self.objects[name]
+            if generation is not None and generation != self.objects[name][0]:
+                return None
             self.changes.append(f"-{name}")
+            return self.objects.pop(name)[0]
 
     def names(self, prefix: str) -> list[str]:
         with self.lock:
@@ -106,12 +109,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, json.dumps(entry | {"size": str(len(content))}).encode())
 
     def do_DELETE(self) -> None:
-        place, name, _ = self.asked()
-        if f"{place}/{name}" in self.server.bucket.objects:
-            self.server.bucket.remove(f"{place}/{name}")
-            self.answer(204)
-        else:
+        place, name, query = self.asked()
+        wanted = query.get("ifGenerationMatch")
+        wanted = None if wanted is None else int(wanted)
+        if f"{place}/{name}" not in self.server.bucket.objects:
             self.answer(404)
+        elif self.server.bucket.remove(f"{place}/{name}", wanted) is None:
+            self.answer(412)
+        else:
+            self.answer(204)
 
 
 class Written(io.BytesIO):

@@ -188,8 +188,21 @@ def test_the_best_rate_of_the_first_seed_is_used(compare, monkeypatch, tmp_path)
         "start-5",
         "a-1e-4-5",
     ]
-    assert trained[-1][1] == ("seed=5", "gdsd.psi=3", "optimizer.learning_rate=1e-4")
+    start = f"start_from={tmp_path / 'start-5'}"
+    assert trained[-1][1] == ("seed=5", start, "gdsd.psi=3", "optimizer.learning_rate=1e-4")
     assert [path.name for path in runs["a 1e-4"]] == ["a-1e-4-4", "a-1e-4-5"]
+
+
+def test_a_finished_variant_of_other_settings_is_no_finished_one(compare, monkeypatch, tmp_path):
+    """It goes on, or launch/main.py refuses it."""
+    trained = []
+    monkeypatch.setattr(compare, "train", lambda config, workdir, *given: trained.append(given))
+    finished_run(tmp_path / "start-0", (0.4, 0.4))
+    (tmp_path / "a-0").mkdir()
+    for psi, count in ((3, 1), (3, 1), (4, 2)):
+        compare.finished("c.py", tmp_path, "a", 0, f"gdsd.psi={psi}")
+        assert len(trained) == count
+    assert trained[-1][-1] == "gdsd.psi=4"
 
 
 def test_overrides_follow_what_the_config_says(compare):
@@ -208,9 +221,10 @@ WRONG = {
     "a path": (["a/b="], "variant 'a/b' names no folder of its own"),
     "seeds": (["--seeds=0,x", "a="], "--seeds=0,x: give whole numbers such as 0,1,2"),
     "rate": (["--learning_rates=fast", "a="], "'optimizer.learning_rate' takes float values"),
+    "start": (["a=", "b=sft.noise=0.9"], "variant 'b': sft.noise=0.4 is now 0.9: the supervised"),
     "key": (["a=", "b=gdsd.psy=3"], "variant 'b': unknown config key 'gdsd.psy'; near it"),
     "config": (["--config=none.py", "a="], "--config: no file none.py; there are configs/"),
-    "a bucket": (["--out=gs://b/runs", "a="], "--out=gs://b/runs: the runs are copied locally"),
+    "a bucket": (["--out=gs://b/runs", "a="], "--out=gs://b/runs: give a local folder"),
     "model": ([f"--config={CODING}:big", "a="], "unknown model 'big', this config knows: tiny"),
 }
 

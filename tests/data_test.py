@@ -217,3 +217,10 @@ def test_the_supervised_phase_has_problems_of_its_own(problems, steps, share, si
     row = others[0]
     assert np.array_equal(row["tokens"], problems.tokens[row["index"]])
     assert others.records is problems.records
+
+
+def test_a_single_problem_serves_both_phases():
+    row = np.zeros(1, int)
+    one = data.Problems([{"question": "q"}], row[None], row[None] == 0, row, row + 9)
+    for part in data.split_sft(one, 5, 0.5):
+        assert part.index.tolist() == [0]

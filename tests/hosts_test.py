@@ -251,6 +251,7 @@ def from_round(finished: Path, number: int, workdir: Path) -> Path:
     for folder in (finished / "checkpoints").iterdir():
         if folder.name.isdigit() and int(folder.name) <= last:
             shutil.copytree(folder, workdir / "checkpoints" / folder.name)
+    shutil.copy(finished / "config.json", workdir)
     lines = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
     rows = [json.loads(line) for line in lines]
     done = [

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FIRST = "types chips hlo hosts curriculum sandbox metrics hub"
-SECOND = "keys sharding extensions hf_tokenizer rows"
+SECOND = "keys sharding extensions hf_tokenizer rows checksums damage locks"
 THIRD = "models scoring sampling advantages optimizer reference checkpoint tasks report"
 GROUPS = (
     ("paths",),

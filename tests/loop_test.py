@@ -1,15 +1,16 @@
 """What the phases of a run share: stopping with the state saved, refusing broken numbers."""
 
+import json
 import threading
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
-from gdsd_jax import resume
+from gdsd_jax import paths, resume
 from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.hosts import Hosts
-from gdsd_jax.loop import Interrupted, Loop, check_finite, save, unless_stopped
+from gdsd_jax.loop import Interrupted, Loop, check_finite, keep_if_best, save, unless_stopped
 
 
 def loop_of(prepared, checkpoints, signalled) -> Loop:
@@ -20,6 +21,7 @@ def loop_of(prepared, checkpoints, signalled) -> Loop:
         steps=None,
         seed_key=None,
         checkpoints=checkpoints,
+        best=None,
         writer=None,
         signalled=signalled,
         say=print,
@@ -55,8 +57,55 @@ def test_work_that_fails_fails_the_run():
         unless_stopped(loop, lambda: 1 / 0, keep)
 
 
-def test_broken_numbers_stop_the_run():
-    """The line names phase, step and tensor."""
-    check_finite("train", 7, {"loss": 1.0, "grad_norm": 2.0})
-    with pytest.raises(FloatingPointError, match="train step 7: grad_norm is nan"):
-        check_finite("train", 7, {"loss": 1.0, "grad_norm": float("nan")})
+def test_the_best_of_a_metric_is_kept(tmp_path):
+    """The first of equals; with a minus the least; what is no number is never the best."""
+    for metric, values, steps in (
+        ("pass_at_1", [0.5, 0.4, float("nan"), 0.5, 0.6], [0, 4]),
+        ("-kl_common", [0.5, 0.6, float("nan"), 0.5, 0.1], [0, 4]),
+    ):
+        chosen = SimpleNamespace(inner_iterations=2, keep_best=metric)
+        alone = SimpleNamespace(hosts=Hosts(), settings=chosen)
+        best = Checkpoints(tmp_path / metric / "checkpoints", keep=1)
+        loop = loop_of(alone, None, lambda: False)._replace(best=best)
+        progress, kept = resume.Progress("rl", step=6), []
+        for number, value in enumerate(values):
+            progress = progress._replace(round=number)
+            numbers = {metric.strip("-"): value, "other": 1.0}
+            progress = keep_if_best(loop, {"weights": jnp.arange(4.0)}, {}, progress, numbers)
+            # what a checkpoint holds of it comes back
+            host = json.loads(json.dumps(resume.as_host(progress)))
+            progress, _ = resume.from_host(host)
+            if not kept or kept[-1] != best.latest():
+                kept.append(best.latest())
+        assert kept == [7 + 2 * step for step in steps] and len(best.iterations()) == 1
+        assert best.host(kept[-1])["round"] == 4
+    with pytest.raises(paths.WorkdirError, match="keep_best=-kl_common: evaluations tell other"):
+        keep_if_best(loop, {}, {}, progress, {"other": 1.0})
+
+
+def test_broken_numbers_stop_the_run(tmp_path):
+    """The line names phase, step and tensor, and says of a checkpoint only what was checked."""
+    checkpoints = Checkpoints(tmp_path)
+    check_finite("train", 7, {"loss": 1.0, "grad_norm": 2.0}, checkpoints)
+    broken = {"loss": 1.0, "grad_norm": float("nan")}
+    with pytest.raises(FloatingPointError, match="train step 7: grad_norm is nan; there is no"):
+        check_finite("train", 7, broken, checkpoints)
+    checkpoints.save(3, {"state": jnp.arange(4.0)}, {})
+    with pytest.raises(FloatingPointError, match="the last checkpoint, 3, is good"):
+        check_finite("train", 7, broken, checkpoints)
+    again = Checkpoints(tmp_path)  # by which nothing was read
+    with pytest.raises(FloatingPointError, match="did not check its numbers"):
+        check_finite("train", 7, broken, again)
+
+
+def test_a_state_that_is_not_finite_is_not_saved(tmp_path):
+    """Whether or not a line about its loss was due."""
+    alone = SimpleNamespace(hosts=Hosts(), settings=SimpleNamespace(inner_iterations=2))
+    checkpoints = Checkpoints(tmp_path)
+    loop, progress = loop_of(alone, checkpoints, lambda: False), resume.Progress(step=6)
+    save(loop, {"weights": jnp.arange(4.0)}, {}, progress)
+    broken = {"weights": jnp.array([1.0, jnp.inf])}
+    said = "sft, round 0, step 8: state.weights is not finite.*the last checkpoint, 6, is good"
+    with pytest.raises(FloatingPointError, match=said):
+        save(loop, broken, {}, progress._replace(step=8))
+    assert checkpoints.iterations() == [6]

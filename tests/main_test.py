@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from gdsd_jax import checkpoint, tokenizers, train, weights
+from gdsd_jax import checkpoint, hosts, paths, tokenizers, train, weights
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -162,3 +162,45 @@ def test_a_model_other_than_the_one_to_start_from_is_refused(launch, workdir, da
             assert code == 2 and len(lines) == 1, lines
             assert f"init_from={folder} holds a model of {named}" in lines[0], lines
             assert lines[0].endswith("set the model that it is, or model=none")
+
+
+FAULTS = {
+    "a full disk": (OSError(28, "No space left on device", "m.jsonl"), 1, "No space left"),
+    "no number": (FloatingPointError("train step 7: loss is nan"), 1, "train step 7"),
+    "another run": (paths.WorkdirError("w: another run is at work there"), 2, "at work there"),
+    "no package": (ImportError("Please install gcsfs"), 2, "gcsfs"),
+}
+
+
+@pytest.mark.parametrize(("fault", "code", "said"), FAULTS.values(), ids=FAULTS)
+def test_what_ends_a_run_is_one_line(
+    main, monkeypatch, capsys, data_dir, tmp_path, fault, code, said
+):
+    def fail(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(train, "train", fail)
+    config = f"--config={ROOT}/configs/coding.py:tiny,data_dir={data_dir}"
+    monkeypatch.setattr(sys, "argv", ["main.py", config, f"--workdir={tmp_path}"])
+    assert main() == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line
+
+
+def test_the_default_workdir_is_named_by_the_overrides(main, monkeypatch, data_dir):
+    """So that a second experiment does not look finished."""
+    workdirs = []
+
+    def note(prepared, workdir, **_):
+        workdirs.append(str(workdir))
+        raise train.Interrupted
+
+    monkeypatch.setattr(train, "train", note)
+    monkeypatch.setattr(hosts, "leave", sys.exit)  # which ends the process at once
+    for overrides in ("rounds=3", "seed=4,rounds=3", "rounds=5,seed=4"):
+        config = f"--config={ROOT}/configs/coding.py:tiny,data_dir={data_dir},{overrides}"
+        monkeypatch.setattr(sys, "argv", ["main.py", config])
+        with pytest.raises(SystemExit, match="143"):
+            main()
+    runs = ROOT / "runs" / "coding-tiny"
+    assert workdirs == [str(runs), f"{runs}-seed-4", f"{runs}-seed-4"]

@@ -127,9 +127,30 @@ def test_killed_process_leaves_whole_lines(tmp_path):
     assert path.read_bytes().endswith(b"}\n")
 
 
+def test_lines_that_are_lost_are_told_of(tmp_path):
+    """A file that was deleted, or cut, goes on with what is left of it."""
+    path, said = tmp_path / "m.jsonl", []
+    for left in (0, 2):
+        path.write_text('{"phase": "sft", "step": 1, "wall_s": 2.0}\n' * left)
+        writer = MetricsWriter(path, keep=5, say=said.append)
+        writer.write("sft", 9)
+        assert writer.cursor() == left + 1
+        assert said.pop() == f"{path}: {5 - left} of 5 lines of this run are not there"
+        writer.close()
+    assert not said
+
+
+@pytest.mark.parametrize("line", ["17", "[]", '{"phase": "sft"}', '{"phase": "x", "step": 1}'])
+def test_a_line_that_is_no_row_is_named(tmp_path, line):
+    path = tmp_path / "m.jsonl"
+    path.write_text(f'{{"phase": "sft", "step": 1}}\n{line}\n')
+    with pytest.raises(ValueError, match=r"m\.jsonl, line 2 has no phase and step"):
+        MetricsWriter(path, keep=2).open()
+
+
 def test_bad_line_is_named(tmp_path):
     path = tmp_path / "m.jsonl"
-    path.write_text('{"phase": "sft"}\nnonsense\n')
+    path.write_text('{"phase": "sft", "step": 1}\nnonsense\n')
     with pytest.raises(ValueError, match=r"m\.jsonl, line 2"):
         read_metrics(path)
     with pytest.raises(FileNotFoundError):

@@ -84,7 +84,7 @@ def save_format_1(one: Round, checkpoints) -> None:
     checkpoints.save(ITERATION, tree, PROGRESS._asdict())
 
 
-def save_format_2(one: Round, checkpoints) -> None:
+def save_today(one: Round, checkpoints) -> None:
     tree = resume.as_saved(one.state, one.frozen, one.buffer)
     checkpoints.save(ITERATION, tree, resume.as_host(PROGRESS))
 
@@ -99,7 +99,7 @@ def saved(one: Round, folder, save):
         yield checkpoints
 
 
-@pytest.mark.parametrize("save", [save_format_1, save_format_2])
+@pytest.mark.parametrize("save", [save_format_1, save_today])
 @pytest.mark.parametrize("beta", [0.01, 0.0])
 def test_a_buffer_is_the_one_that_was_saved(prepared, tmp_path, save, beta):
     """The same arrays under the same names in the same places, in either format."""
@@ -123,7 +123,7 @@ def test_a_buffer_is_the_one_that_was_saved(prepared, tmp_path, save, beta):
     assert isinstance(buffer.scored, Scored)
 
 
-@pytest.mark.parametrize("save", [save_format_1, save_format_2])
+@pytest.mark.parametrize("save", [save_format_1, save_today])
 @pytest.mark.parametrize("changes", [{"inner_iterations": 4}, {"gdsd.beta": 0.0}, {"slices": 1}])
 def test_a_buffer_of_other_settings_is_refused(prepared, tmp_path, save, changes):
     one = Round(prepared, {"gdsd.beta": 0.01})
@@ -135,7 +135,7 @@ def test_a_buffer_of_other_settings_is_refused(prepared, tmp_path, save, changes
 
 def test_a_hosts_part_says_its_format():
     """None is format 1; one of a later version is refused."""
-    assert resume.from_host(resume.as_host(PROGRESS)) == (PROGRESS, 2)
+    assert resume.from_host(resume.as_host(PROGRESS)) == (PROGRESS, 3)
     assert resume.from_host(PROGRESS._asdict()) == (PROGRESS, 1)
-    with pytest.raises(ValueError, match="format 3, this version knows 2"):
-        resume.from_host({"format": 3, "phase": "rl"})
+    with pytest.raises(ValueError, match="format 4, this version knows 3"):
+        resume.from_host({"format": 4, "phase": "rl"})

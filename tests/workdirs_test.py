@@ -8,7 +8,7 @@ import pytest
 
 from configs import coding
 from gdsd_jax import checkpoint, experiment, report, settings, train, workdirs
-from gdsd_jax.evaluation import Table
+from gdsd_jax.evaluation import Heldout, Table
 from gdsd_jax.tasks import Grades, Task
 
 SMALL = "tiny,prompts_per_round=8,group_size=2,sft.steps=4,eval_problems=4"
@@ -50,6 +50,16 @@ def test_a_sink_that_does_not_open_leaves_no_folder(prepared, tmp_path):
     with pytest.raises(report.SinkError, match="no room"):
         train.train(prepared._replace(settings=chosen), tmp_path / "run", say=len)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_report_of_damaged_lines_is_left_out(prepared, tmp_path):
+    """The run goes on; one line says so."""
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "sft", "step": 1}\ngarbled\n')
+    found, said = Heldout(Table([], None, np.ones((0, 1)), np.ones((0, 1))), None, {}), []
+    workdirs.write_report(prepared, tmp_path, 2, found, said.append)
+    (line,) = said
+    assert line.startswith("report.html is not redrawn: ") and "line 2 is not JSON" in line
+    assert not (tmp_path / "report.html").exists()
 
 
 def shown_of(parts: dict, judged=None) -> list[dict]:

@@ -1,5 +1,6 @@
 """A run's settings, parsed once: defaults, a recipe's differences, the user's overrides."""
 
+from gdsd_jax.settings.changes import Changes, changes_of_run, changes_of_start, listed, run_name
 from gdsd_jax.settings.parsing import (
     FORMAT,
     build,
@@ -16,14 +17,19 @@ from gdsd_jax.settings.schema import Settings, SftPhase
 
 __all__ = [
     "FORMAT",
+    "Changes",
     "Settings",
     "SftPhase",
     "build",
+    "changes_of_run",
+    "changes_of_start",
     "flat",
     "from_json",
+    "listed",
     "parse",
     "read",
     "replace",
+    "run_name",
     "section",
     "to_json",
     "write",

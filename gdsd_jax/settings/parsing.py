@@ -17,7 +17,7 @@ from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import Text, entries_of, typed
 
 FORMAT = 2  # of config.json
-PLACES = ("init_from", "data_file", "heldout_file")  # files and folders
+PLACES = ("init_from", "start_from", "data_file", "heldout_file")  # files and folders
 # names, or .py files
 CHOICES = (
     "task",

@@ -73,6 +73,9 @@ class Settings:
       greeting: what is printed first.
       model: a preset of gdsd_jax.models, or a .py file that defines PRESET; None = init_from's own.
       init_from: folder of a converted model or workdir of another run; None = random weights.
+      start_from: workdir of a run that has ended its supervised phase and begun no round, as with
+        rounds=0: this run begins with that phase's model in place of its own; the settings of the
+        phase must be the same. None = nothing is taken over.
       require_init: refuse to start from random weights.
       seed: of all randomness.
       task: a task of gdsd_jax.tasks, or a .py file that defines `make`.
@@ -136,6 +139,8 @@ class Settings:
       eval_problems: held-out problems, at most.
       checkpoint_every: rounds.
       keep_checkpoints: the newest ones.
+      keep_best: a number of eval lines, such as pass_at_1: WORKDIR/best holds the checkpoint at
+        which it was the greatest, or with a minus in front, -kl_common, the least; None = none.
       sinks: where metrics go besides metrics.jsonl: names of gdsd_jax/report/sinks.py, or .py files
         that define SINK.
       sandbox: where programs run.
@@ -145,6 +150,7 @@ class Settings:
     greeting: str = ""
     model: str | None = None
     init_from: str | None = None
+    start_from: str | None = None
     require_init: bool = False
     seed: int = 0
     task: str = "coding"
@@ -200,6 +206,7 @@ class Settings:
     eval_problems: int = 512
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
+    keep_best: str | None = None
     sinks: tuple[str, ...] = ()
     sandbox: SandboxConfig = dataclasses.field(default_factory=SandboxConfig)
 
