@@ -140,9 +140,9 @@ class Checkpoints:
         """The newest complete checkpoint; None where there is none."""
         return next(iter(self.iterations()), None)
 
-    def names(self, iteration: int) -> set[str]:
-        """The entries of the state's outermost dict; raises Damaged."""
-        return set(self.agreed(lambda: stored_in(self.place(iteration))))
+    def shapes(self, iteration: int) -> dict[str, Any]:
+        """The state's arrays, abstract; raises Damaged."""
+        return self.agreed(lambda: stored_in(self.place(iteration)))
 
     def host(self, iteration: int) -> dict:
         """The host's part; raises Damaged."""

@@ -1,6 +1,7 @@
 """What a checkpoint holds of a run, and how a run goes on from it."""
 
 from collections.abc import Mapping
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -158,25 +159,62 @@ def resume(
         frozen["base"] = base_weights(settings, model, mesh, rng)
     if progress.has_rl_state:
         copies = abstract(mesh, lambda rng: copies_of(settings, make(rng)))
-        stored = checkpoints.names(iteration)
+        stored = checkpoints.shapes(iteration).keys()
         if not settings.lora_rank or copies.keys() <= stored:
             frozen |= copies
         # else earlier versions wrote it, which compared adapters with their base
-    buffer = None
+    buffer = written = None
     if progress.inner:
         _, *parts = abstract_round(steps, settings, mesh, state.trainable, frozen)
         buffer = Buffer(*parts)
+        written = as_written(checkpoints, iteration, buffer, settings.minibatches)
     if buffer is not None and number == 1:
         saved = restore_format_1(checkpoints, iteration, as_saved(state, frozen, None), buffer)
     else:
-        saved = checkpoints.restore(iteration, as_saved(state, frozen, buffer))
+        saved = checkpoints.restore(iteration, as_saved(state, frozen, written))
     frozen |= {name: saved[name] for name in COPIES if name in saved}
     if progress.phase == "rl" and not progress.has_rl_state:
         frozen |= copies_of(settings, saved["state"].trainable)
     if buffer is not None:
         slices = buffer.slices.replace(**saved["buffer"]["slices"])
-        buffer = Buffer(slices, Scored(None, None)._replace(**saved["buffer"]["scored"]))
+        found = Buffer(slices, Scored(None, None)._replace(**saved["buffer"]["scored"]))
+        cut = functools.partial(recut, slices=settings.slices, minibatches=settings.minibatches)
+        buffer = jax.jit(cut, out_shardings=jax.tree.map(lambda x: x.sharding, buffer))(found)
     return saved["state"], frozen, buffer
+
+
+def as_written(
+    checkpoints: Checkpoints, iteration: int, buffer: Buffer, minibatches: int
+) -> Buffer:
+    """The abstract buffer in as many slices as the checkpoint has; where it has others, which the
+    mesh may not divide, on all devices."""
+    stored = checkpoints.shapes(iteration)["buffer"]
+    if not isinstance(stored, Mapping):
+        return buffer  # of format 1
+    count = stored["slices"]["completion_len_B"].shape[0]
+    lengths = buffer.slices.completion_len_B
+    if count == len(lengths) or lengths.size % count or count % minibatches:
+        return buffer
+    cut = functools.partial(recut, slices=count // minibatches, minibatches=minibatches)
+    place = sharding.replicated(lengths.sharding.mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        jax.eval_shape(cut, buffer),
+    )
+
+
+def recut(buffer: Buffer, slices: int, minibatches: int) -> Buffer:
+    """The same rows, in their order, with `slices` slices a minibatch."""
+
+    def rows(x):
+        return x.reshape(minibatches * slices, -1, *x.shape[2:])
+
+    def scores(x):
+        by_rows = jnp.moveaxis(x, 1, 2)
+        parts = by_rows.reshape(*by_rows.shape[:2], slices, -1, *by_rows.shape[4:])
+        return jnp.moveaxis(parts, 2, 1)
+
+    return Buffer(jax.tree.map(rows, buffer.slices), jax.tree.map(scores, buffer.scored))
 
 
 def restore_format_1(

@@ -123,8 +123,45 @@ def test_a_buffer_is_the_one_that_was_saved(prepared, tmp_path, save, beta):
     assert isinstance(buffer.scored, Scored)
 
 
-@pytest.mark.parametrize("save", [save_format_1, save_today])
-@pytest.mark.parametrize("changes", [{"inner_iterations": 4}, {"gdsd.beta": 0.0}, {"slices": 1}])
+def rows_of(buffer):
+    """{name: array with all rows of a minibatch in one axis}."""
+    batch = resume.arrays_of(vars(buffer.slices))
+    found = {name: np.asarray(x).reshape(-1, *x.shape[2:]) for name, x in batch.items()}
+    for name, x in resume.arrays_of(buffer.scored._asdict()).items():
+        mu, _, draws, _ = x.shape[:4]
+        parts = [[np.concatenate(list(x[m, :, k])) for k in range(draws)] for m in range(mu)]
+        found[name] = np.asarray(parts)
+    return found
+
+
+@pytest.mark.parametrize("slices", [1, 4])
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_a_buffer_goes_on_in_other_slices(prepared, tmp_path, slices, minibatches):
+    """The same rows in their order, placed as those of a round with so many slices."""
+    options = {"gdsd.beta": 0.01, "minibatches": minibatches, "group_size": 8, "mask_draws": 2}
+    options["inner_iterations"] = 2 * minibatches
+    one, other = Round(prepared, options), Round(prepared, options | {"slices": slices})
+    with saved(one, tmp_path, save_today) as checkpoints:
+        _, _, buffer = other.resume(checkpoints)
+    wanted = rows_of(one.buffer)
+    for name, rows in rows_of(buffer).items():
+        np.testing.assert_array_equal(rows, wanted[name], err_msg=name)
+    for found, shape in zip(jax.tree.leaves(buffer), jax.tree.leaves(other.buffer), strict=True):
+        assert found.shape == shape.shape
+        assert found.sharding.is_equivalent_to(shape.sharding, found.ndim)
+
+
+@pytest.mark.parametrize(
+    ("save", "changes"),
+    [
+        (save_today, {"inner_iterations": 4}),
+        (save_today, {"gdsd.beta": 0.0}),
+        (save_today, {"group_size": 4}),
+        (save_format_1, {"inner_iterations": 4}),
+        (save_format_1, {"gdsd.beta": 0.0}),
+        (save_format_1, {"slices": 1}),
+    ],
+)
 def test_a_buffer_of_other_settings_is_refused(prepared, tmp_path, save, changes):
     one = Round(prepared, {"gdsd.beta": 0.01})
     other = Round(prepared, {"gdsd.beta": 0.01} | changes)

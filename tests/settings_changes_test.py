@@ -62,6 +62,14 @@ def test_another_objective_is_named_with_its_own_settings():
     assert refused["objective"] == ("gdsd", "espo") and "espo.beta" in refused
 
 
+def test_slices_may_change_unless_they_are_apart():
+    """Apart, each is drawn and averaged alone: another number is another gradient."""
+    allowed, refused = settings.changes_of_run(parsed("slices=2"), parsed("slices=4"))
+    assert allowed == {"slices": (2, 4)} and refused == {}
+    apart = parsed("slices=2,slices_apart=true"), parsed("slices=4,slices_apart=true")
+    assert settings.changes_of_run(*apart) == ({}, {"slices": (2, 4)})
+
+
 def test_every_name_in_the_lists_is_a_setting():
     """One that is renamed would be bound, or free, in silence."""
     fields = {field.name for field in dataclasses.fields(settings.Settings)}

@@ -11,12 +11,12 @@ from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import entries_of
 
 # Keys, or whole sections, that do not change what a run computes but for the rounding of another
-# layout. A run that goes on may have others.
+# layout. A run that goes on may have others; `slices` only where they are not apart.
 FREE = (
     *("name", "greeting", "require_init", "data_dir", "sandbox.mode", "sinks"),
     *("rounds", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_best"),
     *("sft.log_every", "sft.checkpoint_every"),
-    *("mesh", "rollout_weights", "attention_kernel", "remat"),
+    *("mesh", "slices", "rollout_weights", "attention_kernel", "remat"),
 )
 # What the supervised phase depends on, besides the blocks of a block-causal model.
 SUPERVISED = (
@@ -50,7 +50,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
 def changes_of_run(old: Settings, new: Settings) -> tuple[Changes, Changes]:
     """(what a run that goes on may change, what it may not)."""
     found = differences(resolved(old), resolved(new))
-    allowed = {key: values for key, values in found.items() if is_under(key, FREE)}
+    kept = ("slices",) if new.slices_apart else ()
+    allowed = {
+        key: values
+        for key, values in found.items()
+        if is_under(key, FREE) and not is_under(key, kept)
+    }
     return allowed, {key: values for key, values in found.items() if key not in allowed}
 
 
