@@ -49,7 +49,7 @@ class Jail(NamedTuple):
     libc: ctypes.CDLL
     pid_namespace: int  # file descriptor of the worker's own
     filter: ctypes.Array  # seccomp program
-    uid: int  # of programs, where the worker is root
+    uid: int  # of programs, where the worker is root; their judge has the next one
 
 
 def open_jail(uid):
@@ -145,8 +145,8 @@ def limit_resources(limits):
     bound(resource.RLIMIT_NOFILE, 128)
     bound(resource.RLIMIT_CORE, 0)
     bound(resource.RLIMIT_MEMLOCK, 0)
-    # The worker and the jail's own process share the user (without root).
-    bound(resource.RLIMIT_NPROC, limits["processes"] + 2)
+    # Without root the jail's other processes share the user: tool, worker, runner and judge.
+    bound(resource.RLIMIT_NPROC, limits["processes"] + (2 if os.geteuid() == 0 else 4))
 
 
 def confine(jail, limits):
@@ -187,6 +187,9 @@ def enter_root(config):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         if kind == "symlink":
             os.symlink(source, target)
+            continue
+        if kind == "empty":
+            mount(libc, "tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
             continue
         if os.path.isdir(source):
             os.makedirs(target, exist_ok=True)
