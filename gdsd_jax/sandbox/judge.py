@@ -3,15 +3,15 @@
 Standard library only. No code of the program runs here, and what a test expects is never sent to
 the program's process. There are two ways, one verdict:
 
-- `Asserts`: tests of the form `assert name(literals) == literal`. All calls are sent at once, and
-  the bytes of the answers compared, in the worker itself.
+- `Asserts`: tests that are asserts of the form `name(literals) == literal`. All calls are sent at
+  once, and the bytes of the answers compared, in the worker itself.
 - `Forked`: any other test is run as it stands in a confined process of its own. A name that neither
   the test nor Python knows is the program's: its calls are asked of the program's process, with
   their arguments as values (`values.py`), and changes to these arguments come back.
 
 What is of another kind than `values.py` knows is an `Other`: it equals nothing. It can be called
-and iterated, which again gives values. Attributes, items and length it has only where the test
-names it, or what made it, with a capital: a class, which answers for its own methods.
+and iterated, which again gives values. Attributes, items and length it has only where it came from
+a name like a class's (a capital, no underscore): a class answers for its own methods.
 """
 
 import ast
@@ -32,6 +32,7 @@ RECORD = struct.Struct("<ci")  # letter, test index
 PASSED, FAILED, UNJUDGED, MEMORY, LOADED, ERROR, GONE, DONE, FAULT = (
     bytes([x]) for x in b"PXUMLEGDF"
 )
+LAST = (GONE, DONE, FAULT)
 MOST_TEXT = 16 << 20  # of all tests of a program
 PLANNED_TEXT = 64 << 10  # of a test whose plan is kept
 EXTRA_MEMORY = 1 << 30  # bytes that a forked judge may use beyond a program's limit
@@ -55,26 +56,33 @@ def frame(body):
 
 
 def plan(test):
-    """(question, expected) as bytes, of `assert name(literals) == literal`; None of other tests."""
-    if len(test) <= PLANNED_TEXT:
-        return _short_plan(test)
-    return _plan(test)
+    """[(question, expected)] as bytes, of asserts of the form `name(literals) == literal`.
+
+    None of a test that holds anything else.
+    """
+    return _short_plan(test) if len(test) <= PLANNED_TEXT else _plan(test)
 
 
 def _plan(test):
     try:
-        match ast.parse(test).body:
-            case [ast.Assert(ast.Compare(ast.Call(ast.Name(name)) as call, [ast.Eq()], [right]))]:
-                pass
-            case _:
-                return None
-        arguments = tuple([ast.literal_eval(x) for x in call.args])
-        keywords = {x.arg: ast.literal_eval(x.value) for x in call.keywords}
-        expected = marshal.dumps(ast.literal_eval(right), values.VERSION)
-        inputs = marshal.dumps((arguments, keywords), values.VERSION)
-        question = marshal.dumps(("call", name, inputs, False, False), values.VERSION)
+        found = [_plan_of(statement) for statement in ast.parse(test).body]
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return None
+    return None if None in found else found or None
+
+
+def _plan_of(statement):
+    """(question, expected) of one statement; None of another one."""
+    match statement:
+        case ast.Assert(ast.Compare(ast.Call(ast.Name(name)) as call, [ast.Eq()], [right])):
+            pass
+        case _:
+            return None
+    arguments = tuple([ast.literal_eval(x) for x in call.args])
+    keywords = {x.arg: ast.literal_eval(x.value) for x in call.keywords}
+    inputs = marshal.dumps((arguments, keywords), values.VERSION)
+    question = marshal.dumps(("call", name, inputs, False, False), values.VERSION)
+    expected = marshal.dumps(ast.literal_eval(right), values.VERSION)
     if None in keywords or max(len(question), len(expected)) > values.MOST_BYTES:
         return None
     return question, expected
@@ -104,13 +112,20 @@ class Asserts:
     def __init__(self, channel, source, plans, limits):
         channel.setblocking(False)
         self._channel, self._limits = channel, limits
-        questions = [frame(question) for question, _ in plans]
+        asserts = [(index, *pair) for index, pairs in enumerate(plans) for pair in pairs]
+        questions = [frame(question) for _, question, _ in asserts]
         self._unsent = memoryview(b"".join([frame(marshal.dumps(source, 2)), *questions]))
-        self._expected = [expected for _, expected in plans]
+        self._expected = [(index, expected) for index, _, expected in asserts]
         self._received = bytearray()
         self._answers = 0  # the first is of the source
-        self.passed = [False] * len(plans)
+        self._failed, self._count = set(), len(plans)
         self.seen, self.finished = set(), False
+
+    @property
+    def passed(self):
+        """Of each test, whether all of its asserts were answered and hold."""
+        open_ = {index for index, _ in self._expected[max(0, self._answers - 1) :]}
+        return [index not in self._failed | open_ for index in range(self._count)]
 
     def fileno(self):
         return self._channel.fileno()
@@ -142,7 +157,7 @@ class Asserts:
 
     def _read(self):
         size = runner.LENGTH.size
-        while len(self._received) >= size and self._answers <= len(self.passed):
+        while len(self._received) >= size and self._answers <= len(self._expected):
             (length,) = runner.LENGTH.unpack_from(self._received)
             if length > values.MOST_BYTES or length < runner.HEAD.size:
                 self.finished = True
@@ -153,20 +168,22 @@ class Asserts:
             del self._received[: size + length]
             letter, seconds = runner.HEAD.unpack_from(body)
             self._take(letter, seconds, body[runner.HEAD.size :])
-        if self._answers > len(self.passed):
+        if self._answers > len(self._expected):
             self.seen.add(DONE)
             self.finished = True
 
     def _take(self, letter, seconds, data):
-        index, self._answers = self._answers - 1, self._answers + 1
+        place, self._answers = self._answers - 1, self._answers + 1
         if letter in (runner.MEMORY, runner.ERROR):
             self.seen.add(letter)
-        if index < 0:
+        if place < 0:
             self.finished = self.finished or letter != runner.LOADED
             return
+        index, expected = self._expected[place]
         # Passes between the limit and the kill do not count: they would depend on the load.
-        if letter == runner.VALUE and 0 <= seconds <= self._limits["cpu_s"]:
-            self.passed[index] = equal(data, self._expected[index])
+        in_time = letter == runner.VALUE and 0 <= seconds <= self._limits["cpu_s"]
+        if not (in_time and equal(data, expected)):
+            self._failed.add(index)
 
 
 # ---------------------------------------------------------------- any other test
@@ -194,14 +211,14 @@ class Forked:
     def step(self):
         data = os.read(self._reports, CHUNK)
         self._received += data
-        if data:
-            return
-        self.finished = True
+        self.finished = not data
         whole = len(self._received) // RECORD.size * RECORD.size
         for letter, index in RECORD.iter_unpack(self._received[:whole]):
             self.seen.add(letter)
             if letter == PASSED:
                 self.passed[index] = True
+        del self._received[:whole]
+        self.finished = self.finished or not self.seen.isdisjoint(LAST)
 
     def close(self):
         os.close(self._reports)
@@ -224,12 +241,11 @@ def be_judge(channel, source, tests, jail, limits, reports):
         def report(letter, index=-1):
             os.write(reports, RECORD.pack(letter, index))
 
-        own = judge_limits(limits)
         try:
-            if jail is None:
-                kernel.limit_resources(own)
-            else:
-                kernel.confine(jail._replace(uid=jail.uid + 1), own)
+            kernel.limit_resources(judge_limits(limits))
+            if jail is not None:
+                # Tests are the user's: they need no mounts of their own, which take longest.
+                kernel.drop_privileges(jail._replace(uid=jail.uid + 1))
         except OSError:
             report(FAULT)
             return
@@ -295,30 +311,50 @@ class Names(dict):
     def __init__(self, peer, tree):
         super().__init__(vars(builtins))
         self._peer = peer
-        calls = [x for x in ast.walk(tree) if isinstance(x, ast.Call)]
-        calls = [x for x in calls if isinstance(x.func, ast.Name)]
+        nodes = list(ast.walk(tree))
+        calls = [x for x in nodes if isinstance(x, ast.Call) and isinstance(x.func, ast.Name)]
         self._called = {x.func.id for x in calls}
-        owners = [x.value for x in ast.walk(tree) if isinstance(x, ast.Attribute)]
+        owners = [x.value for x in nodes if isinstance(x, ast.Attribute)]
         owners = {x.id for x in owners if isinstance(x, ast.Name)} - self._called
-        self._modules = owners & set(sys.stdlib_module_names)
-        if self._called <= self.keys():
-            # The program's function is named like a builtin: it is the first innermost call's.
-            inner = [x for x in calls if not any(isinstance(y, ast.Call) for y in _below(x))]
-            for call in inner[:1]:
-                del self[call.func.id]
+        self._modules = owners & sys.stdlib_module_names
+        used = {x.id for x in nodes if isinstance(x, ast.Name)}
+        if calls and used <= self.keys() | self._modules | _bound(nodes):
+            self._shadow(calls)
+
+    def _shadow(self, calls):
+        """Where a test uses none but known names, the program's function may be named like one."""
+        inner = [x for x in calls if not any(isinstance(y, ast.Call) for y in _below(x))]
+        name = inner[0].func.id
+        if name in self:
+            found = self._peer.ask("name", name)
+            if type(found) is Other:
+                self[name] = Other(name, self._peer)
 
     def __missing__(self, name):
         if name in self._modules:
             found = importlib.import_module(name)
         elif name in self._called:
-            found = Other(name, self._peer, name[0].isupper())
+            found = Other(name, self._peer, _is_class(name))
         else:
-            found = self._peer.ask("name", name, opened=name[0].isupper())
+            found = self._peer.ask("name", name, opened=_is_class(name))
             if type(found) is not Other:
                 return found  # a value: it may be another one next time
-            found = Other(name, self._peer, name[0].isupper())
+            found = Other(name, self._peer, _is_class(name))
         self[name] = found
         return found
+
+
+def _is_class(name):
+    return name[0].isupper() and "_" not in name
+
+
+def _bound(nodes):
+    """Names that a test itself gives a meaning to."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)
+    bound = {x.id for x in nodes if isinstance(x, ast.Name) and not isinstance(x.ctx, ast.Load)}
+    bound |= {x.arg for x in nodes if isinstance(x, ast.arg)}
+    bound |= {x.name for x in nodes if isinstance(x, kinds)}
+    return bound | {x.asname or x.name for x in nodes if isinstance(x, ast.alias)}
 
 
 def _below(call):
@@ -332,7 +368,8 @@ class Other:
     __hash__ = object.__hash__
 
     def __init__(self, mark, peer=None, opened=False):
-        self._mark, self._peer, self._opened = mark, peer, opened
+        for name, value in zip(self.__slots__, (mark, peer, opened)):
+            object.__setattr__(self, name, value)
 
     def __eq__(self, other):
         return False
@@ -356,6 +393,9 @@ class Other:
             raise AttributeError(name)
         return self._own("getattr", name)
 
+    def __setattr__(self, name, value):
+        self._own("setattr", name, value)
+
     def __len__(self):
         return self._own("len")
 
@@ -365,10 +405,11 @@ class Other:
     def __getitem__(self, key):
         return self._own("getitem", key)
 
+    def __setitem__(self, key, value):
+        self._own("setitem", key, value)
+
     def __contains__(self, item):
-        if not self._opened:
-            return any(item == x for x in self)
-        return bool(self._own("contains", item))
+        return any(item == x for x in self)  # not the program's own word
 
     def __str__(self):
         return str(self._own("str")) if self._opened else "?"
@@ -416,22 +457,28 @@ class Peer:
         raise self._error(data if letter == runner.RAISED else b"")
 
     def _send(self, operation, target, arguments, keywords, look):
-        self._marked = False
+        inputs, marked = (arguments, keywords), False
         try:
-            inputs = values.encode((arguments, keywords), self._lend)
+            inputs = marshal.dumps(inputs, values.VERSION)
+        except ValueError:
+            marked = True  # it holds things of other kinds
+        try:
+            if marked:
+                inputs = values.encode(inputs, self._lend)
+            elif len(inputs) > values.MOST_BYTES:
+                raise ValueError("so many bytes")
         except ValueError as error:
             # What the program gave may be too large to give back: that is no fault of the test's.
             if self._answered:
                 raise ValueError(f"cannot send {error}") from None
             self._cannot_send()
-        message = (operation, target, inputs, self._marked, look)
+        message = (operation, target, inputs, marked, look)
         try:
             self.channel.sendall(frame(marshal.dumps(message, values.VERSION)))
         except OSError:
             self._end()
 
     def _lend(self, thing):
-        self._marked = True
         if type(thing) is Other:
             return (thing._mark,) if type(thing._mark) is str else thing._mark
         if not callable(thing):

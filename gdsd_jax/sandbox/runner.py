@@ -39,9 +39,10 @@ OPERATIONS = {
     "iter": iter,
     "next": next,
     "getattr": getattr,
+    "setattr": setattr,
     "len": len,
     "getitem": operator.getitem,
-    "contains": operator.contains,
+    "setitem": operator.setitem,
     "str": str,
     "repr": repr,
 }

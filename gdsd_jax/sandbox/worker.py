@@ -48,12 +48,13 @@ class Usage:
     Attributes:
       cpu_s: CPU seconds of the program and its descendants that live.
       resident: bytes of all of them.
+      judge_s: CPU seconds of a judge in a process of its own.
       idle_s: seconds of real time in which nobody of program and judge ran or waited for a core.
     """
 
     def __init__(self, pid, own, judge_pid, jailed):
         self._pid, self._own, self._judge, self._jailed = pid, own, judge_pid, jailed
-        self.cpu_s, self.resident, self.idle_s = 0.0, 0, 0.0
+        self.cpu_s, self.judge_s, self.resident, self.idle_s = 0.0, 0.0, 0, 0.0
         self._busy_s, self._then = 0.0, time.monotonic()
 
     def read(self):
@@ -73,13 +74,17 @@ class Usage:
                 continue
             busy_s += scheduled_s(name, int(fields[17]))
             runnable = runnable or fields[0] == b"R"
-            if not is_judge:
-                self.cpu_s += sum(map(int, fields[11:15])) / TICKS_PER_S
+            cpu_s = sum(map(int, fields[11:15])) / TICKS_PER_S
+            if is_judge:
+                self.judge_s = cpu_s
+            else:
+                self.cpu_s += cpu_s
                 self.resident += int(fields[21]) * PAGE_BYTES
         now = time.monotonic()
         if not runnable:
             spent_s = max(0.0, busy_s - self._busy_s)
-            self.idle_s += max(0.0, now - self._then - spent_s)
+            # Not more, lest a program pays for a machine that was stopped.
+            self.idle_s += max(0.0, min(now - self._then, 5 * POLL_S) - spent_s)
         self._busy_s, self._then = busy_s, now
 
 
@@ -170,6 +175,8 @@ class Program:
             self.cause = "cpu"
         elif usage.resident > self._limits["memory_bytes"]:
             self.cause = "memory"
+        elif usage.judge_s > judge.judge_limits(self._limits)["cpu_s"]:
+            self.cause = "judge"
         elif usage.idle_s > self._limits["cpu_s"]:
             self.cause = "wall"
         elif time.monotonic() > deadline:
@@ -207,10 +214,11 @@ class Program:
 def conclude(program, tests, exit_status, cpu_s, limits):
     """The word for how a program and its tests ended."""
     seen = tests.seen
+    early = tests.pid is not None and judge.LOADED not in seen
+    if judge.UNJUDGED in seen or (early and program.cause == "judge"):
+        return "unjudged"
     if program.cause:
         return program.cause
-    if judge.UNJUDGED in seen:
-        return "unjudged"
     if cpu_s > limits["cpu_s"]:
         return "cpu"
     if judge.MEMORY in seen:
@@ -221,7 +229,7 @@ def conclude(program, tests, exit_status, cpu_s, limits):
         return "ok"
     if tests.pid is not None and judge.GONE not in seen:
         # The judge went beyond its own limits, at fault only where it has heard of the program.
-        return "judge" if judge.LOADED in seen else "unjudged"
+        return "unjudged" if early else "judge"
     killed = os.WIFSIGNALED(exit_status) and os.WTERMSIG(exit_status) != signal.SIGKILL
     return "crash" if killed else "exit"
 

@@ -36,7 +36,8 @@ def grade(
     Released: the format is 0 unless the text holds no other fence than those of one python block,
     with which it ends; tests run where the format is 1, of all layouts alike.
 
-    Equal programs with equal tests run once. Texts may hold anything.
+    Equal programs with equal tests run once. Texts may hold anything. A row is not judged where
+    its tests could not be (the sandbox's README says which).
 
     Args:
       records: of each answer; "tests" holds its statements, at least one.
@@ -60,10 +61,12 @@ def grade(
     }
     distinct = list(dict.fromkeys(programs.values()))
     verdicts = dict(zip(distinct, sandbox.run(distinct))) if distinct else {}
+    judged_N = np.ones(len(texts), bool)
     for row, program in programs.items():
         tests_N[row] = np.mean(verdicts[program].passed)
+        judged_N[row] = verdicts[program].judged
     parts = {"format": format_N, "tests": tests_N}
-    return Grades(reward.total(parts, OWN), tests_N == 1, parts)
+    return Grades(reward.total(parts, OWN), judged_N & (tests_N == 1), parts, judged_N)
 
 
 def _check(records: Sequence[Record], texts: Sequence[str]) -> None:
