@@ -160,5 +160,3 @@ COMMANDS: dict[str, Callable[[dict], list[str]]] = {
     "unsafe": _unsafe_command,
 }
 MODES = ("auto", *COMMANDS)
-
-

@@ -29,8 +29,8 @@ import runner
 import values
 
 RECORD = struct.Struct("<ci")  # letter, test index
-PASSED, FAILED, UNJUDGED, MEMORY, LOADED, ERROR, GONE, DONE, FAULT = (
-    bytes([x]) for x in b"PXUMLEGDF"
+PASSED, FAILED, UNJUDGED, MEMORY, LOADED, ERROR, ANSWERED, GONE, DONE, FAULT = (
+    bytes([x]) for x in b"PXUMLEAGDF"
 )
 LAST = (GONE, DONE, FAULT)
 MOST_TEXT = 16 << 20  # of all tests of a program
@@ -249,7 +249,8 @@ def be_judge(channel, source, tests, jail, limits, reports):
         except OSError:
             report(FAULT)
             return
-        judge(Peer(channel, limits["cpu_s"]), source, tests, report)
+        heard = functools.partial(report, ANSWERED)
+        judge(Peer(channel, limits["cpu_s"], heard), source, tests, report)
     finally:
         os._exit(0)
 
@@ -298,6 +299,8 @@ def outcome(peer, code, tree):
     try:
         exec(code, {"__name__": "test", "__builtins__": Names(peer, tree)})
         passed = peer.seconds <= peer.limit_s and not peer.ended
+    except MemoryError:
+        passed, peer.cannot_send = False, not peer.answered
     except BaseException:
         passed = False
     if peer.cannot_send:
@@ -421,9 +424,9 @@ class Other:
 class Peer:
     """The judge's end of the channel to the program's process."""
 
-    def __init__(self, channel, limit_s):
+    def __init__(self, channel, limit_s, heard):
         self.channel, self.limit_s, self.seconds = channel, limit_s, 0.0
-        self.lent, self.opened, self._answered = [], False, False
+        self.lent, self.opened, self.answered, self._heard = [], False, False, heard
         self.ended = self.no_memory = self.cannot_send = False
 
     def receive(self):
@@ -442,10 +445,13 @@ class Peer:
         self._send(operation, target, arguments, keywords or {}, look)
         while True:
             letter, data = self.receive()
+            if not self.answered:
+                self.answered = True
+                self._heard()
             if letter != runner.BACK:
                 break
             self._call_back(data)
-        self.opened, self._answered = opened, True
+        self.opened = opened
         if letter == runner.VALUE:
             value = self._value(data)
             return self._with_changes(value, arguments) if look else value
@@ -469,7 +475,7 @@ class Peer:
                 raise ValueError("so many bytes")
         except ValueError as error:
             # What the program gave may be too large to give back: that is no fault of the test's.
-            if self._answered:
+            if self.answered:
                 raise ValueError(f"cannot send {error}") from None
             self._cannot_send()
         message = (operation, target, inputs, marked, look)

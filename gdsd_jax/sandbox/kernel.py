@@ -135,7 +135,12 @@ def limit_resources(limits):
     """The limits of the calling process and of those it starts."""
 
     def bound(kind, soft, hard=None):
-        resource.setrlimit(kind, (soft, hard or soft))
+        # Nobody but root may go beyond what the process was started with.
+        most = resource.getrlimit(kind)[1]
+        wanted = (soft, hard or soft)
+        if most != resource.RLIM_INFINITY:
+            wanted = tuple(min(limit, most) for limit in wanted)
+        resource.setrlimit(kind, wanted)
 
     # Whole seconds only: a net under the exact watch kept by the worker.
     seconds = int(limits["cpu_s"]) + 1

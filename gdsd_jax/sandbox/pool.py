@@ -198,7 +198,7 @@ class _Worker:
         try:
             self._process.stdin.write(len(data).to_bytes(4, "big") + data)
             reply = self._receive(self._answer_s)
-        except (OSError, _Lost) as error:
+        except (OSError, ValueError, _Lost) as error:
             self.stop()
             raise _Lost(str(error)) from error
         if "fault" in reply:

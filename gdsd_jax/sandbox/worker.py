@@ -214,7 +214,7 @@ class Program:
 def conclude(program, tests, exit_status, cpu_s, limits):
     """The word for how a program and its tests ended."""
     seen = tests.seen
-    early = tests.pid is not None and judge.LOADED not in seen
+    early = tests.pid is not None and judge.ANSWERED not in seen
     if judge.UNJUDGED in seen or (early and program.cause == "judge"):
         return "unjudged"
     if program.cause:

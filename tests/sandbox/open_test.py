@@ -49,7 +49,9 @@ def test_works_without_root(mode):
     python = _readable_python() if shutil.which("setpriv") else None
     if python is None:
         pytest.skip("no setpriv, or no interpreter that another user may start")
-    script = IMPORT + """
+    script = (
+        IMPORT
+        + """
 try:
     with pool.open_sandbox(sys.argv[1], 1, pool.Limits(0.3, 3.0)) as opened:
         attack = "import os\\ntry: os.setuid(0)\\nexcept OSError: uid = os.getuid()"
@@ -59,6 +61,7 @@ try:
 except pool.SandboxError as error:
     print(json.dumps(str(error)))
 """
+    )
     with tempfile.TemporaryDirectory() as folder:
         copy_package(folder)
         done = subprocess.run(
