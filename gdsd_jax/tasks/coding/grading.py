@@ -3,6 +3,7 @@
 N answers. Work is linear in the length of a text, whatever it holds.
 """
 
+import ast
 from collections.abc import Sequence
 import functools
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from gdsd_jax.sandbox import Program, Sandbox
 from gdsd_jax.tasks.coding.extraction import FENCE, find_program, parse
+from gdsd_jax.tasks.coding.harness import words_of
 from gdsd_jax.tasks.coding.layouts import asked_of
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
@@ -79,9 +81,19 @@ def _check(records: Sequence[Record], texts: Sequence[str]) -> None:
 
 def runnable(record: Record, source: str) -> Program:
     """What the sandbox runs to judge a program."""
+    tests = tuple(record["tests"])
     if record.get("form") == "stdin":
         source = f"{_harness()}\nPROGRAM = {source!r}\n"
-    return Program(source, tuple(record["tests"]))
+        tests = tuple(_assert_printed(test) for test in tests)
+    return Program(source, tests)
+
+
+@functools.lru_cache(maxsize=1024)
+def _assert_printed(test: str) -> str:
+    """`assert prints(given, expected)` as an assert of what the harness gives: expected lines stay
+    with the judge."""
+    given, expected = (ast.literal_eval(x) for x in ast.parse(test).body[0].test.args)
+    return f"assert printed({given!r}) == {words_of(expected)!r}"
 
 
 @functools.cache

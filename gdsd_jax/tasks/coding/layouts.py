@@ -19,7 +19,6 @@ from typing import Any
 from gdsd_jax import rows
 from gdsd_jax.tasks.coding import acecode
 from gdsd_jax.tasks.coding.extraction import Asked, parse, preamble_of
-from gdsd_jax.tasks.coding.harness import words_of
 
 FIELDS = (
     rows.Field("question", "non-empty text", "give the task in words"),
@@ -147,7 +146,7 @@ def _stdin(row: Mapping[str, Any]) -> dict[str, Any]:
     given, printed = runs[0]
     return {
         "question": found["question"],
-        "tests": [f"assert printed({given!r}) == {words_of(text)!r}" for given, text in runs],
+        "tests": [f"assert prints({given!r}, {printed!r})" for given, printed in runs],
         "solution": found["solution"],
         "spec": "",
         "form": "stdin",
