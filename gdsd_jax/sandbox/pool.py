@@ -15,7 +15,7 @@ learns what is expected. Whatever a program does to its own process, it is paid 
 values, and for nothing else. README.md says what cannot be judged so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -297,9 +297,9 @@ class Sandbox:
         programs = [Program(source, tuple(tests)) for source, tests in programs]
         first = list(self._threads.map(self._run_one, programs))
         verdicts = [verdict for verdict, _ in first]
-        again = [i for i, (_, again) in enumerate(first) if again]
-        second = self._threads.map(self._run_one, [programs[i] for i in again])
-        for i, (verdict, again) in zip(again, second):
+        places = [i for i, (_, again) in enumerate(first) if again]
+        second = self._threads.map(self._run_one, [programs[i] for i in places])
+        for i, (verdict, again) in zip(places, second):
             slow = again and verdict.status == "wall"
             verdicts[i] = verdict._replace(status="unjudged") if slow else verdict
         return verdicts

@@ -48,6 +48,11 @@ OPERATIONS = {
 }
 
 
+def frame(body):
+    """A message of the judge's."""
+    return LENGTH.pack(len(body)) + body
+
+
 def serve(control, jail, limits):
     """Forks a program for each message, which holds its folder and three descriptors."""
     while True:
@@ -147,9 +152,9 @@ class Peer:
         return len(self.things) - 1
 
     def thing_of(self, mark):
-        """What a mark of the judge's stands for: a builtin, our own thing, a test's function."""
+        """What a mark stands for: a type, a name, a thing of ours, a function of the test's."""
         if type(mark) is str:
-            return values.BUILTINS[mark]
+            return values.TYPES[mark]
         if type(mark) is tuple:
             return self.named(mark[0])
         return self.things[mark] if mark >= 0 else functools.partial(self.ask, mark)
@@ -169,7 +174,7 @@ class Peer:
             if operation == ANSWER:
                 return arguments[0]
             if operation == THROW:
-                raise values.BUILTINS[target](*arguments)
+                raise values.TYPES[target](*arguments)
             self.send(*self.answer(operation, target, arguments, keywords, look))
 
     def answer(self, operation, target, arguments, keywords, look):

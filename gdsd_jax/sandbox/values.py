@@ -3,7 +3,7 @@
 Standard library only; it runs inside the jail. The bytes are those of `marshal`, version 2, which
 takes None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, each of the
 exact type, and refuses everything else. What is of another kind is a mark: `(..., k)` with a number
-is a thing that one of the two sides keeps, `(..., name)` a builtin such as `int` or `len`.
+is a thing that one of the two sides keeps, `(..., name)` one of these types or an exception.
 
 Only the program's process calls `marshal.loads`, on what the judge sent. What the program's process
 sent is read by `decode`, which trusts no byte of it.
@@ -25,8 +25,14 @@ EXACT = frozenset(
 CONTAINERS = frozenset((list, tuple, dict, set, frozenset))
 # Dicts of the standard library that programs return in place of a dict.
 DICTS = (dict, collections.Counter, collections.defaultdict, collections.OrderedDict)
-BUILTINS = {name: x for name, x in vars(builtins).items() if callable(x) and name[0] != "_"}
-NAMES = {id(x): name for name, x in BUILTINS.items()}
+# Types that have a name on both sides. No functions: the program would choose what the judge calls.
+TYPES = {x.__name__: x for x in EXACT if x is not type(None)}
+TYPES |= {
+    name: x
+    for name, x in vars(builtins).items()
+    if isinstance(x, type) and issubclass(x, BaseException)
+}
+NAMES = {id(x): name for name, x in TYPES.items()}
 
 
 class Garbled(ValueError):

@@ -332,11 +332,15 @@ SINGLE = {
     "memory": "x = bytearray(1 << 34)",
     "memory in pieces": "x = []\nwhile True: x.append(bytearray(1 << 20))",
     "output": "while True: print('x' * 10**4)",
-    "temporary files": "i = 0\nwhile True:\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20)); i += 1",
+    "temporary files": "i = 0\nwhile True:\n    open(f'{i}', 'wb').write(bytes(1 << 20)); i += 1",
     "inodes": "i = 0\nwhile True:\n    open(f'/tmp/{i}', 'w').close(); i += 1",
     "recursion": "import sys\nsys.setrecursionlimit(10**9)\ndef f(x): return f(x)",
     "a crash": "import ctypes\ndef f(x): return ctypes.string_at(0)",
-    "a slow repr": "class S:\n    def __repr__(self): return 'x' * 10**9\ndef f(x): raise ValueError(S())",
+    "a slow repr": """
+        class S:
+            def __repr__(self): return 'x' * 10**9
+        def f(x): raise ValueError(S())
+    """,
     "lowered limits": "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))",
     "a null byte": "def f(x): return 4 \0",
     "a lone surrogate": "x = '\ud800'",

@@ -31,7 +31,8 @@ import collections, fractions
 def f(name): return globals()[name]
 none, flag, whole, real, text, octets = None, True, 7, 0.5, 'a\\ud800\\x00\U0001f600', b'ab'
 long, minus, endless, wave = 10 ** 40, -(2 ** 31), float('inf'), 1 + 2j
-items, pair, table, group, frozen = [1, [2]], (1, (2,)), {'a': [1], 2: None}, {1, 'b'}, frozenset('ab')
+items, pair, table, group = [1, [2]], (1, (2,)), {'a': [1], 2: None}, {1, 'b'}
+frozen = frozenset('ab')
 counted, sorted_ = collections.Counter('aab'), collections.OrderedDict(a=1)
 filled = collections.defaultdict(list, {1: [2]})
 kind, function, exception = int, len, ValueError
@@ -68,7 +69,6 @@ def inner(): return 1
         ("sorted_", "{'a': 1}"),
         ("filled", "{1: [2]}"),
         ("kind", "int"),
-        ("function", "len"),
         ("exception", "ValueError"),
     ],
 )
@@ -89,6 +89,7 @@ def test_values_that_are_equal(sandbox, name, expected):
         ("table", "{'a': [1]}"),
         ("group", "[1, 'b']"),
         ("kind", "str"),
+        ("function", "len"),
         ("vector", "(1,)"),
         ("fraction", "0.5"),
         ("numbers", "[0, 1, 2]"),
@@ -143,6 +144,7 @@ def tick():
         "inner = []\na = ([inner],)\ndeepest(a)\nassert inner == [9] and a == ([[9]],)",
         "assert apply(lambda x: x + 1, 1, 2) == [2, 3]",
         "assert apply(str, 1, 2) == ['1', '2'] and apply(len, 'ab') == [2]",
+        "import operator\nassert apply(operator.neg, 1, 2) == [-1, -2]",
         "assert apply(lambda x: adder(1)(x), 1) == [2]",
         "assert apply(adder(3), 4) == [7]",
         "assert adder(1)(2) == 3",
@@ -185,6 +187,10 @@ def test_tests_that_are_more_than_an_assert_of_a_call(sandbox, test):
             "assert 3 in F(1)",
         ),
         ("def f(x): return object()", "assert len(f(1)) or True"),
+        (
+            "def f(x): return (exec, 'import sys; sys._getframe(1).f_locals.clear()')[x]",
+            "f(0)(f(1))\nassert f(0) == 1",
+        ),
     ],
 )
 def test_lies_that_other_tests_must_not_believe(sandbox, source, test):

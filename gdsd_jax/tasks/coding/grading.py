@@ -13,7 +13,7 @@ import numpy as np
 
 from gdsd_jax.sandbox import Program, Sandbox
 from gdsd_jax.tasks.coding.extraction import FENCE, find_program, parse
-from gdsd_jax.tasks.coding.harness import words_of
+from gdsd_jax.tasks.coding.harness import evenly
 from gdsd_jax.tasks.coding.layouts import asked_of
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
@@ -88,12 +88,11 @@ def runnable(record: Record, source: str) -> Program:
     return Program(source, tests)
 
 
-@functools.lru_cache(maxsize=1024)
 def _assert_printed(test: str) -> str:
     """`assert prints(given, expected)` as an assert of what the harness gives: expected lines stay
     with the judge."""
     given, expected = (ast.literal_eval(x) for x in ast.parse(test).body[0].test.args)
-    return f"assert printed({given!r}) == {words_of(expected)!r}"
+    return f"assert printed({given!r}) == {evenly(expected)!r}"
 
 
 @functools.cache

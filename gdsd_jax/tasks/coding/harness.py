@@ -18,14 +18,14 @@ MOST_BYTES = 8 << 20  # of what a program prints
 
 
 def printed(given):
-    """What the program prints, given this input, as `words_of` it; None where it fails."""
+    """What the program prints, given this input, as `evenly` spaced; None where it fails."""
     output = output_of(PROGRAM, given)
-    return None if output is None else words_of(output)
+    return None if output is None else evenly(output)
 
 
-def words_of(text):
-    """The words of each line, without blank lines at the end: spaces do not matter."""
-    return [line.split() for line in text.rstrip().split("\n")]
+def evenly(text):
+    """The words of each line with one space between, without blank lines at the end."""
+    return "\n".join([" ".join(line.split()) for line in text.rstrip().split("\n")])
 
 
 def output_of(program, given):
