@@ -53,9 +53,15 @@ class Jail(NamedTuple):
 
 
 def open_jail(uid):
-    """What `fork_program` and `confine` need, made once per worker."""
-    namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
-    return Jail(ctypes.CDLL(None, use_errno=True), namespace, make_filter(), uid)
+    """What `fork_program` and `confine` need, made once per worker.
+
+    No program that is started from here on gains a capability; what the worker has it keeps.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(64):
+        if prctl(libc, PR_CAPBSET_DROP, capability) < 0:
+            break  # past the last capability this kernel knows
+    return Jail(libc, os.open("/proc/self/ns/pid", os.O_RDONLY), make_filter(), uid)
 
 
 def check(result, call):
@@ -115,9 +121,6 @@ def make_filter():
 def drop_privileges(jail):
     """No capability, no way to regain one, no root: for good."""
     libc = jail.libc
-    for capability in range(64):
-        if prctl(libc, PR_CAPBSET_DROP, capability) < 0:
-            break  # past the last capability this kernel knows
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(jail.uid, jail.uid, jail.uid)

@@ -124,6 +124,19 @@ def test_is_not_root_and_cannot_become_root(sandbox):
         assert refused(sandbox, f"import os\n{attack}", "PermissionError"), attack
 
 
+def test_has_no_capability_and_gains_none(sandbox):
+    source = """
+import ctypes, os, struct
+libc = ctypes.CDLL(None)
+header, sets = struct.pack('<Ii', 0x20080522, 0), ctypes.create_string_buffer(24)
+libc.capget(header, sets)
+bounding = [k for k in range(64) if libc.prctl(23, k, 0, 0, 0) == 1]
+no_new = libc.prctl(39, 0, 0, 0, 0)
+def f(): return sets.raw, bounding, no_new
+"""
+    assert verdict(sandbox, source, f"assert f() == ({bytes(24)!r}, [], 1)").passed == (True,)
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -79,10 +79,12 @@ def parses(program):
 def format_of(variant, text):
     """The format that the words of the two rules ask for."""
     if variant == "released":
-        found = re.fullmatch(r"(?s)(.*?)```python\n(.*)```\n?", text)
-        if text.count("```") != 2 or found is None or text.find("```") != len(found[1]):
+        begin = text.find("```python\n")
+        end = text.find("```", begin + 3)
+        alone = begin == text.find("```") and text[end + 3 :] in ("", "\n")
+        if begin < 0 or end < 0 or not alone:
             return 0
-        return 1 if parses(found[2].strip()) else 0.5
+        return 1 if parses(text[begin + 10 : end].strip()) else 0.5
     program, at = None, 0
     while (begin := re.compile(r"```python[ \t]*\r?\n").search(text, at)) is not None:
         end = text.find("```", begin.end())
