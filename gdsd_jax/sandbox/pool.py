@@ -288,8 +288,7 @@ class Sandbox:
         """One verdict per program, in order; may be called from several threads.
 
         A program that the wall clock ended though it was not idle, or that a worker was lost to, is
-        tried once more after all the others: a loaded machine may be to blame. What the wall clock
-        ended so twice is not judged.
+        tried once more after all the others: a loaded machine may be to blame.
 
         Raises:
           SandboxError: the jail broke.
@@ -299,9 +298,8 @@ class Sandbox:
         verdicts = [verdict for verdict, _ in first]
         places = [i for i, (_, again) in enumerate(first) if again]
         second = self._threads.map(self._run_one, [programs[i] for i in places])
-        for i, (verdict, again) in zip(places, second):
-            slow = again and verdict.status == "wall"
-            verdicts[i] = verdict._replace(status="unjudged") if slow else verdict
+        for i, (verdict, _) in zip(places, second):
+            verdicts[i] = verdict
         return verdicts
 
     def close(self) -> None:

@@ -50,15 +50,17 @@ class Usage:
       resident: bytes of all of them.
       judge_s: CPU seconds of a judge in a process of its own.
       idle_s: seconds of real time in which nobody of program and judge ran or waited for a core.
+      blocked: whether a process of the program waits for the kernel, such as for a disk.
     """
 
     def __init__(self, pid, own, judge_pid, jailed):
         self._pid, self._own, self._judge, self._jailed = pid, own, judge_pid, jailed
         self.cpu_s, self.judge_s, self.resident, self.idle_s = 0.0, 0.0, 0, 0.0
+        self.blocked = False
         self._busy_s, self._then = 0.0, time.monotonic()
 
     def read(self):
-        self.cpu_s, self.resident = 0.0, 0
+        self.cpu_s, self.resident, self.blocked = 0.0, 0, False
         busy_s, runnable = scheduled_s("self"), False
         for name in os.listdir("/proc"):
             if not name.isdigit() or int(name) in self._own:
@@ -74,6 +76,7 @@ class Usage:
                 continue
             busy_s += scheduled_s(name, int(fields[17]))
             runnable = runnable or fields[0] == b"R"
+            self.blocked = self.blocked or fields[0] == b"D"
             cpu_s = sum(map(int, fields[11:15])) / TICKS_PER_S
             if is_judge:
                 self.judge_s = cpu_s
@@ -107,8 +110,9 @@ class Program:
     """A running program, from outside.
 
     Attributes:
-      cause: the limit that it broke, or None.
-      again: whether the real time ran out though it was not idle: the machine may be to blame.
+      cause: the limit that it broke, or None; "late" where real time ran out though it was not
+        idle.
+      again: whether a second try may end otherwise: the machine may be to blame.
       fault: why the kernel refused the jail, b"" where it did not.
     """
 
@@ -178,9 +182,9 @@ class Program:
         elif usage.judge_s > judge.judge_limits(self._limits)["cpu_s"]:
             self.cause = "judge"
         elif usage.idle_s > self._limits["cpu_s"]:
-            self.cause = "wall"
+            self.cause, self.again = "wall", usage.blocked
         elif time.monotonic() > deadline:
-            self.cause, self.again = "wall", True
+            self.cause, self.again = "late", True
 
     def kill(self):
         try:
@@ -215,7 +219,7 @@ def conclude(program, tests, exit_status, cpu_s, limits):
     """The word for how a program and its tests ended."""
     seen = tests.seen
     early = tests.pid is not None and judge.ANSWERED not in seen
-    if judge.UNJUDGED in seen or (early and program.cause == "judge"):
+    if judge.UNJUDGED in seen or program.cause == "late" or (early and program.cause == "judge"):
         return "unjudged"
     if program.cause:
         return program.cause
