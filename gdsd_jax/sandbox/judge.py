@@ -28,7 +28,7 @@ PASSED, FAILED, UNJUDGED, MEMORY, LOADED, ERROR, ANSWERED, GONE, DONE, FAULT = (
 )
 LAST = (GONE, DONE, FAULT)
 MOST_TEXT = 16 << 20  # of all tests of a program
-PLANNED_TEXT = 64 << 10  # of a test whose plan is kept
+PLANNED_TEXT = 16 << 10  # of a test whose plan is kept
 EXTRA_MEMORY = 1 << 30  # bytes that a forked judge may use beyond a program's limit
 CHUNK = 1 << 16
 
@@ -69,7 +69,7 @@ def _plan_of(statement):
     return question, expected
 
 
-_short_plan = functools.lru_cache(maxsize=1024)(_plan)
+_short_plan = functools.lru_cache(maxsize=512)(_plan)
 
 
 def equal(data, expected):
