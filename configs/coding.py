@@ -14,8 +14,11 @@ options.hard=true,init_from=DIR,data_file=FILE.jsonl,heldout_file=HumanEval.json
     AceCode-87K's own rows that it trains on
 ...:llada,lora_rank=0,init_from=DIR,...
     the same, full fine-tuning
-...:a2d,init_from=runs/opdlm-tiny
-    on from the denoiser that configs/opdlm.py made, block sampler
+...:a2d,init_from=DIR,data_file=FILE.jsonl
+    on from a denoiser that configs/opdlm.py made, block sampler, LLaDA's values; of GDSD's authors
+    nothing is published for it
+...:tiny_a2d,init_from=runs/opdlm-tiny
+    the embedded problems, on from what the embedded default of configs/opdlm.py made
 ...:MODEL,objective=espo
     another objective with its recipe (configs/objectives.py): espo, spg, diffu_grpo,
     coupled_grpo (of :dream: DiffuCoder's own), wd1, dmpo
@@ -37,7 +40,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipes = (objectives.EMBEDDED,)
-    if model in ("llada", "dream"):
+    if not model.startswith("tiny"):
         name = published.choose(recipe, overrides)
         own = published.gdsd(name, psi=10.0, beta=5e-2, top_k=64)
         recipes = objectives.published("coding", own, model)
@@ -74,8 +77,8 @@ def converted() -> ConfigDict:
     """The embedded task for a block-causal denoiser, which generates blocks of 4 one after the
     other."""
     recipe = embedded()
-    recipe.name = "coding-a2d"
-    recipe.greeting = "GDSD on from a converted denoiser, on generated problems"
+    recipe.name = "coding-tiny-a2d"
+    recipe.greeting = "GDSD on from a tiny converted denoiser, on generated problems"
     recipe.model = "a2d_qwen3_tiny"
     recipe.require_init = True
     recipe.sampler.update(ConfigDict({"kind": "block", "block_length": 4, "steps": 24}))
@@ -116,4 +119,19 @@ def dream() -> ConfigDict:
     return recipe
 
 
-MODELS = {"tiny": embedded, "llada": full, "dream": dream, "a2d": converted}
+def a2d() -> ConfigDict:
+    """A converted model with LLaDA's values."""
+    recipe = full()
+    recipe.name, recipe.greeting = "coding-a2d", "Coding problems, on from a converted denoiser"
+    recipe.model = None  # whichever init_from holds
+    recipe.sampler = published.a2d().sampler
+    return recipe
+
+
+MODELS = {
+    "tiny": embedded,
+    "llada": full,
+    "dream": dream,
+    "a2d": a2d,
+    "tiny_a2d": converted,
+}

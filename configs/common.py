@@ -31,11 +31,14 @@ def config(recipe: ConfigDict, overrides: dict[str, str]) -> ConfigDict:
     gdsd_jax/settings/schema.py, and `overrides`, texts "key=value".
 
     Raises:
-      ValueError: a choice between recipes that nobody took out of the overrides.
+      ValueError: a recipe other than "mended", where nobody took that choice out of the overrides.
     """
-    if "gdsd.recipe" in overrides:
+    name = overrides.get("gdsd.recipe", "mended")
+    if name != "mended":
         raise ValueError(
-            f"gdsd.recipe={overrides['gdsd.recipe']}: this model has one recipe here; leave it out"
+            f"gdsd.recipe={name}: the releases have no values for this model on this task; take "
+            "mended, or leave it out"
         )
-    texts = tuple(f"{key}={text}" for key, text in overrides.items())
+    others = {key: text for key, text in overrides.items() if key != "gdsd.recipe"}
+    texts = tuple(f"{key}={text}" for key, text in others.items())
     return ConfigDict({"recipe": recipe, "overrides": texts}).lock()

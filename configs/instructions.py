@@ -2,10 +2,14 @@
 
 python launch/main.py --config=configs/instructions.py
     the embedded default: any machine, minutes on 2 cores, on generated problems of short texts
+python launch/main.py --config=configs/instructions.py:smollm2_135m,init_from=WORKDIR
+    SmolLM2-135M, on from the denoiser that configs/opdlm.py:smollm2_135m made, short texts
 python launch/main.py --config=configs/instructions.py:llada,init_from=DIR
     LLaDA-8B, on generated problems
 python launch/main.py --config=configs/instructions.py:dream,init_from=DIR
     Dream-7B, the same
+python launch/main.py --config=configs/instructions.py:a2d,init_from=DIR
+    on from a denoiser that configs/opdlm.py made
 ...:MODEL,data_file=FILE.jsonl,heldout_file=input_data.jsonl
     rows of your own, evaluated on the public prompts of IFEval (arXiv 2311.07911), as they are
 ...:MODEL,reward.variant=released
@@ -33,6 +37,8 @@ SHORT = (
     "change_case:english_lowercase",
     "punctuation:no_comma",
 )
+# a block sees clean blocks before it whatever is masked there, and never what follows an answer
+CONVERTED = {"gdsd": {"gdsd": {"beta": 0.0, "masks": "uniform", "count": "answer"}}}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -40,7 +46,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"instructions-{model}", "instructions"
     recipes = (objectives.EMBEDDED,)
-    if model != "tiny":
+    if model == "smollm2_135m":
+        recipes += (CONVERTED,)
+    elif model != "tiny":
         # the authors' prompts and rewards are of other tasks
         recipes = objectives.published("instructions", {"gdsd": {"beta": 1e-3}}, model)
     objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
@@ -70,6 +78,26 @@ def embedded() -> ConfigDict:
     return recipe
 
 
+def smollm2() -> ConfigDict:
+    """A block-causal SmolLM2-135M by adapters, one constraint a prompt, in float32 on two cores."""
+    recipe = embedded()
+    recipe.greeting = "SmolLM2-135M as a denoiser, on short texts under constraints"
+    recipe.model = "a2d_smollm2_135m"
+    recipe.require_init = True
+    recipe.options.constraints = (1, 1)
+    recipe.prompt_length = 48
+    recipe.sampler = ConfigDict({"kind": "block", "gen_length": 32, "block_length": 4, "steps": 32})
+    recipe.threshold = 0.9
+    recipe.rounds = 24
+    recipe.prompts_per_round, recipe.group_size = 8, 8
+    recipe.inner_iterations, recipe.minibatches, recipe.slices = 4, 4, 2  # one pass over a round
+    recipe.optimizer.update(learning_rate=3e-4, warmup_steps=8)
+    recipe.lora_rank, recipe.lora_alpha = 32, 64.0
+    recipe.sft.steps = 0
+    recipe.eval_every, recipe.eval_problems = 12, 128
+    return recipe
+
+
 def llada() -> ConfigDict:
     """LLaDA-8B with the values of the later release."""
     recipe = published.llada()
@@ -84,4 +112,17 @@ def dream() -> ConfigDict:
     return recipe
 
 
-MODELS = {"tiny": embedded, "llada": llada, "dream": dream}
+def a2d() -> ConfigDict:
+    """A converted model with LLaDA's values."""
+    recipe = published.a2d()
+    recipe.greeting = "instructions, on from a converted denoiser, with the values of other tasks"
+    return recipe
+
+
+MODELS = {
+    "tiny": embedded,
+    "smollm2_135m": smollm2,
+    "llada": llada,
+    "dream": dream,
+    "a2d": a2d,
+}

@@ -1,14 +1,20 @@
-"""OPDLM: an autoregressive model becomes a diffusion language model by on-policy distillation
+r"""OPDLM: an autoregressive model becomes a diffusion language model by on-policy distillation
 (arXiv 2606.06712).
 
   python launch/main.py --config=configs/opdlm.py
       the embedded default: any machine, minutes on 2 cores
   python launch/main.py --config=configs/opdlm.py:smollm2_135m,init_from=DIR
-      SmolLM2-135M-Instruct on everyday questions, for two cores and 5 GB (launch/demo.sh real); or
-      qwen2p5_coder_0p5b; DIR is what `launch/convert.py --a2d` made of the released model
-  python launch/main.py --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.jsonl
-      Qwen3-4B, the published recipe; DIR is what `launch/convert.py --a2d` made of the released
-      folder
+      SmolLM2-135M-Instruct on everyday questions, for two cores (launch/demo.sh real): 12,500
+      answer tokens in 16 minutes; or qwen2p5_coder_0p5b; DIR is what `launch/convert.py --a2d` made
+      of the released model
+  ...:smollm2_135m,init_from=DIR,rounds=360,optimizer.decay_steps=1440,eval_every=40
+      150,000 tokens, about two hours; it has not been run to its end
+  ...:smollm2_135m,init_from=DIR,dtype=bfloat16,param_dtype=float32,prompts_per_round=256,\
+rounds=750,inner_iterations=16,minibatches=16,optimizer.decay_steps=12000,eval_every=75
+      5 million tokens, for one GPU; it has not been run
+  python launch/main.py --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.json
+      Qwen3-4B, the published recipe of about 70 million tokens; of qwen3_8b launch/plan.py says at
+      best 28 s a round on v5p:2x2x4, 60 chip-hours for the 483 rounds
   ...:qwen3_4b,math=1,...
       OPDLM-MATH's recipe
   ...:MODEL,control=sft
@@ -112,17 +118,17 @@ def small(model: str) -> ConfigDict:
     recipe.model = SMALL[model]
     recipe.require_init = True
     recipe.task = "everyday"
-    recipe.prompt_length = 56
+    recipe.prompt_length = 48
     recipe.sampler.update(gen_length=32, steps=32)
     recipe.length_ramp.update(start=8, rounds=20)
-    recipe.rounds, recipe.prompts_per_round = 40, 16
+    recipe.rounds, recipe.prompts_per_round = 36, 16
     recipe.inner_iterations = recipe.minibatches = 4
     recipe.optimizer.update(
-        learning_rate=3e-4, warmup_steps=10, decay_steps=160, moments_dtype="bfloat16"
+        learning_rate=1.7e-4, warmup_steps=10, decay_steps=144, moments_dtype="bfloat16"
     )
     recipe.teacher_dtype = "bfloat16"
     recipe.sft.steps = 0
-    recipe.eval_every, recipe.eval_problems = 20, 64
+    recipe.eval_every, recipe.eval_problems = 18, 32
     return recipe
 
 

@@ -83,6 +83,7 @@ def choose(recipe: ConfigDict, overrides: dict[str, str]) -> str:
     recipe.greeting += f", {name} recipe"
     recipe.prompt = "full" if name == "mended" else "released"
     recipe.reward = ConfigDict({"variant": "mended" if name == "mended" else "released"})
+    recipe.slices_apart = name != "mended"
     return name
 
 

@@ -6,6 +6,9 @@ options.dataset=zebra_puzzles
 python launch/main.py --config=configs/reasoning_gym.py:dream,init_from=DIR,\
 options.dataset=zebra_puzzles
     Dream-7B
+python launch/main.py --config=configs/reasoning_gym.py:a2d,init_from=DIR,\
+options.dataset=zebra_puzzles
+    on from a denoiser that configs/opdlm.py made
 ...:MODEL,options.dataset=(leg_counting,zebra_puzzles),options.size=5000
     several data sets, as many problems of each
 ...:MODEL,options.dataset=leg_counting,options.config.max_animals=5
@@ -44,4 +47,11 @@ def dream() -> ConfigDict:
     return recipe
 
 
-MODELS = {"llada": llada, "dream": dream}
+def a2d() -> ConfigDict:
+    """A converted model with LLaDA's values."""
+    recipe = published.a2d()
+    recipe.greeting = "reasoning-gym, on from a converted denoiser, with the values of other tasks"
+    return recipe
+
+
+MODELS = {"llada": llada, "dream": dream, "a2d": a2d}

@@ -10,13 +10,14 @@ python launch/main.py --config=configs/sft.py:tiny,data_file=chats.jsonl
     a model of 0.4 M parameters from nothing, to try a file: any machine, minutes on 2 cores
 ...:MODEL,lora_rank=0
     full fine-tuning
-...:MODEL,columns.messages=conversations
+...:MODEL,columns.messages=NAME
     where the file calls the turns otherwise
 
 chats.jsonl has {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content":
-"..."}]} a line. The last turn is learnt, behind the turns before it. Without heldout_file a tenth
-of the chats is held out, and its loss stands beside the training's. sft.steps times sft.batch are
-the chats that are gone through. The learning rates are our own, from no publication.
+"..."}]} a line, or is in ShareGPT's layout. The last turn is learnt, behind the turns before it.
+Without heldout_file a tenth of the chats is held out, and its loss stands beside the training's.
+sft.steps times sft.batch are the chats that are gone through. The learning rates are our own, from
+no publication.
 """
 
 from ml_collections import ConfigDict

@@ -81,7 +81,11 @@ def llada() -> ConfigDict:
 
 
 def dream() -> ConfigDict:
-    """Dream-7B by the newest script: one update a round, half the passes."""
+    """Dream-7B by the newest script: one update a round, half the passes.
+
+    Its "remasking random" is no setting of Dream's sampler, which goes by alg. In the later release
+    it seems to say how views of the loss are drawn; uniform ones are taken here.
+    """
     recipe = published.dream()
     recipe.name, recipe.greeting = "sudoku-dream", "Dream-7B on Sudoku"
     recipe.inner_iterations = 1

@@ -1,6 +1,7 @@
 """Checkpoints by orbax: device state as arrays, the host's part as JSON; visible only when
 complete."""
 
+import ctypes
 import functools
 import json
 
@@ -27,6 +28,9 @@ class Checkpoints:
     def __init__(self, folder, keep: int = 2):
         """Makes no folder: what is asked for first does, and it writes."""
         self.folder, self.keep = paths.absolute(folder), keep
+        # on CPUs what is written lies in the memory that the next update needs, and the same cores
+        # compress it
+        self.beside = jax.default_backend() != "cpu"
 
     @functools.cached_property
     def manager(self) -> ocp.CheckpointManager:
@@ -47,17 +51,21 @@ class Checkpoints:
             "host": ocp.JsonCheckpointHandler(multiprocessing_options=together),
         }
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self.keep, create=False, multiprocessing_options=together
+            max_to_keep=self.keep,
+            create=False,
+            multiprocessing_options=together,
+            enable_async_checkpointing=self.beside,
         )
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(self, iteration: int, state: PyTree, host: dict) -> None:
-        """Starts writing; arrays are copied before this returns, so they may be donated
-        afterwards."""
+        """Starts writing, on CPUs writes; arrays may be donated when this returns."""
         if self.manager.latest_step() == iteration:
             return
         items = ocp.args.Composite(state=ocp.args.PyTreeSave(state), host=ocp.args.JsonSave(host))
         self.manager.save(iteration, args=items)
+        if not self.beside:
+            trim_heap()
 
     def latest(self) -> int | None:
         """The newest complete checkpoint; None where there is none."""
@@ -96,6 +104,14 @@ class Checkpoints:
 
     def close(self) -> None:
         self.manager.close()
+
+
+def trim_heap() -> None:
+    """Gives the system back what the host has freed; glibc keeps what its threads allocated, after
+    a checkpoint about half the size of it."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def is_converted(folder) -> bool:
@@ -276,10 +292,11 @@ def lazy_params(folder, *parents: str) -> PyTree:
     """
     folder = paths.absolute(folder)
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            found = checkpointer.metadata(folder).item_metadata.tree
-            for name in parents:
-                found = found[name]
+        # not a Checkpointer: a run's folder `state` is a part of a checkpoint, and that warns of
+        # files which only the whole one has
+        found = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+        for name in parents:
+            found = found[name]
     except (FileNotFoundError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{folder}: no complete orbax checkpoint there ({error})") from None
 
@@ -302,10 +319,9 @@ def read_leaf(folder: epath.Path, keys: list[str], leaf, index) -> np.ndarray:
     )
     for key in reversed(keys):
         item, args = {key: item}, {key: args}
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        found = checkpointer.restore(
-            folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True)
-        )
+    found = ocp.PyTreeCheckpointHandler().restore(
+        folder, args=ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True)
+    )
     for key in keys:
         found = found[key]
     return found if index is None else found[index]

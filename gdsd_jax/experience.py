@@ -105,22 +105,31 @@ def variety_of(
     tokens_BxG: np.ndarray,
     length_B: np.ndarray,
     reward_B: np.ndarray,
+    judged_B: np.ndarray,
     group_size: int,
 ) -> dict[str, float]:
     """How varied a round's completions are: shares, 0..1, that tell of rewards gone wrong.
 
     distinct: different texts of a group's, in the mean over the groups. flat_groups: groups whose
-    rewards are all equal, so that they teach nothing. repetition: runs of four tokens that have
-    come before in the same completion, in the mean over the completions.
+    rewards are all equal, so that they teach nothing; of the groups in which at least two answers
+    were judged, NaN where there is none. repetition: runs of four tokens that have come before in
+    the same completion, in the mean over the completions.
     """
     groups = [texts[start : start + group_size] for start in range(0, len(texts), group_size)]
-    rewards = np.reshape(reward_B, (-1, group_size))
     repeated = [repetition_of(row[:length]) for row, length in zip(tokens_BxG, length_B)]
     return {
         "distinct": float(np.mean([len(set(group)) / len(group) for group in groups])),
-        "flat_groups": float(np.mean(np.ptp(rewards, axis=1) == 0)),
+        "flat_groups": flat_groups(reward_B, judged_B, group_size),
         "repetition": float(np.mean(repeated)),
     }
+
+
+def flat_groups(reward_B: np.ndarray, judged_B: np.ndarray, group_size: int) -> float:
+    """The share of `variety_of`; what stands for a reward that was not judged counts nowhere."""
+    pairs = zip(np.reshape(reward_B, (-1, group_size)), np.reshape(judged_B, (-1, group_size)))
+    judged = [rewards[known] for rewards, known in pairs]
+    flat = [np.ptp(rewards) == 0 for rewards in judged if len(rewards) > 1]
+    return float(np.mean(flat)) if flat else math.nan
 
 
 def repetition_of(tokens: np.ndarray) -> float:

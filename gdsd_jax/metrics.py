@@ -9,6 +9,7 @@ import numbers
 import os
 import sys
 import time
+import types
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -17,16 +18,59 @@ from gdsd_jax import paths
 
 PHASES = ("sft", "rollout", "train", "eval")
 
-# Keys that the loop itself writes. A part of a task's grades has any other name.
-RESERVED = frozenset(
-    ("phase", "step", "wall_s")  # of every line
-    + ("reward", "solved", "judged", "length", "tokens")  # rollout
-    + ("tokens_per_s", "rollout_s", "reward_s", "distinct", "flat_groups", "repetition")
-    + ("loss", "grad_norm", "update_s", "kl", "score", "trust")  # train
-    + ("pass_at_1", "mean_reward", "problems", "forwards_per_token", "looping")  # eval
-    + ("kl_common",)
-    + ("round", "rounds", "seconds_left")  # arguments of `round_line`
+# The keys that the loop itself writes, by phase, and what they mean. A part of a task's grades has
+# any other name; it stands in rollout and eval lines as its mean over the judged answers.
+MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
+    {
+        "every line": {
+            "phase": "sft, rollout, train or eval",
+            "step": "round of a rollout or evaluation, optimizer step of the others",
+            "wall_s": "seconds of running so far",
+        },
+        "sft": {
+            "loss": "of the answers that are learnt, nats a token",
+            "heldout_loss": "the same of held-out answers",
+        },
+        "rollout": {
+            "reward": "mean of what the updates raise, by the run's own reward.weights",
+            "solved": "share of the judged answers that are solved",
+            "judged": "share of the answers that got a verdict; left out where all did",
+            "length": "mean tokens of a completion, through its end token",
+            "tokens": "of all completions",
+            "tokens_per_s": "completion tokens a second in the rollout",
+            "rollout_s": "seconds until the completions were there",
+            "reward_s": "seconds of grading after that",
+            "distinct": "share of different texts in a prompt's group",
+            "flat_groups": "share of the groups whose judged rewards are all equal",
+            "repetition": "share of runs of four tokens that came before in their completion",
+        },
+        "train": {
+            "loss": "the objective",
+            "grad_norm": "of the gradient, before it is clipped",
+            "update_s": "seconds of an optimizer step",
+            "kl": "to the reference or the teacher, nats; of a distilled student in eval lines too",
+            "score": "mean score of the completions, nats",
+            "trust": "share of the completions at the edge of the trust region",
+        },
+        "eval": {
+            "pass_at_1": "share of the problems that are solved, temperature 0",
+            "mean_reward": "mean of the task's own score, 0..1 (the part that the task names), "
+            "temperature 1; of a task that names none the reward",
+            "reward": "mean of the reward as in rollout lines, temperature 1",
+            "solved": "as in rollout lines, temperature 1",
+            "problems": "how many were asked",
+            "forwards_per_token": "forwards of the model a token, temperature 0",
+            "looping": "share of the answers that repeat themselves, temperature 0",
+            "kl_common": "forward KL at states of the teacher's answers, nats a masked token",
+        },
+        "terminal": {
+            "round": "how many are done",
+            "rounds": "of how many",
+            "seconds_left": "expected",
+        },
+    }
 )
+RESERVED = frozenset(name for names in MEANINGS.values() for name in names)
 RESERVED_PREFIXES = ("drift_", "teacher_", "threshold_", "pass_at_")
 
 

@@ -15,7 +15,16 @@ import zlib
 from gdsd_jax import paths
 
 REQUIRED = object()  # the default of a field that every row must have
+MOST_NAMES = 12  # of columns that a message tells
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class MissingField(ValueError):
+    """A row lacks a field, `field`, that it must have; perhaps it stands under another name."""
+
+    def __init__(self, said: str, field: str):
+        super().__init__(said)
+        self.field = field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +69,7 @@ def check(row: Any, where: str, fields: Sequence[Field]) -> dict[str, Any]:
             found[field.name] = field.default
             continue
         if field.name not in row:
-            raise ValueError(f"{prefix}{field.name} is missing: {field.mend}")
+            raise MissingField(f"{prefix}{field.name} is missing: {field.mend}", field.name)
         fault = KINDS[field.kind](field, value)
         if fault:
             raise ValueError(f"{prefix}{fault}: {field.mend}")
@@ -90,8 +99,9 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
     try:
         text = bytes_of(path).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        mend = "write it as UTF-8" if isinstance(error, UnicodeDecodeError) else "check the path"
         raise ValueError(
-            f"{flag}{path} is not a readable UTF-8 file ({type(error).__name__}): check the path"
+            f"{flag}{path} is not a readable UTF-8 file ({type(error).__name__}): {mend}"
         ) from None
     name = unpacked_name(path)
     read = _json_rows
@@ -174,20 +184,44 @@ def read_records(
     Raises:
       ValueError: as `read_rows`, a row that is no object, or one that `read` refuses; one line.
     """
-    columns = columns or {}
-    hint = ""
-    if columns:
-        names = ", ".join(f"{ours} is read from {theirs}" for ours, theirs in columns.items())
-        hint = f" (columns: {names})"
     records = []
     for where, row in read_rows(path, wanted):
         if not isinstance(row, dict):
             raise ValueError(f"{where}: not a JSON object: give one a line{wanted}")
-        try:
-            records.append(read(renamed(row, columns)))
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}{hint}") from error
+        records.append(record_of(where, row, read, columns or {}))
     return records
+
+
+def record_of(
+    where: str,
+    row: Mapping[str, Any],
+    read: Callable[[dict[str, Any]], Any],
+    columns: Mapping[str, str],
+) -> Any:
+    """What `read` makes of a row under our names.
+
+    Raises:
+      ValueError: a row that `read` refuses; one line begins with `where`. Of a field that is
+        missing it says which columns there are, and how to name the one that holds it.
+    """
+    try:
+        return read(renamed(row, columns))
+    except ValueError as error:
+        hints = []
+        if columns:
+            names = ", ".join(f"{ours} is read from {theirs}" for ours, theirs in columns.items())
+            hints.append(f"columns: {names}")
+        if isinstance(error, MissingField):
+            hints.append(f"columns.{error.field}=NAME takes another of {names_in(row)}")
+        hint = f" ({'; '.join(hints)})" if hints else ""
+        raise ValueError(f"{where}: {error}{hint}") from error
+
+
+def names_in(row: Mapping[str, Any]) -> str:
+    """The columns of a row, the first of them where there are many, for messages."""
+    names = [f"{name:.40}" for name in row]
+    more = ", ..." if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more if names else "its columns, of which it has none"
 
 
 def renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

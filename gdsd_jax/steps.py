@@ -170,25 +170,43 @@ def make_slices(settings: Settings, mesh: jax.sharding.Mesh) -> Callable:
     return jax.jit(slices)
 
 
-def make_masked(settings: Settings, config) -> Callable[[Batch, Array, Array], Batch]:
-    """`masked(slices, number, rng)`: the slices of inner iteration `number`, every one under fresh
-    views."""
+def make_masked(settings: Settings, config, mesh) -> Callable[[Batch, Array, Array], Batch]:
+    """`masked(slices, number, rng)`: the slices of inner iteration `number` under fresh views.
+
+    Views are drawn, and tokens counted, for the whole optimizer step before it is cut: so its
+    gradient is the same however many slices it has.
+    """
     parts, draws = settings.slices, settings.mask_draws
     views_fn = objectives.make_views_fn(settings.objective, config)
+    tokens_fn = objectives.make_tokens_fn(settings.objective, config)
+
+    def of_step(batch: Batch, rng: Array) -> Batch:
+        whole = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+        masks = views_fn(whole, draws, jax.random.split(rng, 1)[0])
+        masks = jnp.moveaxis(masks.reshape(len(masks), *batch.tokens_BxL.shape), 1, 0)
+        masks = jax.lax.with_sharding_constraint(masks, sharding.rows(mesh, leading=2))
+        mean_tokens = None
+        if tokens_fn is not None:
+            mean_tokens = jnp.full(parts, tokens_fn(whole) / parts)
+        return batch.replace(masks_KxBxL=masks, mean_tokens=mean_tokens)
+
+    def of_slices(batch: Batch, rng: Array) -> Batch:
+        keys_S = jax.random.split(rng, parts)
+        masks = jax.vmap(lambda one, key: views_fn(one, draws, key))(batch, keys_S)
+        return batch.replace(masks_KxBxL=masks)
 
     def masked(batch: Batch, number: Array, rng: Array) -> Batch:
         first = (number % settings.minibatches) * parts
         batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, parts), batch)
-        keys_S = jax.random.split(jax.random.fold_in(rng, number), parts)
-        masks = jax.vmap(lambda one, key: views_fn(one, draws, key))(batch, keys_S)
-        return batch.replace(masks_KxBxL=masks)
+        draw = of_slices if settings.slices_apart else of_step
+        return draw(batch, jax.random.fold_in(rng, number))
 
     return masked
 
 
 def make_score(denoiser: Denoiser, settings: Settings, config, mesh: jax.sharding.Mesh) -> Callable:
     """`Steps.score`: one inner iteration after another, a slice at a time."""
-    masked = make_masked(settings, config)
+    masked = make_masked(settings, config, mesh)
     scorer = sharding.by_vocabulary(mesh, denoiser)
     score_fn = objectives.make_score_fn(settings.objective, scorer, config)
     compares = objectives.find(settings.objective).reference(config)
@@ -232,7 +250,7 @@ def make_round_update(
     denoiser: Denoiser, settings: Settings, config, mesh: jax.sharding.Mesh
 ) -> Callable:
     """`Steps.update`: one optimizer step over the slices of an inner iteration."""
-    masked = make_masked(settings, config)
+    masked = make_masked(settings, config, mesh)
     scorer = sharding.by_vocabulary(mesh, denoiser)
     loss_fn = objectives.make_loss_fn(settings.objective, scorer, config)
     update_fn = make_update(loss_fn, make_optimizer(settings.optimizer))

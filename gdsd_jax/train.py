@@ -130,6 +130,8 @@ def reinforce(
         loader.set_state(progress.cursor)
     pace, compiling = Pace(chosen.rounds - progress.round), chips.Compiling()
     first_round = progress.round
+    keep = functools.partial(save, loop, state, frozen, progress, buffer, stop=True)
+    teacher = ask_teacher(loop, state, frozen, keep)
     for number in range(progress.round, chosen.rounds):
         if number + 1 == loop.profile:
             jax.profiler.start_trace(str(loop.workdir / "profile"))
@@ -138,7 +140,7 @@ def reinforce(
         summary = {}  # of a round that is resumed: its rollout line is written already
         if buffer is None:
             if number % chosen.eval_every == 0:
-                evaluate(loop, state, frozen, number, keep)
+                evaluate(loop, state, frozen, number, teacher, keep)
             buffer, summary = collect(loop, state, frozen, next(loader), keys, progress, keep)
             exact = drifted(loop, number, summary)
         here = progress._replace(cursor=loader.get_state(), exact=exact)
@@ -158,7 +160,7 @@ def reinforce(
             loop.say(f"first round: {compiling.seconds:.0f} s of compiling{chips.peak_line()}")
         loop.say(round_line(progress.round, chosen.rounds, seconds_left=pace.left(), **summary))
     keep = functools.partial(save, loop, state, frozen, progress, stop=True)
-    evaluate(loop, state, frozen, progress.round, keep)
+    evaluate(loop, state, frozen, progress.round, teacher, keep)
     return state
 
 
@@ -297,7 +299,7 @@ def with_rewards(
     grades = grades_of(experiment.hosts, experiment.task, records, texts, experiment.parts)
     reward_B, judged_B = grades.reward_N, grades.judged_N
     watched = {"solved": mean_of(grades.solved_N, judged_B)}
-    watched |= variety_of(texts, tokens_BxG, length_B, reward_B, chosen.group_size)
+    watched |= variety_of(texts, tokens_BxG, length_B, reward_B, judged_B, chosen.group_size)
     means = {"reward": mean_of(reward_B, judged_B)}
     means |= {name: mean_of(grades.parts[name], judged_B) for name in experiment.parts}
     if not judged_B.all():
@@ -322,15 +324,33 @@ def drifted(loop: Loop, number: int, summary: dict) -> bool:
     return mean > bound
 
 
+def ask_teacher(
+    loop: Loop, state: TrainState, frozen: dict, keep: Callable[[], None]
+) -> evaluation.Taught | None:
+    """The teacher's held-out answers, where there is one."""
+    experiment, rng = loop.experiment, loop.keys(0)["evaluation"]
+    if experiment.teacher is None:
+        return None
+    work = functools.partial(
+        evaluation.taught, experiment, loop.steps, state.trainable, frozen, rng
+    )
+    return unless_stopped(loop, work, keep)
+
+
 def evaluate(
-    loop: Loop, state: TrainState, frozen: dict, number: int, keep: Callable[[], None]
+    loop: Loop,
+    state: TrainState,
+    frozen: dict,
+    number: int,
+    teacher: evaluation.Taught | None,
+    keep: Callable[[], None],
 ) -> None:
     """Held-out problems after `number` rounds; writes the eval line, sample answers and the
     report."""
     rng = loop.keys(0)["evaluation"]  # the same noise at every evaluation
     experiment = loop.experiment
     work = functools.partial(
-        evaluation.heldout, experiment, loop.steps, state.trainable, frozen, rng, number
+        evaluation.heldout, experiment, loop.steps, state.trainable, frozen, rng, number, teacher
     )
     found = unless_stopped(loop, work, keep)
     loop.writer.write("eval", number, **found.numbers)

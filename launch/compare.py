@@ -152,9 +152,9 @@ def table(workdirs: Mapping[str, Sequence[pathlib.Path]]) -> list[list[str]]:
     """The head, then for each variant what its evaluations say, and a row for a teacher.
 
     Before and after in the mean, and the gain with its range over the seeds: of the task's score,
-    of pass@1, and of each other part of its grades. With rewards, the steadiness of training
-    besides. Of distilled students the distance to the teacher, forwards a token by the schedule and
-    by the threshold, and the tokens of the answers that were trained on.
+    of pass@1, of the reward, and of each other part of its grades. With rewards, the steadiness of
+    training besides. Of distilled students the distance to the teacher, forwards a token by the
+    schedule and by the threshold, and the tokens of the answers that were trained on.
     """
     runs = {name: [run_of(workdir) for workdir in paths] for name, paths in workdirs.items()}
     everyone = list(itertools.chain.from_iterable(runs.values()))
@@ -176,16 +176,18 @@ def table(workdirs: Mapping[str, Sequence[pathlib.Path]]) -> list[list[str]]:
 
 
 def grade_columns(runs: Sequence[Run]) -> list[Column]:
-    """The score, pass@1 and each other part, each with its gain."""
+    """The score, pass@1, the reward and each other part, each with its gain."""
     score = score_of(runs)
     form = ".3f" if score == REWARD else ".1%"
     measures = [
         ("mean_reward", f"{score}, temperature 1", form),
         ("pass_at_1", "pass@1, temperature 0", ".1%"),
     ]
-    evaluations = itertools.chain.from_iterable((run.first, run.last) for run in runs)
-    for part in metrics.parts_of(evaluations):
-        measures.append((part, f"{part}, temperature 1", ".3f"))
+    evaluations = list(itertools.chain.from_iterable((run.first, run.last) for run in runs))
+    named = [REWARD] if any(REWARD in line for line in evaluations) else []
+    for name in (*named, *metrics.parts_of(evaluations)):
+        if name != score:
+            measures.append((name, f"{name}, temperature 1", ".3f"))
     columns = []
     for key, head, form in measures:
         teacher = teacher_pass_at_1 if key == "pass_at_1" else None

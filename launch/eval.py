@@ -17,9 +17,10 @@
 
 The config names the problems, the sampler and how many (`eval_problems`); DIR is a folder that
 launch/convert.py wrote, or the workdir of a run, whose newest checkpoint is taken. FILE.json holds
-the numbers of metrics.jsonl's eval lines, `metrics` with all numbers, their 95% `intervals`, the
-same for each length in `evaluations`, every answer with its grades in `items`, and a `manifest` of
-what they follow from. The same command writes the same bytes, on whichever day.
+the numbers of metrics.jsonl's eval lines, those of the grades' parts inside `parts`, `metrics` with
+all numbers, their 95% `intervals`, the same for each length in `evaluations`, every answer with its
+grades in `items`, and a `manifest` of what they follow from. The same command writes the same
+bytes, on whichever day.
 
 Finished batches are kept in FILE.json.partial.jsonl: the same command goes on from there, --fresh
 begins again. On several hosts the same command on each, as for launch/main.py:
@@ -42,7 +43,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from etils import epath
 
-from gdsd_jax import evaluation, hosts, settings, weights
+from gdsd_jax import evaluation, hosts, paths, settings, weights
 from gdsd_jax.cli import fail, load_config, output_path, replacing
 from gdsd_jax.evaluation import comparison, record, rescoring
 from gdsd_jax.evaluation.finished import Finished
@@ -71,7 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", help="a converted model's folder, or a run's workdir")
     parser.add_argument("--again", metavar="FILE", help="an evaluation to run again")
     parser.add_argument("--rescore", metavar="FILE", help="completions to grade")
-    parser.add_argument("--compare", nargs=2, metavar="FILE", help="two files to compare")
+    parser.add_argument("--compare", nargs="*", metavar="FILE", help="two files to compare")
     parser.add_argument("--out", help="JSON file for the numbers and every answer")
     parser.add_argument("--lengths", default="", help="tokens, separated by commas")
     parser.add_argument("--samples", type=int, help="answers to each problem, at least 1")
@@ -93,6 +94,8 @@ def mode_of(args: argparse.Namespace) -> str:
             "give one of --checkpoint=DIR, --again=FILE, --rescore=FILE and --compare A.json B.json"
         )
     mode = given[0]
+    if mode == "compare":
+        check_two(args.compare)
     asked = [name for name in ("lengths", "samples", "thresholds") if getattr(args, name)]
     if mode != "checkpoint" and asked:
         raise ValueError(f"--{asked[0]} asks a model: give it with --checkpoint=DIR")
@@ -104,6 +107,17 @@ def mode_of(args: argparse.Namespace) -> str:
         if path is not None and path == args.out:
             raise ValueError(f"--out={args.out} would be written over what is read: name another")
     return mode
+
+
+def check_two(files: list[str]) -> None:
+    """ValueError unless these are two different files."""
+    if len(files) == 2 and paths.absolute(files[0]) != paths.absolute(files[1]):
+        return
+    first = files[0] if files else "A.json"
+    raise ValueError(
+        f"--compare takes two different files, not {' '.join(files) or 'none'}: type "
+        f"--compare {first} B.json"
+    )
 
 
 def main() -> int:
@@ -252,6 +266,8 @@ def sure_lines(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[st
     """The intervals of the main numbers, and pass@k where there are several answers."""
     metrics, sure = entry["metrics"], entry["intervals"]
     names = {"accuracy": "accuracy", "pass_at_1": "pass@1", "mean_reward": manifest["score"]}
+    if manifest["score"] != "reward":
+        names["reward"] = "reward"
     said = [f"{shown} {span(sure[name])}" for name, shown in names.items() if sure.get(name)]
     lines = []
     if said:

@@ -2,6 +2,7 @@
 
   python launch/generate.py --checkpoint=DIR --prompts=FILE.jsonl --out=FILE.jsonl
   python launch/generate.py --checkpoint=DIR --prompt="Write f(x) ..." --show
+  python launch/generate.py --checkpoint=DIR --chat
   ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 \\
       --seed=1 --batch=16
 
@@ -13,6 +14,9 @@ each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its batc
 compiling; with --show everything counts). A prompt's answer depends on the seed and its place in
 the file, not on the batch.
 
+--chat asks for a line after another, until Ctrl-D or the end of a piped file; each is answered with
+the turns before it in mind, of which the oldest are forgotten where they exceed --prompt_length.
+
 An autoregressive model writes one token after another, up to gen_length of them; --show then draws
 its tokens as they come.
 
@@ -22,6 +26,7 @@ Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import itertools
 import json
 import math
 import pathlib
@@ -172,20 +177,22 @@ def drawn(
     return tokens_G[:columns], step_map_G[:columns]
 
 
-def answers(model: Model, loaded: tuple[PyTree, dict], rows: Sequence[Row], args) -> Iterator[dict]:
-    """A line of --out for each row, in order. The last batch is filled up by repeating."""
+def make_answer(
+    model: Model, loaded: tuple[PyTree, dict], args
+) -> Callable[[Sequence[Row], int], Iterator[dict]]:
+    """`answer(rows, batch)`: a line of --out for each row, in order; the batch is filled up by
+    repeating. Each width is compiled once."""
     if args.show:
         sample = make_shown(model)
     else:
         sample = make_sampler(model.denoiser, model.sampler, model.mesh)
     key = jax.device_put(jax.random.key(args.seed), sharding.replicated(model.mesh))
     shards = sharding.row_shards(model.mesh)
-    batch = 1 if args.show else min(args.batch, len(rows))
-    filled = math.ceil(batch / shards) * shards
     compiled = {}  # width of the prompts -> the function
-    for start in range(0, len(rows), batch):
-        asked = rows[start : start + batch]
-        prompts = prompts_of(model, [asked[i % len(asked)] for i in range(filled)], args)
+
+    def answer(rows: Sequence[Row], batch: int) -> Iterator[dict]:
+        filled = math.ceil(batch / shards) * shards
+        prompts = prompts_of(model, [rows[i % len(rows)] for i in range(filled)], args)
         arguments = (*loaded, prompts, key)
         width = prompts.tokens_BxP.shape[1]
         if width not in compiled:  # here, so that it is not timed
@@ -193,8 +200,8 @@ def answers(model: Model, loaded: tuple[PyTree, dict], rows: Sequence[Row], args
         began = time.perf_counter()
         rollout = jax.device_get(compiled[width](*arguments))
         seconds = time.perf_counter() - began
-        tokens_per_s = round(float(rollout.length_B[: len(asked)].sum()) / seconds, 1)
-        for number, row in enumerate(asked):
+        tokens_per_s = round(float(rollout.length_B[: len(rows)].sum()) / seconds, 1)
+        for number, row in enumerate(rows):
             length = int(rollout.length_B[number])
             tokens = rollout.tokens_BxG[number, :length].tolist()
             yield row.entries | {
@@ -205,6 +212,35 @@ def answers(model: Model, loaded: tuple[PyTree, dict], rows: Sequence[Row], args
                 "passes": int(rollout.passes_B[number]),
                 "tokens_per_s": tokens_per_s,
             }
+
+    return answer
+
+
+def converse(model: Model, answer: Callable, args) -> None:
+    """Answers line after line of stdin; each with the turns before it, as many as fit."""
+    turns, sign = [], "> " if sys.stdin.isatty() else ""
+    for place in itertools.count():
+        try:
+            text = input(sign).strip()
+        except EOFError:
+            return
+        if not text:
+            continue
+        asked = fitting([*turns, {"role": "user", "content": text}], model.tokenizer, args)
+        if not asked:
+            print(f"the line is over --prompt_length={args.prompt_length}", file=sys.stderr)
+            continue
+        row = Row("--chat", place, {}, model.tokenizer.apply_chat(asked))
+        (line,) = answer([row], 1)
+        print(line["text"], flush=True)
+        turns = [*asked, {"role": "assistant", "content": line["text"]}]
+
+
+def fitting(turns: list[dict], tokenizer, args) -> list[dict]:
+    """The last turns that fit --prompt_length, from a question on; none where the last does not."""
+    while turns and len(tokenizer.apply_chat(turns)) > args.prompt_length:
+        turns = turns[2:]
+    return turns
 
 
 def prompts_of(model: Model, rows: Sequence[Row], args) -> Prompts:
@@ -236,6 +272,8 @@ def arguments() -> argparse.Namespace:
         value = getattr(args, name)
         if not value >= least:  # nan is not, either
             raise ValueError(f"--{name}={value} must be at least {least}")
+    if args.chat and (args.out or args.raw):
+        raise ValueError("--chat prints its answers, by the chat template: leave out --out, --raw")
     return args
 
 
@@ -247,6 +285,7 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--prompts", help="JSONL file")
     asked.add_argument("--prompt", help="one prompt")
+    asked.add_argument("--chat", action="store_true", help="a conversation, line by line")
     parser.add_argument(
         "--out", help="JSONL file for the answers; without it their text is printed"
     )
@@ -300,28 +339,38 @@ def main() -> int:
         args = arguments()
         out = output_path("--out", args.out) if args.out else None
         model = read_model(args)
-        rows = list(read_prompts(args, model.tokenizer))
-        if not rows:
+        rows = [] if args.chat else list(read_prompts(args, model.tokenizer))
+        if not rows and not args.chat:
             raise ValueError("no prompt is left: raise --prompt_length")
         loaded = weights.load_weights(
             args.checkpoint, model.settings, model.denoiser.config, model.mesh
         )
     except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
         return fail(error, 2)
-    tokens = 0
+    answer = make_answer(model, loaded, args)
+    if args.chat:
+        converse(model, answer, args)
+    else:
+        write_answers(rows, answer, out, args)
+    return 0
+
+
+def write_answers(rows: Sequence[Row], answer: Callable, out, args) -> None:
+    """The answers to all the prompts, into the file or printed."""
+    tokens, batch = 0, 1 if args.show else min(args.batch, len(rows))
     began = time.perf_counter()
     opened = contextlib.nullcontext(sys.stdout) if out is None else replacing(out)
     with opened as file:
-        for line in answers(model, loaded, rows, args):
-            text = line["text"] if out is None else json.dumps(line)
-            file.write(text + "\n")
-            tokens += line["length"]
+        for start in range(0, len(rows), batch):
+            for line in answer(rows[start : start + batch], batch):
+                text = line["text"] if out is None else json.dumps(line)
+                file.write(text + "\n")
+                tokens += line["length"]
     seconds = time.perf_counter() - began
     said = f"{len(rows)} answers, {tokens} tokens in {seconds:.1f} s with compiling"
     if out is not None:
         said += f" | {out}"
     print(said, file=sys.stderr)
-    return 0
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_single_arrays_can_be_read(folder):
     np.testing.assert_array_equal(kernel.read(part), wanted[part])
 
 
-def test_the_newest_state_of_a_run_can_be_read(tmp_path):
+def test_the_newest_state_of_a_run_can_be_read(tmp_path, caplog):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     checkpoints.save(
         3,
@@ -106,6 +106,8 @@ def test_the_newest_state_of_a_run_can_be_read(tmp_path):
     jax.tree.map(
         lambda leaf, wanted: np.testing.assert_array_equal(leaf.read(), wanted), found, TREE
     )
+    # the library warns of nothing that a user could mend
+    assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == []
 
 
 def test_wrong_folders_are_named(folder, tmp_path):

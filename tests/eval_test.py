@@ -49,6 +49,9 @@ def test_numbers_and_answers_are_those_of_training(evaluate, workdir):
     (line,) = [
         row for row in metrics.read_metrics(workdir / "metrics.jsonl") if row["phase"] == "eval"
     ]
+    parts = {key: line.pop(key) for key in ("tests", "format")}
+    assert line.keys() <= metrics.RESERVED  # each key has its meaning
+    assert found["parts"] == parts == found["metrics"]["parts"]
     assert {key: found[key] for key in line if key in found} == {
         key: line[key] for key in line if key not in ("phase", "step", "wall_s")
     }
@@ -62,8 +65,8 @@ def test_numbers_and_answers_are_those_of_training(evaluate, workdir):
     assert shown == [(item["question"], item["completion"]) for item in greedy[: len(written)]]
     assert any(row["text"] for row in written)
     assert len(greedy) == len(sampled) == found["problems"] == 20
-    for score, name in (("format", "format"), ("tests", "mean_reward")):
-        mean = sum(item["grades"][score] for item in sampled) / 20
+    for grade, name in (("reward", "reward"), ("tests", "mean_reward")):
+        mean = sum(item["grades"][grade] for item in sampled) / 20
         assert mean == pytest.approx(found[name]) == found["metrics"][name]
     right = sum(item["grades"]["solved"] for item in greedy)
     assert (found["metrics"]["correct"], found["metrics"]["total"]) == (right, 20)
@@ -166,10 +169,9 @@ def check_lengths(found):
         assert metrics["correct"] == sum(grades["solved"] for grades in greedy)
         for name in ("tests", "format"):
             mean = sum(grades[name] for grades in sampled) / 12
-            number = "mean_reward" if name == "tests" else name
-            assert metrics[number] == pytest.approx(mean)
-            low, high = entry["intervals"][number]
-            assert low <= metrics[number] <= high
+            assert metrics["parts"][name] == pytest.approx(mean)
+            low, high = entry["intervals"]["parts"][name]
+            assert low <= mean <= high
         assert set(metrics["pass_at_k"]) == {"1", "2"}
         assert all(item["tokens"] <= item["gen_length"] for item in mine)
     manifest = found["manifest"]

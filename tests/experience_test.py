@@ -160,12 +160,22 @@ def test_variety_of_a_round_by_hand():
     tokens[0] = 7  # five runs of four, one of a kind
     tokens[1] = np.arange(8)
     tokens[2] = [1, 2, 3, 1, 2, 3, 1, 2]  # runs from 1, 2, 3, and again from 1 and 2
-    found = experience.variety_of(texts, tokens, np.array([8, 8, 8, 3]), np.array([1, 1, 0, 2]), 2)
+    lengths, rewards, judged = np.array([8, 8, 8, 3]), np.array([1, 1, 0, 2]), np.ones(4, bool)
+    found = experience.variety_of(texts, tokens, lengths, rewards, judged, 2)
     assert found == {
         "distinct": pytest.approx((0.5 + 1.0) / 2),
         "flat_groups": 0.5,
         "repetition": pytest.approx((4 / 5 + 0 + 2 / 5 + 0) / 4),
     }
+
+
+def test_rewards_without_a_verdict_make_no_group_flat_or_varied():
+    """Groups: two equal verdicts beside a placeholder, two that differ, one verdict alone."""
+    rewards = np.array([1.0, 1.0, 0.0, 0.0, 0.0, 2.0, 3.0, 0.0, 0.0])
+    judged = np.array([1, 1, 0, 1, 0, 1, 1, 0, 0], bool)
+    assert experience.flat_groups(rewards, judged, 3) == 0.5
+    assert experience.flat_groups(rewards, np.ones(9, bool), 3) == 0.0
+    assert math.isnan(experience.flat_groups(rewards, np.zeros(9, bool), 3))
 
 
 def test_text_behind_the_end_is_not_looked_at():

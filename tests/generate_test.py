@@ -2,6 +2,7 @@
 shows what was decided."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 import subprocess
@@ -273,6 +274,33 @@ def test_showing_changes_no_token(generate, converted, expected, tmp_path):
         ]
         assert repr(line["text"])[1:-1] in shown[-1] and unmasking.HOLE in shown[0]
     assert not frames
+
+
+def test_a_conversation_has_the_turns_before_in_mind(
+    generate, converted, expected, monkeypatch, capsys
+):
+    """As many of them as fit the prompt's columns."""
+    folder, *_ = converted
+    tokenizer = tokenizers.load(folder, pad_id=1, mask_id=0, stop_ids=(1,))
+    flags = [f"--checkpoint={folder}", "--chat", f"--sampler={SAMPLER}", "--temperature=0.9"]
+    said = ["a b", "", "c", "d" * 40, "e"]  # an empty line asks nothing
+
+    def text_of(chat, place):
+        return tokenizer.decode(expected(tokenizer.encode(chat), place, 0.9)["tokens"])
+
+    first = text_of("[a b]", 0)
+    second = text_of(f"[a b][{first}][c]", 2)
+    chats = [f"[a b][{first}][c]", f"[c][{second}][e]"]  # a turn more of either would not fit
+    third = text_of(chats[1], 4)
+    columns = max(len(tokenizer.encode(chat)) for chat in chats)
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(said) + "\n"))
+    code, shown, errors = generate(*flags, f"--prompt_length={columns}")
+    assert code == 0
+    assert shown == "\n".join([first, second, third]) + "\n"
+    assert errors == f"the line is over --prompt_length={columns}\n"
+    for flag in ("--out=x.jsonl", "--raw"):
+        code, _, errors = generate(*flags, flag)
+        assert code == 2 and "leave out --out, --raw" in errors
 
 
 @pytest.mark.parametrize("name", ["workdir", "lora_workdir"])

@@ -167,7 +167,7 @@ def test_the_teachers_own_answers_can_be_trained_on(undisturbed, data_dir, tmp_p
     reported."""
     rows, _ = trained(tmp_path, data_dir, "control=sft", "rounds=1")
     evaluations = [row for row in rows if row["phase"] == "eval"]
-    assert (
-        evaluations[0]["kl"] == [row for row in undisturbed[0] if row["phase"] == "eval"][0]["kl"]
-    )
+    first = next(row for row in undisturbed[0] if row["phase"] == "eval")
+    for name in ("kl", "kl_common", "teacher_nats", "teacher_pass_at_1"):
+        assert evaluations[0][name] == first[name], name
     assert all(row["loss"] == -row["score"] for row in rows if row["phase"] == "train")

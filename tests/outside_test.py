@@ -213,7 +213,8 @@ def test_a_task_of_ones_own_is_trained(letters):
         assert -9 <= row["reward"] <= 0 and 0 < row["near"] <= 1 and 0 <= row["number"] <= 1
         assert 0 < row["judged"] < 1
     for row in phase(rows, "eval"):
-        assert 0.1 <= row["mean_reward"] <= 1 and "number" in row and "near" not in row
+        assert 0.1 <= row["mean_reward"] == row["near"] <= 1 and "number" in row
+        assert row["reward"] < 0
         assert row["problems"] == 3
     config = json.loads((one / "config.json").read_text())
     assert config["task"] == str(one.parent / "work" / "letters.py") and config["score"] == "near"
@@ -255,7 +256,8 @@ def test_runs_of_it_are_compared_by_its_parts(letters):
     one, two, _ = letters
     compare = load_script("compare")
     heads, first, second = compare.table({"one round": [one], "two rounds": [two]})
-    measures = ["near, temperature 1", "pass@1, temperature 0", "number, temperature 1"]
+    measures = [f"{name}, temperature 1" for name in ("near", "reward", "number")]
+    measures.insert(1, "pass@1, temperature 0")
     assert [head for head in heads if head != "gain"] == [
         "run",
         *measures,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import coding, countdown, gsm8k, math, sudoku
+from configs import coding, countdown, gsm8k, instructions, math, sft, sudoku
 from gdsd_jax import experiment, settings, tasks
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.train import train
@@ -64,9 +64,13 @@ def test_recipes_by_name(config, model):
         config.get_config(f"{model},gdsd.recipe=r3")
 
 
-def test_an_embedded_model_has_one_recipe():
-    with pytest.raises(ValueError, match="gdsd.recipe=r2: this model has one recipe here; leave"):
-        sudoku.get_config("tiny,gdsd.recipe=r2")
+@pytest.mark.parametrize("config", (sudoku, countdown, coding, instructions, sft))
+@pytest.mark.parametrize("name", ["r1", "r2", "r3"])
+def test_an_embedded_model_has_one_recipe(config, name):
+    with pytest.raises(ValueError, match=f"gdsd.recipe={name}: the releases have no values for"):
+        config.get_config(f"tiny,gdsd.recipe={name}")
+    mended = settings.parse(config.get_config("tiny,gdsd.recipe=mended"))
+    assert mended == settings.parse(config.get_config("tiny"))
 
 
 @pytest.mark.parametrize("task", CONFIGS)

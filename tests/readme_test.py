@@ -57,7 +57,9 @@ def test_the_task_runs_with_the_command_below_it(tmp_path):
     assert [turn["content"] for turn in task.messages(task.train[0])] == ["A rhyme on tea?"]
     found = tasks.graded(task, list(task.train) * 2, ["the blue sea", "tea"], tasks.parts_of(task))
     assert found.reward_N.tolist() == [1, 0]
-    with pytest.raises(ValueError, match="rhymes.jsonl:1: give question and ending"):
+    with pytest.raises(
+        ValueError, match=r"rhymes.jsonl:1: question is missing.*columns.question=NAME takes"
+    ):
         tasks.find(str(tmp_path / "rhymes.py"))(TaskSettings(data_file=chosen.data_file))
 
 

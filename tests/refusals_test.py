@@ -19,15 +19,54 @@ CANNOT_WORK = {
     "threshold_ramp.rounds=-3": "threshold_ramp.rounds=-3 must not be negative",
     "threshold_ramp.end=2": "threshold_ramp.end=2.0 must lie in",
     "max_lengths.math=-5": "max_lengths.math=-5 must be at least 1",
+    "sampler.steps=25": "sampler.steps=25: each pass commits a token at least, so the 24 of",
+    "sampler.kind=block,sampler.steps=100": "sampler.steps=100: each pass commits a token at",
+    "reward.weights.format=1e999": "reward.weights.format=inf: give a finite number",
+    "reward.weights.format=-1e999": "reward.weights.format=-inf: give a finite number",
+    "reward.weights.format=nan": "'reward.weights.format' takes float values such as 0.1",
+    "reward.weights.format=high": "'reward.weights.format' takes float values such as 0.1",
     "lora_rank=4": "lora_alpha=0.0: adapters would change nothing",
 }
 
 
+def refusal(overrides):
+    """The one line that says what is wrong."""
+    with pytest.raises(ValueError) as error:
+        settings.parse(coding.get_config(f"tiny,{overrides}"))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
 @pytest.mark.parametrize("override", CANNOT_WORK)
 def test_values_that_cannot_work_are_named(override):
-    with pytest.raises(ValueError) as error:
-        settings.parse(coding.get_config(f"tiny,{override}"))
-    assert CANNOT_WORK[override] in str(error.value) and "\n" not in str(error.value)
+    assert CANNOT_WORK[override] in refusal(override)
+
+
+def test_dream_may_take_more_steps_than_tokens():
+    """And without steps there is one a token."""
+    more = "tiny,sampler.kind=dream,sampler.block_length=none,sampler.steps=100"
+    assert settings.parse(coding.get_config(more)).sampler.steps == 100
+    fewer = settings.parse(coding.get_config("tiny,sampler.gen_length=16,sampler.steps=none"))
+    assert fewer.sampler.steps == 16
+    assert settings.from_json(settings.to_json(fewer)) == fewer
+
+
+@pytest.mark.parametrize(
+    "key", ["data.numbers", "options.numbers", "numbers", "countdown.number", "task.numbers"]
+)
+def test_a_tasks_own_keys_are_found_by_what_they_mean(key):
+    said = refusal(f"task=countdown,{key}=4")
+    assert said.startswith(f"unknown config key {key!r}")
+    assert "; of this task: options.counts (of numbers in a problem, each as likely), " in said
+    assert "options.signs (" not in said
+
+
+def test_a_key_in_a_section_of_options_is_told_all_of_them():
+    said = refusal("task=sudoku,data.nothing=4")
+    assert "of this task: options.blanks (fewest and most empty cells of a generated" in said
+    assert ", options.shots (worked examples before each puzzle" in said
+    assert "of this task" not in refusal("task=sudoku,optimizer.nothing=4")
+    assert "of this task" not in refusal("task=chats,data.nothing=4")
 
 
 def test_a_config_of_another_form_is_refused():

@@ -270,3 +270,19 @@ def test_broken_packed_files_and_lists(tmp_path, name, data, said):
         list(rows.read_rows(tmp_path / name, ""))
     assert str(error.value).startswith(f"{tmp_path / name}") and said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_field_names_the_columns_that_there_are():
+    def read(row):
+        return rows.check(row, "", (rows.Field("name", "text", "give a name"),))
+
+    with pytest.raises(ValueError) as error:
+        rows.record_of("f:3", {"title": "x", "n": 1}, read, {})
+    hint = "columns.name=NAME takes another of title, n"
+    assert str(error.value) == f"f:3: name is missing: give a name ({hint})"
+    with pytest.raises(ValueError, match="name is read from heading; columns.name=NAME takes"):
+        rows.record_of("f:3", {"title": "x"}, read, {"name": "heading"})
+    with pytest.raises(ValueError, match="c0, c1, .*, c11, \\.\\.\\.\\)$"):
+        rows.record_of("f:3", {f"c{place}": 1 for place in range(99)}, read, {})
+    with pytest.raises(ValueError, match="^f:3: name is not a string: give a name$"):
+        rows.record_of("f:3", {"name": 3}, read, {})

@@ -214,6 +214,9 @@ def test_only_the_chosen_objective_has_a_section(name):
     [
         (["optimizer.b1=2"], "optimizer.b1=2.0, b2=0.99 must lie in"),
         (["sampler.steps=0"], "sampler.steps=0 must be at least 1"),
+        (["seed=-1"], "seed=-1 must be at least 0"),
+        (["seed=4294967296"], "seed=4294967296 must be below 2**32"),  # jax takes it for 0
+        (["heldout_seed=9223372036854775808"], "heldout_seed=9223372036854775808 must be below"),
         (["sampler.gen_length=7", "sampler.block_length=2"], "sampler.gen_length=7 must be a"),
         (["objective=espo", "espo.epsilon_low=2"], "espo.epsilon_low=2.0"),
         (["sft.share=0"], "sft.share=0.0 must lie in (0, 1]"),

@@ -3,7 +3,6 @@
 from gdsd_jax.evaluation.answers import (
     SAMPLED,
     Answers,
-    Heldout,
     Request,
     Table,
     answer,
@@ -11,16 +10,15 @@ from gdsd_jax.evaluation.answers import (
     forwards_of,
     from_json,
     greedy_and_sampled,
-    heldout,
     key_of,
     line_of,
     named,
     problems_asked,
     question_of,
     summary,
-    threshold_after,
     to_json,
 )
+from gdsd_jax.evaluation.between import Heldout, Taught, heldout, taught
 
 __all__ = [
     "SAMPLED",
@@ -28,6 +26,7 @@ __all__ = [
     "Heldout",
     "Request",
     "Table",
+    "Taught",
     "answer",
     "evaluate",
     "forwards_of",
@@ -40,6 +39,6 @@ __all__ = [
     "problems_asked",
     "question_of",
     "summary",
-    "threshold_after",
+    "taught",
     "to_json",
 ]

@@ -10,16 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdsd_jax import curriculum, sharding
+from gdsd_jax import sharding
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.sampling import SamplerConfig
-from gdsd_jax.settings import Settings
-from gdsd_jax.steps import Distance, Steps
 from gdsd_jax.tasks import Grades, Record, Task
 from gdsd_jax.tasks.repeating import is_repeating
-from gdsd_jax.types import Prompts, PyTree, Rollout
+from gdsd_jax.types import Prompts, Rollout
 
 
 class Request(NamedTuple):
@@ -221,43 +219,6 @@ def forwards_of(sampler: SamplerConfig, length_B: np.ndarray, passes_B: np.ndarr
 # ---------------------------------------------------------------- what a run says of itself
 
 
-class Heldout(NamedTuple):
-    """What an evaluation between rounds found.
-
-    Attributes:
-      greedy: the answers at temperature 0.
-      teacher: the teacher's; None where there is none, or where nothing judges answers.
-      numbers: of the eval line: those of `summary`, and with a teacher of `against_teacher`.
-    """
-
-    greedy: Table
-    teacher: Table | None
-    numbers: dict[str, float]
-
-
-def heldout(
-    experiment: Experiment,
-    steps: Steps,
-    trainable: PyTree,
-    frozen: dict,
-    rng: jax.Array,
-    number: int,
-) -> Heldout:
-    """The evaluation after `number` rounds."""
-
-    def sample(prompts: Prompts) -> Rollout:
-        return steps.sample(trainable, frozen, prompts, rng)
-
-    greedy, sampled = greedy_and_sampled(experiment, sample)
-    numbers = summary(experiment.task.score, experiment.parts, greedy, sampled)
-    if experiment.teacher is None:
-        return Heldout(greedy, None, numbers)
-    teacher, further = against_teacher(
-        experiment, steps, trainable, frozen, rng, number, greedy.judged
-    )
-    return Heldout(greedy, teacher, numbers | further)
-
-
 def greedy_and_sampled(
     experiment: Experiment,
     sample: Callable[[Prompts], Rollout],
@@ -270,11 +231,9 @@ def greedy_and_sampled(
 
 
 def summary(score: str, names: Sequence[str], greedy: Table, sampled: Table) -> dict[str, float]:
-    """The numbers of greedy and of sampled answers, under the names of metrics.jsonl.
+    """The numbers of greedy and of sampled answers, as an eval line holds them.
 
-    pass_at_1: problems solved at temperature 0, 0..1. mean_reward: the task's score of sampled
-    answers. solved, and parts by their names: of sampled answers. forwards_per_token, and looping,
-    the share of answers that repeat themselves without end: at temperature 0.
+    `metrics.MEANINGS` says what they are. The parts stand among them by their names.
 
     Args:
       score: the task's.
@@ -289,84 +248,12 @@ def summary(score: str, names: Sequence[str], greedy: Table, sampled: Table) -> 
     }
     if not greedy.judged:
         return ungraded
-    parts = {name: sampled.mean(name) for name in names if name != score}
     return {
         "pass_at_1": greedy.mean("solved"),
         "mean_reward": sampled.mean(score),
-        "solved": sampled.mean("solved"),
-        **parts,
+        **{name: sampled.mean(name) for name in ("reward", "solved", *names)},
         **ungraded,
     }
-
-
-def against_teacher(
-    experiment: Experiment,
-    steps: Steps,
-    trainable: PyTree,
-    frozen: dict,
-    rng: jax.Array,
-    number: int,
-    judged: bool,
-) -> tuple[Table | None, dict[str, float]]:
-    """(the teacher's greedy answers where they are judged, what the evaluation says besides).
-
-    kl: forward KL at the states of rollouts like those of training, nats a masked token.
-    teacher_nats: what those rollouts are to the teacher, nats a token.
-    kl_common: forward KL at states of the teacher's own answers, which are the same at every
-      evaluation and for every student of that teacher, nats a masked token.
-    teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0; where they are judged.
-    threshold_pass_at_1: the same of the student, which commits whatever reaches the round's
-      threshold; where there is one.
-    threshold_forwards_per_token: what that takes, as `forwards_per_token` for the schedule alone.
-    """
-
-    def sample(prompts: Prompts) -> Rollout:
-        return steps.sample(trainable, frozen, prompts, rng)
-
-    def teach(prompts: Prompts) -> Rollout:
-        return steps.teach(trainable, frozen, prompts, rng)
-
-    def distance(prompts: Prompts, rollout: Rollout) -> Distance:
-        found = steps.distance(trainable, frozen, steps.slices(rollout, prompts), rng)
-        return Distance(*map(float, jax.device_get(found)))
-
-    threshold = threshold_after(experiment.settings, number)
-    rounds = heldout_rounds(experiment, threshold)
-    numbers = distance(rounds[0], sample(rounds[0]))._asdict()
-    numbers["kl_common"] = float(np.mean([distance(one, teach(one)).kl for one in rounds]))
-    teacher = None
-    if judged:
-        teacher = evaluate(experiment, teach, Request())
-        numbers["teacher_pass_at_1"] = teacher.mean("solved")
-    if math.isfinite(threshold):
-        found = evaluate(experiment, sample, Request(threshold=threshold))
-        if judged:
-            numbers["threshold_pass_at_1"] = found.mean("solved")
-        numbers["threshold_forwards_per_token"] = found.forwards_per_token
-    return teacher, numbers
-
-
-def heldout_rounds(experiment: Experiment, threshold: float) -> list[Prompts]:
-    """The held-out prompts by rounds, asked as in training; the last one is filled up from the
-    first."""
-    settings, problems = experiment.settings, experiment.heldout
-    count = settings.prompts_per_round
-    return [
-        prompts_of(
-            experiment.mesh,
-            problems[np.arange(start, start + count) % len(problems)],
-            settings.group_size,
-            temperature=settings.temperature,
-            threshold=threshold,
-        )
-        for start in range(0, problems_asked(experiment), count)
-    ]
-
-
-def threshold_after(settings: Settings, number: int) -> float:
-    """The confidence threshold of the round that follows `number` rounds, or of the last one."""
-    last = max(settings.rounds - 1, 0)
-    return curriculum.threshold(min(number, last), settings.threshold, settings.threshold_ramp)
 
 
 def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) -> str:
@@ -387,8 +274,10 @@ def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) 
         if "teacher_pass_at_1" in numbers:
             solved += f", by the teacher {numbers['teacher_pass_at_1']:.1%}"
         said.append(f"{solved} (temperature 0)")
-        form = ".3f" if score == "reward" else ".1%"
-        said.append(f"{score} {numbers['mean_reward']:{form}} (temperature {temperature:g})")
+        reward = f"reward {numbers['reward']:.3f}"
+        if score != "reward":
+            reward = f"{score} {numbers['mean_reward']:.1%}, {reward}"
+        said.append(f"{reward} (temperature {temperature:g})")
     else:
         said.append("not judged")
     said.append(f"{numbers['forwards_per_token']:.2f} forwards a token")

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gdsd_jax.evaluation import intervals, rescoring
-from gdsd_jax.evaluation.figures import Item, grouped, ratios_of, sets_of
+from gdsd_jax.evaluation.figures import Item, grouped, parts_ratios, ratios_of, sets_of
 from gdsd_jax.evaluation.intervals import Ratio
 
-NAMES = {"pass_at_1": "pass@1", "mean_reward": "mean reward"}
+NAMES = {"pass_at_1": "pass@1"}
 
 
 class File(NamedTuple):
@@ -62,11 +62,12 @@ def compare(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
         "after": after.path,
         "problems": [len(before.keys), len(after.keys)],
         "common": len(set(before.keys) & set(after.keys)),
+        "score": after.manifest["score"],
         "intervals": intervals.stated(),
         "comparisons": [
             {
                 "gen_lengths": [first, second],
-                "differences": of_items(before, lengths[0][first], after, lengths[1][second]),
+                **of_items(before, lengths[0][first], after, lengths[1][second]),
             }
             for first, second in pairs
         ],
@@ -89,18 +90,26 @@ def check_alike(before: File, after: File) -> None:
 
 
 def of_items(before: File, old: Sequence[Item], after: File, new: Sequence[Item]) -> dict[str, Any]:
-    """`differences` of some answers of both files, over the problems that both of these have."""
+    """{"differences", "parts"} of some answers of both files, over the problems that both of these
+    have."""
     keys = {after.keys[item["problem"]] for item in new}
     places: dict[str, int] = {}  # problems that are the same become one
     for item in old:
         key = before.keys[item["problem"]]
         if key in keys:
             places.setdefault(key, len(places))
-    return differences(ratios(before, old, places), ratios(after, new, places))
+    numbers = [ratios(before, old, places), ratios(after, new, places)]
+    own, parts = (differences(*pair) for pair in zip(*numbers))
+    if before.manifest["score"] != after.manifest["score"]:
+        own.pop("mean_reward", None)  # of two parts
+    return {"differences": own, "parts": parts}
 
 
-def ratios(file: File, items: Sequence[Item], places: Mapping[str, int]) -> dict[str, Ratio]:
-    """The means of a file's answers by name, over the problems that have places, in their order."""
+def ratios(
+    file: File, items: Sequence[Item], places: Mapping[str, int]
+) -> tuple[dict[str, Ratio], dict[str, Ratio]]:
+    """The means of a file's answers and of their parts, by name, over the problems that have
+    places, in their order."""
     inside = []
     for item in items:
         place = places.get(file.keys[item["problem"]])
@@ -109,7 +118,7 @@ def ratios(file: File, items: Sequence[Item], places: Mapping[str, int]) -> dict
     inside.sort(key=lambda item: item["problem"])
     names = file.manifest["parts"]
     greedy, sampled, _ = sets_of(inside, names)
-    return ratios_of(greedy, sampled, file.manifest["score"], names)
+    return ratios_of(greedy, sampled, file.manifest["score"]), parts_ratios(sampled, names)
 
 
 def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict[str, Any]:
@@ -147,14 +156,26 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
         if first is not None or second is not None:
             same = first == second
             lines.append(f"gen_length {first}" if same else f"gen_length {first} -> {second}")
-        for name, one in comparison["differences"].items():
-            low, high = one["interval"]
-            said = "no difference shown"
-            if one["shown"]:
-                said = "higher" if one["difference"] > 0 else "lower"
-            lines.append(
-                f"{NAMES.get(name, name)} {one['before']:.3f} -> {one['after']:.3f}, "
-                f"{one['difference']:+.3f} ({intervals.LEVEL:.0%} {low:+.3f} to {high:+.3f}, "
-                f"{one['problems']} problems): {said}"
-            )
+        shown = {NAMES.get(name, name): one for name, one in comparison["differences"].items()}
+        shown |= {f"part {name}": one for name, one in comparison["parts"].items()}
+        # the same number under its own name
+        same = "reward" if found["score"] == "reward" else f"part {found['score']}"
+        if shown.get("mean_reward") == shown.get(same):
+            shown.pop(same, None)
+        for name, one in shown.items():
+            is_part = name == "mean_reward" and same != "reward"
+            label = f"{name} ({found['score']})" if is_part else name
+            lines.append(f"{label} {told(one)}")
     return lines
+
+
+def told(one: Mapping[str, Any]) -> str:
+    """A difference in words."""
+    low, high = one["interval"]
+    said = "no difference shown"
+    if one["shown"]:
+        said = "higher" if one["difference"] > 0 else "lower"
+    return (
+        f"{one['before']:.3f} -> {one['after']:.3f}, {one['difference']:+.3f} "
+        f"({intervals.LEVEL:.0%} {low:+.3f} to {high:+.3f}, {one['problems']} problems): {said}"
+    )

@@ -96,7 +96,8 @@ def table_of(items: Sequence[Item], names: Sequence[str]) -> Table:
 def figures(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -> dict[str, Any]:
     """{"metrics": all numbers, "intervals": by the same names, [low, high] each}.
 
-    The numbers of `evaluation.summary`, and besides of the greedy answers: correct and total, the
+    The numbers of `evaluation.summary`, those of the parts by themselves under "parts", where no
+    name of theirs can be another number's. Besides of the greedy answers: correct and total, the
     sums of their points, accuracy, the quotient of both, unjudged, how many have no verdict; and of
     the sampled ones pass_at_k.
 
@@ -105,7 +106,7 @@ def figures(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -> 
       score: the task's.
       names: of the grades' parts.
     """
-    ratios = ratios_of(greedy, sampled, score, names)
+    ratios = ratios_of(greedy, sampled, score)
     metrics: dict[str, Any] = {}
     if greedy.grades is not None:
         points_2 = greedy.grades.points_Nx2[greedy.grades.judged_N].sum(axis=0)
@@ -113,15 +114,19 @@ def figures(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -> 
         metrics |= {"correct": int(points_2[0]), "total": int(points_2[1])}
         metrics["unjudged"] = answered - int(greedy.grades.judged_N.sum())
     metrics |= {name: ratio.value for name, ratio in ratios.items()}
-    metrics |= summary(score, names, greedy, sampled)
+    metrics |= summary(score, (), greedy, sampled)
     if "forwards_per_token" not in ratios:
         del metrics["forwards_per_token"]
+    metrics = {name: finite(value) for name, value in metrics.items()}
     found = {name: intervals.interval(ratio) for name, ratio in ratios.items()}
     if sampled.grades is not None:
-        chances = chances_of(sampled)
-        metrics["pass_at_k"] = {str(k): ratio.value for k, ratio in chances.items()}
-        found["pass_at_k"] = {str(k): intervals.interval(one) for k, one in chances.items()}
-    return {"metrics": {name: finite(value) for name, value in metrics.items()}, "intervals": found}
+        for group, members in (
+            ("parts", parts_ratios(sampled, names)),
+            ("pass_at_k", {str(k): chance for k, chance in chances_of(sampled).items()}),
+        ):
+            metrics[group] = {name: finite(ratio.value) for name, ratio in members.items()}
+            found[group] = {name: intervals.interval(ratio) for name, ratio in members.items()}
+    return {"metrics": metrics, "intervals": found}
 
 
 def finite(value: Any) -> Any:
@@ -129,8 +134,8 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def ratios_of(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -> dict[str, Ratio]:
-    """The means of `figures` by name, each as sums over the answers of a problem."""
+def ratios_of(greedy: Table, sampled: Table, score: str) -> dict[str, Ratio]:
+    """The means of `figures` by name, each as sums over the answers of a problem; without parts."""
     found = {}
     if greedy.grades is not None:
         judged_NxS = greedy.grades.judged_N
@@ -138,9 +143,8 @@ def ratios_of(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -
         found["accuracy"] = Ratio(*np.moveaxis(points_NxSx2.sum(axis=1), -1, 0))
         found["pass_at_1"] = mean_ratio(greedy, "solved")
         found["mean_reward"] = mean_ratio(sampled, score)
-        for name in ("solved", *names):
-            if name != score:
-                found[name] = mean_ratio(sampled, name)
+        for name in ("reward", "solved"):
+            found[name] = mean_ratio(sampled, name)
     answered_NxS = np.array([[text is not None for text in row] for row in greedy.texts])
     found["looping"] = Ratio(greedy.loops_NxS.sum(axis=1), answered_NxS.sum(axis=1))
     if greedy.lengths_NxS.any():
@@ -148,6 +152,13 @@ def ratios_of(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -
             greedy.forwards_NxS.sum(axis=1), greedy.lengths_NxS.sum(axis=1)
         )
     return found
+
+
+def parts_ratios(sampled: Table, names: Sequence[str]) -> dict[str, Ratio]:
+    """The mean of each part by its name, as sums over the answers of a problem."""
+    if sampled.grades is None:
+        return {}
+    return {name: mean_ratio(sampled, name) for name in names}
 
 
 def mean_ratio(table: Table, name: str) -> Ratio:

@@ -24,6 +24,7 @@ TEXTS = ("completion", "text")  # columns of rows
 OWN = "items"  # the entry by which a file of ours is known
 PUBLISHED = "generations"  # the entry by which a generation file is known, and its column of texts
 MEND = 'give the answer\'s text as "completion"'
+WANTED = "give rows with an answer's text as \"completion\" and the problem's columns"
 
 
 class Completion(NamedTuple):
@@ -120,8 +121,10 @@ def parsed(data: bytes, path: str | os.PathLike) -> Any:
     """What a JSON file holds; None where it is rows of JSONL or CSV.
 
     Raises:
-      ValueError: neither; one line.
+      ValueError: neither, or nothing at all; one line.
     """
+    if not data.strip():
+        raise ValueError(f"{path} is empty, there is nothing to grade: {WANTED}")
     if rows.unpacked_name(path).endswith(".csv"):
         return None
     try:
@@ -169,6 +172,13 @@ def check_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
     lists = (content.get("prompts"), content.get(OWN), (manifest or {}).get("samplers"))
     if not well_formed or not all(isinstance(value, list) for value in lists):
         raise ValueError(f"{path}: not a whole file of launch/eval.py: evaluate again")
+    count = len(content["prompts"])
+    for place, item in enumerate(content[OWN]):
+        number = item.get("problem") if isinstance(item, dict) else None
+        if type(number) is not int or number not in range(count):
+            raise ValueError(
+                f"{path}: {OWN}[{place}]: not an item of one of its {count} prompts: evaluate again"
+            )
     if manifest.get("format") != record.FORMAT:
         raise ValueError(
             f"{path}: format {manifest.get('format')}, this version knows {record.FORMAT}"
@@ -238,8 +248,10 @@ def completions(
 
 def listed(content: Any, where: str) -> list[tuple[str, Any]]:
     """(where it stands, row) of a list; ValueError where it is none, or empty."""
-    if not isinstance(content, list) or not content:
-        raise ValueError(f"{where} is not a list with completions: nothing to grade")
+    if not isinstance(content, list):
+        raise ValueError(f"{where} is not a list with completions: {WANTED}")
+    if not content:
+        raise ValueError(f"{where} is an empty list, there is nothing to grade: {WANTED}")
     return [(f"{where}[{place}]", row) for place, row in enumerate(content)]
 
 
@@ -248,19 +260,18 @@ def completion(
 ) -> Completion:
     """A row's completion; ValueError that names the row."""
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: not a JSON object: {MEND} and the problem's columns")
+        raise ValueError(f"{where}: not a JSON object: {WANTED}")
     names = [name for name in texts if name in row]
     if not names:
-        raise ValueError(f"{where}: {texts[0]} is missing: {MEND}")
+        raise ValueError(
+            f"{where}: {texts[0]} is missing: {MEND} (columns.completion=NAME takes another of "
+            f"{rows.names_in(row)})"
+        )
     text = row[names[0]]
     if not isinstance(text, str):
         raise ValueError(f"{where}: {names[0]} is not a string: {MEND}")
-    given = rows.renamed(row, columns)
-    try:
-        found = task.read(given)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    question = given.get("question")
+    found = rows.record_of(where, row, task.read, columns)
+    question = rows.renamed(row, columns).get("question")
     if not isinstance(question, str):
         question = answers.question_of(task, found)
     item = {"question": question, "completion": text}

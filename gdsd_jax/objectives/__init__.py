@@ -6,6 +6,7 @@ OBJECTIVE. Where a name is taken, the path of a .py file that defines OBJECTIVE 
 """
 
 from collections.abc import Callable
+import functools
 
 from gdsd_jax import extensions
 from gdsd_jax.objectives import ar, coupled_grpo, diffu_grpo, dmpo, espo, gdsd, opd, sft, spg, wd1
@@ -40,6 +41,7 @@ __all__ = [
     "frozen_params",
     "make_loss_fn",
     "make_score_fn",
+    "make_tokens_fn",
     "make_views_fn",
 ]
 
@@ -147,6 +149,17 @@ def make_views_fn(name: str, config) -> Callable:
         return objective.views(config, batch, draws, rng)
 
     return views_fn
+
+
+def make_tokens_fn(name: str, config) -> Callable | None:
+    """`tokens_fn(batch) -> float32`, how many tokens the loss is a mean over; None: it is a mean
+    over rows or groups.
+
+    Raises:
+      ValueError: an unknown name, or a config of another objective.
+    """
+    objective = find_for(name, config)
+    return None if objective.tokens is None else functools.partial(objective.tokens, config)
 
 
 def find_for(name: str, config) -> Objective:

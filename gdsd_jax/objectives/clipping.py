@@ -6,7 +6,8 @@ B rows, K views, G completion columns; nats.
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.types import Array
+from gdsd_jax.scoring import counted, counted_length
+from gdsd_jax.types import Array, Batch
 
 LOG_LARGEST = 20.0  # of ratios, so that exp does not overflow
 
@@ -34,31 +35,31 @@ def k3(logp: Array, reference: Array) -> Array:
     return jnp.exp(d) - d - 1
 
 
-def token_loss(
-    logp_KxBxG: Array,
-    old_KxBxG: Array | None,
-    ref_KxBxG: Array | None,
-    advantage_B: Array,
-    counted_BxG: Array,
-    config,
-) -> tuple[Array, dict[str, Array]]:
+def tokens(config, batch: Batch) -> Array:
+    """Counted tokens of the rows, float32."""
+    return jnp.sum(counted_length(batch, config.count)).astype(jnp.float32)
+
+
+def token_loss(logp_KxBxG: Array, batch: Batch, config) -> tuple[Array, dict[str, Array]]:
     """GRPO on token log-probabilities: (loss, metrics).
 
     The loss is - mean over counted tokens of the clipped gain less beta k3. Old or reference
     scores that are None are the present ones, without gradient.
     """
     present_KxBxG = jax.lax.stop_gradient(logp_KxBxG)
-    if old_KxBxG is None:
-        old_KxBxG = present_KxBxG
-    if ref_KxBxG is None:
-        ref_KxBxG = present_KxBxG
-    weight_1xBxG = counted_BxG[None].astype(jnp.float32)
+    old_KxBxG = present_KxBxG if batch.old_KxB is None else batch.old_KxB
+    ref_KxBxG = present_KxBxG if batch.ref_KxB is None else batch.ref_KxB
+    counted_BxG = counted(batch, config.count)
+    count = tokens(config, batch) if batch.mean_tokens is None else batch.mean_tokens
 
     def mean(x_KxBxG):
-        return jnp.sum(x_KxBxG * weight_1xBxG) / (jnp.sum(weight_1xBxG) * logp_KxBxG.shape[0])
+        return jnp.sum(x_KxBxG * counted_BxG[None]) / (count * logp_KxBxG.shape[0])
 
     gain_KxBxG, outside_KxBxG = clipped_gain(
-        logp_KxBxG - old_KxBxG, advantage_B[None, :, None], config.epsilon_low, config.epsilon_high
+        logp_KxBxG - old_KxBxG,
+        batch.advantages_B[None, :, None],
+        config.epsilon_low,
+        config.epsilon_high,
     )
     kl = mean(k3(logp_KxBxG, ref_KxBxG))
     outside_KxBxG &= counted_BxG[None]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.objectives.checks import check_choices, check_clip
-from gdsd_jax.objectives.clipping import token_loss
+from gdsd_jax.objectives.clipping import token_loss, tokens
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, half_weights, pair_token_scores, ranks, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
@@ -90,15 +90,7 @@ def loss(
     denoiser: Denoiser, config: CoupledGrpoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
     """- mean over tokens of min(r A, clip(r) A) - beta k3, with r = exp(score - old score)."""
-    score_KxBxG = scores(denoiser, config, params, batch)[0]
-    return token_loss(
-        score_KxBxG,
-        batch.old_KxB,
-        batch.ref_KxB,
-        batch.advantages_B,
-        counted(batch, config.count),
-        config,
-    )
+    return token_loss(scores(denoiser, config, params, batch)[0], batch, config)
 
 
-OBJECTIVE = Objective(CoupledGrpoConfig, loss, views, scores)
+OBJECTIVE = Objective(CoupledGrpoConfig, loss, views, scores, tokens=tokens)

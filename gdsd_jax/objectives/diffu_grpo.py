@@ -8,9 +8,9 @@ generators, and old scores from the same function as the loss, without dropout.
 import dataclasses
 
 from gdsd_jax.objectives.checks import check_choices, check_clip, check_probability
-from gdsd_jax.objectives.clipping import token_loss
+from gdsd_jax.objectives.clipping import token_loss, tokens
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import counted, draw_full_masks, view_token_scores
+from gdsd_jax.scoring import draw_full_masks, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -56,15 +56,7 @@ def loss(
     denoiser: Denoiser, config: DiffuGrpoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
     """- mean over tokens of min(r A, clip(r) A) - beta k3, r the ratio to the old policy."""
-    logp_KxBxG = scores(denoiser, config, params, batch)[0]
-    return token_loss(
-        logp_KxBxG,
-        batch.old_KxB,
-        batch.ref_KxB,
-        batch.advantages_B,
-        counted(batch, config.count),
-        config,
-    )
+    return token_loss(scores(denoiser, config, params, batch)[0], batch, config)
 
 
-OBJECTIVE = Objective(DiffuGrpoConfig, loss, views, scores)
+OBJECTIVE = Objective(DiffuGrpoConfig, loss, views, scores, tokens=tokens)

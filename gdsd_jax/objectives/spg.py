@@ -139,6 +139,11 @@ def bounds(
     return elbo_B, total_B / jnp.maximum(jnp.sum(covered_BxG, axis=-1), 1) / config.beta_eubo
 
 
+def tokens(config: SpgConfig, batch: Batch) -> Array:
+    """Answer tokens of the rows, float32."""
+    return jnp.sum(batch.completion_len_B).astype(jnp.float32)
+
+
 def loss(
     denoiser: Denoiser, config: SpgConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
@@ -164,7 +169,8 @@ def loss(
         "kl": zero,  # nothing is compared with
         "trust": zero,
     }
-    return -jnp.sum(batch.advantages_B * score_B * length_B) / jnp.sum(length_B), metrics
+    count = tokens(config, batch) if batch.mean_tokens is None else batch.mean_tokens
+    return -jnp.sum(batch.advantages_B * score_B * length_B) / count, metrics
 
 
-OBJECTIVE = Objective(SpgConfig, loss, views)
+OBJECTIVE = Objective(SpgConfig, loss, views, tokens=tokens)

@@ -82,6 +82,7 @@ def grade_charts(rows: Rows, score: str) -> list[Chart]:
         )
         rewards += lines(rows, "eval", heldout)
     else:
+        rewards += lines(rows, "eval", {"reward": "held-out reward, temperature 1"})
         note = f"Share of problems solved, mean {score}"
         graded = lines(rows, "eval", shares | heldout)
         graded += lines(rows, "rollout", {score: f"training {score}"})
@@ -216,6 +217,7 @@ def headlines(rows: Rows, score: str) -> list[tuple[str, str, str, str]]:
         numbers |= mean_reward
     else:
         shares |= mean_reward
+        numbers["reward"] = "held-out reward, temperature 1"
     for part in parts_of(rows):
         if part != score:
             numbers[part] = f"held-out {part}, temperature 1"
@@ -277,7 +279,8 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
     """Held-out curves of several runs side by side.
 
     The first panel shows `score`, or of distilled students the distance to the teacher; the second
-    shows pass@1. A panel without numbers is left out.
+    shows pass@1. A panel without numbers is left out. Students are drawn over the answer tokens
+    that they have read.
 
     Args:
       runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn
@@ -290,7 +293,8 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
         "mean_reward": f"Held-out {score}, temperature 1",
         "pass_at_1": "Held-out problems solved, temperature 0",
     }
-    if points(rows, "eval", "kl_common")[0]:
+    distilled = bool(points(rows, "eval", "kl_common")[0])
+    if distilled:
         del panels["mean_reward"]
         panels = {"kl_common": "Held-out KL to the teacher, nats a token"} | panels
     shown = {key: title for key, title in panels.items() if points(rows, "eval", key)[0]}
@@ -299,10 +303,10 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
     figure = new_figure(4.2 * len(shown), 3.1)
     for place, (key, title) in enumerate(shown.items(), 1):
         axes = figure.add_subplot(1, len(shown), place)
-        draw_runs(axes, runs, key)
+        draw_runs(axes, runs, key, by_tokens=distilled)
         axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
         share = key == "pass_at_1" or (key == "mean_reward" and score != REWARD)
-        dress(axes, "round", share)
+        dress(axes, "answer tokens" if distilled else "round", share)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles,
@@ -316,18 +320,26 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
     return save(figure, format, dpi=160)
 
 
-def draw_runs(axes, runs: Mapping[str, Sequence[Rows]], key: str) -> None:
-    """Each run's mean of an eval metric, over the range of its seeds."""
+def draw_runs(axes, runs: Mapping[str, Sequence[Rows]], key: str, by_tokens: bool) -> None:
+    """Each run's mean of an eval metric, over the range of its seeds; by rounds, or by the mean of
+    the answer tokens until then."""
     hues = iter(HUES * len(runs))
     for name, seeds in runs.items():
         color = next(hues)
         rows = [row for seed in seeds for row in seed]
-        x, mean = points(rows, "eval", key)
+        rounds, mean = points(rows, "eval", key)
+        x = [tokens_until(rows, step) / len(seeds) for step in rounds] if by_tokens else rounds
         axes.plot(x, mean, label=name, color=color, linewidth=1.6, marker="o", markersize=3)
         if len(seeds) > 1:
             _, low = points(rows, "eval", key, min)
             _, high = points(rows, "eval", key, max)
             axes.fill_between(x, low, high, color=color, alpha=0.3 / len(runs), linewidth=0)
+
+
+def tokens_until(rows: Rows, number: int) -> int:
+    """Answer tokens of the first `number` rounds."""
+    rollouts = [row for row in rows if row.get("phase") == "rollout" and row["step"] <= number]
+    return sum(row.get("tokens", 0) for row in rollouts)
 
 
 def chart_svg(chart: Chart, wide: bool, salt: str) -> bytes:

@@ -25,8 +25,9 @@ class SamplerConfig:
       gen_length: completion columns, tokens.
       block_length: columns of a block, a divisor of gen_length. None: the whole completion for
         "dream", whose released sampler knows no blocks, else at most 32.
-      steps: denoising passes over the whole completion. The blocks share them evenly; "block"
-        rounds a share up.
+      steps: denoising passes over the whole completion, at most one a token; of "dream" more,
+        since steps of its time may commit nothing. The blocks share them evenly; "block" rounds a
+        share up. None: one a token, at most 256.
       remasking: of "llada" and "block", which positions are committed first: "low_confidence" (the
         surest), "random", or the path of a .py file that defines ORDER.
       alg: of "dream", which positions are committed first: "entropy", "maskgit_plus",
@@ -54,7 +55,7 @@ class SamplerConfig:
     kind: str = "llada"
     gen_length: int = 256
     block_length: int | None = None
-    steps: int = 256
+    steps: int | None = None
     remasking: str = "low_confidence"
     alg: str = "entropy"
     alg_temp: float | None = 0.0
@@ -80,6 +81,11 @@ class SamplerConfig:
         for key in ("gen_length", "block_length", "steps"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        if self.steps > self.gen_length and self.kind != "dream" and not self.reference_quirks:
+            raise ValueError(
+                f"steps={self.steps}: each pass commits a token at least, so the "
+                f"{self.gen_length} of gen_length take no more than {self.gen_length} steps"
+            )
         if self.cache == "prefix" and self.blocks > PREFIX_BLOCKS:
             raise ValueError(
                 f"cache='prefix' compiles a forward for each of {self.blocks} blocks, at most "
@@ -106,6 +112,7 @@ class SamplerConfig:
         """What None stands for. A refresh after 0 passes means: never inside a block."""
         return {
             "block_length": self.gen_length if self.kind == "dream" else min(32, self.gen_length),
+            "steps": min(256, self.gen_length),
             "cache": "block" if self.kind == "block" else "none",
             "refresh_every": 0,
             "alg_temp": 0.0,

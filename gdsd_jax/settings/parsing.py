@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Mapping
 import dataclasses
 import difflib
+import inspect
 import json
+import re
 import typing
 from typing import Any
 
@@ -143,11 +145,15 @@ def mappings_of(sections: Mapping[str, type]) -> dict[str, type]:
     return found
 
 
+OPTION_SECTIONS = ("options", "option", "data", "task")  # where users look for a task's own
 CHOSEN = ("objective_config", "options")  # fields of Settings that are sections, of a chosen type
 
 
 def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> None:
-    """ValueError naming every unknown key, each with the known ones that are near."""
+    """ValueError naming every unknown key, each with the known ones that are near.
+
+    The task's own settings are told by what they mean too: numbers is counts of Countdown.
+    """
     known = [
         name for section, kind in sections.items() for name in names_of(section, kind, sections)
     ]
@@ -158,11 +164,38 @@ def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> N
             continue
         near = [other for other in known if is_short_for(key, other)]
         near += difflib.get_close_matches(key, known, n=3, cutoff=0.4)
-        said.append(
-            f"unknown config key {key!r}" + (f"; near it: {', '.join(near)}" if near else "")
-        )
+        near = ", ".join(dict.fromkeys(near))
+        line = f"unknown config key {key!r}" + (f"; near it: {near}" if near else "")
+        meant = options_meant(key, sections.get("options"))
+        said.append(line + (f"; of this task: {', '.join(meant)}" if meant else ""))
     if said:
         raise ValueError(" | ".join(said))
+
+
+def options_meant(key: str, options: type | None) -> list[str]:
+    """The task's own settings whose name or meaning has a word of the key's name, as
+    "options.NAME (meaning)"; of a key in a section of options all, where none has."""
+    if options is None:
+        return []
+    meanings = meanings_of(options)
+    section, _, name = key.rpartition(".")
+    wanted = words_of(name)
+    meant = [one for one, text in meanings.items() if wanted & words_of(f"{one} {text}")]
+    if not meant and section in OPTION_SECTIONS:
+        meant = list(meanings)
+    return [f"options.{one}" + (f" ({meanings[one]})" if meanings[one] else "") for one in meant]
+
+
+def meanings_of(kind: type) -> dict[str, str]:
+    """{field: its line under "Attributes:" in the dataclass's docstring, or ""}."""
+    lines = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
+    told = dict(re.findall(r"^  (\w+): (.*)$", lines, re.MULTILINE))
+    return {field.name: told.get(field.name, "").rstrip(".") for field in dataclasses.fields(kind)}
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text or name, without the s of a plural."""
+    return {word.removesuffix("s") for word in re.findall("[a-z]{2,}", text.lower())}
 
 
 def is_short_for(key: str, other: str) -> bool:

@@ -105,7 +105,10 @@ class Settings:
       group_size: completions a prompt.
       inner_iterations: optimizer steps a round.
       minibatches: parts of a round's completions; inner iterations take one after the other.
-      slices: gradient accumulation: parts of a step's completions, one after the other.
+      slices: gradient accumulation: parts of a step's completions, one after the other; the
+        gradient is the same however many there are.
+      slices_apart: draw views and take means over tokens for each slice alone, as released code
+        does; then their number matters.
       mask_draws: views of a completion in a step; complementary pairs, or single ones.
       baseline: what a reward is compared with, "leave_one_out" or the "mean" of all its prompt's.
       scale_rewards: divide advantages by their group's standard deviation.
@@ -172,6 +175,7 @@ class Settings:
     inner_iterations: int = 1
     minibatches: int = 1
     slices: int = 1
+    slices_apart: bool = False
     mask_draws: int = 1
     baseline: str = "leave_one_out"
     scale_rewards: bool = False
@@ -217,6 +221,9 @@ class Settings:
         )
         zero_or_more = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
         check_least(self, 0, *zero_or_more)
+        for key in ("seed", "heldout_seed"):  # keys of jax have no more bits
+            if getattr(self, key) >= 1 << 32:
+                raise ValueError(f"{key}={getattr(self, key)} must be below 2**32")
         check_choice(self, "dtype", ("float32", "bfloat16"))
         check_choice(self, "param_dtype", (None, "float32", "bfloat16"))
         check_choice(self, "teacher_dtype", (None, "float32", "bfloat16"))

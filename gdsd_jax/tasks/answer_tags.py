@@ -1,11 +1,25 @@
-r"""Finds what stands between <answer> and </answer>, or in \boxed{}, in time linear in the text."""
+r"""Finds where a text ends, what stands between <answer> and </answer>, or in \boxed{}.
+
+Time is linear in the text.
+"""
 
 import collections
 import re
 
 BEGIN, END = "<answer>", "</answer>"
+# what templates put behind a turn or a text: of LLaDA and Llama, Qwen and Dream, Gemma, DeepSeek
+_END_TOKENS = re.compile(
+    r"<\|(?:eot_id|eom_id|endoftext|end_of_text|im_end|end|eos|pad)\|>|</s>"
+    "|<eos>|<pad>|<end_of_turn>|<\uff5cend\u2581of\u2581sentence\uff5c>"
+)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text
+
+
+def until_end(text: str) -> str:
+    """A text without what follows its first end token, and without that."""
+    end = _END_TOKENS.search(text)
+    return text if end is None else text[: end.start()]
 
 
 def last_of(text: str) -> str | None:

@@ -1,7 +1,8 @@
 """Task "chats": the user's own conversations, whose last turn by the assistant is to be learnt.
 
-A record is a dict with "messages", turns of {"role", "content"}. Nothing is graded: the task is for
-the supervised phase alone.
+A record is a dict with "messages", turns of {"role", "content"}. Files may be in ShareGPT's layout
+too, "conversations" of {"from", "value"}. Nothing is graded: the task is for the supervised phase
+alone.
 """
 
 from typing import Any
@@ -10,9 +11,13 @@ from gdsd_jax import rows
 from gdsd_jax.tasks.task import Record, Task, TaskSettings, read_files
 
 ROLES = ("system", "user", "assistant")
+SHAREGPT = {"human": "user", "gpt": "assistant"}  # its other roles have our names
 FIELDS = (
     rows.Field(
-        "messages", "turns", 'give turns such as {"role": "user", "content": "..."} in order'
+        "messages",
+        "turns",
+        'give turns such as {"role": "user", "content": "..."} in order, or "conversations" with '
+        'turns such as {"from": "human", "value": "..."}',
     ),
 )
 
@@ -34,11 +39,12 @@ def read(row: Any) -> dict[str, Any]:
     The roles are system, user and assistant. The last turn is the assistant's, the one before it
     the user's. Only the last turn is learnt.
     """
-    turns = rows.check(row, "", FIELDS)["messages"]
+    turns = rows.check(_renamed(row), "", FIELDS)["messages"]
     for number, turn in enumerate(turns):
         if turn["role"] not in ROLES:
             raise ValueError(
-                f"messages[{number}] has role={turn['role']!r:.40}: choose {', '.join(ROLES)}"
+                f"messages[{number}] has role={turn['role']!r:.40}: choose {', '.join(ROLES)}; in "
+                'turns with "from" also human, gpt'
             )
     roles = [turn["role"] for turn in turns]
     if roles[-2:] != ["user", "assistant"]:
@@ -48,6 +54,23 @@ def read(row: Any) -> dict[str, Any]:
     if not turns[-1]["content"].strip():
         raise ValueError("messages end with an empty turn: leave the row out")
     return {"messages": [{"role": x["role"], "content": x["content"]} for x in turns]}
+
+
+def _renamed(row: Any) -> Any:
+    """A row in ShareGPT's layout under our names; what is none stays as it is."""
+    if not isinstance(row, dict):
+        return row
+    turns = row.get("messages", row.get("conversations"))
+    if not isinstance(turns, list):
+        return row
+    return row | {"messages": [_turn(turn) for turn in turns]}
+
+
+def _turn(turn: Any) -> Any:
+    """A turn of {"from", "value"} as one of {"role", "content"}; what is none stays as it is."""
+    if not isinstance(turn, dict) or not isinstance(turn.get("from"), str) or "value" not in turn:
+        return turn
+    return {"role": SHAREGPT.get(turn["from"], turn["from"]), "content": turn["value"]}
 
 
 def messages(record: Record) -> list[dict[str, str]]:

@@ -3,10 +3,12 @@
 N answers. NumPy and the standard library only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
+import difflib
 import functools
 import inspect
+import math
 import random
 import sys
 from typing import Any, NamedTuple
@@ -75,6 +77,10 @@ class Task(NamedTuple):
     notes: Sequence[str] = ()
 
 
+class WeightError(ValueError):
+    """A weight of the user's that the parts of the grades cannot have."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RewardConfig:
     """Which rule grades, and what its parts count for.
@@ -84,7 +90,7 @@ class RewardConfig:
       weights: part -> its factor in the reward, in place of the rule's own.
 
     Raises:
-      ValueError: an unknown variant.
+      ValueError: an unknown variant, or a weight that is no finite number.
     """
 
     variant: str = "mended"
@@ -93,20 +99,41 @@ class RewardConfig:
     def __post_init__(self):
         if self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r}: choose {' or '.join(VARIANTS)}")
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"reward.weights.{name}={weight}: give a finite number")
 
     def total(self, parts: Mapping[str, np.ndarray], own: Mapping[str, float]) -> np.ndarray:
         """The reward, float32 [N]: the parts times their weights, `own` where none are given.
 
         Raises:
-          ValueError: a weight of a part that there is not.
+          WeightError: as `check`.
         """
-        unknown = self.weights.keys() - parts.keys()
-        if unknown:
-            names = ", ".join(sorted(unknown))
-            raise ValueError(f"reward.weights: no part {names}; there are {', '.join(parts)}")
+        self.check(parts, own)
         weights = {**own, **self.weights}
         terms = [np.float32(weights.get(name, 0.0)) * part for name, part in parts.items()]
         return np.sum(terms, axis=0, dtype=np.float32)
+
+    def check(self, parts: Iterable[str], own: Mapping[str, float]) -> None:
+        """WeightError, in one line, where a given weight is of a part that there is not, is below 0
+        though the rule's `own` is not, or where all parts would count nothing."""
+        for name, weight in self.weights.items():
+            if name not in parts:
+                near = sorted(parts, key=lambda part: -likeness(name, part))
+                raise WeightError(
+                    f"reward.weights.{name}={weight:g}: there is no such part: choose "
+                    f"{' or '.join(near)}"
+                )
+            if weight < 0 <= own.get(name, 0.0):
+                raise WeightError(
+                    f"reward.weights.{name}={weight:g} would reward the opposite: give 0 or more"
+                )
+        weights = {**own, **self.weights}
+        if self.weights and not any(weights.get(name) for name in parts):
+            raise WeightError(
+                "reward.weights: all parts count 0, so nothing is rewarded: give "
+                f"{' or '.join(parts)} a weight above 0"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +226,34 @@ def read_files(
     return records(settings.data_file), heldout
 
 
+def file_task(
+    settings: TaskSettings,
+    fields: Sequence[str],
+    grade: Callable[[Sequence[Record], Sequence[str]], Grades],
+) -> Task:
+    """A task on the user's files, whose rows hold texts.
+
+    Args:
+      settings: names the files and their columns.
+      fields: names of a record's texts; numbers become texts too. The first is what is asked.
+      grade: as `Task.grade`.
+
+    Raises:
+      ValueError: as `read_files`, or a column that is no field; one line.
+    """
+    checked = [rows.Field(name, "text or number", "give a text") for name in fields]
+    rows.check_columns(settings.columns, checked)
+
+    def read(row: dict[str, Any]) -> Record:
+        return rows.check(row, "", checked)
+
+    def messages(record: Record) -> list[dict[str, str]]:
+        return [{"role": "user", "content": record[fields[0]]}]
+
+    train, heldout = read_files(settings, read, rows.required(checked))
+    return Task(train, heldout, messages, grade, read=read)
+
+
 def take_examples(
     settings: TaskSettings, train: Sequence[Record], shots: int
 ) -> tuple[list[Record], Sequence[Record]]:
@@ -216,6 +271,11 @@ def take_examples(
     chosen = random.Random(f"shots {settings.seed}").sample(range(len(train)), shots)
     others = [record for row, record in enumerate(train) if row not in set(chosen)]
     return [train[row] for row in chosen], others
+
+
+def likeness(one: str, other: str) -> float:
+    """How alike two names are, 0..1."""
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def prefill_of(messages: Sequence[dict[str, str]]) -> str:
@@ -270,6 +330,8 @@ def graded(
     file = file_of(task.grade)
     try:
         found = task.grade(records, texts)
+    except WeightError:
+        raise  # the settings' fault, not the task's
     except Exception as error:
         if len(texts):
             raise

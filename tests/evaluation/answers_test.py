@@ -197,7 +197,8 @@ def test_answers_without_a_verdict_enter_no_mean():
     assert table.grades_of_answer(2, 1) == {}
     numbers = evaluation.summary("reward", ("second",), table, table)
     assert numbers["pass_at_1"] == numbers["solved"] == table.mean("solved")
-    assert numbers["mean_reward"] == table.mean("reward") and numbers["second"] == 0.5
+    assert numbers["mean_reward"] == numbers["reward"] == table.mean("reward")
+    assert numbers["second"] == 0.5
 
 
 def test_where_nothing_is_judged_there_is_no_mean():
@@ -210,7 +211,7 @@ def test_where_nothing_is_judged_there_is_no_mean():
 
 
 def test_the_tasks_score_is_the_mean_reward():
-    """A part that is the score is not said twice."""
+    """The reward, which its weights may change, has its own name."""
     chosen = experiment(TASK._replace(score="second"))
     greedy = evaluation.evaluate(chosen, Sampler(), Request())
     sampled = evaluation.evaluate(chosen, Sampler(), Request(samples=3))
@@ -218,16 +219,19 @@ def test_the_tasks_score_is_the_mean_reward():
     assert numbers == {
         "pass_at_1": greedy.mean("solved"),
         "mean_reward": 1.0,
+        "second": 1.0,
+        "reward": sampled.mean("reward"),
         "solved": sampled.mean("solved"),
         "problems": PROBLEMS,
         "forwards_per_token": greedy.forwards_per_token,
-        "looping": 0.0,
+        "looping": greedy.looping,
     }
     line = evaluation.line_of(numbers, "second")
     assert line.startswith(f"held-out pass@1 {greedy.mean('solved'):.1%} (temperature 0) | second")
     assert line.endswith(f"{greedy.forwards_per_token:.2f} forwards a token | 6 problems")
-    assert "| second 100.0% (temperature 1) |" in line
-    numbers["mean_reward"] = -2.5
+    reward = sampled.mean("reward")
+    assert reward != 1 and f"| second 100.0%, reward {reward:.3f} (temperature 1) |" in line
+    numbers["reward"] = -2.5
     assert "| reward -2.500 (temperature 1) |" in evaluation.line_of(numbers, "reward")
 
 
@@ -253,18 +257,6 @@ def test_people_are_shown_the_last_question():
     assert evaluation.question_of(TASK._replace(messages=turns), RECORDS[3]) == "question 3"
     silent = TASK._replace(messages=lambda record: [{"role": "system", "content": "be brief"}])
     assert evaluation.question_of(silent, RECORDS[3]) == ""
-
-
-def test_the_threshold_is_that_of_the_next_round():
-    """And of the last round after it."""
-    ramp = "threshold=0.9,threshold_ramp.end=0.5,threshold_ramp.rounds=4"
-    chosen = settings.parse(opdlm.get_config(f"tiny,rounds=4,{ramp},threshold_ramp.shape=linear"))
-    found = [evaluation.threshold_after(chosen, number) for number in range(6)]
-    assert found == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.5, 0.5])
-    # rounds that end before the ramp does: the last one's, not the next one's
-    chosen = settings.replace(chosen, {"rounds": 2})
-    assert evaluation.threshold_after(chosen, 2) == pytest.approx(0.7)
-    assert evaluation.threshold_after(settings.parse(coding.get_config("tiny")), 0) == math.inf
 
 
 def test_forwards_count_passes_and_saves():

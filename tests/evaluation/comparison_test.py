@@ -76,6 +76,28 @@ def test_a_clear_difference_is_shown(compare):
     assert compare(content([4] * 9), content([0] * 9))[2].count(": lower") == 4
 
 
+def test_parts_stand_by_themselves(compare):
+    """Whatever their names; the score's mean is said once."""
+
+    def graded(shares):
+        one = content([0] * len(shares))
+        one["manifest"] |= {"score": "cells", "parts": ["cells", "accuracy"]}
+        for item, share in zip(one["items"], shares):
+            item["grades"] |= {"cells": share, "accuracy": 1 - share}
+        return one
+
+    code, found, said = compare(graded([0.0] * 9), graded([0.25] * 9))
+    (one,) = found["comparisons"]
+    assert code == 0 and {name: row["after"] for name, row in one["parts"].items()} == {
+        "cells": 0.25,
+        "accuracy": 0.75,
+    }
+    assert one["differences"]["accuracy"]["after"] == one["differences"]["reward"]["after"] == 0
+    assert one["differences"]["mean_reward"] == one["parts"]["cells"]
+    assert "mean_reward (cells) 0.000 -> 0.250" in said and "part cells" not in said
+    assert "part accuracy 1.000 -> 0.750" in said and "\naccuracy 0.000 -> 0.000" in said
+
+
 def test_chance_is_not_a_difference(compare):
     rng = np.random.default_rng(3)
     right_N = rng.integers(0, 5, 40)
@@ -130,8 +152,24 @@ def test_what_cannot_be_compared_is_one_line(compare, monkeypatch, capsys):
     assert "not a file of launch/eval.py" in error(one, {"generations": []})
     assert "no answers to compare" in error(one, {**one, "items": []})
     assert "not JSON" in error(one, "{")
-    monkeypatch.setattr("sys.argv", ["eval.py", "--compare", "none.json", "none.json"])
+    monkeypatch.setattr("sys.argv", ["eval.py", "--compare", "none.json", "gone.json"])
     assert launch_eval.main() == 2 and "not a readable file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "files, said",
+    [
+        ([], "two different files, not none: type --compare A.json B.json"),
+        (["a.json"], "two different files, not a.json: type --compare a.json B.json"),
+        (["a.json", "./a.json"], "not a.json ./a.json: type --compare a.json B.json"),
+        (["a.json", "b.json", "c.json"], "not a.json b.json c.json: type --compare a.json B.json"),
+    ],
+)
+def test_two_files_are_asked_for_in_one_line(files, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["eval.py", "--compare", *files])
+    assert launch_eval.main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --compare takes ") and line.endswith(said)
 
 
 def test_the_same_file_has_no_differences(tmp_path):

@@ -87,18 +87,39 @@ def test_numbers_are_those_of_a_loop():
     )
     sampled = [item["grades"] for item in items(table(seed=1)) if item["grades"] is not None]
     assert metrics["mean_reward"] == pytest.approx(np.mean([one["cells"] for one in sampled]))
-    assert metrics["format"] == pytest.approx(np.mean([one["format"] for one in sampled]))
+    assert metrics["reward"] == pytest.approx(np.mean([one["reward"] for one in sampled]))
+    for name in NAMES:
+        assert metrics["parts"][name] == pytest.approx(np.mean([one[name] for one in sampled]))
     # every mean has an interval, which holds it
-    for name, (low, high) in found["intervals"].items():
-        if name != "pass_at_k":
-            assert low <= metrics[name] <= high, name
+    for name, bounds in found["intervals"].items():
+        if isinstance(bounds, dict):
+            assert bounds.keys() == metrics[name].keys(), name
+        else:
+            assert bounds[0] <= metrics[name] <= bounds[1], name
+    for name, (low, high) in found["intervals"]["parts"].items():
+        assert low <= metrics["parts"][name] <= high, name
     assert found["intervals"].keys() == metrics.keys() - {
         "correct",
         "total",
         "unjudged",
         "problems",
     }
-    assert found["intervals"]["pass_at_k"].keys() == metrics["pass_at_k"].keys()
+
+
+@pytest.mark.parametrize("name", ["correct", "total", "accuracy", "unjudged", "metrics", "parts"])
+def test_no_name_of_a_part_is_another_numbers(name):
+    """Neither of the score nor of another part."""
+    given = table()
+    parts = {name: given.grades.parts["cells"], "format": given.grades.parts["format"]}
+    other = given._replace(grades=given.grades._replace(parts=parts))
+    wanted = figures.figures(given, given, "cells", NAMES)
+    for score in (name, "format"):
+        found = figures.figures(other, other, score, (name, "format"))
+        for kind in ("metrics", "intervals"):
+            assert found[kind].pop("parts")[name] == wanted[kind]["parts"]["cells"]
+            known = wanted[kind] | ({} if score == name else {"mean_reward": None})
+            del known["parts"]
+            assert found[kind] | ({} if score == name else {"mean_reward": None}) == known
 
 
 def test_problems_with_fewer_answers():

@@ -141,21 +141,38 @@ def test_a_rescored_file_can_be_rescored(rescore, tmp_path):
 ODD = {
     "no such file": (None, "not a readable file"),
     "bad JSON": ('{"generations": [', "not JSON"),
-    "nothing": ("", "not JSON"),
-    "an empty list": ([], "nothing to grade"),
-    "no generations": ({"generations": []}, "generations is not a list with completions"),
+    "nothing": ("", "given.json is empty, there is nothing to grade: give rows with an answer"),
+    "blank lines": ("\n\n  \n", "given.json is empty, there is nothing to grade"),
+    "an empty list": ([], "given.json is an empty list, there is nothing to grade"),
+    "no generations": ({"generations": []}, "generations is an empty list, there is nothing to"),
     "an object of them": ({"generations": {"a": 1}}, "is not a list with completions"),
     "a number": ("7", "is not a list with completions"),
     "no object": ([3], "[0]: not a JSON object"),
-    "no text": ([{"puzzle": PUZZLE}], "[0]: completion is missing"),
+    "no text": (
+        [{"puzzle": PUZZLE, "said": RIGHT}],
+        '[0]: completion is missing: give the answer\'s text as "completion" '
+        "(columns.completion=NAME takes another of puzzle, said)",
+    ),
     "no string": ([{"puzzle": PUZZLE, "completion": 3}], "completion is not a string"),
-    "no puzzle": ([{"question": "What?", "completion": ""}], "[0]: puzzle is missing"),
+    "no puzzle": (
+        [{"question": "What?", "completion": ""}],
+        "[0]: puzzle is missing: give 16 digits, row by row, 0 for an empty cell "
+        "(columns.puzzle=NAME takes another of question, completion)",
+    ),
     "a torn row": (
         f'{json.dumps({"puzzle": PUZZLE, "text": ""})}\n{{"puz',
         "given.json:2: not JSON",
     ),
     "half a file": ({"items": []}, "not a whole file of launch/eval.py"),
     "a manifest of none": ({"items": [], "manifest": {"settings": 3}}, "not a whole file"),
+    "an item of no prompt": (
+        {
+            "items": [{"problem": -1}],
+            "prompts": [{}],
+            "manifest": {"settings": {}, "samplers": []},
+        },
+        "items[0]: not an item of one of its 1 prompts",
+    ),
 }
 
 
@@ -165,6 +182,29 @@ def test_odd_files_are_one_line(kind, rescore):
     code, found, said = rescore(content)
     assert code == 2 and found is None, said
     assert said.startswith("error: ") and said.count("\n") == 1 and wanted in said, said
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz", "a.csv.gz"])
+def test_files_that_hold_nothing_or_no_text_are_one_line(name, rescore, tmp_path):
+    def refused(content):
+        code, found, said = rescore(content, name=name)
+        assert code == 2 and found is None and said.count("\n") == 1, said
+        assert f"{tmp_path / name}" in said
+        return said
+
+    assert "is empty, there is nothing to grade" in refused("")
+    assert "is empty, there is nothing to grade" in refused("\n \n")
+    if "csv" in name:
+        assert "has no rows" in refused("puzzle,completion\n")
+    data = b"puzzle,completion\n\xff,\n" if "csv" in name else b'{"a": "\xff"}\n'
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    assert "write it as UTF-8" in refused(None)
+    if name.endswith(".gz"):
+        (tmp_path / name).write_bytes(data)
+        assert "not a readable file (BadGzipFile)" in refused(None)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    assert "not a readable file (IsADirectoryError)" in refused(None)
 
 
 def own_file(items, **changes):

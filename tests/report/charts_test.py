@@ -66,6 +66,16 @@ def test_answers_without_a_verdict_are_no_part_of_the_grades():
     assert "Judged" not in titles(PUZZLE, "cells"), "all answers got a verdict"
 
 
+def test_the_reward_stands_beside_a_score_that_is_a_part():
+    rows = [one | {"reward": 1.5, "cells": 0.5} if "mean_reward" in one else one for one in PUZZLE]
+    assert chart(rows, "Reward", "cells").series[1] == charts.Series(
+        "held-out reward, temperature 1", [0, 2], [1.5, 1.5], True
+    )
+    told_now = told(rows, "cells")
+    assert told_now.pop("held-out reward, temperature 1") == ["1.500", "1.500", "+0.000"]
+    assert told_now == told(PUZZLE, "cells"), "lines of an earlier version lack both"
+
+
 def test_a_reward_as_score_is_no_share():
     rows = [
         {**one, "mean_reward": 10 * one["mean_reward"]} if "mean_reward" in one else one
@@ -99,6 +109,21 @@ def test_distillation_shows_its_distance_and_speed():
     assert said["held-out KL to the teacher, nats a token"] == ["4.50", "0.50", "9.0 times less"]
     assert said["the same by the teacher"][:2] == ["100.0%", "100.0%"]
     assert chart(rows, "Forwards a token").series[0].y == [1.5, 0.75]
+
+
+def test_students_are_drawn_over_their_tokens(monkeypatch):
+    """Two seeds: the mean of what each has read until then."""
+    seeds = []
+    for tokens in (100, 300):
+        rounds = [row("rollout", step, 1.0, tokens=tokens) for step in (1, 2, 3)]
+        first, last = (row("eval", step, 1.0, kl_common=4.0 - step) for step in (0, 3))
+        seeds.append([first, *rounds, last])
+    drawn = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.plot", lambda self, x, y, **style: drawn.append((x, y))
+    )
+    charts.curve_figure({"a": seeds}, "reward")
+    assert drawn == [([0.0, 600.0], [4.0, 1.0])]
 
 
 def test_what_judges_nothing_has_no_grades():

@@ -40,6 +40,28 @@ def test_the_last_turn_is_the_answer_and_the_others_the_prompt(tmp_path):
     assert task.heldout is None and task.grade is None and parts_of(task) == ()
 
 
+def said_by(name, value):
+    return {"from": name, "value": value}
+
+
+def test_sharegpts_layout_is_known_by_itself(tmp_path):
+    """Its own names of roles and ours, under its own column or another one."""
+    turns = [said_by("system", "Be brief."), said_by("human", "Hi"), said_by("gpt", "Hello.")]
+    ours = [turn("system", "Be brief."), turn("user", "Hi"), turn("assistant", "Hello.")]
+    named = [said_by("user", "Hi"), said_by("assistant", "Hello.") | {"weight": None}]
+    rows = [
+        {"id": "a_0", "conversations": turns},
+        {"messages": turns},
+        {"conversations": ours},
+        {"conversations": named},
+    ]
+    task = chats.make(TaskSettings(data_file=write(tmp_path / "a.jsonl", rows)))
+    assert [record["messages"] for record in task.train] == [ours, ours, ours, ours[1:]]
+    path = write(tmp_path / "b.jsonl", [{"talk": turns}])
+    task = chats.make(TaskSettings(data_file=path, columns={"messages": "talk"}))
+    assert task.train == [{"messages": ours}]
+
+
 @pytest.mark.parametrize(
     "row, said",
     [
@@ -53,6 +75,14 @@ def test_the_last_turn_is_the_answer_and_the_others_the_prompt(tmp_path):
         ({"messages": [*ROW["messages"], turn("assistant", "!")]}, "must end with a turn"),
         ({"messages": [turn("tool", "3"), *ROW["messages"]]}, r"messages\[0\] has role='tool'"),
         ({"messages": [turn("user", "Hi"), turn("assistant", " ")]}, "an empty turn"),
+        ({"turns": ROW["messages"]}, 'messages is missing.*or "conversations".*another of turns'),
+        ({"conversations": "Hi"}, 'messages is missing: .*or "conversations" with turns such as'),
+        ({"conversations": []}, "messages is not a list of"),
+        ({"conversations": [{"from": "human"}]}, "messages is not a list of"),
+        ({"conversations": [{"from": 3, "value": "Hi"}]}, "messages is not a list of"),
+        ({"conversations": [said_by("human", 3)]}, "messages is not a list of"),
+        ({"conversations": [said_by("tool", "3")]}, r"role='tool': choose .*also human, gpt"),
+        ({"conversations": [said_by("human", "Hi")]}, "must end with a turn of the user and one"),
     ],
 )
 def test_bad_rows_are_refused_in_one_line(tmp_path, row, said):

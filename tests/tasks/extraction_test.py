@@ -28,6 +28,9 @@ WHOLE = "def double(x):\n    return x + x\n"
 OTHER = "def other(x):\n    return 0\n"
 WRONG = "def double(x):\n    return 5\n"
 
+INDENTED = "   def double(x):\n       return x + x\n"
+FENCES = "def double(x):\n    s = '```'\n    t = ['```python', '```']\n    return x + x\n"
+
 # what it shows, the answer, what double(21) and f are then; None = no program
 FUNCTIONS = [
     ("a body", BODY, 42),
@@ -77,7 +80,25 @@ FUNCTIONS = [
     ("a fence that does not parse", "```python\ndef double(x) return\n```", None),
     ("an open fence", f"So:\n```python\n{WHOLE}", 42),
     ("an open fence, cut off", f"So:\n```python\n{WHOLE}\ndef next(a", 42),
-    ("a fence in one line", "```python return 2 * x```", None),
+    ("a body in a fence of one line", "```python return 2 * x```", 42),
+    ("a fence of one line", "```python def double(x): return 2 * x```", 42),
+    ("a fence of one line without a name", "So: ```def double(x): return 2 * x``` it is.", 42),
+    ("code in the line of the name", f"```python {WHOLE}```", 42),
+    ("a fence behind words", f"So it is: ```python\n{WHOLE}```", 42),
+    ("a fence of tildes", f"~~~python\n{WHOLE}~~~\n", 42),
+    ("a longer fence", f"`````python\n{WHOLE}`````", 42),
+    ("a fence with attributes", f"```{{.python}}\n{WHOLE}```", 42),
+    ("a fence in a list", f"1. So:\n   ```python\n{INDENTED}   ```\n2. Done.", 42),
+    ("a fence behind a dash", f"- ```python\n{INDENTED}  ```", 42),
+    ("a fence with fences in it", f"```python\n{FENCES}```\nDone.", 42),
+    ("fences in a program without one", FENCES, 42),
+    ("a fence, then an end token", f"```python\n{WHOLE}```<|eot_id|>", 42),
+    ("an end token in a fence", f"```python\n{WHOLE}<|im_end|>\n```", 42),
+    ("a program, then an end token", f"{WHOLE.rstrip()}<|eot_id|><|eot_id|>", 42),
+    ("a program, then another turn", f"{WHOLE}<|im_end|>\n```python\n{WRONG}```", 42),
+    ("a program with an end token in it", f"{WHOLE}    s = '<|endoftext|>'\n", 42),
+    ("a program that begins with an end token", f"s = '<|endoftext|>'\n{WHOLE}", 42),
+    ("a body, then an end token", f"{BODY}<|endoftext|>{WRONG}", 42),
     ("a bare program", WHOLE, 42),
     ("a bare program after words", f"Here it is:\n\n{WHOLE}", 42),
     ("a bare program between words", f"Sure! From here:\n{WHOLE}\nIt adds x to x.", 42),

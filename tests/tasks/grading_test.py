@@ -158,5 +158,7 @@ def test_weights_of_the_parts():
     found = grade([GOOD, HALF], [["assert f(5) == 6"]] * 2, FakeSandbox(), weights={"format": 0})
     np.testing.assert_array_equal(found.reward_N, [1, 0])
     assert found.reward_N.dtype == np.float32
-    with pytest.raises(ValueError, match="no part style; there are format, tests"):
+    with pytest.raises(
+        ValueError, match="weights.style=1: there is no such part: choose tests or f"
+    ):
         grade([], [], None, weights={"style": 1})

@@ -202,6 +202,17 @@ def test_every_constraint_has_a_case_and_a_generator():
     [
         ("", False),
         ("yes " * 5, False),  # too short to say
+        ("yes " * 19, True),
+        ("Well, " + "yes " * 15, True),
+        ("yes, no, yes, no, yes, no, yes, no, yes, no, yes, no, yes, no, yes, no", True),
+        ("It is so. It is so. It is so. It is so. It is so. It is so. It is so. It is so.", True),
+        ("haha" * 5, True),
+        ("ha ha ha ha ha", False),
+        ("." * 40, True),
+        ("Row, row, row your boat, gently down the stream", False),
+        ("No.", False),
+        ("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19", False),
+        ("river river river river", False),
         ("yes " * 50, True),
         ("a" * 200, True),
         (" \n" * 200, True),
@@ -253,6 +264,16 @@ def grade(text, variant="mended", record=RECORD, **weights):
         ("", 0),
         (" \n\t", 0),
         ("<<a>> b c " * 100, 0),  # repeats itself
+        ("yes " * 19, 0),
+        ("\u200b", 0),
+        (".", 0),
+        ("<< >>", 0),
+        ("<|eot_id|>", 0),
+        ("<|mdm_mask|>", 0),
+        ("<pad>", 0),
+        ("[MASK]", 0),
+        ("<|im_end|><<a>> b c", 0),
+        ("<<a>> b c<|im_end|>, and", 3),
     ],
 )
 def test_share_of_constraints(text, met):
@@ -276,9 +297,22 @@ def test_the_loose_form_forgives_a_first_line_a_last_line_and_stars():
     assert grade("a " * 200, "released", record=no_comma).solved_N[0]  # the paper has no rule
 
 
+def test_rows_of_json_repeat_their_names_alone():
+    asked = {"constraints": [constraint("detectable_format:json_format")]}
+    things = (
+        "lamp chair table radio mirror pencil bottle kettle ladder window carpet basket".split()
+    )
+    rows = [
+        {"name": name, "price": 7 * i * i % 100, "inStock": i % 3 > 0}
+        for i, name in enumerate(things)
+    ]
+    assert grade(json.dumps(rows, indent=2), record=asked).solved_N[0]
+    assert not grade(json.dumps(rows[:1] * 60, indent=2), record=asked).solved_N[0]
+
+
 def test_weights_and_unjudged_languages():
     assert grade("<<a>> b c", all=0.5).reward_N[0] == 1.5
-    with pytest.raises(ValueError, match="no part speed"):
+    with pytest.raises(ValueError, match="speed=1: there is no such part"):
         grade("", speed=1.0)
     record = {"constraints": [constraint(constraints.LANGUAGE), *RECORD["constraints"]]}
     found = grading.grade([record, RECORD], ["<<a>> b c"] * 2, RewardConfig())

@@ -24,6 +24,56 @@ def equal(gold, answer, by):
 @pytest.mark.parametrize(
     "gold, answer, right",
     [
+        ("3r^2", "3R^2", False),
+        ("2\\pi", "2\\pi.", True),
+        ("x+1", "x+1.", True),
+        ("(3,5)", "(3,5).", True),
+        ("3r^2", "3r\u00b2", True),
+        ("2\\sqrt{3}", "2\u221a3", True),
+        ("1080", "1.08 \u00d7 10\u00b3", True),
+        ("3r^2", "3r^{2}", True),
+        ("\\pi r^2", "r^2\\pi", True),
+        ("E=mc^2", "E = mc^2", True),
+        ("2ab", "2Ab", False),
+        ("10", "10_2", False),
+        ("10_2", "10", False),
+        ("10_2", "10_{2}", True),
+        ("10_2", "10_3", False),
+        ("3,4", "4, 3", True),
+        ("3,4", "\\{3,4\\}", True),
+        ("\\{3, 4\\}", "4,3", True),
+        ("3,4", "(3,4)", False),
+        ("(3,4)", "3,4", False),
+        ("(3,4)", "(3, 4)", True),
+        ("(3,4)", "\\left(3,4\\right)", True),
+        ("(3,4)", "[3,4]", False),
+        ("[3,4)", "(3,4]", False),
+        ("(3,4)", "(x,y) = (3,4)", True),
+        ("(3,4)", "(4,3)", False),
+        ("(1,2),(3,4)", "(1,2), (3,4)", True),
+        ("x^{10}", "x**10", True),
+        ("x^{10}", "x**1", False),
+        ("2^n", "2**n", True),
+        ("64", "4**3", True),
+        ("64", "4**2", False),
+        ("\\sqrt{2}", "\\sqrt2", True),
+        ("\\sqrt{2}", "\\sqrt{2} \\approx 1.414", True),
+        ("\\sqrt{2}", "1.414", False),
+        ("\\sqrt{2}", "\\approx \\sqrt{2}", False),
+        ("5", "5 g", True),
+    ],
+)
+def test_formulas_are_told_apart(gold, answer, right, shared):
+    """Also where math-verify takes unlike for equal: letters in another case, bases, brackets."""
+    assert equal(gold, answer, shared) is right
+    record, text = {"answer": gold}, f"\\boxed{{{answer}}}"
+    found = grading.grade([record], [text], RewardConfig(), shared, competition.KIND.rule)
+    assert found.solved_N[0] == right
+
+
+@pytest.mark.parametrize(
+    "gold, answer, right",
+    [
         ("\\frac{\\sqrt{3}}{2}", "\\frac{3}{2\\sqrt{3}}", True),
         ("11\\sqrt2", "11\\sqrt{2}", True),
         ("2k+2", "2(k + 1)", True),

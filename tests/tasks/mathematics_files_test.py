@@ -226,8 +226,9 @@ RELEASED = {
 @pytest.mark.parametrize("model", gsm8k_config.MODELS)
 def test_recipes_are_accepted(task, model):
     chosen = settings.parse(CONFIGS[task].get_config(model))
-    assert chosen.task == task and chosen.name == f"{task}-{model}" and chosen.require_init
-    assert (chosen.prompt, chosen.reward.variant) == ("full", "mended")
+    assert chosen.task == task and chosen.name == f"{task}-{model}"
+    assert chosen.require_init == (model != "tiny") and chosen.reward.variant == "mended"
+    assert chosen.prompt == (None if model == "tiny" else "full")
     experiment.check_settings(chosen, experiment.make_mesh(chosen))
     experiment.check_views(chosen)
 
@@ -241,8 +242,8 @@ def test_released_values(task):
     assert (*found, gdsd.trust[0]) == RELEASED[task]
     assert (gdsd.preset, gdsd.centring, chosen.prompt) == ("r1", "none", "released")
     assert (chosen.model, chosen.sampler.gen_length, chosen.prompt_length) == ("llada_8b", 256, 400)
-    with pytest.raises(ValueError, match="unknown model 'tiny'.*llada, dream, a2d"):
-        CONFIGS[task].get_config("tiny")
+    with pytest.raises(ValueError, match="unknown model 'small'.*llada, dream, a2d"):
+        CONFIGS[task].get_config("small")
     told = settings.parse(
         CONFIGS[task].get_config(
             "gdsd.recipe=r1,options.shots=3,options.asked=evaluation,reward.variant=mended"

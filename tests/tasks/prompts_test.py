@@ -133,7 +133,7 @@ def test_weights_count_and_another_rule_is_refused(tmp_path):
     found = graded(task, list(task.train) * 3, texts, parts_of(task))
     np.testing.assert_array_equal(found.reward_N, [2.5, 0.5, 0])
     task.close()
-    with pytest.raises(ValueError, match="reward.weights: no part boxed"):
+    with pytest.raises(ValueError, match="^reward.weights.boxed=1: there is no such part"):
         parts_of(make(path, reward=RewardConfig(weights={"boxed": 1.0})))
     with pytest.raises(ValueError, match="reward.variant=released: the task prompts") as error:
         make(path, reward=RewardConfig("released"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax import tasks
-from gdsd_jax.tasks import Grades, Task, TaskSettings, graded, parts_of
+from gdsd_jax.tasks import Grades, RewardConfig, Task, TaskSettings, graded, parts_of
 
 OWN = """
 import dataclasses
@@ -150,6 +150,32 @@ def test_a_grade_that_fails_on_nothing_is_named():
     with pytest.raises(ValueError, match=r"grade\(\[\], \[\]\) fails \(ValueError: need") as error:
         parts_of(task)
     assert str(error.value).startswith(__file__) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "weights, said",
+    [
+        ({"cell": 2}, "weights.cell=2: there is no such part: choose cells or "),
+        ({"tets": 1, "cells": 1}, "weights.tets=1: there is no such part: choose tests or "),
+        ({"format": -1}, "weights.format=-1 would reward the opposite: give 0 or more"),
+        ({"cells": 0, "format": 0}, "weights: all parts count 0, so nothing is rewarded: give "),
+    ],
+)
+def test_weights_are_the_settings_fault_and_not_the_tasks(weights, said):
+    def grade(records, texts):
+        parts = {name: np.ones(len(texts)) for name in ("format", "tests", "cells")}
+        reward_N = RewardConfig(weights=weights).total(parts, {"cells": 1.0, "tests": 0.0})
+        return Grades(reward_N, np.ones(len(texts), bool), parts)
+
+    with pytest.raises(ValueError, match=f"^reward.{said}") as error:
+        parts_of(Task([], None, lambda record: [], grade))
+    assert "\n" not in str(error.value)
+
+
+def test_a_part_that_is_a_penalty_may_have_another_weight():
+    parts = {"length": np.array([2.0, 0.0])}
+    reward = RewardConfig(weights={"length": -3.0})
+    assert reward.total(parts, {"length": -1.0}).tolist() == [-6.0, 0.0]
 
 
 def test_a_fault_inside_grade_stays_what_it_is():

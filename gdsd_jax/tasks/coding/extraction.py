@@ -4,9 +4,9 @@ The rules, in their order; the first that gives a program decides:
 
 1. An answer that begins with an indented line goes on with the prompt: it is the body of the
    prompt's function.
-2. A fenced block (```python, ```py or without a name) that is a whole program, the last one first;
-   then a block that was never closed; then the text before the first fence, without the words
-   around its code.
+2. A fenced block (```python, ```py or without a name, or of tildes) that is a whole program, the
+   last one first; then a block that was never closed; then the text before the first fence, without
+   the words around its code; then the whole text.
 3. The same places in the same order, read as a body. Its indentation may be missing.
 
 A whole program parses and defines what is asked for. An open block and bare text end before the
@@ -17,11 +17,14 @@ read.
 """
 
 import ast
+import bisect
 from collections.abc import Iterator
 import re
 import textwrap
 from typing import NamedTuple
 import warnings
+
+from gdsd_jax.tasks import answer_tags
 
 MAX_CHARACTERS = 50_000  # some 12,000 tokens
 FENCE = "```"
@@ -29,7 +32,10 @@ FENCE = "```"
 _BLOCKS = 4  # fenced blocks looked at, from the last
 _STARTS = 4  # lines tried as the first of a bare program
 _CUTS = 4  # times that a text is shortened and parsed again
-_NAMES = ("", "python", "python3", "py")
+_ANY_FENCE = re.compile("(?:`{3,}|~{3,})")
+_LINE_FENCE = re.compile(r"^[ \t>]*(?:[-*+][ \t]+|[0-9]+[.)][ \t]+)?(`{3,}|~{3,})", re.MULTILINE)
+_INDENTED = re.compile(r"(?:^|\n)(?:[ \t]+|[ \t]*[-*+][ \t]+|[ \t]*[0-9]+[.)][ \t]+)$")
+_NAME = re.compile(r"[ \t]*\{?\.?(?:(?:python3?|py)\b\}?)?[ \t]*", re.IGNORECASE)
 _START = re.compile(r"^(?:def|class|import|from|async[ \t]+def)\b|^@", re.MULTILINE)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _KEPT = (*_DEFINITIONS, ast.Import, ast.ImportFrom)
@@ -60,6 +66,14 @@ def parse(source: str) -> ast.Module | None:
 def find_program(text: str, asked: Asked = ANYTHING) -> str | None:
     """The program in an answer, by the rules above; None where there is none."""
     text = text[:MAX_CHARACTERS].replace("\r\n", "\n").replace("\r", "\n")
+    said = answer_tags.until_end(text)
+    found = _find(said, asked)
+    # an end token may be a string of the program
+    return _find(text, asked) if found is None and said != text else found
+
+
+def _find(text: str, asked: Asked) -> str | None:
+    """As `find_program`, of a text with its line ends and its end in order."""
     closed, unclosed, bare = _places(text)
     if asked.prompt and _is_indented(bare):
         found = _body(bare, asked, cuts=_CUTS)
@@ -72,6 +86,8 @@ def find_program(text: str, asked: Asked = ANYTHING) -> str | None:
         found = _cut_to_code(start, 0, 0, _CUTS)
         if found is not None and _is_whole(found[1], asked):
             return _with_preamble(found[0], asked)
+    if _is_whole(parse(text), asked):  # its fences are strings
+        return _with_preamble(text, asked)
     if not asked.prompt:
         return None
     places = [(code, 1) for code in closed] + [(unclosed, _CUTS), (bare, _CUTS)]
@@ -84,19 +100,59 @@ def find_program(text: str, asked: Asked = ANYTHING) -> str | None:
 
 def _places(text: str) -> tuple[list[str], str, str]:
     """(closed blocks from the last, the block without an end, the text before the first fence)."""
-    pieces = text.split(FENCE)
-    inside = [_code_of(piece) for piece in pieces[1::2]]
-    unclosed = ""
-    if len(pieces) % 2 == 0:
-        unclosed = inside.pop()
-    closed = [code for code in inside[-_BLOCKS:] if code.strip()]
-    return closed[::-1], unclosed, pieces[0]
+    outside, inside, is_open = _pieces(text)
+    codes = [
+        _code_of(piece, indented=_INDENTED.search(before) is not None)
+        for before, piece in zip(outside, inside)
+    ]
+    unclosed = codes.pop() if is_open else ""
+    closed = [code for code in codes[-_BLOCKS:] if code.strip()]
+    return closed[::-1], unclosed, outside[0]
 
 
-def _code_of(piece: str) -> str:
-    """What stands in a fence under its name; "" where it is no Python by its name."""
-    name, _, code = piece.partition("\n")
-    return code if name.strip().lower() in _NAMES else ""
+def _pieces(text: str) -> tuple[list[str], list[str], bool]:
+    """(what stands before each block and behind the last, what each block holds, whether the last
+    is open).
+
+    A block ends in its first line, or where a line begins with a fence, so that a program may hold
+    one; without such a line at the next fence.
+    """
+    fences = [hit.span() for hit in _ANY_FENCE.finditer(text)]
+    in_front = {hit.start(1) for hit in _LINE_FENCE.finditer(text)}
+    heads = [number for number, (start, _) in enumerate(fences) if start in in_front]
+    outside, inside, place, number = [], [], 0, 0
+    while number < len(fences):
+        start, begin = fences[number]
+        line = text.find("\n", begin)
+        line = len(text) if line < 0 else line
+        number += 1
+        end = number if number < len(fences) and fences[number][0] < line else None
+        if end is None and start not in in_front and not _NAME.fullmatch(text, begin, line):
+            continue  # a string of the program, say
+        if end is None:
+            later = bisect.bisect_left(heads, number)
+            end = heads[later] if later < len(heads) else number
+        outside.append(text[place:start])
+        if end >= len(fences):
+            return outside, [*inside, text[begin:]], True
+        inside.append(text[begin : fences[end][0]])
+        place, number = fences[end][1], end + 1
+    return [*outside, text[place:]], inside, False
+
+
+def _code_of(piece: str, indented: bool) -> str:
+    """What stands in a block behind its name; "" where it is no Python by its name.
+
+    A block in a list has the list's indentation. Code may begin in the line of the name.
+    """
+    first, line_end, code = piece.partition("\n")
+    name = _NAME.match(first)
+    rest = first[name.end() :].strip()
+    if rest and (not line_end or _START.match(rest)):
+        code = f"{rest}\n{code}"
+    elif rest and not name[0].strip():
+        return ""  # the name of another language
+    return textwrap.dedent(code) if indented else code
 
 
 def _starts(bare: str) -> Iterator[str]:
@@ -128,6 +184,8 @@ def _is_whole(tree: ast.Module | None, asked: Asked) -> bool:
             names.add(node.name)
         elif isinstance(node, ast.Assign):
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            names.add(node.target.id)
         elif isinstance(node, ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
     return asked.name in names if asked.name else bool(names)

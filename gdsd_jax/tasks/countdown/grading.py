@@ -18,12 +18,38 @@ from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 ANSWERED = 0.1  # reward of an answer that is wrong
 MENDED = {"correct": 1 - ANSWERED, "format": ANSWERED}
 RELEASED = {"tagged": 1 - ANSWERED, "format": ANSWERED}
+MOST_CHARACTERS = 8 * expressions.MOST_CHARACTERS  # of an answer
 NEAR = Fraction(1, 100_000)  # the released rules take a value this near for the target
 
-_SAME = str.maketrans({"×": "*", "·": "*", "⋅": "*", "÷": "/", "−": "-", "–": "-", "$": " "})
-_WORDS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\left": "", r"\right": ""}
+_SAME = str.maketrans(
+    {"×": "*", "·": "*", "⋅": "*", "∙": "*", "•": "*", "✕": "*", "✖": "*", "＊": "*"}
+    | {"÷": "/", "∕": "/", "／": "/", "−": "-", "–": "-", "—": "-", "－": "-", "＋": "+", "＝": "="}
+    | {"[": "(", "{": "(", "（": "(", "]": ")", "}": ")", "）": ")"}
+    | dict.fromkeys("$`\u00a0\u2007\u2009\u202f", " ")
+)
+_WORDS = {r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\*": "*", r"\div": "/"}
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+# of LaTeX what changes no value: display, sizes of brackets, fonts, spaces
+_LATEX = re.compile(
+    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|q?quad|text(?:bf|rm|it)?|math(?:rm|bf)|mbox"
+    r"|boxed)(?![A-Za-z])|\\[,;:! ()\[\]]"
+)
+_BOLD = re.compile(r"(?:^|(?<==))\s*\*\*|\*\*\s*(?=$|=)")
+_NAMED = re.compile(
+    r"(?:(?:so|thus|hence|therefore)\b\s*,?\s*)?(?:(?:the|my|our|one|final)\s+)*"
+    r"(?:(?:answer|solution|expression|equation|result)(?:\s+is)?\s*:?|python\s)?",
+    re.IGNORECASE,
+)
+_PRODUCT = re.compile(r"(?<=[0-9)])\s*(?=\(\s*[-+0-9(])|(?<=\))\s*(?=[0-9])")
+_EQUAL_SIGN = re.compile(r"(?<![!<>~])=")
+_PLAIN = re.compile(r"\(?\s*-?[0-9]+\s*\)?")
+_TIMES = re.compile(r"(?<=[0-9)])\s*[xX]\s*(?=[0-9(])")
+# what may be said of a side, or makes no other number of it
+_SAID_AFTER = re.compile(
+    r"\s*\(?\b(?:exactly|correct|right|indeed|true)\)?[.!]*$|(?<=[0-9])\.0+$"
+    r"|\s*[\u2713\u2714\u2705]$"
+)
 _RELEASED_WORDS = {r"\div": "/", r"\times": "*", r"\cdot": "*"}
-_BRACKETS = (r"\(", r"\)", r"\[", r"\]", r"\,")
 _EQUALS = re.compile(r"=(?=[0-9. ])")
 _OF_EXPRESSION = frozenset("0123456789+-*/() ")
 
@@ -32,8 +58,9 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
     r"""The grades of N answers, parts of 0 or 1; never fails, whatever the texts hold.
 
     Mended: part "format" says whether there is an answer, in tags or \boxed{}, and "correct"
-    whether it uses each number once, with + - * / alone, and is exactly the target. The reward is
-    1 for a correct answer, 0.1 for another one, 0 for none.
+    whether it uses each number once, with + - * / alone, and is exactly the target; what it says
+    to be equal to that must be so. The reward is 1 for a correct answer, 0.1 for another one, 0 for
+    none.
 
     Released (diffu-GRPO's code, which GDSD took over): "correct" as its evaluation says, "tagged"
     whether the expression in the last tags is, as its reward says, "format" whether there are tags.
@@ -64,27 +91,49 @@ def _mended(record: Record, text: str) -> tuple[bool, bool]:
     return answer is not None and is_right(record, answer), answer is not None
 
 
-def is_right(record: Record, expression: str) -> bool:
-    """Whether an expression has the record's numbers, each once, and is exactly its target."""
-    found = expressions.evaluate(expression)
-    if found is None or sorted(found.numbers) != sorted(record["numbers"]):
+def is_right(record: Record, equation: str) -> bool:
+    """Whether all sides of an equation are exactly the record's target, and one of them has its
+    numbers, each once.
+
+    An expression alone is one side. Steps between are sides too: 4*5+3 = 20+3 = 23.
+    """
+    sides = [_SAID_AFTER.sub("", side.strip()).strip() for side in _EQUAL_SIGN.split(equation)]
+    found = [expressions.evaluate(side) for side in sides if side]
+    if any(side is None or side.value != record["target"] for side in found):
         return False
-    return found.value == record["target"]
+    wanted = sorted(record["numbers"])
+    return any(sorted(side.numbers) == wanted for side in found)
 
 
 def answer_of(text: str) -> str | None:
-    r"""The expression of an answer; None where nothing is answered.
+    r"""The equation or expression of an answer, in ASCII; None where nothing is answered.
 
     It stands in the last tags, and there in the last \boxed{}, if there is one; without tags in the
-    last \boxed{} of the text. LaTeX and printed signs become + - * /, and "= 24" at the end goes.
+    last \boxed{} of the text. What follows an end token is no part of the text.
     """
+    text = answer_tags.until_end(text)
     tagged = answer_tags.last_of(text)
     boxed = answer_tags.last_boxed(text if tagged is None else tagged)
-    answer = tagged if boxed is None else boxed
-    if answer is None or not answer.strip():
-        return None
-    answer = _replaced(answer.translate(_SAME), _WORDS | dict.fromkeys(_BRACKETS, " "))
-    return " ".join(answer.partition("=")[0].split())
+    # of an equation's end in a box the whole equation counts
+    answer = tagged if boxed is None or (tagged and _PLAIN.fullmatch(boxed)) else boxed
+    return None if answer is None or not answer.strip() else in_ascii(answer[:MOST_CHARACTERS])
+
+
+def in_ascii(answer: str) -> str:
+    """An answer with + - * / and round brackets for LaTeX's, printed and other signs.
+
+    Without emphasis, a name before it, and a full stop.
+    """
+    for _ in range(4):  # fractions within fractions
+        answer = _FRACTION.sub(r"((\1)/(\2))", answer)
+    answer = _replaced(_LATEX.sub(" ", answer), _WORDS).translate(_SAME)
+    answer = _BOLD.sub("", " ".join(answer.split())).strip()
+    named = _NAMED.match(answer)
+    answer = answer if named is None else answer[named.end() :]
+    answer = _BOLD.sub("", answer.strip()).strip(" *_\"'\u201c\u201d\u2018\u2019").removesuffix(".")
+    if answer.startswith("(") and answer.endswith(")") and "=" in answer:
+        answer = answer[1:-1]  # \text{...} around all of it
+    return _PRODUCT.sub("*", _TIMES.sub("*", answer.strip()))
 
 
 def _end_of_braces(text: str, begin: int) -> int | None:

@@ -4,13 +4,18 @@ N answers. Work is linear in the length of a text, whatever it holds.
 """
 
 from collections.abc import Sequence
+import json
+import re
 
 import numpy as np
 
+from gdsd_jax.tasks import answer_tags
 from gdsd_jax.tasks.instructions import constraints
 from gdsd_jax.tasks.repeating import is_repeating
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
+_WORD = re.compile(r"[^\W_]")
+_SPECIAL = re.compile(r"<\|[a-z_]+\|>|<(?:mask|unk|s|bos)>|\[(?:MASK|PAD|UNK)\]")
 OWN = {"followed": 1.0}
 
 
@@ -20,8 +25,8 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
     Part "followed" is the share of a record's constraints that its answer satisfies, "all" whether
     it satisfies them all, which is solved. The reward is "followed".
 
-    Mended: an answer counts as it stands, which the paper calls strict. One that is empty or
-    repeats itself (`is_repeating`) satisfies nothing.
+    Mended: an answer counts as it stands, up to an end token, which the paper calls strict. One
+    without a word, or that repeats itself (`is_repeating`), satisfies nothing.
 
     Released: the paper's loose form. A constraint is also satisfied where it is so without the
     first line, without the last, without both, and each of these without the stars of markup. An
@@ -52,9 +57,26 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
 
 def _strict(text: str, asked: Sequence[Record]) -> list[bool]:
     """Whether each constraint is satisfied by the text as it stands."""
-    if not text.strip() or is_repeating(text):
+    text = answer_tags.until_end(text)
+    if not _WORD.search(_SPECIAL.sub("", text)) or is_repeating(_said(text)):
         return [False] * len(asked)
     return [constraints.satisfied(text, constraint) for constraint in asked]
+
+
+def _said(text: str) -> str:
+    """What a text says: of JSON, whose names come again with every row, the values alone."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    values, waiting = [], [found]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict | list):
+            waiting += part.values() if isinstance(part, dict) else part
+        else:
+            values.append(str(part))
+    return " ".join(values)
 
 
 def _loose(text: str, asked: Sequence[Record]) -> list[bool]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 from gdsd_jax.tasks import answer_tags
 
 _BARE_BOXED = re.compile(r"\\boxed\s*([^\s{$\\]+)")
-_END = re.compile(r"<\|(?:eot_id|endoftext|im_end)\|>")
 _TAGS = ("<reasoning>", "</reasoning>", "<answer>", "</answer>")
 _HASHES = "####"
 
@@ -35,9 +34,7 @@ def find(text: str) -> Found:
     (an open tag goes to the end), and there in the last \boxed{}, if there is one; without tags in
     the last \boxed{} of the text; else behind the last ####, in the same line.
     """
-    end = _END.search(text)
-    if end is not None:
-        text = text[: end.start()]
+    text = answer_tags.until_end(text)
     tagged = tagged_of(text)
     boxed = answer_tags.last_boxed(text if tagged is None else tagged)
     answer = tagged if boxed is None else boxed

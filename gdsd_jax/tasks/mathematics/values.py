@@ -9,17 +9,52 @@ from typing import NamedTuple
 
 MOST_CHARACTERS = 400
 
+WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}  # full-width characters
 _SIGNS = str.maketrans(
-    {"−": "-", "–": "-", "—": "-", "＋": "+", "∕": "/", "\u2044": "/", "’": "'"}
+    WIDE
+    | {
+        "−": "-",
+        "–": "-",
+        "—": "-",
+        "∕": "/",
+        "\u2044": "/",
+        "’": "'",
+        "‘": "'",
+        "Ω": " ohm",
+        "。": ".",
+        "µ": "u",
+        "μ": "u",
+    }
+    | dict.fromkeys("“”„«»", '"')
+    | dict.fromkeys("£€¥₹₩¢", "$")
     | {"\u00a0": " ", "\u2007": " ", "\u2009": " ", "\u202f": " ", "\u200b": ""}
 )
+
+
+def _by_commas(hit: re.Match) -> str:
+    """1 080 000 as 1,080,000."""
+    return hit[1].replace(" ", ",")
+
+
+def _repeating(hit: re.Match) -> str:
+    r"""0.1\overline{6} as a fraction."""
+    whole, once, again = hit[1] or "0", hit[2], hit[3] or hit[4]
+    bottom = (10 ** len(again) - 1) * 10 ** len(once)
+    top = int(whole + once + again) - int(whole + once)
+    return rf"\frac{{{top}}}{{{bottom}}}"
+
+
 # In this order. A space that is printed between three digits is a separator.
 _CLEANED = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
-        (r"(?<=[0-9])(?:\\[,!]|\{,\}|[\u00a0\u2009\u202f])(?=[0-9]{3}(?![0-9]))", ","),
-        (r"\\[!,]", ""),
+        (r"(?<=[0-9])(?:\\[,!]|\{,\}|[\u00a0\u2009\u202f'\u2019])(?=[0-9]{3}(?![0-9]))", ","),
+        (r"\\[!,]|</?[a-z]{1,6}>|\s*[\u2713\u2714\u2705]$", ""),
+        (r"(?i)(?<=[0-9\s])([ap])\.\s?m\b\.?", r"\1m"),
         (r"\\[;: ]|~|\\q?quad(?![A-Za-z])", " "),
+        # thousands apart by a plain space, but for mixed numbers such as 1 100/3
+        (r"(?<![0-9.,])([0-9]{1,3}(?: [0-9]{3})+)(?![0-9]|\s*[/\\])", _by_commas),
+        (r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*(?:\{([0-9]+)\}|([0-9]))", _repeating),
         (r"\\(?:left|right)(?![A-Za-z])", ""),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\displaystyle(?![A-Za-z])", ""),
@@ -27,8 +62,13 @@ _CLEANED = tuple(
         (r"\\([$%])", r"\1"),
     )
 )
-_AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
-_WRAPPED = re.compile(r"(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf)|mbox)|\\?boxed)\s*\{([^{}]*)\}")
+_AROUND = (
+    *(("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__")),
+    *(("*", "*"), ("_", "_"), ("```", "```"), ("`", "`"), ("``", "''"), ('"', '"'), ("'", "'")),
+)
+_WRAPPED = re.compile(
+    r"(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf)|mbox|underline)|\\?boxed)\s*\{([^{}]*)\}"
+)
 _EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
 
 _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
@@ -42,36 +82,56 @@ _NUMBER = re.compile(
     rf"|(?P<mixed>[0-9]+)\s+(?P<mixed_top>[0-9]+)\s*/\s*(?P<mixed_bottom>[0-9]+)"
     rf"|(?P<over>{_DECIMAL})\s*/\s*(?P<under>{_DECIMAL})|(?P<plain>{_DECIMAL})"
 )
-_SIGN_AND_CURRENCY = re.compile(r"(?P<words>.*?)(?P<signs>[-+]?\s*[$£€]?\s*[-+]?)\s*", re.DOTALL)
+_SIGN_AND_CURRENCY = re.compile(r"(?P<words>.*?)(?P<signs>[-+]?\s*\$?\s*[-+]?)\s*", re.DOTALL)
 _POWER = "[²³]?"
 _UNIT = re.compile(
-    rf"\s*(?P<attached>(?P<word>[A-Za-z]{{2,}}(?:/[A-Za-z](?![A-Za-z]))?)){_POWER}"
+    rf"\s*(?P<word>[A-Za-z]+(?:'[a-z]+)?(?:{_POWER}/[A-Za-z]+)?){_POWER}"
     rf"|\s*\\(?:text(?:rm)?|mathrm|mbox)\s*\{{(?P<text>[^{{}}0-9=+*<>\\]*)\}}{_POWER}"
-    r"|\s*(?P<mark>[%$£€¢.,;:!/'\")*]|\bper\b)|\s+a(?![A-Za-z])|\s+"
+    r"|\s*(?P<mark>[%$.,;:!/'\")*])|\s+"
 )
-_POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s*\^\s*(?:\{[23]\}|[23](?![0-9]))")
+_POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s*(?:\^|\*\*)\s*(?:\{[23]\}|[23](?![0-9]))")
 _VOWEL = re.compile("[aeiouy]", re.IGNORECASE)
-_WORD = re.compile(r"[A-Za-z]+")
+WORD = re.compile(r"[A-Za-z]+")
 _UNITS = frozenset(
     "mm cm dm km ft in yd mi lb lbs oz mg kg ml cl dl hr hrs min sec ms mph kmh kph mpg gal qt pt "
     "usd eur gb mb kb hz khz rpm pcs pts btu kwh yr yrs wk wks sq cu dr tsp tbsp th st nd rd am pm "
-    "to is of by an on at it he we up so my".split()
+    "um ug us rs chf pa kpa mpa kn kj mj kw mw ev mol to is of by an on at it he we up so "
+    "my".split()
 )
+# units of one letter; of k, M, B and T many read thousands and more, and x, n or t are variables
+_LETTERS = frozenset("ghmsdlLJNWVACF")
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SPELT = {word: value for value, word in enumerate(_ONES)} | {
+    word: 10 * value for value, word in enumerate(_TENS, 2)
+}
 _TIMES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9}
 # words that make another number, or several, of what stands beside them
 _NOT_BEFORE = frozenset(
-    "or not no nor never least most than between over under above below negative minus plus square "
-    "root sqrt cube log ln exp sin cos tan pi times half about except without".split()
+    "or not no nor neither never least most than between over under above below negative minus "
+    "plus square root sqrt cube log ln exp sin cos tan pi times half about except without "
+    "approximately approx roughly around circa nearly almost".split()
 )
 _NOT_AFTER = frozenset(
     "or nor half halves third thirds quarter quarters fourth fourths fifth fifths tenth tenths pi "
     "tau sqrt root squared cubed factorial mod log sin cos tan infinity plus minus times "
-    "trillion choose".split()
+    "trillion choose approximately approx roughly not never incorrect wrong false hundredths "
+    "thousandths millionths billionths".split()
 )
 # of these words math-verify sees nothing, whatever they say: 5 \\text{ or more}
-_SEVERAL = frozenset("or nor not no never least most than about between half".split())
-_BASE = re.compile(r"(?<=[0-9])\s*_\s*\{?\s*([0-9]+)")
-_OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·]")
+SEVERAL = frozenset(
+    "or nor not no never least most than about between half approximately approx roughly around "
+    "circa nearly almost".split()
+) | set(_SPELT)
+_SPELT_WORD = rf"(?:{'|'.join([*_SPELT, *_TIMES])})"
+_SPELT_BEGIN = re.compile(rf"{_SPELT_WORD}(?:(?:\s+and\s+|\s+|-){_SPELT_WORD})*\b", re.IGNORECASE)
+_NUMBERED = re.compile(r"^(?:#|[Nn]o\.)\s*(?=[0-9])")
+_SPELT_SIGN = re.compile(r"^(?:negative|minus)\s+(?=[0-9.a-z])", re.IGNORECASE)
+_ASIDE = re.compile(r"(?P<outside>[^()]*[^()\s])\s*\((?P<inside>[^()]+)\)\s*\.?")
+_VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?")
 _WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
 
 
@@ -112,17 +172,27 @@ def _unwrapped(answer: str) -> str:
     return answer if wrapped is None else wrapped[1].strip()
 
 
-def number_of(answer: str) -> Number | None:
+def number_of(answer: str, loose: bool = False) -> Number | None:
     """The number that an answer is, units and words around it left out; None where it is none.
 
-    Exactly one number may stand in it. Of an equation its right side counts.
+    Exactly one number may stand in it. Of an equation its right side counts, or the left one of
+    5 = x.
+
+    Args:
+      answer: as it is written.
+      loose: whether words may spell it, and a single letter be a unit, as in 5 g; elsewhere that is
+        a variable.
     """
     if len(answer) > MOST_CHARACTERS:
         return None
-    answer = cleaned(answer)
-    equals = list(_EQUALS.finditer(answer))
-    if equals:
-        answer = answer[equals[-1].end() :].strip()
+    answer = _without_aside(_side_of(cleaned(answer)))
+    if loose:
+        answer = _NUMBERED.sub("", _SPELT_SIGN.sub("-", answer))
+    begin = _SPELT_BEGIN.match(answer.lstrip("-")) if loose else None
+    if begin is not None and not re.search("[0-9]", answer):
+        spelt, sign = spelt_number(begin[0]), "-" if answer.startswith("-") else ""
+        rest = answer.lstrip("-")[begin.end() :]
+        answer = answer if spelt is None else f"{sign}{spelt}{rest}"
     answer = _POWER_OF_UNIT.sub("²", answer)  # which power does not matter
     numbers = list(_NUMBER.finditer(answer))
     if len(numbers) != 1:
@@ -132,7 +202,7 @@ def number_of(answer: str) -> Number | None:
     edge = before[0][max(0, len(words) - 1) : len(words) + 1]
     if words and not set(edge) & set(" \n:$("):
         return None  # such as x5, where something is multiplied
-    factor, value = _factor_of(answer[numbers[0].end() :]), _value_of(numbers[0])
+    factor, value = _factor_of(answer[numbers[0].end() :], loose), _value_of(numbers[0])
     if factor is None or value is None or not _may_stand_before(words):
         return None
     if signs.count("-") + signs.count("+") > 1:
@@ -141,30 +211,74 @@ def number_of(answer: str) -> Number | None:
     return Number(value * times * (-1 if "-" in signs else 1), percent)
 
 
+def _side_of(answer: str) -> str:
+    """What an equation says of its variable; an answer that is none as it is."""
+    equals = list(_EQUALS.finditer(answer))
+    if not equals:
+        return answer
+    right = answer[equals[-1].end() :].strip()
+    if len(equals) == 1 and _VARIABLE.fullmatch(right):
+        return answer[: equals[0].start()].strip()
+    return right
+
+
+def _without_aside(answer: str) -> str:
+    """An answer without what brackets say again, 5 for 5 (total) and for five (5)."""
+    aside = _ASIDE.fullmatch(answer)
+    if aside is None:
+        return answer
+    outside, inside = aside["outside"].strip(), aside["inside"].strip()
+    for number, words in ((outside, inside), (inside, outside)):
+        spelt = spelt_number(words)
+        if spelt is not None and re.search("[0-9]", number):
+            found = number_of(number, loose=True)
+            return number if found is not None and found.value == spelt else answer
+    is_comment = is_words(inside) and not (_NOT_AFTER | SEVERAL) & set(inside.lower().split())
+    return outside if is_comment and len(inside) > 1 else answer
+
+
+def spelt_number(text: str) -> int | None:
+    """The number that words such as "two hundred and five" spell; None where they spell none."""
+    total, part = 0, None
+    for word in re.split(r"\s+and\s+|\s+|-", text.strip(" .").lower()):
+        if word in _SPELT:
+            room = 100 if part is None or part % 100 == 0 else 10 if part % 10 == 0 else 0
+            if _SPELT[word] >= room or (part is not None and part % 100 == 10):
+                return None
+            part = (part or 0) + _SPELT[word]
+        elif word == "hundred":
+            part = 100 * (1 if part is None else part)
+        elif word in _TIMES:
+            total, part = total + _TIMES[word] * (1 if part is None else part), None
+        else:
+            return None
+    return total + (part or 0)
+
+
 def _may_stand_before(words: str) -> bool:
     """Whether a text is plain words, that leave a number as it is."""
     if re.search(r"[^A-Za-z\s.,:;'\"()]", words) or words.count("(") != words.count(")"):
         return False
-    found = _WORD.findall(words)
-    return all(_is_word(word) for word in found) and not _NOT_BEFORE & set(map(str.lower, found))
+    found = WORD.findall(words)
+    return all(is_word(word) for word in found) and not _NOT_BEFORE & set(map(str.lower, found))
 
 
-def _is_word(word: str) -> bool:
+def is_word(word: str) -> bool:
     """Whether letters are a word or a unit, rather than a product of variables."""
     lower = word.lower()
-    if lower in _UNITS or lower in ("a", "s"):
+    if lower in _UNITS or lower == "a":
         return True
     return len(word) > 2 and _VOWEL.search(word) is not None and lower != "xyz"
 
 
-def _is_words(text: str) -> bool:
+def is_words(text: str) -> bool:
     """Whether a text is plain words, or one letter."""
     if len(text) == 1:
         return text.isascii() and text.isalpha()
-    return _WORDS_ONLY.fullmatch(text) is not None and all(map(_is_word, _WORD.findall(text)))
+    return _WORDS_ONLY.fullmatch(text) is not None and all(map(is_word, WORD.findall(text)))
 
 
-def _factor_of(after: str) -> tuple[int, bool] | None:
+def _factor_of(after: str, letters: bool) -> tuple[int, bool] | None:
     """(factor, whether in percent) of what follows a number; None where it is not plain words."""
     place, times, percent, words = 0, 1, False, []
     while place < len(after):
@@ -172,18 +286,20 @@ def _factor_of(after: str) -> tuple[int, bool] | None:
         if unit is None:
             return None
         if unit["word"] is not None:
-            letters = unit["word"].partition("/")[0]
             touches = place == 0 and not after[0].isspace()
-            if not _is_word(letters) or (touches and not _may_touch(letters)):
+            parts = re.findall("[A-Za-z']+", unit["word"])
+            if not all(_is_unit(part, letters or number > 0) for number, part in enumerate(parts)):
                 return None
-            words.append(letters.lower())
+            if touches and not _may_touch(parts[0]):
+                return None
+            words.append(parts[0].lower())
         elif unit["text"] is not None:
-            words += _WORD.findall(unit["text"].lower())
+            words += WORD.findall(unit["text"].lower())
         elif unit["mark"] == "%":
             percent = True
         elif unit["mark"] == "!" and place == 0:
             return None  # a factorial
-        elif unit["mark"] == "/" and not re.match(r"\s*[A-Za-z]{3}|\s*\\text", after[unit.end() :]):
+        elif unit["mark"] == "/" and not re.match(r"\s*(?:[A-Za-z]|\\text)", after[unit.end() :]):
             return None
         place = unit.end()
     if _NOT_AFTER & set(words):
@@ -193,9 +309,15 @@ def _factor_of(after: str) -> tuple[int, bool] | None:
     return times, percent or "percent" in words
 
 
+def _is_unit(word: str, letters: bool) -> bool:
+    """Whether a word may follow a number and leave it as it is; a single letter, if it is a
+    unit's and letters may be units."""
+    return is_word(word) or (letters and word in _LETTERS)
+
+
 def _may_touch(word: str) -> bool:
     """Whether a word may follow a number without a space; xy and abc would be products."""
-    return word.lower() in _UNITS or len(word) > 3
+    return word.lower() in _UNITS or len(word) > 3 or word in _LETTERS
 
 
 def _value_of(number: re.Match) -> Fraction | None:
@@ -216,61 +338,3 @@ def _value_of(number: re.Match) -> Fraction | None:
 def _exact(text: str) -> Fraction:
     text = text.replace(",", "").replace(" ", "")
     return Fraction(text.rstrip(".") if "e" not in text.lower() else text.replace(".e", ".0e"))
-
-
-def decide(gold: str, answer: str) -> bool | None:
-    """Whether an answer is the gold one, where that is seen at once; None = it takes algebra.
-
-    Numbers are compared exactly. A percent sign on one side alone may mean either: 50% is 50 and
-    it is 0.5. Without numbers on both sides only equal texts, and words, are decided.
-
-    Args:
-      gold: the right answer.
-      answer: the one to judge.
-    """
-    if max(len(gold), len(answer)) > MOST_CHARACTERS:
-        return gold == answer
-    gold_text, text = cleaned(gold), cleaned(answer)
-    if not text:
-        return False
-    if _without_spaces(gold_text) == _without_spaces(text):
-        return True
-    number = number_of(answer)
-    wanted = None if "=" in gold_text else number_of(gold)
-    if number is not None and wanted is not None:
-        return _same(wanted, number)
-    if _is_words(gold_text) and _is_words(text):
-        return len(text) > 2 and gold_text.strip(" .").casefold() == text.strip(" .").casefold()
-    words = [word.lower() for word in _WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text))]
-    if wanted is not None and (not _OF_MATHEMATICS.search(text) or _SEVERAL & set(words)):
-        return False
-    bases = set(_BASE.findall(text)) - {"10"}
-    if bases - set(_BASE.findall(gold_text)):  # 10_2, which math-verify takes for 10
-        return False
-    is_prose = sum(len(word) > 2 for word in words) > 4
-    return False if is_prose or not _is_balanced(text) else None
-
-
-def _same(wanted: Number, number: Number) -> bool:
-    if wanted.value == number.value:
-        return True
-    if wanted.percent and not number.percent:
-        return wanted.value == 100 * number.value
-    if number.percent and not wanted.percent:
-        return 100 * wanted.value == number.value
-    return False
-
-
-def _without_spaces(text: str) -> str:
-    """A text without spaces, but for those that keep digits or letters apart."""
-    return re.sub(r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])", "", text)
-
-
-def _is_balanced(text: str) -> bool:
-    """Whether braces open and close in pairs."""
-    depth = 0
-    for brace in re.finditer(r"\\.|[{}]", text, re.DOTALL):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth < 0:
-            return False
-    return depth == 0

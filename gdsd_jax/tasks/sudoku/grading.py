@@ -9,15 +9,12 @@ import re
 import numpy as np
 
 from gdsd_jax.tasks import answer_tags
-from gdsd_jax.tasks.sudoku import problems
+from gdsd_jax.tasks.sudoku import problems, reading
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
-CELLS = 16
 MENDED = {"cells": 1.0}
 RELEASED = {"tagged": 1.0}
 
-# Digits and separators share no character, so that a failed match tries nothing twice.
-_RUN_OF_DIGITS = re.compile(r"(?<![0-9])[1-4](?:[ \t\r\n|,]{0,4}[1-4]){15}(?![0-9])")
 _FENCED = re.compile(r"```([\d\s]+)```")
 _END = re.compile(r"<\|eot_id\|>|<\|endoftext\|>|</answer>")
 _END_AFTER = re.compile(r"<\|eot_id\|>|<\|endoftext\|>")
@@ -29,7 +26,7 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
     """The grades of N answers; never fails, whatever the texts hold.
 
     Mended: part "cells" is the share of empty cells that are right, part "format" whether tags hold
-    16 digits; the reward is "cells". Each given cell that an answer changes takes a right one away.
+    a grid; the reward is "cells". Each given cell that an answer changes takes a right one away.
     Of several solutions of a puzzle the one that is nearest to the answer counts.
 
     Released (diffu-GRPO's code, which GDSD took over): "cells" as its evaluation counts them,
@@ -50,7 +47,9 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
     points_Nx2 = np.array([points for points, _ in found], np.int64).reshape(-1, 2)
     right_N, empty_N = points_Nx2[:, 0], points_Nx2[:, 1]
     columns = np.array([rest for _, rest in found], np.float32).reshape(-1, len(names) - 1)
-    parts = {"cells": (right_N / empty_N).astype(np.float32)}
+    # a puzzle without empty cells asks for nothing
+    shares_N = np.where(empty_N > 0, right_N / np.maximum(empty_N, 1), 1.0)
+    parts = {"cells": shares_N.astype(np.float32)}
     parts |= {name: columns[:, place] for place, name in enumerate(names[1:])}
     return Grades(reward.total(parts, own), right_N == empty_N, parts, points_Nx2=points_Nx2)
 
@@ -73,20 +72,18 @@ def _mended(record: Record, text: str) -> tuple[tuple[int, int], tuple[float]]:
 
 
 def answer_of(text: str) -> tuple[str | None, bool]:
-    """(16 digits or None, whether the last answer tags hold exactly them).
+    """(16 digits or None, whether the last answer tags hold them).
 
-    Where the tags hold anything else, or there are none, the last 16 digits of 1 to 4 in a row
-    count that are written close together: a grid in four lines, or with a bar between its digits.
+    Tags hold 16 digits and no other ones, or a grid as `reading.grid_of` finds it; without tags the
+    last grid of the text counts. What follows an end token is no part of it.
     """
+    text = answer_tags.until_end(text)
     tagged = answer_tags.last_of(text)
-    if tagged is not None:
-        digits = "".join(sign for sign in tagged if "0" <= sign <= "9")
-        if len(digits) == CELLS:
-            return digits, True
-    runs = _RUN_OF_DIGITS.findall(text if tagged is None else tagged)
-    if not runs:
-        return None, False
-    return "".join(sign for sign in runs[-1] if "0" <= sign <= "9"), False
+    if tagged is None:
+        return reading.grid_of(text), False
+    digits = "".join(sign for sign in tagged if "0" <= sign <= "9")
+    answer = digits if len(digits) == reading.CELLS else reading.grid_of(tagged)
+    return answer, answer is not None
 
 
 # ---------------------------------------------------------------- released
@@ -97,7 +94,7 @@ def _released(record: Record, text: str) -> tuple[tuple[int, int], tuple[float, 
     empty = record["puzzle"].count("0")
     tagged = answer_tags.last_of(text)
     digits = "" if tagged is None else "".join(filter(str.isdigit, tagged))
-    share = _compared(record, digits) / empty
+    share = _compared(record, digits) / empty if empty else 1.0
     points = _compared(record, evaluated_answer(text)), empty
     return points, (float(tagged is not None), share)
 
@@ -152,6 +149,6 @@ def _compared(record: Record, answer: str) -> int:
 
     The answer is cut at 16 characters, or filled up with zeros; an empty one has nothing right.
     """
-    signs = answer[:CELLS].ljust(CELLS, "0")
+    signs = answer[: reading.CELLS].ljust(reading.CELLS, "0")
     cells = zip(record["puzzle"], signs, record["solution"])
     return sum(given == "0" and said == right for given, said, right in cells)

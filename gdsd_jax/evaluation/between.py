@@ -1,0 +1,152 @@
+"""The evaluation between rounds: a run's own held-out answers, and a student beside its teacher.
+
+The teacher stands still, so that it answers once a run.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from gdsd_jax import curriculum
+from gdsd_jax.evaluation.answers import (
+    Request,
+    Table,
+    evaluate,
+    greedy_and_sampled,
+    problems_asked,
+    summary,
+)
+from gdsd_jax.experience import prompts_of
+from gdsd_jax.experiment import Experiment
+from gdsd_jax.settings import Settings
+from gdsd_jax.steps import Distance, Steps
+from gdsd_jax.types import Batch, Prompts, PyTree, Rollout
+
+
+class Taught(NamedTuple):
+    """What the teacher answers to the held-out problems.
+
+    Attributes:
+      greedy: its answers at temperature 0.
+      rounds: of its answers as in training, round by round: the states at which every student is
+        compared.
+    """
+
+    greedy: Table
+    rounds: list[Batch]
+
+
+class Heldout(NamedTuple):
+    """What an evaluation between rounds found.
+
+    Attributes:
+      greedy: the answers at temperature 0.
+      teacher: the teacher's; None where there is none.
+      numbers: of the eval line: those of `summary`, and with a teacher of `against_teacher`.
+    """
+
+    greedy: Table
+    teacher: Table | None
+    numbers: dict[str, float]
+
+
+def taught(
+    experiment: Experiment, steps: Steps, trainable: PyTree, frozen: dict, rng: jax.Array
+) -> Taught:
+    """The teacher's answers; `trainable` is not read."""
+
+    def teach(prompts: Prompts) -> Rollout:
+        return steps.teach(trainable, frozen, prompts, rng)
+
+    rounds = [steps.slices(teach(one), one) for one in heldout_rounds(experiment, math.inf)]
+    return Taught(evaluate(experiment, teach, Request()), rounds)
+
+
+def heldout(
+    experiment: Experiment,
+    steps: Steps,
+    trainable: PyTree,
+    frozen: dict,
+    rng: jax.Array,
+    number: int,
+    teacher: Taught | None,
+) -> Heldout:
+    """The evaluation after `number` rounds."""
+
+    def sample(prompts: Prompts) -> Rollout:
+        return steps.sample(trainable, frozen, prompts, rng)
+
+    greedy, sampled = greedy_and_sampled(experiment, sample)
+    numbers = summary(experiment.task.score, experiment.parts, greedy, sampled)
+    if teacher is None:
+        return Heldout(greedy, None, numbers)
+    numbers |= against_teacher(experiment, steps, trainable, frozen, rng, number, teacher)
+    return Heldout(greedy, teacher.greedy, numbers)
+
+
+def against_teacher(
+    experiment: Experiment,
+    steps: Steps,
+    trainable: PyTree,
+    frozen: dict,
+    rng: jax.Array,
+    number: int,
+    teacher: Taught,
+) -> dict[str, float]:
+    """What an evaluation says besides where there is a teacher.
+
+    kl: forward KL at the states of rollouts like those of training, nats a masked token.
+    teacher_nats: what those rollouts are to the teacher, nats a token.
+    kl_common: forward KL at states of the teacher's own answers, which are the same at every
+      evaluation and for every student of that teacher, nats a masked token.
+    teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0; where they are judged.
+    threshold_pass_at_1: the same of the student, which commits whatever reaches the round's
+      threshold; where there is one.
+    threshold_forwards_per_token: what that takes, as `forwards_per_token` for the schedule alone.
+    """
+
+    def sample(prompts: Prompts) -> Rollout:
+        return steps.sample(trainable, frozen, prompts, rng)
+
+    def distance(batch: Batch) -> Distance:
+        found = steps.distance(trainable, frozen, batch, rng)
+        return Distance(*map(float, jax.device_get(found)))
+
+    threshold = threshold_after(experiment.settings, number)
+    own = heldout_rounds(experiment, threshold)[0]
+    numbers = distance(steps.slices(sample(own), own))._asdict()
+    numbers["kl_common"] = float(np.mean([distance(one).kl for one in teacher.rounds]))
+    judged = teacher.greedy.judged
+    if judged:
+        numbers["teacher_pass_at_1"] = teacher.greedy.mean("solved")
+    if math.isfinite(threshold):
+        found = evaluate(experiment, sample, Request(threshold=threshold))
+        if judged:
+            numbers["threshold_pass_at_1"] = found.mean("solved")
+        numbers["threshold_forwards_per_token"] = found.forwards_per_token
+    return numbers
+
+
+def heldout_rounds(experiment: Experiment, threshold: float) -> list[Prompts]:
+    """The held-out prompts by rounds, asked as in training; the last one is filled up from the
+    first."""
+    settings, problems = experiment.settings, experiment.heldout
+    count = settings.prompts_per_round
+    return [
+        prompts_of(
+            experiment.mesh,
+            problems[np.arange(start, start + count) % len(problems)],
+            settings.group_size,
+            temperature=settings.temperature,
+            threshold=threshold,
+        )
+        for start in range(0, problems_asked(experiment), count)
+    ]
+
+
+def threshold_after(settings: Settings, number: int) -> float:
+    """The confidence threshold of the round that follows `number` rounds, or of the last one."""
+    last = max(settings.rounds - 1, 0)
+    return curriculum.threshold(min(number, last), settings.threshold, settings.threshold_ramp)
