@@ -236,10 +236,15 @@ def be_judge(channel, source, tests, jail, limits, reports):
         os._exit(0)
 
 
+def cpu_limit(limits, heard):
+    """CPU seconds of a judge: ample for long tests, not for what it has heard from a program."""
+    return 2 * limits["cpu_s"] if heard else limits["wall_s"] / 2
+
+
 def judge_limits(limits):
-    """What a judge may use: its work is not the program's."""
+    """What a judge may use at all; the worker watches it more closely."""
     return {
-        "cpu_s": limits["wall_s"] / 2,
+        "cpu_s": cpu_limit(limits, False) + cpu_limit(limits, True),
         "memory_bytes": limits["memory_bytes"] + EXTRA_MEMORY,
         "processes": limits["processes"],
     }

@@ -83,7 +83,8 @@ class Limits:
       cpu_s: CPU seconds, of source and calls together. As many seconds of real time may pass in
         which it neither runs nor waits for a core.
       wall_s: seconds of real time; at least ten times `cpu_s`, so that verdicts do not depend on
-        the load. Half as many CPU seconds may tests take that are more than an assert of a call.
+        the load. Tests that are more than asserts of calls may take half as many CPU seconds until
+        the program has answered, and then twice `cpu_s`.
       memory_bytes: address space of each process, and resident bytes of all. /tmp holds a quarter
         of it.
       processes: processes and threads at one time.

@@ -130,7 +130,7 @@ class Program:
         data, (self._process,), _, _ = socket.recv_fds(zygote, runner.PID.size, 1)
         (self.pid,) = runner.PID.unpack(data)
         os.set_blocking(self._output, False)
-        self.cause, self.again, self._written = None, False, 0
+        self.cause, self.again, self._written, self._judge_s = None, False, 0, 0.0
 
     def watch(self, tests, own):
         """Until the tests are judged, or a limit is broken."""
@@ -155,7 +155,7 @@ class Program:
                 tests.step()
             if not tests.finished and self.cause is None and time.monotonic() >= check_at:
                 usage.read()
-                self._check(usage, deadline)
+                self._check(usage, tests, deadline)
                 check_at = time.monotonic() + POLL_S
 
     def _read_output(self):
@@ -173,18 +173,24 @@ class Program:
                 return False
         return False
 
-    def _check(self, usage, deadline):
-        """Names the limit that the program has passed."""
+    def _check(self, usage, tests, deadline):
+        """Names the limit that was passed, by the program or by the judge of its values."""
+        heard = judge.ANSWERED in tests.seen
+        if not heard:
+            self._judge_s = usage.judge_s
+        judge_s = usage.judge_s - self._judge_s if heard else usage.judge_s
         if usage.cpu_s > self._limits["cpu_s"]:
             self.cause = "cpu"
         elif usage.resident > self._limits["memory_bytes"]:
             self.cause = "memory"
-        elif usage.judge_s > judge.judge_limits(self._limits)["cpu_s"]:
+        elif judge_s > judge.cpu_limit(self._limits, heard):
             self.cause = "judge"
         elif usage.idle_s > self._limits["cpu_s"]:
             self.cause, self.again = "wall", usage.blocked
         elif time.monotonic() > deadline:
-            self.cause, self.again = "late", True
+            # Where its values gave the judge much to do, the program is to blame, not the load.
+            busy = judge_s > judge.cpu_limit(self._limits, heard) / 10
+            self.cause, self.again = "judge" if busy else "late", True
 
     def kill(self):
         try:

@@ -236,6 +236,7 @@ SINGLE = {
     "deep value": "def f(x):\n    y = []\n    for _ in range(10**5): y = [y]\n    return y",
     "circular value": "def f(x):\n    y = []\n    y.append(y)\n    return y",
     "huge value": "def f(x): return [0] * 10**7",
+    "values that take long to read": "x = [[[]]] * 800_000\ndef f(y): return x",
     "huge number": "def f(x): return 1 << 10**7",
     "colliding keys": "def f(x): return {y * (2**61 - 1): 0 for y in range(1, 10**5)}",
     "colliding set": "def f(x): return {y * (2**61 - 1) for y in range(1, 10**5)}",
