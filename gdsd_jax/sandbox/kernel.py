@@ -49,13 +49,19 @@ class Jail(NamedTuple):
     libc: ctypes.CDLL
     pid_namespace: int  # file descriptor of the worker's own
     filter: ctypes.Array  # seccomp program
-    uid: int  # of programs, where the worker is root
+    uid: int  # of programs, where the worker is root; their judge has the next one
 
 
 def open_jail(uid):
-    """What `fork_program` and `confine` need, made once per worker."""
-    namespace = os.open("/proc/self/ns/pid", os.O_RDONLY)
-    return Jail(ctypes.CDLL(None, use_errno=True), namespace, make_filter(), uid)
+    """What `fork_program` and `confine` need, made once per worker.
+
+    No program that is started from here on gains a capability; what the worker has it keeps.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(64):
+        if prctl(libc, PR_CAPBSET_DROP, capability) < 0:
+            break  # past the last capability this kernel knows
+    return Jail(libc, os.open("/proc/self/ns/pid", os.O_RDONLY), make_filter(), uid)
 
 
 def check(result, call):
@@ -115,9 +121,6 @@ def make_filter():
 def drop_privileges(jail):
     """No capability, no way to regain one, no root: for good."""
     libc = jail.libc
-    for capability in range(64):
-        if prctl(libc, PR_CAPBSET_DROP, capability) < 0:
-            break  # past the last capability this kernel knows
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(jail.uid, jail.uid, jail.uid)
@@ -135,7 +138,12 @@ def limit_resources(limits):
     """The limits of the calling process and of those it starts."""
 
     def bound(kind, soft, hard=None):
-        resource.setrlimit(kind, (soft, hard or soft))
+        # Nobody but root may go beyond what the process was started with.
+        most = resource.getrlimit(kind)[1]
+        wanted = (soft, hard or soft)
+        if most != resource.RLIM_INFINITY:
+            wanted = tuple(min(limit, most) for limit in wanted)
+        resource.setrlimit(kind, wanted)
 
     # Whole seconds only: a net under the exact watch kept by the worker.
     seconds = int(limits["cpu_s"]) + 1
@@ -145,8 +153,8 @@ def limit_resources(limits):
     bound(resource.RLIMIT_NOFILE, 128)
     bound(resource.RLIMIT_CORE, 0)
     bound(resource.RLIMIT_MEMLOCK, 0)
-    # The worker and the jail's own process share the user (without root).
-    bound(resource.RLIMIT_NPROC, limits["processes"] + 2)
+    # Without root the jail's other processes share the user: tool, worker, runner and judge.
+    bound(resource.RLIMIT_NPROC, limits["processes"] + (2 if os.geteuid() == 0 else 4))
 
 
 def confine(jail, limits):
@@ -187,6 +195,9 @@ def enter_root(config):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         if kind == "symlink":
             os.symlink(source, target)
+            continue
+        if kind == "empty":
+            mount(libc, "tmpfs", target, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755")
             continue
         if os.path.isdir(source):
             os.makedirs(target, exist_ok=True)

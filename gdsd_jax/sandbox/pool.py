@@ -1,30 +1,27 @@
 """Runs model-written Python in a jail of Linux namespaces, many programs at once.
 
-Each worker is a warm Python inside one jail, made by bubblewrap or by util-linux `unshare`. The
-jail has no network, no host environment and no other processes. Its root is read-only and holds
-only the system's libraries and the interpreter. The worker (`worker.py`) forks one process per
-program. That process starts with an empty /tmp and a PID namespace of its own, and it loses every
-privilege.
+Each worker is a warm Python inside one jail (`jail.py`). The jail has no network, no host
+environment and no other processes. Its root is read-only and holds only the system's libraries and
+the interpreter. One process per program is forked (`runner.py`). It starts with an empty /tmp and a
+PID namespace of its own, and it loses every privilege.
 
 What this protects, against programs that are wrong, greedy or hostile: the host's files, network,
 processes, keys and environment, other programs, and the trainer's pace. What it does not protect
 against: bugs of the kernel, and timing channels. Memory is limited per process, and every 20 ms
 over the resident sum of a program's processes.
 
-A verdict is safe from the simple ways to cheat: exiting early, printing results, replacing
-builtins, objects equal to anything. Tests still run in the program's own process. So code written
-against this very harness (walking its frames, patching modules that a test imports, shadowing `abs`
-for a test that uses it) can forge its own verdict, and nobody else's.
+Tests are judged outside of the program's process (`judge.py`), which is asked for values and never
+learns what is expected. Whatever a program does to its own process, it is paid for giving the right
+values, and for nothing else. README.md says what cannot be judged so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import concurrent.futures
 import contextlib
 import dataclasses
 import json
 import math
 import os
-import pathlib
 import queue
 import select
 import shutil
@@ -34,11 +31,12 @@ import sys
 import time
 from typing import NamedTuple
 
-NOBODY = 65534
+from gdsd_jax.sandbox import jail
+from gdsd_jax.sandbox.jail import SandboxError
+
 START_S = 60.0  # for a worker to come up on a loaded machine
-GRACE_S = 10.0  # beyond wall_s, before a silent worker counts as lost
+GRACE_S = 60.0  # beyond wall_s, for long tests to be read, before a silent worker is lost
 LEAST_MIB = 32  # Python and the modules it is warm with take about 24
-SCRIPTS = ("worker.py", "kernel.py")  # beside this file, and in the jail under /sandbox
 MEND = (
     "install the package `bubblewrap` (or util-linux >= 2.37); in a container allow namespaces "
     "with --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt "
@@ -54,21 +52,23 @@ try:
     network = True
 except PermissionError:
     network = False
+def pid(): return os.getpid()
+def is_root(): return 0 in (*os.getresuid(), *os.getresgid())
+def connects(): return network
+def listed(path): return os.listdir(path)
+def writes(path): return open(path, "w").write("x")
+def read_only(path): return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 """
 PROBE_TESTS = {
-    "a program is not process 1 of its own namespace": "assert os.getpid() == 1",
-    "a program runs as root": "assert 0 not in (*os.getresuid(), *os.getresgid())",
-    "a program can reach the network": "assert not network",
-    "a program sees /proc": "assert not os.listdir('/proc')",
-    "/tmp is not empty": "assert not os.listdir('/tmp')",
-    "/tmp is not writable": "open('/tmp/x', 'w').close()",
-    "the root is writable": "assert os.statvfs('/').f_flag & os.ST_RDONLY",
-    "/usr is writable": "assert os.statvfs('/usr').f_flag & os.ST_RDONLY",
+    "a program is not process 1 of its own namespace": "assert pid() == 1",
+    "a program runs as root": "assert is_root() == False",
+    "a program can reach the network": "assert connects() == False",
+    "a program sees /proc": "assert listed('/proc') == []",
+    "/tmp is not empty": "assert listed('/tmp') == []",
+    "/tmp is not writable": "assert writes('/tmp/x') == 1",
+    "the root is writable": "assert read_only('/') == True",
+    "/usr is writable": "assert read_only('/usr') == True",
 }
-
-
-class SandboxError(RuntimeError):
-    """No jail can be had, or one broke; a single line naming reason and mend."""
 
 
 class _Lost(Exception):
@@ -80,9 +80,11 @@ class Limits:
     """What one program, with all the processes it starts, may use.
 
     Attributes:
-      cpu_s: CPU seconds, of source and tests together.
+      cpu_s: CPU seconds, of source and calls together. As many seconds of real time may pass in
+        which it neither runs nor waits for a core.
       wall_s: seconds of real time; at least ten times `cpu_s`, so that verdicts do not depend on
-        the load.
+        the load. Tests that are more than asserts of calls may take half as many CPU seconds until
+        the program has answered, and then twice `cpu_s`.
       memory_bytes: address space of each process, and resident bytes of all. /tmp holds a quarter
         of it.
       processes: processes and threads at one time.
@@ -130,8 +132,8 @@ class SandboxConfig:
     memory_mib: int = 512
 
     def __post_init__(self):
-        if self.mode not in MODES:
-            raise ValueError(f"sandbox.mode={self.mode!r}: choose one of {', '.join(MODES)}")
+        if self.mode not in jail.MODES:
+            raise ValueError(f"sandbox.mode={self.mode!r}: choose one of {', '.join(jail.MODES)}")
         if not 0 < self.cpu_s < math.inf:
             raise ValueError(f"sandbox.cpu_s={self.cpu_s} must be a number of seconds above 0")
         if not 10 * self.cpu_s <= self.wall_s < math.inf:
@@ -162,95 +164,18 @@ class Verdict(NamedTuple):
     """`passed` holds one entry per test; a test that never ran did not pass.
 
     `status` is "ok" (source and tests ran to the end), "error" (the source raised, no test ran),
-    "exit" (the process ended itself), "crash" (a signal ended it), the limit it broke ("cpu",
-    "wall", "memory", "output"), or "killed" (two workers were lost to it). Tests passed before a
-    limit was broken count.
+    "exit" (the process ended itself, or sent what is no answer), "crash" (a signal ended it), the
+    limit it broke ("cpu", "wall", "memory", "output"), "judge" (its values led the tests beyond
+    what a judge may use) or "killed" (two workers were lost to it). Tests passed before a limit was
+    broken count. "unjudged": no verdict was possible, and the program is not to blame.
     """
 
     passed: tuple[bool, ...]
     status: str
 
-
-def _system_mounts() -> list[tuple[str, str, str]]:
-    """(kind, source, path in the jail): what Python needs, and nothing else."""
-    mounts = []
-    for path in ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32"):
-        if os.path.islink(path):
-            mounts.append(("symlink", os.readlink(path), path))
-        elif os.path.isdir(path):
-            mounts.append(("bind", path, path))
-    executable = pathlib.Path(_interpreter())
-    prefixes = {
-        os.path.realpath(x)
-        for x in (sys.base_prefix, sys.base_exec_prefix, executable.parent.parent)
-    } - {"/"}
-    bound = [path for kind, _, path in mounts if kind == "bind"]
-    for prefix in sorted(prefixes):  # a parent comes before what it holds
-        if not any(pathlib.Path(prefix).is_relative_to(x) for x in bound):
-            mounts.append(("bind", prefix, prefix))
-            bound.append(prefix)
-    if os.path.exists("/etc/ld.so.cache"):
-        mounts.append(("bind", "/etc/ld.so.cache", "/etc/ld.so.cache"))
-    mounts += [("device", f"/dev/{x}", f"/dev/{x}") for x in ("null", "zero", "random", "urandom")]
-    mounts.append(("symlink", "/tmp", "/dev/shm"))  # semaphores of multiprocessing
-    mounts += [("bind", _beside(name), f"/sandbox/{name}") for name in SCRIPTS]
-    return mounts
-
-
-def _beside(name: str) -> str:
-    """The path of a file in this folder."""
-    return str(pathlib.Path(__file__).with_name(name))
-
-
-def _interpreter() -> str:
-    """The base interpreter, also from inside a virtual environment."""
-    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-
-
-def _python(script: str, action: str, config: dict) -> list[str]:
-    return [_interpreter(), "-s", "-S", "-B", script, action, json.dumps(config)]
-
-
-def _bwrap_command(config: dict) -> list[str]:
-    command = ["bwrap", "--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts"]
-    command += ["--unshare-cgroup-try", "--as-pid-1", "--cap-add", "ALL"]
-    if os.geteuid() != 0:
-        command += ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
-    options = {"bind": "--ro-bind", "device": "--dev-bind", "symlink": "--symlink"}
-    mounts = _system_mounts()
-    # bubblewrap makes missing parents for the owner only; programs are not the owner.
-    parents = {str(x) for *_, path in mounts for x in pathlib.Path(path).parents} - {"/"}
-    for path in sorted(parents):
-        command += ["--perms", "0755", "--dir", path]
-    for kind, source, path in mounts:
-        command += [options[kind], source, path]
-    command += ["--proc", "/proc", "--dir", "/tmp", "--remount-ro", "/", "--chdir", "/"]
-    return command + _python("/sandbox/worker.py", "serve", config)
-
-
-def _unshare_command(config: dict) -> list[str]:
-    command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"]
-    if os.geteuid() != 0:
-        command += ["--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--keep-caps"]
-    enter = dict(
-        config,
-        mounts=_system_mounts(),
-        root="/sys",  # always there, and never holds an interpreter
-        command=_python("/sandbox/worker.py", "serve", config),
-    )
-    return command + _python(_beside("worker.py"), "enter", enter)
-
-
-def _unsafe_command(config: dict) -> list[str]:
-    return _python(_beside("worker.py"), "serve", config)
-
-
-_COMMANDS: dict[str, Callable[[dict], list[str]]] = {
-    "bwrap": _bwrap_command,
-    "unshare": _unshare_command,
-    "unsafe": _unsafe_command,
-}
-MODES = ("auto", *_COMMANDS)
+    @property
+    def judged(self) -> bool:
+        return self.status != "unjudged"
 
 
 class _Worker:
@@ -274,7 +199,7 @@ class _Worker:
         try:
             self._process.stdin.write(len(data).to_bytes(4, "big") + data)
             reply = self._receive(self._answer_s)
-        except (OSError, _Lost) as error:
+        except (OSError, ValueError, _Lost) as error:
             self.stop()
             raise _Lost(str(error)) from error
         if "fault" in reply:
@@ -300,8 +225,6 @@ class _Worker:
             pipe.close()
 
     def _start(self) -> None:
-        # The hash seed is fixed, so that the order of sets is the same on every run.
-        env = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
         tool = shutil.which(self._command[0])
         if tool is None:
             raise SandboxError("not installed")
@@ -312,7 +235,7 @@ class _Worker:
             stdout=pipe,
             stderr=pipe,
             bufsize=0,
-            env=env,
+            env=jail.ENVIRONMENT,
             cwd="/",
             start_new_session=True,
         )
@@ -351,14 +274,13 @@ class Sandbox:
         self.mode = mode
         self._idle = queue.SimpleQueue()
         self._workers = []
-        for index in range(workers):
-            # As root every worker has its own user: the kernel counts processes by user.
+        for uid in jail.users(workers):
             config = {
                 "limits": dataclasses.asdict(limits),
                 "jailed": mode != "unsafe",
-                "uid": NOBODY - index,
+                "uid": uid,
             }
-            worker = _Worker(_COMMANDS[mode](config), limits.wall_s + GRACE_S)
+            worker = _Worker(jail.COMMANDS[mode](config), limits.wall_s + GRACE_S)
             self._workers.append(worker)
             self._idle.put(worker)
         self._threads = concurrent.futures.ThreadPoolExecutor(workers, "sandbox")
@@ -366,17 +288,18 @@ class Sandbox:
     def run(self, programs: Sequence[Program]) -> list[Verdict]:
         """One verdict per program, in order; may be called from several threads.
 
-        A program that the wall clock ended, or that a worker was lost to, is tried once more after
-        all the others.
+        A program that the wall clock ended though it was not idle, or that a worker was lost to, is
+        tried once more after all the others: a loaded machine may be to blame.
 
         Raises:
           SandboxError: the jail broke.
         """
         programs = [Program(source, tuple(tests)) for source, tests in programs]
-        verdicts = list(self._threads.map(self._run_one, programs))
-        again = [i for i, verdict in enumerate(verdicts) if verdict.status in ("wall", "killed")]
-        second = self._threads.map(self._run_one, [programs[i] for i in again])
-        for i, verdict in zip(again, second):
+        first = list(self._threads.map(self._run_one, programs))
+        verdicts = [verdict for verdict, _ in first]
+        places = [i for i, (_, again) in enumerate(first) if again]
+        second = self._threads.map(self._run_one, [programs[i] for i in places])
+        for i, (verdict, _) in zip(places, second):
             verdicts[i] = verdict
         return verdicts
 
@@ -395,17 +318,18 @@ class Sandbox:
     def __exit__(self, *_):
         self.close()
 
-    def _run_one(self, program: Program) -> Verdict:
+    def _run_one(self, program: Program) -> tuple[Verdict, bool]:
+        """The verdict, and whether a second try may give another one."""
         worker = self._idle.get()
         try:
             reply = worker.ask({"source": program.source, "tests": program.tests})
         except _Lost:
-            return Verdict((False,) * len(program.tests), "killed")
+            return Verdict((False,) * len(program.tests), "killed"), True
         except SandboxError as error:
             raise SandboxError(f"the {self.mode} sandbox broke: {error}; {MEND}") from error
         finally:
             self._idle.put(worker)
-        return Verdict(tuple(reply["passed"]), reply["status"])
+        return Verdict(tuple(reply["passed"]), reply["status"]), reply["again"]
 
     def _probe(self) -> None:
         """SandboxError, with the reason alone, unless the first worker's jail holds."""
@@ -434,8 +358,8 @@ def open_sandbox(
       ValueError: an unknown mode, or no workers.
       SandboxError: no jail works here; one line naming the mend.
     """
-    if mode not in MODES:
-        raise ValueError(f"sandbox={mode!r} should be one of {', '.join(MODES)}")
+    if mode not in jail.MODES:
+        raise ValueError(f"sandbox={mode!r} should be one of {', '.join(jail.MODES)}")
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise ValueError(f"sandbox workers={workers} should be at least 1")

@@ -1,7 +1,7 @@
-"""Runs inside the jail: one warm Python that forks one process per program.
+"""Runs inside the jail: has one program after the other run, watched and judged.
 
 Standard library only, and no import of the package: `pool.py` starts this file by path inside
-bubblewrap or `unshare`, with `kernel.py` beside it.
+bubblewrap or `unshare`, with the other files of the jail beside it.
 
     python worker.py enter CONFIG   build a read-only root, then serve
     python worker.py serve CONFIG   answer requests on stdin/stdout
@@ -10,328 +10,275 @@ CONFIG is a JSON object: `limits` (the fields of `pool.Limits`), `jailed`, `uid`
 the worker is root), and for `enter` `mounts`, as (kind, source, path), `command` and `root`, a
 folder to build on. A message is a 4-byte big-endian length, then JSON.
 
-Every program gets, in this order: a PID namespace of its own in which it is process 1 (its end is
-the end of all its descendants), a mount namespace with an empty /tmp and no /proc, resource limits,
-a user without privileges, no capabilities, and a system call filter.
+The worker itself runs neither a program nor a test. Programs are children of a process beside it
+(`runner.py`), which knows no tests; tests are judged by `judge.py`. The two sides of a program meet
+in a socket alone.
 """
 
-import ast
 import gc
 import importlib
 import json
-import operator
 import os
 import select
 import shutil
 import signal
-import struct
+import socket
 import sys
 import tempfile
 import time
-import types
 
-import kernel  # the file beside this one
+import judge  # the files beside this one
+import kernel
+import runner
 
 WARM_MODULES = (
     "abc array bisect collections copy dataclasses datetime decimal enum fractions "
     "functools heapq io itertools json math operator queue random re statistics "
     "string threading time typing"
 ).split()
+OURS = ("judge", "kernel", "runner", "stand_ins", "values")
 POLL_S = 0.02
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-RECORD = struct.Struct("<16scid")  # nonce, kind, test index, CPU seconds so far
-LOADED, ERROR, MEMORY, PASSED, FAILED, DONE, FAULT = (bytes([x]) for x in b"LEMPXDF")
 
 
-class GuardOperands(ast.NodeTransformer):
-    """Passes every operand of a comparison through the function `name`."""
+class Usage:
+    """What a program has used; `read` is called every few milliseconds.
 
-    def __init__(self, name):
-        self.name = name
-
-    def visit_Compare(self, node):
-        self.generic_visit(node)
-
-        def guard(x):
-            return ast.Call(ast.Name(self.name, ast.Load()), [x], [])
-
-        return ast.Compare(guard(node.left), node.ops, [guard(x) for x in node.comparators])
-
-
-def compile_test(test, guard_name):
-    """Code object, or None where the test does not compile."""
-    try:
-        tree = GuardOperands(guard_name).visit(ast.parse(test))
-        return compile(ast.fix_missing_locations(tree), "test", "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def make_guard():
-    """`guard(value) -> value`, refusing values that equal just anything.
-
-    A value (or an item of a list, tuple, set or dict) that calls itself equal to, or ordered with,
-    an object it cannot know would pass any assertion.
+    Attributes:
+      cpu_s: CPU seconds of the program and its descendants that live.
+      resident: bytes of all of them.
+      judge_s: CPU seconds of a judge in a process of its own.
+      idle_s: seconds of real time in which nobody of program and judge ran or waited for a core.
+      blocked: whether a process of the program waits for the kernel, such as for a disk.
     """
-    compare = (operator.eq, operator.lt, operator.le, operator.gt, operator.ge)
-    plain = (int, float, complex, str, bytes, bool, type(None), range)
-    exact = frozenset(plain)
-    stranger, type_, isinstance_ = object(), type, isinstance
-    base, cheat = BaseException, AssertionError
-    mapping, groups = dict, (list, tuple, set, frozenset)
 
-    def agreeable(leaf):
-        for operation in compare:
+    def __init__(self, pid, own, judge_pid, jailed):
+        self._pid, self._own, self._judge, self._jailed = pid, own, judge_pid, jailed
+        self.cpu_s, self.judge_s, self.resident, self.idle_s = 0.0, 0.0, 0, 0.0
+        self.blocked = False
+        self._busy_s, self._then = 0.0, time.monotonic()
+
+    def read(self):
+        self.cpu_s, self.resident, self.blocked = 0.0, 0, False
+        busy_s, runnable = scheduled_s("self"), False
+        for name in os.listdir("/proc"):
+            if not name.isdigit() or int(name) in self._own:
+                continue
             try:
-                if operation(leaf, stranger):
-                    return True
-            except base:
-                pass
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+            except OSError:
+                continue  # gone meanwhile
+            is_judge = int(name) == self._judge
+            # In a jail every other process is the program's.
+            if not (self._jailed or is_judge or int(fields[3]) == self._pid):
+                continue
+            busy_s += scheduled_s(name, int(fields[17]))
+            runnable = runnable or fields[0] == b"R"
+            self.blocked = self.blocked or fields[0] == b"D"
+            cpu_s = sum(map(int, fields[11:15])) / TICKS_PER_S
+            if is_judge:
+                self.judge_s = cpu_s
+            else:
+                self.cpu_s += cpu_s
+                self.resident += int(fields[21]) * PAGE_BYTES
+        now = time.monotonic()
+        if not runnable:
+            spent_s = max(0.0, busy_s - self._busy_s)
+            # Not more, lest a program pays for a machine that was stopped.
+            self.idle_s += max(0.0, min(now - self._then, 5 * POLL_S) - spent_s)
+        self._busy_s, self._then = busy_s, now
+
+
+def scheduled_s(name, threads=1):
+    """Seconds that the threads of a process ran or waited for a core; 0 where nobody counts."""
+    folders = [f"/proc/{name}"]
+    try:
+        if threads > 1:
+            folders = [f"/proc/{name}/task/{x}" for x in os.listdir(f"/proc/{name}/task")]
+        total = 0
+        for folder in folders:
+            with open(f"{folder}/schedstat", "rb") as file:
+                total += sum(map(int, file.read().split()[:2]))
+        return total / 1e9
+    except OSError:
+        return 0.0
+
+
+class Program:
+    """A running program, from outside.
+
+    Attributes:
+      cause: the limit that it broke, or None; "late" where real time ran out though it was not
+        idle.
+      again: whether a second try may end otherwise: the machine may be to blame.
+      fault: why the kernel refused the jail, b"" where it did not.
+    """
+
+    def __init__(self, zygote, jailed, limits):
+        self._zygote, self._jailed, self._limits = zygote, jailed, limits
+        self.folder = None if jailed else tempfile.mkdtemp()
+        self.channel, channel_end = socket.socketpair()
+        self._output, output_end = os.pipe()
+        self._ready, ready_end = os.pipe()
+        ends = (channel_end.fileno(), output_end, ready_end)
+        socket.send_fds(zygote, [(self.folder or "/").encode()], ends)
+        channel_end.close()
+        os.close(output_end)
+        os.close(ready_end)
+        data, (self._process,), _, _ = socket.recv_fds(zygote, runner.PID.size, 1)
+        (self.pid,) = runner.PID.unpack(data)
+        os.set_blocking(self._output, False)
+        self.cause, self.again, self._written, self._judge_s = None, False, 0, 0.0
+
+    def watch(self, tests, own):
+        """Until the tests are judged, or a limit is broken."""
+        poller = select.poll()
+        poller.register(self._output, select.POLLIN)
+        poller.register(self._process, select.POLLIN)
+        poller.register(0, 0)  # the host hanging up
+        usage = Usage(self.pid, own, tests.pid, self._jailed)
+        deadline, check_at = time.monotonic() + self._limits["wall_s"], time.monotonic() + POLL_S
+        while not tests.finished and self.cause is None:
+            poller.register(tests.fileno(), tests.events())
+            ready = {descriptor for descriptor, _ in poller.poll(1 + POLL_S * 1000)}
+            if 0 in ready:
+                self.kill()
+                os._exit(0)
+            if self._process in ready:
+                poller.unregister(self._process)
+                self.kill()  # what it leaves behind, without a jail
+            if self._output in ready and self._read_output():
+                poller.unregister(self._output)
+            if tests.fileno() in ready:
+                tests.step()
+            if not tests.finished and self.cause is None and time.monotonic() >= check_at:
+                usage.read()
+                self._check(usage, tests, deadline)
+                check_at = time.monotonic() + POLL_S
+
+    def _read_output(self):
+        """Counts what was written; whether the other end is closed."""
+        for _ in range(16):  # a flood must not keep the worker from its watch
+            try:
+                chunk = os.read(self._output, 1 << 16)
+            except BlockingIOError:
+                return False
+            if not chunk:
+                return True
+            self._written += len(chunk)
+            if self._written > self._limits["output_bytes"]:
+                self.cause = "output"
+                return False
         return False
 
-    def guard(value):
-        todo, seen = [value], set()
-        while todo:
-            item = todo.pop()
-            if type_(item) in exact or id(item) in seen:
-                continue
-            seen.add(id(item))
-            if isinstance_(item, mapping):
-                todo += [*mapping.keys(item), *mapping.values(item)]
-            elif isinstance_(item, groups):
-                todo += [x for x in item]
-            if agreeable(item):
-                raise cheat("a value equal to anything")
-        return value
+    def _check(self, usage, tests, deadline):
+        """Names the limit that was passed, by the program or by the judge of its values."""
+        heard = judge.ANSWERED in tests.seen
+        if not heard:
+            self._judge_s = usage.judge_s
+        judge_s = usage.judge_s - self._judge_s if heard else usage.judge_s
+        if usage.cpu_s > self._limits["cpu_s"]:
+            self.cause = "cpu"
+        elif usage.resident > self._limits["memory_bytes"]:
+            self.cause = "memory"
+        elif judge_s > judge.cpu_limit(self._limits, heard):
+            self.cause = "judge"
+        elif usage.idle_s > self._limits["cpu_s"]:
+            self.cause, self.again = "wall", usage.blocked
+        elif time.monotonic() > deadline:
+            # Where its values gave the judge much to do, the program is to blame, not the load.
+            busy = judge_s > judge.cpu_limit(self._limits, heard) / 10
+            self.cause, self.again = "judge" if busy else "late", True
 
-    return guard
-
-
-def judge(source, tests, report):
-    """Runs the source, then each test on its own; `report` tells the worker.
-
-    Everything it needs is bound before the source runs, so that replacing builtins changes the
-    program's own view only.
-    """
-    name = f"guard_{os.urandom(8).hex()}"
-    codes = [compile_test(test, name) for test in tests]
-    extras = {"__builtins__": dict(vars(sys.modules["builtins"])), name: make_guard()}
-    run, base, no_memory, all_tests = exec, BaseException, MemoryError, list(enumerate(codes))
-    module = types.ModuleType("program")
-    sys.modules["program"] = sys.modules["__main__"] = module
-    sys.argv = ["program.py"]
-    sys.modules["random"].seed(0)  # the same verdict on every run
-    try:
-        run(compile(source, "program.py", "exec"), module.__dict__)
-    except base as error:
-        report(MEMORY if type(error) is no_memory else ERROR)
-        return
-    report(LOADED)
-    for index, code in all_tests:
-        outcome = FAILED
+    def kill(self):
         try:
-            if code is not None:
-                run(code, {**module.__dict__, **extras})
-                outcome = PASSED
-        except base as error:
-            if type(error) is no_memory:
-                outcome = MEMORY
-        report(outcome, index)
-    report(DONE)
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+            if not self._jailed:
+                os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
-
-def make_report(descriptor, nonce):
-    pack, write, times, sum_ = RECORD.pack, os.write, os.times, sum
-    getpid, leave, judge_pid = os.getpid, os._exit, os.getpid()
-
-    def report(kind, index=-1):
-        # A process forked by the program that came back here is no judge.
-        if getpid() != judge_pid:
-            leave(0)
-        write(descriptor, pack(nonce, kind, index, sum_(times()[:4])))
-
-    return report
-
-
-def be_program(jail, limits, folder, nonce, pipes, request):
-    """The child's whole life; never returns."""
-    result, output = pipes
-    leave = os._exit
-    try:
-        os.setsid()
-        empty = os.open(os.devnull, os.O_RDONLY)
-        # The sources lie above 3: the read ends took the lowest free numbers.
-        for source, target in ((empty, 0), (output, 1), (output, 2), (result, 3)):
-            os.dup2(source, target)
-        os.closerange(4, 1024)
-        report = make_report(3, nonce)
+    def end(self):
+        """(exit status, CPU seconds, why the jail failed), after all of it is gone."""
+        self.kill()
+        status, cpu_s = runner.END.unpack(receive_exactly(self._zygote, runner.END.size))
+        if not self._jailed:
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            shutil.rmtree(self.folder, ignore_errors=True)
+        os.set_blocking(self._ready, False)
         try:
-            if jail is None:
-                os.chdir(folder)
-                kernel.limit_resources(limits)
-            else:
-                kernel.confine(jail, limits)
-        except OSError as error:
-            os.write(2, str(error).encode())
-            report(FAULT)
-            return
-        judge(request["source"], request["tests"], report)
-    finally:
-        leave(0)
-
-
-def usage(pid, jailed):
-    """(CPU seconds, resident bytes) of the program and its descendants now."""
-    cpu, resident, own = 0.0, 0, str(os.getpid())
-    for name in os.listdir("/proc"):
-        if not name.isdigit() or name == own:
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            continue  # gone meanwhile
-        # In a jail every other process is the program's.
-        if jailed or int(fields[3]) == pid:
-            cpu += sum(map(int, fields[11:15])) / TICKS_PER_S
-            resident += int(fields[21]) * PAGE_BYTES
-    return cpu, resident
-
-
-def kill(pid, jailed):
-    end = os.kill if jailed else os.killpg
-    try:
-        end(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
-def drain(descriptor):
-    """(bytes at hand, whether the other end is closed), without waiting."""
-    chunks = []
-    while True:
-        try:
-            chunk = os.read(descriptor, 1 << 16)
+            fault = os.read(self._ready, 4096).decode(errors="replace")
         except BlockingIOError:
-            return b"".join(chunks), False
-        if not chunk:
-            return b"".join(chunks), True
-        chunks.append(chunk)
-        if len(chunks) == 16:  # a flood must not keep the worker from its watch
-            return b"".join(chunks), False
+            fault = ""
+        self.channel.close()
+        for descriptor in (self._output, self._ready, self._process):
+            os.close(descriptor)
+        return status, cpu_s, fault
 
 
-def exceeded(pid, jailed, limits, deadline):
-    """The name of the limit the running program has passed, or None."""
-    cpu, resident = usage(pid, jailed)
-    if cpu > limits["cpu_s"]:
+def conclude(program, tests, exit_status, cpu_s, limits):
+    """The word for how a program and its tests ended."""
+    seen = tests.seen
+    early = tests.pid is not None and judge.ANSWERED not in seen
+    if judge.UNJUDGED in seen or program.cause == "late" or (early and program.cause == "judge"):
+        return "unjudged"
+    if program.cause:
+        return program.cause
+    if cpu_s > limits["cpu_s"]:
         return "cpu"
-    if resident > limits["memory_bytes"]:
+    if judge.MEMORY in seen:
         return "memory"
-    return "wall" if time.monotonic() > deadline else None
+    if judge.ERROR in seen:
+        return "error"
+    if judge.DONE in seen:
+        return "ok"
+    if tests.pid is not None and judge.GONE not in seen:
+        # The judge went beyond its own limits, at fault only where it has heard of the program.
+        return "unjudged" if early else "judge"
+    killed = os.WIFSIGNALED(exit_status) and os.WTERMSIG(exit_status) != signal.SIGKILL
+    return "crash" if killed else "exit"
 
 
-def watch(pid, result, output, jailed, limits):
-    """Until the program has ended: (limit it broke or None, records, first output)."""
-    ended = os.pidfd_open(pid)
-    poller = select.poll()
-    for descriptor in (result, output, ended):
-        poller.register(descriptor, select.POLLIN)
-    poller.register(0, 0)  # the host hanging up
-    deadline, check_at = time.monotonic() + limits["wall_s"], time.monotonic() + POLL_S
-    cause, alive, records, written, head = None, True, b"", 0, b""
-    while alive:
-        ready = {descriptor for descriptor, _ in poller.poll(1 + POLL_S * 1000)}
-        alive = ended not in ready
-        if 0 in ready:
-            kill(pid, jailed)
-            os._exit(0)
-        # After its end both are read once more, whatever the poller says.
-        readable = {result, output} & ready if alive else {result, output}
-        for descriptor in readable:
-            data, closed = drain(descriptor)
-            if closed and alive:
-                poller.unregister(descriptor)
-            if descriptor == output:
-                written, head = written + len(data), head or data[:200]
-            elif len(records) < 1 << 20:
-                records += data
-        if written > limits["output_bytes"]:
-            cause = cause or "output"
-        if alive and cause is None and time.monotonic() >= check_at:
-            cause = exceeded(pid, jailed, limits, deadline)
-            check_at = time.monotonic() + POLL_S
-        if cause:
-            kill(pid, jailed)
-    os.close(ended)
-    return cause, records, head
-
-
-def conclude(cause, records, nonce, exit_status, cpu, count, limits):
-    """(status, passed): what the records that carry the nonce amount to."""
-    passed, kinds = [False] * count, set()
-    for at in range(0, len(records) - RECORD.size + 1, RECORD.size):
-        mark, kind, index, when = RECORD.unpack_from(records, at)
-        if mark != nonce:
-            continue
-        kinds.add(kind)
-        # Passes between the limit and the kill do not count: they would depend on the load.
-        if kind == PASSED and 0 <= index < count and when <= limits["cpu_s"]:
-            passed[index] = True
-    if FAULT in kinds:
-        status = "fault"
-    elif cause:
-        status = cause
-    elif cpu > limits["cpu_s"]:
-        status = "cpu"
-    elif MEMORY in kinds:
-        status = "memory"
-    elif ERROR in kinds:
-        status = "error"
-    elif DONE in kinds:
-        status = "ok"
+def run_program(zygote, own, jail, limits, request):
+    """The reply to one request: {"status", "passed", "again"}, or {"fault"}."""
+    source, tests = request["source"], request["tests"]
+    if sum(map(len, tests)) > judge.MOST_TEXT:
+        return {"status": "unjudged", "passed": [False] * len(tests), "again": False}
+    plans = [judge.plan(test) for test in tests]
+    program = Program(zygote, jail is not None, limits)
+    if all(plans):
+        judging = judge.Asserts(program.channel, source, plans, limits)
     else:
-        status = "crash" if os.WIFSIGNALED(exit_status) else "exit"
-    return status, passed
+        judging = judge.Forked(program.channel, source, tests, jail, limits)
+    program.watch(judging, own)
+    exit_status, cpu_s, fault = program.end()
+    judging.close()
+    if fault or judge.FAULT in judging.seen:
+        return {"fault": fault or "the judge was refused its limits"}
+    status = conclude(program, judging, exit_status, cpu_s, limits)
+    return {"status": status, "passed": judging.passed, "again": program.again}
 
 
-def run_program(jail, limits, request):
-    """The reply to one request: {"status", "passed"}, or {"fault"}."""
-    nonce = os.urandom(16)
-    folder = tempfile.mkdtemp() if jail is None else None
-    result, result_end = os.pipe()
-    output, output_end = os.pipe()
-    try:
-        pid = kernel.fork_program(jail)
-        if pid == 0:
-            be_program(jail, limits, folder, nonce, (result_end, output_end), request)
-    finally:
-        os.close(result_end)
-        os.close(output_end)
-    for descriptor in (result, output):
-        os.set_blocking(descriptor, False)
-    cause, records, head = watch(pid, result, output, jail is not None, limits)
-    _, exit_status, spent = os.wait4(pid, 0)
-    os.close(result)
-    os.close(output)
-    if jail is None:
-        kill(pid, False)
-        shutil.rmtree(folder, ignore_errors=True)
-    cpu = spent.ru_utime + spent.ru_stime
-    status, passed = conclude(
-        cause, records, nonce, exit_status, cpu, len(request["tests"]), limits
-    )
-    if status == "fault":
-        return {"fault": head.decode(errors="replace")}
-    return {"status": status, "passed": passed}
+def receive_exactly(control, count):
+    data = b""
+    while len(data) < count:
+        chunk = control.recv(count - len(data))
+        if not chunk:
+            raise EOFError("the runner has ended")
+        data += chunk
+    return data
 
 
 def receive(descriptor):
     """The next message, or None once the host has hung up."""
 
     def read(count):
-        data = b""
+        data = bytearray()
         while len(data) < count and (chunk := os.read(descriptor, count - len(data))):
             data += chunk
         return data
@@ -350,16 +297,28 @@ def send(descriptor, message):
 def serve(config):
     jail = None
     # Programs import neither this folder's files nor what was imported from it.
-    del sys.path[0], sys.modules["kernel"]
+    del sys.path[0]
+    for name in OURS:
+        del sys.modules[name]
     if config["jailed"]:
         jail = kernel.open_jail(config["uid"])
     for name in WARM_MODULES:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # else each fork's collections copy the warm pages
+    control, far = socket.socketpair()
+    zygote = os.fork()
+    if zygote == 0:
+        control.close()
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        runner.serve(far, jail, config["limits"])
+    far.close()
+    own = (os.getpid(), zygote)
     send(1, {"ready": True})
     while (request := receive(0)) is not None:
-        send(1, run_program(jail, config["limits"], request))
+        send(1, run_program(control, own, jail, config["limits"], request))
 
 
 if __name__ == "__main__":

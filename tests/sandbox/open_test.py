@@ -13,6 +13,15 @@ import pytest
 from gdsd_jax.sandbox import Limits, Program, SandboxConfig, SandboxError, open_sandbox, pool
 
 FOLDER = pathlib.Path(pool.__file__).parent
+# Another user may be kept from the checkout: the package's files for it, and nothing else of it.
+IMPORT = "import json, sys\nsys.path.append(sys.argv[2])\nfrom gdsd_jax.sandbox import pool\n"
+
+
+def copy_package(folder):
+    os.chmod(folder, 0o755)
+    shutil.copytree(FOLDER, pathlib.Path(folder, "gdsd_jax", "sandbox"))
+    for path in pathlib.Path(folder).rglob("*"):
+        os.chmod(path, 0o755)
 
 
 def _readable_python():
@@ -40,10 +49,9 @@ def test_works_without_root(mode):
     python = _readable_python() if shutil.which("setpriv") else None
     if python is None:
         pytest.skip("no setpriv, or no interpreter that another user may start")
-    script = """
-import json, sys
-sys.path.append(sys.argv[2])
-import pool
+    script = (
+        IMPORT
+        + """
 try:
     with pool.open_sandbox(sys.argv[1], 1, pool.Limits(0.3, 3.0)) as opened:
         attack = "import os\\ntry: os.setuid(0)\\nexcept OSError: uid = os.getuid()"
@@ -53,10 +61,9 @@ try:
 except pool.SandboxError as error:
     print(json.dumps(str(error)))
 """
+    )
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        for name in ("pool.py", "worker.py", "kernel.py"):
-            shutil.copy(FOLDER / name, folder)
+        copy_package(folder)
         done = subprocess.run(
             [*_as_user(), python, "-B", "-c", script, mode, folder],
             capture_output=True,

@@ -94,8 +94,9 @@ def test_tmp_is_private_empty_and_bounded(sandbox):
     source = (
         "import os\nbefore = os.listdir('/tmp') + os.listdir('/dev/shm')\n"
         "open('/tmp/left', 'w').write('x')\nopen('here', 'w').write('y')\n"
+        "def after(): return sorted(os.listdir('/tmp'))"
     )
-    tests = ("assert before == []", "assert sorted(os.listdir('/tmp')) == ['here', 'left']")
+    tests = ("assert before == []", "assert after() == ['here', 'left']")
     assert all(v == ((True, True), "ok") for v in sandbox.run([Program(source, tests)] * 8))
     flood = "for i in range(300):\n    open(f'/tmp/{i}', 'wb').write(bytes(1 << 20))"
     assert refused(sandbox, flood)
@@ -107,8 +108,8 @@ def test_imports_nothing_of_the_harness(sandbox, name):
 
 
 def test_sees_no_other_process(sandbox):
-    source = "import os\nos.setsid if True else 0"
-    tests = ("assert os.listdir('/proc') == []", "assert (os.getpid(), os.getppid()) == (1, 0)")
+    source = "import os\nseen, ids = os.listdir('/proc'), (os.getpid(), os.getppid())"
+    tests = ("assert seen == []", "assert ids == (1, 0)")
     assert all(verdict(sandbox, source, *tests).passed)
     assert refused(
         sandbox, "import os\nfor p in range(2, 3000): os.kill(p, 0)", "ProcessLookupError"
@@ -121,6 +122,19 @@ def test_is_not_root_and_cannot_become_root(sandbox):
     assert verdict(sandbox, source, "assert min(ids) > 0").passed == (True,)
     for attack in ("os.setuid(0)", "os.setgid(0)", "os.chroot('/tmp')", "os.chown('/tmp', 0, 0)"):
         assert refused(sandbox, f"import os\n{attack}", "PermissionError"), attack
+
+
+def test_has_no_capability_and_gains_none(sandbox):
+    source = """
+import ctypes, os, struct
+libc = ctypes.CDLL(None)
+header, sets = struct.pack('<Ii', 0x20080522, 0), ctypes.create_string_buffer(24)
+libc.capget(header, sets)
+bounding = [k for k in range(64) if libc.prctl(23, k, 0, 0, 0) == 1]
+no_new = libc.prctl(39, 0, 0, 0, 0)
+def f(): return sets.raw, bounding, no_new
+"""
+    assert verdict(sandbox, source, f"assert f() == ({bytes(24)!r}, [], 1)").passed == (True,)
 
 
 @pytest.mark.parametrize(
@@ -259,14 +273,25 @@ def test_descendants_end_with_the_program(sandbox):
     assert time.monotonic() - start < LIMITS.wall_s
 
 
-def test_sleeper_meets_the_wall_and_delays_nobody(sandbox):
-    sleep = Program("import time\ntime.sleep(100)", ("assert True",))
-    good = Program("x = 1", ("assert x == 1",))
+@pytest.mark.parametrize(
+    "sleep",
+    [
+        "import time\ntime.sleep(100)",
+        "import time\nwhile True: time.sleep(0.01)",
+        "import threading\nthreading.Event().wait()",
+        "import os\nif os.fork() == 0:\n    import time\n    time.sleep(100)\nos.wait()",
+        "import os\nos.read(3, 1 << 20)",
+        "import socket\na, b = socket.socketpair()\na.recv(1)",
+        "def f():\n    import time\n    time.sleep(100)",
+    ],
+)
+def test_an_idle_program_ends_soon_and_delays_nobody(sandbox, sleep):
+    good = Program("def f(): return 1", ("assert f() == 1",))
     start = time.monotonic()
-    verdicts = sandbox.run([sleep] + [good] * 20)
+    verdicts = sandbox.run([Program(sleep, ("assert f() == 1",))] + [good] * 20)
     assert verdicts[0] == ((False,), "wall")
     assert all(v.status == "ok" for v in verdicts[1:])
-    assert 2 * LIMITS.wall_s <= time.monotonic() - start < 2 * LIMITS.wall_s + 5  # tried twice
+    assert time.monotonic() - start < LIMITS.wall_s  # not tried twice, either
 
 
 @pytest.mark.parametrize(
@@ -316,26 +341,6 @@ def test_cheats_earn_nothing(sandbox, cheat):
     assert verdict(sandbox, source, *tests).passed == (False, False)
 
 
-def test_honest_equality_still_passes(sandbox):
-    source = """
-import dataclasses, collections, fractions
-@dataclasses.dataclass(order=True)
-class Point:
-    x: int
-class Vector(tuple):
-    pass
-"""
-    tests = (
-        "assert Point(1) == Point(1) < Point(2)",
-        "assert Vector([1]) == (1,)",
-        "assert collections.Counter('aa') == {'a': 2}",
-        "assert 1 in {1: [Point(2)]}",
-        "assert fractions.Fraction(1, 2) == 0.5",
-        "assert all(x == x for x in [1, 2])",
-    )
-    assert verdict(sandbox, source, *tests) == ((True,) * 6, "ok")
-
-
 def test_a_fork_that_returns_is_no_judge(sandbox):
     source = "import os\nif os.fork() == 0: raise SystemExit\nos.wait()\nx = 1"
     assert verdict(sandbox, source, "assert x", "assert x == 2") == ((True, False), "ok")
@@ -369,17 +374,18 @@ def test_verdicts_do_not_depend_on_the_load(sandbox):
     # Half the CPU limit passes, however long the machine takes to grant it.
     light = Program("import time\nwhile time.process_time() < 0.15: pass", ("assert True",))
     heavy = Program("while True: pass", ("assert True",))
+    nap = Program("import time\nfor _ in range(10): time.sleep(0.01)", ("assert True",))
     busy = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"])
         for _ in range(3 * len(os.sched_getaffinity(0)))
     ]
     try:
-        statuses = [v.status for v in sandbox.run([light, heavy] * 2)]
+        statuses = [v.status for v in sandbox.run([light, heavy, nap] * 2)]
     finally:
         for process in busy:
             process.kill()
             process.wait()
-    assert statuses == ["ok", "cpu"] * 2
+    assert statuses == ["ok", "cpu", "ok"] * 2
 
 
 def test_throughput(sandbox):

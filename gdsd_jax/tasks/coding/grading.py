@@ -3,6 +3,7 @@
 N answers. Work is linear in the length of a text, whatever it holds.
 """
 
+import ast
 from collections.abc import Sequence
 import functools
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from gdsd_jax.sandbox import Program, Sandbox
 from gdsd_jax.tasks.coding.extraction import FENCE, find_program, parse
+from gdsd_jax.tasks.coding.harness import evenly
 from gdsd_jax.tasks.coding.layouts import asked_of
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
@@ -36,7 +38,8 @@ def grade(
     Released: the format is 0 unless the text holds no other fence than those of one python block,
     with which it ends; tests run where the format is 1, of all layouts alike.
 
-    Equal programs with equal tests run once. Texts may hold anything.
+    Equal programs with equal tests run once. Texts may hold anything. A row is not judged where
+    its tests could not be (the sandbox's README says which).
 
     Args:
       records: of each answer; "tests" holds its statements, at least one.
@@ -60,10 +63,12 @@ def grade(
     }
     distinct = list(dict.fromkeys(programs.values()))
     verdicts = dict(zip(distinct, sandbox.run(distinct))) if distinct else {}
+    judged_N = np.ones(len(texts), bool)
     for row, program in programs.items():
         tests_N[row] = np.mean(verdicts[program].passed)
+        judged_N[row] = verdicts[program].judged
     parts = {"format": format_N, "tests": tests_N}
-    return Grades(reward.total(parts, OWN), tests_N == 1, parts)
+    return Grades(reward.total(parts, OWN), judged_N & (tests_N == 1), parts, judged_N)
 
 
 def _check(records: Sequence[Record], texts: Sequence[str]) -> None:
@@ -76,9 +81,18 @@ def _check(records: Sequence[Record], texts: Sequence[str]) -> None:
 
 def runnable(record: Record, source: str) -> Program:
     """What the sandbox runs to judge a program."""
+    tests = tuple(record["tests"])
     if record.get("form") == "stdin":
         source = f"{_harness()}\nPROGRAM = {source!r}\n"
-    return Program(source, tuple(record["tests"]))
+        tests = tuple(_assert_printed(test) for test in tests)
+    return Program(source, tests)
+
+
+def _assert_printed(test: str) -> str:
+    """`assert prints(given, expected)` as an assert of what the harness gives: expected lines stay
+    with the judge."""
+    given, expected = (ast.literal_eval(x) for x in ast.parse(test).body[0].test.args)
+    return f"assert printed({given!r}) == {evenly(expected)!r}"
 
 
 @functools.cache

@@ -1,8 +1,9 @@
-"""Runs a program on an input inside the sandbox: what it prints is compared, line by line.
+"""Runs a program on an input inside the sandbox, where what it prints is asked for.
 
 Standard library only: the text of this file is put before a program of the form "stdin", whose own
 text is `PROGRAM`. Each run is a process of its own with real descriptors, so that a program may
-read its input by any means, end itself, or leave things behind.
+read its input by any means, end itself, or leave things behind. What should be printed is not known
+here.
 """
 
 import atexit
@@ -16,15 +17,15 @@ PROGRAM = ""  # set below, in the sandbox
 MOST_BYTES = 8 << 20  # of what a program prints
 
 
-def prints(given, expected):
-    """Whether the program, given this input, prints the expected lines; spaces do not matter."""
+def printed(given):
+    """What the program prints, given this input, as `evenly` spaced; None where it fails."""
     output = output_of(PROGRAM, given)
-    return output is not None and words_of(output) == words_of(expected)
+    return None if output is None else evenly(output)
 
 
-def words_of(text):
-    """The words of each line, without blank lines at the end."""
-    return [line.split() for line in text.rstrip().split("\n")]
+def evenly(text):
+    """The words of each line with one space between, without blank lines at the end."""
+    return "\n".join([" ".join(line.split()) for line in text.rstrip().split("\n")])
 
 
 def output_of(program, given):

@@ -1,0 +1,321 @@
+"""What is judged and how: values and calls, arguments, names, and what cannot be judged."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import pytest
+
+from gdsd_jax.sandbox import Limits, Program, Verdict, jail, open_sandbox
+from gdsd_jax.tasks.coding import grading
+
+LIMITS = Limits(cpu_s=0.3, wall_s=6.0, memory_bytes=256 << 20, processes=8)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with open_sandbox(workers=2, limits=LIMITS) as opened:
+        yield opened
+
+
+def verdict(sandbox, source, *tests):
+    return sandbox.run([Program(source, tests)])[0]
+
+
+VALUES = """
+import collections, fractions
+def f(name): return globals()[name]
+none, flag, whole, real, text, octets = None, True, 7, 0.5, 'a\\ud800\\x00\U0001f600', b'ab'
+long, minus, endless, wave = 10 ** 40, -(2 ** 31), float('inf'), 1 + 2j
+items, pair, table, group = [1, [2]], (1, (2,)), {'a': [1], 2: None}, {1, 'b'}
+frozen = frozenset('ab')
+counted, sorted_ = collections.Counter('aab'), collections.OrderedDict(a=1)
+filled = collections.defaultdict(list, {1: [2]})
+kind, function, exception = int, len, ValueError
+class Vector(tuple): pass
+vector, fraction, numbers, lazy = Vector([1]), fractions.Fraction(1, 2), range(3), (x for x in [1])
+def inner(): return 1
+"""
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("none", "None"),
+        ("flag", "True"),
+        ("flag", "1"),
+        ("whole", "7"),
+        ("whole", "7.0"),
+        ("whole", "7 + 0j"),
+        ("real", "0.5"),
+        ("text", "'a\\ud800\\x00\U0001f600'"),
+        ("octets", "b'ab'"),
+        ("long", "10 ** 40"),
+        ("long", "1" + "0" * 40),
+        ("minus", "-2147483648"),
+        ("endless", "1e999"),
+        ("wave", "1 + 2j"),
+        ("items", "[1, [2]]"),
+        ("items", "[True, [2.0]]"),
+        ("pair", "(1, (2,))"),
+        ("table", "{2: None, 'a': [1]}"),
+        ("group", "{'b', 1.0}"),
+        ("frozen", "{'a', 'b'}"),
+        ("counted", "{'b': 1, 'a': 2}"),
+        ("sorted_", "{'a': 1}"),
+        ("filled", "{1: [2]}"),
+        ("kind", "int"),
+        ("exception", "ValueError"),
+    ],
+)
+def test_values_that_are_equal(sandbox, name, expected):
+    tests = (f"assert f({name!r}) == {expected}", f"assert {expected} == f({name!r})")
+    assert verdict(sandbox, VALUES, *tests) == ((True, True), "ok")
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("flag", "'True'"),
+        ("whole", "8"),
+        ("text", "'a'"),
+        ("octets", "'ab'"),
+        ("items", "(1, [2])"),
+        ("pair", "[1, (2,)]"),
+        ("table", "{'a': [1]}"),
+        ("group", "[1, 'b']"),
+        ("kind", "str"),
+        ("function", "len"),
+        ("vector", "(1,)"),
+        ("fraction", "0.5"),
+        ("numbers", "[0, 1, 2]"),
+        ("lazy", "[1]"),
+        ("inner", "1"),
+        ("inner", "f('inner')"),
+    ],
+)
+def test_values_that_are_not(sandbox, name, expected):
+    tests = (f"assert f({name!r}) == {expected}", f"assert {expected} == f({name!r})")
+    assert verdict(sandbox, VALUES, *tests) == ((False, False), "ok")
+
+
+TREE = """
+class Node:
+    made = 0
+    def __init__(self, value, left=None):
+        Node.made += 1
+        self.value, self.left = value, left
+    def depth(self): return 1 + (self.left.depth() if self.left else 0)
+    def __len__(self): return 5
+    def __getitem__(self, place): return place * 2
+    def __str__(self): return 'node'
+def put(items, value): items.append(value)
+def clear(table): table.clear()
+def deepest(rows): rows[0][0].append(9)
+def apply(g, *values): return [g(x) for x in values]
+def adder(n): return lambda x: x + n
+def count():
+    yield from range(10 ** 9)
+def fail(kind): raise kind('why', 3)
+class Own(KeyError): pass
+def own(): raise Own
+def typed(values, kind): return [x for x in values if type(x) is kind]
+def sum(values): return 'mine'
+state = 0
+def tick():
+    global state
+    state += 1
+"""
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "a = Node(1, Node(2))\nassert a.depth() == 2 and a.left.value == 2",
+        "a = Node(1)\na.left = Node(2)\na.value = 4\nassert a.depth() == 2 and a.value == 4",
+        "assert len(Node(1)) == 5 and Node(1)[4] == 8 and str(Node(1)) == 'node'",
+        "Node(1)\nassert Node.made == 1",
+        "a = [1]\nput(a, 2)\nassert a == [1, 2]",
+        "a = {1: 2}\nclear(a)\nassert a == {}",
+        "inner = []\na = ([inner],)\ndeepest(a)\nassert inner == [9] and a == ([[9]],)",
+        "assert apply(lambda x: x + 1, 1, 2) == [2, 3]",
+        "assert apply(str, 1, 2) == ['1', '2'] and apply(len, 'ab') == [2]",
+        "import operator\nassert apply(operator.neg, 1, 2) == [-1, -2]",
+        "assert apply(lambda x: adder(1)(x), 1) == [2]",
+        "assert apply(adder(3), 4) == [7]",
+        "assert adder(1)(2) == 3",
+        "import itertools\nassert list(itertools.islice(count(), 3)) == [0, 1, 2]",
+        "assert next(count()) == 0 and 3 in count()",
+        "try:\n    fail(ValueError)\nexcept ValueError as e:\n    assert e.args == ('why', 3)",
+        "try:\n    own()\n    assert False\nexcept KeyError:\n    pass",
+        "try:\n    missing(1)\n    assert False\nexcept NameError:\n    pass",
+        "try:\n    apply(lambda x: 1 / 0, 1)\n    assert 0\nexcept ZeroDivisionError:\n    pass",
+        "assert typed([1, 'a'], str) == ['a']",
+        "assert sum([1, 2]) == 'mine'",
+        "assert math.floor(adder(0.5)(1)) == 1",
+        "tick()\nassert state == 1\ntick()\nassert state == 2",
+        "def check(candidate):\n    assert candidate([1, 'a'], int) == [1]\ncheck(typed)",
+        "class Here:\n    x = 3\nassert Here.x == adder(0)(3)",
+    ],
+)
+def test_tests_that_are_more_than_an_assert_of_a_call(sandbox, test):
+    assert verdict(sandbox, TREE, test) == ((True,), "ok")
+
+
+@pytest.mark.parametrize(
+    "source, test",
+    [
+        ("def f(x): raise StopIteration", "assert all(map(f, [1, 2]))"),
+        (
+            "def f(x):\n  class A: startswith = lambda *a: True\n  return A()",
+            "assert f(1).startswith('a')",
+        ),
+        ("def isinstance(*a): return True\ndef f(x): return 1", "assert isinstance(f(1), str)"),
+        ("def sorted(x): return [1]\ndef f(x): return 1", "assert sorted([f(1), 0]) == [1]"),
+        (
+            "class Math:\n  isclose = lambda *a: True\nmath = Math\ndef f(x): return 9",
+            "assert math.isclose(f(1), 2)",
+        ),
+        ("def f(x): return [x]", "a = [1]\nassert f(a) is a"),
+        ("def f(g): return g(1)", "assert f(lambda x: x) == 2"),
+        (
+            "class F:\n  def __init__(s, x): 0\n  def __contains__(s, x): return 1",
+            "assert 3 in F(1)",
+        ),
+        ("def f(x): return object()", "assert len(f(1)) or True"),
+        (
+            "def f(x): return (exec, 'import sys; sys._getframe(1).f_locals.clear()')[x]",
+            "f(0)(f(1))\nassert f(0) == 1",
+        ),
+    ],
+)
+def test_lies_that_other_tests_must_not_believe(sandbox, source, test):
+    assert verdict(sandbox, source, test) == ((False,), "ok")
+
+
+@pytest.mark.parametrize("form", ["assert f({}) == {}", "assert sorted(f({})) == {}"])
+def test_long_literals_cost_the_program_nothing(sandbox, form):
+    numbers = list(range(250_000))
+    test = form.format(numbers, [*numbers[:-1], 0.5] if "sorted" not in form else numbers)
+    right = (
+        "def f(x):\n    return x" if "sorted" in form else "def f(x):\n    return x[:-1] + [0.5]"
+    )
+    patient = Limits(cpu_s=0.3, wall_s=60.0)
+    with open_sandbox(sandbox.mode, workers=1, limits=patient) as opened:
+        assert verdict(opened, right, test) == ((True,), "ok")
+        assert verdict(opened, "def f(x): return x[1:]", test) == ((False,), "ok")
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "assert f(iter([1])) == 1",
+        "class Mine: pass\nassert f(Mine()) == 1",
+        f"assert f({'9' * (17 << 20)!r}) == 1",
+        f"assert f('a' * {9 << 20}) == 1",
+        "while True: pass\nf(1)",
+        "x = []\nwhile True: x.append(' ' * (1 << 20))",
+    ],
+    ids=lambda test: test[:20],
+)
+def test_what_cannot_be_judged_is_not_held_against_a_program(sandbox, test):
+    found = verdict(sandbox, "def f(x): return 1", test)
+    assert (found.passed, found.status, found.judged) == ((False,), "unjudged", False)
+    records = [{"tests": [test]}, {"tests": ["assert f(1) == 1"]}]
+    grades = grading.grade(records, ["```python\ndef f(x): return 1\n```"] * 2, sandbox)
+    np.testing.assert_array_equal(grades.judged_N, [False, True])
+    np.testing.assert_array_equal(grades.solved_N, [False, True])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(x):\n    y = []\n    for _ in range(150): y = [y]\n    return [y, f]",
+        "def f(x): return 'a' * (5 << 20)",
+        "def f(x): return (..., -5)",
+    ],
+)
+def test_a_program_cannot_ask_not_to_be_judged(sandbox, source):
+    # What it gave cannot be given back to it.
+    assert verdict(sandbox, source, "assert f([[f(1)] * 2] * 3) == 1").judged
+
+
+# ---------------------------------------------------------------- users and files
+
+
+def test_no_two_runs_share_a_user():
+    if os.geteuid() != 0:
+        pytest.skip("without root every run has a user namespace of its own")
+    source = "import os\ndef f(): return os.getuid()"
+    seen = set()
+    for _ in range(2):
+        with open_sandbox(workers=2, limits=LIMITS) as opened:
+            uids = [worker._command for worker in opened._workers]
+            seen |= set(map(str, uids))
+            tests = ("assert f() > 0", "assert f() != 65534", "assert f() != 1000")
+            assert verdict(opened, source, *tests).passed == (True,) * 3
+    assert len(seen) == 4
+    users = jail.users(8)
+    assert len({*users, *(user + 1 for user in users)}) == 16 and users != jail.users(8)
+
+
+def test_users_lie_in_what_is_mapped(monkeypatch):
+    maps = {"uid": "0 1000 1\n1 100000 65536\n", "gid": "0 1000 1\n1 100000 65536\n"}
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda self: maps[self.name.split("_")[0]])
+    for _ in range(100):
+        users = jail.users(4)
+        assert 32_000 < min(users) and max(users) + 1 <= 65_536
+    maps["gid"] = "0 1000 1\n"
+    assert jail.users(4) == [jail.NOBODY - 1] * 4
+
+
+@pytest.fixture
+def home():
+    # Not below /tmp, which is another one for every program.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        yield pathlib.Path(folder)
+
+
+def test_an_interpreter_in_a_home_shows_nothing_of_the_home(home, monkeypatch):
+    (home / "bin").mkdir()
+    python = home / "bin" / "python3"
+    shutil.copy(jail._interpreter(), python)
+    if subprocess.run([python, "-S", "-c", "1"], capture_output=True).returncode != 0:
+        pytest.skip("a copy of this interpreter does not start elsewhere")
+    key = home / ".ssh" / "id"
+    key.parent.mkdir()
+    key.write_text("private")
+    key.chmod(0o600)
+    (home / "bin" / "token").write_text("private")
+    monkeypatch.setattr(jail, "_interpreter", lambda: str(python))
+    source = f"import os\ndef listed(path): return sorted(os.listdir(path))\nhome = {str(home)!r}"
+    for mode in ("bwrap", "unshare"):
+        try:
+            opened = open_sandbox(mode, workers=1, limits=LIMITS)
+        except jail.SandboxError:
+            continue
+        with opened:
+            tests = (
+                f"assert listed({str(home)!r}) == ['bin']",
+                f"assert listed({str(home / 'bin')!r}) == ['python3']",
+            )
+            assert verdict(opened, source, *tests) == ((True, True), "ok")
+
+
+def test_what_is_installed_for_the_interpreter_is_hidden(sandbox):
+    found = [x for kind, _, x in jail._mounts() if kind == "empty"]
+    for folder in found:
+        source = f"import os\ndef f(): return os.listdir({folder!r})"
+        assert verdict(sandbox, source, "assert f() == []").passed == (True,)
+    bound = {path for kind, _, path in jail._mounts() if kind == "bind"}
+    homes = {str(pathlib.Path.home()), sys.base_prefix} - {"/usr", "/usr/local", "/"}
+    assert not bound & homes
+
+
+def test_verdicts_of_two_fields_say_whether_there_is_one():
+    assert Verdict((True,), "ok") == ((True,), "ok")
+    assert Verdict((False,), "cpu").judged and not Verdict((False,), "unjudged").judged
