@@ -37,8 +37,21 @@ SHORT = (
     "change_case:english_lowercase",
     "punctuation:no_comma",
 )
+# of these, what SmolLM2-135M follows now and then after its conversion: the rest it never does, so
+# that no group of answers says which way is better
+NOW_AND_THEN = (
+    "keywords:existence",
+    "length_constraints:number_sentences",
+    "length_constraints:number_words",
+    "punctuation:no_comma",
+)
 # a block sees clean blocks before it whatever is masked there, and never what follows an answer
-CONVERTED = {"gdsd": {"gdsd": {"beta": 0.0, "masks": "uniform", "count": "answer"}}}
+# trust: an update moves even what it does not train on by 0.05 nats a token
+CONVERTED = {
+    "gdsd": {
+        "gdsd": {"beta": 0.0, "masks": "uniform", "count": "answer", "trust": (0.2, 0.2)},
+    }
+}
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -84,17 +97,17 @@ def smollm2() -> ConfigDict:
     recipe.greeting = "SmolLM2-135M as a denoiser, on short texts under constraints"
     recipe.model = "a2d_smollm2_135m"
     recipe.require_init = True
-    recipe.options.constraints = (1, 1)
+    recipe.options.update(constraints=(1, 1), kinds=NOW_AND_THEN)
     recipe.prompt_length = 48
     recipe.sampler = ConfigDict({"kind": "block", "gen_length": 32, "block_length": 4, "steps": 32})
     recipe.threshold = 0.9
-    recipe.rounds = 24
+    recipe.rounds = 30
     recipe.prompts_per_round, recipe.group_size = 8, 8
     recipe.inner_iterations, recipe.minibatches, recipe.slices = 4, 4, 2  # one pass over a round
-    recipe.optimizer.update(learning_rate=3e-4, warmup_steps=8)
+    recipe.optimizer.update(learning_rate=1.5e-4, warmup_steps=8)
     recipe.lora_rank, recipe.lora_alpha = 32, 64.0
     recipe.sft.steps = 0
-    recipe.eval_every, recipe.eval_problems = 12, 128
+    recipe.eval_every, recipe.eval_problems = 10, 128
     return recipe
 
 
