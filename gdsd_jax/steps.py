@@ -24,12 +24,14 @@ from gdsd_jax.types import Array, Batch, Denoiser, Prompts, PyTree, Rollout, Tra
 class Scored(NamedTuple):
     """Scores at the parameters of the rollout, nats: what the loss compares with.
 
-    [S, K, b], or [S, K, b, G] where the objective compares tokens, for each inner iteration. None:
-    nothing is compared.
+    [S, K, b], or [S, K, b, G] where the objective compares tokens, for each inner iteration whose
+    views no other one has (`view_sets`). None: nothing is compared.
     """
 
-    old: Array | None  # [mu - 1, S, ...]: iteration 0 compares with its own score
-    ref: Array | None  # [mu, S, ...]
+    old: (
+        Array | None
+    )  # without those of iteration 0 if only it, which compares with its own, sees them
+    ref: Array | None
 
 
 class Distance(NamedTuple):
@@ -170,6 +172,19 @@ def make_slices(settings: Settings, mesh: jax.sharding.Mesh) -> Callable:
     return jax.jit(slices)
 
 
+def view_sets(settings: Settings) -> tuple[int, int]:
+    """(inner iterations of a round whose views no other one has, the first of them that needs the
+    score of the rollout's parameters).
+
+    Iteration `number` sees the views of `number % count`. Shared, the views of a minibatch are
+    drawn once, and all passes over it see them.
+    """
+    count = settings.inner_iterations
+    if settings.score_masks == "shared":
+        count = min(count, settings.minibatches)
+    return count, int(count == settings.inner_iterations)
+
+
 def make_masked(settings: Settings, config, mesh) -> Callable[[Batch, Array, Array], Batch]:
     """`masked(slices, number, rng)`: the slices of inner iteration `number` under fresh views.
 
@@ -177,6 +192,7 @@ def make_masked(settings: Settings, config, mesh) -> Callable[[Batch, Array, Arr
     gradient is the same however many slices it has.
     """
     parts, draws = settings.slices, settings.mask_draws
+    count, _ = view_sets(settings)
     views_fn = objectives.make_views_fn(settings.objective, config)
     tokens_fn = objectives.make_tokens_fn(settings.objective, config)
 
@@ -199,13 +215,14 @@ def make_masked(settings: Settings, config, mesh) -> Callable[[Batch, Array, Arr
         first = (number % settings.minibatches) * parts
         batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, parts), batch)
         draw = of_slices if settings.slices_apart else of_step
-        return draw(batch, jax.random.fold_in(rng, number))
+        return draw(batch, jax.random.fold_in(rng, number % count))
 
     return masked
 
 
 def make_score(denoiser: Denoiser, settings: Settings, config, mesh: jax.sharding.Mesh) -> Callable:
-    """`Steps.score`: one inner iteration after another, a slice at a time."""
+    """`Steps.score`: the views of one inner iteration after another, a slice at a time."""
+    count, first_old = view_sets(settings)
     masked = make_masked(settings, config, mesh)
     scorer = sharding.by_vocabulary(mesh, denoiser)
     score_fn = objectives.make_score_fn(settings.objective, scorer, config)
@@ -220,11 +237,11 @@ def make_score(denoiser: Denoiser, settings: Settings, config, mesh: jax.shardin
                 views = masked(batch, number, rng)
                 return jax.lax.map(lambda one: score_fn(params, one)[which], views)
 
-            return jax.lax.map(of_iteration, jnp.arange(first, settings.inner_iterations))
+            return jax.lax.map(of_iteration, jnp.arange(first, count))
 
         old = ref = None
-        if settings.inner_iterations > 1:
-            old = scores(denoiser.bind(trainable, frozen), 1, 0)
+        if count > first_old:
+            old = scores(denoiser.bind(trainable, frozen), first_old, 0)
         if compares:
             ref = scores(objectives.frozen_params(denoiser, frozen, "reference"), 0, 1)
         return jax.lax.with_sharding_constraint(Scored(old, ref), sharding.rows(mesh, leading=3))
@@ -250,6 +267,7 @@ def make_round_update(
     denoiser: Denoiser, settings: Settings, config, mesh: jax.sharding.Mesh
 ) -> Callable:
     """`Steps.update`: one optimizer step over the slices of an inner iteration."""
+    count, first_old = view_sets(settings)
     masked = make_masked(settings, config, mesh)
     scorer = sharding.by_vocabulary(mesh, denoiser)
     loss_fn = objectives.make_loss_fn(settings.objective, scorer, config)
@@ -260,9 +278,9 @@ def make_round_update(
     ) -> tuple[TrainState, dict[str, Array]]:
         old = ref = None
         if scored.old is not None and not first:
-            old = scored.old[number - 1]
+            old = scored.old[number % count - first_old]
         if scored.ref is not None:
-            ref = scored.ref[number]
+            ref = scored.ref[number % count]
         batch = masked(batch, number, rng).replace(old_KxB=old, ref_KxB=ref)
         return update_fn(state, frozen, batch)
 

@@ -113,6 +113,8 @@ class Settings:
       slices_apart: draw views and take means over tokens for each slice alone, as released code
         does; then their number matters.
       mask_draws: views of a completion in a step; complementary pairs, or single ones.
+      score_masks: "fresh" views for each inner iteration, or "shared": those of a completion are
+        drawn once a round, and old and reference policy score them once.
       baseline: what a reward is compared with, "leave_one_out" or the "mean" of all its prompt's.
       scale_rewards: divide advantages by their group's standard deviation.
       shuffle_rewards: control experiment: rewards permuted over a round's completions.
@@ -183,6 +185,7 @@ class Settings:
     slices: int = 1
     slices_apart: bool = False
     mask_draws: int = 1
+    score_masks: str = "fresh"
     baseline: str = "leave_one_out"
     scale_rewards: bool = False
     shuffle_rewards: bool = False
@@ -236,6 +239,7 @@ class Settings:
         check_choice(self, "teacher_dtype", (None, "float32", "bfloat16"))
         check_choice(self, "remat", ("none", "dots", "full"))
         check_choice(self, "rollout_weights", ROLLOUT_WEIGHTS)
+        check_choice(self, "score_masks", ("fresh", "shared"))
         check_choice(self, "too_long", ("drop", "cut"))
         check_choice(self, "baseline", tuple(BASELINES))
         if not 0 < self.drift_share <= 1:
