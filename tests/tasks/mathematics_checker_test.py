@@ -125,27 +125,27 @@ def process_of(one):
 
 def test_what_takes_too_long_is_wrong_and_the_process_lives_on():
     with Checker(1, limit_s=0.3) as one:
-        assert equal("2k", "k + k", one) is True
+        assert equal("\\sin 2k", "\\sin(k + k)", one) is True
         first = process_of(one).pid
         assert equal("5", "99999999! - 99999998!", one) is False
-        assert equal("2k", "3k - k", one) is True
+        assert equal("\\sin 2k", "\\sin(3k - k)", one) is True
         assert process_of(one).pid == first
 
 
 def test_a_killed_process_is_started_again():
     with Checker(1) as one:
-        assert equal("2k", "k + k", one) is True
+        assert equal("\\sin 2k", "\\sin(k + k)", one) is True
         first = process_of(one)
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-        assert equal("2k", "3k - k", one) is True
+        assert equal("\\sin 2k", "\\sin(3k - k)", one) is True
         assert process_of(one).pid != first.pid
 
 
 def test_a_silent_process_is_replaced_and_the_answer_is_not_judged():
     """A stopped process answers nothing; so does the second one."""
     with Checker(1, wall_s=1.0) as one:
-        assert equal("2k", "k + k", one) is True
+        assert equal("\\sin 2k", "\\sin(k + k)", one) is True
         stopped = []
 
         def stop():
@@ -162,13 +162,17 @@ def test_a_silent_process_is_replaced_and_the_answer_is_not_judged():
         while not stopped:
             time.sleep(0.01)
         found = grading.grade(
-            [{"answer": "2k"}], ["\\boxed{k + 7k - 6k}"], RewardConfig(), one, grading.MATH
+            [{"answer": "\\sin 2k"}],
+            ["\\boxed{\\sin(k + 7k - 6k)}"],
+            RewardConfig(),
+            one,
+            grading.MATH,
         )
         done.set()
         thread.join()
         assert len(stopped) == 2
         assert found.judged_N.tolist() == [False] and found.solved_N.tolist() == [False]
-        assert equal("2k", "5k - 3k", one) is True
+        assert equal("\\sin 2k", "\\sin(5k - 3k)", one) is True
     for pid in stopped:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -184,7 +188,7 @@ def warm(pid):
 
 def test_closing_ends_the_processes_also_while_they_work():
     one = Checker(1, limit_s=60.0)
-    assert equal("2k", "k + k", one) is True
+    assert equal("\\sin 2k", "\\sin(k + k)", one) is True
     process = process_of(one)
     found = []
     thread = threading.Thread(target=lambda: found.append(equal("5", "99999999! - 99999998!", one)))
@@ -200,7 +204,7 @@ def test_without_the_library_one_line_says_the_mend(tmp_path, monkeypatch):
     with Checker(1) as one:
         one._workers[0]._command = [*one._workers[0]._command[:1], "-c", "import math_verity"]
         with pytest.raises(JudgesError, match="math_verity.*pip install 'math-verify") as e:
-            equal("2k", "k + k", one)
+            equal("\\sin 2k", "\\sin(k + k)", one)
         assert "\n" not in str(e.value)
     monkeypatch.setattr(checker.importlib.util, "find_spec", lambda name: None)
     path = tmp_path / "a.jsonl"
