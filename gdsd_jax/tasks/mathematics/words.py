@@ -74,8 +74,8 @@ _NOT_NEXT = frozenset(
 # of these words math-verify sees nothing, whatever they say: 5 \\text{ or more}
 SEVERAL = DENIED | _CHANGED | set(SPELT)
 _OF = re.compile(
-    r"\b(?:multiple|factor|divisor|power|inverse|reciprocal|opposite|complement|conjugate|negation|double"
-    r"|factorial|logarithm|percent|fraction|part|digit"
+    r"\b(?:multiple|factor|divisor|power|inverse|reciprocal|opposite|complement|conjugate|negation"
+    r"|double|factorial|logarithm|percent|fraction|part|digit"
     r"|divisible|coprime|prime|close|next|up|far|short|out|anything|everything|all|different"
     rf"|distinct|apart|other|{'|'.join(_ONE_PART)})"
     r"s?\s+(?:of|by|to|but|from)\b(?:\s+(?:the|number|an?)\b)*[\s$:(]*$"
