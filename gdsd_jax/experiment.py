@@ -210,11 +210,12 @@ def check_reward_is_read(settings: Settings, task: Task, told: _Watched) -> None
     if told.reward_is_read:
         return
     task.close()
-    reward = settings.reward
-    given = [f"weights.{name}={weight:g}" for name, weight in reward.weights.items()]
+    given, mend = f"variant={settings.reward.variant}", "give reward.variant=mended"
+    for name, weight in settings.reward.weights.items():
+        given, mend = f"weights.{name}={weight:g}", "leave it out"
     raise ValueError(
-        f"reward.{[*given, f'variant={reward.variant}'][0]}: task={settings.task} does not read "
-        "settings.reward: leave it out, or let its grade use settings.reward"
+        f"reward.{given}: task={settings.task} does not read settings.reward: {mend}, or let its "
+        "grade use settings.reward"
     )
 
 
