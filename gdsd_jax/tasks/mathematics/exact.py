@@ -16,7 +16,7 @@ import re
 Term = tuple[int, tuple[tuple[str, int], ...]]
 Sum = Mapping[Term, Fraction]
 
-MOST_TERMS = 64
+MOST_TERMS = 24
 MOST_BITS = 2048  # of a factor's numerator, and of its denominator
 MOST_UNDER_ROOT = 10**8
 MOST_POWER = 64
@@ -324,9 +324,12 @@ def _raised(base: Sum, exponent: Fraction) -> Sum:
         return _raised(_inverse(base), -exponent)
     if not base and exponent == 0:
         raise _NoSum
-    found = _constant(1)
-    for _ in range(int(exponent)):
-        found = _times(found, base)
+    found, left = _constant(1), int(exponent)
+    while left:
+        if left % 2:
+            found = _times(found, base)
+        left //= 2
+        base = _times(base, base) if left else base
     return found
 
 
