@@ -93,6 +93,9 @@ def equal(gold, answer, by):
         ("(-\\infty,3)", "(∞,3)", False),
         ("(-\\infty,2)\\cup(3,\\infty)", "(-∞, 2) ∪ (3, ∞)", True),
         ("256", "4⁴", True),
+        ("\\sqrt{25}", "5 g", True),
+        ("\\sqrt{26}", "5 g", False),
+        ("\\frac{1+\\sqrt{2}}{3}", "12 apples", False),
         ("256", "4⁵", False),
         ("7", "2x = 7", True),  # where 2x is asked for
     ],

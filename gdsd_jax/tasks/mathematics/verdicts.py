@@ -49,6 +49,8 @@ def decide(gold: str, answer: str) -> bool | None:
         return False
     if sum(len(word) > 2 for word in said) > 4 or not _is_balanced(text):
         return False  # prose
+    if number is not None and not number.percent:  # the units say nothing to a formula
+        text = rf"\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
     return exact.verdict(*map(writing.as_latex, (gold_text, text)))
 
 
