@@ -81,10 +81,12 @@ def llada() -> ConfigDict:
 
 
 def dream() -> ConfigDict:
-    """Dream-7B by the newest script: one update a round, half the passes.
+    """Dream-7B by notes on a newer script than the releases: one update a round, half the passes.
 
-    Its "remasking random" is no setting of Dream's sampler, which goes by alg. In the later release
-    it seems to say how views of the loss are drawn; uniform ones are taken here.
+    No public source of that script is known, so its values cannot be checked. The notes name
+    "remasking random" besides, and not what it does. Dream's sampler has no such setting: the
+    positions are chosen by alg, which stays "entropy" here. In the later release a remasking says
+    how views of the loss are drawn; the uniform ones of this recipe may be what is meant.
     """
     recipe = published.dream()
     recipe.name, recipe.greeting = "sudoku-dream", "Dream-7B on Sudoku"

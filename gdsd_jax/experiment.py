@@ -2,13 +2,15 @@
 anything is compiled or written."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gdsd_jax import (
     data,
+    extensions,
     models,
     objectives,
     paths,
@@ -23,7 +25,7 @@ from gdsd_jax.hosts import Hosts
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.sandbox import SandboxError
 from gdsd_jax.settings import Settings
-from gdsd_jax.tasks import Record, Task
+from gdsd_jax.tasks import Record, RewardConfig, Task, TaskSettings
 from gdsd_jax.tokenizers import Tokenizer
 from gdsd_jax.types import Batch, Denoiser
 
@@ -166,8 +168,12 @@ def make_task(settings: Settings, from_nothing: bool, only_grades: bool = False)
       ValueError: no such task, a file that it cannot read, or no sandbox that works here.
     """
     make = tasks.find(settings.task)
+    told = settings.task_settings(from_nothing, only_grades)
+    is_chosen = extensions.is_file(settings.task) and settings.reward != RewardConfig()
+    if is_chosen:
+        told = _Watched.of(told)
     try:
-        task = make(settings.task_settings(from_nothing, only_grades))
+        task = make(told)
     except SandboxError as error:
         raise ValueError(str(error)) from None
     if not isinstance(task, Task):
@@ -175,7 +181,44 @@ def make_task(settings: Settings, from_nothing: bool, only_grades: bool = False)
         raise ValueError(
             f"task={settings.task}: make returns a {kind}, it must return a tasks.Task"
         )
+    if is_chosen:
+        check_reward_is_read(settings, task, told)
     return task
+
+
+class _Watched(TaskSettings):
+    """Settings that know whether their reward was read."""
+
+    @classmethod
+    def of(cls, told: TaskSettings) -> "_Watched":
+        names = [field.name for field in dataclasses.fields(told)]
+        watched = cls(**{name: getattr(told, name) for name in names})
+        object.__setattr__(watched, "reward_is_read", False)
+        return watched
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "reward":
+            object.__setattr__(self, "reward_is_read", True)
+        return super().__getattribute__(name)
+
+
+def check_reward_is_read(settings: Settings, task: Task, told: _Watched) -> None:
+    """ValueError where a user's own task passes over the reward that was chosen; it is closed."""
+    try:
+        tasks.parts_of(task)  # grades nothing, which may be where the reward is read
+    except ValueError:
+        task.close()
+        raise
+    if told.reward_is_read:
+        return
+    task.close()
+    given, mend = f"variant={settings.reward.variant}", "give reward.variant=mended"
+    for name, weight in settings.reward.weights.items():
+        given, mend = f"weights.{name}={weight:g}", "leave it out"
+    raise ValueError(
+        f"reward.{given}: task={settings.task} does not read settings.reward: {mend}, or let its "
+        "grade use settings.reward"
+    )
 
 
 def problems_of(

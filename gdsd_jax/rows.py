@@ -114,7 +114,10 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
         empty = False
         yield f"{path}:{number}", row
     if empty:
-        raise ValueError(f"{flag}{path} has no rows: give one JSON object a line{wanted}")
+        mend = "one JSON object a line"
+        if read is _csv_rows:
+            mend = "a line of column names, and then one row a line"
+        raise ValueError(f"{flag}{path} has no rows: give {mend}{wanted}")
 
 
 def unpacked_name(path: str | os.PathLike) -> str:

@@ -96,7 +96,8 @@ def mode_of(args: argparse.Namespace) -> str:
     mode = given[0]
     if mode == "compare":
         check_two(args.compare)
-    asked = [name for name in ("lengths", "samples", "thresholds") if getattr(args, name)]
+    flags = ("lengths", "samples", "thresholds")
+    asked = [name for name in flags if getattr(args, name) not in (None, "")]
     if mode != "checkpoint" and asked:
         raise ValueError(f"--{asked[0]} asks a model: give it with --checkpoint=DIR")
     needed = {"again": ("out",), "compare": ()}.get(mode, ("config", "out"))

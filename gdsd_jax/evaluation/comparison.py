@@ -29,8 +29,28 @@ def read(path: str | os.PathLike) -> File:
     content = rescoring.read_own(path)
     if not content[rescoring.OWN]:
         raise ValueError(f"{path}: no answers to compare")
+    check_graded(content[rescoring.OWN], path)
     keys = [key_of(prompt) for prompt in content["prompts"]]
     return File(str(path), content["manifest"], keys, content[rescoring.OWN])
+
+
+def check_graded(items: Sequence[Item], path: str | os.PathLike) -> None:
+    """ValueError where answers have no grades, though their task grades."""
+    for place, item in enumerate(items):
+        grades = item.get("grades", "")
+        numbers = grades.values() if isinstance(grades, dict) else ()
+        is_one = {"reward", "solved"} <= grades.keys() if isinstance(grades, dict) else False
+        if (grades is not None and not is_one) or not all(map(_is_number, numbers)):
+            raise ValueError(
+                f"{path}: {rescoring.OWN}[{place}]: not an answer with grades: grade the file with "
+                "--rescore first"
+            )
+    if all(item["grades"] is None and item.get("points") is not None for item in items):
+        raise ValueError(f"{path}: none of its answers has a verdict, nothing to compare")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def key_of(prompt: Mapping[str, Any]) -> str:
@@ -57,6 +77,16 @@ def compare(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
     lengths = [grouped(file.items, "gen_length") for file in (before, after)]
     shared = [length for length in lengths[0] if length in lengths[1]]
     pairs = [(length, length) for length in shared] or [tuple(next(iter(one)) for one in lengths)]
+    comparisons = [
+        {"gen_lengths": [first, second]}
+        | of_items(before, lengths[0][first], after, lengths[1][second])
+        for first, second in pairs
+    ]
+    if not any(one["differences"] or one["parts"] for one in comparisons):
+        raise ValueError(
+            f"{before.path} and {after.path}: no answers to the same problem have grades in both: "
+            "grade them with --rescore first"
+        )
     return {
         "before": before.path,
         "after": after.path,
@@ -64,13 +94,7 @@ def compare(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
         "common": len(set(before.keys) & set(after.keys)),
         "score": after.manifest["score"],
         "intervals": intervals.stated(),
-        "comparisons": [
-            {
-                "gen_lengths": [first, second],
-                **of_items(before, lengths[0][first], after, lengths[1][second]),
-            }
-            for first, second in pairs
-        ],
+        "comparisons": comparisons,
     }
 
 

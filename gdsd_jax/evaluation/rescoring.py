@@ -4,7 +4,8 @@ Three kinds of files are read: what launch/eval.py wrote; diffu-GRPO's generatio
 with a list "generations"; rows of JSONL, CSV or a JSON list with a column "completion" or "text".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,7 +14,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 import zlib
 
-from gdsd_jax import rows, settings, tasks
+from gdsd_jax import extensions, rows, settings, tasks
 from gdsd_jax.evaluation import answers, intervals, record
 from gdsd_jax.evaluation.figures import Item, verdict
 from gdsd_jax.experiment import make_task
@@ -66,7 +67,9 @@ def rescore(chosen: Settings, path: str | os.PathLike) -> tuple[dict, list[dict]
         else:
             prompts, found = numbered(completions(content, task, path, columns, texts), task)
         records, given = [one.record for one in found], [one.text for one in found]
-        grades = tasks.graded(task, records, given, names)
+        is_checked = before is None  # row by row, as they were read
+        with contextlib.nullcontext() if is_checked else check_records(chosen, records, path):
+            grades = tasks.graded(task, records, given, names)
     finally:
         task.close()
     items = [one.item | verdict(grades, place) for place, one in enumerate(found)]
@@ -83,6 +86,27 @@ def rescore(chosen: Settings, path: str | os.PathLike) -> tuple[dict, list[dict]
     if before:
         manifest["answered"] = before
     return manifest, prompts, items
+
+
+@contextlib.contextmanager
+def check_records(
+    chosen: Settings, records: Sequence[Record], path: str | os.PathLike
+) -> Iterator[None]:
+    """ValueError, in one line, where an evaluation's file has records that cannot be graded by.
+
+    Faults of a user's own task are not hidden, but for a name that a record lacks.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        name = error.args[0] if isinstance(error, KeyError) and error.args else None
+        lacks = [isinstance(name, str) and name not in one for one in records]
+        if extensions.is_file(chosen.task) and not any(lacks):
+            raise
+        said = f"a record is none of task {chosen.task} ({type(error).__name__}: {error})"
+        if any(lacks):
+            said = f"{OWN}[{lacks.index(True)}]: its problem's record has no {name!r}"
+        raise ValueError(f"{path}: {said}: evaluate again") from error
 
 
 def numbered(found: Sequence[Completion], task: Task) -> tuple[list[dict], list[Completion]]:

@@ -12,6 +12,14 @@ _END_TOKENS = re.compile(
     r"<\|(?:eot_id|eom_id|endoftext|end_of_text|im_end|end|eos|pad)\|>|</s>"
     "|<eos>|<pad>|<end_of_turn>|<\uff5cend\u2581of\u2581sentence\uff5c>"
 )
+# what a sampler leaves unwritten, or a template puts before a text
+_FILLER = (
+    r"(?:<\|(?:mdm_mask|mask|begin_of_text|startoftext|im_start|bos|unk)\|>|<(?:mask|unk|s|bos)>"
+    r"|\[(?:MASK|PAD|UNK)\]|<\uff5cbegin\u2581of\u2581sentence\uff5c>|\ufeff)"
+)
+_FILLERS = re.compile(
+    rf"\A(?:\s*{_FILLER})+[ \t]*|^[ \t]*(?:{_FILLER}[ \t]*)+$|(?:{_FILLER}\s*)+\Z", re.MULTILINE
+)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text
 
@@ -20,6 +28,12 @@ def until_end(text: str) -> str:
     """A text without what follows its first end token, and without that."""
     end = _END_TOKENS.search(text)
     return text if end is None else text[: end.start()]
+
+
+def without_fillers(text: str) -> str:
+    """A text without masks that were never filled and tokens that begin a text: at its begin, at
+    its end, and where a line holds nothing else."""
+    return _FILLERS.sub("", text)
 
 
 def last_of(text: str) -> str | None:

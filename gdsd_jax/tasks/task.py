@@ -77,6 +77,9 @@ class Task(NamedTuple):
     notes: Sequence[str] = ()
 
 
+MOST_WEIGHT = 1_000_000  # of a part; float32 tells sums of larger ones apart no more
+
+
 class WeightError(ValueError):
     """A weight of the user's that the parts of the grades cannot have."""
 
@@ -90,7 +93,7 @@ class RewardConfig:
       weights: part -> its factor in the reward, in place of the rule's own.
 
     Raises:
-      ValueError: an unknown variant, or a weight that is no finite number.
+      ValueError: an unknown variant, or a weight that is no finite number or above MOST_WEIGHT.
     """
 
     variant: str = "mended"
@@ -102,6 +105,10 @@ class RewardConfig:
         for name, weight in self.weights.items():
             if not math.isfinite(weight):
                 raise ValueError(f"reward.weights.{name}={weight}: give a finite number")
+            if abs(weight) > MOST_WEIGHT:
+                raise ValueError(
+                    f"reward.weights.{name}={weight:g} is too large: give at most {MOST_WEIGHT:,}"
+                )
 
     def total(self, parts: Mapping[str, np.ndarray], own: Mapping[str, float]) -> np.ndarray:
         """The reward, float32 [N]: the parts times their weights, `own` where none are given.

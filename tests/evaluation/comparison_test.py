@@ -138,6 +138,12 @@ def test_lengths_that_both_have_are_compared(compare):
     assert code == 0 and "gen_length 128 -> 512\n" in said
 
 
+def changed(one, place, change):
+    """A file with another item at a place."""
+    items = [item | change if number == place else item for number, item in enumerate(one["items"])]
+    return {**one, "items": items}
+
+
 def test_what_cannot_be_compared_is_one_line(compare, monkeypatch, capsys):
     def error(before, after):
         code, found, said = compare(before, after)
@@ -152,6 +158,13 @@ def test_what_cannot_be_compared_is_one_line(compare, monkeypatch, capsys):
     assert "not a file of launch/eval.py" in error(one, {"generations": []})
     assert "no answers to compare" in error(one, {**one, "items": []})
     assert "not JSON" in error(one, "{")
+    for change in ({"grades": {}}, {"grades": {"reward": "1", "solved": 1}}, {"grades": 3}):
+        assert "b.json: items[1]: not an answer with grades" in error(one, changed(one, 1, change))
+    bare = json.loads(json.dumps(one))
+    for item in bare["items"]:
+        del item["grades"]
+    assert "a.json: items[0]: not an answer with grades" in error(bare, one)
+    assert "none of its answers has a verdict" in error(content([None, None]), one)
     monkeypatch.setattr("sys.argv", ["eval.py", "--compare", "none.json", "gone.json"])
     assert launch_eval.main() == 2 and "not a readable file" in capsys.readouterr().err
 

@@ -195,7 +195,8 @@ def test_files_that_hold_nothing_or_no_text_are_one_line(name, rescore, tmp_path
     assert "is empty, there is nothing to grade" in refused("")
     assert "is empty, there is nothing to grade" in refused("\n \n")
     if "csv" in name:
-        assert "has no rows" in refused("puzzle,completion\n")
+        said = refused("puzzle,completion\n")
+        assert "has no rows: give a line of column names" in said and "JSON" not in said
     data = b"puzzle,completion\n\xff,\n" if "csv" in name else b'{"a": "\xff"}\n'
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     assert "write it as UTF-8" in refused(None)
@@ -231,11 +232,16 @@ def test_odd_files_of_ours_are_one_line(rescore):
     without = own_file([item])
     without["prompts"][0]["record"] = None
     assert "has no record" in refused(without)
+    without["prompts"][0]["record"] = {}
+    assert "items[0]: its problem's record has no 'puzzle': evaluate again" in refused(without)
+    without["prompts"][0]["record"] = {"puzzle": 5, "solution": SOLUTION}
+    assert "a record is none of task sudoku (AttributeError" in refused(without)
     assert rescore(own_file([item]))[0] == 0
 
 
 def test_flags_that_do_not_go_together(rescore, monkeypatch, capsys):
     assert "asks a model" in rescore([{}], more=["--samples=2"])[2]
+    assert "--samples asks a model" in rescore([{}], more=["--samples=0"])[2]
     assert "give one of" in rescore([{}], more=["--checkpoint=none"])[2]
     monkeypatch.setattr("sys.argv", ["eval.py", "--rescore=none", "--config=configs/sudoku.py"])
     assert launch_eval.main() == 2 and "--rescore needs --out too" in capsys.readouterr().err
@@ -264,6 +270,17 @@ def test_a_task_that_cannot_grade_or_read_is_named(rescore, tmp_path):
     given["prompts"] = [{"messages": [], "record": {"q": "?", "a": "yes"}}]
     code, found, said = rescore(given, f"{config}{blind}")
     assert code == 0 and found["metrics"]["correct"] == 1, said
+    # which passes over the reward, and says so
+    for key in ("weights.x=2", "variant=released"):
+        code, _, said = rescore(given, f"{config}{blind},reward.{key}")
+        assert code == 2 and said.count("\n") == 1, said
+        assert f"reward.{key}: task={blind} does not read settings.reward" in said
+    reading = "def make(settings):\n    settings.reward\n"
+    blind.write_text(blind.read_text().replace("def make(settings):\n", reading))
+    assert rescore(given, f"{config}{blind},reward.weights.x=2")[0] == 0
+    # a fault of the user's own task is shown as one
+    given["prompts"][0]["record"] = {"q": "?"}
+    assert "record has no 'a'" in rescore(given, f"{config}{blind}")[2]
 
 
 def test_rows_need_no_model_of_a_config():

@@ -57,6 +57,15 @@ WAYS = (  # of writing what is right
     "My answer: 8/(3-8/3)",
     "Therefore, 8/(3-8/3) = 24 (correct)",
     "8 / (3 - 8/3) = 8 x 3",
+    "8/(3-8/3);",
+    "8/(3-8/3) = 24;",
+    "So 8/(3-8/3)",
+    "So, 8/(3-8/3) = 24.",
+    "So.. 8/(3-8/3)",
+    "Therefore, 8/(3-8/3)",
+    "And so we get: 8/(3-8/3) = 24",
+    "Therefore, the final answer is 8/(3-8/3);",
+    "Thus it is 8/(3-8/3)",
 )
 NO_WAYS = (
     "8/(3-8/3) = 25",
@@ -80,6 +89,13 @@ NO_WAYS = (
     "8/(3-8/3) squared",
     "8/(3-8/3) is wrong",
     "8/(3-8/3) = 24 is false",
+    "8/(3-8/3); 8*3",
+    "So not 8/(3-8/3)",
+    "Therefore, 8*3 = 24;",
+    "So 24",
+    "-8/(3-8/3)",
+    "So -8/(3-8/3) = 24",
+    "8/(3-8/3);1",
 )
 EIGHTS = {"numbers": [3, 3, 8, 8], "target": 24}
 

@@ -28,6 +28,15 @@ WHOLE = "def double(x):\n    return x + x\n"
 OTHER = "def other(x):\n    return 0\n"
 WRONG = "def double(x):\n    return 5\n"
 
+DOCUMENTED = '''def double(x):
+    """Twice the number.
+
+    ```python
+    double(2)
+    ```
+    """
+    return x + x
+'''
 INDENTED = "   def double(x):\n       return x + x\n"
 FENCES = "def double(x):\n    s = '```'\n    t = ['```python', '```']\n    return x + x\n"
 
@@ -107,6 +116,34 @@ FUNCTIONS = [
     ("a bare program with future imports", f"from __future__ import annotations\n{WHOLE}", 42),
     ("a bare program, then [DONE]", f"{WHOLE}[DONE]", 42),
     ("a bare program, closed by a fence", f"{WHOLE}```\nIt adds.", 42),
+    ("a program, then masks", f"{WHOLE}<|mdm_mask|><|mdm_mask|>", 42),
+    ("a program, then a mask in its line", f"{WHOLE.rstrip()}<|mdm_mask|>", 42),
+    ("a program, then lines of masks", f"{WHOLE}<|mdm_mask|>\n<|mdm_mask|>\n", 42),
+    ("a program, then a mask and an end", f"{WHOLE}<mask><|eot_id|>", 42),
+    ("a fence, then masks", f"```python\n{WHOLE}```<|mdm_mask|>", 42),
+    ("masks in a fence", f"```python\n{WHOLE}<|mdm_mask|>\n```", 42),
+    ("a mask within a program", "def double(x):\n    return 2<|mdm_mask|> * x", None),
+    ("a mask for a word", "def double(x):\n    return <|mdm_mask|>x", None),
+    ("a body, then masks", f"{BODY}<|mdm_mask|>", 42),
+    ("a program behind a begin token", f"<s>{WHOLE}", 42),
+    ("a program behind a begin token and a space", f"<s> {WHOLE}", 42),
+    ("a program behind another begin token", f"<|begin_of_text|>\n{WHOLE}", 42),
+    ("a mark of byte order", f"\ufeff{WHOLE}", 42),
+    ("a mark of byte order in a fence", f"```python\n\ufeff{WHOLE}```", 42),
+    ("two names at once", "double, other = (lambda x: 2 * x), 1", 42),
+    ("a list of names", "[other, double] = 1, lambda x: 2 * x", 42),
+    ("a definition within a condition", "if True:\n    def double(x):\n        return 2 * x\n", 42),
+    (
+        "a definition within a try",
+        "try:\n    import nothing\nexcept ImportError:\n    def double(x):\n        return 2 * x\n",
+        42,
+    ),
+    ("a definition within a class", "class A:\n    def double(x):\n        return 2 * x\n", None),
+    ("a definition within a function", "def a():\n    def double(x):\n        return 2", None),
+    ("an attribute of that name", "a.double = 5", None),
+    ("a fence in documentation", f"So:\n\n{DOCUMENTED}\nThat is all.", 42),
+    ("a fence in documentation in a fence", f"```python\n{DOCUMENTED}```\nDone.", 42),
+    ("a fence in a body's documentation", "    " + DOCUMENTED.split("    ", 1)[1], 42),
     ("a variable", "double = lambda x: 2 * x", 42),
     ("another function only", OTHER, None),
     ("words", "I do not know.", None),

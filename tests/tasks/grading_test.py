@@ -9,6 +9,9 @@ from gdsd_jax.tasks.coding import grading
 
 GOOD = "```python\ndef f(x):\n    return x + 1\n```"
 HALF = "Words.\n```python\ndef f(x):\n    return 2\n```\nMore words."
+DOCUMENTED = (
+    'def f(x):\n    """More.\n\n    ```python\n    f(2)\n    ```\n    """\n    return x + 1\n'
+)
 BROKEN = "```python\ndef f(x) return\n```"
 
 
@@ -44,6 +47,7 @@ def test_the_last_closed_block_counts():
     assert grading.extract_code(f"{GOOD}\n```python\nunclosed") == program
     assert grading.extract_code("```\nx = 1\n```") is None
     assert grading.extract_code("x = 1") is None
+    assert grading.extract_code(f"```python\n{DOCUMENTED}```\n") == DOCUMENTED
 
 
 @pytest.mark.parametrize(
@@ -57,6 +61,9 @@ def test_the_last_closed_block_counts():
         ("```python\n" + "-" * 100_000 + "1\n```", 0.5),
         ("```python\nx = '\\d'\n```", 1.0),
         ("```python\n```", 1.0),
+        (f"```python\n{DOCUMENTED}```\nDone.", 1.0),
+        (f"```python\n{DOCUMENTED.replace('return', 'return (')}```", 0.5),
+        ("```python\n\ufeffx = 1\n```", 1.0),
     ],
 )
 def test_format_reward(text, reward):

@@ -194,49 +194,6 @@ def test_every_constraint_has_a_case_and_a_generator():
     assert len(constraints.KINDS) == 25
 
 
-# ---------------------------------------------------------------- repeating texts
-
-
-@pytest.mark.parametrize(
-    "text, repeats",
-    [
-        ("", False),
-        ("yes " * 5, False),  # too short to say
-        ("yes " * 19, True),
-        ("Well, " + "yes " * 15, True),
-        ("yes, no, yes, no, yes, no, yes, no, yes, no, yes, no, yes, no, yes, no", True),
-        ("It is so. It is so. It is so. It is so. It is so. It is so. It is so. It is so.", True),
-        ("haha" * 5, True),
-        ("ha ha ha ha ha", False),
-        ("." * 40, True),
-        ("Row, row, row your boat, gently down the stream", False),
-        ("No.", False),
-        ("1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19", False),
-        ("river river river river", False),
-        ("yes " * 50, True),
-        ("a" * 200, True),
-        (" \n" * 200, True),
-        ("The tea is warm and sweet. " * 3, False),
-        ("The tea is warm and sweet. " * 8, True),
-        (PROSE, False),
-        (PROSE * 2, False),  # two responses, say
-        (PROSE + "and so on " * 60, True),  # begins well, then goes round
-        ("no no no no " * 60 + PROSE, True),
-        ("\n".join(f"* item {number}" for number in range(30)), False),
-        (", ".join(map(str, range(200))), False),
-        ("الشاي دافئ " * 20, True),
-        ("\ud800" * 100, True),
-    ],
-)
-def test_what_counts_as_repeating(text, repeats):
-    assert repeating.is_repeating(text) is repeats
-
-
-def test_english_and_code_do_not_repeat():
-    for text in (instructions.__doc__, grading.grade.__doc__ * 2, problems.generate.__doc__):
-        assert not repeating.is_repeating(text)
-
-
 # ---------------------------------------------------------------- grading
 
 RECORD = {

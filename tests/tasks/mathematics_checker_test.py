@@ -61,6 +61,43 @@ def equal(gold, answer, by):
         ("\\sqrt{2}", "1.414", False),
         ("\\sqrt{2}", "\\approx \\sqrt{2}", False),
         ("5", "5 g", True),
+        ("\\frac{\\pi}{4}", "\\frac\\pi4", True),
+        ("\\frac{\\pi}{4}", "pi/4", True),
+        ("\\frac{\\pi}{4}", "\\frac\\pi5", False),
+        ("\\frac{\\pi}{4}", "4/pi", False),
+        ("\\frac{\\sqrt{3}}{2}", "\\frac{\\sqrt3}2", True),
+        ("\\frac{1+\\sqrt{5}}{2}", "(1+sqrt(5))/2", True),
+        ("\\frac{1+\\sqrt{5}}{2}", "1+sqrt(5)/2", False),
+        ("\\text{(C)}", "C)", True),
+        ("\\text{(C)}", "Option C", True),
+        ("\\text{(C)}", "The answer is (C).", True),
+        ("\\text{(C)}", "Option D", False),
+        ("\\text{(C)}", "C or D", False),
+        ("\\text{(C)}", "not C", False),
+        ("\\text{(C)}", "Option C is wrong", False),
+        ("\\sqrt{2}", "2^{0.5}", True),
+        ("\\sqrt{2}", "2^(1/2)", True),
+        ("\\sqrt{x}", "x^{0.5}", True),
+        ("\\sqrt{2}", "2^{0.25}", False),
+        ("\\sqrt{2}", "1.41421356", False),
+        ("\\sqrt{2}", "wrong: \\sqrt{2}", False),
+        ("\\sqrt{2}", "twice \\sqrt{2}", False),
+        ("11\\sqrt{2}", "11√2", True),
+        ("11\\sqrt{2}", "11sqrt2", True),
+        ("11\\sqrt{2}", "11sqrt3", False),
+        ("2\\sqrt{3}", "2√(3)", True),
+        ("2\\sqrt{3}", "3√2", False),
+        ("(-\\infty,3)", "(-∞,3)", True),
+        ("(-\\infty,3)", "(-inf, 3)", True),
+        ("(-\\infty,3)", "(-∞,3]", False),
+        ("(-\\infty,3)", "(∞,3)", False),
+        ("(-\\infty,2)\\cup(3,\\infty)", "(-∞, 2) ∪ (3, ∞)", True),
+        ("256", "4⁴", True),
+        ("\\sqrt{25}", "5 g", True),
+        ("\\sqrt{26}", "5 g", False),
+        ("\\frac{1+\\sqrt{2}}{3}", "12 apples", False),
+        ("256", "4⁵", False),
+        ("7", "2x = 7", True),  # where 2x is asked for
     ],
 )
 def test_formulas_are_told_apart(gold, answer, right, shared):
@@ -125,27 +162,27 @@ def process_of(one):
 
 def test_what_takes_too_long_is_wrong_and_the_process_lives_on():
     with Checker(1, limit_s=0.3) as one:
-        assert equal("2k", "k + k", one) is True
+        assert equal("\\sin 2k", "\\sin(k + k)", one) is True
         first = process_of(one).pid
         assert equal("5", "99999999! - 99999998!", one) is False
-        assert equal("2k", "3k - k", one) is True
+        assert equal("\\sin 2k", "\\sin(3k - k)", one) is True
         assert process_of(one).pid == first
 
 
 def test_a_killed_process_is_started_again():
     with Checker(1) as one:
-        assert equal("2k", "k + k", one) is True
+        assert equal("\\sin 2k", "\\sin(k + k)", one) is True
         first = process_of(one)
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-        assert equal("2k", "3k - k", one) is True
+        assert equal("\\sin 2k", "\\sin(3k - k)", one) is True
         assert process_of(one).pid != first.pid
 
 
 def test_a_silent_process_is_replaced_and_the_answer_is_not_judged():
     """A stopped process answers nothing; so does the second one."""
     with Checker(1, wall_s=1.0) as one:
-        assert equal("2k", "k + k", one) is True
+        assert equal("\\sin 2k", "\\sin(k + k)", one) is True
         stopped = []
 
         def stop():
@@ -162,13 +199,17 @@ def test_a_silent_process_is_replaced_and_the_answer_is_not_judged():
         while not stopped:
             time.sleep(0.01)
         found = grading.grade(
-            [{"answer": "2k"}], ["\\boxed{k + 7k - 6k}"], RewardConfig(), one, grading.MATH
+            [{"answer": "\\sin 2k"}],
+            ["\\boxed{\\sin(k + 7k - 6k)}"],
+            RewardConfig(),
+            one,
+            grading.MATH,
         )
         done.set()
         thread.join()
         assert len(stopped) == 2
         assert found.judged_N.tolist() == [False] and found.solved_N.tolist() == [False]
-        assert equal("2k", "5k - 3k", one) is True
+        assert equal("\\sin 2k", "\\sin(5k - 3k)", one) is True
     for pid in stopped:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -184,7 +225,7 @@ def warm(pid):
 
 def test_closing_ends_the_processes_also_while_they_work():
     one = Checker(1, limit_s=60.0)
-    assert equal("2k", "k + k", one) is True
+    assert equal("\\sin 2k", "\\sin(k + k)", one) is True
     process = process_of(one)
     found = []
     thread = threading.Thread(target=lambda: found.append(equal("5", "99999999! - 99999998!", one)))
@@ -200,7 +241,7 @@ def test_without_the_library_one_line_says_the_mend(tmp_path, monkeypatch):
     with Checker(1) as one:
         one._workers[0]._command = [*one._workers[0]._command[:1], "-c", "import math_verity"]
         with pytest.raises(JudgesError, match="math_verity.*pip install 'math-verify") as e:
-            equal("2k", "k + k", one)
+            equal("\\sin 2k", "\\sin(k + k)", one)
         assert "\n" not in str(e.value)
     monkeypatch.setattr(checker.importlib.util, "find_spec", lambda name: None)
     path = tmp_path / "a.jsonl"

@@ -152,6 +152,13 @@ def test_a_grade_that_fails_on_nothing_is_named():
     assert str(error.value).startswith(__file__) and "\n" not in str(error.value)
 
 
+def test_weights_beyond_what_float32_adds_up_are_refused():
+    for weight in (1e39, -1e39, 1e7):
+        with pytest.raises(ValueError, match=r"reward\.weights\.cells=.*too large: give at most"):
+            RewardConfig(weights={"cells": weight})
+    assert RewardConfig(weights={"cells": 1e6}).weights == {"cells": 1e6}
+
+
 @pytest.mark.parametrize(
     "weights, said",
     [

@@ -18,7 +18,7 @@ read.
 
 import ast
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import re
 import textwrap
 from typing import NamedTuple
@@ -31,6 +31,7 @@ FENCE = "```"
 
 _BLOCKS = 4  # fenced blocks looked at, from the last
 _STARTS = 4  # lines tried as the first of a bare program
+_FURTHER_IN = 3  # columns by which the end of a block may stand further in than its begin
 _CUTS = 4  # times that a text is shortened and parsed again
 _ANY_FENCE = re.compile("(?:`{3,}|~{3,})")
 _LINE_FENCE = re.compile(r"^[ \t>]*(?:[-*+][ \t]+|[0-9]+[.)][ \t]+)?(`{3,}|~{3,})", re.MULTILINE)
@@ -38,6 +39,7 @@ _INDENTED = re.compile(r"(?:^|\n)(?:[ \t]+|[ \t]*[-*+][ \t]+|[ \t]*[0-9]+[.)][ \
 _NAME = re.compile(r"[ \t]*\{?\.?(?:(?:python3?|py)\b\}?)?[ \t]*", re.IGNORECASE)
 _START = re.compile(r"^(?:def|class|import|from|async[ \t]+def)\b|^@", re.MULTILINE)
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_BLOCKS_OF_CODE = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.ExceptHandler)
 _KEPT = (*_DEFINITIONS, ast.Import, ast.ImportFrom)
 _ACTS = (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
 _GIVES = (ast.Return, ast.Yield, ast.YieldFrom)
@@ -65,20 +67,24 @@ def parse(source: str) -> ast.Module | None:
 
 def find_program(text: str, asked: Asked = ANYTHING) -> str | None:
     """The program in an answer, by the rules above; None where there is none."""
-    text = text[:MAX_CHARACTERS].replace("\r\n", "\n").replace("\r", "\n")
+    text = text[:MAX_CHARACTERS].replace("\r\n", "\n").replace("\r", "\n").replace("\ufeff", "")
     said = answer_tags.until_end(text)
-    found = _find(said, asked)
-    # an end token may be a string of the program
-    return _find(text, asked) if found is None and said != text else found
+    # such tokens may be strings of the program, too
+    for place in dict.fromkeys((answer_tags.without_fillers(said), said, text)):
+        found = _find(place, asked)
+        if found is not None:
+            return found
+    return None
 
 
 def _find(text: str, asked: Asked) -> str | None:
     """As `find_program`, of a text with its line ends and its end in order."""
     closed, unclosed, bare = _places(text)
     if asked.prompt and _is_indented(bare):
-        found = _body(bare, asked, cuts=_CUTS)
-        if found is not None:
-            return found
+        for begin in dict.fromkeys((bare, text)):  # a fence may stand in its documentation
+            found = _body(begin, asked, cuts=_CUTS)
+            if found is not None:
+                return found
     for code in closed:
         if _is_whole(parse(code), asked):
             return _with_preamble(code, asked)
@@ -86,8 +92,10 @@ def _find(text: str, asked: Asked) -> str | None:
         found = _cut_to_code(start, 0, 0, _CUTS)
         if found is not None and _is_whole(found[1], asked):
             return _with_preamble(found[0], asked)
-    if _is_whole(parse(text), asked):  # its fences are strings
-        return _with_preamble(text, asked)
+    for start in _starts(bare):  # its fences are strings
+        found = _cut_to_code(text[len(bare) - len(start) :], 0, 0, _CUTS)
+        if found is not None and _is_whole(found[1], asked):
+            return _with_preamble(found[0], asked)
     if not asked.prompt:
         return None
     places = [(code, 1) for code in closed] + [(unclosed, _CUTS), (bare, _CUTS)]
@@ -114,11 +122,12 @@ def _pieces(text: str) -> tuple[list[str], list[str], bool]:
     """(what stands before each block and behind the last, what each block holds, whether the last
     is open).
 
-    A block ends in its first line, or where a line begins with a fence, so that a program may hold
-    one; without such a line at the next fence.
+    A block ends in its first line, or where a line begins with a fence that stands no further in,
+    so that a program may hold one; without such a line at the next line that begins with one, or
+    else at the next fence.
     """
     fences = [hit.span() for hit in _ANY_FENCE.finditer(text)]
-    in_front = {hit.start(1) for hit in _LINE_FENCE.finditer(text)}
+    in_front = {hit.start(1): hit.start(1) - hit.start() for hit in _LINE_FENCE.finditer(text)}
     heads = [number for number, (start, _) in enumerate(fences) if start in in_front]
     outside, inside, place, number = [], [], 0, 0
     while number < len(fences):
@@ -131,7 +140,9 @@ def _pieces(text: str) -> tuple[list[str], list[str], bool]:
             continue  # a string of the program, say
         if end is None:
             later = bisect.bisect_left(heads, number)
-            end = heads[later] if later < len(heads) else number
+            column = in_front.get(start, 0) + _FURTHER_IN
+            closing = (head for head in heads[later:] if in_front[fences[head][0]] <= column)
+            end = next(closing, heads[later] if later < len(heads) else number)
         outside.append(text[place:start])
         if end >= len(fences):
             return outside, [*inside, text[begin:]], True
@@ -178,17 +189,30 @@ def _is_whole(tree: ast.Module | None, asked: Asked) -> bool:
     """Whether a program defines what is asked for."""
     if tree is None:
         return False
-    names = set()
-    for node in tree.body:
-        if isinstance(node, _DEFINITIONS):
-            names.add(node.name)
-        elif isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
-            names.add(node.target.id)
-        elif isinstance(node, ast.ImportFrom):
-            names |= {alias.asname or alias.name for alias in node.names}
+    names = set(_bound(tree.body))
     return asked.name in names if asked.name else bool(names)
+
+
+def _bound(body: Sequence[ast.stmt]) -> Iterator[str]:
+    """The names that statements define, also within conditions, loops, with and try."""
+    waiting: list[ast.AST] = list(body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, _DEFINITIONS):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.AnnAssign):
+            waiting += [node.target] if node.value else []
+        elif isinstance(node, ast.Assign):
+            waiting += node.targets
+        elif isinstance(node, _BLOCKS_OF_CODE):
+            for name in ("body", "orelse", "finalbody", "handlers"):
+                waiting += getattr(node, name, [])
+        elif isinstance(node, ast.Tuple | ast.List | ast.Starred):
+            waiting += node.elts if not isinstance(node, ast.Starred) else [node.value]
 
 
 def _with_preamble(code: str, asked: Asked) -> str:

@@ -20,7 +20,9 @@ from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 MENDED = RewardConfig()
 OWN = {"format": 1.0, "tests": 1.0}  # weights of the parts, of both rules
 
-_BLOCK = re.compile(r"```python[ \t]*\r?\n(.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"```python[ \t]*\r?\n\ufeff?(.*?)```", re.DOTALL)
+# fences that stand further in, of documentation, do not end it
+_OUTER_BLOCK = re.compile(r"^```python[ \t]*\r?\n\ufeff?(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def grade(
@@ -112,8 +114,14 @@ def _mended(record: Record, text: str) -> tuple[float, str | None]:
 
 
 def extract_code(text: str) -> str | None:
-    """The content of the last closed ```python block, None if there is none."""
+    """The content of the last closed ```python block, None if there is none.
+
+    A fence inside of a line of a program that does not parse without it is part of the program.
+    """
     blocks = _BLOCK.findall(text)
+    outer = _OUTER_BLOCK.findall(text) if blocks and parse(blocks[-1]) is None else ()
+    if outer and FENCE in outer[-1] and parse(outer[-1]) is not None:
+        return outer[-1]
     return blocks[-1] if blocks else None
 
 

@@ -36,7 +36,10 @@ _LATEX = re.compile(
 )
 _BOLD = re.compile(r"(?:^|(?<==))\s*\*\*|\*\*\s*(?=$|=)")
 _NAMED = re.compile(
-    r"(?:(?:so|thus|hence|therefore)\b\s*,?\s*)?(?:(?:the|my|our|one|final)\s+)*"
+    r"(?:(?:and|so|thus|hence|therefore|finally|then|now)\b[\s,.:\u2026]*){0,3}"
+    r"(?:(?:we|you|i)\s+(?:can\s+)?(?:have|get|obtain|find|use|write)\b[\s:]*"
+    r"|(?:it|this|that)\s+is\b[\s:]*)?"
+    r"(?:(?:the|my|our|one|final|correct)\s+)*"
     r"(?:(?:answer|solution|expression|equation|result)(?:\s+is)?\s*:?|python\s)?",
     re.IGNORECASE,
 )
@@ -130,7 +133,7 @@ def in_ascii(answer: str) -> str:
     answer = _BOLD.sub("", " ".join(answer.split())).strip()
     named = _NAMED.match(answer)
     answer = answer if named is None else answer[named.end() :]
-    answer = _BOLD.sub("", answer.strip()).strip(" *_\"'\u201c\u201d\u2018\u2019").removesuffix(".")
+    answer = _BOLD.sub("", answer.strip()).strip(" *_\"'\u201c\u201d\u2018\u2019").rstrip(".; ")
     if answer.startswith("(") and answer.endswith(")") and "=" in answer:
         answer = answer[1:-1]  # \text{...} around all of it
     return _PRODUCT.sub("*", _TIMES.sub("*", answer.strip()))

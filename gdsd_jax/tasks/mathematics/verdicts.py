@@ -2,16 +2,15 @@
 
 import re
 
-from gdsd_jax.tasks.mathematics import values
+from gdsd_jax.tasks.mathematics import exact, values, words, writing
 
 _BASE = re.compile(r"(?<=[0-9])\s*_\s*\{?\s*([0-9]+)")
-_OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·]")
-_NEARLY = re.compile(r"\\(?:approx|simeq|sim|cong|doteq)(?![A-Za-z])|[≈≃∼≅]|^[\s$]*(?:\\\()?\s*~")
-_HIGH = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079"  # digits of powers
-_RAISED = re.compile(f"[{_HIGH}]+")
-_DIGITS = str.maketrans(_HIGH, "0123456789")
-_ROOT = re.compile("\u221a\\s*([0-9]+|[a-z])")
-_POWERS = re.compile(r"(?<=[0-9A-Za-z)}])\s*\*\*\s*(-?[0-9.]+|[A-Za-z](?![A-Za-z]))")
+_OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·⁰¹²³⁴-⁹]")
+_CHOICE = re.compile(
+    r"(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is\s+)?:?\s*){0,2}"
+    r"(?:\\text(?:bf|rm)?\s*\{\s*)?\(?\s*([A-J])\s*[).:]?\s*\}?\s*\)?\.?",
+    re.IGNORECASE,
+)
 
 
 def decide(gold: str, answer: str) -> bool | None:
@@ -24,31 +23,62 @@ def decide(gold: str, answer: str) -> bool | None:
       gold: the right answer.
       answer: the one to judge.
     """
-    if max(len(gold), len(answer)) > values.MOST_CHARACTERS:
+    if max(len(gold), len(answer)) > writing.MOST_CHARACTERS:
         return gold == answer
-    if not _NEARLY.search(gold):
-        answer = _NEARLY.split(answer)[0]  # of 22/7 \approx 3.14 the exact side
-    gold_text, text = values.cleaned(gold), values.cleaned(answer)
+    if not writing.is_near(gold):
+        answer = writing.exact_side(answer)
+    gold_text, text = writing.cleaned(gold), writing.cleaned(answer)
     if not text:
         return False
     if _without_spaces(gold_text) == _without_spaces(text):
         return True
-    sides = [values.number_of(side) for side in text.split("=")]
-    if len(sides) > 1 and None not in sides and len({side.value for side in sides}) > 1:
-        return False  # 4 = 5
+    if "=" in text and _is_false(text):
+        return False
     number = values.number_of(answer, loose=True)
     wanted = None if "=" in gold_text else values.number_of(gold)
     if number is not None and wanted is not None:
         return _same(wanted, number)
-    if values.is_words(gold_text) and values.is_words(text):
+    if _choice_of(gold_text) is not None and _choice_of(text) is not None:
+        return _choice_of(gold_text) == _choice_of(text)
+    if words.is_words(gold_text) and words.is_words(text):
         return len(text) > 2 and gold_text.strip(" .").casefold() == text.strip(" .").casefold()
-    words = [word.lower() for word in values.WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text))]
-    if wanted is not None and (not _OF_MATHEMATICS.search(text) or values.SEVERAL & set(words)):
+    said, said_by_gold = _words_of(text), _words_of(gold_text)
+    if wanted is not None and (not _OF_MATHEMATICS.search(text) or words.SEVERAL & set(said)):
         return False
-    if _is_other(gold_text, text):
+    if words.DENIED & set(said) - set(said_by_gold) or _is_other(gold_text, text):
         return False
-    is_prose = sum(len(word) > 2 for word in words) > 4
-    return False if is_prose or not _is_balanced(text) else None
+    if sum(len(word) > 2 for word in said) > 4 or not _is_balanced(text):
+        return False  # prose
+    if number is not None and not number.percent:  # the units say nothing to a formula
+        text = rf"\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
+    return exact.verdict(*map(writing.as_latex, (gold_text, text)))
+
+
+def _is_false(text: str) -> bool:
+    """Whether an equation is one of numbers that differ, as in 4 = 5 and 3 + 5 = 7."""
+    sides = [_number_of(side) for side in exact.EQUALS.split(text)]
+    numbers = [side for side in sides if side is not None]
+    return any(not _same(numbers[0], number) for number in numbers)
+
+
+def _number_of(side: str) -> values.Number | None:
+    """The number that a side of an equation is, or that its sum is."""
+    number = values.number_of(side)
+    if number is None and any(sign.isdigit() for sign in side):
+        value = exact.rational_of(writing.as_latex(side))
+        number = None if value is None else values.Number(value, percent=False)
+    return number
+
+
+def _words_of(text: str) -> list[str]:
+    """The words of a text, in small letters, without commands."""
+    return [word.lower() for word in words.WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text))]
+
+
+def _choice_of(text: str) -> str | None:
+    """The letter of "(C)", "C)" and "option C", in capitals; None where a text is none."""
+    found = _CHOICE.fullmatch(text)
+    return None if found is None or not found[1].isupper() else found[1]
 
 
 def _is_other(gold: str, answer: str) -> bool:
@@ -82,8 +112,8 @@ def _variables_of(text: str) -> set[str]:
     text = re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
     return {
         letter
-        for word in values.WORD.findall(text)
-        if len(word) < 3 or not values.is_word(word)
+        for word in words.WORD.findall(text)
+        if len(word) < 3 or not words.is_word(word)
         for letter in word
     }
 
@@ -111,12 +141,3 @@ def _is_balanced(text: str) -> bool:
         if depth < 0:
             return False
     return depth == 0
-
-
-def as_latex(answer: str) -> str:
-    """An answer that is no number as math-verify understands it: powers by ^, no approximation."""
-    answer = _NEARLY.split(answer.translate(values.WIDE))[0] or answer
-    answer = answer.rstrip().removesuffix(".")
-    answer = _RAISED.sub(lambda hit: f"^{{{hit[0].translate(_DIGITS)}}}", answer)
-    answer = _ROOT.sub(r"\\sqrt{\1}", answer).replace("\u00d7", r"\times ")
-    return _POWERS.sub(r"^{\1}", answer)
