@@ -13,13 +13,12 @@ import math
 from etils import epath
 import numpy as np
 
-from gdsd_jax import hf
+from gdsd_jax import hf, json_files
 from gdsd_jax.models import FAMILIES, PROJECTIONS, ModelConfig, merge, param_shapes
 from gdsd_jax.types import LazyArray, PyTree
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
-SHOWN = 4  # tensors of a fault that are named
 # Entries that change what is computed. Another value is refused by name; null and empty are off.
 REQUIRED = {
     "peft_type": "LORA",
@@ -121,15 +120,13 @@ def read_config(folder: epath.Path) -> dict:
     path = folder / CONFIG
     if not path.exists():
         raise ValueError(f"{folder}: no {CONFIG} there; give a folder that PEFT saved")
+    entries = json_files.read_object(path, "save the adapters again")
     try:
-        entries = json.loads(path.read_text())
-        rank, alpha = entries["r"], entries["lora_alpha"]
-        if not rank > 0 or not math.isfinite(alpha):
-            raise ValueError(f"r={rank}, lora_alpha={alpha}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: unreadable adapters ({type(error).__name__}: {error}); save them again"
-        ) from None
+        json_files.entry(entries, "r", "size")
+        json_files.entry(entries, "lora_alpha", "number")
+        json_files.entry(entries, "use_rslora", "flag", False)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; save the adapters again") from None
     for key, wanted in REQUIRED.items():
         value = entries.get(key, wanted)
         if value != wanted and (value or wanted):
@@ -178,8 +175,7 @@ def read_pairs(file: epath.Path, config: ModelConfig, rank: int) -> dict[str, di
     if not pairs and not problems:
         problems = ["no adapters"]
     if problems:
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise ValueError(f"{file}: {'; '.join(problems[:SHOWN])}{more}")
+        raise ValueError(f"{file}: {hf.first_of(problems)}")
     return pairs
 
 

@@ -13,23 +13,21 @@ def from_group_mean(
     Consecutive rows are a group.
 
     Args:
-      rewards_B: float32; NaN counts as 0.
+      rewards_B: float32; where it is not finite there is no verdict.
       group_size: completions per prompt, at least 2, a divisor of B.
       scale: divide by the group's unbiased standard deviation + 1e-4.
       judged_B: bool, False where there is no verdict: the row enters no mean, its advantage is 0.
         None = all True.
     """
-    rewards_NxG = jnp.nan_to_num(rewards_B).reshape(-1, group_size)
-    judged_NxG = None if judged_B is None else judged_B.reshape(-1, group_size)
+    judged_NxG = known(rewards_B, judged_B).reshape(-1, group_size)
+    rewards_NxG = jnp.where(judged_NxG, rewards_B.reshape(judged_NxG.shape), 0.0)
     # without any verdict a group's mean is over nothing
     mean_Nx1 = jnp.nan_to_num(jnp.mean(rewards_NxG, axis=1, keepdims=True, where=judged_NxG))
     advantages_NxG = rewards_NxG - mean_Nx1
     if scale:
         spread_Nx1 = jnp.std(rewards_NxG, axis=1, keepdims=True, ddof=1, where=judged_NxG)
         advantages_NxG = advantages_NxG / (jnp.nan_to_num(spread_Nx1) + 1e-4)
-    if judged_NxG is not None:
-        advantages_NxG = jnp.where(judged_NxG, advantages_NxG, 0.0)
-    return advantages_NxG.reshape(rewards_B.shape)
+    return jnp.where(judged_NxG, advantages_NxG, 0.0).reshape(rewards_B.shape)
 
 
 def leave_one_out(
@@ -41,11 +39,16 @@ def leave_one_out(
     the prompt that were judged (arXiv 2605.29398).
     """
     advantages_B = from_group_mean(rewards_B, group_size, scale, judged_B)
-    if judged_B is None:
-        return advantages_B * (group_size / (group_size - 1))
-    count_Nx1 = jnp.sum(judged_B.reshape(-1, group_size), axis=1, keepdims=True)
+    judged_NxG = known(rewards_B, judged_B).reshape(-1, group_size)
+    count_Nx1 = jnp.sum(judged_NxG, axis=1, keepdims=True)
     factor_Nx1 = count_Nx1 / jnp.maximum(count_Nx1 - 1, 1)
     return (advantages_B.reshape(-1, group_size) * factor_Nx1).reshape(rewards_B.shape)
+
+
+def known(rewards_B: Array, judged_B: Array | None) -> Array:
+    """bool [B], where there is a verdict."""
+    finite_B = jnp.isfinite(rewards_B)
+    return finite_B if judged_B is None else finite_B & judged_B
 
 
 BASELINES = {"leave_one_out": leave_one_out, "mean": from_group_mean}

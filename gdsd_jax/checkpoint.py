@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-from gdsd_jax import paths
+from gdsd_jax import json_files, paths
 from gdsd_jax.checksums import checksums
 from gdsd_jax.damage import Damaged, naming_damage, reason_of
 from gdsd_jax.hosts import Hosts
@@ -390,10 +390,7 @@ def read_manifest(folder) -> dict:
         raise ValueError(
             f"{folder}: no converted model there (manifest.json); write one with launch/convert.py"
         )
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable JSON ({error}); convert the model again") from None
+    return json_files.read_object(path, "convert the model again")
 
 
 def load_params(folder, abstract: PyTree, part: str = PARAMS) -> PyTree:
@@ -408,7 +405,7 @@ def load_params(folder, abstract: PyTree, part: str = PARAMS) -> PyTree:
     here = paths.absolute(folder) / part
     with ocp.StandardCheckpointer() as checkpointer:
         with naming_damage(here):
-            stored = dict(checkpointer.metadata(here).item_metadata)
+            stored = dict(checkpointer.metadata(here).item_metadata or {})
         same_shapes(folder, stored, abstract)
         with naming_damage(here):
             return checkpointer.restore(here, abstract)

@@ -1,9 +1,13 @@
 """What the accelerator can do, how full its memory has been, and how long jax has compiled.
 
-A chip is one jax device: a v4 or v5p chip works as one, "megacore". Rates are peaks from the
-maker's data sheets.
+A chip is one jax device: a v4 or v5p chip works as one, "megacore". Rates are peaks of dense
+products and come from the makers' data sheets. For GPUs these are NVIDIA's A100 80GB, H100, H200
+and HGX B200 data sheets, all of the SXM form, eight to a host. Their memory is what OpenXLA's own
+descriptions of these cards say (xla/backends/gpu/target_config/specs). Their network is that of the
+DGX user guides: a ConnectX for each GPU, 200 Gb/s beside an A100 and 400 Gb/s beside the others.
 """
 
+import os
 from typing import NamedTuple
 
 import jax
@@ -13,10 +17,11 @@ class Chip(NamedTuple):
     """Rates and memory of one chip."""
 
     flops: float  # bfloat16 operations a second
-    memory: int  # bytes that a program may use
+    memory: int  # bytes; of a TPU those that a program may use, of a GPU all of them
     bandwidth: float  # bytes a second from that memory
-    links: float  # bytes a second along one axis of its pod slice's torus, both ways
-    network: float  # bytes a second to other pod slices, over the data-centre network
+    # bytes a second that it sends along one axis of its pod slice's torus, both ways, or by NVLink
+    links: float
+    network: float  # bytes a second to other pod slices or hosts, over the data-centre network
 
 
 GIB = 1 << 30
@@ -25,15 +30,23 @@ CHIPS = {  # by jax's device_kind
     "TPU v5 lite": Chip(197e12, int(15.75 * GIB), 0.82e12, 90e9, 3.1e9),
     "TPU v5": Chip(459e12, int(95.7 * GIB), 2.77e12, 180e9, 6.2e9),
     "TPU v6 lite": Chip(918e12, int(31.25 * GIB), 1.64e12, 180e9, 12.5e9),
+    "NVIDIA A100-SXM4-80GB": Chip(312e12, 85100068864, 2.04e12, 300e9, 25e9),
+    "NVIDIA H100 80GB HBM3": Chip(989e12, 84942979072, 3.35e12, 450e9, 50e9),
+    "NVIDIA H200": Chip(989e12, 151397597184, 4.8e12, 450e9, 50e9),
+    "NVIDIA B200": Chip(2250e12, 191514411008, 7.7e12, 900e9, 50e9),
 }
 
 
 def memory_of(device) -> int | None:
-    """Bytes of fast memory that a program may use; None where that is not known, as on a CPU."""
-    if device.device_kind in CHIPS:
-        return CHIPS[device.device_kind].memory
+    """Bytes of fast memory that a program may use; None where that is not known, as on a CPU.
+
+    Of a GPU that is the share that jax takes of it. A plan and its run are told the same.
+    """
+    known = CHIPS.get(device.device_kind)
     if device.platform != "gpu":
-        return None
+        return known and known.memory
+    if known is not None:
+        return int(known.memory * float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75)))
     return (device.memory_stats() or {}).get("bytes_limit")
 
 

@@ -1,38 +1,72 @@
-"""What the launch scripts share: config files, output files, one line for an error; quick to
-import."""
+"""What the launch scripts share: flags, config files, output files, one line for an error; quick
+to import."""
 
+import argparse
 from collections.abc import Iterator
 import contextlib
 import io
+import os
 import pathlib
 import re
 import sys
-from typing import TextIO
+import traceback
+from typing import NoReturn, TextIO
 
 from etils import epath
 
 from gdsd_jax import extensions, paths
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGE = pathlib.Path(__file__).resolve().parent
+SHIPPED = PACKAGE / "shipped"  # in a wheel alone
+# where configs/ and launch/ lie: a wheel carries them inside the package, a checkout beside it
+ROOT = SHIPPED if SHIPPED.is_dir() else PACKAGE.parent
+# what wrong input raises, ImportError because gs:// needs a package of its own; all else is a fault
+BAD_INPUT = (ValueError, OSError, ImportError, MemoryError, OverflowError, RecursionError)
+
+
+class Parser(argparse.ArgumentParser):
+    """The flags of a script, --debug among them; a wrong one is told in one line, with exit code 2.
+
+    Args:
+      doc: the script's docstring, which --help shows.
+    """
+
+    def __init__(self, doc: str):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        self.add_argument(
+            "--debug", action="store_true", help="show the traceback of what a line tells"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise SystemExit(fail(f"{message}; --help tells all flags", 2))
+
+
+def place(text: str) -> epath.Path:
+    """A folder or file of a flag, as `type` of argparse."""
+    try:
+        return paths.absolute(text)
+    except (ValueError, OSError, ImportError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def load_config(text: str):
     """What `get_config` of `FILE.py[:ARG]` returns, a ConfigDict for `settings.parse`.
 
     Args:
-      text: FILE.py is local or gs://.
+      text: FILE.py is local or gs://, or the bare name of a recipe of ours, such as coding.
 
     Raises:
       ValueError: no such file, or one that fails or has no get_config; one line.
     """
     path, arg = split_config(text)
+    recipes = ROOT / "configs"
+    if not extensions.is_file(path) and (recipes / f"{path}.py").is_file():
+        path = str(recipes / f"{path}.py")
     if not paths.is_remote(path) and not pathlib.Path(path).is_file():
         known = [
-            f"configs/{name.name}"
-            for name in sorted((ROOT / "configs").glob("*.py"))
-            if "get_config(" in name.read_text()
+            name.stem for name in sorted(recipes.glob("*.py")) if "get_config(" in name.read_text()
         ]
-        raise ValueError(f"--config: no file {path}; there are {', '.join(known)}")
+        raise ValueError(f"--config: no file {path}; there are the recipes {', '.join(known)}")
     module = extensions.module_of(path, "--config")
     if not hasattr(module, "get_config"):
         raise ValueError(f"--config: {path} has no get_config(arg)")
@@ -40,7 +74,7 @@ def load_config(text: str):
         return module.get_config(arg or None)
     except ValueError:
         raise  # says itself what is wrong
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         kind = type(error).__name__
         raise ValueError(f"--config: get_config of {path} fails: {kind}: {error}") from error
 
@@ -57,6 +91,17 @@ def output_path(flag: str, path: str) -> epath.Path:
         raise ValueError(f"{flag}={path}: that is a folder; name a file")
     if not paths.is_remote(place) and not place.parent.is_dir():
         raise ValueError(f"{flag}={path}: no folder {place.parent}; name a file")
+    return place
+
+
+def output_folder(flag: str, path: str | os.PathLike) -> epath.Path:
+    """Where a folder of results will be; ValueError at once where it cannot."""
+    place = paths.absolute(path)
+    if paths.is_remote(place):
+        return place
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    if not there.is_dir():
+        raise ValueError(f"{flag}={path}: {there} is a file; name a folder")
     return place
 
 
@@ -83,3 +128,18 @@ def fail(error: BaseException | str, code: int) -> int:
     """Says the error in one line on stderr, and gives the exit code back."""
     print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
     return code
+
+
+def told(error: Exception, debug: bool) -> int:
+    """Says in one line what ended a script before it began its work, and gives the exit code: 2
+    for bad input, 1 for a fault of the program.
+
+    Args:
+      error: what was raised.
+      debug: of the flag --debug; the traceback stands before the line.
+    """
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, BAD_INPUT):
+        return fail(error, 2)
+    return fail(f"{type(error).__name__}: {error} (a fault; --debug shows where)", 1)

@@ -3,7 +3,7 @@
 B rows (completions), P prompt columns, G completion columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import math
 
 import jax
@@ -82,14 +82,16 @@ def grades_of(
     records: Sequence[Record],
     texts: Sequence[str],
     parts: Sequence[str],
+    skip: Callable[[str], None] | None = None,
 ) -> Grades:
     """The grades of B answers under the names `parts`; every host grades its share.
 
     Raises:
-      ValueError: grades that cannot be used; one line names the task's file.
+      tasks.GradeError: grades that cannot be used; one line names the task's file. With `skip`,
+        which takes that line, such answers count as not judged.
     """
     own = hosts.share(len(texts))
-    graded = tasks.graded(task, records[own], texts[own], parts)
+    graded = tasks.graded(task, records[own], texts[own], parts, skip)
     fields = graded._asdict()
     by_name = fields.pop("parts")
     merged = hosts.merge(fields | {f"part {name}": by_name[name] for name in parts}, len(texts))

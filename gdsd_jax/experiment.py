@@ -75,6 +75,8 @@ def prepare(
             f"{settings.name} starts from released weights: convert them with `python "
             "launch/convert.py --from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the config"
         )
+    if folder is None:
+        check_start(settings)
     mesh = make_mesh(settings)
     check_settings(settings, mesh)
     from_nothing = model_settings.init_from is None
@@ -111,6 +113,8 @@ def assemble(
     if trains and settings.sft.steps:
         longest = settings.sampler.gen_length
         sft_problems = data.fitting(task, sft_problems, tokenizer, longest, say)
+        first = sft_problems.records[sft_problems.index[0]]
+        data.answer_of(task, first, "0 0")  # whether it can be made wrong as sft.noise asks
         if settings.sft.heldout_problems:  # whether there is one
             data.fitting(task, heldout, tokenizer, longest, most=1)
     denoiser, teacher = weights.make_denoisers(settings, model, mesh)
@@ -127,6 +131,17 @@ def assemble(
         teacher=teacher,
         hosts=hosts,
     )
+
+
+def check_start(settings: Settings) -> None:
+    """ValueError where there is no model to start from; no data has been built then."""
+    if settings.init_from is None:
+        weights.check_named(settings)
+        return
+    try:
+        weights.settings_of(settings.init_from)
+    except ValueError as error:
+        raise ValueError(f"init_from={error}") from None
 
 
 def ignore(line: str) -> None:

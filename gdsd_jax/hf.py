@@ -17,13 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import sharding
-from gdsd_jax.models import FAMILIES, ModelConfig, config_to_hf, param_shapes
+from gdsd_jax import json_files, sharding
+from gdsd_jax.models import FAMILIES, ModelConfig, export_entries, param_shapes
 from gdsd_jax.types import LazyArray, PyTree
 
 DTYPES = {"F32": np.dtype("float32"), "F16": np.dtype("float16"), "BF16": np.dtype(jnp.bfloat16)}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 INDEX = "model.safetensors.index.json"
+SHOWN = 6  # tensors of a fault that are named
 BLOCK_BYTES = 4 << 20  # of a tensor, read at a time
 
 
@@ -116,8 +117,8 @@ def load(
     one. NaN and infinities in the weights warn.
 
     Raises:
-      ValueError: missing, extra or mis-shaped tensors or unreadable files; one line lists all of
-        them.
+      ValueError: missing, extra or mis-shaped tensors or unreadable files; one line lists the first
+        of them.
     """
     lazy = open_folder(folder, config, dtype)
     if mesh is None:
@@ -167,8 +168,15 @@ def open_tensors(
         wanted.add(FAMILIES[config.family].TENSORS["lm_head.kernel"])
     problems += [f"unknown {name}" for name in tensors if name not in wanted]
     if problems:
-        raise ValueError(f"{source}: {'; '.join(problems)}")
+        raise ValueError(f"{source}: {first_of(problems)}")
     return nested(flat)
+
+
+def first_of(problems: Sequence[str]) -> str:
+    """The first problems of a model's tensors, and how many others there are, as a part of a
+    line."""
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return "; ".join(problems[:SHOWN]) + more
 
 
 def fault_of(
@@ -234,36 +242,48 @@ def read_tensor(tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
 
 def tensors_of(folder: epath.Path) -> tuple[dict[str, Tensor], list[str]]:
     """({name: tensor}, what is wrong with the index), from the index and its shards or from the
-    single file.
+    single file. The index alone says which shard's tensor counts, and which tensors there are.
 
     Raises:
       ValueError: a file is absent or unreadable, one line naming it.
     """
-    index, places = folder / INDEX, {}
-    files = ["model.safetensors"]
-    if index.exists():
-        places = read_index(index)
-        files = sorted(set(places.values()))
-    tensors = {}
-    for file in files:
-        if not (folder / file).exists():
-            raise ValueError(f"{folder}: no {file} there; download the whole model folder")
-        tensors |= read_header(folder / file)
-    misplaced = [
+    index = folder / INDEX
+    if not index.exists():
+        return header_in(folder, "model.safetensors"), []
+    places = read_index(index)
+    headers = {file: header_in(folder, file) for file in sorted(set(places.values()))}
+    tensors = {name: headers[file][name] for name, file in places.items() if name in headers[file]}
+    absent = [
         f"{INDEX} places {name} in {file}, which does not hold it"
         for name, file in places.items()
-        if name not in tensors or tensors[name].file.name != file
+        if name not in tensors
     ]
-    return tensors, misplaced
+    return tensors, absent
+
+
+def header_in(folder: epath.Path, file: str) -> dict[str, Tensor]:
+    """`read_header` of a folder's file; ValueError also where it is not there."""
+    if not (folder / file).exists():
+        raise ValueError(f"{folder}: no {file} there; download the whole model folder")
+    return read_header(folder / file)
 
 
 def read_index(path: epath.Path) -> dict[str, str]:
+    """{tensor: the file that holds it}, where several files hold it the one that counts.
+
+    Raises:
+      ValueError: it is not of this form; one line names it.
+    """
+    entries = json_files.read_object(path, "download it again")
     try:
-        return dict(json.loads(path.read_text())["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: unreadable index ({type(error).__name__}: {error}); download it again"
-        ) from None
+        places = json_files.entry(entries, "weight_map", "object")
+        for name in places:
+            file = json_files.entry(places, name, "text")
+            if epath.Path(file).name != file:
+                raise ValueError(f"{name}={file!r:.60}: give the name of a file beside the index")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; download it again") from None
+    return places
 
 
 def read_header(path: epath.Path) -> dict[str, Tensor]:
@@ -283,7 +303,7 @@ def read_header(path: epath.Path) -> dict[str, Tensor]:
             start = 8 + int.from_bytes(file.read(8), "little")
             if not 8 < start <= size:
                 raise ValueError("the header does not fit the file")
-            header = json.loads(file.read(start - 8))
+            header = json_files.parse(file.read(start - 8))
         header.pop("__metadata__", None)
         tensors, end = {}, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
@@ -319,8 +339,8 @@ def save(
     last.
 
     Leaves are arrays or `LazyArray`s, of which one is in memory at a time. `dtype` None keeps each
-    leaf's own. `entries` are config.json's further entries, such as those of the folder the model
-    came from.
+    leaf's own. `entries` are those of the config.json that the model came with, which stay where
+    they say what is written.
 
     Raises:
       ValueError: parameters that are not this config's, naming the first difference.
@@ -345,8 +365,7 @@ def save(
         write_file(folder / file, part, itertools.islice(tensors, len(names)))
     if len(shards) > 1:
         write_index(folder, shards, plan)
-    written = config_to_hf(config) | (entries or {})
-    written |= {"torch_dtype": dtypes["embed.embedding"].name}
+    written = export_entries(config, entries or {}, dtypes["embed.embedding"].name)
     (folder / "config.json").write_text(json.dumps(written, indent=2))
 
 

@@ -1,16 +1,14 @@
-"""Reads the files of a Hugging Face tokenizer: its vocabulary, its settings, its chat template."""
+"""Reads the files of a Hugging Face tokenizer: its vocabulary, its settings, its added tokens."""
 
 from collections.abc import Mapping
-import datetime
-import json
 from typing import Any
 
 from etils import epath
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
 import tokenizers
 
+from gdsd_jax import json_files
+
+ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 # Qwen2's split into words, as published with its tokenizer (Apache 2.0); Dream uses the same.
 QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -29,14 +27,7 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     Raises:
       ValueError: it is not readable JSON; one line names it.
     """
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not readable JSON ({one_line(error)}): copy it again"
-        ) from None
+    return json_files.read_object(path) if path.is_file() else {}
 
 
 def read_tokenizer(folder: epath.Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -63,7 +54,7 @@ def read_bpe(folder: epath.Path) -> tokenizers.models.BPE:
         lines = merges.read_text(encoding="utf-8").split("\n")
         lines = [line for line in lines if line and not line.startswith("#version")]
         pairs = [tuple(line.split(" ")) for line in lines]
-        return tokenizers.models.BPE(json.loads(vocab.read_text(encoding="utf-8")), pairs)
+        return tokenizers.models.BPE(json_files.parse(vocab.read_bytes()), pairs)
     except Exception as error:  # the library raises no narrower class
         raise ValueError(
             f"{vocab} and {merges} are not readable ({one_line(error)}): copy both again"
@@ -92,71 +83,93 @@ def byte_level_bpe(folder: epath.Path, config: Mapping[str, Any]) -> tokenizers.
     return tokenizer
 
 
+def read_settings(folder: epath.Path) -> dict[str, Any]:
+    """The entries of tokenizer_config.json; those of special_tokens_map.json go before them where
+    the former lists no added tokens, as in transformers.
+
+    Raises:
+      ValueError: a file cannot be read, or names a token by something else than a text; one line.
+    """
+    path = folder / "tokenizer_config.json"
+    found = read_json(path)
+    if found.get("added_tokens_decoder") is None:
+        roles = folder / "special_tokens_map.json"
+        found |= read_json(roles)
+        path = roles if roles.is_file() else path
+    try:
+        special_tokens(found)
+        added_tokens(folder, found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return found
+
+
 def added_tokens(
     folder: epath.Path, config: Mapping[str, Any]
 ) -> list[tuple[int, tokenizers.AddedToken]]:
     """(id, token) of what is known beside vocab.json, by id: from tokenizer_config.json, else
-    added_tokens.json."""
-    if "added_tokens_decoder" in config:
-        entries = {int(i): entry for i, entry in config["added_tokens_decoder"].items()}
+    added_tokens.json. ValueError for an entry that is no token."""
+    listed = json_files.entry(config, "added_tokens_decoder", "object", None)
+    if listed is not None:
+        entries = {id_of(i): json_files.entry(listed, i, "object") for i in listed}
     else:  # its tokens are ordinary text but for those with a role
         special = set(special_tokens(config).values())
-        special |= {content_of(token) for token in config.get("additional_special_tokens", [])}
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            others = config.get(name)
+            if not isinstance(others, Mapping):  # those have names of their own
+                others = json_files.entry(config, name, "list", ())
+                special |= {content_of(name, token) for token in others}
         ids = read_json(folder / "added_tokens.json")
-        entries = {i: {"content": token, "special": token in special} for token, i in ids.items()}
+        entries = {
+            json_files.entry(ids, token, "id"): {"content": token, "special": token in special}
+            for token in ids
+        }
     flags = ("special", "normalized", "lstrip", "rstrip", "single_word")
     found = []
     for i, entry in sorted(entries.items()):
-        chosen = {flag: entry.get(flag, False) for flag in flags}
-        found.append((i, tokenizers.AddedToken(entry["content"], **chosen)))
+        chosen = {flag: json_files.entry(entry, flag, "flag", False) for flag in flags}
+        content = json_files.entry(entry, "content", "text")
+        found.append((i, tokenizers.AddedToken(content, **chosen)))
     return found
 
 
+def id_of(text: str) -> int:
+    """The id that is the name of an entry."""
+    if not text.isdecimal() or len(text) > 10:
+        raise ValueError(f"added_tokens_decoder has the entry {text[:40]!r}: name it by an id")
+    return int(text)
+
+
 def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """{"bos_token": its spelling, ...}. Settings such as "add_bos_token" are no tokens."""
-    names = [name for name in config if name.endswith("_token")]
-    tokens = {name: config[name] for name in names if isinstance(config[name], str | Mapping)}
-    return {name: content_of(token) for name, token in tokens.items() if token}
+    """{"bos_token": its spelling, ...} of the tokens that have a role, also those of a model's own.
+
+    A setting such as "add_bos_token" is none: it holds no spelling.
+    """
+    own = config.get("extra_special_tokens")
+    own = own if isinstance(own, Mapping) else {}
+    named = {name: value for name, value in config.items() if name.endswith("_token")} | dict(own)
+    found = {}
+    for name, token in named.items():
+        if name in ROLES or is_token(token):
+            found[name] = content_of(name, token)
+    return {name: text for name, text in found.items() if text is not None}
 
 
-def content_of(token: str | Mapping[str, Any]) -> str:
-    """The spelling of a token, which a config gives with or without its flags."""
-    return token if isinstance(token, str) else token["content"]
-
-
-def read_template(folder: epath.Path, config: Mapping[str, Any]) -> jinja2.Template | None:
-    """The chat template, compiled as transformers does: trimmed blocks, loop controls,
-    `raise_exception`."""
-    path = folder / "chat_template.jinja"
-    source = path.read_text(encoding="utf-8") if path.is_file() else config.get("chat_template")
-    if isinstance(source, list):  # several named templates
-        source = {entry["name"]: entry["template"] for entry in source}.get("default")
-    if source is None:
-        return None
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
+def is_token(value: Any) -> bool:
+    """Whether a value spells a token, with its flags or without."""
+    return isinstance(value, str) or (
+        isinstance(value, Mapping) and isinstance(value.get("content"), str)
     )
-    environment.filters["tojson"] = to_json
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = strftime_now
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateError as error:
-        raise ValueError(
-            f"the chat template of {folder} does not compile: {one_line(error)}"
-        ) from None
 
 
-def raise_exception(message: str) -> None:
-    """What templates call to refuse a conversation."""
-    raise jinja2.TemplateError(message)
+def content_of(name: str, token: Any) -> str | None:
+    """The spelling of a token, which a config gives with or without its flags; None for null.
 
-
-def strftime_now(form: str) -> str:
-    """The present date as templates write it."""
-    return datetime.datetime.now().strftime(form)
-
-
-def to_json(value: Any, **settings) -> str:
-    """JSON as transformers writes it into a prompt: letters as they are, no HTML escapes."""
-    return json.dumps(value, **{"ensure_ascii": False} | settings)
+    Raises:
+      ValueError: it is neither; `name` tells which.
+    """
+    if token is None or isinstance(token, str):
+        return token
+    if not is_token(token):
+        raise ValueError(f'{name}={token!r:.60}: give a text or {{"content": "..."}}')
+    return token["content"]

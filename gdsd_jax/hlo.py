@@ -3,7 +3,7 @@
 What it sends is read from its text (HLO), what it computes from its jaxpr.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import math
 import re
 from typing import Any, NamedTuple
@@ -13,6 +13,10 @@ import numpy as np
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 BYTES |= {"f32": 4, "s32": 4, "u32": 4, "s64": 8, "u64": 8}
+
+# products of scores' size in cuDNN's attention; its gradient computes the scores again
+CUDNN = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 5}
+Shares = Sequence[Sequence[float]]  # of passes, that go into each branch
 
 HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
@@ -196,10 +200,12 @@ def exchange(instruction: Instruction, visit: Visit, scattered: bool) -> Collect
     """A collective; `scattered` where a fusion keeps only a device's own part of a sum."""
     _, result, operation, rest = instruction
     kind = operation.removesuffix("-start")
-    size, shape = largest(result)
-    # several arrays may be exchanged at once; a -start's result names operand and result of one
-    if operation == kind:
-        size = sum(nbytes(*array) for array in ARRAY.findall(result))
+    if operation != kind and kind != "all-reduce":
+        # a -start names (operands, results, ...), an all-reduce-start its results alone
+        result = entries(result)[1]
+    # several arrays may be exchanged at once
+    size = sum(nbytes(*array) for array in ARRAY.findall(result))
+    _, shape = largest(result)
     devices = group_of(rest)
     count = max(len(devices), 1)
     share = size * (count - 1) // count
@@ -218,6 +224,17 @@ def transfer(instruction: Instruction, visit: Visit) -> Collective:
     kind = MEGASCALE.search(instruction.rest)[1].lower().replace("_", "-")
     size, shape = largest(instruction.result)
     return Collective(kind, shape, size, (), *visit, between_slices=True)
+
+
+def entries(result: str) -> list[str]:
+    """The types in a tuple's type, which may be tuples."""
+    found, depth, begin = [], 0, 1
+    for place, letter in enumerate(result):
+        depth += (letter in "([{") - (letter in ")]}")
+        if depth == 0 or (depth == 1 and letter == ","):
+            found.append(result[begin:place])
+            begin = place + 1
+    return found
 
 
 def largest(result: str) -> tuple[int, str]:
@@ -257,25 +274,42 @@ def nbytes(dtype: str, dims: str) -> int:
     return BYTES.get(dtype, 0) * math.prod(int(size) for size in dims.split(",") if size)
 
 
-def operations(jaxpr: Any, passes: int = 1) -> int:
+def operations(jaxpr: Any, passes: int = 1, shares: Shares = ()) -> int:
     """Floating-point operations of all matrix products of a jaxpr, recomputation included.
 
     A multiply and an add are two. A loop without a known length runs `passes` times. Of a
-    condition's branches the costliest is taken. What each device of a mesh does for itself counts
-    for all of them, and a Pallas kernel as often as its grid has tiles.
+    condition's branches the costliest is taken. Where `shares` says how often each branch is, it
+    is their mean: its first entry is of conditions that stand in no other, the next of those in
+    one other, and so on. What each device of a mesh does for itself counts for all of them, and a
+    Pallas kernel as often as its grid has tiles.
     """
     total = 0
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (left, _), _ = equation.params["dimension_numbers"]
-            inner = math.prod(equation.invars[0].aval.shape[axis] for axis in left)
-            total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
-        inside = [operations(one, passes) for one in subjaxprs(equation.params)]
-        if inside and equation.primitive.name == "cond":
+        total += products(equation)
+        conditional = equation.primitive.name == "cond"
+        deeper = shares[1:] if conditional else shares
+        inside = [operations(one, passes, deeper) for one in subjaxprs(equation.params)]
+        if inside and conditional and shares:
+            assert len(shares[0]) == len(inside), "shares of other branches"
+            total += round(sum(share * cost for share, cost in zip(shares[0], inside)))
+        elif inside and conditional:
             total += max(inside)
         elif inside:
             total += repeats(equation, passes) * sum(inside)
     return total
+
+
+def products(equation: Any) -> int:
+    """Operations of the matrix products that an equation itself is."""
+    if equation.primitive.name == "dot_general":
+        (left, _), _ = equation.params["dimension_numbers"]
+        inner = math.prod(equation.invars[0].aval.shape[axis] for axis in left)
+        return 2 * inner * math.prod(equation.outvars[0].aval.shape)
+    if equation.primitive.name in CUDNN:
+        query_BxQxHxd, key_BxLxKxd = (one.aval.shape for one in equation.invars[:2])
+        one = 2 * math.prod(query_BxQxHxd) * key_BxLxKxd[1]
+        return CUDNN[equation.primitive.name] * one
+    return 0
 
 
 def repeats(equation: Any, passes: int) -> int:

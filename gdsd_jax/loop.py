@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 from gdsd_jax import paths, sharding
-from gdsd_jax.checkpoint import Checkpoints, checksums_of
+from gdsd_jax.checkpoint import Checkpoints, checksums_of, named
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.keys import make_keys
 from gdsd_jax.metrics import MetricsWriter
+from gdsd_jax.optimizer import BROKEN
 from gdsd_jax.resume import Buffer, Progress, as_host, as_saved
 from gdsd_jax.steps import Steps
-from gdsd_jax.types import TrainState
+from gdsd_jax.types import PyTree, TrainState
 
 
 class Interrupted(Exception):
@@ -71,13 +72,45 @@ def unless_stopped(loop: Loop, work: Callable[[], Any], keep: Callable[[], None]
     return future.result()
 
 
-def check_finite(phase: str, step: int, numbers: dict, checkpoints: Checkpoints) -> None:
-    """FloatingPointError before a broken state is saved."""
-    for name in ("loss", "grad_norm"):
-        if name in numbers and not np.isfinite(numbers[name]):
-            raise FloatingPointError(
-                f"{phase} step {step}: {name} is {numbers[name]}; {last_good(checkpoints)}"
-            )
+def checked(
+    loop: Loop,
+    phase: str,
+    step: int,
+    outcome: Mapping[str, Any],
+    trainable: PyTree,
+    slice_rows: int,
+) -> dict[str, Any]:
+    """The metrics of an optimizer step for its line, without `BROKEN`.
+
+    Says where a step was skipped, and by which tensor and rows.
+
+    Args:
+      loop: whose setting `not_finite` is asked.
+      phase: "sft" or "train".
+      step: its number.
+      outcome: the metrics of `make_update`, on the host.
+      trainable: whose gradient it was, for the names.
+      slice_rows: rows of a slice.
+
+    Raises:
+      FloatingPointError: a loss or gradient that is not finite, before a broken state is saved.
+    """
+    told = {name: value for name, value in outcome.items() if name not in BROKEN}
+    wrong = [name for name in ("loss", "grad_norm") if not np.isfinite(told[name])]
+    if not wrong:
+        return told
+    piece, tensor = (int(outcome[name]) for name in BROKEN)
+    line = f"{phase} step {step}: {wrong[0]} is {told[wrong[0]]}"
+    if tensor >= 0:
+        line += f", the gradient of {list(named(trainable))[tensor]} is not finite"
+    if piece >= 0:
+        line += f", from rows {piece * slice_rows + 1} to {(piece + 1) * slice_rows} of the step on"
+    if loop.experiment.settings.not_finite == "stop":
+        raise FloatingPointError(
+            f"{line}; {last_good(loop.checkpoints)}; with not_finite=skip such steps are left out"
+        )
+    loop.say(f"{line}: the step is left out")
+    return told
 
 
 def last_good(checkpoints: Checkpoints) -> str:

@@ -11,7 +11,7 @@ import json
 from etils import epath
 import numpy as np
 
-from gdsd_jax import tokenizers
+from gdsd_jax import json_files, tokenizers
 from gdsd_jax.types import LazyArray, PyTree
 
 MASK = "<|mask|>"
@@ -115,13 +115,13 @@ def add_to_tokenizer(folder: epath.Path, mask_id: int, token: str | None = None)
 
     def rewrite(file: str, change) -> None:
         if (folder / file).exists():
-            found = json.loads((folder / file).read_text(encoding="utf-8"))
+            found = json_files.read_object(folder / file)
             change(found)
             text = json.dumps(found, indent=2, ensure_ascii=False)
             (folder / file).write_text(text, encoding="utf-8")
 
     def to_tokenizer(found: dict) -> None:
-        others = [one for one in found["added_tokens"] if one["id"] != mask_id]
+        others = [one for one in found.get("added_tokens") or () if one["id"] != mask_id]
         # in the order of ids, by which the library counts those that the vocabulary lacks
         found["added_tokens"] = sorted([*others, {"id": mask_id, **entry}], key=id_of)
 
@@ -130,7 +130,7 @@ def add_to_tokenizer(folder: epath.Path, mask_id: int, token: str | None = None)
 
     def to_config(found: dict) -> None:
         found["mask_token"] = name
-        if "added_tokens_decoder" in found:
+        if found.get("added_tokens_decoder") is not None:
             found["added_tokens_decoder"][str(mask_id)] = entry
 
     rewrite("tokenizer.json", to_tokenizer)

@@ -18,60 +18,103 @@ from gdsd_jax import paths
 
 PHASES = ("sft", "rollout", "train", "eval")
 
-# The keys that the loop itself writes, by phase, and what they mean. A part of a task's grades has
-# any other name; it stands in rollout and eval lines as its mean over the judged answers.
+# What every key means, one sentence each, by phase. A part of a task's grades has any other name;
+# it stands in rollout and eval lines as its mean over the judged answers.
 MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
     {
         "every line": {
             "phase": "sft, rollout, train or eval",
-            "step": "round of a rollout or evaluation, optimizer step of the others",
-            "wall_s": "seconds of running so far",
+            "step": "the round of a rollout or evaluation, the optimizer step of the others",
+            "wall_s": "seconds of running so far, those before a resume included",
         },
         "sft": {
-            "loss": "of the answers that are learnt, nats a token",
-            "heldout_loss": "the same of held-out answers",
+            "loss": "mean loss of the answers that are learnt since the line before, nats a token",
+            "heldout_loss": "the same loss of held-out answers, nats a token",
+            "skipped": "how many steps since the line before were not finite and changed nothing, "
+            "with not_finite=skip alone",
         },
         "rollout": {
             "reward": "mean of what the updates raise, by the run's own reward.weights",
             "solved": "share of the judged answers that are solved",
             "judged": "share of the answers that got a verdict; left out where all did",
             "length": "mean tokens of a completion, through its end token",
-            "tokens": "of all completions",
+            "tokens": "tokens of all completions of the round",
             "tokens_per_s": "completion tokens a second in the rollout",
             "rollout_s": "seconds until the completions were there",
             "reward_s": "seconds of grading after that",
             "distinct": "share of different texts in a prompt's group",
             "flat_groups": "share of the groups whose judged rewards are all equal",
             "repetition": "share of runs of four tokens that came before in their completion",
+            "drift_mean": "mean distance of the recorded log-probabilities from those of a full "
+            "forward, nats a token",
+            "drift_max": "the largest such distance of any token, nats",
         },
         "train": {
-            "loss": "the objective",
-            "grad_norm": "of the gradient, before it is clipped",
+            "loss": "the objective that is made small",
+            "grad_norm": "norm of the gradient before it is clipped",
             "update_s": "seconds of an optimizer step",
-            "kl": "to the reference or the teacher, nats; of a distilled student in eval lines too",
-            "score": "mean score of the completions, nats",
+            "kl": "divergence from the reference or the teacher, nats",
+            "score": "mean score of the completions, their estimated log-likelihood, nats a token",
             "trust": "share of the completions at the edge of the trust region",
+            "skipped": "1 where the step was not finite and changed nothing, else 0, with "
+            "not_finite=skip alone",
+        },
+        "objective": {
+            "kl_max": "the largest divergence of any completion, nats",
+            "move": "mean distance of a score from that before the round's updates, nats a token",
+            "move_max": "the largest such distance of any completion, nats a token",
+            "target": "mean distance by which the advantages ask the scores to move, nats a token",
+            "residual": "mean distance of the moves, within the trust region, from their targets",
+            "clipped": "share of all scores, or tokens, outside of the trust region",
+            "centred_score": "mean score after its centre is taken away, nats a token",
+            "centred_score_max": "the largest such score of any completion, nats a token",
+            "score_noise": "spread of a completion's score over its masked views, nats a token",
+            "slope": "mean steepness of the loss in a completion's score",
+            "slope_spread": "spread of that slope over the completions",
+            "slope_snr": "mean of the slope over its spread, a ratio of signal to noise",
+            "eubo": "mean upper estimate of the completions' log-likelihood, nats a token",
+            "effective": "share of the completions that carry the weight of their group",
+            "masked": "mean tokens of a completion that are scored",
         },
         "eval": {
             "pass_at_1": "share of the problems that are solved, temperature 0",
             "mean_reward": "mean of the task's own score, 0..1 (the part that the task names), "
             "temperature 1; of a task that names none the reward",
             "reward": "mean of the reward as in rollout lines, temperature 1",
-            "solved": "as in rollout lines, temperature 1",
-            "problems": "how many were asked",
+            "solved": "share of the judged answers that are solved, temperature 1",
+            "problems": "how many problems were asked",
             "forwards_per_token": "forwards of the model a token, temperature 0",
             "looping": "share of the answers that repeat themselves, temperature 0",
-            "kl_common": "forward KL at states of the teacher's answers, nats a masked token",
+            "kl": "forward KL to the teacher at states of the student's answers, nats a masked "
+            "token",
+            "kl_common": "forward KL to the teacher at states of the teacher's answers, nats a "
+            "masked token",
+            "teacher_nats": "-log-probability of the student's answers by the teacher, nats a "
+            "token",
+            "teacher_pass_at_1": "share of the problems that the teacher solves, temperature 0",
+            "threshold_pass_at_1": "share of the problems that are solved where confident tokens "
+            "are committed early",
+            "threshold_forwards_per_token": "forwards of the model a token where confident tokens "
+            "are committed early",
         },
         "terminal": {
-            "round": "how many are done",
+            "round": "how many rounds are done",
             "rounds": "of how many",
-            "seconds_left": "expected",
+            "seconds_left": "seconds that are expected to be left",
         },
     }
 )
-RESERVED = frozenset(name for names in MEANINGS.values() for name in names)
+# An objective's own keys stand in train lines alone, where no part of a task's grades does.
+RESERVED = frozenset(
+    name for place, names in MEANINGS.items() if place != "objective" for name in names
+)
 RESERVED_PREFIXES = ("drift_", "teacher_", "threshold_", "pass_at_")
+
+
+def meaning_of(phase: str, key: str) -> str:
+    """What a key of a line of that phase says, one sentence; "" for a part of the grades."""
+    places = (phase, "objective", "every line") if phase == "train" else (phase, "every line")
+    return next((MEANINGS[place][key] for place in places if key in MEANINGS[place]), "")
 
 
 def is_reserved(name: str) -> bool:
@@ -89,11 +132,24 @@ def parts_of(rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 class Sink(NamedTuple):
-    """Where the rows of metrics.jsonl go besides, such as tables or a web page."""
+    """Where the rows of metrics.jsonl go besides, such as tables or a web page.
 
-    write: Callable[[Mapping[str, Any]], None]  # takes one row, as it stands in metrics.jsonl
+    Attributes:
+      write: takes one row, as it stands in metrics.jsonl.
+      close: called once, when the run ends.
+      name: for messages.
+      start: of a sink that can begin again, such as a file: takes the rows of earlier processes
+        that stay, and `write` then gets every row. None: the sink cannot take anything back, so it
+        gets no step that an earlier process has given to it.
+      show: takes a round and the answers of its evaluation, as samples/ROUND.json holds them. None:
+        the sink shows no texts.
+    """
+
+    write: Callable[[Mapping[str, Any]], None]
     close: Callable[[], None]
-    name: str = "of no name"  # for messages
+    name: str = "of no name"
+    start: Callable[[Sequence[Mapping[str, Any]]], None] | None = None
+    show: Callable[[int, Sequence[Mapping[str, Any]]], None] | None = None
 
 
 def to_stderr(line: str) -> None:
@@ -109,9 +165,10 @@ class MetricsWriter:
     be torn. Object stores cannot append. There the file is rewritten after an eval line, by
     `cursor` and `close`, and otherwise every `REWRITE_S` seconds.
 
-    A sink gets a row once the row is in the file. After a resume it does not get again what an
-    earlier process has given to it. For that PATH.sent keeps, for each phase, the last step of the
-    lines that were cut away. A sink that raises is named in one line, closed, and gets no more.
+    A sink gets a row once the row is in the file. After a resume a sink without `start` does not
+    get again what an earlier process has given to it. For that PATH.sent keeps, for each phase, the
+    last step of the lines that were cut away. A sink that raises is named in one line, closed, and
+    gets no more.
     """
 
     REWRITE_S = 30.0
@@ -169,7 +226,8 @@ class MetricsWriter:
         if len(kept) < self._keep:
             lost = self._keep - len(kept)
             self._say(f"{self._path}: {lost} of {self._keep} lines of this run are not there")
-        self._start -= _last_wall(_parsed(self._path, kept))
+        rows = _parsed(self._path, kept)
+        self._start -= _last_wall(rows)
         if lines:
             self._remember_sent(lines)
         else:
@@ -183,6 +241,9 @@ class MetricsWriter:
             self._file = open(self._path, "ab", buffering=0)
             os.ftruncate(self._file.fileno(), sum(len(line.encode()) + 1 for line in kept))
         self._opened = True
+        for sink in tuple(self._sinks):
+            if sink.start is not None:
+                self._give(sink, sink.start, rows)
 
     def write(self, phase: str, step: int, /, **values: Any) -> None:
         """Adds a line.
@@ -195,6 +256,7 @@ class MetricsWriter:
 
         Raises:
           ValueError: unknown phase, or the writer is closed.
+          OSError: the disk is full; names the file, which holds the lines before.
           TypeError: a value that is no number; names its key.
         """
         if phase not in PHASES:
@@ -211,7 +273,7 @@ class MetricsWriter:
         self._count += 1
         self._waiting.append(row)
         if self._file:
-            self._file.write(line.encode() + b"\n")
+            self._append(line.encode() + b"\n")
             self._send()
             return
         self._lines.append(line)
@@ -248,25 +310,49 @@ class MetricsWriter:
                 self._say(f"the sink {sink.name} fails while it closes: {_reason(error)}")
         self._closed = True
 
+    def _append(self, data: bytes) -> None:
+        """Raises OSError with the file's name, such as on a full disk; what was written of the line
+        is cut off again, so that no other line can follow it."""
+        begin = os.fstat(self._file.fileno()).st_size
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), begin)
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+
     def _rewrite(self) -> None:
         self._path.write_text("".join(line + "\n" for line in self._lines))
         self._written = self._clock()
         self._send()
 
+    def show(self, number: int, answers: Sequence[Mapping[str, Any]]) -> None:
+        """Gives the sinks that show texts the answers of the evaluation after `number` rounds."""
+        for sink in tuple(self._sinks):
+            if sink.show is not None and not self._has(sink, "eval", number):
+                self._give(sink, sink.show, number, answers)
+
     def _send(self) -> None:
         """Gives the sinks the rows that are in the file now."""
         rows, self._waiting = self._waiting, []
         for row in rows:
-            if row["step"] <= self._sent.get(row["phase"], -math.inf):
-                continue  # an earlier process has given it to them
             for sink in tuple(self._sinks):
-                try:
-                    sink.write(dict(row))
-                except Exception as error:
-                    self._sinks.remove(sink)
-                    self._say(f"the sink {sink.name} fails, it gets no more rows: {_reason(error)}")
-                    with contextlib.suppress(Exception):
-                        sink.close()
+                if not self._has(sink, row["phase"], row["step"]):
+                    self._give(sink, sink.write, dict(row))
+
+    def _has(self, sink: Sink, phase: str, step: int) -> bool:
+        """Whether the sink has this step from an earlier process and cannot take it back."""
+        return sink.start is None and step <= self._sent.get(phase, -math.inf)
+
+    def _give(self, sink: Sink, call: Callable[..., None], *given: Any) -> None:
+        """Calls a sink; one that raises is told and left out."""
+        try:
+            call(*given)
+        except Exception as error:
+            self._sinks.remove(sink)
+            self._say(f"the sink {sink.name} fails, it gets no more rows: {_reason(error)}")
+            with contextlib.suppress(Exception):
+                sink.close()
 
     def _remember_sent(self, lines: Sequence[str]) -> None:
         """Finds what sinks got from earlier processes.
@@ -354,7 +440,7 @@ def _parsed(path: epath.Path, lines: Sequence[str]) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
         if not is_row(row):
             raise ValueError(f"{path}, line {number} has no phase and step: {line[:60]}")

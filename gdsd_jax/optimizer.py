@@ -44,6 +44,10 @@ class OptimizerConfig:
         for key in ("warmup_steps", "decay_steps", "final_share", "weight_decay"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}={getattr(self, key)} must not be negative")
+        if max(self.warmup_steps, self.decay_steps) >= 1 << 31:  # steps are counted in int32
+            raise ValueError("warmup_steps and decay_steps must be below 2**31")
+        if self.final_share > 1:
+            raise ValueError(f"final_share={self.final_share} must be at most 1")
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
             raise ValueError(f"b1={self.b1}, b2={self.b2} must lie in [0, 1)")
         if self.decay_steps and self.decay_steps <= self.warmup_steps:
@@ -95,47 +99,73 @@ def fold(metric: str) -> Callable:
     return jnp.maximum if metric.endswith("_max") else jnp.add
 
 
-def make_update(loss_fn: Callable, optimizer: optax.GradientTransformation) -> Callable:
+BROKEN = ("broken_slice", "broken_tensor")
+
+
+def first_broken(finite_N: Array) -> Array:
+    """The index of the first False, int32; -1: there is none."""
+    return jnp.where(jnp.all(finite_N), -1, jnp.argmin(finite_N)).astype(jnp.int32)
+
+
+def make_update(
+    loss_fn: Callable, optimizer: optax.GradientTransformation, skip: bool = False
+) -> Callable:
     """`update(state, frozen, slices) -> (state, metrics)`: one optimizer step over the mean
     gradient of all slices.
 
     `slices` is a `Batch` with a leading slice axis: the gradient is accumulated slice by slice, so
     that memory is that of one slice. Metrics are means over the slices, or the largest where the
-    name ends in `_max`.
+    name ends in `_max`. `BROKEN` say where numbers are not finite, int32, -1 = nowhere: the first
+    slice with such a loss or gradient, and the first such leaf of the gradient.
+
+    Args:
+      loss_fn: of `objectives.make_loss_fn`.
+      optimizer: of `make_optimizer`.
+      skip: a step that is not finite changes neither parameters nor moments, and counts as 1 in
+        the metric "skipped", which else is 0. Without it there is no such metric.
     """
 
     def update(
         state: TrainState, frozen: dict, slices: Batch
     ) -> tuple[TrainState, dict[str, Array]]:
-        gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-
-        def accumulate(total, batch):
-            (loss, metrics), grads = gradient_fn(state.trainable, frozen, batch)
-            grads = jax.tree.map(jnp.add, total[0], grads)
-            return (
-                grads,
-                {
-                    name: fold(name)(total[1][name], x)
-                    for name, x in {"loss": loss, **metrics}.items()
-                },
-            ), None
-
-        first = jax.tree.map(lambda x: x[0], slices)
-        (loss, metrics), grads = jax.eval_shape(gradient_fn, state.trainable, frozen, first)
-        zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), (grads, {"loss": loss, **metrics})
-        )
-        total, _ = jax.lax.scan(accumulate, zeros, slices)
-        count = jax.tree.leaves(slices)[0].shape[0]
-        grads = jax.tree.map(lambda x: x / count, total[0])
-        metrics = {
-            name: x if fold(name) is jnp.maximum else x / count for name, x in total[1].items()
-        }
-
+        grads, metrics = mean_gradient(loss_fn, state.trainable, frozen, slices)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        return TrainState(trainable, opt_state, state.step + 1), metrics | {
-            "grad_norm": optax.tree.norm(grads)
-        }
+        if skip:
+            fine = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            trainable, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(fine, new, old),
+                (trainable, opt_state),
+                (state.trainable, state.opt_state),
+            )
+            metrics |= {"skipped": 1.0 - fine}
+        return TrainState(trainable, opt_state, state.step + 1), metrics
 
     return update
+
+
+def mean_gradient(
+    loss_fn: Callable, trainable: PyTree, frozen: dict, slices: Batch
+) -> tuple[PyTree, dict[str, Array]]:
+    """(the mean gradient of all slices, the metrics of `make_update`)."""
+    gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def accumulate(total, batch):
+        (loss, metrics), grads = gradient_fn(trainable, frozen, batch)
+        finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        grads = jax.tree.map(jnp.add, total[0], grads)
+        metrics = {
+            name: fold(name)(total[1][name], x) for name, x in {"loss": loss, **metrics}.items()
+        }
+        return (grads, metrics), finite
+
+    first = jax.tree.map(lambda x: x[0], slices)
+    (loss, metrics), grads = jax.eval_shape(gradient_fn, trainable, frozen, first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, {"loss": loss, **metrics}))
+    total, finite_S = jax.lax.scan(accumulate, zeros, slices)
+    count = jax.tree.leaves(slices)[0].shape[0]
+    grads = jax.tree.map(lambda x: x / count, total[0])
+    metrics = {name: x if fold(name) is jnp.maximum else x / count for name, x in total[1].items()}
+    finite_N = jnp.stack([jnp.isfinite(optax.tree.norm(x)) for x in jax.tree.leaves(grads)])
+    metrics |= {"grad_norm": optax.tree.norm(grads)}
+    return grads, metrics | dict(zip(BROKEN, map(first_broken, (finite_S, finite_N))))

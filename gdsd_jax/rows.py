@@ -5,14 +5,13 @@ import csv
 import dataclasses
 import gzip
 import io
-import json
 import os
 import re
 import types
 from typing import Any
 import zlib
 
-from gdsd_jax import paths
+from gdsd_jax import json_files, paths
 
 REQUIRED = object()  # the default of a field that every row must have
 MOST_NAMES = 12  # of columns that a message tells
@@ -134,8 +133,8 @@ def bytes_of(path: str | os.PathLike) -> bytes:
 def _list_rows(text: str, path: str | os.PathLike) -> Iterator[tuple[int, Any]]:
     """(its number from 1, row) of one JSON list."""
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        found = json_files.parse(text)
+    except ValueError as error:
         raise ValueError(f"{path}: not a JSON list ({error}): mend it, or write JSONL") from None
     yield from enumerate(found, 1)
 
@@ -147,8 +146,8 @@ def _json_rows(text: str, path: str | os.PathLike) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # the latter: nested too deeply
+            row = json_files.parse(line)
+        except ValueError as error:
             raise ValueError(
                 f"{path}:{number}: not JSON ({error}): write one object a line"
             ) from None
@@ -218,6 +217,8 @@ def record_of(
             hints.append(f"columns.{error.field}=NAME takes another of {names_in(row)}")
         hint = f" ({'; '.join(hints)})" if hints else ""
         raise ValueError(f"{where}: {error}{hint}") from error
+    except Exception as error:  # of a task's own code, which looked at less than it used
+        raise ValueError(f"{where}: {type(error).__name__}: {error}; mend the row") from error
 
 
 def names_in(row: Mapping[str, Any]) -> str:

@@ -119,6 +119,27 @@ def counted_length(batch: Batch, count: str) -> Array:
     return jnp.full_like(batch.completion_len_B, batch.tokens_BxL.shape[1] - batch.prompt_len)
 
 
+def rows_counted(config, batch: Batch) -> Array:
+    """Rows of which some column counts, float32, at least 1: what means over rows divide by."""
+    return jnp.maximum(jnp.sum(counted_length(batch, config.count) > 0), 1).astype(jnp.float32)
+
+
+def row_mean(x_xB: Array, batch: Batch, config) -> Array:
+    """Mean over the rows of which some column counts, and over all leading axes.
+
+    Completions without a token have no score per token: they enter no mean.
+    """
+    rows = rows_counted(config, batch) if batch.mean_count is None else batch.mean_count
+    some_B = counted_length(batch, config.count) > 0
+    by_row_B = jnp.mean(x_xB.reshape(-1, x_xB.shape[-1]), axis=0)
+    return jnp.sum(jnp.where(some_B, by_row_B, 0.0)) / rows
+
+
+def score_length(batch: Batch, count: str) -> Array:
+    """float32 [B], what a row's score is divided by: its `counted_length`, or 1 where that is 0."""
+    return jnp.maximum(counted_length(batch, count), 1).astype(jnp.float32)
+
+
 def counted(batch: Batch, count: str) -> Array:
     """bool [B, G], the completion positions that count."""
     column_1xG = jnp.arange(batch.tokens_BxL.shape[1] - batch.prompt_len)[None, :]

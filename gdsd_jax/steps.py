@@ -188,23 +188,23 @@ def view_sets(settings: Settings) -> tuple[int, int]:
 def make_masked(settings: Settings, config, mesh) -> Callable[[Batch, Array, Array], Batch]:
     """`masked(slices, number, rng)`: the slices of inner iteration `number` under fresh views.
 
-    Views are drawn, and tokens counted, for the whole optimizer step before it is cut: so its
-    gradient is the same however many slices it has.
+    Views are drawn, and tokens or rows counted, for the whole optimizer step before it is cut: so
+    its gradient is the same however many slices it has.
     """
     parts, draws = settings.slices, settings.mask_draws
     count, _ = view_sets(settings)
     views_fn = objectives.make_views_fn(settings.objective, config)
-    tokens_fn = objectives.make_tokens_fn(settings.objective, config)
+    count_fn = objectives.make_count_fn(settings.objective, config)
 
     def of_step(batch: Batch, rng: Array) -> Batch:
         whole = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
         masks = views_fn(whole, draws, jax.random.split(rng, 1)[0])
         masks = jnp.moveaxis(masks.reshape(len(masks), *batch.tokens_BxL.shape), 1, 0)
         masks = jax.lax.with_sharding_constraint(masks, sharding.rows(mesh, leading=2))
-        mean_tokens = None
-        if tokens_fn is not None:
-            mean_tokens = jnp.full(parts, tokens_fn(whole) / parts)
-        return batch.replace(masks_KxBxL=masks, mean_tokens=mean_tokens)
+        mean_count = None
+        if count_fn is not None:
+            mean_count = jnp.full(parts, count_fn(whole) / parts)
+        return batch.replace(masks_KxBxL=masks, mean_count=mean_count)
 
     def of_slices(batch: Batch, rng: Array) -> Batch:
         keys_S = jax.random.split(rng, parts)
@@ -271,7 +271,8 @@ def make_round_update(
     masked = make_masked(settings, config, mesh)
     scorer = sharding.by_vocabulary(mesh, denoiser)
     loss_fn = objectives.make_loss_fn(settings.objective, scorer, config)
-    update_fn = make_update(loss_fn, make_optimizer(settings.optimizer))
+    skip = settings.not_finite == "skip"
+    update_fn = make_update(loss_fn, make_optimizer(settings.optimizer), skip)
 
     def update(
         state: TrainState, frozen, batch: Batch, scored: Scored, number, rng: Array, first: bool
@@ -326,7 +327,8 @@ def make_sft_step(denoiser: Denoiser, settings: Settings) -> Callable:
     name, config = settings.sft.objective, settings.sft.objective_config()
     loss_fn = objectives.make_loss_fn(name, denoiser, config)
     views_fn = objectives.make_views_fn(name, config)
-    update_fn = make_update(loss_fn, make_optimizer(settings.sft_optimizer))
+    skip = settings.not_finite == "skip"
+    update_fn = make_update(loss_fn, make_optimizer(settings.sft_optimizer), skip)
     block = settings.sampler.causal_block
 
     def step(state: TrainState, frozen, arrays: dict[str, Array], rng: Array):

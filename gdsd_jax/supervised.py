@@ -1,6 +1,7 @@
 """The supervised phase before the rounds."""
 
 from collections.abc import Callable
+import math
 import time
 
 import jax
@@ -8,10 +9,10 @@ import numpy as np
 
 from gdsd_jax import data, sharding, tokenizers
 from gdsd_jax.experiment import Experiment
-from gdsd_jax.loop import Loop, check_finite, keeper, save, unless_stopped
+from gdsd_jax.loop import Loop, checked, keeper, save, unless_stopped
 from gdsd_jax.resume import Progress
 from gdsd_jax.steps import make_sft_loss, make_sft_step
-from gdsd_jax.types import TrainState
+from gdsd_jax.types import PyTree, TrainState
 
 SFT_FIELDS = ("tokens", "valid", "completion", "completion_len")
 
@@ -27,7 +28,7 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
     sft_step = make_sft_step(experiment.teacher or experiment.denoiser, chosen)
     heldout_loss = make_heldout_loss(loop)
     began = time.monotonic()
-    losses = [np.float32(loss) for loss in progress.losses]
+    losses, outcomes = [np.float32(loss) for loss in progress.losses], []
     for step in range(progress.step, sft.steps):
         rows = next(loader)
         arrays = sharding.global_rows(experiment.mesh, {name: rows[name] for name in SFT_FIELDS})
@@ -36,33 +37,58 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
             keep = keeper(loop, state, frozen, progress)
             unless_stopped(loop, sft_step.lower(state, frozen, arrays, rng).compile, keep)
         state, metrics = sft_step(state, frozen, arrays, rng)
-        losses.append(metrics["loss"])
+        outcomes.append(metrics)
         # no more than two steps are under way, for which a stop has to wait
-        jax.block_until_ready(losses[-2:-1])
-        done = step + 1
-        if done % sft.log_every == 0 or done == sft.steps:
-            loss = float(np.mean(jax.device_get(losses)))
-            check_finite("sft", done, {"loss": loss}, loop.checkpoints)
-            heldout = {} if heldout_loss is None else {"heldout_loss": heldout_loss(state, frozen)}
-            loop.writer.write("sft", done, loss=loss, **heldout)
+        jax.block_until_ready(outcomes[-2:-1])
+        done, stop = step + 1, loop.stopping()
+        logs = done % sft.log_every == 0 or done == sft.steps
+        keeps = stop or done % sft.checkpoint_every == 0
+        if logs or keeps:
+            losses += losses_of(loop, done, outcomes, state.trainable)
+            outcomes = []
+        if logs:
+            numbers = means_of(losses, chosen.not_finite == "skip")
+            if heldout_loss is not None:
+                numbers["heldout_loss"] = heldout_loss(state, frozen)
+            loop.writer.write("sft", done, **numbers)
             left = (time.monotonic() - began) / (done - progress.step) * (sft.steps - done)
-            loop.say(line_of(done, sft.steps, loss, left, **heldout))
+            loop.say(line_of(done, sft.steps, left, **numbers))
             losses = []
-        stop = loop.stopping()
-        if stop or done % sft.checkpoint_every == 0:
+        if keeps:
             here = Progress(
                 "sft",
                 step=done,
                 cursor=loader.get_state(),
                 lines=loop.writer.cursor(),
-                losses=tuple(map(float, jax.device_get(losses))),
+                losses=tuple(map(float, losses)),
             )
             save(loop, state, frozen, here, stop=stop)
     return state
 
 
+def losses_of(loop: Loop, done: int, outcomes: list[dict], trainable: PyTree) -> list[np.float32]:
+    """The losses of the last steps, the newest of which is `done`; NaN where one was skipped."""
+    batch, losses = loop.experiment.settings.sft.batch, []
+    for number, outcome in enumerate(jax.device_get(outcomes), done - len(outcomes) + 1):
+        told = checked(loop, "sft", number, outcome, trainable, batch)
+        losses.append(np.float32(np.nan) if told.get("skipped") else told["loss"])
+    return losses
+
+
+def means_of(losses: list[np.float32], skip: bool) -> dict[str, float]:
+    """What a line tells of the steps since the last one; with `skip` how many changed nothing."""
+    finite = [loss for loss in losses if np.isfinite(loss)]
+    mean = {"loss": float(np.mean(finite)) if finite else math.nan}
+    return mean | ({"skipped": len(losses) - len(finite)} if skip else {})
+
+
 def line_of(
-    done: int, steps: int, loss: float, left_s: float, heldout_loss: float | None = None
+    done: int,
+    steps: int,
+    left_s: float,
+    loss: float,
+    heldout_loss: float | None = None,
+    skipped: int = 0,
 ) -> str:
     """A line in the terminal."""
     heldout = "" if heldout_loss is None else f", held-out {heldout_loss:.3f}"

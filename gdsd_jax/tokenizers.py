@@ -12,11 +12,10 @@ import os
 from typing import Any, NamedTuple, Protocol
 
 from etils import epath
-import jinja2
 import numpy as np
 import sentencepiece
 
-from gdsd_jax import hf_tokenizer, paths
+from gdsd_jax import chat_templates, hf_tokenizer, paths
 from gdsd_jax.hf_tokenizer import one_line
 
 Messages = Sequence[Mapping[str, str]]
@@ -189,8 +188,7 @@ class HuggingFace:
         Raises ValueError, in one line, where a file cannot be read or an id is missing.
         """
         folder = epath.Path(folder)
-        config = hf_tokenizer.read_json(folder / "special_tokens_map.json")
-        config |= hf_tokenizer.read_json(folder / "tokenizer_config.json")
+        config = hf_tokenizer.read_settings(folder)
         self._tokenizer = hf_tokenizer.read_tokenizer(folder, config)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -204,7 +202,7 @@ class HuggingFace:
         if "bos_token" in names:
             self.bos_id = self._tokenizer.token_to_id(names["bos_token"])
         self._folder = folder
-        self._template = hf_tokenizer.read_template(folder, config)
+        self._template = chat_templates.read(folder, config)
         self._template_arguments = names | dict(template_arguments or {})
 
     def encode(self, text: str) -> list[int]:
@@ -233,10 +231,10 @@ class HuggingFace:
         arguments = {"add_generation_prompt": True, "tools": None, "documents": None}
         arguments |= self._template_arguments
         try:
-            text = self._template.render(messages=[dict(turn) for turn in turns], **arguments)
-        except jinja2.TemplateError as error:
+            text = chat_templates.render(self._template, turns, arguments)
+        except ValueError as error:
             raise ValueError(
-                f"the chat template of {self._folder} refuses the conversation: {one_line(error)}"
+                f"the chat template of {self._folder} refuses the conversation: {error}"
             ) from None
         return text + prefill
 

@@ -17,7 +17,7 @@ from gdsd_jax.hosts import watch_sigterm
 from gdsd_jax.loop import (
     Interrupted,
     Loop,
-    check_finite,
+    checked,
     keep_if_best,
     keeper,
     keys_of,
@@ -29,7 +29,7 @@ from gdsd_jax.metrics import Pace, round_line
 from gdsd_jax.resume import Buffer, Progress, Resumed, fresh_state, resume_newest
 from gdsd_jax.steps import Steps, make_steps
 from gdsd_jax.supervised import supervise
-from gdsd_jax.types import Batch, Prompts, TrainState
+from gdsd_jax.types import Batch, Prompts, PyTree, TrainState
 from gdsd_jax.weights import (
     abstract,
     base_weights,
@@ -58,8 +58,9 @@ def train(
 
     Raises:
       Interrupted: SIGTERM; the state is saved.
-      FloatingPointError: NaN or infinity, naming phase, step and number; the last good checkpoint
-        stays.
+      FloatingPointError: NaN or infinity, naming phase, step, tensor and rows; the last good
+        checkpoint stays.
+      tasks.GradeError: the task grades an answer by no number, or fails.
       paths.WorkdirError: the workdir's run has other settings, another run is at work there, or
         something there cannot be used.
       report.SinkError: a sink that does not open.
@@ -251,10 +252,10 @@ def run_updates(
         # no more than two are under way, for which a stop has to wait
         jax.block_until_ready(outcomes[-2:-1])
         if inner + 1 < count and loop.stopping():
-            write_updates(loop, here, outcomes, began)
+            write_updates(loop, here, outcomes, state.trainable, began)
             here = here._replace(inner=inner + 1, lines=loop.writer.cursor())
             save(loop, state, frozen, here, buffer, stop=True)
-    return state, frozen, write_updates(loop, here, outcomes, began)
+    return state, frozen, write_updates(loop, here, outcomes, state.trainable, began)
 
 
 def arguments_of_update(
@@ -345,7 +346,8 @@ def with_rewards(
     index_B = np.repeat(rows["index"], chosen.group_size)
     records = [experiment.train.records[index] for index in index_B]
     texts = texts_of(experiment.task, experiment.tokenizer, records, tokens_BxG)
-    grades = grades_of(experiment.hosts, experiment.task, records, texts, experiment.parts)
+    skip = loop.say if chosen.not_finite == "skip" else None
+    grades = grades_of(experiment.hosts, experiment.task, records, texts, experiment.parts, skip)
     reward_B, judged_B = grades.reward_N, grades.judged_N
     watched = {"solved": mean_of(grades.solved_N, judged_B)}
     watched |= variety_of(texts, tokens_BxG, length_B, reward_B, judged_B, chosen.group_size)
@@ -406,18 +408,19 @@ def evaluate(
     line = evaluation.line_of(found.numbers, experiment.task.score)
     loop.say(f"eval  {number}/{experiment.settings.rounds} | {line}")
     if experiment.hosts.first:
-        workdirs.write_report(experiment, loop.workdir, number, found, loop.say)
+        workdirs.write_report(experiment, loop.workdir, number, found, loop.writer, loop.say)
     return found.numbers
 
 
 def write_updates(
-    loop: Loop, here: Progress, outcomes: list[dict], began: float
+    loop: Loop, here: Progress, outcomes: list[dict], trainable: PyTree, began: float
 ) -> dict[str, float]:
     """One train line for each inner iteration from `here` on; returns the means."""
+    chosen, told = loop.experiment.settings, []
     outcomes = jax.device_get(outcomes)
     update_s = (time.monotonic() - began) / max(len(outcomes), 1)
     for inner, outcome in enumerate(outcomes, here.inner):
-        step = here.round * loop.experiment.settings.inner_iterations + inner + 1
-        check_finite("train", step, outcome, loop.checkpoints)
-        loop.writer.write("train", step, **outcome, update_s=update_s)
-    return {name: float(np.mean([outcome[name] for outcome in outcomes])) for name in outcomes[0]}
+        step = here.round * chosen.inner_iterations + inner + 1
+        told.append(checked(loop, "train", step, outcome, trainable, chosen.slice_rows))
+        loop.writer.write("train", step, **told[-1], update_s=update_s)
+    return {name: float(np.mean([numbers[name] for numbers in told])) for name in told[0]}

@@ -130,9 +130,9 @@ class Batch:
     noised_BxL: Array | None = None  # int32, distillation states
     step_map_BxG: Array | None = None  # int32, as in Rollout
     logp_BxG: Array | None = None  # float32 nats, as in Rollout
-    # float32, what means over tokens divide by: the tokens of the mean slice of an optimizer step;
-    # None = those of these rows
-    mean_tokens: Array | None = None
+    # float32, what means over tokens or rows divide by: how many of them the mean slice of an
+    # optimizer step has; None = as many as these rows have
+    mean_count: Array | None = None
     prompt_len: int = flax.struct.field(pytree_node=False, default=0)  # P, static
     # of a block-causal denoiser, tokens, static
     block: int | None = flax.struct.field(pytree_node=False, default=None)

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import hf, models, objectives, paths, sharding, tasks, tokenizers
+from gdsd_jax import hf, json_files, models, objectives, paths, sharding, tasks, tokenizers
 from gdsd_jax.checkpoint import (
     ADAPTERS,
     PARAMS,
+    checksums_of,
     has_adapters,
     is_converted,
     latest_iteration,
@@ -47,9 +48,8 @@ def settings_of(folder) -> Settings:
     """
     folder = epath.Path(folder)
     if is_converted(folder):
-        manifest = read_manifest(folder)
-        dtype = "bfloat16" if "bfloat16" in manifest.get("dtype", ()) else "float32"
-        model = models.config_from_json(manifest["model"])
+        model, stored = read_manifest_model(folder)
+        dtype = "bfloat16" if "bfloat16" in stored else "float32"
         sampler = {f"sampler.{key}": value for key, value in models.default_sampler(model).items()}
         given = {"init_from": str(folder), "dtype": dtype, "param_dtype": dtype, "remat": "none"}
         kept = {name: getattr(model, name) for name in LORA} if model.lora_rank else {}
@@ -66,6 +66,23 @@ def settings_of(folder) -> Settings:
         "checkpoints/: convert a Hugging Face folder with launch/convert.py, or give the workdir "
         "of launch/main.py"
     )
+
+
+def read_manifest_model(folder) -> tuple[ModelConfig, list[str]]:
+    """(the model of a converted folder, the dtypes that its weights are stored in).
+
+    Raises:
+      ValueError: no such folder, or a manifest that is not of this form; one line.
+    """
+    manifest = read_manifest(folder)
+    try:
+        stored = json_files.entry(manifest, "dtype", "texts", [])
+        model = models.config_from_json(json_files.entry(manifest, "model", "object"))
+        if model.family not in models.FAMILIES:
+            raise ValueError(f"family={model.family!r}: this version knows no such family")
+    except ValueError as error:
+        raise ValueError(f"{folder}/manifest.json: {error}; convert the model again") from None
+    return model, stored
 
 
 def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTree, Tokenizer]:
@@ -139,7 +156,7 @@ def read_model(settings: Settings, own: Tokenizer | None = None) -> tuple[ModelC
 
 def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:
     """Model and tokenizer of the converted folder `init_from`."""
-    model = models.config_from_json(read_manifest(settings.init_from)["model"])
+    model, _ = read_manifest_model(settings.init_from)
     return with_tokenizer(model, settings.init_from, enable_thinking=settings.enable_thinking)
 
 
@@ -234,8 +251,7 @@ def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig,
     Ids past the tokenizer's stand for no text and are never sampled. ValueError where there is no
     such preset.
     """
-    if settings.model is None:
-        raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
+    check_named(settings)
     model = dataclasses.replace(
         models.preset(settings.model),
         vocab_size=-(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE,
@@ -245,6 +261,12 @@ def from_nothing(settings: Settings, tokenizer: Tokenizer) -> tuple[ModelConfig,
         tokenizer_size=tokenizer.vocab_size,
     )
     return with_settings(model, settings), tokenizer
+
+
+def check_named(settings: Settings) -> None:
+    """ValueError where a model from nothing has no name."""
+    if settings.model is None:
+        raise ValueError("model=none without init_from: name a model, or give init_from=DIR")
 
 
 def with_settings(model: ModelConfig, settings: Settings) -> ModelConfig:
@@ -304,7 +326,7 @@ def initial_weights(
     make = make_trainable(settings, model)
     if starts_adapted(settings):
         there = load_params(settings.init_from, abstract(mesh, make), ADAPTERS)
-        return there, {"base": weights}
+        return finite(there, settings.init_from), {"base": weights}
     places = sharding.shardings(mesh, jax.eval_shape(make, rng))
     return jax.jit(make, out_shardings=places)(rng), {"base": weights}
 
@@ -380,7 +402,18 @@ def base_weights(
         places = sharding.shardings(mesh, abstract(mesh, make))
         return jax.jit(make, out_shardings=places)(rng)
     read = load_params if is_converted(settings.init_from) else load_trainable
-    return read(settings.init_from, abstract(mesh, make))
+    return finite(read(settings.init_from, abstract(mesh, make)), settings.init_from)
+
+
+def finite(weights: PyTree, folder) -> PyTree:
+    """The weights of a folder; paths.WorkdirError names a tensor that is not finite."""
+    for name, (_, is_finite) in checksums_of(weights).items():
+        if not is_finite:
+            raise paths.WorkdirError(
+                f"{folder}: {name} holds NaN or infinity: nothing can be learnt from such weights, "
+                "convert or download them again"
+            )
+    return weights
 
 
 def make_weights(settings: Settings, model: ModelConfig) -> Callable[[Array], PyTree]:

@@ -7,19 +7,19 @@ import math
 from typing import Any
 
 from etils import epath
-import numpy as np
 
 from gdsd_jax import locks, paths, report, settings, tokenizers
 from gdsd_jax.checkpoint import OtherSettings, latest_iteration, read_host
-from gdsd_jax.evaluation import Heldout, Table, question_of
+from gdsd_jax.evaluation import Heldout, question_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.metrics import MetricsWriter, read_metrics
+from gdsd_jax.report.unmasking import pieces
 from gdsd_jax.resume import from_host
 from gdsd_jax.settings import Settings
 
-SAMPLES = 12  # held-out answers that the report shows
-DISAGREEING = 4  # of those on which the parts of the grades disagree most
+SAMPLES = 64  # held-out problems whose answers the report shows
+ORDERS = 4  # of those whose order of unmasking it shows
 BEST = "best"  # folder in a workdir: a workdir with the best checkpoint
 
 
@@ -144,80 +144,47 @@ def write_report(
     workdir: epath.Path,
     number: int,
     found: Heldout,
+    writer: MetricsWriter,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Keeps the first held-out answers after `number` rounds and redraws report.html; `say` takes a
-    line where a file that it is made of is damaged."""
+    """Keeps the first held-out answers after `number` rounds in samples/, gives them to the sinks
+    that show texts, and redraws report.html; `say` takes a line where a file that it is made of is
+    damaged."""
+    shown = samples_of(experiment, found)
+    folder = workdir / "samples"
+    folder.mkdir(exist_ok=True)
+    paths.write_whole(folder / f"{number:06}.json", json.dumps(shown, indent=1).encode())
+    writer.show(number, shown)
     try:
-        draw_report(experiment, workdir, number, found)
+        report.write_report(workdir)
     except ValueError as error:
         say(f"report.html is not redrawn: {' '.join(str(error).split())}")
 
 
-def draw_report(experiment: Experiment, workdir: epath.Path, number: int, found: Heldout) -> None:
-    """`write_report`; ValueError where a file is damaged."""
-    folder = workdir / "samples"
-    folder.mkdir(exist_ok=True)
-    shown = samples_of(experiment, found)
-    paths.write_whole(folder / f"{number:06}.json", json.dumps(shown, indent=1).encode())
-    first = folder / f"{0:06}.json"
-    before = json.loads(first.read_text()) if first.exists() else shown
-    samples = [
-        {
-            "question": old["question"],
-            "before": old["text"],
-            "before_score": old["score"],
-            "after": new["text"],
-            "after_score": new["score"],
-            "teacher": new.get("teacher"),
-        }
-        for old, new in zip(before, shown)
-    ]
-    chosen = settings.to_json(experiment.settings)
-    rows = read_metrics(workdir / "metrics.jsonl")
-    disagreeing = disagreeing_of(experiment, found.greedy)
-    report.write_report(workdir, chosen, rows, samples, experiment.task.score, disagreeing)
-
-
-def disagreeing_of(experiment: Experiment, greedy: Table) -> list[dict[str, Any]]:
-    """The answers on which the parts of their grades disagree most, with these parts.
-
-    Parts have scales of their own: each is spread over 0..1 between its least and its greatest
-    value here. Answers disagree by the distance of their greatest part from their least.
-    """
-    if greedy.grades is None:
-        return []
-    parts = {name: values[:, 0] for name, values in greedy.grades.parts.items()}
-    spread = [(part - part.min()) / np.ptp(part) for part in parts.values() if np.ptp(part) > 0]
-    if len(spread) < 2:
-        return []
-    distance = np.where(greedy.grades.judged_N[:, 0], np.ptp(spread, axis=0), 0.0)
-    order = [row for row in np.argsort(-distance, kind="stable") if distance[row] > 0]
-    problems, shown = experiment.heldout, []
-    for row in order[:DISAGREEING]:
-        record = problems.records[problems.index[row]]
-        shown.append(
-            {
-                "question": question_of(experiment.task, record),
-                "text": greedy.texts[row][0],
-                "parts": {name: float(values[row]) for name, values in parts.items()},
-            }
-        )
-    return shown
-
-
 def samples_of(experiment: Experiment, found: Heldout) -> list[dict[str, Any]]:
-    """The first answers with their questions and scores; a score is None without a verdict. Where
-    there is a teacher's answer it stands beside."""
+    """The first answers with their questions and grades; a score is None without a verdict.
+
+    Where there are such, a sampled answer, the teacher's and the order of unmasking stand beside.
+    `report.answers` says what the entries are.
+    """
     problems, shown = experiment.heldout, []
     for row, (text, *_) in enumerate(found.greedy.texts[:SAMPLES]):
         record = problems.records[problems.index[row]]
+        grades = found.greedy.grades_of_answer(row)
         sample = {
             "question": question_of(experiment.task, record),
             "text": text,
-            "score": found.greedy.grades_of_answer(row).get(experiment.task.score),
+            "score": grades.get(experiment.task.score),
+            "grades": grades,
         }
+        if found.sampled is not None:
+            sampled = found.sampled
+            told = {"text": sampled.texts[row][0], "grades": sampled.grades_of_answer(row)}
+            sample["sampled"] = told
         if found.teacher is not None:
             sample["teacher"] = found.teacher.texts[row][0]
+        if found.order is not None and row < min(ORDERS, len(found.order[0])):
+            tokens_G, step_map_G = (array_BxG[row] for array_BxG in found.order)
+            sample["order"] = pieces(experiment.tokenizer, tokens_G, step_map_G)
         shown.append(sample)
     return shown

@@ -13,7 +13,6 @@ weights of 16 GB; an update of all of them needs several devices.
 Exit codes: 0 done; 2 bad arguments; 1 a fault.
 """
 
-import argparse
 import json
 import pathlib
 import resource
@@ -28,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax import models, objectives, sampling, scoring
-from gdsd_jax.cli import output_path
+from gdsd_jax.cli import Parser, output_path, told
 from gdsd_jax.models import flops
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
 from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
@@ -360,9 +359,7 @@ def measure_all(size: Size, dtype: str, parts: list[str]) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--json", help="file for the numbers")
     parser.add_argument("--size", choices=SIZES, default="standard")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -378,8 +375,8 @@ def main() -> int:
     if args.json:
         try:
             file = output_path("--json", args.json)
-        except (ValueError, ImportError) as error:
-            parser.error(str(error))
+        except Exception as error:
+            return told(error, args.debug)
     size = SIZES[args.size]
     device = jax.devices()[0]
     print(

@@ -16,7 +16,6 @@ table.md hold alone.
 Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fails.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import itertools
@@ -31,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gdsd_jax import metrics, paths, report
-from gdsd_jax.cli import fail, load_config, split_config
+from gdsd_jax.cli import Parser, load_config, split_config, told
 
 REWARD = "reward"  # the score of a task that names no part; it may have any scale
 NOTHING = "-"  # a cell without a number
@@ -280,7 +279,7 @@ def variants_of(texts: Sequence[str]) -> dict[str, str]:
         name, equals, overrides = text.partition("=")
         if not (name and equals):
             raise ValueError(f"variant {text!r} is not of the form NAME=OVERRIDES")
-        if name == "start" or "/" in name:
+        if name == "start" or "/" in name or name.startswith("."):
             raise ValueError(f"variant {name!r} names no folder of its own: choose another name")
         if name in variants:
             raise ValueError(f"variant {name!r} is given twice: choose another name")
@@ -289,24 +288,30 @@ def variants_of(texts: Sequence[str]) -> dict[str, str]:
 
 
 def seeds_of(text: str) -> list[int]:
-    """The seeds of "0,1,2"; ValueError where one is no number."""
+    """The seeds of "0,1,2"; ValueError where one is no number, or given twice."""
     try:
-        return [int(seed) for seed in text.split(",")]
+        seeds = [int(seed) for seed in text.split(",")]
     except ValueError:
-        raise ValueError(f"--seeds={text}: give whole numbers such as 0,1,2") from None
+        seeds = []
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds={text}: give whole numbers such as 0,1,2, each once")
+    return seeds
 
 
-def check(config: str, variants: Mapping[str, str], rates: Sequence[str]) -> None:
+def check(
+    config: str, variants: Mapping[str, str], rates: Sequence[str], seeds: Sequence[int]
+) -> None:
     """ValueError where the settings of a variant cannot work; nothing is trained before."""
     from gdsd_jax import settings  # slow to import: wrong arguments are told before
 
     chosen = [f"optimizer.learning_rate={rate}" for rate in rates] or [""]
-    start = settings.parse(load_config(argument_of(config)))
+    starts = [settings.parse(load_config(argument_of(config, f"seed={seed}"))) for seed in seeds]
     for name, overrides in variants.items():
         for rate in chosen:
             try:
-                found = settings.parse(load_config(argument_of(config, overrides, rate)))
-                wrong = settings.changes_of_start(start, found)
+                argument = argument_of(config, f"seed={seeds[0]}", overrides, rate)
+                found = settings.parse(load_config(argument))
+                wrong = settings.changes_of_start(starts[0], found)
                 if wrong:
                     told = settings.listed(wrong)
                     raise ValueError(f"{told}: the supervised phase is shared, set it in --config")
@@ -330,9 +335,7 @@ def write(out: pathlib.Path, runs: Mapping[str, Sequence[pathlib.Path]], summary
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("variants", nargs="+", metavar="NAME=OVERRIDES")
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
     parser.add_argument("--out", required=True, help="local folder of all runs")
@@ -342,13 +345,13 @@ def main() -> int:
     rates = [rate for rate in args.learning_rates.split(",") if rate]
     try:
         variants, seeds = variants_of(args.variants), seeds_of(args.seeds)
-        check(args.config, variants, rates)
+        check(args.config, variants, rates, seeds)
         if paths.is_remote(args.out):
             raise ValueError(f"--out={args.out}: give a local folder")
         out = pathlib.Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
-    except (ValueError, OSError) as error:
-        return fail(error, 2)
+    except Exception as error:
+        return told(error, args.debug)
     runs = compare(args.config, out.resolve(), variants, seeds, rates)
     write(out, runs, f"{args.config} · seeds {args.seeds} · mean and range over the seeds")
     print(f"report: {out / 'report.html'}")

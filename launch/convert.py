@@ -26,8 +26,8 @@ so is the head; those behind the mask are never sampled. --mask_token names a to
 that becomes the mask instead. configs/opdlm.py trains the model.
 
 A local destination appears when it is complete. In an object store its last file appears last:
-manifest.json or config.json. Exit codes: 0 done; 2 bad input, one line says which; the destination
-is then untouched.
+manifest.json or config.json. Exit codes: 0 done; 2 bad input, one line says which; 1 a fault. The
+destination is then untouched.
 """
 
 import argparse
@@ -36,7 +36,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
+import math
 import os
 import pathlib
 import shutil
@@ -61,13 +61,14 @@ from gdsd_jax import (
     gguf_file,
     hf,
     hub,
+    json_files,
     mask_rows,
     models,
     paths,
     tokenizers,
     weights,
 )
-from gdsd_jax.cli import fail
+from gdsd_jax.cli import Parser, place, told
 
 # tokenizer, generation settings, the model's own code
 COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")
@@ -120,7 +121,7 @@ def origin_of(args: argparse.Namespace) -> Iterator[Origin]:
         found = hub.download(args.from_hf)
         folder, name = epath.Path(found.folder), found.name
     config = models.config_from_hf(folder)
-    entries = json.loads((folder / "config.json").read_text())
+    entries = json_files.read_object(folder / "config.json")
     files = [file for file in sorted(folder.iterdir()) if is_hashed(file.name)]
     yield Origin(folder, config, entries, name, files, functools.partial(hf.open_folder, folder))
 
@@ -218,7 +219,7 @@ def read_source(folder: epath.Path) -> Source:
 def read_converted(folder: epath.Path) -> Source:
     """A folder that this script wrote."""
     manifest = checkpoint.read_manifest(folder)
-    config = models.config_from_json(manifest["model"])
+    config, _ = weights.read_manifest_model(folder)
     params, pairs = checkpoint.lazy_params(folder / checkpoint.PARAMS), None
     if checkpoint.has_adapters(folder):
         pairs = arrays_of(checkpoint.lazy_params(folder / checkpoint.ADAPTERS))
@@ -227,8 +228,8 @@ def read_converted(folder: epath.Path) -> Source:
         params,
         pairs,
         folder,
-        manifest.get("config", {}),
-        manifest.get("source", str(folder)),
+        json_files.entry(manifest, "config", "object", {}),
+        json_files.entry(manifest, "source", "text", str(folder)),
     )
 
 
@@ -380,18 +381,16 @@ def watched(params: dict, bar) -> dict:
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--from_hf", metavar="DIR", help="a folder, or a name on the hub")
     places = {"from_gguf": "FILE", "to_orbax": "DIR", "from_orbax": "DIR", "to_hf": "DIR"}
     for name, what in places.items():
-        parser.add_argument(f"--{name}", type=paths.absolute, metavar=what)
+        parser.add_argument(f"--{name}", type=place, metavar=what)
     parser.add_argument(
         "--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge"
     )
     parser.add_argument(
-        "--adapter", type=paths.absolute, metavar="DIR", help="adapters over what is converted"
+        "--adapter", type=place, metavar="DIR", help="adapters over what is converted"
     )
     parser.add_argument("--a2d", action="store_true", help="make it the start of a denoiser")
     parser.add_argument("--mask_token", metavar="TOKEN", help="of the tokenizer; with --a2d")
@@ -404,6 +403,8 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes"
     )
     args = parser.parse_args(argv)
+    if not 0 < args.max_shard_gb < math.inf:
+        parser.error(f"--max_shard_gb={args.max_shard_gb} must be above 0, such as 5")
     sources = [name for name in ("from_hf", "from_gguf") if getattr(args, name) is not None]
     given = {name for name in ("from_hf", *places) if getattr(args, name) is not None}
     if given != {"from_orbax", "to_hf"} and (len(sources) != 1 or given != {*sources, "to_orbax"}):
@@ -438,8 +439,8 @@ def main(argv: list[str] | None = None) -> int:
             from_orbax(
                 args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9)
             )
-    except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
-        return fail(error, 2)
+    except Exception as error:
+        return told(error, args.debug)
     print(args.to_orbax or args.to_hf)
     return 0
 

@@ -44,7 +44,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from etils import epath
 
 from gdsd_jax import evaluation, hosts, paths, settings, weights
-from gdsd_jax.cli import fail, load_config, output_path, replacing
+from gdsd_jax.cli import Parser, fail, load_config, output_path, replacing, told
 from gdsd_jax.evaluation import comparison, record, rescoring
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experiment import prepare
@@ -52,7 +52,6 @@ from gdsd_jax.hosts import Hosts
 from gdsd_jax.settings import Settings
 
 MODES = ("checkpoint", "again", "rescore", "compare")
-BAD_INPUT = (ValueError, OSError, ImportError)  # gs:// needs a package of its own
 
 
 class Job(NamedTuple):
@@ -65,9 +64,7 @@ class Job(NamedTuple):
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--config", help="FILE.py[:MODEL[,key=value...]]")
     parser.add_argument("--checkpoint", help="a converted model's folder, or a run's workdir")
     parser.add_argument("--again", metavar="FILE", help="an evaluation to run again")
@@ -132,12 +129,12 @@ def main() -> int:
             return rescore(args, out)
         job = job_again(args.again) if mode == "again" else job_of(args)
         here = hosts.start(args.coordinator, args.num_processes, args.process_id)
-    except BAD_INPUT as error:
-        return fail(error, 2)
+    except Exception as error:
+        return told(error, args.debug)
     if here.count == 1:
-        return evaluate(job, out, here, args.fresh)
+        return evaluate(job, out, here, args.fresh, args.debug)
     with hosts.naming_failures(here):
-        code = evaluate(job, out, here, args.fresh)
+        code = evaluate(job, out, here, args.fresh, args.debug)
         if code == 0:
             here.finish()
     here.linger()
@@ -164,12 +161,13 @@ def job_again(path: str) -> Job:
     content = rescoring.read_own(path)
     if "checkpoint" not in content["manifest"]:
         raise ValueError(f"--again={path}: its completions come from elsewhere; use --rescore")
-    chosen, plan = record.from_manifest(content["manifest"])
+    with rescoring.whole(path):
+        chosen, plan = record.from_manifest(content["manifest"])
     source = {name: content.get(name) for name in ("config", "checkpoint")}
     return Job(chosen, plan, source, content["manifest"])
 
 
-def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool) -> int:
+def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -> int:
     """Scores a checkpoint in this process, one of those that work together; its exit code."""
     folder, chosen = job.source["checkpoint"], job.settings
     with contextlib.ExitStack() as opened:
@@ -185,8 +183,8 @@ def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool) -> int:
             kept = out.with_name(f"{out.name}.partial.jsonl")
             batches = job.plan.batches(evaluation.problems_asked(experiment), chosen.rows)
             finished = Finished(kept, manifest, here, batches, fresh, say)
-        except BAD_INPUT as error:
-            return fail(error, 2)
+        except Exception as error:
+            return told(error, debug)
         if note is not None and here.first:
             say(note)
         try:
@@ -322,7 +320,8 @@ def rescore(args: argparse.Namespace, out: epath.Path) -> int:
 
 def compare(args: argparse.Namespace, out: epath.Path | None) -> int:
     """Says what differs between two files; raises ValueError where they cannot be compared."""
-    found = comparison.compare(args.compare)
+    with rescoring.whole(*args.compare):
+        found = comparison.compare(args.compare)
     if out is not None:
         write(out, found)
     for line in comparison.lines_of(found):

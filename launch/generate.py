@@ -41,15 +41,27 @@ import jax
 import numpy as np
 
 from gdsd_jax import sampling, settings, sharding, tokenizers, weights
-from gdsd_jax.cli import fail, output_path, replacing
+from gdsd_jax.cli import Parser, output_path, replacing, told
 from gdsd_jax.inference import generation
 from gdsd_jax.keys import row_keys
 from gdsd_jax.report import unmasking
-from gdsd_jax.rows import read_rows
+from gdsd_jax.rows import Field, check, read_rows
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
 from gdsd_jax.steps import make_sampler
 from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
+
+LIMITS = {  # of numbers: keys of jax have 32 bits, positions are int32
+    "batch": (1, 1 << 20),
+    "prompt_length": (1, 1 << 24),
+    "temperature": (0, math.inf),
+    "threshold": (0, math.inf),
+    "seed": (0, (1 << 32) - 1),
+}
+FIELDS = {
+    "prompt": Field("prompt", "non-empty text", "write what is asked"),
+    "messages": Field("messages", "turns", "write the turns of a conversation"),
+}
 
 
 class Row(NamedTuple):
@@ -128,24 +140,10 @@ def prompt_of(entries: Any, where: str) -> str | list[dict]:
         keys = [key for key in ("prompt", "messages") if key in entries]
     if len(keys) != 1:
         raise ValueError(f'{where}: give an object with either "prompt" or "messages"')
-    prompt = entries[keys[0]]
-    if keys == ["messages"]:
-        turns = prompt if isinstance(prompt, list) else [None]
-        texts = [
-            turn.get(key) if isinstance(turn, dict) else None
-            for turn in turns
-            for key in ("role", "content")
-        ]
-        wanted = 'messages is a list of {"role": "...", "content": "..."}'
-    else:
-        texts, wanted = [prompt], "prompt is a text that is not empty"
-    if not texts or not all(isinstance(text, str) for text in texts) or not any(texts):
-        raise ValueError(f"{where}: {wanted}")
-    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
-        raise ValueError(
-            f"{where}: a lone surrogate (\\ud800 to \\udfff) is no character: write it as UTF-8"
-        )
-    return prompt
+    found = check(entries, where, [FIELDS[keys[0]]])[keys[0]]
+    if keys == ["messages"] and not any(text for turn in found for text in turn.values()):
+        raise ValueError(f"{where}: its turns are empty: write what is asked")
+    return found
 
 
 def make_shown(model: Model) -> Callable[[PyTree, dict, Prompts, jax.Array], Rollout]:
@@ -261,19 +259,19 @@ def prompts_of(model: Model, rows: Sequence[Row], args) -> Prompts:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add_files(parser)
     add_sampling(parser)
     add_settings(parser)
     args = parser.parse_args()
-    for name, least in (("batch", 1), ("prompt_length", 1), ("temperature", 0), ("threshold", 0)):
-        value = getattr(args, name)
-        if not value >= least:  # nan is not, either
-            raise ValueError(f"--{name}={value} must be at least {least}")
+    for name, (least, most) in LIMITS.items():
+        if not least <= getattr(args, name) <= most:  # nan is not, either
+            parser.error(
+                f"--{name}={getattr(args, name)} must be at least {least}"
+                + ("" if most == math.inf else f" and at most {most}")
+            )
     if args.chat and (args.out or args.raw):
-        raise ValueError("--chat prints its answers, by the chat template: leave out --out, --raw")
+        parser.error("--chat prints its answers, by the chat template: leave out --out, --raw")
     return args
 
 
@@ -335,8 +333,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def main() -> int:
+    args = arguments()
     try:
-        args = arguments()
         out = output_path("--out", args.out) if args.out else None
         model = read_model(args)
         rows = [] if args.chat else list(read_prompts(args, model.tokenizer))
@@ -345,8 +343,8 @@ def main() -> int:
         loaded = weights.load_weights(
             args.checkpoint, model.settings, model.denoiser.config, model.mesh
         )
-    except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
-        return fail(error, 2)
+    except Exception as error:
+        return told(error, args.debug)
     answer = make_answer(model, loaded, args)
     if args.chat:
         converse(model, answer, args)

@@ -17,30 +17,31 @@ Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
 import argparse
 import importlib.util
 import json
+import math
 import pathlib
 import sys
 
 # `python launch/harness.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from gdsd_jax.cli import fail, output_path, replacing
+from gdsd_jax.cli import BAD_INPUT, Parser, output_path, replacing, told
 
 LEAST = {"batch": 1, "draws": 1, "max_length": 2, "num_fewshot": 0, "limit": 0}
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     add_tasks(parser)
     add_model(parser)
     args = parser.parse_args()
     for name, least in LEAST.items():
         value = getattr(args, name)
         if value is not None and not value >= least:  # nan is not, either
-            raise ValueError(f"--{name}={value} must be at least {least}")
+            parser.error(f"--{name}={value} must be at least {least}")
     if args.limit == 0:
-        raise ValueError("--limit=0 leaves no problems: give a number, or a share below 1")
+        parser.error("--limit=0 leaves no problems: give a number, or a share below 1")
+    if args.limit == math.inf:
+        parser.error("--limit=inf: leave it out, and all problems are asked")
     if args.limit is not None and args.limit >= 1:
         args.limit = int(args.limit)
     return args
@@ -122,8 +123,8 @@ def evaluate(args, model, manager, names: list[str]) -> dict:
 
 
 def main() -> int:
+    args = arguments()
     try:
-        args = arguments()
         out = output_path("--out", args.out) if args.out else None
         if importlib.util.find_spec("lm_eval") is None:
             raise ValueError("the lm-evaluation-harness is not installed: pip install lm_eval")
@@ -141,10 +142,12 @@ def main() -> int:
             max_length=args.max_length,
             greedy=not args.no_greedy,
         )
-        # a task's data or its generation keys may be what cannot work
+    except Exception as error:
+        return told(error, args.debug)
+    try:
         results = evaluate(args, model, manager, names)
-    except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
-        return fail(error, 2)
+    except BAD_INPUT as error:  # a task's data or its generation keys may be what cannot work
+        return told(error, args.debug)
     from lm_eval.utils import handle_non_serializable, make_table
 
     if out is not None:

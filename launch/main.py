@@ -18,13 +18,11 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from gdsd_jax import paths
-from gdsd_jax.cli import ROOT, fail, load_config, split_config
+from gdsd_jax.cli import Parser, fail, load_config, output_folder, split_config, told
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
     parser.add_argument(
         "--workdir", help="local folder or gs:// address; by default runs/NAME-OVERRIDES"
@@ -44,8 +42,8 @@ def main() -> int:
         from gdsd_jax import hosts  # slow to import: a wrong config is told before
 
         here = hosts.start(args.coordinator, args.num_processes, args.process_id)
-    except ValueError as error:
-        return fail(error, 2)
+    except Exception as error:
+        return told(error, args.debug)
     if here.count == 1:
         code = launch(config, args, here)
         if code in (130, 143):
@@ -63,14 +61,14 @@ def launch(config, args: argparse.Namespace, hosts) -> int:
     """The run in this process; its exit code."""
     import jax
 
-    from gdsd_jax import experiment, report, settings, train
+    from gdsd_jax import experiment, report, settings, tasks, train
 
     try:
         chosen = settings.parse(config)
         name = settings.run_name(chosen.name, split_config(args.config)[1])
-        workdir = paths.absolute(args.workdir or ROOT / "runs" / name)
-    except ValueError as error:
-        return fail(error, 2)
+        workdir = output_folder("--workdir", args.workdir or f"runs/{name}")
+    except Exception as error:
+        return told(error, args.debug)
     if jax.default_backend() != "cpu" and jax.config.jax_compilation_cache_dir is None:
         # a run that resumes compiles nothing
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
@@ -79,19 +77,19 @@ def launch(config, args: argparse.Namespace, hosts) -> int:
     if chosen.greeting and hosts.first:
         print(chosen.greeting, flush=True)
     try:
-        if workdir.exists() and not workdir.is_dir():
-            raise ValueError(f"--workdir={workdir}: that is a file; name a folder")
         prepared = experiment.prepare(chosen, hosts, say=say, workdir=workdir)
-    except (ValueError, OSError, ImportError) as error:  # gs:// needs a package of its own
-        return fail(error, 2)
+    except KeyboardInterrupt:
+        return fail("interrupted; nothing was begun", 130)
+    except Exception as error:
+        return told(error, args.debug)
     try:
         train.train(prepared, workdir, say=say, profile=args.profile)
     except train.Interrupted:
         return 143
     except KeyboardInterrupt:
         return fail("interrupted; the same command goes on from the last checkpoint", 130)
-    except (paths.WorkdirError, report.SinkError, ImportError) as error:
-        return fail(error, 2)
+    except (paths.WorkdirError, report.SinkError, tasks.GradeError, ImportError) as error:
+        return told(error, args.debug)
     except (FloatingPointError, OSError) as error:  # such as a full disk
         return fail(error, 1)
     finally:

@@ -1,27 +1,30 @@
-"""Tells whether a run fits a TPU slice and what it would take: the TPU compiler compiles its real
-programs.
+"""Tells whether a run fits a TPU slice or some GPUs and what it would take: their compiler compiles
+its real programs.
 
   python launch/plan.py --config=configs/coding.py:llada --topology=v5e:4x4 \\
       [--num_slices=2] [--json=FILE] [--search]
+  ... --topology=v5litepod-16      the same slice, by its name on Google Cloud
+  ... --topology=h100:8            one host of eight; h100:2x8 two hosts; a100 (80GB), h200, b200
 
-Needs libtpu (pip install "jax[tpu]"), no TPU and no weights; minutes and a few GB for an 8B model.
+Needs no accelerator and no weights; minutes and a few GB for an 8B model. For TPUs it needs libtpu
+(pip install "jax[tpu]"), for GPUs jax's plugin of the same version in a folder of its own:
+  pip install --no-deps --target=DIR jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION
+  export CUDA_PLUGIN_PATH=DIR
 Memory and exchanges are the compiler's; seconds are predictions from data sheets, the best that
-could be. --search tries other meshes, remat and slices too, one after the other, and names the
-fastest that fits.
+could be. Of a GPU's memory a program gets the share XLA_PYTHON_CLIENT_MEM_FRACTION, 0.75 unless it
+is set. --search tries other meshes and remat too, one after the other, then finds the fewest slices
+that fit, and names the overrides of the fastest plan.
 Exit codes: 0 it fits; 3 it does not, and by how much; 2 bad arguments, one line says which.
 """
 
-import argparse
-from collections.abc import Iterator
-import contextlib
-import importlib.util
+import bisect
+from collections.abc import Callable
 import json
 import math
 import os
 import pathlib
 import re
 import sys
-import tempfile
 import time
 from typing import NamedTuple
 
@@ -33,15 +36,23 @@ os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
-from jax.experimental import topologies
 import jax.numpy as jnp
 
-from gdsd_jax import chips, experiment, hlo, models, settings, sharding, steps, weights
-from gdsd_jax.cli import fail, load_config, output_path, replacing
+from gdsd_jax import (
+    chips,
+    experiment,
+    hlo,
+    models,
+    sampling,
+    settings,
+    steps,
+    topologies,
+    weights,
+)
+from gdsd_jax.cli import Parser, load_config, output_path, replacing, told
 from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.settings import Settings
 
-GENERATIONS = {"v4": {"chip_config_name": "megacore"}, "v5e": {}, "v5p": {}, "v6e": {}}
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -62,15 +73,22 @@ class Call(NamedTuple):
     beside: int  # bytes a chip that lie in memory meanwhile and are no arguments
     loops: int  # passes of its loop without a known length
     weight_reads: int  # times that each weight is read from memory
+    shares: hlo.Shares = ()  # of those passes, that go into each branch
+
+
+class Programs(NamedTuple):
+    """What a round computes."""
+
+    calls: dict[str, Call]  # the rollout and an update, which are compiled
+    others: dict[str, float]  # operations of the rest, over those of an update
+    whole: bool  # whether the rollout's weights are
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
     parser.add_argument(
-        "--topology", required=True, help="GENERATION:SHAPE such as v5e:8x8, v4:2x2x2; of one slice"
+        "--topology", required=True, help="of one TPU slice, v5e:8x8 or v6e-16; of GPUs, h100:8"
     )
     parser.add_argument("--num_slices", type=int, default=1)
     parser.add_argument("--json", help="where to write the numbers")
@@ -81,10 +99,11 @@ def main() -> int:
     try:
         chosen = settings.parse(load_config(args.config))
         out = output_path("--json", args.json) if args.json else None
-        devices = topology(args.topology, args.num_slices)
-        found = search(chosen, devices) if args.search else plan(chosen, devices)
-    except (ValueError, ImportError) as error:  # gs:// needs a package of its own
-        return fail(error, 2)
+        devices = topologies.devices(args.topology, args.num_slices)
+        with topologies.without_cudnn():
+            found = search(chosen, devices) if args.search else plan(chosen, devices)
+    except Exception as error:
+        return told(error, args.debug)
     found = {"config": args.config, "topology": args.topology, "slices": args.num_slices, **found}
     print(table(found))
     if out is not None:
@@ -93,51 +112,13 @@ def main() -> int:
     return 0 if found["fits"] else 3
 
 
-def topology(name: str, slices: int) -> list:
-    """Devices of `slices` slices to compile for; ValueError where the name is none or the compiler
-    is missing."""
-    generation, _, shape = name.partition(":")
-    if generation not in GENERATIONS or not re.fullmatch(r"\d+(x\d+){1,2}", shape) or slices < 1:
-        raise ValueError(
-            f"--topology={name}: give {' or '.join(GENERATIONS)}, a colon "
-            "and the shape of a slice, as in v5e:4x4"
-        )
-    if importlib.util.find_spec("libtpu") is None and not os.environ.get("TPU_LIBRARY_PATH"):
-        raise ValueError('the TPU compiler, libtpu, is not installed: pip install "jax[tpu]"')
-    options = dict(GENERATIONS[generation])
-    if slices > 1:
-        options["num_slices"] = slices
-    if math.prod(map(int, shape.split("x"))) == 1:  # hosts of one chip; others have four
-        options["chips_per_host_bounds"] = (1, 1, 1)
-    try:
-        with quiet():
-            return list(topologies.get_topology_desc(name, platform="tpu", **options).devices)
-    except Exception as error:  # whatever libtpu raises says why
-        raise ValueError(f"--topology={name}: {error}") from None
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the alarms that libtpu prints where there is no TPU."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
 def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
     """Everything about one run on one topology; `rollout` is its part where another run's is the
     same."""
     mesh = experiment.make_mesh(chosen, devices)
     model = model_of(chosen)
     experiment.check(chosen, mesh, model)
-    chip = chips.CHIPS[devices[0].device_kind]
-    calls, score_share, whole = programs(chosen, model, mesh)
+    calls, others, whole = programs(chosen, model, mesh)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.param_shapes(model)))
     read = parameters * jnp.dtype(model.dtype).itemsize / mesh.shape["tensor"]
     found = {"rollout": rollout} if rollout else {}
@@ -145,12 +126,12 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
         if name in found:
             continue
         print(f"compiling the {name} for {len(devices)} chips", flush=True)
-        found[name] = measure(call, mesh, chip, read)
+        found[name] = measure(call, mesh, read)
     missing = max(program["missing"] for program in found.values())
     return {
         "chips": len(devices),
         "chip": devices[0].device_kind,
-        "memory": chip.memory,
+        "memory": chips.memory_of(devices[0]),
         "mesh": dict(mesh.shape),
         "rollout_weights": "whole" if whole else "split",
         "remat": chosen.remat,
@@ -159,7 +140,7 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
         "fits": missing <= 0,
         "missing": max(missing, 0),
         "programs": found,
-        "prediction": predict(chosen, found, score_share, len(devices)),
+        "prediction": predict(chosen, found, others, len(devices)),
     }
 
 
@@ -172,11 +153,8 @@ def model_of(chosen: Settings) -> models.ModelConfig:
     return weights.with_settings(models.preset(chosen.model), chosen)
 
 
-def programs(
-    chosen: Settings, model: models.ModelConfig, mesh
-) -> tuple[dict[str, Call], float, bool]:
-    """(the rollout and an update, operations of scoring over those of an update, rollout weights
-    whole?)."""
+def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
+    """What a round of the run computes, with the shapes and places of all arguments."""
     denoiser, teacher = weights.make_denoisers(chosen, model, mesh)
     calls = steps.make_steps(denoiser, chosen, mesh, teacher)
     make = weights.make_trainable(chosen, model)
@@ -186,12 +164,7 @@ def programs(
     if chosen.lora_rank:
         frozen["base"] = weights.abstract(mesh, weights.make_weights(chosen, model))
     prompts, slices, scored = steps.abstract_round(calls, chosen, mesh, state.trainable, frozen)
-
-    def everywhere(x):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.replicated(mesh))
-
-    rng_shape, number_shape = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0)))
-    rng, number = everywhere(rng_shape), everywhere(number_shape)
+    rng, number = weights.abstract(mesh, lambda rng: (rng, jnp.int32(0)))
 
     def used(*names):
         return {name: frozen[name] for name in names if name in frozen}
@@ -199,13 +172,16 @@ def programs(
     first = chosen.inner_iterations == 1
     update = (state, used("base", "teacher"), slices, scored, number, rng, first)
     views = chosen.slices * chosen.mask_draws
+    sampler = chosen.sampler
+    passes = sampler.blocks * sampler.steps_per_block
     found = {
         "rollout": Call(
             calls.sample,
             (state.trainable, used("base"), prompts, rng),
             held((state.opt_state, used("reference", "teacher"))),
-            chosen.sampler.steps,
-            chosen.sampler.steps,
+            passes,
+            passes,
+            sampling.branch_shares(sampler, chosen.prompt_length),
         ),
         "update": Call(calls.update, update, held(used("reference")), 1, 3 * views),
     }
@@ -215,9 +191,16 @@ def programs(
 
     cast_params = jax.eval_shape(cast, state.trainable, frozen)
     whole = steps.are_whole(cast_params, chosen.rollout_weights, mesh)
-    score_ops = hlo.operations(calls.score.trace(state.trainable, frozen, slices, rng).jaxpr.jaxpr)
+    others = {"score": calls.score.trace(state.trainable, frozen, slices, rng)}
+    if calls.drift is not None:
+        rollout = jax.eval_shape(calls.sample, state.trainable, frozen, prompts, rng)
+        others["drift"] = calls.drift.trace(state.trainable, frozen, prompts, rollout)
     update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
-    return found, score_ops / update_ops, whole
+    shares = {
+        name: hlo.operations(traced.jaxpr.jaxpr, passes) / update_ops
+        for name, traced in others.items()
+    }
+    return Programs(found, shares, whole)
 
 
 def held(tree) -> int:
@@ -226,12 +209,14 @@ def held(tree) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)
 
 
-def measure(call: Call, mesh, chip: chips.Chip, read: float) -> dict:
+def measure(call: Call, mesh, read: float) -> dict:
     """What the compiler and the data sheet say of one program. `read` is the bytes of one reading
     of the weights."""
     began = time.monotonic()
+    device = mesh.devices.flat[0]
+    chip = chips.CHIPS[device.device_kind]
     traced = call.function.trace(*call.arguments)
-    flops = hlo.operations(traced.jaxpr.jaxpr, call.loops)
+    flops = hlo.operations(traced.jaxpr.jaxpr, call.loops, call.shares)
     seconds = {
         "compute": flops / mesh.size / chip.flops,
         "memory": call.weight_reads * read / chip.bandwidth,
@@ -239,7 +224,7 @@ def measure(call: Call, mesh, chip: chips.Chip, read: float) -> dict:
     arguments = held(call.arguments)
     found = {"flops": flops, "arguments": arguments, "beside": call.beside}
     try:
-        compiled = compile_for_tpu(traced.lower())
+        compiled = compile_for(device.platform, traced.lower())
     except DoesNotCompile as error:
         peak = error.needed if error.with_arguments else error.needed + arguments
         found |= {"temporaries": peak - arguments, "collectives": [], "gathers_per_pass": None}
@@ -254,20 +239,22 @@ def measure(call: Call, mesh, chip: chips.Chip, read: float) -> dict:
         )
         found |= {
             "temporaries": memory.temp_size_in_bytes,
-            **exchanged(compiled.as_text(), call.loops),
+            **exchanged(compiled.as_text(), call.loops, hosts_of(mesh)),
         }
-        inside = sum(one["bytes"] for one in found["collectives"] if not one["crosses_slices"])
-        across = sum(one["bytes"] for one in found["collectives"] if one["crosses_slices"])
+        inside = sum(one["bytes"] for one in found["collectives"] if not one["crosses"])
+        across = sum(one["bytes"] for one in found["collectives"] if one["crosses"])
         seconds |= {"links": inside / chip.links, "network": across / chip.network}
     total = peak + call.beside
-    found |= {"peak": peak, "total": total, "missing": total - chip.memory, "seconds": seconds}
+    missing = total - chips.memory_of(device)
+    found |= {"peak": peak, "total": total, "missing": missing, "seconds": seconds}
     return found | {"compile_s": round(time.monotonic() - began, 1)}
 
 
-def compile_for_tpu(lowered):
-    """The compiled program; DoesNotCompile where it is larger than the chip's memory."""
+def compile_for(platform: str, lowered):
+    """The compiled program; DoesNotCompile where a TPU's compiler finds it larger than the chip's
+    memory. That of GPUs compiles what does not fit too."""
     try:
-        return lowered.compile()
+        return lowered.compile(topologies.OPTIONS[platform])
     except jax.errors.JaxRuntimeError as error:
         wanted = re.search(r"(Used |HLO temporaries \()([\d.]+)([KMGT])", str(error))
         if not wanted:
@@ -277,18 +264,27 @@ def compile_for_tpu(lowered):
         ) from None
 
 
-def exchanged(text: str, passes: int) -> dict:
+def hosts_of(mesh) -> list[int] | None:
+    """The host of each GPU in a program's order; None of TPUs, whose links leave hosts too."""
+    flat = list(mesh.devices.flat)
+    return [device.process_index for device in flat] if flat[0].platform == "gpu" else None
+
+
+def exchanged(text: str, passes: int, hosts: list[int] | None = None) -> dict:
     """Collectives added up by kind, and the bytes that each pass of a rollout collects, in one
     piece or around a ring."""
     kinds = {}
     gathers = 0
     for one in hlo.collectives(text, passes):
-        across = one.between_slices
+        across, sent = one.between_slices, one.sent
+        places = [hosts[number] for number in one.devices] if hosts else []
+        if len(set(places)) > 1:  # a ring through each of the host's network cards
+            across, sent = True, sent // places.count(places[0])
         entry = kinds.setdefault(
-            (one.kind, across), {"kind": one.kind, "crosses_slices": across, "count": 0, "bytes": 0}
+            (one.kind, across), {"kind": one.kind, "crosses": across, "count": 0, "bytes": 0}
         )
         entry["count"] += one.times
-        entry["bytes"] += one.times * one.sent
+        entry["bytes"] += one.times * sent
         if one.open_loop and one.kind in ("all-gather", "collective-permute"):
             gathers += one.times * one.sent // passes
     return {
@@ -297,7 +293,7 @@ def exchanged(text: str, passes: int) -> dict:
     }
 
 
-def predict(chosen: Settings, found: dict, score_share: float, count: int) -> dict:
+def predict(chosen: Settings, found: dict, others: dict[str, float], count: int) -> dict:
     """The fastest that the data sheet allows, everything overlapped; seconds, tokens, and hours of
     one chip."""
     rollout = max(found["rollout"]["seconds"].values())
@@ -309,12 +305,13 @@ def predict(chosen: Settings, found: dict, score_share: float, count: int) -> di
     work = {
         name: max(found[name]["seconds"][part] for part in ("compute", "memory")) for name in found
     }
-    round_s = rollout + score_share * update + chosen.inner_iterations * update
+    beside = {f"{name}_s": share * update for name, share in others.items()}
+    round_s = rollout + sum(beside.values()) + chosen.inner_iterations * update
     tokens = chosen.prompts_per_round * chosen.group_size * chosen.sampler.gen_length
     return {
         "rollout_s": rollout,
         "update_s": update,
-        "score_s": score_share * update,
+        **beside,
         "round_s": round_s,
         "tokens_per_s": tokens / rollout,
         "chip_hours": chosen.rounds * round_s * count / 3600,
@@ -327,53 +324,59 @@ def predict(chosen: Settings, found: dict, score_share: float, count: int) -> di
 
 
 def search(chosen: Settings, devices: list) -> dict:
-    """The best of several plans: first the mesh is varied, then remat, then the slices of an
-    update."""
+    """The best of several plans: the mesh is varied, then remat, then the slices of an update."""
     best = plan(chosen, devices)
     tried = [best | {"change": None}]
-    for vary in (other_meshes, other_remats, other_slices):
-        for change in vary(chosen):
-            rollout = None if vary is other_meshes else best["programs"]["rollout"]
-            try:
-                candidate = settings.replace(chosen, change)
-                shape = dict(experiment.make_mesh(candidate, devices).shape)
-                if vary is other_meshes and shape == best["mesh"]:
-                    continue
-                found = plan(candidate, devices, rollout)
-            except ValueError:
-                continue  # rows that do not go round, an axis that a mesh does not divide
-            tried.append(found | {"change": change})
-            print(
-                f"tried {change}: {gib(found['missing'])} too much, "
-                f"{found['prediction']['round_s']:.3g} s a round",
-                flush=True,
-            )
-            if rank(found) < rank(best):
-                best, chosen = found, candidate
-    names = ("change", "mesh", "missing", "prediction")
-    return best | {"tried": [{name: one[name] for name in names} for one in tried]}
+    kept: dict = {}  # what the best plan changes
 
+    def attempt(change: dict) -> dict | None:
+        """Its plan, which becomes the best if it is; None where it is no other or impossible."""
+        nonlocal best, chosen
+        try:
+            candidate = settings.replace(chosen, change)
+            shape = dict(experiment.make_mesh(candidate, devices).shape)
+            if candidate == chosen or ("mesh.tensor" in change and shape == best["mesh"]):
+                return None
+            same = shape == best["mesh"]
+            found = plan(candidate, devices, best["programs"]["rollout"] if same else None)
+        except ValueError:
+            return None  # rows that do not go round, an axis that a mesh does not divide
+        tried.append(found | {"change": change})
+        missing, seconds = gib(found["missing"]), found["prediction"]["round_s"]
+        print(f"tried {change}: {missing} too much, {seconds:.3g} s a round", flush=True)
+        if rank(found) < rank(best):
+            best, chosen = found, candidate
+            kept.update(change)
+        return found
 
-def rank(found: dict) -> tuple[float, float]:
-    """What a better plan has less of: memory that is missing, then seconds a round."""
-    return found["missing"], found["prediction"]["round_s"]
-
-
-def other_meshes(chosen: Settings) -> Iterator[dict]:
     for tensor in (1, 2, 4, 8):
-        yield {"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": tensor}
+        attempt({"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": tensor})
+    for remat in [other for other in ("none", "dots", "full") if other != chosen.remat]:
+        attempt({"remat": remat})
+    if not chosen.slices_apart:  # else they change what is learnt
+        fewest_slices(chosen, devices, lambda slices: attempt({"slices": slices}) or best)
+    names = ("change", "mesh", "missing", "prediction")
+    override = ",".join(f"{name}={value}" for name, value in kept.items())
+    parts = [{name: one[name] for name in names} for one in tried]
+    return best | {"tried": parts, "override": override}
 
 
-def other_remats(chosen: Settings) -> Iterator[dict]:
-    for remat in ("none", "dots", "full"):
-        if remat != chosen.remat:
-            yield {"remat": remat}
+def fewest_slices(chosen: Settings, devices: list, attempt: Callable[[int], dict]) -> None:
+    """Halves the numbers of slices that are possible until the fewest that fits is found."""
+    possible = []
+    for count in range(1, chosen.rows // chosen.minibatches + 1):
+        try:
+            candidate = settings.replace(chosen, {"slices": count})
+            experiment.check_settings(candidate, experiment.make_mesh(candidate, devices))
+        except ValueError:
+            continue
+        possible.append(count)
+    bisect.bisect_left(possible, True, key=lambda count: attempt(count)["fits"])
 
 
-def other_slices(chosen: Settings) -> Iterator[dict]:
-    if chosen.slices > 1:
-        yield {"slices": chosen.slices // 2}
-    yield {"slices": chosen.slices * 2}
+def rank(found: dict) -> tuple[float, float, int]:
+    """What a better plan has less of: memory that is missing, seconds a round, slices."""
+    return found["missing"], found["prediction"]["round_s"], found["slices_of_update"]
 
 
 def gib(size: float) -> str:
@@ -398,7 +401,7 @@ def table(found: dict) -> str:
     for name, one in found["programs"].items():
         lines.append(f"{name}: {one['flops']:.3g} operations, compiled in {one['compile_s']:.0f} s")
         for entry in one["collectives"]:
-            where = " between slices" if entry["crosses_slices"] else ""
+            where = " over the network" if entry["crosses"] else ""
             lines.append(
                 f"  {entry['kind']}{where}: {entry['count']} times, "
                 f"{gib(entry['bytes'])} sent by each chip"
@@ -416,8 +419,14 @@ def table(found: dict) -> str:
             f"exchange {percent[name]:.0%} if not overlapped"
             for name in found["programs"]
         ),
+        *(
+            f"  {name}: {guess[f'{name}_s']:.1f} s"
+            for name in ("score", "drift")
+            if guess.get(f"{name}_s")
+        ),
         f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, "
         f"{guess['chip_hours']:,.0f} chip-hours for the run",
+        *([f"best: {found['override'] or 'as it is'}"] if "override" in found else ()),
         "fits" if found["fits"] else f"DOES NOT FIT: {gib(found['missing'])} a chip too much",
     ]
     return "\n".join(lines)

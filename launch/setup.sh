@@ -68,7 +68,7 @@ install_requirements() {
     local extra stamp log=$venv/install.log
     extra=$(jax_extra)
     "$PYTHON" -m pip --version >/dev/null 2>&1 || make_environment # absent, half made, or its Python was replaced
-    stamp="$("$PYTHON" -VV) jax$extra $(cksum <"$repository/requirements.txt")"
+    stamp="$("$PYTHON" -VV) jax$extra $(cat "$repository"/{,tests/}requirements.txt | cksum)"
     [ "$stamp" != "$(cat "$venv/stamp" 2>/dev/null)" ] || return 0
     command -v bwrap >/dev/null || apt_install bubblewrap ||
         echo "setup: bubblewrap, the better sandbox for the model's programs, is missing: apt-get install bubblewrap"

@@ -198,8 +198,8 @@ ENTRIES = [  # (entries of adapter_config.json, what is said)
     ({"fan_in_fan_out": True}, "fan_in_fan_out="),
     ({"peft_type": "IA3"}, "peft_type='IA3' is not supported, only 'LORA'"),
     ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4.*changed weights"),
-    ({"r": 0}, "unreadable adapters"),
-    ({"lora_alpha": None}, "unreadable adapters"),
+    ({"r": 0}, "r=0: give a whole number from 1 on"),
+    ({"lora_alpha": None}, ".lora_alpha. is missing"),
     ({"r": 5}, "q_proj.lora_A.weight has shape .3, 24., adapter_config.json says .5, 24.; .* more"),
 ]
 TENSORS = [  # (change of the tensors, what is said)

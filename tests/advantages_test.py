@@ -37,9 +37,13 @@ def test_group_mean_and_factor():
     np.testing.assert_allclose(found.sum(axis=1), 0, atol=1e-6)
 
 
-def test_a_missing_reward_counts_as_zero():
-    found = leave_one_out(jnp.array([math.nan, 1.0, 2.0]), 3)
-    np.testing.assert_allclose(found, [-1.5, 0.0, 1.5], atol=1e-6)
+@pytest.mark.parametrize("missing", [math.nan, math.inf, -math.inf])
+def test_a_reward_that_is_not_finite_is_no_verdict(missing):
+    """It enters no mean, and teaches nothing."""
+    found = leave_one_out(jnp.array([missing, 1.0, 2.0]), 3)
+    np.testing.assert_allclose(found, [0.0, -1.0, 1.0], atol=1e-6)
+    found = from_group_mean(jnp.array([missing, 1.0, 2.0]), 3)
+    np.testing.assert_allclose(found, [0.0, -0.5, 0.5], atol=1e-6)
 
 
 def test_group_mean_baseline():

@@ -273,7 +273,7 @@ def test_it_is_converted(bucket, run, monkeypatch, capsys):
 
 def test_plan_and_bench_write_numbers_there(bucket, monkeypatch, capsys):
     plan, bench = (importlib.import_module(f"launch.{name}") for name in ("plan", "bench"))
-    monkeypatch.setattr(plan, "topology", lambda *_: [])
+    monkeypatch.setattr(plan.topologies, "devices", lambda *_: [])
     monkeypatch.setattr(plan, "plan", lambda *_: {"fits": True})
     monkeypatch.setattr(plan, "table", str)
     monkeypatch.setattr(bench, "measure_all", lambda *_: {"memory": 1})

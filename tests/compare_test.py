@@ -77,7 +77,7 @@ def test_finished_runs_are_only_tabled(compare, monkeypatch, capsys, tmp_path):
     lines = capsys.readouterr().out.splitlines()
     assert head in lines and row in lines
     page = (tmp_path / "report.html").read_text()
-    assert row.split(" | ")[1] in page and "Held-out tests, temperature 1" in page
+    assert row.split(" | ")[1] in page and "Mean tests of the answers, temperature 1" in page
     assert row in (tmp_path / "table.md").read_text()
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -223,7 +223,7 @@ WRONG = {
     "rate": (["--learning_rates=fast", "a="], "'optimizer.learning_rate' takes float values"),
     "start": (["a=", "b=sft.noise=0.9"], "variant 'b': sft.noise=0.4 is now 0.9: the supervised"),
     "key": (["a=", "b=gdsd.psy=3"], "variant 'b': unknown config key 'gdsd.psy'; near it"),
-    "config": (["--config=none.py", "a="], "--config: no file none.py; there are configs/"),
+    "config": (["--config=none.py", "a="], "--config: no file none.py; there are the recipes"),
     "a bucket": (["--out=gs://b/runs", "a="], "--out=gs://b/runs: give a local folder"),
     "model": ([f"--config={CODING}:big", "a="], "unknown model 'big', this config knows: tiny"),
 }

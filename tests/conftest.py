@@ -1,6 +1,7 @@
 """Every test sees eight CPU devices, strict shapes and no compiled code of earlier runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+import importlib.util
 import os
 from pathlib import Path
 
@@ -20,6 +21,7 @@ os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 import jax
 import pytest
 
+from gdsd_jax import topologies
 from tests.bucket import Bucket, serve
 
 # Compiling is most of the tests' time; programs that a test starts keep the default.
@@ -46,6 +48,20 @@ def published() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public completions in {folder}; set GDSD_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def compiler() -> Callable[[str], None]:
+    """`compiler(topology)` skips the test where nothing can compile for it."""
+
+    def needed(topology: str) -> None:
+        gpu = topology.partition(":")[0] in topologies.GPUS
+        module = "jax_plugins" if gpu else "libtpu"
+        variable = "CUDA_PLUGIN_PATH" if gpu else "TPU_LIBRARY_PATH"
+        if importlib.util.find_spec(module) is None and not os.environ.get(variable):
+            pytest.skip(f"no compiler for {topology}: bash launch/test.sh installs it")
+
+    return needed
 
 
 @pytest.fixture

@@ -331,8 +331,8 @@ def test_a_bucket_shows_no_half_of_a_model(bucket, tmp_path, capsys, monkeypatch
     (epath.Path("gs://bucket/out") / convert.UNFINISHED).write_text("killed")
     with monkeypatch.context() as patch:
         patch.setattr(hf, "read_tensor", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run(*command)
+        assert run(*command) == 1
+        assert "error: ZeroDivisionError" in capsys.readouterr().err
     assert not bucket.objects
     assert run(*command) == 0 and "bucket/out/manifest.json" in bucket.objects
 

@@ -48,6 +48,20 @@ def same(a, b):
     )
 
 
+def test_orders_of_neighbouring_seeds_are_independent():
+    """No pass of one seed is a pass of another, and ranks do not go together."""
+    size, passes = 200, 3
+    orders = []
+    for seed in (0, 1, 2):
+        loader = data.make_loader(
+            [{"row": np.int64(i)} for i in range(size)], batch=size, seed=seed
+        )
+        orders += [next(loader)["row"] for _ in range(passes)]
+    ranks = np.corrcoef(np.asarray(orders))  # of permutations: Spearman's
+    off = np.abs(ranks[~np.eye(len(orders), dtype=bool)])
+    assert off.max() < 5 / size**0.5  # five standard deviations
+
+
 def test_batches_have_fixed_shapes_and_every_epoch_sees_each_problem_once(problems):
     batches = take(data.make_loader(problems, batch=4, seed=0), 23)
     for batch in batches:

@@ -103,3 +103,27 @@ def read(folder) -> dict[str, np.ndarray]:
         for file in sorted(folder.glob("*.safetensors"))
         for name, tensor in load_file(file).items()
     }
+
+
+def write_tokenizer(folder, config=LLADA) -> None:
+    """tokenizer.json of letters, as many as fit the model, and a chat template."""
+    special = ["<|mask|>", "<|pad|>"]
+    letters = [chr(ord("a") + i) for i in range(config.vocab_size - 2 - len(special))]
+    vocab = {token: i for i, token in enumerate([*special, *letters])}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": i, "content": token, "special": True}
+            | dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+            for i, token in enumerate(special)
+        ],
+        "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated"}
+        | {"invert": False},
+        "decoder": {"type": "Fuse"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "a"},
+    }
+    template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": template, "add_bos_token": True})
+    )

@@ -59,7 +59,10 @@ def generate(monkeypatch, capsys):
 
     def start(*flags):
         monkeypatch.setattr("sys.argv", ["generate.py", *flags])
-        code = launch_generate.main()
+        try:
+            code = launch_generate.main()
+        except SystemExit as stop:  # of a wrong flag
+            code = stop.code
         said = capsys.readouterr()
         return code, said.out, said.err
 
@@ -365,12 +368,12 @@ BAD_ROWS = {
     "{": "not JSON",
     "[]": "either",
     '{"text": "x"}': "either",
-    '{"prompt": ""}': "prompt is a text",
-    '{"prompt": 3}': "prompt is a text",
+    '{"prompt": ""}': "prompt is not a non-empty string",
+    '{"prompt": 3}': "prompt is not a non-empty string",
     '{"prompt": "x", "messages": []}': "either",
-    '{"messages": []}': "messages is a list",
-    '{"messages": ["x"]}': "messages is a list",
-    '{"messages": [{"role": "user"}]}': "messages is a list",
+    '{"messages": []}': "messages is not a list",
+    '{"messages": ["x"]}': "messages is not a list",
+    '{"messages": [{"role": "user"}]}': "messages is not a list",
     '{"prompt": "\\ud800"}': "surrogate",
 }
 

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from gdsd_jax import hf, models, sharding
 from tests import folders
 from tests.folders import DREAM, LLADA, LLAMA, QWEN2, QWEN3, SDAR
+from tests.reference import PAD
 
 BFLOAT16 = ml_dtypes.bfloat16
 
@@ -203,9 +205,56 @@ DAMAGES = {
     lambda folder: (folder / "model-00001-of-00002.safetensors").write_bytes(b""): (
         "00001-of-00002.safetensors: unreadable safetensors file"
     ),
-    lambda folder: (folder / hf.INDEX).write_text("{"): "index.json: unreadable index",
+    lambda folder: (folder / hf.INDEX).write_text("{"): "index.json: not readable JSON",
     lambda folder: (folder / hf.INDEX).unlink(): "no model.safetensors there",
 }
+
+
+def test_the_index_says_which_shard_counts(tmp_path):
+    """Each shard holds all tensors, of which only those that the index places in it are right."""
+    right = folders.write(tmp_path, shards=2)
+    places = json.loads((tmp_path / hf.INDEX).read_text())["weight_map"]
+    for file in sorted(set(places.values())):
+        mixed = {
+            name: values if places[name] == file else values + 1 for name, values in right.items()
+        }
+        save_file(mixed | {"left.over": np.ones(3, np.float32)}, tmp_path / file)
+    tensors, problems = hf.tensors_of(epath.Path(tmp_path))
+    assert not problems and tensors.keys() == right.keys()
+    for name, tensor in tensors.items():
+        found = hf.read_tensor(tensor, (slice(None),) * len(tensor.shape))
+        np.testing.assert_array_equal(found, right[name])
+
+
+EXPORTED = {  # entries of the source's config.json -> those of the export
+    "dtype": ({"dtype": "bfloat16"}, {"dtype": ...}),
+    "torch_dtype": ({"torch_dtype": "bfloat16"}, {"torch_dtype": "float32"}),
+    "quantised": ({"quantization_config": {"bits": 4}}, {"quantization_config": ...}),
+    "vocabulary": ({"vocab_size": 30, "embedding_size": 30}, {"vocab_size": 40}),
+    "mask": (
+        {"mask_token_id": 7, "mask_id": 7},
+        dict.fromkeys(("mask_token_id", "mask_id"), LLADA.mask_id),
+    ),
+    "tied": ({"weight_tying": True}, {"weight_tying": False}),
+    "tied by another name": ({"tie_word_embeddings": True}, {"tie_word_embeddings": False}),
+    "rotations": ({"rope_theta": 5.0}, {"rope_theta": 10_000.0}),
+    "new rotations": ({"rope_parameters": {"rope_theta": 5.0}}, {"rope_parameters": ...}),
+    "the same, otherwise": (
+        {"eos_token_id": [PAD], "colour": 3},
+        {"eos_token_id": [PAD], "colour": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_an_export_says_what_was_written(tmp_path, name):
+    """Whatever the config.json said that the model came with."""
+    given, wanted = EXPORTED[name]
+    params = models.init_params(folders.LLADA, jax.random.key(0))
+    hf.save(tmp_path, folders.LLADA, params, entries=models.config_to_hf(folders.LLADA) | given)
+    entries = json.loads((tmp_path / "config.json").read_text())
+    assert {key: entries.get(key, ...) for key in wanted} == wanted
+    assert models.config_from_hf(tmp_path) == folders.LLADA
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

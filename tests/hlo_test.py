@@ -1,5 +1,10 @@
-"""What hlo.py reads of conditions; whole programs are in plan_test.py."""
+"""What hlo.py reads of programs; whole ones are in plan_test.py."""
 
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from gdsd_jax import hlo
@@ -31,3 +36,152 @@ def test_only_whole_numbers_count_a_loop(kind, limit, times):
     text = TEXT.replace("TYPE", kind).replace("VALUE", limit)
     (found,) = hlo.collectives(text, passes=9)
     assert (found.times, found.open_loop) == (times, kind == "f32[]")
+
+
+def test_operations_are_counted_through_loops_and_their_gradients():
+    def loss(w):
+        return jax.numpy.sum(
+            jax.lax.scan(lambda x, _: (x @ w, None), jax.numpy.ones((3, 4)), None, length=5)[0]
+        )
+
+    assert hlo.operations(jax.make_jaxpr(loss)(np.ones((4, 4))).jaxpr) == 5 * 2 * 3 * 4 * 4
+    backward = hlo.operations(jax.make_jaxpr(jax.grad(loss))(np.ones((4, 4))).jaxpr)
+    assert backward == 3 * 5 * 2 * 3 * 4 * 4
+
+
+PROGRAM = """HloModule m
+%cond (p: (s32[])) -> pred[] {
+  %p = (s32[]) parameter(0)
+  %c = s32[]{:T(128)} constant(6)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %lt = pred[] compare(%i, %c), direction=LT
+}
+%body (p: (s32[])) -> (s32[]) {
+  %g = bf16[8,128]{1,0:T(8,128)(2,1)} all-gather(%x), \
+replica_groups=[2,4]<=[4,2]T(1,0), dimensions={0}
+  ROOT %t = (s32[]) tuple(%g)
+}
+%ring_cond (p: (f32[2], u32[])) -> pred[] {
+  %p = (f32[2], u32[]) parameter(0)
+  %c = u32[]{:T(128)} constant(16)
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=1
+  ROOT %lt = pred[] compare(%i, %c), direction=LT
+}
+%ring_body (p: (f32[2], u32[])) -> (f32[2], u32[]) {
+  %p = (f32[2], u32[]) parameter(0)
+  %two = u32[]{:T(128)} constant(2)
+  %i = u32[]{:T(128)} get-tuple-element(%p), index=1
+  %x = f32[2] collective-permute(%y), source_target_pairs={{0,1},{1,0}}
+  %j = u32[]{:T(128)} add(%i, %two)
+  ROOT %t = (f32[2]{0}, u32[]{:T(128)}) tuple(%x, /*index=1*/%j)
+}
+%open (p: (s32[])) -> pred[] {
+  ROOT %a = pred[] and(%x, %y)
+}
+%all-reduce-scatter.1 (a: f32[4,4]) -> f32[4,4] {
+  ROOT %s = f32[4,4] all-reduce(%a), replica_groups={{0,1,2,3}}, to_apply=%sum
+}
+%start (a: bf16[2]) -> bf16[8] {
+  ROOT %g = bf16[8] all-gather(%a), channel_id=3, replica_groups={{0,1,2,3}}, \
+frontend_attributes={chain_id="1"}
+}
+%done (a: bf16[2]) -> bf16[8] {
+  ROOT %g = bf16[8] all-gather(%a), channel_id=3, replica_groups={{0,1,2,3}}, \
+frontend_attributes={chain_id="1"}
+}
+%few (a: f32[4]) -> f32[4] {
+  ROOT %x = f32[4] all-to-all(%a), replica_groups={{0,1}}
+}
+%many (a: f32[4]) -> f32[4] {
+  ROOT %x = f32[64] all-to-all(%a), replica_groups={{0,1}}
+}
+ENTRY %main (a: f32[4]) -> f32[4] {
+  %o = f32[4] conditional(%i, %a, %a, %a), branch_computations={%few, %many, %few}
+  %s = f32[4,4] fusion(%a), kind=kCustom, calls=%all-reduce-scatter.1
+  %b = bf16[8] fusion(%a), kind=kCustom, calls=%start
+  %d = bf16[8] fusion(%b), kind=kCustom, calls=%done
+  %r = f32[4,4] all-reduce(%a), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0'}, to_apply=%sum
+  %f = ((bf16[2,4]{1,0:T(4,128)(2,1)}, f32[3]{0}), (bf16[8,4]{1,0}, f32[12]{0})) \
+all-gather-start(%a, %c), replica_groups={{0,1,2,3}}, dimensions={0}
+  %h = ((bf16[16,4]{1,0}), bf16[2,4]{1,0}) reduce-scatter-start(%a), \
+replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}, to_apply=%sum
+  %z = (f32[2,2]{1,0}, bf16[4]{0}) all-reduce-start(%a, %c), replica_groups={{0,1}}, to_apply=%sum
+  %n = (f32[8,128], u32[], token[]) send(%a, %k), channel_id=9, \
+frontend_attributes={_xla_megascale_transfer_type="ALL_REDUCE"}
+  %w = (s32[]) while(%t), condition=%cond, body=%body
+  %q = (f32[2], u32[]) while(%u), condition=%ring_cond, body=%ring_body
+  ROOT %v = (s32[]) while(%t), condition=%open, body=%body
+}
+"""
+
+
+def test_collectives_are_counted_through_loops_and_conditions():
+    found = hlo.collectives(PROGRAM, passes=10)
+    across, several, reduce = sorted(
+        (one for one in found if one.kind == "all-reduce"), key=lambda one: one.devices
+    )
+    assert (several.sent, several.devices) == (16 + 8, (0, 1))
+    assert (reduce.sent, reduce.devices, reduce.times, reduce.depth) == (64, (0, 4), 1, 0)
+    assert (
+        across.between_slices
+        and across.sent == 4096
+        and sum(one.between_slices for one in found) == 1
+    )
+    scatter, begun = (one for one in found if one.kind == "reduce-scatter")
+    assert (scatter.sent, scatter.devices) == (48, (0, 1, 2, 3))
+    assert (begun.sent, begun.devices) == (7 * 16, tuple(range(8)))
+    # sixteen places, two in a pass of the loop
+    (ring,) = (one for one in found if one.kind == "collective-permute")
+    assert (ring.sent, ring.times, ring.open_loop) == (8, 8, False)
+    (branch,) = (one for one in found if one.kind == "all-to-all")  # the one that sends the most
+    assert (branch.sent, branch.times) == (128, 1)
+    gathers = sorted(
+        (one.times, one.open_loop, one.sent, one.devices)
+        for one in found
+        if one.kind == "all-gather"
+    )
+    assert gathers == [
+        (1, False, 12, (0, 1, 2, 3)),
+        (1, False, 48 + 36, (0, 1, 2, 3)),
+        (6, False, 1536, (0, 2, 4, 6)),
+        (10, True, 1536, (0, 2, 4, 6)),
+    ]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_operations_of_cudnn_are_those_of_its_products(monkeypatch, masked):
+    """Forward as XLA's; the gradient computes the scores once more."""
+    version = types.SimpleNamespace(cudnn_get_version=lambda: 91000)
+    monkeypatch.setattr(jax._src.cudnn.fused_attention_stablehlo, "cuda_versions", version)
+    query = jax.ShapeDtypeStruct((2, 6, 4, 8), jnp.bfloat16)
+    key = jax.ShapeDtypeStruct((2, 10, 2, 8), jnp.bfloat16)  # two heads share each
+    mask = np.ones((2, 1, 6, 10), bool) if masked else None
+
+    def count(implementation, gradient):
+        def attend(query, key):
+            return jax.nn.dot_product_attention(
+                query, key, key, mask=mask, implementation=implementation
+            ).sum()
+
+        function = jax.grad(attend, (0, 1)) if gradient else attend
+        return hlo.operations(jax.make_jaxpr(function)(query, key).jaxpr)
+
+    product = 2 * 2 * 4 * 6 * 10 * 8
+    assert count("cudnn", False) == count("xla", False) == 2 * product
+    assert count("cudnn", True) == count("xla", True) + product == 7 * product
+
+
+def test_operations_of_branches_are_their_mean_where_shares_are_told():
+    def two(x):
+        inner = jax.lax.cond(x[0, 0] > 1, lambda: x @ x, lambda: x)
+        return jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x @ x + inner, lambda: x)
+
+    def nested(x):
+        return jax.lax.cond(x[0, 0] > 0, two, lambda x: x @ x, x)
+
+    jaxpr = jax.make_jaxpr(nested)(np.ones((4, 4))).jaxpr
+    product = 2 * 4**3
+    assert hlo.operations(jaxpr) == 4 * product
+    # a true condition is the second branch
+    mean = hlo.operations(jaxpr, shares=((0.75, 0.25), (0.5, 0.5)))
+    assert mean == (0.75 * 1 + 0.25 * 0.5 * (1 + 3)) * product

@@ -9,8 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 
 import jax
@@ -19,11 +17,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from gdsd_jax.hosts import Hosts, start, watch_sigterm
-from tests.train_test import without_clock
+from tests.processes import PATIENCE, ended, free_port, spawn, without_clock
 
-ROOT = Path(__file__).resolve().parents[1]
 DEVICES = 8
-PATIENCE = 1800  # seconds, of a machine that is busy
 SFT_STEPS = 60
 CONFIG = (
     "tiny,rounds=5,prompts_per_round=4,group_size=4,inner_iterations=1,gdsd.beta=0.0,"
@@ -77,12 +73,6 @@ def test_sigterm_is_noted_within_the_block_only(noted, failure):
     assert noted == ["former"] and signalled()
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("", 0))
-        return taken.getsockname()[1]
-
-
 @pytest.mark.parametrize(
     "arguments, said",
     [
@@ -104,33 +94,6 @@ def test_a_port_that_is_taken_is_named():
         port = server.getsockname()[1]
         with pytest.raises(ValueError, match=f"localhost:{port}: Address already in use"):
             start(f"localhost:{port}", 2, 0)
-
-
-def spawn(*command, **environment) -> subprocess.Popen:
-    """Output and errors go to files, which do not fill up as pipes do while another process is
-    waited for."""
-    environment = {
-        name: value for name, value in os.environ.items() if name != "XLA_FLAGS"
-    } | environment
-    files = [tempfile.TemporaryFile("w+") for _ in range(2)]
-    command = [sys.executable, *map(str, command)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=files[0], stderr=files[1])
-    process.files = files
-    return process
-
-
-def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
-    """(exit code, output, errors) of each; what does not end is killed."""
-    until = time.monotonic() + PATIENCE
-    for process in processes:
-        try:
-            process.wait(max(0.0, until - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    for file in sum((process.files for process in processes), []):
-        file.seek(0)
-    return [(process.returncode, *(file.read() for file in process.files)) for process in processes]
 
 
 TALK = """

@@ -10,7 +10,10 @@ import pytest
 from gdsd_jax import paths, resume
 from gdsd_jax.checkpoint import Checkpoints
 from gdsd_jax.hosts import Hosts
-from gdsd_jax.loop import Interrupted, Loop, check_finite, keep_if_best, save, unless_stopped
+from gdsd_jax.loop import Interrupted, Loop, checked, keep_if_best, save, unless_stopped
+from gdsd_jax.optimizer import BROKEN
+
+CHOICES = ("stop", "skip")
 
 
 def loop_of(prepared, checkpoints, signalled) -> Loop:
@@ -85,17 +88,29 @@ def test_the_best_of_a_metric_is_kept(tmp_path):
 
 def test_broken_numbers_stop_the_run(tmp_path):
     """The line names phase, step and tensor, and says of a checkpoint only what was checked."""
-    checkpoints = Checkpoints(tmp_path)
-    check_finite("train", 7, {"loss": 1.0, "grad_norm": 2.0}, checkpoints)
-    broken = {"loss": 1.0, "grad_norm": float("nan")}
-    with pytest.raises(FloatingPointError, match="train step 7: grad_norm is nan; there is no"):
-        check_finite("train", 7, broken, checkpoints)
+    checkpoints, trainable = Checkpoints(tmp_path), {"a": jnp.arange(4.0), "b": jnp.arange(2.0)}
+    stops, skips = (SimpleNamespace(settings=SimpleNamespace(not_finite=x)) for x in CHOICES)
+    fine = {"loss": 1.0, "grad_norm": 2.0}
+    whole, broken = dict.fromkeys(BROKEN, -1), dict(zip(BROKEN, (2, 1)))
+
+    def check(numbers, checkpoints, chosen=stops, say=pytest.fail):
+        loop = loop_of(chosen, checkpoints, None)._replace(say=say)
+        return checked(loop, "train", 7, numbers, trainable, slice_rows=4)
+
+    assert check(fine | whole, checkpoints) == fine
+    wrong = fine | broken | {"grad_norm": float("nan")}
+    place = "step 7: grad_norm is nan, the gradient of b is not finite, from rows 9 to 12 of the"
+    with pytest.raises(FloatingPointError, match=f"{place} step on; there is no checkpoint yet"):
+        check(wrong, checkpoints)
+    said = []
+    assert check(wrong, checkpoints, skips, said.append).keys() == fine.keys()
+    assert len(said) == 1 and place in said[0] and said[0].endswith(": the step is left out")
     checkpoints.save(3, {"state": jnp.arange(4.0)}, {})
     with pytest.raises(FloatingPointError, match="the last checkpoint, 3, is good"):
-        check_finite("train", 7, broken, checkpoints)
+        check(wrong, checkpoints)
     again = Checkpoints(tmp_path)  # by which nothing was read
     with pytest.raises(FloatingPointError, match="did not check its numbers"):
-        check_finite("train", 7, broken, again)
+        check(wrong, again)
 
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path):

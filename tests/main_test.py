@@ -116,9 +116,8 @@ def test_an_absent_config_is_named_with_those_there_are(launch):
     code, lines = launch("tiny", file="configs/poetry.py")
     assert code == 2 and len(lines) == 1
     assert "no file" in lines[0] and lines[0].endswith(
-        "there are configs/coding.py, configs/countdown.py, configs/gsm8k.py, "
-        "configs/instructions.py, configs/math.py, configs/opdlm.py, configs/reasoning_gym.py, "
-        "configs/sft.py, configs/sudoku.py"
+        "there are the recipes coding, countdown, gsm8k, instructions, math, opdlm, "
+        "reasoning_gym, sft, sudoku"
     )
 
 

@@ -13,6 +13,9 @@ import pytest
 
 from gdsd_jax import metrics
 from gdsd_jax.metrics import MetricsWriter, duration, read_metrics, round_line
+from tests.report.rows import unexplained
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_lines_come_back(tmp_path):
@@ -235,3 +238,17 @@ def test_durations():
     told = {0: "0 s", 59.6: "1:00", 187: "3:07", 7387: "2:03:07", 4 * 86400 + 3600 * 5: "4 d 05 h"}
     told |= {math.inf: "-", -1: "0 s"}
     assert [duration(seconds) for seconds in told] == list(told.values())
+
+
+def test_every_key_of_a_run_has_its_meaning(workdir):
+    rows = read_metrics(workdir / "metrics.jsonl")
+    assert unexplained(rows, parts=("tests", "format")) == []
+    assert unexplained([{"phase": "train", "step": 1, "mystery": 1.0}]) == ["mystery"]
+    assert metrics.meaning_of("train", "kl") != metrics.meaning_of("eval", "kl")
+
+
+def test_the_guide_says_what_the_keys_mean():
+    text = " ".join((ROOT / "gdsd_jax" / "README.md").read_text().split())
+    for place, meanings in metrics.MEANINGS.items():
+        for key, meaning in meanings.items():
+            assert place == "terminal" or f"- `{key}`: {meaning}" in text, (place, key)

@@ -12,6 +12,7 @@ import pytest
 from configs import opdlm
 from gdsd_jax import experiment, metrics, models, settings, train
 from gdsd_jax.optimizer import make_optimizer
+from tests.report.rows import unexplained
 
 SMALL = (
     "tiny,rounds=2,prompts_per_round=16,inner_iterations=2,minibatches=2,sft.steps=4,"
@@ -126,6 +127,7 @@ def undisturbed(data_dir, tmp_path_factory):
 @pytest.mark.slow
 def test_a_student_is_distilled_from_the_model_it_started_from(undisturbed):
     rows, state = undisturbed
+    assert unexplained(rows, parts=("tests", "format")) == []
     first, last = [row for row in rows if row["phase"] == "eval"]
     for name in ("kl", "kl_common", "teacher_nats"):
         assert first[name] > 0 and last[name] != first[name]

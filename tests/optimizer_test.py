@@ -191,3 +191,31 @@ def test_second_moments_follow_smaller_gradients(dtype):
 def test_settings_that_cannot_work_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         OptimizerConfig(**changes)
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_step_that_is_not_finite_is_told_and_may_change_nothing(skip):
+    """The first slice and tensor are named; moments and the schedule's count stay too."""
+
+    def loss_fn(trainable, frozen, batch):
+        error = jnp.sum(batch.rewards_B) * jnp.sum(trainable["v"])
+        return error + jnp.sum(trainable["u"] + trainable["w"]), {}
+
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.1, warmup_steps=3))
+    start = {name: jnp.ones(2) for name in "uvw"}
+    update = jax.jit(make_update(loss_fn, optimizer, skip))
+    batch = slices(3)
+    state, told = update(init_state(start, optimizer), {}, batch)
+    assert told["broken_slice"] == told["broken_tensor"] == -1
+    assert told.get("skipped", 0) == 0
+    broken = batch.replace(rewards_B=batch.rewards_B.at[1, 0].set(jnp.inf))
+    after, told = update(state, {}, broken)
+    assert (told["broken_slice"], told["broken_tensor"]) == (1, 1)
+    assert not np.isfinite(told["loss"]) and int(after.step) == 2
+    assert ("skipped" in told) == skip
+    if skip:
+        assert told["skipped"] == 1
+        same = (state.trainable, state.opt_state), (after.trainable, after.opt_state)
+        jax.tree.map(np.testing.assert_array_equal, *same)
+    else:
+        assert not np.isfinite(after.trainable["v"]).all()

@@ -1,55 +1,37 @@
 """What the README shows runs as it stands."""
 
-import dataclasses
-import json
 from pathlib import Path
 import re
 import subprocess
 
 import pytest
-import tokenizers as hf_tokenizers
 
-from gdsd_jax import cli, experiment, models, settings, tasks, train
+from gdsd_jax import cli, experiment, settings, tasks, train
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.tasks import TaskSettings
-from tests import folders
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "gdsd_jax" / "README.md").read_text()
 
 
 def examples() -> list[str]:
-    """The Python that the README shows: the parts alone, a real model, and a task."""
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    """The Python that the library's guide shows: the parts alone, and a task. That of the README is
+    run by package_test.py."""
+    return re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
 
 
 def test_the_example_runs(capsys):
-    example, *_ = examples()
+    example, _ = examples()
     assert len(example.splitlines()) <= 25
     exec(compile(example, "README.md", "exec"), {})
     assert re.match(r"loss \d+\.\d+, score -\d", capsys.readouterr().out)
 
 
-def test_the_example_of_a_real_model_runs(tmp_path, capsys):
-    """On a small folder in place of the named one."""
-    _, example, _ = examples()
-    model = dataclasses.replace(models.MODELS["a2d_qwen3_tiny"], vocab_size=64)
-    folders.write(tmp_path, model)
-    words = {f"w{number}": number for number in range(60)}
-    tokenizer = hf_tokenizers.Tokenizer(hf_tokenizers.models.WordLevel(words, unk_token="w3"))
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-    assert len(example.splitlines()) <= 20 and "runs/smollm2/student" in example
-    exec(compile(example.replace("runs/smollm2/student", str(tmp_path)), "README.md", "exec"), {})
-    assert len(capsys.readouterr().out.splitlines()) == 8
-
-
 def test_the_task_runs_with_the_command_below_it(tmp_path):
-    *_, example = examples()
+    _, example = examples()
     (tmp_path / "rhymes.py").write_text(example)
     (tmp_path / "rhymes.jsonl").write_text('{"prompt": "A rhyme on tea?", "ending": "sea"}\n')
-    (overrides,) = re.findall(r"--config=configs/coding.py:llada,(\S*task=rhymes.py\S*)", README)
+    (overrides,) = re.findall(r"--config=configs/coding.py:llada,(\S*task=rhymes.py\S*)", GUIDE)
     texts = dict(text.split("=") for text in overrides.split(","))
     columns = {"question": texts["columns.question"]}
     chosen = TaskSettings(data_file=str(tmp_path / texts["data_file"]), columns=columns)
@@ -64,36 +46,40 @@ def test_the_task_runs_with_the_command_below_it(tmp_path):
 
 
 def test_links_lead_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert len(links) > 5
-    assert [link for link in links if not (ROOT / link.split("#")[0]).exists()] == []
+    """Those of the README, of the guides and of .github."""
+    guides = [*ROOT.glob("*.md"), *ROOT.glob(".github/*.md"), *ROOT.glob("*/**/README.md")]
+    links = [
+        (guide.relative_to(ROOT).as_posix(), link)
+        for guide in guides
+        if ".venv" not in guide.parts
+        for link in re.findall(r"\]\(([^)]+)\)", guide.read_text())
+        if "://" not in link and not link.startswith("#")
+    ]
+    assert len(links) > 40 and len({guide for guide, _ in links}) > 5
+    folders = {guide: (ROOT / guide).parent for guide, _ in links}
+    assert [x for x in links if not (folders[x[0]] / x[1].split("#")[0]).exists()] == []
 
 
 def examples_of_guides() -> tuple[dict[str, str], list[str]]:
-    """({file: the Python that a guide shows}, what the commands below them override)."""
+    """({file: the Python that a guide shows}, what the commands of the guides override)."""
     files, overrides = {}, []
     for guide in sorted(ROOT.glob("*/**/README.md")):
-        shown = (
-            r"```python\n(.*?)```\n\n```sh\npython launch/main.py --config=(\S+?):tiny,(\S+)\n```"
-        )
-        for text, config, changes in re.findall(shown, guide.read_text(), re.DOTALL):
+        text = guide.read_text()
+        command = r"```sh\npython launch/main.py --config=(\S+?):tiny,(\S+)\n```"
+        overrides += [changes for _, changes in re.findall(command, text)]
+        for source, config, changes in re.findall(
+            r"```python\n((?:(?!```).)*)```\n\n" + command, text, re.DOTALL
+        ):
             (name,) = re.findall(r"(?<![\w/])\w+\.py", f"{config} {changes}")
-            files[name] = text
-            overrides.append(changes)
+            files[name] = source
     return files, overrides
 
 
 @pytest.mark.slow
 def test_the_guides_examples_train_together(data_dir, tmp_path, monkeypatch):
     files, overrides = examples_of_guides()
-    assert set(files) == {
-        "mine.py",
-        "adding.py",
-        "weighted.py",
-        "leftmost.py",
-        "rewards.py",
-        "wide.py",
-    }
+    assert set(files) == {"mine.py", "rewards.py", "wide.py"} and len(overrides) == 7
+    (tmp_path / "configs").symlink_to(ROOT / "configs")  # the others' are in configs/examples
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)

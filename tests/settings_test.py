@@ -471,9 +471,9 @@ def test_a_distillation_of_the_first_format_is_todays(tmp_path):
 @pytest.mark.parametrize(
     "text, said",
     [
-        (None, "not readable JSON .FileNotFoundError.*give the workdir of a run"),
-        ("{", "not readable JSON .JSONDecodeError.*give the workdir of a run"),
-        ("[1, 2]", "not the settings of a run; give the workdir of one"),
+        (None, "not a readable file .FileNotFoundError.*give the workdir of a run"),
+        ("{", "not readable JSON .Expecting.*give the workdir of a run"),
+        ("[1, 2]", "a JSON list, not an object: give the workdir of a run"),
         ('{"format": "new"}', "not the settings of a run; give the workdir of one"),
         ('{"format": 2, "task": null}', "config key 'task' takes words, not 'None'"),
         ('{"format": 3}', "format 3 is of a later version, this one knows 2"),

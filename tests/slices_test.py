@@ -46,7 +46,13 @@ def step_of(name, batch, slices, apart=False):
     """(masks of all rows, gradient) of one optimizer step."""
     config, mesh = CONFIGS[name], sharding.make_mesh({}, devices=jax.devices()[:1])
     settings = types.SimpleNamespace(
-        objective=name, slices=slices, minibatches=1, mask_draws=2, slices_apart=apart
+        objective=name,
+        slices=slices,
+        minibatches=1,
+        mask_draws=2,
+        slices_apart=apart,
+        inner_iterations=1,
+        score_masks="fresh",
     )
     parts = jax.tree.map(lambda x: x.reshape(slices, -1, *x.shape[1:]), batch)
     parts = jax.jit(make_masked(settings, config, mesh))(parts, 0, jax.random.key(1))

@@ -195,7 +195,7 @@ def test_what_cannot_be_loaded_is_named_in_one_line(folder, tmp_path):
     (tmp_path / "tokenizer.json").write_text((folder[0] / "tokenizer.json").read_text())
     assert "needs mask_id and stop_ids" in message(pad_id=0)
     (tmp_path / "tokenizer_config.json").write_text("{")
-    assert "tokenizer_config.json is not readable JSON" in message(**folder[1])
+    assert "tokenizer_config.json: not readable JSON" in message(**folder[1])
 
 
 def test_prompts_are_padded_left(small):

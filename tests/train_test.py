@@ -3,74 +3,32 @@ refusing broken numbers."""
 
 import contextlib
 import json
-from pathlib import Path
 import re
 import shutil
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from configs import coding
 from gdsd_jax import experiment, metrics, report, resume, settings, train
 from gdsd_jax.checkpoint import Checkpoints
-
-ROOT = Path(__file__).resolve().parents[1]
-SMALL = (
-    "tiny,rounds=3,prompts_per_round=4,group_size=2,inner_iterations=2,slices=2,sft.steps=6,"
-    "sft.batch=16,"
-    "sft.log_every=3,sft.checkpoint_every=2,eval_every=2,eval_problems=12,checkpoint_every=1,"
-    "gdsd.beta=0.01"
-)
-# what may differ between equal runs
-CLOCK = ("wall_s", "rollout_s", "reward_s", "update_s", "tokens_per_s")
+from tests.processes import SMALL, Runs, assert_same_run, last_state
+from tests.report.rows import unexplained
 
 
 @pytest.fixture(scope="module")
-def command(data_dir, tmp_path_factory):
-    """Command line of a small run in a folder; compiled code is shared by the processes of this
-    file."""
-    cache = tmp_path_factory.mktemp("compiled")
-
-    def start(workdir, *overrides, flags=(), **more):
-        config = ",".join([SMALL, f"data_dir={data_dir}", "mesh.data=1", *overrides])
-        environment = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        } | more
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "launch/main.py",
-                f"--config=configs/coding.py:{config}",
-                f"--workdir={workdir}",
-                *flags,
-            ],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return start
+def runs(data_dir, tmp_path_factory):
+    with contextlib.closing(Runs(data_dir, tmp_path_factory.mktemp("compiled"))) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def undisturbed(command, tmp_path_factory):
+def undisturbed(runs, tmp_path_factory):
     """Folder of a run from start to end, its second round traced."""
     workdir = tmp_path_factory.mktemp("undisturbed")
-    process = command(workdir, flags=["--profile=2"])
-    output, errors = process.communicate()
-    assert process.returncode == 0, errors
+    output = runs.finish(workdir, flags=["--profile=2"])
     assert output.startswith("embedded default")
     # a CPU has no memory of its own to tell of
     assert re.search(r"^first round: \d+ s of compiling$", output, re.MULTILINE)
@@ -79,89 +37,28 @@ def undisturbed(command, tmp_path_factory):
     return workdir
 
 
-def last_state(workdir) -> dict:
-    """Every array of the newest checkpoint by its path."""
-    with ocp.CheckpointManager(workdir / "checkpoints") as manager:
-        saved = manager.restore(
-            manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
-        )
-    return {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(saved.state)
-    }
-
-
-def without_clock(workdir) -> list[dict]:
-    rows = metrics.read_metrics(workdir / "metrics.jsonl")
-    return [{key: value for key, value in row.items() if key not in CLOCK} for row in rows]
-
-
-def assert_same_run(workdir, other):
-    state, expected = last_state(workdir), last_state(other)
-    assert state.keys() == expected.keys()
-    for path in expected:
-        np.testing.assert_array_equal(state[path], expected[path], err_msg=path)
-    assert without_clock(workdir) == without_clock(other)
-
-
-def when(process, line_start: str, number: int) -> None:
-    """Sends the signal once the process has printed a line with that beginning."""
-    for line in process.stdout:
-        if line.startswith(line_start):
-            break
-    process.send_signal(number)
-    process.communicate()
-
-
-@pytest.mark.slow
-def test_a_killed_run_continues_to_the_same_parameters(command, undisturbed, tmp_path):
-    """Killed in the supervised phase, between two rounds and inside one."""
-    for moment in ("sft step 3", "round 1", "eval  2"):
-        process = command(tmp_path)
-        when(process, moment, signal.SIGKILL)
-        assert process.returncode == -signal.SIGKILL, moment
-    output, errors = (process := command(tmp_path)).communicate()
-    assert process.returncode == 0, errors
-    assert "resuming" in output
-    assert_same_run(tmp_path, undisturbed)
-
-
-@pytest.mark.slow
-def test_sigterm_saves_inside_a_round(command, undisturbed, tmp_path):
-    """143, the inner iteration saved; the same command goes on from there."""
-    process = command(tmp_path)
-    when(process, "round 1", signal.SIGTERM)
-    assert process.returncode == 143
-    output, errors = (process := command(tmp_path)).communicate()
-    assert process.returncode == 0, errors
-    assert "resuming" in output
-    assert_same_run(tmp_path, undisturbed)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("function", ["step", "sample", "update"])
-def test_sigterm_while_compiling_loses_nothing(command, undisturbed, tmp_path, function):
+def test_sigterm_while_compiling_loses_nothing(runs, undisturbed, tmp_path, function):
     """The supervised step, the first evaluation, the first update: 143, and the same command goes
     on from there."""
-    process = command(tmp_path, JAX_LOG_COMPILES="1")
+    process = runs.start(tmp_path, JAX_LOG_COMPILES="1")
     next(line for line in process.stderr if re.search(rf"Compiling (jit\()?{function}\b", line))
     process.send_signal(signal.SIGTERM)
     process.communicate()
     assert process.returncode == 143
-    output, errors = (process := command(tmp_path)).communicate()
-    assert process.returncode == 0, errors
-    assert "resuming" in output
+    assert "resuming" in runs.finish(tmp_path)
     assert_same_run(tmp_path, undisturbed)
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_other_settings_is_refused(command, undisturbed, tmp_path):
+def test_a_checkpoint_of_other_settings_is_refused(runs, undisturbed, tmp_path):
     """And stays as it was."""
     workdir = shutil.copytree(undisturbed, tmp_path / "other")
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "tr')  # what a kill leaves, which a run that goes on would cut off
     before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
-    _, errors = (process := command(workdir, "lora_rank=2,lora_alpha=2")).communicate()
+    _, errors = (process := runs.start(workdir, "lora_rank=2,lora_alpha=2")).communicate()
     assert process.returncode == 2
     (line,) = errors.splitlines()
     assert str(workdir) in line and "other settings, lora_alpha=0.0 is now 2.0" in line
@@ -209,6 +106,7 @@ def test_nothing_is_compiled_after_the_first_round(prepared, tmp_path):
     assert seen["round 1"] > 10
     assert len(compiled) == seen["round 1"], "something was compiled after the first round"
     rows = metrics.read_metrics(tmp_path / "metrics.jsonl")
+    assert unexplained(rows, parts=("tests", "format")) == []
     assert [(row["phase"], row["step"]) for row in rows if row["phase"] == "eval"] == [
         ("eval", 0),
         ("eval", 2),
@@ -242,6 +140,7 @@ def test_after_a_round_that_drifted_one_is_exact(data_dir, tmp_path):
     rows = trained(small(data_dir, overrides), tmp_path, said.append)
     rollouts = [row for row in rows if row["phase"] == "rollout"]
     assert ["drift_mean" in row for row in rollouts] == [True, False, True]
+    assert unexplained(rows, parts=("tests", "format")) == []
     assert 0 < rollouts[0]["drift_mean"] <= rollouts[0]["drift_max"]
     assert sum("drifted by" in line and "samples exactly" in line for line in said) == 2
 

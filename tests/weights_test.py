@@ -82,6 +82,20 @@ def test_a_converted_folder_gives_its_weights(tmp_path):
         weights.load_weights(tmp_path, chosen, dataclasses.replace(config, kv_heads=4), mesh)
 
 
+def test_weights_that_are_not_finite_are_not_started_from(tmp_path):
+    """One line names the tensor; nothing could be learnt from them."""
+    config = tiny(d_model=32, vocab_size=48)
+    params = random_params(config)
+    kernel = params["layers"]["q"]["kernel"]
+    params["layers"]["q"]["kernel"] = kernel.at[1, 2, 3].set(jnp.nan)
+    manifest = {"model": dataclasses.asdict(config), "dtype": ["float32"]}
+    checkpoint.save_params(tmp_path, params, manifest)
+    chosen, mesh = weights.settings_of(tmp_path), sharding.make_mesh({"data": -1})
+    with pytest.raises(ValueError, match=r"layers\.q\.kernel holds NaN or infinity") as error:
+        weights.initial_weights(chosen, config, mesh, None)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
 def test_a_run_goes_on_from_anothers_weights(workdir, lora_workdir, data_dir):
     """`init_from` takes a workdir too: its newest weights, its model and tokenizer, the new run's
     settings."""

@@ -1,15 +1,15 @@
 """What a run writes besides checkpoints, and that a refused one writes nothing."""
 
+import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from configs import coding
-from gdsd_jax import checkpoint, experiment, report, settings, train, workdirs
+from gdsd_jax import checkpoint, experiment, metrics, report, settings, train, workdirs
 from gdsd_jax.evaluation import Heldout, Table
-from gdsd_jax.tasks import Grades, Task
+from gdsd_jax.report import unmasking
 
 SMALL = "tiny,prompts_per_round=8,group_size=2,sft.steps=4,eval_problems=4"
 
@@ -56,37 +56,26 @@ def test_a_report_of_damaged_lines_is_left_out(prepared, tmp_path):
     """The run goes on; one line says so."""
     (tmp_path / "metrics.jsonl").write_text('{"phase": "sft", "step": 1}\ngarbled\n')
     found, said = Heldout(Table([], None, np.ones((0, 1)), np.ones((0, 1))), None, {}), []
-    workdirs.write_report(prepared, tmp_path, 2, found, said.append)
+    writer = metrics.MetricsWriter(tmp_path / "metrics.jsonl")
+    workdirs.write_report(prepared, tmp_path, 2, found, writer, said.append)
     (line,) = said
     assert line.startswith("report.html is not redrawn: ") and "line 2 is not JSON" in line
     assert not (tmp_path / "report.html").exists()
 
 
-def shown_of(parts: dict, judged=None) -> list[dict]:
-    """The disagreeing answers to problems "0", "1", ..., whose answers are the same texts."""
-    count = len(next(iter(parts.values()), []))
-    records = [{"question": str(row)} for row in range(count)]
-    problems = SimpleNamespace(records=records, index=np.arange(count))
-    task = Task([], None, lambda record: [{"role": "user", "content": record["question"]}], None)
-    values = {name: np.array(part, np.float32)[:, None] for name, part in parts.items()}
-    judged = np.ones(count, bool) if judged is None else np.array(judged)
-    grades = Grades(np.zeros((count, 1)), np.zeros((count, 1), bool), values, judged[:, None])
-    texts = [[str(row)] for row in range(count)]
-    table = Table(texts, grades, np.ones((count, 1)), np.ones((count, 1)))
-    return workdirs.disagreeing_of(SimpleNamespace(heldout=problems, task=task), table)
-
-
-def test_answers_on_which_parts_disagree_come_first():
-    """Whatever the scales of the parts."""
-    shown = shown_of({"near": [0, 10, 5, 10], "long": [0.2, 0.2, 0.1, 0.1]})
-    assert [answer["text"] for answer in shown] == ["0", "3", "2"]
-    assert shown[1] == {
-        "question": "3",
-        "text": "3",
-        "parts": {"near": 10.0, "long": pytest.approx(0.1)},
-    }
-    assert shown_of({"near": [0, 1], "long": [0, 1]}) == [], "they agree"
-    assert shown_of({"near": [0, 1], "long": [1, 1]}) == [], "one says nothing"
-    assert shown_of({"near": [0, 1]}) == [], "there is one"
-    unjudged = shown_of({"near": [0, 1, 0], "long": [1, 0, 0]}, judged=[False, True, True])
-    assert [answer["text"] for answer in unjudged] == ["1"]
+def test_samples_are_what_the_page_and_the_sinks_show(workdir):
+    """Of the finished run: greedy and sampled answers with their grades, and the order."""
+    kept = json.loads((workdir / "samples" / "000000.json").read_text())
+    assert len(kept) == 20 and all({"question", "text", "score"} <= one.keys() for one in kept)
+    for one in kept:
+        for answer in (one, one["sampled"]):
+            assert {"reward", "solved", "tests", "format"} == answer["grades"].keys()
+    orders = [one["order"] for one in kept if "order" in one]
+    assert len(orders) == workdirs.ORDERS
+    for one, order in zip(kept, orders):
+        told = "".join(text for text, _ in order).removesuffix(unmasking.END)
+        assert told.strip() == one["text"].strip(), "the order is that of the answer beside it"
+        assert all(number >= 1 for _, number in order)
+    page = (workdir / "report.html").read_text()
+    assert page.count('<article class="card sample" data-number=') == 20
+    assert page.count('<pre class="order">') == sum(len(order) > 1 for order in orders)

@@ -162,7 +162,10 @@ def answer(
     texts = texts_of(experiment.task, experiment.tokenizer, records, tokens_BxG)
     grades = None
     if experiment.task.grade is not None:
-        grades = grades_of(experiment.hosts, experiment.task, records, texts, experiment.parts)
+        skip = print if settings.not_finite == "skip" else None
+        grades = grades_of(
+            experiment.hosts, experiment.task, records, texts, experiment.parts, skip
+        )
     return Answers(texts, grades, length_B, forwards_of(settings.sampler, length_B, passes_B))
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gdsd_jax import curriculum
+from gdsd_jax import curriculum, sharding
 from gdsd_jax.evaluation.answers import (
     Request,
     Table,
@@ -45,11 +45,15 @@ class Heldout(NamedTuple):
       greedy: the answers at temperature 0.
       teacher: the teacher's; None where there is none.
       numbers: of the eval line: those of `summary`, and with a teacher of `against_teacher`.
+      sampled: answers at temperature 1.
+      order: (tokens_BxG, step_map_BxG) of the first greedy answers, int32, as in `Rollout`.
     """
 
     greedy: Table
     teacher: Table | None
     numbers: dict[str, float]
+    sampled: Table | None = None
+    order: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def taught(
@@ -75,15 +79,22 @@ def heldout(
 ) -> Heldout:
     """The evaluation after `number` rounds."""
 
+    first: list[Rollout] = []
+
     def sample(prompts: Prompts) -> Rollout:
-        return steps.sample(trainable, frozen, prompts, rng)
+        rollout = steps.sample(trainable, frozen, prompts, rng)
+        if not first:
+            first.append(rollout)
+        return rollout
 
     greedy, sampled = greedy_and_sampled(experiment, sample)
+    order = sharding.fetch(experiment.mesh, (first[0].tokens_BxG, first[0].step_map_BxG))
     numbers = summary(experiment.task.score, experiment.parts, greedy, sampled)
+    found = Heldout(greedy, None, numbers, sampled, order)
     if teacher is None:
-        return Heldout(greedy, None, numbers)
+        return found
     numbers |= against_teacher(experiment, steps, trainable, frozen, rng, number, teacher)
-    return Heldout(greedy, teacher.greedy, numbers)
+    return found._replace(teacher=teacher.greedy)
 
 
 def against_teacher(

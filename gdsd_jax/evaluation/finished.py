@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from gdsd_jax import paths
+from gdsd_jax import json_files, paths
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.metrics import duration
 
@@ -114,7 +114,7 @@ def read(path: epath.Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     lines = path.read_bytes().decode(errors="replace").split("\n")[:-1]
     try:
-        known, *batches = map(json.loads, lines or ["{}"])
+        known, *batches = map(json_files.parse, lines or ["{}"])
         batches = {key: batch for key, batch in batches}
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: not the batches of an evaluation ({error}); {mend}") from None

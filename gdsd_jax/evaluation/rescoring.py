@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 from pathlib import PurePath
 from typing import Any, NamedTuple
 import zlib
 
-from gdsd_jax import extensions, rows, settings, tasks
+from gdsd_jax import extensions, json_files, rows, settings, tasks
 from gdsd_jax.evaluation import answers, intervals, record
 from gdsd_jax.evaluation.figures import Item, verdict
 from gdsd_jax.experiment import make_task
@@ -152,10 +151,10 @@ def parsed(data: bytes, path: str | os.PathLike) -> Any:
     if rows.unpacked_name(path).endswith(".csv"):
         return None
     try:
-        content = json.loads(data.decode("utf-8-sig"))
+        content = json_files.parse(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a readable UTF-8 file: write it as UTF-8") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         if is_row(data.split(b"\n", 1)[0]):
             return None
         raise ValueError(
@@ -169,8 +168,8 @@ def parsed(data: bytes, path: str | os.PathLike) -> Any:
 def is_row(line: bytes) -> bool:
     """Whether a line is JSON of its own."""
     try:
-        json.loads(line)
-    except (ValueError, RecursionError):
+        json_files.parse(line)
+    except ValueError:
         return False
     return True
 
@@ -189,11 +188,24 @@ def read_own(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
+@contextlib.contextmanager
+def whole(*paths: str | os.PathLike) -> Iterator[None]:
+    """Tells in one line that files of launch/eval.py lack what is looked for in them."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        files, kind = " or ".join(map(str, paths)), type(error).__name__
+        raise ValueError(
+            f"{files}: not a whole file of launch/eval.py ({kind}: {error}): evaluate again"
+        ) from error
+
+
 def check_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
     """ValueError where an evaluation's file is not whole, or of another version."""
     manifest = content.get("manifest")
     well_formed = isinstance(manifest, dict) and isinstance(manifest.get("settings"), dict)
-    lists = (content.get("prompts"), content.get(OWN), (manifest or {}).get("samplers"))
+    lists = [content.get("prompts"), content.get(OWN)]
+    lists += [manifest.get("samplers")] if well_formed else []
     if not well_formed or not all(isinstance(value, list) for value in lists):
         raise ValueError(f"{path}: not a whole file of launch/eval.py: evaluate again")
     count = len(content["prompts"])
@@ -232,8 +244,7 @@ def own_completions(content: Mapping[str, Any], path: str | os.PathLike) -> list
         except (KeyError, IndexError, TypeError) as error:
             kind = type(error).__name__
             raise ValueError(f"{where}: not an item ({kind}: {error}): evaluate again") from None
-        if not isinstance(text, str):
-            raise ValueError(f"{where}: completion is not a string: {MEND}")
+        rows.check(item, where, [rows.Field("completion", "text", MEND)])
         if not isinstance(record_of_prompt, dict):
             raise ValueError(
                 f"{where}: its problem has no record, which JSON could not hold: let the task make "
@@ -291,9 +302,7 @@ def completion(
             f"{where}: {texts[0]} is missing: {MEND} (columns.completion=NAME takes another of "
             f"{rows.names_in(row)})"
         )
-    text = row[names[0]]
-    if not isinstance(text, str):
-        raise ValueError(f"{where}: {names[0]} is not a string: {MEND}")
+    text = rows.check(row, where, [rows.Field(names[0], "text", MEND)])[names[0]]
     found = rows.record_of(where, row, task.read, columns)
     question = rows.renamed(row, columns).get("question")
     if not isinstance(question, str):

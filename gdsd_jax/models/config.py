@@ -1,8 +1,24 @@
 """What distinguishes one denoiser from another, as data."""
 
+from collections.abc import Mapping
 import dataclasses
+from typing import Any
+
+from gdsd_jax import json_files
 
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
+MOST_LAYERS = 10_000  # far more than any model has; each has names of its own
+
+
+KINDS = (  # of the fields, as entries of JSON
+    dict.fromkeys(("family", "attention", "dtype", "remat"), "text")
+    | dict.fromkeys(("vocab_size", "d_model", "layers", "heads", "kv_heads", "head_dim"), "size")
+    | {"d_ff": "size", "tokenizer_size": "size", "mask_id": "id", "pad_id": "id"}
+    | {"stop_ids": "id list", "lora_rank": "whole number", "lora_targets": "texts"}
+    | dict.fromkeys(("rope_theta", "norm_eps", "lora_alpha"), "number")
+    | {"rope_scaling": "numbers"}
+    | dict.fromkeys(("qkv_bias", "qk_norm", "tied", "freeze_pad", "shift"), "flag")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +91,18 @@ class ModelConfig:
         return self.attention == "causal"
 
     def __post_init__(self):
+        for key in ("vocab_size", "d_model", "layers", "heads", "kv_heads", "head_dim", "d_ff"):
+            if not 1 <= getattr(self, key) < json_files.LARGEST:
+                raise ValueError(f"{key}={getattr(self, key)} must be at least 1, below 2**31")
+        if self.layers > MOST_LAYERS:
+            raise ValueError(f"layers={self.layers} must be at most {MOST_LAYERS}")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} must be even, its halves are rotated")
+        if not (self.rope_theta > 0 and self.norm_eps >= 0):
+            raise ValueError(
+                f"rope_theta={self.rope_theta} and norm_eps={self.norm_eps}: give a base above 0 "
+                "and a number that is not negative"
+            )
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
         if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
@@ -93,16 +121,33 @@ class ModelConfig:
             )
 
 
-def config_from_json(entries: dict) -> ModelConfig:
-    """The config that `dataclasses.asdict` made these entries of, after their way through JSON."""
-    fields = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()
-    }
+def config_from_json(entries: Mapping[str, Any]) -> ModelConfig:
+    """The config that `dataclasses.asdict` made these entries of, after their way through JSON.
+
+    Raises:
+      ValueError: an entry that is missing, unknown or of another type, or a config that cannot be;
+        one line.
+    """
+    fields = {}
+    for field in dataclasses.fields(ModelConfig):
+        optional = field.default is None or field.name == "mask_id"
+        default = None if optional else field.default
+        if default is dataclasses.MISSING:
+            default = json_files.REQUIRED
+        value = json_files.entry(entries, field.name, KINDS[field.name], default)
+        fields[field.name] = tuple(value) if isinstance(value, list) else value
+    unknown = sorted(set(entries) - set(fields))
+    if unknown:
+        raise ValueError(f"entry {unknown[0]!r} is unknown; a later version may know it")
     return ModelConfig(**fields)
 
 
 def ids_of(
-    entries: dict, *, mask: int | None = None, pad: int | None = None, ends: tuple[int, ...] = ()
+    entries: Mapping[str, Any],
+    *,
+    mask: int | None = None,
+    pad: int | None = None,
+    ends: tuple[int, ...] = (),
 ) -> tuple[int | None, int, tuple[int, ...]]:
     """(mask_id, pad_id, stop_ids) from config.json.
 
@@ -110,14 +155,16 @@ def ids_of(
     turn) stop an answer too. Each counts only where the vocabulary has it. Without a padding token
     the first that stops pads.
     """
+    size = json_files.entry(entries, "vocab_size", "size")
 
     def released(token):
-        return token if token is not None and token < entries["vocab_size"] else None
+        return token if token is not None and token < size else None
 
-    end = entries["eos_token_id"]
+    end = json_files.entry(entries, "eos_token_id", "ids")
     given_ends = end if isinstance(end, list) else [end]
     stop_ids = dict.fromkeys([*given_ends, *filter(released, ends)])
-    mask_id, pad_id = entries.get("mask_token_id"), entries.get("pad_token_id")
+    mask_id = json_files.entry(entries, "mask_token_id", "id", None)
+    pad_id = json_files.entry(entries, "pad_token_id", "id", None)
     if mask_id is None:
         mask_id = released(mask)
     if pad_id is None:

@@ -4,6 +4,7 @@ arXiv 2508.15487 and the released checkpoints' config.json. It is Qwen2.5's shap
 bidirectional: q, k and v have biases, and still the state of column i - 1 scores token i.
 """
 
+from gdsd_jax import json_files
 from gdsd_jax.models import llama, qwen2
 from gdsd_jax.models.config import ModelConfig
 
@@ -43,9 +44,11 @@ REQUIRED = qwen2.REQUIRED
 
 
 def config_from_hf(entries: dict) -> ModelConfig:
-    """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
-    head_dim = entries["hidden_size"] // entries["num_attention_heads"]
-    return llama.config_of(entries, CONVENTIONS, IDS, head_dim=head_dim)
+    """`ModelConfig` from the entries of config.json; ValueError names what is wrong."""
+    width, heads = (
+        json_files.entry(entries, name, "size") for name in ("hidden_size", "num_attention_heads")
+    )
+    return llama.config_of(entries, CONVENTIONS, IDS, head_dim=width // heads)
 
 
 def config_to_hf(config: ModelConfig) -> dict:

@@ -8,15 +8,15 @@ functions `config_from_hf(entries)` and `config_to_hf(config)`.
 """
 
 import dataclasses
-import json
 
 from etils import epath
 
-from gdsd_jax import extensions
+from gdsd_jax import extensions, json_files
 from gdsd_jax.models import dream, llada, llama, qwen2, qwen3, sdar
 from gdsd_jax.models.config import ModelConfig
 
 MODULES = (llada, dream, qwen3, qwen2, llama, sdar)
+LORA = ("lora_rank", "lora_alpha", "lora_targets")
 FAMILIES = {model_type: family for family in MODULES for model_type in family.MODEL_TYPES}
 MODELS = {name: config for family in MODULES for name, config in family.PRESETS.items()}
 # model_type -> why a model that users may try is not computed here
@@ -33,6 +33,18 @@ REFUSED = {
         "here does"
     ),
 }
+# entries of config.json that tell of the stored weights, not of those that are written
+UNTRUE = ("dtype", "quantization_config", "compression_config")
+# where rotations may be described
+ROPE = ("rope_scaling", "rope_parameters", "rope_theta")
+# an entry that families without it may have inherited -> the field that it tells
+TWINS = {"tie_word_embeddings": "tied", "mask_id": "mask_id"}
+# fields of a `ModelConfig` that config.json tells
+TOLD = tuple(
+    field.name
+    for field in dataclasses.fields(ModelConfig)
+    if field.name not in ("tokenizer_size", "dtype", "remat", *LORA)
+)
 # entries of config.json that count experts
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -75,11 +87,7 @@ def config_from_hf(folder) -> ModelConfig:
     path = epath.Path(folder) / "config.json"
     if not path.exists():
         raise ValueError(f"{folder}: no config.json there; give a Hugging Face model folder")
-    try:
-        entries = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable JSON ({error}); copy it again") from None
-    return config_from_entries(path, entries)
+    return config_from_entries(path, json_files.read_object(path))
 
 
 def config_from_entries(path, entries: dict) -> ModelConfig:
@@ -88,15 +96,17 @@ def config_from_entries(path, entries: dict) -> ModelConfig:
     Raises:
       ValueError: as `config_from_hf`.
     """
-    name = entries.get("model_type")
-    refuse_other_models(path, name, entries)
-    entries = with_plain_rope(entries)
-    refuse_unsupported(path, entries, FAMILIES[name].REQUIRED)
     try:
-        config = FAMILIES[name].config_from_hf(entries)
-    except KeyError as error:
-        raise ValueError(f"{path}: entry {error} is missing") from None
-    except (TypeError, ValueError) as error:
+        name = json_files.entry(entries, "model_type", "text", "")
+        refuse_other_models(name, entries)
+        entries = with_plain_rope(entries)
+        refuse_unsupported(entries, FAMILIES[name].REQUIRED)
+        if entries.get("num_key_value_heads", ...) is None:
+            entries = entries | {"num_key_value_heads": entries.get("num_attention_heads")}
+        # null is absent, as it is in Hugging Face's classes
+        given = {key: value for key, value in entries.items() if value is not None}
+        config = FAMILIES[name].config_from_hf(given)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if config.mask_id is None and name == FAMILIES[name].DIFFUSION:
         raise ValueError(f"{path}: entry 'mask_token_id' is missing; add the mask token's id")
@@ -106,6 +116,25 @@ def config_from_entries(path, entries: dict) -> ModelConfig:
 def config_to_hf(config: ModelConfig) -> dict:
     """Entries of a config.json that `config_from_hf` reads back as the same config."""
     return FAMILIES[config.family].config_to_hf(config)
+
+
+def export_entries(config: ModelConfig, entries: dict, dtype: str) -> dict:
+    """config.json of an exported model, which came with a config.json of these entries.
+
+    They stay as they are where they lead back to the same model; where they do not, ours take
+    their place. An entry that tells by another name what ours tell does not stay beside them.
+    """
+    ours = config_to_hf(config) | {"torch_dtype": dtype}
+    theirs = {name: value for name, value in entries.items() if name not in UNTRUE}
+    both = ours | theirs | {"torch_dtype": dtype}
+    try:
+        found = config_from_entries("config.json", both)
+    except ValueError:
+        found = None
+    if found is None or any(getattr(found, name) != getattr(config, name) for name in TOLD):
+        both = {name: value for name, value in theirs.items() if name not in ROPE} | ours
+    twins = {name: getattr(config, field) for name, field in TWINS.items() if name in both}
+    return both | twins
 
 
 def to_denoiser(config: ModelConfig) -> ModelConfig:
@@ -139,33 +168,45 @@ def as_type(config: ModelConfig, role: str, said: str) -> ModelConfig:
 
 
 def with_plain_rope(entries: dict) -> dict:
-    """`rope_theta` and `rope_scaling`, also from transformers 5's `rope_parameters`."""
-    rope = dict(entries.get("rope_parameters") or entries.get("rope_scaling") or {})
-    theta = rope.pop("rope_theta", None)
-    kind = rope.pop("rope_type", rope.pop("type", "default"))
-    plain = entries | {"rope_scaling": None}
-    if kind != "default" or rope:
-        plain["rope_scaling"] = {"rope_type": kind, **rope}
-    if theta is not None:
-        plain["rope_theta"] = theta
+    """`rope_theta` and `rope_scaling`, also from transformers 5's `rope_parameters`.
+
+    ValueError where the two entries contradict one another.
+    """
+    old, new = (
+        rope_of(json_files.entry(entries, name, "object", {}))
+        for name in ("rope_scaling", "rope_parameters")
+    )
+    if any(old[name] != new[name] for name in old.keys() & new.keys()):
+        raise ValueError(f"rope_scaling={old!r} and rope_parameters={new!r} differ: drop one")
+    rope, plain = old | new, entries | {"rope_scaling": None}
+    if "rope_theta" in rope:
+        plain["rope_theta"] = rope.pop("rope_theta")
+    if rope and rope != {"rope_type": "default"}:
+        plain["rope_scaling"] = {"rope_type": "default", **rope}
     return plain
 
 
-def refuse_other_models(path, name: str | None, entries: dict) -> None:
+def rope_of(entries: dict) -> dict:
+    """The entries of rotations, with the kind under its name of today."""
+    kind = {"rope_type": entries["type"]} if "type" in entries else {}
+    return kind | {name: value for name, value in entries.items() if name != "type"}
+
+
+def refuse_other_models(name: str, entries: dict) -> None:
     """ValueError that gives the reason why a model_type, or one with experts, cannot be read."""
     if name in REFUSED:
-        raise ValueError(f"{path}: model_type {name!r} is not supported: {REFUSED[name]}")
+        raise ValueError(f"model_type {name!r} is not supported: {REFUSED[name]}")
     if name not in FAMILIES:
-        raise ValueError(f"{path}: unknown model_type {name!r}, known: {', '.join(FAMILIES)}")
+        raise ValueError(f"unknown model_type {name!r}, known: {', '.join(FAMILIES)}")
     for key in EXPERTS:
-        if (entries.get(key) or 0) > 1:
+        if json_files.entry(entries, key, "whole number", 0) > 1:
             raise ValueError(
-                f"{path}: {key}={entries[key]!r} is not supported: a mixture of experts, and no "
+                f"{key}={entries[key]!r} is not supported: a mixture of experts, and no "
                 "forward here routes tokens to experts"
             )
 
 
-def refuse_unsupported(path, entries: dict, required: dict) -> None:
+def refuse_unsupported(entries: dict, required: dict) -> None:
     """ValueError naming the first entry whose value the forward does not compute.
 
     A null counts as off.
@@ -174,9 +215,7 @@ def refuse_unsupported(path, entries: dict, required: dict) -> None:
         value = entries.get(key, wanted)
         off = value is None and not wanted
         if value != wanted and not off:
-            raise ValueError(f"{path}: {key}={value!r} is not supported, only {wanted!r}")
-    layer_types = entries.get("layer_types") or ()
+            raise ValueError(f"{key}={value!r} is not supported, only {wanted!r}")
+    layer_types = json_files.entry(entries, "layer_types", "list", [])
     if any(kind != "full_attention" for kind in layer_types):
-        raise ValueError(
-            f"{path}: layer_types={layer_types!r} is not supported, only 'full_attention'"
-        )
+        raise ValueError(f"layer_types={layer_types!r} is not supported, only 'full_attention'")

@@ -3,6 +3,7 @@
 arXiv 2502.09992 and the released checkpoints' config.json.
 """
 
+from gdsd_jax import json_files
 from gdsd_jax.models.config import ModelConfig, ids_of
 
 MODEL_TYPES = {"llada": "LLaDAModelLM"}  # model_type -> architecture, as config.json has them
@@ -83,26 +84,30 @@ REQUIRED = {
 
 
 def config_from_hf(entries: dict) -> ModelConfig:
-    """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
-    width, heads = entries["d_model"], entries["n_heads"]
+    """`ModelConfig` from the entries of config.json; ValueError names what is wrong."""
+
+    def size(name: str, default=json_files.REQUIRED) -> int:
+        return json_files.entry(entries, name, "size", default)
+
+    width, heads = size("d_model"), size("n_heads")
     mask_id, pad_id, stop_ids = ids_of(
         entries, mask=MASK, pad=END_OF_TEXT, ends=(END_OF_TEXT, END_OF_TURN)
     )
     return ModelConfig(
         **CONVENTIONS["llada"],
-        vocab_size=entries.get("embedding_size") or entries["vocab_size"],
+        vocab_size=size("embedding_size", size("vocab_size")),
         d_model=width,
-        layers=entries["n_layers"],
+        layers=size("n_layers"),
         heads=heads,
-        kv_heads=entries.get("n_kv_heads") or heads,
+        kv_heads=size("n_kv_heads", heads),
         head_dim=width // heads,
-        d_ff=entries["mlp_hidden_size"],
+        d_ff=size("mlp_hidden_size"),
         mask_id=mask_id,
         pad_id=pad_id,
         stop_ids=stop_ids,
-        rope_theta=float(entries["rope_theta"]),
-        norm_eps=entries["rms_norm_eps"],
-        tied=entries["weight_tying"],
+        rope_theta=float(json_files.entry(entries, "rope_theta", "number")),
+        norm_eps=json_files.entry(entries, "rms_norm_eps", "number"),
+        tied=json_files.entry(entries, "weight_tying", "flag"),
     )
 
 

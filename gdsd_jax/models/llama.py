@@ -5,6 +5,7 @@ them. The tensors and entries are also those that Qwen and Dream go on from: the
 they add.
 """
 
+from gdsd_jax import json_files
 from gdsd_jax.models.config import ModelConfig, ids_of
 
 MODEL_TYPES = {"llama": "LlamaForCausalLM", "a2d-llama": "A2DLlamaLMHeadModel"}
@@ -136,10 +137,18 @@ ENTRIES = {
 }
 
 
+# what an entry of `ENTRIES` is, where it is no size
+KINDS = {"rope_theta": "number", "rms_norm_eps": "number", "tie_word_embeddings": "flag"}
+
+
 def sizes_of(entries: dict) -> dict:
-    """The fields of `ENTRIES` and head_dim; KeyError names what is absent."""
-    sizes = {field: entries[entry] for field, entry in ENTRIES.items()}
-    head_dim = entries.get("head_dim") or sizes["d_model"] // sizes["heads"]
+    """The fields of `ENTRIES` and head_dim; ValueError names what is absent or of another type."""
+    sizes = {
+        field: json_files.entry(entries, entry, KINDS.get(entry, "size"))
+        for field, entry in ENTRIES.items()
+    }
+    derived = sizes["d_model"] // sizes["heads"]
+    head_dim = json_files.entry(entries, "head_dim", "size", derived)
     return sizes | {"rope_theta": float(sizes["rope_theta"]), "head_dim": head_dim}
 
 
@@ -152,7 +161,7 @@ def config_of(entries: dict, conventions: dict, ids: dict, **fields) -> ModelCon
       fields: of the config, which go before those of the entries.
 
     Raises:
-      KeyError: it names the entry that is absent.
+      ValueError: it names the entry that is absent or of another type.
     """
     mask_id, pad_id, stop_ids = ids_of(entries, **ids)
     return ModelConfig(
@@ -178,7 +187,7 @@ def scaling_of(entries: dict) -> tuple[float, ...] | None:
 
     Raises:
       ValueError: rotations scaled in another way than Llama 3's.
-      KeyError: a parameter is absent.
+      ValueError: a parameter is absent or no number.
     """
     scaling = entries.get("rope_scaling")
     if scaling is None:
@@ -188,12 +197,13 @@ def scaling_of(entries: dict) -> tuple[float, ...] | None:
             f"rope_scaling={scaling!r} is not supported, only rope_type 'llama3' with "
             f"{', '.join(SCALING)}"
         )
-    return tuple(float(scaling[name]) for name in SCALING)
+    return tuple(float(json_files.entry(scaling, name, "number")) for name in SCALING)
 
 
 def config_from_hf(entries: dict) -> ModelConfig:
-    """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
-    entries = DEFAULTS | {"num_key_value_heads": entries["num_attention_heads"]} | entries
+    """`ModelConfig` from the entries of config.json; ValueError names what is wrong."""
+    heads = json_files.entry(entries, "num_attention_heads", "size")
+    entries = DEFAULTS | {"num_key_value_heads": heads} | entries
     return config_of(entries, CONVENTIONS, {}, rope_scaling=scaling_of(entries))
 
 

@@ -60,7 +60,7 @@ REQUIRED = {
 
 
 def config_from_hf(entries: dict) -> ModelConfig:
-    """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
+    """`ModelConfig` from the entries of config.json; ValueError names what is wrong."""
     return llama.config_of(entries, CONVENTIONS, IDS)
 
 

@@ -4,6 +4,7 @@ Presets, special ids and default sampler, as the released config.json files have
 layout with norms of queries and keys.
 """
 
+from gdsd_jax import json_files
 from gdsd_jax.models import llama
 from gdsd_jax.models.config import ModelConfig
 
@@ -67,8 +68,9 @@ REQUIRED = {
 
 
 def config_from_hf(entries: dict) -> ModelConfig:
-    """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
-    return llama.config_of(entries, CONVENTIONS, IDS, head_dim=entries["head_dim"])
+    """`ModelConfig` from the entries of config.json; ValueError names what is wrong."""
+    head_dim = json_files.entry(entries, "head_dim", "size")
+    return llama.config_of(entries, CONVENTIONS, IDS, head_dim=head_dim)
 
 
 def config_to_hf(config: ModelConfig) -> dict:

@@ -6,6 +6,7 @@ mask token, and their heads are not tied.
 
 import dataclasses
 
+from gdsd_jax import json_files
 from gdsd_jax.models import llama, qwen3
 from gdsd_jax.models.config import ModelConfig
 
@@ -26,8 +27,9 @@ TENSORS, REQUIRED = qwen3.TENSORS, qwen3.REQUIRED
 
 
 def config_from_hf(entries: dict) -> ModelConfig:
-    """`ModelConfig` from the entries of config.json; KeyError names what is absent."""
-    return llama.config_of(entries, CONVENTIONS, IDS, head_dim=entries["head_dim"])
+    """`ModelConfig` from the entries of config.json; ValueError names what is wrong."""
+    head_dim = json_files.entry(entries, "head_dim", "size")
+    return llama.config_of(entries, CONVENTIONS, IDS, head_dim=head_dim)
 
 
 def config_to_hf(config: ModelConfig) -> dict:

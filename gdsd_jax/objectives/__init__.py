@@ -41,7 +41,7 @@ __all__ = [
     "frozen_params",
     "make_loss_fn",
     "make_score_fn",
-    "make_tokens_fn",
+    "make_count_fn",
     "make_views_fn",
 ]
 
@@ -151,15 +151,15 @@ def make_views_fn(name: str, config) -> Callable:
     return views_fn
 
 
-def make_tokens_fn(name: str, config) -> Callable | None:
-    """`tokens_fn(batch) -> float32`, how many tokens the loss is a mean over; None: it is a mean
-    over rows or groups.
+def make_count_fn(name: str, config) -> Callable | None:
+    """`count_fn(batch) -> float32`, how many tokens or rows the loss is a mean over; None: it is a
+    mean over groups, or over all rows.
 
     Raises:
       ValueError: an unknown name, or a config of another objective.
     """
     objective = find_for(name, config)
-    return None if objective.tokens is None else functools.partial(objective.tokens, config)
+    return None if objective.count is None else functools.partial(objective.count, config)
 
 
 def find_for(name: str, config) -> Objective:

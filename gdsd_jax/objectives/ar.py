@@ -6,7 +6,14 @@ import jax.numpy as jnp
 
 from gdsd_jax.objectives.checks import check_choices
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import NO_CENTRING, counted, counted_length, token_scores
+from gdsd_jax.scoring import (
+    NO_CENTRING,
+    counted,
+    row_mean,
+    rows_counted,
+    score_length,
+    token_scores,
+)
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -41,8 +48,8 @@ def loss(
     tokens_BxG = batch.tokens_BxL[:, batch.prompt_len :]
     logp_BxG, _ = token_scores(denoiser, params, h_BxGxD, tokens_BxG, NO_CENTRING)
     total_B = jnp.sum(jnp.where(counted(batch, config.count), logp_BxG, 0.0), axis=1)
-    nats = -jnp.mean(total_B / counted_length(batch, config.count))
+    nats = -row_mean(total_B / score_length(batch, config.count), batch, config)
     return nats, {"score": -nats}
 
 
-OBJECTIVE = Objective(ArConfig, loss, views, rewards=False, reads=())
+OBJECTIVE = Objective(ArConfig, loss, views, rewards=False, reads=(), count=rows_counted)

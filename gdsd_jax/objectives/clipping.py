@@ -36,8 +36,8 @@ def k3(logp: Array, reference: Array) -> Array:
 
 
 def tokens(config, batch: Batch) -> Array:
-    """Counted tokens of the rows, float32."""
-    return jnp.sum(counted_length(batch, config.count)).astype(jnp.float32)
+    """Counted tokens of the rows, float32, at least 1."""
+    return jnp.maximum(jnp.sum(counted_length(batch, config.count)), 1).astype(jnp.float32)
 
 
 def token_loss(logp_KxBxG: Array, batch: Batch, config) -> tuple[Array, dict[str, Array]]:
@@ -50,7 +50,7 @@ def token_loss(logp_KxBxG: Array, batch: Batch, config) -> tuple[Array, dict[str
     old_KxBxG = present_KxBxG if batch.old_KxB is None else batch.old_KxB
     ref_KxBxG = present_KxBxG if batch.ref_KxB is None else batch.ref_KxB
     counted_BxG = counted(batch, config.count)
-    count = tokens(config, batch) if batch.mean_tokens is None else batch.mean_tokens
+    count = tokens(config, batch) if batch.mean_count is None else batch.mean_count
 
     def mean(x_KxBxG):
         return jnp.sum(x_KxBxG * counted_BxG[None]) / (count * logp_KxBxG.shape[0])

@@ -93,4 +93,4 @@ def loss(
     return token_loss(scores(denoiser, config, params, batch)[0], batch, config)
 
 
-OBJECTIVE = Objective(CoupledGrpoConfig, loss, views, scores, tokens=tokens)
+OBJECTIVE = Objective(CoupledGrpoConfig, loss, views, scores, count=tokens)

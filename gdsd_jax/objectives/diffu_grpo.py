@@ -59,4 +59,4 @@ def loss(
     return token_loss(scores(denoiser, config, params, batch)[0], batch, config)
 
 
-OBJECTIVE = Objective(DiffuGrpoConfig, loss, views, scores, tokens=tokens)
+OBJECTIVE = Objective(DiffuGrpoConfig, loss, views, scores, count=tokens)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gdsd_jax.advantages import group_count, group_softmax
 from gdsd_jax.objectives.checks import check_choices
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import counted, counted_length, pair_scores
+from gdsd_jax.scoring import counted, pair_scores, score_length
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -80,7 +80,7 @@ def loss(
     present_B = jax.lax.stop_gradient(score_B)
     old_B = present_B if batch.old_KxB is None else jnp.mean(batch.old_KxB, axis=0)
     ref_B = present_B if batch.ref_KxB is None else jnp.mean(batch.ref_KxB, axis=0)
-    length_B = counted_length(batch, config.count).astype(jnp.float32)
+    length_B = score_length(batch, config.count)
 
     def weigh(sign):
         exponent_B = ref_B - old_B + sign * batch.rewards_B / config.alpha

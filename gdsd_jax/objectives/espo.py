@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from gdsd_jax.objectives.checks import check_choices, check_clip
 from gdsd_jax.objectives.clipping import clipped_gain
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import counted_length, draw_masks, pair_scores
+from gdsd_jax.scoring import (
+    counted_length,
+    draw_masks,
+    pair_scores,
+    row_mean,
+    rows_counted,
+    score_length,
+)
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -70,20 +77,20 @@ def loss(
     present_B = jax.lax.stop_gradient(score_B)
     old_B = present_B if batch.old_KxB is None else jnp.mean(batch.old_KxB, axis=0)
     ref_B = present_B if batch.ref_KxB is None else jnp.mean(batch.ref_KxB, axis=0)
-    length_B = counted_length(batch, config.count).astype(jnp.float32)
+    length_B = score_length(batch, config.count)
 
     move_B = (score_B - old_B) / length_B
     gain_B, outside_B = clipped_gain(
         move_B, batch.advantages_B, config.epsilon_low, config.epsilon_high
     )
-    kl = jnp.mean(0.5 * jnp.square(score_B - ref_B) / length_B)
+    kl = row_mean(0.5 * jnp.square(score_B - ref_B) / length_B, batch, config)
     metrics = {
-        "score": jnp.mean(score_B / length_B),
+        "score": row_mean(score_B / length_B, batch, config),
         "kl": kl,
-        "trust": jnp.mean(outside_B.astype(jnp.float32)),
-        "move": jnp.mean(jnp.abs(move_B)),
+        "trust": row_mean(outside_B.astype(jnp.float32), batch, config),
+        "move": row_mean(jnp.abs(move_B), batch, config),
     }
-    return config.beta * kl - jnp.mean(gain_B), metrics
+    return config.beta * kl - row_mean(gain_B, batch, config), metrics
 
 
-OBJECTIVE = Objective(EspoConfig, loss, views, scores)
+OBJECTIVE = Objective(EspoConfig, loss, views, scores, count=rows_counted)

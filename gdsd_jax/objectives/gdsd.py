@@ -17,7 +17,16 @@ import jax.numpy as jnp
 
 from gdsd_jax.objectives.checks import check_choices, check_fields
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import Centring, Scores, counted_length, draw_masks, pair_scores
+from gdsd_jax.scoring import (
+    Centring,
+    Scores,
+    counted_length,
+    draw_masks,
+    pair_scores,
+    row_mean,
+    rows_counted,
+    score_length,
+)
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -84,8 +93,12 @@ class GdsdConfig:
             )
         if self.preset == "r2" and self.weighting != "elbo":
             raise ValueError(f"preset='r2' is ELBO-weighted, not weighting={self.weighting!r}")
-        if self.mask_block < 1:
-            raise ValueError(f"mask_block={self.mask_block} must be at least 1")
+        for key in ("mask_block", "centring_k"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        for key in ("psi", "beta"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key}={getattr(self, key)} must not be negative")
 
 
 def views(config: GdsdConfig, batch: Batch, draws: int, rng: Array) -> Array:
@@ -133,7 +146,7 @@ def loss(
     score = sequence_scores(denoiser, config, params, batch)
     old_KxB = jax.lax.stop_gradient(score.centred_KxB) if batch.old_KxB is None else batch.old_KxB
     ref_KxB = jax.lax.stop_gradient(score.plain_KxB) if batch.ref_KxB is None else batch.ref_KxB
-    length_1xB = counted_length(batch, config.count)[None].astype(jnp.float32)
+    length_1xB = score_length(batch, config.count)[None]
     advantage_1xB = batch.advantages_B[None]
 
     move_KxB = score.centred_KxB - old_KxB
@@ -151,10 +164,11 @@ def loss(
         target_1xB = config.psi * advantage_1xB
         residual_KxB = limited_KxB / length_1xB - target_1xB
         draws = len(move_KxB)  # the sum over masks
-    main = draws * jnp.mean(jnp.square(residual_KxB))
+    main = draws * row_mean(jnp.square(residual_KxB), batch, config)
+    kl = row_mean(kl_KxB, batch, config)
     metrics = {
-        "score": jnp.mean(score.plain_KxB / length_1xB),
-        "kl": jnp.mean(kl_KxB),
+        "score": row_mean(score.plain_KxB / length_1xB, batch, config),
+        "kl": kl,
         "kl_max": jnp.max(kl_KxB),
         "trust": jnp.mean(jnp.any(outside_KxB, axis=0)),
         "target": jnp.mean(jnp.abs(target_1xB)),
@@ -162,7 +176,7 @@ def loss(
             score.centred_KxB / length_1xB, move_KxB, outside_KxB, residual_KxB, length_1xB
         ),
     }
-    return main + config.beta * jnp.mean(kl_KxB), metrics
+    return main + config.beta * kl, metrics
 
 
 def within_trust(move_KxB: Array, advantage_1xB: Array, config: GdsdConfig) -> tuple[Array, Array]:
@@ -208,4 +222,4 @@ def diagnostics(
     }
 
 
-OBJECTIVE = Objective(GdsdConfig, loss, views, scores)
+OBJECTIVE = Objective(GdsdConfig, loss, views, scores, count=rows_counted)

@@ -31,9 +31,9 @@ class Objective(NamedTuple):
         answer: tokens and steps of `Rollout.uncut`.
       reads: the fields of a batch that the loss reads besides tokens, validity and lengths, and
         that may not be None.
-      tokens: `(config, batch) -> float32`, how many tokens the loss is a mean over, where
-        `Batch.mean_tokens` does not say. None: it is a mean over rows or groups, of which every
-        slice has as many.
+      count: `(config, batch) -> float32`, how many tokens, or rows that have some, the loss is a
+        mean over, where `Batch.mean_count` does not say. None: it is a mean over groups, or over
+        all rows, of which every slice has as many.
     """
 
     config: type
@@ -46,4 +46,4 @@ class Objective(NamedTuple):
     teacher: bool = False
     uncut: bool = False
     reads: tuple[str, ...] = ("masks_KxBxL", "advantages_B")
-    tokens: Callable | None = None
+    count: Callable | None = None

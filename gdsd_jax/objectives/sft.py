@@ -2,11 +2,16 @@
 
 import dataclasses
 
-import jax.numpy as jnp
-
 from gdsd_jax.objectives.checks import check_choices
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import counted_length, draw_masks, pair_scores
+from gdsd_jax.scoring import (
+    counted_length,
+    draw_masks,
+    pair_scores,
+    row_mean,
+    rows_counted,
+    score_length,
+)
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -39,8 +44,11 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
     """Nats per counted token."""
     score = pair_scores(denoiser, params, batch, weighting=config.weighting, count=config.count)
-    nats = -jnp.mean(score.plain_KxB / counted_length(batch, config.count)[None])
+    length_1xB = score_length(batch, config.count)[None]
+    nats = -row_mean(score.plain_KxB / length_1xB, batch, config)
     return nats, {"score": -nats}
 
 
-OBJECTIVE = Objective(SftConfig, loss, views, rewards=False, reads=("masks_KxBxL",))
+OBJECTIVE = Objective(
+    SftConfig, loss, views, rewards=False, reads=("masks_KxBxL",), count=rows_counted
+)

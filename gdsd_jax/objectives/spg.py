@@ -102,7 +102,7 @@ def draw_blocks(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Arra
             f"spg.block_length={config.block_length} must divide the {gen} completion tokens into "
             f"at least as many blocks as mask_draws={draws}"
         )
-    touched_B = (batch.completion_len_B - 1) // config.block_length + 1
+    touched_B = (jnp.maximum(batch.completion_len_B, 1) - 1) // config.block_length + 1
     order_BxN = jnp.argsort(jax.random.uniform(rng, (batch.tokens_BxL.shape[0], blocks)), axis=1)
     return (order_BxN[:, :draws] % touched_B[:, None]).T
 
@@ -129,7 +129,7 @@ def bounds(
     size_KxB = jnp.sum(scored_KxBxG, axis=-1).astype(jnp.float32)
     total_KxB = jnp.sum(logp_KxBxG * scored_KxBxG, axis=-1)
     elbo_B = jnp.mean(total_KxB / jnp.maximum(size_KxB, 1.0), axis=0)
-    share_KxB = jnp.maximum(size_KxB, 1.0) / length_B[None]
+    share_KxB = jnp.maximum(size_KxB, 1.0) / jnp.maximum(length_B, 1.0)[None]
     power_KxBxG = config.beta_eubo * logp_KxBxG - jnp.log(share_KxB)[..., None]
     covered_BxG = jnp.any(scored_KxBxG, axis=0)
     # -1e30, not -inf: a token that no view covers must not turn the gradient into NaN
@@ -140,8 +140,8 @@ def bounds(
 
 
 def tokens(config: SpgConfig, batch: Batch) -> Array:
-    """Answer tokens of the rows, float32."""
-    return jnp.sum(batch.completion_len_B).astype(jnp.float32)
+    """Answer tokens of the rows, float32, at least 1."""
+    return jnp.maximum(jnp.sum(batch.completion_len_B), 1).astype(jnp.float32)
 
 
 def loss(
@@ -169,8 +169,8 @@ def loss(
         "kl": zero,  # nothing is compared with
         "trust": zero,
     }
-    count = tokens(config, batch) if batch.mean_tokens is None else batch.mean_tokens
+    count = tokens(config, batch) if batch.mean_count is None else batch.mean_count
     return -jnp.sum(batch.advantages_B * score_B * length_B) / count, metrics
 
 
-OBJECTIVE = Objective(SpgConfig, loss, views, tokens=tokens)
+OBJECTIVE = Objective(SpgConfig, loss, views, count=tokens)

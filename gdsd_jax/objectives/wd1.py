@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gdsd_jax.advantages import group_count, group_softmax
 from gdsd_jax.objectives.checks import check_choices, check_probability
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import counted, draw_full_masks, view_token_scores
+from gdsd_jax.scoring import counted, draw_full_masks, score_length, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -62,7 +62,7 @@ def loss(
     groups = group_count(group_B)
     zero = jnp.float32(0.0)
     metrics = {
-        "score": jnp.mean(score_B / jnp.sum(counted_BxG, axis=1)),
+        "score": jnp.mean(score_B / score_length(batch, config.count)),
         "kl": zero,  # nothing is compared with
         "trust": zero,
         # share of completions that w+ uses

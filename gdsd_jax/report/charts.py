@@ -1,31 +1,25 @@
-"""Charts, headlines and curves made from the rows of a run.
+"""Charts made from the rows of a run, and of several runs.
 
 Rows are the lines of metrics.jsonl. A chart whose numbers are missing is left out. `score` is the
 name of what eval lines call mean_reward: "reward", of any scale, or a part of the task's grades,
-0..1.
+0..1. What a number means is told by `metrics.MEANINGS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import io
-import json
 import math
-import os
 import statistics
 from typing import Any, NamedTuple
 
-from etils import epath
-
-from gdsd_jax.metrics import parts_of, read_metrics
+from gdsd_jax.metrics import meaning_of, parts_of
 
 Rows = Sequence[Mapping[str, Any]]
 REWARD = "reward"  # the score of a task that names no part
 
-# Colours as matplotlib draws them. In the page each becomes the CSS variable of its name, which
-# dark mode changes.
-INK, MUTED, GRID = "#24292f", "#6b737d", "#e4e7eb"
-HUES = ("#2662a9", "#c9641c", "#2e8f6a", "#8a5fb1", "#b3423a", "#857a1c", "#2a8c9c")
-VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"}
-VARIABLES |= {hue: f"hue{place}" for place, hue in enumerate(HUES)}
+# Where a chart stands in the page, in this order; those of the last are folded away.
+FIRST, COMPLETIONS, UPDATES, COST = "First", "Completions", "Updates", "Cost"
+FURTHER = "Further numbers"
+GROUPS = (FIRST, COMPLETIONS, UPDATES, COST, FURTHER)
+WIDE_RANGE = 30.0  # greatest over least value, from which on an axis may be logarithmic
 
 
 class Series(NamedTuple):
@@ -35,36 +29,43 @@ class Series(NamedTuple):
     x: list[float]
     y: list[float]
     dots: bool = False  # at every point, for what is measured now and then
+    low: list[float] | None = None  # the range over seeds
+    high: list[float] | None = None
 
 
 class Chart(NamedTuple):
     """Lines over one pair of axes."""
 
     title: str
-    note: str  # what is measured, with its unit
+    note: str  # what is measured
     series: list[Series]
+    unit: str = ""  # of y
     xlabel: str = "round"
     share: bool = False  # y is a share, 0..1, shown in percent
+    group: str = COMPLETIONS
+    may_be_log: bool = False
 
     @property
-    def legend(self) -> list[tuple[str, str]]:
-        """(CSS variable, label) of every line."""
-        return [(VARIABLES[hue], line.label) for hue, line in zip(HUES, self.series)]
+    def is_log(self) -> bool:
+        """Whether the values span so much that a logarithmic axis shows them better."""
+        values = [y for line in self.series for y in line.y]
+        return self.may_be_log and min(values) > 0 and max(values) > WIDE_RANGE * min(values)
 
 
 def charts_of(rows: Rows, score: str) -> list[Chart]:
-    """The charts that have something to show, the grades first."""
+    """The charts that have something to show, group by group, the grades first."""
     rows = by_round(rows)
     charts = grade_charts(rows, score) + teacher_charts(rows) + update_charts(rows)
-    charts += cost_charts(rows)
-    sft_loss = lines(rows, "sft", {"loss": "loss", "heldout_loss": "of held-out answers"})
-    charts.append(Chart("Supervised start", "Loss, nats a token", sft_loss, "step"))
+    charts += cost_charts(rows) + supervised_charts(rows)
+    charts += further_charts(rows)
     shown = []
     for chart in charts:
         series = [line for line in chart.series if line.x]
         if series:
             shown.append(chart._replace(series=series))
-    return shown
+    if shown:
+        shown[0] = shown[0]._replace(group=FIRST)
+    return sorted(shown, key=lambda chart: GROUPS.index(chart.group))
 
 
 def grade_charts(rows: Rows, score: str) -> list[Chart]:
@@ -103,7 +104,6 @@ def grade_charts(rows: Rows, score: str) -> list[Chart]:
 def teacher_charts(rows: Rows) -> list[Chart]:
     """How near a distilled student is to its teacher, and what its answers cost."""
     answers = {"kl": "at the student's answers", "kl_common": "at the teacher's answers"}
-    nats = lines(rows, "eval", {"teacher_nats": "nats"})
     forwards = {
         "threshold_forwards_per_token": "by a threshold",
         "forwards_per_token": "by the schedule",
@@ -111,36 +111,56 @@ def teacher_charts(rows: Rows) -> list[Chart]:
     return [
         Chart(
             "Distance to the teacher",
-            "Held-out KL at masked positions, nats",
+            "Held-out forward KL at masked positions",
             lines(rows, "eval", answers),
+            unit="nats a masked token",
         ),
         Chart(
-            "The student's answers to the teacher", "Held-out, -log-probability, nats a token", nats
+            "The student's answers to the teacher",
+            "Held-out -log-probability",
+            lines(rows, "eval", {"teacher_nats": "nats"}),
+            unit="nats a token",
         ),
         Chart(
             "Forwards a token",
             "Held-out, temperature 0, saving passes counted",
             lines(rows, "eval", forwards),
+            unit="forwards",
+            group=COST,
         ),
     ]
 
 
 def update_charts(rows: Rows) -> list[Chart]:
     """What the objective says of its updates."""
-    kl = lines(rows, "train", {"kl": "KL"})
-    trust = lines(rows, "train", {"trust": "share"})
-    loss = lines(rows, "train", {"loss": "loss", "grad_norm": "gradient norm"})
-    score = lines(rows, "train", {"score": "score"})
-    return [
-        Chart("KL", "Divergence from the reference or the teacher, nats", kl),
-        Chart("Trust region", "Share of completions at its edge", trust, share=True),
-        Chart("Loss", "Objective and norm of its gradient", loss),
-        Chart("Score", "Mean score of the completions, nats", score),
+    trust = {"trust": "completions at its edge", "clipped": "scores outside"}
+    moves = {"target": "target", "move": "move", "residual": "residual"}
+    per_token = "nats a token"
+    charts = [
+        train_chart(rows, "Loss", {"loss": "loss"}),
+        train_chart(rows, "Gradient norm", {"grad_norm": "gradient norm"}, may_be_log=True),
+        train_chart(rows, "KL", {"kl": "KL"}, unit="nats"),
+        train_chart(rows, "Trust region", trust, note="Share of completions", share=True),
+        train_chart(
+            rows, "Moves", moves, note="Mean size of what the advantages ask for and got"
+        )._replace(unit=per_token),
+        train_chart(rows, "Score", {"score": "score"}, unit=per_token),
     ]
+    return [chart._replace(group=UPDATES) for chart in charts]
+
+
+def train_chart(
+    rows: Rows, title: str, labels: Mapping[str, str], note: str = "", **look: Any
+) -> Chart:
+    """A chart of numbers of train lines, without those that are 0 throughout; where it has no note
+    the first number's meaning is told."""
+    key = next(iter(labels))
+    series = [line for line in lines(rows, "train", labels) if any(line.y)]
+    return Chart(title, note or sentence(meaning_of("train", key)), series, **look)
 
 
 def cost_charts(rows: Rows) -> list[Chart]:
-    """Where the seconds go, and how long the completions are."""
+    """Where the seconds go, and how long and how varied the completions are."""
     seconds = lines(rows, "rollout", {"rollout_s": "rollout", "reward_s": "rewards"})
     seconds.append(Series("updates", *points(rows, "train", "update_s", combine=sum)))
     speed = lines(rows, "rollout", {"tokens_per_s": "tokens/s"})
@@ -148,14 +168,158 @@ def cost_charts(rows: Rows) -> list[Chart]:
     variety = {
         "distinct": "different texts in a group",
         "flat_groups": "groups with equal rewards",
-        "repetition": "repeated runs of 4 tokens",
+        "repetition": "runs of four tokens that repeat",
     }
     return [
-        Chart("Time", "Seconds a round", seconds),
-        Chart("Speed", "Completion tokens a second in the rollout", speed),
-        Chart("Length", "Mean tokens of a completion", length),
+        Chart("Time", "Seconds a round", seconds, unit="seconds", group=COST),
+        Chart("Speed", "Completion tokens in the rollout", speed, unit="tokens/s", group=COST),
+        Chart("Length", "Mean tokens of a completion", length, unit="tokens"),
         Chart("Variety", "Of a round's completions", lines(rows, "rollout", variety), share=True),
     ]
+
+
+def supervised_charts(rows: Rows) -> list[Chart]:
+    """The phase before the rounds."""
+    losses = lines(rows, "sft", {"loss": "loss", "heldout_loss": "of held-out answers"})
+    look = {"unit": "nats a token", "xlabel": "optimizer step", "group": UPDATES}
+    return [Chart("Supervised start", "Loss before the first round", losses, **look)]
+
+
+# what the charts above draw, and what is no measurement
+DRAWN = {"loss", "grad_norm", "kl", "trust", "clipped", "target", "move", "residual", "score"}
+DRAWN |= {"update_s", "wall_s", "phase", "step"}
+
+
+def further_charts(rows: Rows) -> list[Chart]:
+    """Every other number of the updates, also of a user's own objective, and the drift."""
+    names = dict.fromkeys(key for row in rows if row.get("phase") == "train" for key in row)
+    charts = [
+        train_chart(rows, words(name), {name: name}, may_be_log=True)
+        for name in names
+        if name not in DRAWN
+    ]
+    drift = {"drift_mean": "mean", "drift_max": "largest"}
+    note = sentence(meaning_of("rollout", "drift_mean"))
+    charts.append(Chart("Drift", note, lines(rows, "rollout", drift), "nats", may_be_log=True))
+    looping = lines(rows, "eval", {"looping": "held-out"})
+    note = sentence(meaning_of("eval", "looping"))
+    charts.append(Chart("Looping", note, looping, share=True))
+    return [chart._replace(group=FURTHER) for chart in charts]
+
+
+def words(name: str) -> str:
+    """A key of metrics.jsonl as a title."""
+    return name.replace("_", " ").capitalize()
+
+
+def sentence(text: str) -> str:
+    """With a capital at its front; nothing else changes."""
+    return text[:1].upper() + text[1:]
+
+
+# ---------------------------------------------------------------- several runs
+
+
+def comparison_charts(runs: Mapping[str, Sequence[Rows]], score: str) -> list[Chart]:
+    """A chart a number, with a line a run, also an empty one, so that a run has one colour: the
+    mean over its seeds, and their range.
+
+    Args:
+      runs: for each name that is shown the rows of its seeds' metrics.jsonl.
+      score: as in `charts_of`.
+    """
+    distilled = is_distilled(runs)
+    shares = {"pass_at_1", "solved", "trust", "flat_groups", "distinct"}
+    shares |= set() if score == REWARD else {"mean_reward"}
+    charts = []
+    for phase, key, title, unit in compared(score):
+        by_tokens = distilled and phase == "eval"
+        series = run_series(runs, phase, key, by_tokens)
+        if not any(any(line.y) for line in series):
+            continue
+        note = sentence(meaning_of(phase, key))
+        if key == "mean_reward":
+            note = f"Mean {score} of the answers, temperature 1"
+        xlabel = "answer tokens" if by_tokens else "round"
+        look = {"share": key in shares, "may_be_log": key == "grad_norm"}
+        charts.append(Chart(title, note, series, unit, xlabel, **look))
+    for name in parts_of([row for rows in every(runs) for row in rows]):
+        series = run_series(runs, "eval", name)
+        if any(line.x for line in series) and name not in score.split(" / "):
+            charts.append(Chart(f"Held-out {name}", "Part of the grades, temperature 1", series))
+    return charts
+
+
+def compared(score: str) -> list[tuple[str, str, str, str]]:
+    """(phase, key, title, unit) of what runs are compared by, the most telling first."""
+    return [
+        ("eval", "kl_common", "Held-out KL to the teacher", "nats a masked token"),
+        ("eval", "mean_reward", f"Held-out {score}", ""),
+        ("eval", "pass_at_1", "Held-out problems solved", ""),
+        ("rollout", "reward", "Training reward", ""),
+        ("rollout", "solved", "Training, solved", ""),
+        ("rollout", "length", "Length", "tokens"),
+        ("rollout", "distinct", "Different texts", ""),
+        ("rollout", "flat_groups", "Flat groups", ""),
+        ("train", "kl", "KL", "nats"),
+        ("train", "trust", "Trust region", ""),
+        ("train", "grad_norm", "Gradient norm", ""),
+        ("eval", "forwards_per_token", "Forwards a token", "forwards"),
+        ("rollout", "tokens_per_s", "Speed", "tokens/s"),
+    ]
+
+
+def every(runs: Mapping[str, Sequence[Rows]]) -> list[Rows]:
+    """The rows of all seeds of all runs."""
+    return [rows for seeds in runs.values() for rows in seeds]
+
+
+def is_distilled(runs: Mapping[str, Sequence[Rows]]) -> bool:
+    """Whether all are students of a teacher; these are drawn over the tokens they have read."""
+    return all(points(rows, "eval", "kl_common")[0] for rows in every(runs))
+
+
+def run_series(
+    runs: Mapping[str, Sequence[Rows]], phase: str, key: str, by_tokens: bool = False
+) -> list[Series]:
+    """Each run's mean of a number over its seeds, with their range; by rounds, or by the mean of
+    the answer tokens until then."""
+    found = []
+    for name, seeds in runs.items():
+        numbered = [by_round(rows) for rows in seeds]
+        rows = [row for seed in numbered for row in seed]
+        x, mean = points(rows, phase, key)
+        _, low = across(numbered, phase, key, min)
+        _, high = across(numbered, phase, key, max)
+        if by_tokens:
+            x = [tokens_until(rows, step) / len(seeds) for step in x]
+        several = len(seeds) > 1
+        dots = phase == "eval"
+        found.append(
+            Series(name, x, mean, dots, low if several else None, high if several else None)
+        )
+    return found
+
+
+def across(
+    seeds: Sequence[Rows], phase: str, key: str, combine: Callable[[list[float]], float]
+) -> tuple[list[float], list[float]]:
+    """(steps, values combined over the seeds); a seed's own values of a step are averaged first."""
+    values: dict[float, list[float]] = {}
+    for rows in seeds:
+        for step, value in zip(*points(rows, phase, key)):
+            values.setdefault(step, []).append(value)
+    steps = sorted(values)
+    return steps, [combine(values[step]) for step in steps]
+
+
+def tokens_until(rows: Rows, number: int) -> int:
+    """Answer tokens of the first `number` rounds."""
+    rollouts = [row for row in rows if row.get("phase") == "rollout" and row["step"] <= number]
+    return sum(row.get("tokens", 0) for row in rollouts)
+
+
+# ---------------------------------------------------------------- numbers
 
 
 def lines(rows: Rows, phase: str, labels: Mapping[str, str]) -> list[Series]:
@@ -197,202 +361,12 @@ def moving_mean(values: list[float], window: int) -> list[float]:
     do not bend."""
     if window < 2:
         return values
+    sums = [0.0]
+    for value in values:
+        sums.append(sums[-1] + value)
     means = []
     for place in range(len(values)):
         reach = min(place, window, len(values) - 1 - place)
-        means.append(statistics.fmean(values[place - reach : place + reach + 1]))
+        first, last = place - reach, place + reach + 1
+        means.append((sums[last] - sums[first]) / (last - first))
     return means
-
-
-def headlines(rows: Rows, score: str) -> list[tuple[str, str, str, str]]:
-    """(name, before, after, change) of what the evaluations say, as text."""
-    shares = {
-        "pass_at_1": "held-out problems solved, temperature 0",
-        "threshold_pass_at_1": "the same by a threshold",
-        "teacher_pass_at_1": "the same by the teacher",
-    }
-    numbers = {}
-    mean_reward = {"mean_reward": f"held-out {score}, temperature 1"}
-    if score == REWARD:
-        numbers |= mean_reward
-    else:
-        shares |= mean_reward
-        numbers["reward"] = "held-out reward, temperature 1"
-    for part in parts_of(rows):
-        if part != score:
-            numbers[part] = f"held-out {part}, temperature 1"
-    costs = {
-        "kl_common": "held-out KL to the teacher, nats a token",
-        "threshold_forwards_per_token": "forwards a token by the threshold, saving passes counted",
-    }
-    found = []
-    for names, told in ((shares, told_share), (numbers, told_number), (costs, told_cost)):
-        for key, name in names.items():
-            _, values = points(rows, "eval", key)
-            if values and (told is not told_cost or min(values[0], values[-1]) > 0):
-                found.append((name, *told(values[0], values[-1])))
-    return found
-
-
-def told_share(first: float, last: float) -> tuple[str, str, str]:
-    """(before, after, change) of a share, in percent."""
-    return f"{first:.1%}", f"{last:.1%}", f"{100 * (last - first):+.1f} points"
-
-
-def told_number(first: float, last: float) -> tuple[str, str, str]:
-    """(before, after, change) of a number of any scale."""
-    return f"{first:.3f}", f"{last:.3f}", f"{last - first:+.3f}"
-
-
-def told_cost(first: float, last: float) -> tuple[str, str, str]:
-    """(before, after, change) of a positive number that should get small; the change is a ratio."""
-    if first >= last:
-        change = f"{first / last:.1f} times less"
-    else:
-        change = f"{last / first:.1f} times more"
-    return f"{first:.2f}", f"{last:.2f}", change
-
-
-def headline_lines(workdir: str | os.PathLike) -> list[str]:
-    """The headlines of a run so far, one line each."""
-    workdir = epath.Path(workdir)
-    told = headlines(read_metrics(workdir / "metrics.jsonl"), score_name(workdir))
-    width = max((len(name) for name, *_ in told), default=0)
-    return [
-        f"{name:{width}} {before:>6} -> {after:>6}  {change}"
-        for name, before, after, change in told
-    ]
-
-
-def score_name(workdir: str | os.PathLike) -> str:
-    """The entry `score` of a run's config.json; "reward" where there is none."""
-    file = epath.Path(workdir) / "config.json"
-    if not file.exists():
-        return REWARD
-    try:
-        return json.loads(file.read_text()).get("score", REWARD)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-
-
-def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "png") -> bytes:
-    """Held-out curves of several runs side by side.
-
-    The first panel shows `score`, or of distilled students the distance to the teacher; the second
-    shows pass@1. A panel without numbers is left out. Students are drawn over the answer tokens
-    that they have read.
-
-    Args:
-      runs: for each name that is shown the rows of its seeds' metrics.jsonl; their mean is drawn
-        over their range.
-      score: name of what eval lines call mean_reward.
-      format: "png" (dark text on white) or "svg".
-    """
-    rows = [row for seeds in runs.values() for seed in seeds for row in seed]
-    panels = {
-        "mean_reward": f"Held-out {score}, temperature 1",
-        "pass_at_1": "Held-out problems solved, temperature 0",
-    }
-    distilled = bool(points(rows, "eval", "kl_common")[0])
-    if distilled:
-        del panels["mean_reward"]
-        panels = {"kl_common": "Held-out KL to the teacher, nats a token"} | panels
-    shown = {key: title for key, title in panels.items() if points(rows, "eval", key)[0]}
-    if not shown:
-        shown = panels
-    figure = new_figure(4.2 * len(shown), 3.1)
-    for place, (key, title) in enumerate(shown.items(), 1):
-        axes = figure.add_subplot(1, len(shown), place)
-        draw_runs(axes, runs, key, by_tokens=distilled)
-        axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
-        share = key == "pass_at_1" or (key == "mean_reward" and score != REWARD)
-        dress(axes, "answer tokens" if distilled else "round", share)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside lower left",
-        ncols=7 if len(shown) > 1 else 3,
-        frameon=False,
-        fontsize=8,
-        labelcolor=INK,
-    )
-    return save(figure, format, dpi=160)
-
-
-def draw_runs(axes, runs: Mapping[str, Sequence[Rows]], key: str, by_tokens: bool) -> None:
-    """Each run's mean of an eval metric, over the range of its seeds; by rounds, or by the mean of
-    the answer tokens until then."""
-    hues = iter(HUES * len(runs))
-    for name, seeds in runs.items():
-        color = next(hues)
-        rows = [row for seed in seeds for row in seed]
-        rounds, mean = points(rows, "eval", key)
-        x = [tokens_until(rows, step) / len(seeds) for step in rounds] if by_tokens else rounds
-        axes.plot(x, mean, label=name, color=color, linewidth=1.6, marker="o", markersize=3)
-        if len(seeds) > 1:
-            _, low = points(rows, "eval", key, min)
-            _, high = points(rows, "eval", key, max)
-            axes.fill_between(x, low, high, color=color, alpha=0.3 / len(runs), linewidth=0)
-
-
-def tokens_until(rows: Rows, number: int) -> int:
-    """Answer tokens of the first `number` rounds."""
-    rollouts = [row for row in rows if row.get("phase") == "rollout" and row["step"] <= number]
-    return sum(row.get("tokens", 0) for row in rollouts)
-
-
-def chart_svg(chart: Chart, wide: bool, salt: str) -> bytes:
-    """The chart as an SVG file, without its title and legend, which the page writes itself.
-
-    Pictures of one page need different `salt`, so that they share no ids.
-    """
-    figure = new_figure(5.6, 3.0) if wide else new_figure(3.8, 2.2)
-    axes = figure.add_subplot()
-    for hue, line in zip(HUES, chart.series):
-        if line.dots:
-            axes.plot(line.x, line.y, color=hue, linewidth=1.6, marker="o", markersize=3.5)
-            continue
-        window = len(line.y) // 25
-        if window > 1:  # long runs: the trend over what was measured
-            axes.plot(line.x, line.y, color=hue, linewidth=0.8, alpha=0.3)
-        axes.plot(line.x, moving_mean(line.y, window), color=hue, linewidth=1.6)
-    dress(axes, chart.xlabel, chart.share)
-    return save(figure, "svg", salt=salt)
-
-
-def new_figure(width: float, height: float):
-    """An empty figure of that many inches; made without pyplot, whose state is global."""
-    from matplotlib.figure import Figure  # a second of start-up that nothing but pictures needs
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def dress(axes, xlabel: str, share: bool) -> None:
-    """Plain axes: a light grid, no frame, whole numbers of rounds."""
-    from matplotlib import ticker
-
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GRID)
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=8, labelcolor=MUTED)
-    axes.set_xlabel(xlabel, fontsize=8, color=MUTED)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
-    axes.yaxis.set_major_locator(ticker.MaxNLocator(5, steps=[1, 2, 5, 10]))
-    if share:
-        axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:.3g}%")
-        axes.set_ylim(bottom=max(0.0, axes.get_ylim()[0]), top=min(1.02, axes.get_ylim()[1]))
-
-
-def save(figure, format: str, salt: str = "curves", dpi: int = 100) -> bytes:
-    """The picture's file, the same bytes for the same figure."""
-    from matplotlib import rc_context
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)  # a "$" in a name is no formula
-    undated = {"Date": None} if format == "svg" else None
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}), io.BytesIO() as file:
-        figure.savefig(file, format=format, dpi=dpi, transparent=format == "svg", metadata=undated)
-        return file.getvalue()

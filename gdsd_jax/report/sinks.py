@@ -6,6 +6,7 @@ once the row is in metrics.jsonl, in the order of the file, and in one process o
 
 from collections.abc import Callable, Mapping, Sequence
 import csv
+import importlib.util
 import io
 import os
 import time
@@ -15,7 +16,8 @@ from etils import epath
 
 from gdsd_jax import paths
 from gdsd_jax.extensions import load
-from gdsd_jax.metrics import PHASES, Sink, read_metrics
+from gdsd_jax.metrics import PHASES, Sink
+from gdsd_jax.report import trackers
 
 Opener = Callable[[epath.Path, Mapping[str, Any]], Sink]  # (workdir, settings of the run) -> Sink
 
@@ -25,8 +27,19 @@ class SinkError(ValueError):
 
 
 def find_sink(name: str) -> Opener:
-    """The opener of a sink of ours, or of a .py file; ValueError, in one line."""
-    return load(name, SINKS, "SINK", what="sink")
+    """The opener of a sink of ours, or of a .py file.
+
+    Raises:
+      ValueError: an unknown name, a file without SINK, or a package that is not there; one line.
+    """
+    opener = load(name, SINKS, "SINK", what="sink")
+    package = PACKAGES.get(name)
+    if package is not None and importlib.util.find_spec(package) is None:
+        raise SinkError(
+            f"sink {name!r} needs a package that is not there: pip install {package}, or leave the "
+            "sink out"
+        )
+    return opener
 
 
 def open_sinks(
@@ -41,7 +54,7 @@ def open_sinks(
 
     Raises:
       SinkError: a repeated name, or a sink that does not open; one line.
-      ValueError: an unknown name, or a file without SINK; one line.
+      ValueError: as `find_sink`.
     """
     workdir = epath.Path(workdir)
     sinks: list[Sink] = []
@@ -52,6 +65,8 @@ def open_sinks(
         try:
             sink = opener(workdir, settings)
         except Exception as error:
+            for opened in sinks:
+                opened.close()
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise SinkError(
                 f"sink {name!r} does not open, mend it or leave it out: {reason}"
@@ -70,24 +85,8 @@ class Table:
         self.columns: list[str] = []
         self.rows: dict[int, dict[str, Any]] = {}  # step -> {column: number, text, or None}
 
-    def read(self) -> None:
-        """Takes over what the file holds; a line that a kill has torn is left out.
-
-        Raises:
-          ValueError: the file is no such table.
-        """
-        whole, newline, _ = self.path.read_bytes().decode(errors="replace").rpartition("\n")
-        reader = csv.DictReader(io.StringIO(whole + newline, newline=""))
-        self.columns = list(reader.fieldnames or ())
-        if self.columns and "step" not in self.columns:
-            raise ValueError(f"{self.path} has no column step, it is no table of a run: move it")
-        for row in reader:
-            self.rows[int(row["step"])] = row
-
     def add(self, row: Mapping[str, Any]) -> bool:
-        """Adds a row unless its step is there; returns whether there are new columns."""
-        if row["step"] in self.rows:
-            return False
+        """Adds a row; returns whether there are new columns."""
         self.rows[row["step"]] = {key: value for key, value in row.items() if key != "phase"}
         new = [key for key in self.rows[row["step"]] if key not in self.columns]
         self.columns += new
@@ -109,7 +108,7 @@ class Table:
 
 
 class Tables:
-    """WORKDIR/sft.csv, rollout.csv, train.csv and eval.csv, complete whenever a run begins.
+    """WORKDIR/sft.csv, rollout.csv, train.csv and eval.csv: the rows that are in metrics.jsonl.
 
     On a local disk each row is appended. Object stores cannot append: there the tables are
     rewritten after an eval row, by `close`, and otherwise every `REWRITE_S` seconds.
@@ -118,28 +117,32 @@ class Tables:
     REWRITE_S = 30.0
 
     def __init__(self, workdir: epath.Path, clock: Callable[[], float] = time.monotonic):
-        """Goes on with the tables of the run so far; rows that they lack are in metrics.jsonl."""
+        """Neither makes nor changes a file: `start` does.
+
+        Raises:
+          ValueError: a file with the name of a table is none.
+        """
         self.remote = paths.is_remote(workdir)
         self.clock = clock
         self.saved = clock()
         self.tables = {phase: Table(workdir / f"{phase}.csv") for phase in PHASES}
         self.unsaved: set[str] = set()  # phases
-        log = workdir / "metrics.jsonl"
-        if not log.exists():
-            return  # a fresh run: tables that lie there are another's, and are replaced
-        for phase, table in self.tables.items():
-            if table.path.exists():
-                table.read()
-                self.unsaved.add(phase)  # its last line may be torn
-        for row in read_metrics(log):
+        for path in (table.path for table in self.tables.values()):
+            head = path.read_text().partition("\n")[0] if path.exists() else "step"
+            if "step" not in head.split(","):
+                raise ValueError(f"{path} has no column step, it is no table of a run: move it")
+
+    def start(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Begins with these rows; what else the files hold is gone."""
+        for table in self.tables.values():
+            table.path.unlink(missing_ok=True)
+        for row in rows:
             self.tables[row["phase"]].add(row)
             self.unsaved.add(row["phase"])
         self.save()
 
     def write(self, row: Mapping[str, Any]) -> None:
         phase, table = row["phase"], self.tables[row["phase"]]
-        if row["step"] in table.rows:
-            return
         grown = table.add(row)
         if self.remote:
             self.unsaved.add(phase)
@@ -162,7 +165,14 @@ def csv_tables(workdir: epath.Path, settings: Mapping[str, Any]) -> Sink:
     """One CSV table a phase, beside metrics.jsonl."""
     del settings
     tables = Tables(workdir)
-    return Sink(tables.write, tables.save)
+    return Sink(tables.write, tables.save, start=tables.start)
 
 
-SINKS: dict[str, Opener] = {"csv": csv_tables}
+SINKS: dict[str, Opener] = {
+    "csv": csv_tables,
+    "tensorboard": trackers.tensorboard,
+    "wandb": trackers.wandb,
+    "mlflow": trackers.mlflow,
+}
+# what those of ours import, each only when it is named
+PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}

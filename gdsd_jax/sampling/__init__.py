@@ -1,5 +1,6 @@
 """Samplers: one engine for training rollouts and evaluation."""
 
+from gdsd_jax.sampling.cache import branch_shares
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.sampling.drift import Drift, drift, take_rows
 from gdsd_jax.sampling.orders import ORDERS
@@ -18,6 +19,7 @@ __all__ = [
     "Passes",
     "SamplerConfig",
     "SamplerState",
+    "branch_shares",
     "check_model",
     "drift",
     "make_passes",

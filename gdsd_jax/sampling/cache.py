@@ -134,7 +134,7 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
         return forward
 
     total = prompt_len + config.gen_length
-    part = max(SEEN_LEAST, -(-total // SEEN_PARTS))
+    part = seen_part(total)
     branches = [up_to(min(seen, total)) for seen in range(part, total + part, part)]
 
     def read(params, tokens_RxL, cache, block):
@@ -144,6 +144,33 @@ def block_causal(denoiser: Denoiser, config: SamplerConfig, prompt_len: int) -> 
         return jax.lax.switch(last // part, branches, params, tokens_RxC, cache, start)
 
     return Forward(begin, write, read)
+
+
+def seen_part(total: int) -> int:
+    """How many of a cache's `total` columns are read together."""
+    return max(SEEN_LEAST, -(-total // SEEN_PARTS))
+
+
+def branch_shares(config: SamplerConfig, prompt_len: int) -> tuple[tuple[float, ...], ...]:
+    """Shares of a rollout's passes that go into each branch, if no row is done early.
+
+    First of (reading, writing), then, where reading has branches of its own, of those. Without a
+    cache there are no branches.
+    """
+    if config.cache == "none":
+        return ()
+    passes, every = config.steps_per_block, config.refresh_every
+    writes = -(-passes // every) if every else 1
+    shares = (1 - writes / passes, writes / passes)
+    if config.cache == "dual":
+        return (shares,)
+    if config.cache == "prefix":
+        return shares, (1 / config.blocks,) * config.blocks
+    width = config.block_length
+    start = -(-prompt_len // width) * width  # the rollout fills the first block up
+    part = seen_part(start + config.gen_length)
+    last = [(start + (block + 1) * width - 1) // part for block in range(config.blocks)]
+    return shares, tuple(last.count(branch) / len(last) for branch in range(last[-1] + 1))
 
 
 def full_features(

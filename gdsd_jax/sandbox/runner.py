@@ -17,6 +17,7 @@ comes from here.
 import builtins
 import fcntl
 import functools
+import importlib
 import marshal
 import operator
 import os
@@ -31,20 +32,47 @@ import values
 LENGTH = struct.Struct("<I")
 HEAD = struct.Struct("<cd")  # letter, CPU seconds so far
 PID, END = struct.Struct("<i"), struct.Struct("<id")  # of the program; its exit status, CPU seconds
-LOADED, ERROR, MEMORY, VALUE, RAISED, STOPPED, BACK = (bytes([x]) for x in b"LEMVRSB")
+LOADED, ERROR, MEMORY, VALUE, RAISED, BACK = (bytes([x]) for x in b"LEMVRB")
 ANSWER, THROW = "answer", "throw"  # ops that end a question of the program's
+BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift".split()
+COMPARISONS, UNARY = "lt le gt ge".split(), "neg pos invert abs".split()
+
+
+def send_to(thing, value=None):
+    """(whether it has ended, what it gives) of an iterator, or of a coroutine, run to its end."""
+    try:
+        if isinstance(thing, types.CoroutineType):
+            return True, importlib.import_module("asyncio").run(thing)
+        return False, next(thing) if value is None else thing.send(value)
+    except StopIteration as end:
+        return True, end.value
+
+
 OPERATIONS = {
     "call": lambda thing, *arguments, **keywords: thing(*arguments, **keywords),
     "name": lambda thing: thing,
     "iter": iter,
-    "next": next,
+    "send": send_to,
     "getattr": getattr,
     "setattr": setattr,
     "len": len,
     "getitem": operator.getitem,
     "setitem": operator.setitem,
+    "delitem": operator.delitem,
+    "contains": operator.contains,
     "str": str,
     "repr": repr,
+    "hash": hash,
+    "bool": bool,
+    "eq": lambda thing, other: bool(thing == other),
+    "isinstance": lambda kind, thing: isinstance(thing, kind),
+    "issubclass": lambda kind, other: issubclass(other, kind),
+    "enter": lambda thing: type(thing).__enter__(thing),
+    "exit": lambda thing, *error: bool(type(thing).__exit__(thing, *error)),
+}
+OPERATIONS |= {name: getattr(operator, name) for name in (*BINARY, *COMPARISONS, *UNARY)}
+OPERATIONS |= {
+    f"r{name}": lambda right, left, name=name: OPERATIONS[name](left, right) for name in BINARY
 }
 
 
@@ -123,6 +151,7 @@ class Peer:
 
     def __init__(self, descriptor):
         self.descriptor, self.scope, self.things = descriptor, {}, []
+        self.numbers = {}  # id of a thing -> its number; the list keeps it alive
         self.times, self.sum = os.times, sum
         self.getpid, self.leave, self.pid = os.getpid, os._exit, os.getpid()
 
@@ -148,16 +177,33 @@ class Peer:
             data = data[os.write(self.descriptor, data) :]
 
     def lend(self, thing):
-        self.things.append(thing)
-        return len(self.things) - 1
+        number = self.numbers.setdefault(id(thing), len(self.things))
+        if number == len(self.things):
+            self.things.append(thing)
+        return number
 
     def thing_of(self, mark):
-        """What a mark stands for: a type, a name, a thing of ours, a function of the test's."""
+        """What a mark stands for: a type, a name, a value, a thing of ours, the test's function."""
         if type(mark) is str:
             return values.TYPES[mark]
         if type(mark) is tuple:
-            return self.named(mark[0])
+            if len(mark) == 1:
+                return self.named(mark[0])
+            if type(mark[0]) is str:
+                return values.formed(*mark)
+            if mark[1:] == ("iterator", None):
+                return self.items(mark[0])
+            mark = mark[0]  # the thing itself is here
         return self.things[mark] if mark >= 0 else functools.partial(self.ask, mark)
+
+    def items(self, mark):
+        """What an iterator of the test's gives, item by item."""
+        while True:
+            try:
+                item = self.ask(mark)
+            except StopIteration:
+                return
+            yield item
 
     def ask(self, mark, *arguments):
         """What a function of the test's gives."""
@@ -179,15 +225,16 @@ class Peer:
 
     def answer(self, operation, target, arguments, keywords, look):
         try:
-            before = values.encode(arguments, _nothing) if look else None
+            given = (arguments, keywords)
+            before = values.encode(given, _nothing) if look else None
             thing = self.named(target) if type(target) is str else self.things[target]
             value = OPERATIONS[operation](thing, *arguments, **keywords)
             if not look:
                 return VALUE, self.encoded(value)
-            same = values.encode(arguments, _nothing) == before
-            return VALUE, self.encoded(value, (None if same else arguments,))
+            same = values.encode(given, _nothing) == before
+            return VALUE, self.encoded(value, (None if same else given,))
         except BaseException as error:
-            return self.told(operation, error)
+            return self.told(error)
 
     def named(self, name):
         if name in self.scope:
@@ -204,18 +251,24 @@ class Peer:
             mark = (..., self.lend(value))
             return values.encode((mark, None) if changes else mark, self.lend)
 
-    def told(self, operation, error):
-        """An exception as its nearest builtin class."""
+    def told(self, error):
+        """An exception: class, arguments, text and attributes, as far as these can be sent."""
         kind = type(error)
         if kind is MemoryError:
             return MEMORY, b""
-        if kind is StopIteration and operation == "next":
-            return STOPPED, b""
-        name = next(values.NAMES[id(x)] for x in kind.__mro__ if id(x) in values.NAMES)
-        try:
-            return RAISED, values.encode((name, error.args), self.lend)
-        except BaseException:
-            return RAISED, values.encode((name, ()), self.lend)
+        known = next(x for x in kind.__mro__ if id(x) in values.NAMES)
+        tellings = (
+            lambda: (kind, error.args, None if kind is known else str(error), {**vars(error)}),
+            lambda: (kind, error.args, None, {}),
+            lambda: (kind, (), None, {}),
+            lambda: (known, (), None, {}),
+        )
+        for telling in tellings:
+            try:
+                return RAISED, values.encode(telling(), self.lend)
+            except BaseException:
+                continue
+        return RAISED, b""
 
 
 def _nothing(thing):

@@ -4,13 +4,17 @@ Standard library only. A name that neither the test nor Python knows is the prog
 asked of the program's process, with their arguments as values (`values.py`), and changes to these
 arguments come back.
 
-What is of another kind than `values.py` knows is an `Other`: it equals nothing. It can be called
-and iterated, which again gives values. Attributes, items and length it has only where it came from
-a name like a class's (a capital, no underscore): a class answers for its own methods.
+What is of another kind than `values.py` knows is an `Other`. It equals no value: two of them are
+equal where the program says so, for it made both. It can be called and iterated, which again gives
+values, and it has attributes, but no method that values have (`startswith`): that could pretend.
+Where it came from a name like a class's (a capital, no underscore) it has all of its methods,
+length, items and operators: a class answers for itself. A test that names a class of errors gets a
+real one, and errors of the program are of these.
 """
 
 import ast
 import builtins
+import collections
 import importlib
 import marshal
 import sys
@@ -81,50 +85,96 @@ def _bound(nodes):
     return bound | {x.asname or x.name for x in nodes if isinstance(x, ast.alias)}
 
 
+def looks_beyond_values(tree):
+    """Whether a test looks at more of a program than its values: its output, input, files, names.
+
+    The program's process has its own of these.
+    """
+    nodes = list(ast.walk(tree))
+    names = {x.id for x in nodes if isinstance(x, ast.Name)} - _bound(nodes)
+    attributes = {x.attr for x in nodes if isinstance(x, ast.Attribute)}
+    imports = [x for x in nodes if isinstance(x, (ast.Import, ast.ImportFrom))]
+    imported = {name.name for x in imports for name in x.names}
+    return not (_WORLD.isdisjoint(names | imported) and _STREAMS.isdisjoint(attributes | imported))
+
+
+_STREAMS = {"stdin", "stdout", "stderr", "input", "redirect_stdout", "redirect_stderr", "patch"}
+_WORLD = {"open", "globals", "locals", "capsys", "monkeypatch", "tempfile"}
+
+
 def _below(call):
     return (x for part in (*call.args, *call.keywords) for x in ast.walk(part))
 
 
 class Other:
-    """A thing of another kind, kept by the program's process; equal to nothing."""
+    """A thing of another kind, kept by the program's process; equal to no value."""
 
     __slots__ = ("_mark", "_peer", "_opened")
-    __hash__ = object.__hash__
 
     def __init__(self, mark, peer=None, opened=False):
         for name, value in zip(self.__slots__, (mark, peer, opened)):
             object.__setattr__(self, name, value)
 
+    def _ask(self, operation, *arguments):
+        return self._peer.ask(operation, self._mark, arguments, opened=self._opened)
+
+    def _own(self, operation, *arguments):
+        if not self._opened:
+            raise TypeError(f"{operation} of what is no value")
+        return self._ask(operation, *arguments)
+
     def __eq__(self, other):
-        return False
+        if self is other:
+            return True
+        # What it says of a value would be its word alone.
+        return type(other) is Other and self._ask("eq", other) is True
+
+    def __hash__(self):
+        return hash(self._own("hash")) if self._opened else object.__hash__(self)
 
     def __call__(self, *arguments, **keywords):
         return self._peer.ask("call", self._mark, arguments, keywords, self._opened, look=True)
 
     def __iter__(self):
-        return self._peer.ask("iter", self._mark, opened=self._opened)
+        return self._ask("iter")
 
     def __next__(self):
-        return self._peer.ask("next", self._mark, opened=self._opened)
+        return self.send(None)
 
-    def _own(self, operation, *arguments):
-        if not self._opened:
-            raise TypeError(f"{operation} of what is no value")
-        return self._peer.ask(operation, self._mark, arguments, opened=True)
+    def send(self, value):
+        """Of an iterator, or a coroutine, which runs to its end at once."""
+        ended, value = self._ask("send", value)
+        if ended:
+            raise StopIteration(value)
+        return value
+
+    def throw(self, *error):
+        raise error[0]
+
+    def close(self):
+        """A coroutine has ended when it is closed."""
+
+    def __await__(self):
+        ended, value = self._ask("send", None)
+        return value
+        yield
 
     def __getattr__(self, name):
-        if not self._opened or name.startswith("__"):
+        if name.startswith("__") and name not in _TOLD:
             raise AttributeError(name)
-        return self._own("getattr", name)
+        found = self._ask("getattr", name)
+        if not self._opened and name in _OF_VALUES and callable(found):
+            raise AttributeError(name)
+        return found
 
     def __setattr__(self, name, value):
-        self._own("setattr", name, value)
+        self._ask("setattr", name, value)
 
     def __len__(self):
         return self._own("len")
 
     def __bool__(self):
-        return True
+        return self._own("bool") is True if self._opened else True
 
     def __getitem__(self, key):
         return self._own("getitem", key)
@@ -132,14 +182,78 @@ class Other:
     def __setitem__(self, key, value):
         self._own("setitem", key, value)
 
+    def __delitem__(self, key):
+        self._own("delitem", key)
+
     def __contains__(self, item):
+        if self._opened:
+            return self._own("contains", item) is True
         return any(item == x for x in self)  # not the program's own word
 
     def __str__(self):
-        return str(self._own("str")) if self._opened else "?"
+        return str(self._ask("str"))
 
     def __repr__(self):
-        return str(self._own("repr")) if self._opened else "?"
+        return str(self._ask("repr"))
+
+    def __enter__(self):
+        return self._own("enter")
+
+    def __exit__(self, kind, error, _):
+        kind = next((x for x in kind.__mro__ if id(x) in values.NAMES), None) if kind else None
+        return self._own("exit", kind, None, None) is True
+
+    def __instancecheck__(self, thing):
+        return self._ask("isinstance", thing) is True
+
+    def __subclasscheck__(self, kind):
+        return self._ask("issubclass", kind) is True
+
+    def __mro_entries__(self, bases):
+        self._peer.give_up()  # a class of the test's that derives from the program's
+
+
+def _operators():
+    """The operators of things whose class the test names.
+
+    Most are of two things of the program's: how a thing compares with a value of the test's would
+    be its word alone, where the test only wants it near.
+    """
+
+    def of(name, with_values):
+        def operate(self, *others):
+            if not with_values and type(others[0]) is not Other:
+                return NotImplemented
+            return self._own(name, *others)
+
+        return operate
+
+    for name in (*runner.BINARY, *runner.COMPARISONS, *runner.UNARY):
+        free = name in ("add", "mul", "matmul", *runner.UNARY)
+        setattr(Other, f"__{name.strip('_')}__", of(name, free))
+        if name in runner.BINARY:
+            setattr(Other, f"__r{name.strip('_')}__", of(f"r{name}", free))
+
+
+_operators()
+_TOLD = ("__name__", "__dict__", "__annotations__")
+_OF_VALUES = frozenset(name for kind in values.EXACT for name in dir(kind))
+_OF_VALUES |= {x for kind in values.FORMS for x in dir(kind) if x.startswith("is")}
+
+
+def _holding(kind):
+    """A class of values of a type, with the attributes of a thing which the type lacks."""
+
+    def attribute(self, name):
+        thing = vars(self).get("_thing")
+        if thing is None or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(thing, name)
+
+    return type(f"Held{kind.__name__}", (kind,), {"__getattr__": attribute})
+
+
+HOLDING = {kind: _holding(kind) for kind in values.CONTENTS}
 
 
 class Peer:
@@ -148,6 +262,7 @@ class Peer:
     def __init__(self, channel, limit_s, heard):
         self.channel, self.limit_s, self.seconds = channel, limit_s, 0.0
         self.lent, self.opened, self.answered, self._heard = [], False, False, heard
+        self._things, self._kinds, self._numbers = {}, {}, {}  # by number; of classes of errors
         self.ended = self.no_memory = self.cannot_send = False
 
     def receive(self):
@@ -175,9 +290,7 @@ class Peer:
         self.opened = opened
         if letter == runner.VALUE:
             value = self._value(data)
-            return self._with_changes(value, arguments) if look else value
-        if letter == runner.STOPPED and operation == "next":
-            raise StopIteration
+            return self._with_changes(value, (arguments, keywords or {})) if look else value
         if letter == runner.MEMORY:
             self.no_memory = True
             raise MemoryError
@@ -186,6 +299,7 @@ class Peer:
     def _send(self, operation, target, arguments, keywords, look):
         inputs, marked = (arguments, keywords), False
         try:
+            values.refuse_buffers(inputs)
             inputs = marshal.dumps(inputs, values.VERSION)
         except ValueError:
             marked = True  # it holds things of other kinds
@@ -198,7 +312,7 @@ class Peer:
             # What the program gave may be too large to give back: that is no fault of the test's.
             if self.answered:
                 raise ValueError(f"cannot send {error}") from None
-            self._cannot_send()
+            self.give_up()
         message = (operation, target, inputs, marked, look)
         try:
             self.channel.sendall(runner.frame(marshal.dumps(message, values.VERSION)))
@@ -206,24 +320,65 @@ class Peer:
             self._end()
 
     def _lend(self, thing):
+        if type(thing) in _HELD and "_thing" in vars(thing):
+            thing = thing._thing
         if type(thing) is Other:
             return (thing._mark,) if type(thing._mark) is str else thing._mark
+        if thing is ...:
+            return UNKNOWN
+        if isinstance(thing, type) and thing in self._numbers:
+            return self._numbers[thing]
         if getattr(thing, "__self__", None) is builtins:
             return (thing.__name__,)  # such as len: the program's process has its own
-        if not callable(thing):
-            self._cannot_send()
-        self.lent.append(thing)
-        return -len(self.lent)
+        is_iterator = hasattr(thing, "__next__") and not hasattr(thing, "read")
+        if not callable(thing) and not is_iterator:
+            self.give_up()
+        self.lent.append(thing.__next__ if is_iterator else thing)
+        mark = -len(self.lent)
+        return (mark, "iterator", None) if is_iterator else mark
 
-    def _cannot_send(self):
+    def give_up(self):
+        """Ends a test that cannot be judged here."""
         self.cannot_send = True
         raise CannotSend
 
     def _thing_of(self, mark):
         if type(mark) is str and mark in values.TYPES:
             return values.TYPES[mark]
-        known = type(mark) is int and 0 <= mark < UNKNOWN
-        return Other(mark if known else UNKNOWN, self, self.opened)
+        if type(mark) is tuple and len(mark) == 3:
+            return self._kind_of(*mark)
+        number = mark[0] if type(mark) is tuple and len(mark) == 2 else mark
+        if type(number) is str:
+            return values.formed(*mark)
+        known = type(number) is int and 0 <= number < UNKNOWN
+        thing = self._thing(number if known else UNKNOWN)
+        return thing if number is mark else self._holder(thing, mark[1])
+
+    def _thing(self, number):
+        """The same for the same number, so that the test sees which things are the same."""
+        thing = self._things.setdefault(number, Other(number, self))
+        if self.opened:
+            object.__setattr__(thing, "_opened", True)
+        return thing
+
+    def _holder(self, thing, content):
+        """What stands in for a thing of a class derived from a type of values."""
+        kind = HOLDING.get(type(content))
+        if kind is None or (self.opened and kind.__hash__ is None):
+            return thing  # what can change is with the program
+        value = kind(content)
+        vars(value)["_thing"] = thing
+        return value
+
+    def _kind_of(self, number, name, base):
+        """A class of errors that stands in for the program's own."""
+        kinds = isinstance(base, type) and issubclass(base, BaseException)
+        if not kinds or issubclass(base, _ENDS) or type(number) is not int or type(name) is not str:
+            raise values.Garbled("no class of errors")
+        if number not in self._kinds:
+            self._kinds[number] = type(name.replace("\0", ""), (base,), {"__str__": _said})
+            self._numbers[self._kinds[number]] = number
+        return self._kinds[number]
 
     def _value(self, data):
         try:
@@ -231,22 +386,26 @@ class Peer:
         except (values.Garbled, RecursionError):
             self._end()
 
-    def _with_changes(self, answer, arguments):
+    def _with_changes(self, answer, given):
         if type(answer) is not tuple or len(answer) != 2:
             self._end()
         value, changed = answer
-        if type(changed) is tuple and len(changed) == len(arguments):
-            for old, new in zip(arguments, changed):
-                renew(old, new)
+        if type(changed) is tuple:
+            renew(given, changed)
         return value
 
     def _error(self, data):
         try:
-            name, arguments = self._value(data)
-            kind = values.TYPES[name]
+            kind, arguments, said, attributes = self._value(data)
             if not issubclass(kind, BaseException) or issubclass(kind, _ENDS):
-                return RuntimeError(name)
-            return kind(*arguments)
+                return RuntimeError(kind.__name__)
+            error = _made(kind, arguments)
+            for name, value in attributes.items():
+                if not name.startswith("_"):
+                    setattr(error, name, value)
+            if said is not None:
+                error._said = str(said)
+            return error
         except Exception:
             return RuntimeError("an error")
 
@@ -282,18 +441,43 @@ class Peer:
 _ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)
 
 
+def _made(kind, arguments):
+    try:
+        return kind(*arguments)
+    except TypeError:  # its class wants others than it keeps
+        return kind.__new__(kind, *arguments)
+
+
+def _said(error):
+    """The text of an error: the program's, of its own error."""
+    return vars(error).get("_said") or BaseException.__str__(error)
+
+
+_HELD = frozenset(HOLDING.values())
+
+
 def renew(old, new):
     """Makes a list, dict or set equal to the changed copy, also inside of other containers."""
     if type(old) is not type(new):
         return
     if type(old) in (list, tuple) and len(old) == len(new):
         for place, (x, y) in enumerate(zip(old, new)):
-            if type(x) is type(y) and type(x) in (list, dict, set, tuple):
+            if type(x) is type(y) and type(x) in _RENEWED:
                 renew(x, y)
             elif type(old) is list:
                 old[place] = y
-    elif type(old) is list:
+    elif type(old) in (list, bytearray):
         old[:] = new
-    elif type(old) in (dict, set):
+    elif type(old) is dict and old.keys() == new.keys():
+        for key, value in new.items():
+            if type(value) is type(old[key]) and type(value) in _RENEWED:
+                renew(old[key], value)
+            else:
+                old[key] = value
+    elif type(old) in _RENEWED and type(old) is not tuple:
         old.clear()
-        old.update(new)
+        (old.extend if type(old) is collections.deque else old.update)(new)
+
+
+_RENEWED = frozenset((list, tuple, dict, set, bytearray, collections.deque))
+_RENEWED |= {collections.Counter, collections.OrderedDict, collections.defaultdict}

@@ -2,29 +2,57 @@
 
 Standard library only; it runs inside the jail. The bytes are those of `marshal`, version 2, which
 takes None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset, each of the
-exact type, and refuses everything else. What is of another kind is a mark: `(..., k)` with a number
-is a thing that one of the two sides keeps, `(..., name)` one of these types or an exception.
+exact type, and refuses everything else. What is of another kind is a mark, a pair with `...`:
+
+- `(..., k)`: a thing that one of the two sides keeps by this number;
+- `(..., (k, content))`: such a thing of a class derived from a type above, with what it holds;
+- `(..., (k, name, base))`: such a thing that is an exception class;
+- `(..., name)`: a type or a builtin exception;
+- `(..., (name, parts))`: a value of one of `FORMS`, types of the standard library;
+- `(..., (name,))`: what a name of the program stands for;
+- `(..., (k, "iterator", None))`: an iterator of the test's.
 
 Only the program's process calls `marshal.loads`, on what the judge sent. What the program's process
 sent is read by `decode`, which trusts no byte of it.
 """
 
 import builtins
-import collections
+from collections import Counter, OrderedDict, defaultdict, deque
+import dataclasses
+import datetime
+import decimal
+import fractions
+import json
 import marshal
+import operator
+import queue
+import re
+import statistics
 import struct
+import types
 
 VERSION = 2
 MOST_BYTES = 8 << 20  # of one message
 MOST_DEPTH = 200  # of lists in lists
 MOST_EQUAL_HASHES = 32  # of a set's items; honest ones have two at most (-1 and -2)
+MOST_BITS = 1 << 14  # of a fraction's numbers: to shorten it takes quadratic time
 
 EXACT = frozenset(
     (type(None), bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
 )
 CONTAINERS = frozenset((list, tuple, dict, set, frozenset))
-# Dicts of the standard library that programs return in place of a dict.
-DICTS = (dict, collections.Counter, collections.defaultdict, collections.OrderedDict)
+# How the exact value that an instance of a derived class holds is had, whatever it overrides.
+CONTENTS = {
+    tuple: tuple,
+    list: list,
+    dict: lambda value: dict(dict.items(value)),
+    set: set,
+    frozenset: frozenset,
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    bytes: bytes,
+}
 # Types that have a name on both sides. No functions: the program would choose what the judge calls.
 TYPES = {x.__name__: x for x in EXACT if x is not type(None)}
 TYPES |= {
@@ -32,6 +60,57 @@ TYPES |= {
     for name, x in vars(builtins).items()
     if isinstance(x, type) and issubclass(x, BaseException)
 }
+
+
+def _fields(*names):
+    return operator.attrgetter(*names)
+
+
+def _of(kind, make):
+    """Makes a container of exact contents: nothing of a program's is iterated over."""
+
+    def made(content, *rest):
+        if type(content) is not kind:
+            raise TypeError("no such content")
+        return make(content, *rest)
+
+    return made
+
+
+def _fraction(numerator, denominator):
+    if max(numerator.bit_length(), denominator.bit_length()) > MOST_BITS:
+        raise ValueError("a long fraction")
+    return fractions.Fraction(numerator, denominator)
+
+
+_DAY, _CLOCK = ("year", "month", "day"), ("hour", "minute", "second", "microsecond", "tzinfo")
+# Types of the standard library: how a value is taken apart, and put together of exactly these
+# parts. Both sides have them, so that no code of a program has a part in it.
+FORMS = {
+    range: (_fields("start", "stop", "step"), range),
+    deque: (lambda x: (list(x), x.maxlen), _of(list, deque)),
+    Counter: (lambda x: (dict(x),), _of(dict, Counter)),
+    OrderedDict: (lambda x: (dict(x),), _of(dict, OrderedDict)),
+    defaultdict: (
+        lambda x: (dict(x), x.default_factory),
+        _of(dict, lambda content, factory: defaultdict(factory, content)),
+    ),
+    type({}.keys()): (lambda x: (dict.fromkeys(x),), _of(dict, dict.keys)),
+    type({}.items()): (lambda x: (dict(x),), _of(dict, dict.items)),
+    type({}.values()): (lambda x: (list(x),), _of(list, lambda x: dict(enumerate(x)).values())),
+    bytearray: (lambda x: (bytes(x),), _of(bytes, bytearray)),
+    fractions.Fraction: (_fields("numerator", "denominator"), _fraction),
+    decimal.Decimal: (lambda x: (str(x),), decimal.Decimal),
+    datetime.date: (_fields(*_DAY), datetime.date),
+    datetime.time: (_fields(*_CLOCK), datetime.time),
+    datetime.datetime: (_fields(*_DAY, *_CLOCK), datetime.datetime),
+    datetime.timedelta: (_fields("days", "seconds", "microseconds"), datetime.timedelta),
+    datetime.timezone: (lambda x: (x.utcoffset(None),), datetime.timezone),
+}
+_MAKERS = {kind.__name__: make for kind, (_, make) in FORMS.items()}
+_ERRORS = (json.JSONDecodeError, decimal.InvalidOperation, dataclasses.FrozenInstanceError)
+_ERRORS += (queue.Empty, queue.Full, re.error, statistics.StatisticsError)
+TYPES |= {kind.__name__: kind for kind in (*FORMS, *_ERRORS)}
 NAMES = {id(x): name for name, x in TYPES.items()}
 
 
@@ -46,6 +125,7 @@ def encode(value, lend):
       ValueError: nested too deep, or too large.
     """
     try:
+        refuse_buffers(value)
         data = marshal.dumps(value, VERSION)
     except ValueError:
         data = marshal.dumps(plain(value, lend, MOST_DEPTH), VERSION)
@@ -54,32 +134,69 @@ def encode(value, lend):
     return data
 
 
+def refuse_buffers(value, depth=3):
+    """ValueError for what `marshal` would take for bytes, or for code."""
+    if type(value) in (bytearray, memoryview, types.CodeType):
+        raise ValueError("no exact value")
+    if type(value) is tuple and len(value) <= 8 and depth:
+        for x in value:
+            refuse_buffers(x, depth - 1)
+
+
 def plain(value, lend, depth):
     """The value with a mark in place of every thing of another kind."""
     kind = type(value)
     if depth == 0:
         raise ValueError("a value nested too deep")
-    if kind in DICTS:
-        pairs = dict.items(value)
+    if kind is dict:
+        pairs = value.items()
         return {plain(k, lend, depth - 1): plain(x, lend, depth - 1) for k, x in pairs}
     if kind in CONTAINERS:
         return kind([plain(x, lend, depth - 1) for x in value])
     if kind in EXACT:
         return value
+    if kind in FORMS:
+        parts = FORMS[kind][0](value)
+        return (..., (kind.__name__, plain(parts, lend, depth - 1)))
     name = NAMES.get(id(value))
-    return (..., lend(value) if name is None else name)
+    if name is not None:
+        return (..., name)
+    mark = lend(value)
+    if type(mark) is int and isinstance(value, type) and issubclass(value, BaseException):
+        return (..., (mark, value.__name__, plain(value.__base__, lend, depth - 1)))
+    base = next((x for x in kind.__mro__ if x in CONTENTS), None)
+    if type(mark) is int and base is not None and kind.__eq__ is base.__eq__:
+        return (..., (mark, plain(CONTENTS[base](value), lend, depth - 1)))
+    return (..., mark)
 
 
 def marked(value, thing_of):
     """The value of the judge's message with the things in place of their marks."""
     kind = type(value)
     if kind is tuple and len(value) == 2 and value[0] is ...:
-        return thing_of(value[1])
+        return thing_of(marked(value[1], thing_of))
     if kind is dict:
         return {marked(k, thing_of): marked(x, thing_of) for k, x in value.items()}
     if kind in CONTAINERS:
         return kind([marked(x, thing_of) for x in value])
     return value
+
+
+def formed(name, parts):
+    """A value of one of `FORMS`; Garbled where these are no parts of it."""
+    try:
+        if type(parts) is not tuple:
+            raise TypeError("no parts")
+        return _MAKERS[name](*parts)
+    except Exception as error:
+        raise Garbled(str(error)) from None
+
+
+def held(mark):
+    """What a mark of a form or with a content stands for without its thing, else None."""
+    if type(mark) is tuple and len(mark) == 2:
+        return formed(*mark) if type(mark[0]) is str else mark[1]
+    return None
 
 
 def decode(data, thing_of):
@@ -174,6 +291,7 @@ class _Reader:
         ord("F"): lambda self, depth: False,
         ord("T"): lambda self, depth: True,
         ord("."): lambda self, depth: ...,
+        ord("S"): lambda self, depth: StopIteration,
         ord("i"): lambda self, depth: self.number("<i", 4)[0],
         ord("l"): long,
         ord("g"): lambda self, depth: self.number("<d", 8)[0],

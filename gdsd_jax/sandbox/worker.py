@@ -38,6 +38,7 @@ WARM_MODULES = (
 ).split()
 OURS = ("judge", "kernel", "runner", "stand_ins", "values")
 POLL_S = 0.02
+MOST_STARTED = 500  # processes of a program of which the load may be to blame
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -46,7 +47,8 @@ class Usage:
     """What a program has used; `read` is called every few milliseconds.
 
     Attributes:
-      cpu_s: CPU seconds of the program and its descendants that live.
+      cpu_s: CPU seconds of the program and its descendants: what the kernel tells of those that
+        live, or what was seen of all, where children end uncounted.
       resident: bytes of all of them.
       judge_s: CPU seconds of a judge in a process of its own.
       idle_s: seconds of real time in which nobody of program and judge ran or waited for a core.
@@ -57,11 +59,18 @@ class Usage:
         self._pid, self._own, self._judge, self._jailed = pid, own, judge_pid, jailed
         self.cpu_s, self.judge_s, self.resident, self.idle_s = 0.0, 0.0, 0, 0.0
         self.blocked = False
+        self._ran_s = {}  # process -> CPU seconds when it was last seen
         self._busy_s, self._then = 0.0, time.monotonic()
+        self._first_process = newest_process()
+
+    @property
+    def started(self):
+        """How many processes and threads were started since the program was."""
+        return abs(newest_process() - self._first_process) if self._jailed else 0
 
     def read(self):
         self.cpu_s, self.resident, self.blocked = 0.0, 0, False
-        busy_s, runnable = scheduled_s("self"), False
+        busy_s, runnable = sum(scheduled_s("self")), False
         for name in os.listdir("/proc"):
             if not name.isdigit() or int(name) in self._own:
                 continue
@@ -74,15 +83,18 @@ class Usage:
             # In a jail every other process is the program's.
             if not (self._jailed or is_judge or int(fields[3]) == self._pid):
                 continue
-            busy_s += scheduled_s(name, int(fields[17]))
+            ran_s, waited_s = scheduled_s(name, int(fields[17]))
+            busy_s += ran_s + waited_s
             runnable = runnable or fields[0] == b"R"
             self.blocked = self.blocked or fields[0] == b"D"
             cpu_s = sum(map(int, fields[11:15])) / TICKS_PER_S
             if is_judge:
                 self.judge_s = cpu_s
             else:
+                self._ran_s[name] = ran_s
                 self.cpu_s += cpu_s
                 self.resident += int(fields[21]) * PAGE_BYTES
+        self.cpu_s = max(self.cpu_s, sum(self._ran_s.values()))
         now = time.monotonic()
         if not runnable:
             spent_s = max(0.0, busy_s - self._busy_s)
@@ -92,18 +104,25 @@ class Usage:
 
 
 def scheduled_s(name, threads=1):
-    """Seconds that the threads of a process ran or waited for a core; 0 where nobody counts."""
+    """Seconds that the threads of a process (ran, waited for a core); 0 where nobody counts."""
     folders = [f"/proc/{name}"]
     try:
         if threads > 1:
             folders = [f"/proc/{name}/task/{x}" for x in os.listdir(f"/proc/{name}/task")]
-        total = 0
+        ran = waited = 0
         for folder in folders:
             with open(f"{folder}/schedstat", "rb") as file:
-                total += sum(map(int, file.read().split()[:2]))
-        return total / 1e9
+                found = list(map(int, file.read().split()))
+            ran, waited = ran + found[0], waited + found[1]
+        return ran / 1e9, waited / 1e9
     except OSError:
-        return 0.0
+        return 0.0, 0.0
+
+
+def newest_process():
+    """The number of the process or thread that was started last, in this namespace."""
+    with open("/proc/loadavg", "rb") as file:
+        return int(file.read().split()[-1])
 
 
 class Program:
@@ -187,6 +206,8 @@ class Program:
             self.cause = "judge"
         elif usage.idle_s > self._limits["cpu_s"]:
             self.cause, self.again = "wall", usage.blocked
+        elif time.monotonic() > deadline and usage.started > MOST_STARTED:
+            self.cause = "cpu"  # not the load: too short-lived to be seen
         elif time.monotonic() > deadline:
             # Where its values gave the judge much to do, the program is to blame, not the load.
             busy = judge_s > judge.cpu_limit(self._limits, heard) / 10

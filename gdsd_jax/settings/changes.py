@@ -14,7 +14,7 @@ from gdsd_jax.settings.values import entries_of
 # layout. A run that goes on may have others; `slices` only where they are not apart.
 FREE = (
     *("name", "greeting", "require_init", "data_dir", "sandbox.mode", "sinks"),
-    *("rounds", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_best"),
+    *("rounds", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_best", "not_finite"),
     *("sft.log_every", "sft.checkpoint_every"),
     *("mesh", "slices", "rollout_weights", "attention_kernel", "remat"),
 )

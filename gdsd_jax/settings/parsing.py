@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 import ml_collections
 
-from gdsd_jax import extensions, objectives, paths, tasks
+from gdsd_jax import extensions, json_files, objectives, paths, tasks
 from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import Text, entries_of, typed
 
@@ -45,12 +45,20 @@ def parse(config: ml_collections.ConfigDict) -> Settings:
       ValueError: unknown keys, all of them with near ones; a value of another type than its field;
         values that cannot work. One line.
     """
+    wanted = (
+        "a config file's get_config returns ConfigDict(recipe=..., overrides=...), see "
+        "configs/common.py"
+    )
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(f"{wanted}, not a {type(config).__name__}")
     if not {"recipe", "overrides"} <= set(config):
-        raise ValueError(
-            "a config file's get_config returns ConfigDict(recipe=..., overrides=...), see "
-            "configs/common.py"
-        )
-    overrides = dict(text.split("=", 1) for text in config.overrides)
+        raise ValueError(wanted)
+    if not isinstance(config.recipe, ml_collections.ConfigDict):
+        raise ValueError(f"recipe is a {type(config.recipe).__name__}: {wanted}")
+    listed = config.overrides if isinstance(config.overrides, list | tuple) else [None]
+    if not all(isinstance(text, str) and "=" in text for text in listed):
+        raise ValueError(f"overrides is no list of texts key=value: {wanted}")
+    overrides = dict(text.split("=", 1) for text in listed)
     texts = {key: Text(value) for key, value in overrides.items()}
     return build(dict(leaves(config.recipe.to_dict())) | texts)
 
@@ -212,6 +220,8 @@ def whole_paths(key: str, value: Any) -> Any:
     if value is None:
         return None
     if key in PLACES:
+        if not value:
+            raise ValueError(f"{key}= is empty: give a path, or {key}=none")
         try:
             return str(paths.absolute(value))
         except ValueError as error:
@@ -297,14 +307,8 @@ def read(workdir, of_model: bool = False) -> Settings:
       ValueError: no such file, or one that is not a run's settings; one line names it.
     """
     path = epath.Path(workdir) / "config.json"
-    try:
-        entries = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{path}: not readable JSON ({reason}); give the workdir of a run"
-        ) from None
-    if not isinstance(entries, dict) or not isinstance(entries.get("format", 1), int):
+    entries = json_files.read_object(path, "give the workdir of a run")
+    if not json_files.is_whole(entries.get("format", 1)):
         raise ValueError(f"{path}: not the settings of a run; give the workdir of one")
     number = entries.pop("format", 1)
     entries.pop("score", None)

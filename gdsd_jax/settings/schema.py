@@ -14,6 +14,8 @@ from gdsd_jax.sandbox import SandboxConfig
 from gdsd_jax.sharding import ROLLOUT_WEIGHTS, MeshConfig
 from gdsd_jax.tasks import RewardConfig, TaskSettings
 
+MOST = 1 << 20  # of tokens or rows of anything; far more than fits, and arrays of more take long
+
 
 @dataclasses.dataclass(frozen=True)
 class SftPhase:
@@ -137,6 +139,9 @@ class Settings:
       drift_share: with a cache or threshold, the share of rollout rows whose log-probabilities are
         recomputed.
       drift_bound: nats a token in the mean; above it the next round samples exactly.
+      not_finite: what becomes of an optimizer step whose loss or gradient is not finite, and of
+        answers whose grade is none: "stop" the run, naming them, or "skip" them: the step changes
+        nothing, the answers count as not judged.
       eval_every: rounds.
       eval_problems: held-out problems, at most.
       checkpoint_every: rounds.
@@ -205,35 +210,17 @@ class Settings:
     rollout_weights: str = "auto"
     drift_share: float = 0.125
     drift_bound: float = 0.1
+    not_finite: str = "stop"
     eval_every: int = 25
     eval_problems: int = 512
     checkpoint_every: int = 10
     keep_checkpoints: int = 2
     keep_best: str | None = None
-    sinks: tuple[str, ...] = ()
+    sinks: tuple[str, ...] = ("tensorboard",)
     sandbox: SandboxConfig = dataclasses.field(default_factory=SandboxConfig)
 
     def __post_init__(self):
-        check_least(
-            self,
-            1,
-            "prompts_per_round",
-            "group_size",
-            "inner_iterations",
-            "minibatches",
-            "slices",
-            "mask_draws",
-            "prompt_length",
-            "eval_every",
-            "eval_problems",
-            "checkpoint_every",
-            "keep_checkpoints",
-        )
-        zero_or_more = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
-        check_least(self, 0, *zero_or_more)
-        for key in ("seed", "heldout_seed"):  # keys of jax have no more bits
-            if getattr(self, key) >= 1 << 32:
-                raise ValueError(f"{key}={getattr(self, key)} must be below 2**32")
+        check_counts(self)
         check_choice(self, "dtype", ("float32", "bfloat16"))
         check_choice(self, "param_dtype", (None, "float32", "bfloat16"))
         check_choice(self, "teacher_dtype", (None, "float32", "bfloat16"))
@@ -241,6 +228,7 @@ class Settings:
         check_choice(self, "rollout_weights", ROLLOUT_WEIGHTS)
         check_choice(self, "score_masks", ("fresh", "shared"))
         check_choice(self, "too_long", ("drop", "cut"))
+        check_choice(self, "not_finite", ("stop", "skip"))
         check_choice(self, "baseline", tuple(BASELINES))
         if not 0 < self.drift_share <= 1:
             raise ValueError(f"drift_share={self.drift_share} must lie in (0, 1]")
@@ -251,6 +239,8 @@ class Settings:
                 f"lora_alpha={self.lora_alpha}: adapters would change nothing; give it above 0, "
                 f"such as lora_rank={self.lora_rank}"
             )
+        if self.lora_rank and not self.lora_targets:
+            raise ValueError("lora_targets=(): name a projection, such as lora_targets=(q, v)")
         for domain, tokens in self.max_lengths.items():
             if tokens < 1:
                 raise ValueError(f"max_lengths.{domain}={tokens} must be at least 1")
@@ -297,11 +287,50 @@ class Settings:
         return self.rows // (self.minibatches * self.slices)
 
 
+def check_counts(settings: Settings) -> None:
+    """ValueError naming the first number that is too small or too large."""
+    check_least(
+        settings,
+        1,
+        "prompts_per_round",
+        "group_size",
+        "inner_iterations",
+        "minibatches",
+        "slices",
+        "mask_draws",
+        "prompt_length",
+        "eval_every",
+        "eval_problems",
+        "checkpoint_every",
+        "keep_checkpoints",
+    )
+    for key in ("prompts_per_round", "group_size", "mask_draws", "prompt_length"):
+        check_most(settings, MOST, key)
+    check_most(settings.sft, MOST, "batch")
+    check_most(settings.sampler, MOST, "gen_length")
+    zero_or_more = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
+    check_least(settings, 0, *zero_or_more)
+    for key in ("seed", "heldout_seed"):  # keys of jax have no more bits
+        if getattr(settings, key) >= 1 << 32:
+            raise ValueError(f"{key}={getattr(settings, key)} must be below 2**32")
+    if not settings.data_dir:
+        raise ValueError("data_dir= is empty: name a folder, such as data_dir=runs/data")
+    longest, start = settings.sampler.gen_length, settings.length_ramp.start
+    if start is not None and start > longest:
+        raise ValueError(f"length_ramp.start={start} must be at most sampler.gen_length={longest}")
+
+
 def check_least(config, least: int, *keys: str) -> None:
     """ValueError naming the first field below `least`."""
     for key in keys:
         if not getattr(config, key) >= least:
             raise ValueError(f"{key}={getattr(config, key)} must be at least {least}")
+
+
+def check_most(config, most: int, key: str) -> None:
+    """ValueError naming the field where it is above `most`."""
+    if getattr(config, key) > most:
+        raise ValueError(f"{key}={getattr(config, key)} must be at most {most}")
 
 
 def check_choice(config, key: str, choices: tuple) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping
+import math
 import re
 import types
 import typing
@@ -15,6 +16,7 @@ EXAMPLES = {
     dict: "mappings such as {'math': 4096}",
 }
 TUPLES = {int: "(1, 2)", float: "(0.1, 0.2)", str: "(q, v)"}  # by the type of their entries
+LARGEST = 1 << 32  # of whole numbers: keys of jax have no more bits
 WORDS = {"true": "True", "false": "False", "none": "None"}  # as a shell's user writes them
 
 
@@ -38,6 +40,10 @@ def typed(key: str, value: Any, annotation: Any) -> Any:
             return None
     for kind in kinds:
         found = converted(read(value, kind) if isinstance(value, Text) else value, kind)
+        if isinstance(found, float) and not math.isfinite(found):
+            raise ValueError(f"{key}={found}: give a finite number")
+        if type(found) is int and abs(found) >= LARGEST:
+            raise ValueError(f"{key}={found} must be below 2**32")
         if found is not None:
             return found
     wanted = " or ".join(map(example, kinds))

@@ -18,6 +18,7 @@ from gdsd_jax.tasks import (
     reasoning_gym,
     sudoku,
 )
+from gdsd_jax.tasks.grading import GradeError, graded, parts_of
 from gdsd_jax.tasks.mathematics import competition, gsm8k
 from gdsd_jax.tasks.task import (
     Grades,
@@ -27,8 +28,6 @@ from gdsd_jax.tasks.task import (
     TaskSettings,
     file_of,
     file_task,
-    graded,
-    parts_of,
     prefill_of,
     read_files,
 )
@@ -36,6 +35,7 @@ from gdsd_jax.tasks.task import (
 __all__ = [
     "OPTIONS",
     "TASKS",
+    "GradeError",
     "Grades",
     "Record",
     "RewardConfig",

@@ -7,6 +7,7 @@ import collections
 import re
 
 BEGIN, END = "<answer>", "</answer>"
+_TAG = re.compile(r"<(/?)answer", re.IGNORECASE)
 # what templates put behind a turn or a text: of LLaDA and Llama, Qwen and Dream, Gemma, DeepSeek
 _END_TOKENS = re.compile(
     r"<\|(?:eot_id|eom_id|endoftext|end_of_text|im_end|end|eos|pad)\|>|</s>"
@@ -34,6 +35,19 @@ def without_fillers(text: str) -> str:
     """A text without masks that were never filled and tokens that begin a text: at its begin, at
     its end, and where a line holds nothing else."""
     return _FILLERS.sub("", text)
+
+
+def tagged_of(text: str) -> str | None:
+    """What the last <answer> tag holds, in any case of letters, up to its end or that of the text;
+    None without one."""
+    text = _TAG.sub(r"<\1answer", text)
+    before, tag, after = text.rpartition(BEGIN)
+    if not tag:
+        return None
+    content, closed, _ = after.partition(END[:-1])  # whose ">" may be missing
+    if closed or END not in before:
+        return content
+    return last_of(text)  # the open tag comes after a whole pair
 
 
 def last_of(text: str) -> str | None:

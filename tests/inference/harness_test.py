@@ -85,7 +85,10 @@ def converted(tmp_path_factory) -> Path:
 def run(monkeypatch, capsys, script, *flags):
     """(exit code, printed on stdout, on stderr) of a script's main."""
     monkeypatch.setattr("sys.argv", ["script.py", *flags])
-    code = script.main()
+    try:
+        code = script.main()
+    except SystemExit as stop:  # of a wrong flag
+        code = stop.code
     said = capsys.readouterr()
     return code, said.out, said.err
 

@@ -7,7 +7,7 @@ import math
 from matplotlib.image import imread
 import pytest
 
-from gdsd_jax.report import charts
+from gdsd_jax.report import before_after, charts, figures
 from tests.report.rows import PUZZLE, ROWS, UNJUDGED, row
 
 
@@ -20,7 +20,7 @@ def titles(rows, score):
 
 
 def told(rows, score):
-    return {name: rest for name, *rest in charts.headlines(rows, score)}
+    return {name: rest for name, *rest in before_after.headlines(rows, score)}
 
 
 def test_updates_are_summed_or_averaged_over_their_round():
@@ -107,7 +107,7 @@ def test_distillation_shows_its_distance_and_speed():
         rows.append(row("eval", step, 1.0, **values, threshold_forwards_per_token=cost))
     said = told(rows, "tests")
     assert said["held-out KL to the teacher, nats a token"] == ["4.50", "0.50", "9.0 times less"]
-    assert said["the same by the teacher"][:2] == ["100.0%", "100.0%"]
+    assert said["held-out problems solved by the teacher"][:2] == ["100.0%", "100.0%"]
     assert chart(rows, "Forwards a token").series[0].y == [1.5, 0.75]
 
 
@@ -122,12 +122,13 @@ def test_students_are_drawn_over_their_tokens(monkeypatch):
     monkeypatch.setattr(
         "matplotlib.axes.Axes.plot", lambda self, x, y, **style: drawn.append((x, y))
     )
-    charts.curve_figure({"a": seeds}, "reward")
+    figures.curve_figure({"a": seeds}, "reward")
     assert drawn == [([0.0, 600.0], [4.0, 1.0])]
 
 
 def test_what_judges_nothing_has_no_grades():
-    assert titles(UNJUDGED, "reward")[:2] == ["Distance to the teacher", "Forwards a token"]
+    told_of = titles(UNJUDGED, "reward")
+    assert told_of[0] == "Distance to the teacher" and "Forwards a token" in told_of
     assert not {"Grades", "Reward"} & set(titles(UNJUDGED, "reward"))
     assert list(told(UNJUDGED, "reward")) == ["held-out KL to the teacher, nats a token"]
 
@@ -135,43 +136,73 @@ def test_what_judges_nothing_has_no_grades():
 def test_headlines_of_a_workdir(tmp_path):
     text = "".join(json.dumps(one) + "\n" for one in PUZZLE)
     (tmp_path / "metrics.jsonl").write_text(text)
-    assert charts.score_name(tmp_path) == "reward"
+    assert before_after.score_name(tmp_path) == "reward"
     (tmp_path / "config.json").write_text(json.dumps({"name": "x"}))
-    assert any("held-out reward" in line for line in charts.headline_lines(tmp_path))
+    assert any("held-out reward" in line for line in before_after.headline_lines(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"score": "cells"}))
-    assert charts.headline_lines(tmp_path) == [
+    assert before_after.headline_lines(tmp_path) == [
         "held-out problems solved, temperature 0   0.0% ->  25.0%  +25.0 points",
         "held-out cells, temperature 1            50.0% ->  87.5%  +37.5 points",
         "held-out valid, temperature 1           -3.000 ->  1.500  +4.500",
     ]
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json is not JSON"):
-        charts.score_name(tmp_path)
+        before_after.score_name(tmp_path)
+
+
+def test_every_number_of_the_updates_is_drawn():
+    """Those of a user's own objective too; what is 0 throughout says nothing."""
+    rows = [{**ROWS[3], "move": 0.1, "target": 0.2, "clipped": 0.0, "my_number": 3.0}]
+    assert [line.label for line in chart(rows, "Moves").series] == ["target", "move"]
+    assert "Trust region" not in titles(rows, "tests")
+    own = chart(rows, "My number")
+    assert own.group == charts.FURTHER and own.series[0].y == [3.0]
+    rows[0]["slope_snr"] = 0.5
+    assert chart(rows, "Slope snr").note.startswith("Mean of the slope over its spread")
+
+
+def test_a_wide_range_is_logarithmic():
+    rows = [{**ROWS[3], "step": step, "grad_norm": value} for step, value in ((1, 1), (2, 400))]
+    assert chart(rows, "Gradient norm").is_log
+    assert not chart(rows[:1], "Gradient norm").is_log and not chart(rows, "Loss").is_log
+    rows[0]["grad_norm"] = 0.0
+    assert not chart(rows, "Gradient norm").is_log
+    assert figures.chart_svg(chart(ROWS[:3], "Supervised start"), salt="a").startswith(b"<?xml")
+
+
+def test_runs_are_compared_number_by_number():
+    runs = {"two seeds": [PUZZLE, [one | {"solved": 1.0} for one in PUZZLE]], "none": [[]]}
+    found = {one.title: one for one in charts.comparison_charts(runs, "cells")}
+    assert list(found)[:2] == ["Held-out cells", "Held-out problems solved"]
+    first, second = found["Training, solved"].series
+    assert (first.y, first.low, first.high) == ([0.5, 0.625], [0.0, 0.25], [1.0, 1.0])
+    assert second.label == "none" and second.x == [], "a run keeps its colour where it says nothing"
+    assert "Held-out valid" in found and "KL" not in found
 
 
 @pytest.mark.parametrize("format, magic", [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_curves_of_several_runs(format, magic):
     runs = {"two seeds": [ROWS, ROWS], "one": [ROWS], "shuffled rewards": [ROWS[:2]]}
-    picture = charts.curve_figure(runs, "tests", format=format)
+    picture = figures.curve_figure(runs, "tests", format=format)
     assert picture.startswith(magic)
-    assert picture == charts.curve_figure(runs, "tests", format=format), "same rows, same file"
+    assert picture == figures.curve_figure(runs, "tests", format=format), "same rows, same file"
     if format == "svg":
-        assert picture.count(b"shuffled rewards") >= 1 and charts.MUTED.encode() in picture
+        assert picture.count(b"shuffled rewards") >= 1 and figures.MUTED.encode() in picture
         assert b"Held-out tests, temperature 1" in picture
         assert b"Held-out problems solved, temperature 0" in picture
 
 
 def test_curves_show_the_panels_that_have_numbers():
-    both = charts.curve_figure({"a": [PUZZLE]}, "cells")
-    one = charts.curve_figure({"a": [UNJUDGED], "control": [UNJUDGED]}, "reward")
+    both = figures.curve_figure({"a": [PUZZLE]}, "cells")
+    one = figures.curve_figure({"a": [UNJUDGED], "control": [UNJUDGED]}, "reward")
     widths = [imread(io.BytesIO(picture)).shape[1] for picture in (both, one)]
     assert widths[0] == 2 * widths[1]
-    said = charts.curve_figure({"a": [UNJUDGED]}, "reward", format="svg")
+    said = figures.curve_figure({"a": [UNJUDGED]}, "reward", format="svg")
     assert b"Held-out KL to the teacher" in said and b"solved" not in said
-    rewards = charts.curve_figure({"a": [PUZZLE]}, "reward", format="svg")
+    rewards = figures.curve_figure({"a": [PUZZLE]}, "reward", format="svg")
     assert b"Held-out reward, temperature 1" in rewards and b"0.6" in rewards, "not in percent"
 
 
 def test_names_are_no_formulas():
-    picture = charts.curve_figure({r"$\nonsense$": [PUZZLE]}, r"$\frac$", format="svg")
+    picture = figures.curve_figure({r"$\nonsense$": [PUZZLE]}, r"$\frac$", format="svg")
     assert rb"Held-out $\frac$, temperature 1" in picture and rb"$\nonsense$" in picture

@@ -1,5 +1,13 @@
 """Rows of metrics.jsonl as the loop writes them, for three tasks."""
 
+from gdsd_jax.metrics import meaning_of
+
+
+def unexplained(rows, parts=()) -> list[str]:
+    """The keys that have no meaning in MEANINGS and are no parts of the task's grades."""
+    keys = dict.fromkeys((row["phase"], key) for row in rows for key in row)
+    return [key for phase, key in keys if not meaning_of(phase, key) and key not in parts]
+
 
 def row(phase: str, step: int, wall_s: float, **values) -> dict:
     return {"phase": phase, "step": step, "wall_s": wall_s, **values}

@@ -1,7 +1,6 @@
 """Sinks get every row once, also over kills and resumes, and never end a run."""
 
 import csv
-import json
 import os
 from pathlib import Path
 import signal
@@ -115,11 +114,13 @@ def test_no_row_comes_twice_over_kills_and_resumes(tmp_path):
     run_and_kill(tmp_path, 0, 10, "csv", own)  # a checkpoint after 5 lines
     assert steps(tmp_path) == list(range(10))
     run_and_kill(tmp_path, 5, 6, "csv", own)  # killed at once: lines 6 to 9 are in no file now
+    assert steps(tmp_path) == list(range(6))
     assert len(read_metrics(tmp_path / "metrics.jsonl")) == 6
     run_and_kill(tmp_path, 5, 12, "csv", own)
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(12))
     assert steps(tmp_path) == list(range(12))
-    assert [row["keep"] for row in table(tmp_path, "train")] == ["0"] * 10 + ["5"] * 2
+    kept = [row["keep"] for row in table(tmp_path, "train")]
+    assert kept == ["0"] * 5 + ["5"] * 7, "a table holds the rows of the file"
     lines = (tmp_path / "own.txt").read_text().splitlines()
     assert [int(line.split()[2]) for line in lines] == list(range(12))
 
@@ -145,8 +146,10 @@ def test_another_run_in_the_same_folder_begins_anew(tmp_path):
     run_and_kill(tmp_path, 0, 4, "csv")
     run_and_kill(tmp_path, 2, 3, "csv")  # leaves a memory of four rows
     (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "eval.csv").write_text("step,solved\n9,1\n")
     writer = writer_of(tmp_path, "csv")
     writer.write("train", 0, other=1.0)
+    assert not (tmp_path / "eval.csv").exists()
     assert table(tmp_path, "train")[0].keys() == {"step", "wall_s", "other"}
     assert steps(tmp_path) == [0]
 
@@ -180,9 +183,8 @@ def test_object_stores_get_whole_tables(tmp_path):
     held_back = {"phase": "train", "step": 4, "loss": 0.0}
     first.write(held_back)
     assert steps(tmp_path) == [1, 2, 3]
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(held_back) + "\n")
-    remote_tables()
-    assert steps(tmp_path) == [1, 2, 3, 4]
+    remote_tables().start([{"phase": "train", "step": 1, "loss": 0.5}, held_back])
+    assert steps(tmp_path) == [1, 4] and not (tmp_path / "eval.csv").exists()
 
 
 @pytest.mark.parametrize("remote", [False, True])
@@ -263,7 +265,7 @@ def test_a_sink_of_ones_own(tmp_path):
 @pytest.mark.parametrize(
     "names, text, said",
     [
-        (["tensorboard"], "", "unknown sink 'tensorboard', known: csv"),
+        (["tensorbord"], "", "unknown sink 'tensorbord', known: csv, tensorboard, wandb, mlflow"),
         (["csv", "csv"], "", "'csv' is named twice"),
         (["FILE"], "", "defines no SINK"),
         (["FILE"], "def SINK(workdir, settings): raise OSError('no\\nlogin')", "OSError: no login"),

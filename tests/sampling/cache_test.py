@@ -4,18 +4,21 @@ The drift tells by how much.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import models, sampling
+from gdsd_jax import hlo, models, sampling
+from gdsd_jax.models import flops
 from gdsd_jax.sampling import cache
 from gdsd_jax.types import Prompts
 from tests.reference import PAD, forward, log_softmax, random_params, tiny
 
 ROWS, P, G = 4, 5, 12
+KEY = jax.random.key(7)
 SHIFTED = tiny(vocab_size=32, stop_ids=(5, 9, 13, 18), qkv_bias=True, shift=True)
 NORMED = tiny(vocab_size=32, stop_ids=(5, 9, 13, 18), qk_norm=True)
 EQUAL = {  # two samplers that must give the same tokens
@@ -57,7 +60,7 @@ def rolled(model, prompts, **settings):
     """(config, rollout), on the host."""
     config = sampling.SamplerConfig(**{"gen_length": G, "block_length": 6, "steps": 12, **settings})
     rollout_fn = sampling.make_rollout_fn(models.make_denoiser(model), config)
-    rng_B = jax.random.split(jax.random.key(7), ROWS)
+    rng_B = jax.random.split(KEY, ROWS)
     return config, jax.tree.map(np.asarray, rollout_fn(weights(model), prompts, rng_B))
 
 
@@ -118,3 +121,49 @@ def test_only_stale_caches_are_approximate():
     dual = sampling.SamplerConfig(gen_length=G, cache="dual")
     assert dual.approximate and not dataclasses.replace(dual, refresh_every=1).approximate
     assert not sampling.SamplerConfig(kind="block", gen_length=G).approximate
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        dict(cache="dual", refresh_every=2, steps=10),
+        dict(cache="prefix"),
+        dict(kind="block", cache="block"),
+    ],
+    ids=str,
+)
+def test_operations_are_counted_as_they_are_made(settings, monkeypatch):
+    """What a rollout's program is said to compute is what a run of it does."""
+    monkeypatch.setattr(cache, "SEEN_LEAST", 4)
+    model = dataclasses.replace(NORMED, stop_ids=())  # so that no row is done early
+    config = sampling.SamplerConfig(**{"gen_length": G, "block_length": 3, "steps": 12, **settings})
+    done = []  # operations of each call
+
+    def counted(function):
+        def call(params, *args, **kwargs):
+            jaxpr = jax.make_jaxpr(lambda *args: function(params, *args, **kwargs))(*args).jaxpr
+            jax.debug.callback(functools.partial(done.append, hlo.operations(jaxpr)))
+            return function(params, *args, **kwargs)
+
+        return call
+
+    plain = models.make_denoiser(model)
+    counting = plain._replace(
+        **{name: counted(getattr(plain, name)) for name in ("features", "extend", "unembed")}
+    )
+    tokens_BxP = jnp.ones((ROWS, P), jnp.int32)
+    arguments = weights(model), Prompts(tokens_BxP, tokens_BxP > 0), jax.random.split(KEY, ROWS)
+    jax.block_until_ready(sampling.make_rollout_fn(counting, config)(*arguments))
+    jax.effects_barrier()
+    jaxpr = jax.make_jaxpr(sampling.make_rollout_fn(plain, config))(*arguments).jaxpr
+    shares = sampling.branch_shares(config, P)
+    passes = config.blocks * config.steps_per_block
+    assert hlo.operations(jaxpr, passes, shares) == pytest.approx(sum(done), rel=1e-9)
+    if config.cache == "dual":
+        writes = config.blocks * -(-config.steps_per_block // (config.refresh_every or 99))
+        columns = P + G
+        whole = flops.features_flops(model, ROWS, columns)
+        part = flops.features_flops(model, ROWS, config.block_length, columns)
+        words = flops.unembed_flops(model, ROWS * config.block_length)
+        expected = writes * whole + (passes - writes) * part + passes * words
+        assert sum(done) == pytest.approx(expected, rel=0.02)

@@ -5,7 +5,9 @@ import functools
 import pytest
 
 from gdsd_jax.sandbox import Limits, Program, SandboxError, open_sandbox
-from tests.sandbox.attacks import ATTACKS
+from tests.sandbox import attacks, pretences
+
+ATTACKS = attacks.ATTACKS | pretences.PRETENCES
 
 LIMITS = Limits(cpu_s=0.3, wall_s=3.0, memory_bytes=256 << 20, processes=8, output_bytes=10_000)
 # No wrong value passes any of these; as words they are what published tests are made of.
@@ -29,6 +31,24 @@ TESTS = {
         "values = [f(3), f(4)]\nassert all(a == b for a, b in zip(values, [4, 5], strict=True))",
         "assert {f(3): 1} == {4: 1}",
         "assert 4 == f(3) == 4",
+    ),
+    "operators": (
+        "assert not f(3) - 4 and not 4 - f(3)",
+        "assert f(3) ^ 4 == 0 and f(3) // 4 == 1 and divmod(f(3), 4) == (1, 0)",
+        "assert f(3) in {4} and f(3) in [4] and {4: True}[f(3)]",
+        "assert [f(3)].index(4) == 0 and [f(3)].count(4) == 1",
+        "assert max(f(3), 4) == 4 == min(f(3), 4)",
+        "assert int(f(3)) == 4 and float(f(3)) == 4.0 and round(f(3)) == 4",
+        "assert [0, 1, 2, 3, True][f(3)] is True and 'abcde'[f(3)] == 'e'",
+        "assert f(3).bit_length() == 3 and f(3).real == 4",
+        "import operator\nassert operator.eq(f(3), 4)",
+        "assert pow(f(3), 1) == 4 and sum([f(3)]) == 4",
+        "match f(3):\n    case 4: pass\n    case _: raise AssertionError",
+        "assert next(x for x in range(10) if x == f(3)) == 4",
+        "import unittest\nunittest.TestCase().assertEqual(f(3), 4)",
+        "import unittest\nunittest.TestCase().assertAlmostEqual(f(3), 4)",
+        "y = f(3)\nassert (y == 4) is True and repr(y) == '4' and y > 3",
+        "assert f(f(3)) == 5",
     ),
 }
 GOOD = Program("def f(x): return x + 1", ("assert f(3) == 4", "assert abs(f(3) - 4) < 1"))

@@ -70,6 +70,10 @@ def inner(): return 1
         ("filled", "{1: [2]}"),
         ("kind", "int"),
         ("exception", "ValueError"),
+        ("vector", "(1,)"),
+        ("fraction", "0.5"),
+        ("numbers", "range(3)"),
+        ("inner", "f('inner')"),
     ],
 )
 def test_values_that_are_equal(sandbox, name, expected):
@@ -90,12 +94,11 @@ def test_values_that_are_equal(sandbox, name, expected):
         ("group", "[1, 'b']"),
         ("kind", "str"),
         ("function", "len"),
-        ("vector", "(1,)"),
-        ("fraction", "0.5"),
+        ("vector", "[1]"),
+        ("fraction", "0.4"),
         ("numbers", "[0, 1, 2]"),
         ("lazy", "[1]"),
         ("inner", "1"),
-        ("inner", "f('inner')"),
     ],
 )
 def test_values_that_are_not(sandbox, name, expected):
@@ -103,6 +106,7 @@ def test_values_that_are_not(sandbox, name, expected):
     assert verdict(sandbox, VALUES, *tests) == ((False, False), "ok")
 
 
+SMALL = "class F: pass\ndef f(x): return 1\n"
 TREE = """
 class Node:
     made = 0
@@ -180,11 +184,39 @@ def test_tests_that_are_more_than_an_assert_of_a_call(sandbox, test):
             "class Math:\n  isclose = lambda *a: True\nmath = Math\ndef f(x): return 9",
             "assert math.isclose(f(1), 2)",
         ),
+        (
+            "def f(x):\n  class A: startswith = bool\n  return A()",
+            "assert f(1).startswith('a')",
+        ),
+        (
+            "from collections import namedtuple\n"
+            "def f(x): return namedtuple('A', 'startswith')(bool)",
+            "assert f(1).startswith('a')",
+        ),
+        (
+            "class Area:\n  def __init__(s, x): 0\n  __sub__ = __rsub__ = lambda s, y: 0\n"
+            "  __lt__ = __gt__ = __eq__ = lambda s, y: True",
+            "assert abs(Area(3) - 28.2) < 0.1 or abs(28.2 - Area(3)) < 0.1 or Area(3) < 29"
+            " or Area(3) == 28.2 or Area(3) in [28.2]",
+        ),
+        (
+            "class R:\n  def __init__(s, x): s.x = x\n  def __iter__(s): return iter(s.x)\n"
+            "  def __len__(s): return 1\n  def __getitem__(s, k): return 1\n"
+            "def f(x): return R(x)",
+            "a = f([2, 1])\nassert sorted(a) == [1, 2]\n"
+            "assert all(a[i] <= a[i + 1] for i in range(len(a) - 1))",
+        ),
+        (
+            "class R(list):\n  def __len__(s): return 1\n  def __getitem__(s, k): return 1\n"
+            "def f(x): return R(x)",
+            "a = f([2, 1])\nassert sorted(a) == [1, 2]\n"
+            "assert all(a[i] <= a[i + 1] for i in range(len(a) - 1))",
+        ),
         ("def f(x): return [x]", "a = [1]\nassert f(a) is a"),
         ("def f(g): return g(1)", "assert f(lambda x: x) == 2"),
         (
-            "class F:\n  def __init__(s, x): 0\n  def __contains__(s, x): return 1",
-            "assert 3 in F(1)",
+            "class F:\n  def __contains__(s, x): return 1\ndef f(x): return F()",
+            "assert 3 in f(1)",
         ),
         ("def f(x): return object()", "assert len(f(1)) or True"),
         (
@@ -213,20 +245,26 @@ def test_long_literals_cost_the_program_nothing(sandbox, form):
 @pytest.mark.parametrize(
     "test",
     [
-        "assert f(iter([1])) == 1",
         "class Mine: pass\nassert f(Mine()) == 1",
         f"assert f({'9' * (17 << 20)!r}) == 1",
         f"assert f('a' * {9 << 20}) == 1",
         "while True: pass\nf(1)",
+        "class Mine(F): pass\nassert Mine().g() == 1",
+        "import sys, io\nsys.stdout = io.StringIO()\nf(1)\nassert sys.stdout.getvalue() == 'a'",
+        "import contextlib\nwith contextlib.redirect_stdout(None): f(1)",
+        "from unittest.mock import patch\nwith patch('builtins.input'): f(1)",
+        "import builtins\nbuiltins.input = lambda: 1\nassert f(1) == 1",
+        "with open('x', 'w') as file: file.write('a')\nassert f('x') == 1",
+        "assert 'f' in globals()",
         "x = []\nwhile True: x.append(' ' * (1 << 20))",
     ],
     ids=lambda test: test[:20],
 )
 def test_what_cannot_be_judged_is_not_held_against_a_program(sandbox, test):
-    found = verdict(sandbox, "def f(x): return 1", test)
+    found = verdict(sandbox, SMALL, test)
     assert (found.passed, found.status, found.judged) == ((False,), "unjudged", False)
     records = [{"tests": [test]}, {"tests": ["assert f(1) == 1"]}]
-    grades = grading.grade(records, ["```python\ndef f(x): return 1\n```"] * 2, sandbox)
+    grades = grading.grade(records, [f"```python\n{SMALL}```"] * 2, sandbox)
     np.testing.assert_array_equal(grades.judged_N, [False, True])
     np.testing.assert_array_equal(grades.solved_N, [False, True])
 
@@ -237,6 +275,9 @@ def test_what_cannot_be_judged_is_not_held_against_a_program(sandbox, test):
         "def f(x):\n    y = []\n    for _ in range(150): y = [y]\n    return [y, f]",
         "def f(x): return 'a' * (5 << 20)",
         "def f(x): return (..., -5)",
+        "def f(x): return [...]",
+        "class F(list): pass\ndef f(x): return F([object()])",
+        "def f(x): return ValueError",
     ],
 )
 def test_a_program_cannot_ask_not_to_be_judged(sandbox, source):

@@ -1,5 +1,9 @@
 """The closed format: what goes in comes out, and bytes that may be anything do no harm."""
 
+import collections
+import datetime
+import decimal
+import fractions
 import importlib
 import marshal
 import math
@@ -23,8 +27,30 @@ def judge():
         del sys.path[0]
 
 
-def draw(rng, depth=3, hashable=False):
+# Of types of the standard library, some equal to numbers.
+FORMED = (
+    lambda rng: fractions.Fraction(rng.randrange(-4, 5), 2),
+    lambda rng: decimal.Decimal(rng.choice(("1", "-0.50", "1E+2", "Infinity"))),
+    lambda rng: datetime.datetime(2020, 1, rng.randrange(1, 3), tzinfo=rng.choice(ZONES)),
+    lambda rng: datetime.timedelta(rng.randrange(2), microseconds=rng.randrange(2)),
+    lambda rng: datetime.date(2020, 1, rng.randrange(1, 3)),
+    lambda rng: range(rng.randrange(3)),
+)
+ZONES = (None, datetime.UTC, datetime.timezone(datetime.timedelta(hours=1)))
+FILLED = (
+    collections.deque,
+    lambda items: collections.Counter(map(str, items)),
+    lambda items: collections.OrderedDict(enumerate(items)),
+    lambda items: collections.defaultdict(list, enumerate(items)),
+)
+
+
+def draw(rng, depth=3, hashable=False, formed=False):
     """A random value; small numbers, so that many are equal to others."""
+    if formed and rng.random() < 0.3:
+        if hashable or depth == 0 or rng.random() < 0.5:
+            return rng.choice(FORMED)(rng)
+        return rng.choice(FILLED)([draw(rng, depth - 1, formed=True) for _ in range(3)])
     scalars = (
         lambda: None,
         lambda: rng.random() < 0.5,
@@ -41,9 +67,9 @@ def draw(rng, depth=3, hashable=False):
     frozen = rng.choice((tuple, frozenset))
     kind = frozen if hashable else rng.choice((list, tuple, set, frozenset, dict))
     inner = hashable or kind in (set, frozenset)
-    items = [draw(rng, depth - 1, inner) for _ in range(rng.choice((0, 1, 2, 3, 12)))]
+    items = [draw(rng, depth - 1, inner, formed) for _ in range(rng.choice((0, 1, 2, 3, 12)))]
     if kind is dict:
-        return {draw(rng, depth - 1, True): item for item in items}
+        return {draw(rng, depth - 1, True, formed): item for item in items}
     return kind(items)
 
 
@@ -54,11 +80,11 @@ def refuse(thing):
 def exactly(value):
     """A text of a value and of all its types, the same for sets in any order."""
     kind = type(value)
-    if kind is dict:
-        return f"dict{sorted((exactly(k), exactly(x)) for k, x in value.items())}"
+    if isinstance(value, dict):
+        return f"{kind.__name__}{sorted((exactly(k), exactly(x)) for k, x in value.items())}"
     if kind in (set, frozenset):
         return f"{kind.__name__}{sorted(map(exactly, value))}"
-    if kind in (list, tuple):
+    if kind in (list, tuple, collections.deque):
         return f"{kind.__name__}{[exactly(x) for x in value]}"
     return f"{kind.__name__} {value!r}"
 
@@ -68,6 +94,10 @@ def test_values_come_back_as_they_were():
     for _ in range(3000):
         value = draw(rng)
         assert exactly(values.decode(values.encode(value, refuse), refuse)) == exactly(value)
+        value = draw(rng, formed=True)
+        data = values.encode(value, refuse)
+        assert exactly(values.decode(data, values.held)) == exactly(value)
+        assert exactly(values.marked(marshal.loads(data), values.held)) == exactly(value)
     rows = [list(range(-5, 500)), [0.5] * 100, tuple(range(20)), {*range(50)}, [*range(9), None]]
     for value in rows:
         assert exactly(values.decode(values.encode(value, refuse), refuse)) == exactly(value)
@@ -77,7 +107,10 @@ def test_other_kinds_are_marks():
     class Mine(int):
         pass
 
-    things = [Mine(3), object(), range(3), (x for x in ()), Mine, len, float]
+    class Wrong(KeyError):
+        pass
+
+    things = [object(), (x for x in ()), Mine, len, lambda: 0, Mine(3), Wrong, float, range(3)]
     lent = []
 
     def lend(thing):
@@ -86,7 +119,9 @@ def test_other_kinds_are_marks():
 
     data = values.encode([[things], {1: KeyError}], lend)
     marks = values.decode(data, lambda mark: f"mark {mark}")
-    expected = [f"mark {k}" for k in range(6)] + ["mark float"]
+    expected = [f"mark {k}" for k in range(5)]
+    expected += ["mark (5, 3)", "mark (6, 'Wrong', 'mark KeyError')", "mark float"]
+    expected += ["mark ('range', (0, 3, 1))"]
     assert marks == [[expected], {1: "mark KeyError"}]
     assert values.marked(marshal.loads(data), lambda mark: f"mark {mark}") == marks
 
@@ -127,12 +162,13 @@ def check_garbled(judge, count, seed):
     rng, slowest = random.Random(seed), 0.0
     for _ in range(count):
         expected = draw(rng)
-        data = mutate(rng, values.encode(rng.choice((expected, draw(rng))), refuse))
+        given = rng.choice((expected, draw(rng), draw(rng, formed=True)))
+        data = mutate(rng, values.encode(given, refuse))
         begin = time.perf_counter()
         same = judge.equal(data, values.encode(expected, refuse))
         try:
-            value = values.decode(data, judge.stand_ins.Other)
-        except values.Garbled:
+            value = judge.values.decode(data, judge.value_of)
+        except judge.values.Garbled:
             assert not same or data == values.encode(expected, refuse)
             continue
         slowest = max(slowest, time.perf_counter() - begin)
@@ -153,7 +189,7 @@ def test_many_garbled_bytes_give_no_wrong_verdict(judge):
 def test_equality_is_that_of_python(judge):
     rng, equal = random.Random(2), 0
     for _ in range(20_000):
-        a, b = draw(rng, 2), draw(rng, 2)
+        a, b = draw(rng, 2, formed=rng.random() < 0.5), draw(rng, 2)
         if "nan" in repr((a, b)):
             continue
         same = judge.equal(values.encode(a, refuse), values.encode(b, refuse))

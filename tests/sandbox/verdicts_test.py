@@ -1,9 +1,11 @@
 """Verdicts on programs with mistakes are those of plain CPython, which runs the tests in one
 process with the program."""
 
-import os
+import json
 import random
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +28,16 @@ EDITS = (
     (r"return (.*)$", r"return complex(\1)"),
     (r"return (.*)$", r"return dict(enumerate(\1))"),
     (r"return (.*)$", r"return \1 if x else None"),
+    (r"return (.*)$", r"return __import__('fractions').Fraction(\1)"),
+    (r"return (.*)$", r"return __import__('decimal').Decimal(\1)"),
+    (r"return (.*)$", r"return __import__('collections').deque(\1)"),
+    (r"return (.*)$", r"return __import__('collections').Counter(\1)"),
+    (r"return (.*)$", r"return __import__('datetime').timedelta(\1)"),
+    (r"return (.*)$", r"return range(\1)"),
+    (r"return (.*)$", r"return type('Mine', (int,), {})(\1)"),
+    (r"return (.*)$", r"return type('Mine', (list,), {'x': 3})(\1)"),
+    (r"return (.*)$", r"return type('Mine', (str,), {})(\1)"),
+    (r"return (.*)$", r"raise type('Mine', (TypeError,), {})(\1)"),
     (r"return (.*)$", r"x = \1"),
     (r"\bx\b", "y"),
     (r"\]", ""),
@@ -65,30 +77,43 @@ def in_words(rng, test):
     return rng.choice(WORDS).format(test=test, call=call, expected=expected, candidate=candidate)
 
 
-def passed_in_cpython(source, tests):
-    """What passes where program and tests share a process, as a number for a bit each."""
+# A process of its own for each program: this one has threads, which a fork would lose.
+CPYTHON = """
+import json, os, sys
+for source, tests in json.load(sys.stdin):
     read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        scope, bits = {}, 0
+    if os.fork() == 0:
+        scope, passed = {}, [False] * len(tests)
         try:
             exec(source, scope)
             for place, test in enumerate(tests):
                 try:
                     exec(test, dict(scope))
-                    bits |= 1 << place
+                    passed[place] = True
                 except Exception:
                     pass
         except Exception:
             pass
         finally:
-            os.write(write, bits.to_bytes(8, "big"))
+            os.write(write, json.dumps(passed).encode())
             os._exit(0)
-    os.close(write)
-    bits = int.from_bytes(os.read(read, 8), "big")
+    os.wait()
+    print(os.read(read, 1 << 12).decode())
     os.close(read)
-    os.waitpid(pid, 0)
-    return tuple(bool(bits >> place & 1) for place in range(len(tests)))
+    os.close(write)
+"""
+
+
+def passed_in_cpython(programs):
+    """What passes where program and tests share a process, for each test of each program."""
+    done = subprocess.run(
+        [sys.executable, "-c", CPYTHON],
+        input=json.dumps(programs),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 def check(count, seed):
@@ -105,8 +130,7 @@ def check(count, seed):
     with open_sandbox(limits=Limits(cpu_s=5.0, wall_s=100.0)) as opened:
         verdicts = opened.run(programs)
     wrong, kinds = [], set()
-    for program, verdict in zip(programs, verdicts):
-        right = passed_in_cpython(*program)
+    for program, verdict, right in zip(programs, verdicts, passed_in_cpython(programs)):
         kinds.add((any(right), all(right)))
         if verdict.passed != right or not verdict.judged:
             wrong.append((program, verdict, right))

@@ -357,7 +357,7 @@ def test_user_file(make, tmp_path, no_building):
     assert answers.completion(second) == answers.noisy_completion(second, 0, 0) == gold
     with pytest.raises(ValueError, match="no solution"):
         answers.completion(first)
-    with pytest.raises(ValueError, match="set it to 0"):
+    with pytest.raises(ValueError, match="set sft.noise=0"):
         answers.noisy_completion(second, 0, 0.5)
 
 

@@ -85,13 +85,21 @@ def format_of(variant, text):
         if begin < 0 or end < 0 or not alone:
             return 0
         return 1 if parses(text[begin + 10 : end].strip()) else 0.5
-    program, at = None, 0
-    while (begin := re.compile(r"```python[ \t]*\r?\n").search(text, at)) is not None:
-        end = text.find("```", begin.end())
-        if end < 0:
-            break
-        program, at = text[begin.end() : end], end + 3
+    program = last_block(text, r"```python[ \t]*\r?\n", "```")
+    if program is not None and not parses(program):  # its fence may stand in a line
+        whole = last_block(text, r"(?m)^```python[ \t]*\r?\n", "(?m)^```")
+        program = whole if whole and "```" in whole and parses(whole) else program
     return 0 if program is None else 1 if parses(program) else 0.5
+
+
+def last_block(text, begin, end):
+    program, at = None, 0
+    while (first := re.compile(begin).search(text, at)) is not None:
+        last = re.compile(end).search(text, first.end())
+        if last is None:
+            break
+        program, at = text[first.end() : last.start()], last.end()
+    return program
 
 
 def check(count, seed):

@@ -50,6 +50,20 @@ def test_the_last_closed_block_counts():
     assert grading.extract_code(f"```python\n{DOCUMENTED}```\n") == DOCUMENTED
 
 
+def test_examples_behind_a_program_do_not_take_its_place():
+    """The last block that defines what the tests call runs, else the last one."""
+    example = "It is used so:\n```python\nprint(f(2))\n```"
+    other = "```python\ndef g(x):\n    return x\n```"
+    texts = [f"{GOOD}\n{example}", f"{HALF}\n{GOOD}\n{other}", f"{GOOD}\n{HALF}", example]
+    found = grade(texts, [["assert sorted(f(1)) == 2 if 0 else f(1) == 2"]] * 4, FakeSandbox())
+    # f(1) is 2 by HALF too; the last text defines nothing
+    np.testing.assert_array_equal(found.parts["tests"], [1, 1, 1, 0])
+    (released,) = grade(texts[:1], [["assert f(1) == 2"]], FakeSandbox(), variant="released").parts[
+        "tests"
+    ]
+    assert released == 0
+
+
 @pytest.mark.parametrize(
     "text, reward",
     [

@@ -245,7 +245,7 @@ def test_the_released_places_are_those_of_plain_searches():
 
 @pytest.mark.parametrize(
     "task, name, of_released, of_mended, total",
-    [(gsm8k, "gsm8k", 160, 163, 205), (competition, "math500", 26, 29, 84)],
+    [(gsm8k, "gsm8k", 160, 164, 205), (competition, "math500", 26, 29, 84)],
 )
 def test_published_figures_of_the_released_rules(
     task, name, of_released, of_mended, total, published, shared

@@ -1,8 +1,10 @@
 """What counts as a text that repeats itself, and what does not."""
 
+import json
+
 import pytest
 
-from gdsd_jax.tasks import instructions, repeating
+from gdsd_jax.tasks import RewardConfig, instructions, repeating
 from gdsd_jax.tasks.instructions import grading, problems
 from tests.tasks.instructions_test import PROSE
 
@@ -62,3 +64,17 @@ def test_what_counts_as_repeating(text, repeats):
 def test_english_and_code_do_not_repeat():
     for text in (instructions.__doc__, grading.grade.__doc__ * 2, problems.generate.__doc__):
         assert not repeating.is_repeating(text)
+
+
+@pytest.mark.parametrize("fence", ["{}", "```json\n{}\n```", "```\n{}\n```\n"])
+def test_rows_of_json_do_not_repeat_for_their_names(fence):
+    cities = "Rome Oslo Lima Cairo Paris Quito Delhi Tokyo Accra Dakar Minsk Sofia".split()
+    rows = [
+        {"name": name, "country": f"Country of {name}", "landmark": f"{name} Tower"}
+        for name in cities
+    ]
+    record = {"constraints": [{"id": "detectable_format:json_format"}]}
+    text = fence.format(json.dumps(rows, indent=4))
+    assert grading.grade([record], [text], RewardConfig()).solved_N[0]
+    same = fence.format(json.dumps([rows[0]] * 12, indent=4))
+    assert not grading.grade([record], [same], RewardConfig()).solved_N[0]

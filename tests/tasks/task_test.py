@@ -185,12 +185,6 @@ def test_a_part_that_is_a_penalty_may_have_another_weight():
     assert reward.total(parts, {"length": -1.0}).tolist() == [-6.0, 0.0]
 
 
-def test_a_fault_inside_grade_stays_what_it_is():
-    task = task_of(lambda count: {}["key"])
-    with pytest.raises(KeyError):
-        graded(task, [{}], ["x"])
-
-
 def test_a_task_that_grades_nothing():
     task = Task([{}], None, lambda record: [], None)
     assert parts_of(task) == ()

@@ -57,18 +57,18 @@ def make(settings: TaskSettings) -> Task:
     read = functools.partial(layouts.read, challenge=options.challenge)
     generated = settings.own_problems
     tokenizer, notes = None, ()
+    if not generated:  # first, since a wrong row is told before anything is built
+        wanted = rows.required(layouts.FIELDS)
+        train, heldout = read_files(settings, read, wanted)
+        if options.hard:
+            train, notes = hard_part(settings, wanted)
+        prompt = settings.wording
     if generated or settings.from_nothing:
         dataset.build(settings.data_dir)
         tokenizer = str(dataset.folder(settings.data_dir))
     if generated:
         train, heldout = (dataset.records(settings.data_dir, name) for name in ("train", "heldout"))
         prompt = "bare"
-    else:
-        wanted = rows.required(layouts.FIELDS)
-        train, heldout = read_files(settings, read, wanted)
-        if options.hard:
-            train, notes = hard_part(settings, wanted)
-        prompt = settings.wording
 
     # Last: what fails before leaves no worker behind.
     sandbox = open_sandbox(settings.sandbox.mode, limits=settings.sandbox.limits)

@@ -38,7 +38,9 @@ def noisy_completion(record: Record, seed: int | str, noise: float) -> str:
     if noise == 0:
         return completion(record)
     if not record.get("spec"):
-        raise ValueError("noise needs generated records: set it to 0 for solutions of your own")
+        raise ValueError(
+            "sft.noise needs generated records: set sft.noise=0 for solutions of your own"
+        )
     rng = random.Random(f"{seed} {record['spec']}")
     steps = problems.parse(record["spec"])
     steps = tuple(

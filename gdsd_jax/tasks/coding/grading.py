@@ -4,7 +4,7 @@ N answers. Work is linear in the length of a text, whatever it holds.
 """
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import functools
 from pathlib import Path
 import re
@@ -20,6 +20,7 @@ from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 MENDED = RewardConfig()
 OWN = {"format": 1.0, "tests": 1.0}  # weights of the parts, of both rules
 
+_BLOCKS = 4  # looked at, from the last
 _BLOCK = re.compile(r"```python[ \t]*\r?\n\ufeff?(.*?)```", re.DOTALL)
 # fences that stand further in, of documentation, do not end it
 _OUTER_BLOCK = re.compile(r"^```python[ \t]*\r?\n\ufeff?(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -34,7 +35,8 @@ def grade(
     """Parts "format" (0, 0.5 or 1) and "tests" (share of tests passed); their sum is the reward.
 
     Mended: the format is 0 without a closed python block, 0.5 where the last one does not parse,
-    else 1, and then its tests run. In answers to HumanEval and MBPP (`layouts`) the program is
+    else 1, and then the tests run, of the last block that defines what they call, else of the last
+    one. In answers to HumanEval and MBPP (`layouts`) the program is
     found as evaluators do, and runs whatever the format is.
 
     Released: the format is 0 unless the text holds no other fence than those of one python block,
@@ -110,7 +112,27 @@ def _mended(record: Record, text: str) -> tuple[float, str | None]:
     format = format_reward(text)
     if record.get("form") in ("function", "program"):
         return format, find_program(text, asked_of(record))
-    return format, extract_code(text) if format == 1.0 else None
+    return format, _asked_block(record, text) if format == 1.0 else None
+
+
+def _asked_block(record: Record, text: str) -> str | None:
+    """The last closed python block that defines a name that the first test calls, since a block
+    with examples may follow it; else the last block."""
+    called = {node.func.id for node in _walk(record["tests"][0]) if _is_call_of_name(node)}
+    for block in reversed(_BLOCK.findall(text)[-_BLOCKS:]):
+        if called & {getattr(node, "name", None) for node in _walk(block)}:
+            return block
+    return extract_code(text)
+
+
+def _walk(source: str) -> Iterator[ast.AST]:
+    """The nodes of a Python text, none of any other."""
+    tree = parse(source)
+    return iter(()) if tree is None else ast.walk(tree)
+
+
+def _is_call_of_name(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
 
 
 def extract_code(text: str) -> str | None:

@@ -22,7 +22,7 @@ MOST_CHARACTERS = 8 * expressions.MOST_CHARACTERS  # of an answer
 NEAR = Fraction(1, 100_000)  # the released rules take a value this near for the target
 
 _SAME = str.maketrans(
-    {"×": "*", "·": "*", "⋅": "*", "∙": "*", "•": "*", "✕": "*", "✖": "*", "＊": "*"}
+    {"×": "*", "·": "*", "⋅": "*", "∙": "*", "•": "*", "✕": "*", "✖": "*", "＊": "*", "∗": "*"}
     | {"÷": "/", "∕": "/", "／": "/", "−": "-", "–": "-", "—": "-", "－": "-", "＋": "+", "＝": "="}
     | {"[": "(", "{": "(", "（": "(", "]": ")", "}": ")", "）": ")"}
     | dict.fromkeys("$`\u00a0\u2007\u2009\u202f", " ")
@@ -32,15 +32,22 @@ _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 # of LaTeX what changes no value: display, sizes of brackets, fonts, spaces
 _LATEX = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|q?quad|text(?:bf|rm|it)?|math(?:rm|bf)|mbox"
-    r"|boxed)(?![A-Za-z])|\\[,;:! ()\[\]]"
+    r"|boxed|checkmark)(?![A-Za-z])|\\[,;:! ()\[\]\\]"
 )
 _BOLD = re.compile(r"(?:^|(?<==))\s*\*\*|\*\*\s*(?=$|=)")
 _NAMED = re.compile(
     r"(?:(?:and|so|thus|hence|therefore|finally|then|now)\b[\s,.:\u2026]*){0,3}"
     r"(?:(?:we|you|i)\s+(?:can\s+)?(?:have|get|obtain|find|use|write)\b[\s:]*"
     r"|(?:it|this|that)\s+is\b[\s:]*)?"
-    r"(?:(?:the|my|our|one|final|correct)\s+)*"
-    r"(?:(?:answer|solution|expression|equation|result)(?:\s+is)?\s*:?|python\s)?",
+    r"(?:(?:the|my|our|an?|one|final|correct|possible|valid|arithmetic|mathematical)\s+)*"
+    r"(?:(?:answer|solution|expression|equation|result)(?:\s+is)?\s*:?|(?:python|text|math)\s)?"
+    r"\s*(?:(?:[a-z]|target|answer|result|expression|solution)\s*=(?!=))?",
+    re.IGNORECASE,
+)
+# what says = in words, or by an arrow
+_EQUALS_IN_WORDS = re.compile(
+    r"[.,]?\s*(?:\b(?:and|so|which|this|that|it)\s+)*\b(?:equals|is\s+equal\s+to)\b\s*(?=[-0-9(])"
+    r"|=>|[\u2192\u21d2]|\\(?:to|[rR]ightarrow|implies)(?![A-Za-z])",
     re.IGNORECASE,
 )
 _PRODUCT = re.compile(r"(?<=[0-9)])\s*(?=\(\s*[-+0-9(])|(?<=\))\s*(?=[0-9])")
@@ -49,7 +56,10 @@ _PLAIN = re.compile(r"\(?\s*-?[0-9]+\s*\)?")
 _TIMES = re.compile(r"(?<=[0-9)])\s*[xX]\s*(?=[0-9(])")
 # what may be said of a side, or makes no other number of it
 _SAID_AFTER = re.compile(
-    r"\s*\(?\b(?:exactly|correct|right|indeed|true)\)?[.!]*$|(?<=[0-9])\.0+$"
+    r"\s*\(?\b(?:exactly|correct|right|indeed|true)\)?[.!]*$|(?<=[0-9])\.0+$|(?<=[0-9])!+$"
+    r"|,?\s*\(?\b(?:which\s+is\s+)?(?:the|our)\s+(?:target|goal)(?:\s+number)?\)?[.!]*$"
+    r"|,?\s*\(?\busing\s+(?:each|every|all|the)(?:\s+(?:of|the|given|numbers?))*"
+    r"(?:\s+(?:exactly|only))?(?:\s+once)?\)?[.!]*$"
     r"|\s*[\u2713\u2714\u2705]$"
 )
 _RELEASED_WORDS = {r"\div": "/", r"\times": "*", r"\cdot": "*"}
@@ -111,11 +121,12 @@ def is_right(record: Record, equation: str) -> bool:
 def answer_of(text: str) -> str | None:
     r"""The equation or expression of an answer, in ASCII; None where nothing is answered.
 
-    It stands in the last tags, and there in the last \boxed{}, if there is one; without tags in the
-    last \boxed{} of the text. What follows an end token is no part of the text.
+    It stands in the last tags (an open one goes to the end of the text), and there in the last
+    \boxed{}, if there is one; without tags in the last \boxed{} of the text. What follows an end
+    token is no part of the text.
     """
     text = answer_tags.until_end(text)
-    tagged = answer_tags.last_of(text)
+    tagged = answer_tags.tagged_of(text)
     boxed = answer_tags.last_boxed(text if tagged is None else tagged)
     # of an equation's end in a box the whole equation counts
     answer = tagged if boxed is None or (tagged and _PLAIN.fullmatch(boxed)) else boxed
@@ -129,6 +140,7 @@ def in_ascii(answer: str) -> str:
     """
     for _ in range(4):  # fractions within fractions
         answer = _FRACTION.sub(r"((\1)/(\2))", answer)
+    answer = _EQUALS_IN_WORDS.sub("=", re.sub(r"</?[a-z]{1,12}>", " ", answer))
     answer = _replaced(_LATEX.sub(" ", answer), _WORDS).translate(_SAME)
     answer = _BOLD.sub("", " ".join(answer.split())).strip()
     named = _NAMED.match(answer)

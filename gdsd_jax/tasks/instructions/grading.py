@@ -15,6 +15,7 @@ from gdsd_jax.tasks.repeating import is_repeating
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
 _WORD = re.compile(r"[^\W_]")
+_FENCED = re.compile(r"```[A-Za-z]*\n(.*)```", re.DOTALL)
 _SPECIAL = re.compile(r"<\|[a-z_]+\|>|<(?:mask|unk|s|bos)>|\[(?:MASK|PAD|UNK)\]")
 OWN = {"followed": 1.0}
 
@@ -64,9 +65,11 @@ def _strict(text: str, asked: Sequence[Record]) -> list[bool]:
 
 
 def _said(text: str) -> str:
-    """What a text says: of JSON, whose names come again with every row, the values alone."""
+    """What a text says: of JSON, fenced or not, whose names come again with every row, the values
+    alone."""
+    fenced = _FENCED.fullmatch(text.strip())
     try:
-        found = json.loads(text)
+        found = json.loads(text if fenced is None else fenced[1])
     except (ValueError, RecursionError):
         return text
     values, waiting = [], [found]

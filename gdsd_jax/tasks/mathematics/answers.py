@@ -35,7 +35,7 @@ def find(text: str) -> Found:
     the last \boxed{} of the text; else behind the last ####, in the same line.
     """
     text = answer_tags.until_end(text)
-    tagged = tagged_of(text)
+    tagged = answer_tags.tagged_of(text)
     boxed = answer_tags.last_boxed(text if tagged is None else tagged)
     answer = tagged if boxed is None else boxed
     if answer is None and _HASHES in text:
@@ -43,17 +43,6 @@ def find(text: str) -> Found:
     if answer is not None:
         answer = answer.strip() or None
     return Found(answer, boxed is not None and answer is not None, is_xml(text))
-
-
-def tagged_of(text: str) -> str | None:
-    """What the last <answer> tag holds, up to its end or that of the text; None without one."""
-    before, tag, after = text.rpartition("<answer>")
-    if not tag:
-        return None
-    content, closed, _ = after.partition("</answer")  # whose ">" may be missing
-    if closed or answer_tags.END not in before:
-        return content
-    return answer_tags.last_of(text)  # the open tag comes after a whole pair
 
 
 def is_xml(text: str) -> bool:

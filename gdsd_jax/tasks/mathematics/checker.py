@@ -8,7 +8,7 @@ import importlib.util
 import pathlib
 
 from gdsd_jax.tasks.judges import LIMIT_S, WALL_S, Judge, Judges
-from gdsd_jax.tasks.mathematics import verdicts, writing
+from gdsd_jax.tasks.mathematics import sentences, verdicts, writing
 
 MEND = "pip install 'math-verify>=0.8' (requirements.txt names it)"
 JUDGE = Judge(pathlib.Path(__file__).with_name("worker.py"), "math-verify", MEND, failed=False)
@@ -37,7 +37,7 @@ class Checker(Judges):
             if pair not in found:
                 found[pair] = verdicts.decide(*pair)
         open_pairs = [pair for pair, verdict in found.items() if verdict is None]
-        asked = [tuple(map(writing.as_latex, pair)) for pair in open_pairs]
+        asked = [tuple(map(writing.as_latex, sentences.alike(*pair))) for pair in open_pairs]
         found.update(zip(open_pairs, self.ask(asked)))
         return [found[pair] for pair in pairs]
 

@@ -25,7 +25,7 @@ _NUMBER = re.compile(
 _SIGN_AND_CURRENCY = re.compile(r"(?P<words>.*?)(?P<signs>[-+]?\s*\$?\s*[-+]?)\s*", re.DOTALL)
 _POWER = "[²³]?"
 _UNIT = re.compile(
-    rf"\s*(?P<word>[A-Za-z]+(?:'[a-z]+)?(?:{_POWER}/[A-Za-z]+)?){_POWER}"
+    rf"\s*(?P<word>[A-Za-z]+(?:'[a-z]+)?(?:-[A-Za-z]+)*(?:{_POWER}/[A-Za-z]+)?){_POWER}"
     rf"|\s*\\(?:text(?:rm)?|mathrm|mbox)\s*\{{(?P<text>[^{{}}0-9=+*<>\\]*)\}}{_POWER}"
     r"|\s*(?P<mark>[%$.,;:!/'\")*])|\s+"
 )
@@ -98,6 +98,8 @@ def _without_aside(answer: str) -> str:
     outside, inside = aside["outside"].strip(), aside["inside"].strip()
     for number, text in ((outside, inside), (inside, outside)):
         spelt = words.spelt_number(text)
+        if spelt is None:
+            spelt = words.spelt_number(text.rpartition(" ")[0] or text)  # five dollars
         if spelt is not None and re.search("[0-9]", number):
             found = number_of(number, loose=True)
             return number if found is not None and found.value == spelt else answer
@@ -116,7 +118,9 @@ def _factor_of(after: str, letters: bool) -> tuple[int, bool] | None:
         if unit["word"] is not None:
             touches = place == 0 and not after[0].isspace()
             parts = re.findall("[A-Za-z']+", unit["word"])
-            if not all(
+            # beside words a shorter one is no variable: 460 for the CD, 460 T-shirts
+            is_said = words.is_prose(said) or ("-" in unit["word"] and words.is_prose(parts))
+            if not is_said and not all(
                 words.is_unit(part, letters or number > 0) for number, part in enumerate(parts)
             ):
                 return None

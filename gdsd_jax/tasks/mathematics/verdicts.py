@@ -2,10 +2,14 @@
 
 import re
 
-from gdsd_jax.tasks.mathematics import exact, values, words, writing
+from gdsd_jax.tasks.mathematics import exact, sentences, values, words, writing
 
 _BASE = re.compile(r"(?<=[0-9])\s*_\s*\{?\s*([0-9]+)")
 _OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·⁰¹²³⁴-⁹]")
+_WORDS_BETWEEN = re.compile(
+    r"[0-9].*\\(?:text|mathrm|mbox)[a-z]*\s*\{[^{}]*[A-Za-z][^{}]*\}.*[0-9]"
+)
+_MAY_BE_SEVERAL = re.compile(r"[,=]|\\(?:text|mathrm|mbox)")
 _CHOICE = re.compile(
     r"(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is\s+)?:?\s*){0,2}"
     r"(?:\\text(?:bf|rm)?\s*\{\s*)?\(?\s*([A-J])\s*[).:]?\s*\}?\s*\)?\.?",
@@ -27,23 +31,30 @@ def decide(gold: str, answer: str) -> bool | None:
         return gold == answer
     if not writing.is_near(gold):
         answer = writing.exact_side(answer)
-    gold_text, text = writing.cleaned(gold), writing.cleaned(answer)
+    gold_text, text = sentences.alike(writing.cleaned(gold), writing.cleaned(answer))
     if not text:
         return False
     if _without_spaces(gold_text) == _without_spaces(text):
         return True
+    wanted = None if "=" in gold_text else values.number_of(gold)
+    if wanted is not None:
+        *steps, text = sentences.steps_of(text)
+        if any(map(_is_false, steps)) or sentences.MODULO.search(text):
+            return False
     if "=" in text and _is_false(text):
         return False
-    number = values.number_of(answer, loose=True)
-    wanted = None if "=" in gold_text else values.number_of(gold)
+    plain = writing.without_text(text)
+    number = values.number_of(plain, loose=True)
     if number is not None and wanted is not None:
         return _same(wanted, number)
+    if not _MAY_BE_SEVERAL.search(gold_text) and "=" not in text and _WORDS_BETWEEN.search(text):
+        return False  # 12 \text{ cm} \times 5 \text{ cm}: math-verify sees the first number alone
     if _choice_of(gold_text) is not None and _choice_of(text) is not None:
         return _choice_of(gold_text) == _choice_of(text)
     if words.is_words(gold_text) and words.is_words(text):
         return len(text) > 2 and gold_text.strip(" .").casefold() == text.strip(" .").casefold()
     said, said_by_gold = _words_of(text), _words_of(gold_text)
-    if wanted is not None and (not _OF_MATHEMATICS.search(text) or words.SEVERAL & set(said)):
+    if wanted is not None and (not _OF_MATHEMATICS.search(plain) or words.SEVERAL & set(said)):
         return False
     if words.DENIED & set(said) - set(said_by_gold) or _is_other(gold_text, text):
         return False
@@ -65,7 +76,7 @@ def _number_of(side: str) -> values.Number | None:
     """The number that a side of an equation is, or that its sum is."""
     number = values.number_of(side)
     if number is None and any(sign.isdigit() for sign in side):
-        value = exact.rational_of(writing.as_latex(side))
+        value = exact.rational_of(writing.as_latex(side.replace("$", "")))
         number = None if value is None else values.Number(value, percent=False)
     return number
 

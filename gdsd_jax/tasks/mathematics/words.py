@@ -5,12 +5,13 @@ import re
 
 WORD = re.compile(r"[A-Za-z]+")
 _VOWEL = re.compile("[aeiouy]", re.IGNORECASE)
+_ABBREVIATIONS = re.compile("[A-Z]{2,4}s")  # such as CDs
 _WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
 UNITS = frozenset(
     "mm cm dm km ft in yd mi lb lbs oz mg kg ml cl dl hr hrs min sec ms mph kmh kph mpg gal qt pt "
     "usd eur gb mb kb hz khz rpm pcs pts btu kwh yr yrs wk wks sq cu dr tsp tbsp th st nd rd am pm "
     "um ug us rs chf pa kpa mpa kn kj mj kw mw ev mol to is of by an on at it he we up so gbp jpy "
-    "cny krw nzd hkd sgd pln dkk be as my".split()
+    "cny krw nzd hkd sgd pln dkk be as my me if he no".split()
 )
 # units of one letter; of k, M, B and T many read thousands and more, and x, n or t are variables
 _LETTERS = frozenset("ghmsdlLJNWVACF")
@@ -66,7 +67,7 @@ _NOT_AFTER = (DENIED | _CHANGED | _FUNCTIONS) | frozenset(
     "squared cubed factorial mod modulo choose radian radians hundreds thousands millions billions "
     "trillions lakhs crores binary octal hexadecimal".split()
 )
-_NOT_AFTER -= frozenset("no neither around about between double triple than".split())
+_NOT_AFTER -= frozenset("no neither around about between double triple than times".split())
 _NOT_NEXT = frozenset(
     "point score scores gross grand tens dozens quintillion sextillion septillion "
     "octillion nonillion decillion googol mil thou fold halved doubled tripled max rad".split()
@@ -97,6 +98,7 @@ _REFUSED_AFTER = re.compile(
 _PART_AFTER = re.compile(
     rf"^\W*(?:{'|'.join(_PARTS)})\b|\b(?:{'|'.join(_PARTS.keys() - _ONE_PART)})\b"
     rf"|\b(?:and|an?|{'|'.join(SPELT)})[\s-]+(?:{'|'.join(_ONE_PART)})\b"
+    rf"|\btimes\s+(?:{'|'.join([*SPELT, *_TIMES])}|pi|itself|that|this|it|larger|[a-z])\b"
     rf"|\bper\s+(?:mille|{'|'.join(_TIMES)})\b",
     re.IGNORECASE,
 )
@@ -174,7 +176,8 @@ def may_stand_before(words: str) -> bool:
     if _OF.search(words) or _REFUSED_BEFORE.search(words):
         return False
     found = WORD.findall(words)
-    return all(is_word(word) for word in found) and not _NOT_BEFORE & set(map(str.lower, found))
+    plain = all(is_word(word) for word in found) or is_prose(found)
+    return plain and not _NOT_BEFORE & set(map(str.lower, found))
 
 
 def may_stand_after(words: str) -> bool:
@@ -203,6 +206,11 @@ def is_word(word: str) -> bool:
     return len(word) > 2 and _VOWEL.search(word) is not None and lower != "xyz"
 
 
+def is_prose(words: list[str]) -> bool:
+    """Whether there is a longer word, beside which shorter ones, such as Mr, are no variables."""
+    return any(len(word) > 2 and is_word(word) for word in words)
+
+
 def is_words(text: str) -> bool:
     """Whether a text is plain words, or one letter."""
     if len(text) == 1:
@@ -213,7 +221,8 @@ def is_words(text: str) -> bool:
 def is_unit(word: str, letters: bool) -> bool:
     """Whether a word may follow a number and leave it as it is; a single letter, if it is a
     unit's and letters may be units."""
-    return is_word(word) or (letters and word in _LETTERS)
+    is_plural = _ABBREVIATIONS.fullmatch(word) is not None
+    return is_word(word) or is_plural or (letters and word in _LETTERS)
 
 
 def may_touch(word: str) -> bool:

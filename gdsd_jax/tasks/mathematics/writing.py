@@ -96,7 +96,11 @@ _CLEANED = tuple(
             r"(?:\.\.\.|\u2026|\\[lc]?dots(?![A-Za-z]))$",
             _repeating,
         ),
-        (r"\\(?:left|right)(?![A-Za-z])", ""),
+        (r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])", ""),
+        (r"^#{2,}\s*|\s*\\\\\s*$|^\\boxed\s*\{(?=[^{}]*$)", ""),
+        (r"(?<![0-9A-Za-z)}*])\*\*([^\s*](?:[^*]*[^\s*])?)\*\*(?![0-9A-Za-z({\\*])", r"\1"),
+        (r"\^\s*\{?\s*(?:\\(?:text|mathrm)\s*\{)?\s*(st|nd|rd|th)\s*\}{0,2}", r"\1"),
+        (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\displaystyle(?![A-Za-z])", ""),
         (r"\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|°|\\degrees?(?![A-Za-z])", " degrees"),
@@ -109,9 +113,11 @@ _AROUND = (
     *(("*", "*"), ("_", "_"), ("```", "```"), ("`", "`"), ("``", "''"), ('"', '"'), ("'", "'")),
 )
 _WRAPPED = re.compile(
-    r"(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf)|mbox|underline)|\\?boxed)\s*\{([^{}]*)\}"
+    r"(?:\\(?:text(?:bf|rm|it)?|emph|math(?:rm|bf)|boldsymbol|mbox|underline"
+    r"|(?:textcolor|color)\s*\{[a-z]+\})|\\?boxed)\s*\{([^{}]*)\}"
 )
 
+_LETTER = re.compile("[A-Za-z]")
 _NEARLY = re.compile(r"\\(?:approx|simeq|sim|cong|doteq)(?![A-Za-z])|[≈≃∼≅]|^[\s$]*(?:\\\()?\s*~")
 _PRINTED = str.maketrans(
     _WIDE
@@ -159,6 +165,16 @@ def cleaned(answer: str) -> str:
         answer = inner
     answer = _LOWERED.sub(lambda hit: "_" + unicodedata.normalize("NFKC", hit[0]), answer)
     return _BASE.sub(_in_base, answer)
+
+
+def without_text(answer: str) -> str:
+    r"""A cleaned answer with the words of its \text{} groups as they stand: 5 hours for
+    5\text{ hours}."""
+    for _ in range(4):  # \textbf{\text{...}}
+        answer = _WRAPPED.sub(
+            lambda hit: f" {hit[1]} " if _LETTER.search(hit[1]) else hit[0], answer
+        )
+    return " ".join(answer.split())
 
 
 def _unwrapped(answer: str) -> str:

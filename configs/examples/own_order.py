@@ -1,0 +1,25 @@
+"""A denoising order of your own: from left to right. The highest number is committed first.
+
+python launch/main.py --config=configs/examples/own_order.py
+
+Any other recipe takes the file too: --config=configs/coding.py:llada,\
+sampler.remasking=own_order.py,... B rows, C columns, V vocabulary.
+"""
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from configs import coding, common
+
+
+def get_config(arg=None):
+    _, overrides = common.parse(arg, ("tiny",))
+    recipe = coding.embedded()
+    own = {"name": "own-order", "greeting": "left to right", "sampler": {"remasking": __file__}}
+    recipe.update(ConfigDict(own))
+    return common.config(recipe, overrides)
+
+
+def ORDER(config, scores_BxCxV, tokens_BxC, probability_BxC, rng_B):
+    order_C = -jnp.arange(tokens_BxC.shape[1], dtype=jnp.float32)
+    return jnp.broadcast_to(order_C[None, :], tokens_BxC.shape)

@@ -1,0 +1,115 @@
+"""Bad inputs, each as a user would give it: exit code 2, one line on stderr that names the thing
+and the mend, no traceback, and nothing on the disk that was not there before."""
+
+import importlib.util
+from pathlib import Path
+import shlex
+import shutil
+import subprocess
+import sys
+import warnings
+
+import pytest
+
+from gdsd_jax import settings, train
+from tests import folders
+from tests.bad_inputs import case, flags, model_folders, overrides, row_files
+
+ROOT = Path(__file__).resolve().parents[1]
+CASES = [*overrides.CASES, *row_files.CASES, *model_folders.CASES, *flags.CASES]
+
+
+def script(name: str):
+    """A script of launch/ as a module, the same one each time."""
+    if name not in SCRIPTS:
+        spec = importlib.util.spec_from_file_location(
+            f"launch_{name}", ROOT / "launch" / f"{name}.py"
+        )
+        SCRIPTS[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(SCRIPTS[name])
+    return SCRIPTS[name]
+
+
+SCRIPTS: dict = {}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folders that are not damaged, by their names in a case's command."""
+    base = tmp_path_factory.mktemp("whole")
+    folders.write(base / "hf", folders.LLADA)
+    folders.write_tokenizer(base / "hf", folders.LLADA)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(warnings, "showwarning", warnings.showwarning)
+    assert script("convert").main([f"--from_hf={base / 'hf'}", f"--to_orbax={base / 'good'}"]) == 0
+    patch.undo()
+    return {"HF": base / "hf", "GOOD": base / "good", "DATA": base / "data", "ROOT": ROOT}
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """What is in a folder: path -> content, None of a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def outcome(one: case.Case, folder: Path, whole: dict, patch, capsys):
+    """(exit code, text on stderr) of a case's command."""
+
+    def filled(text: str) -> str:
+        for name, place in whole.items():
+            text = text.replace(name, str(place))
+        return text.replace("DIR", str(folder)).replace("=configs/", f"={ROOT}/configs/")
+
+    case.write(folder, one.files)
+    for name in ("hf", "good"):
+        if f"DIR/{name}" in one.command:
+            shutil.copytree(whole[name.upper()], folder / name)
+    if one.build is not None:
+        one.build(folder)
+    before = tree(folder)
+    name, *arguments = shlex.split(one.command, comments=True)
+    patch.chdir(folder)
+    patch.setattr(warnings, "showwarning", warnings.showwarning)
+    patch.setattr(train, "train", lambda *_, **__: pytest.fail("accepted, and training began"))
+    if name == "compare":  # others may open the sandbox
+        patch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a run began"))
+    patch.setattr(sys, "argv", [f"{name}.py", *map(filled, arguments)])
+    module = script(name)
+    capsys.readouterr()
+    try:
+        code = module.main()
+    except SystemExit as stop:
+        code = stop.code
+    errors = capsys.readouterr().err
+    assert tree(folder) == before, "something was written"
+    return code, errors, [filled(said) for said in one.said]
+
+
+def test_debug_shows_where_and_the_line_stays_the_last(tmp_path, whole, monkeypatch, capsys):
+    command = f"main {flags.CODING},seed=-1 --workdir=DIR/work"
+    for wanted in (False, True):
+        one = case.Case(command + " --debug" * wanted, ())
+        code, errors, _ = outcome(one, tmp_path, whole, monkeypatch, capsys)
+        *before, last = errors.splitlines()
+        assert code == 2 and last == "error: seed=-1 must be at least 0"
+        assert bool(before) == wanted == ("Traceback" in errors)
+
+
+def test_a_fault_of_ours_is_told_as_one(tmp_path, whole, monkeypatch, capsys):
+    """In one line too, but with exit code 1: the input need not be wrong."""
+    monkeypatch.setattr(settings, "parse", lambda _: [][0])
+    one = case.Case(f"main {flags.CODING} --workdir=DIR/work", ())
+    code, errors, _ = outcome(one, tmp_path, whole, monkeypatch, capsys)
+    assert code == 1 and errors.startswith("error: IndexError: list index out of range (a fault;")
+
+
+@pytest.mark.parametrize("one", CASES, ids=lambda one: one.command[:90])
+def test_it_ends_with_one_line(one, tmp_path, whole, monkeypatch, capsys):
+    code, errors, said = outcome(one, tmp_path, whole, monkeypatch, capsys)
+    assert code == 2, errors
+    (line,) = errors.splitlines()
+    assert line.startswith("error: ") and len(line) < 1000, line
+    for part in said:
+        assert part in line, line
