@@ -17,7 +17,7 @@ import tensorstore as ts
 
 from gdsd_jax import json_files, paths
 from gdsd_jax.checksums import checksums
-from gdsd_jax.damage import Damaged, naming_damage, reason_of
+from gdsd_jax.damage import Damaged, naming_damage, reason_of, silence_late_writes
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.types import LazyArray, PyTree
 
@@ -124,6 +124,7 @@ class Checkpoints:
     @contextlib.contextmanager
     def naming_faults(self) -> Iterator[None]:
         """NotSaved, one line, in place of whatever orbax raises while it writes."""
+        silence_late_writes()
         try:
             yield
         except Exception as error:

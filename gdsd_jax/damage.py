@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import re
+import sys
 
 from etils import epath
 
@@ -10,6 +11,7 @@ from gdsd_jax import paths
 
 PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
 PASSING += ("UNAUTHENTICATED", "CANCELLED", "ABORTED")  # status words of tensorstore and XLA
+LATE = "Event loop is closed"  # of what waits for writes
 
 
 class Damaged(paths.WorkdirError):
@@ -44,3 +46,21 @@ def reason_of(error: Exception) -> str:
     if len(text) > 200:
         text = f"{text[:60]} ... {text[-140:]}"
     return f"{type(error).__name__}: {text}"
+
+
+def silence_late_writes() -> None:
+    """From now on nothing is printed of arrays that end their way to disk after their save failed.
+
+    The threads that write them then find the loop that waited for them closed, and each prints a
+    traceback.
+    """
+    if getattr(sys.unraisablehook, "before", None) is not None:
+        return
+    before = sys.unraisablehook
+
+    def tell(fault) -> None:
+        if not (isinstance(fault.exc_value, RuntimeError) and LATE in str(fault.exc_value)):
+            before(fault)
+
+    tell.before = before
+    sys.unraisablehook = tell

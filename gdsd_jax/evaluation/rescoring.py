@@ -93,16 +93,17 @@ def check_records(
 ) -> Iterator[None]:
     """ValueError, in one line, where an evaluation's file has records that cannot be graded by.
 
-    Faults of a user's own task are not hidden, but for a name that a record lacks.
+    Faults of a user's own task stay what they are, but for a name that a record lacks.
     """
     try:
         yield
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        name = error.args[0] if isinstance(error, KeyError) and error.args else None
+    except tasks.GradeError as error:
+        cause = error.__cause__
+        name = cause.args[0] if isinstance(cause, KeyError) and cause.args else None
         lacks = [isinstance(name, str) and name not in one for one in records]
         if extensions.is_file(chosen.task) and not any(lacks):
             raise
-        said = f"a record is none of task {chosen.task} ({type(error).__name__}: {error})"
+        said = f"a record is none of task {chosen.task} ({type(cause).__name__}: {cause})"
         if any(lacks):
             said = f"{OWN}[{lacks.index(True)}]: its problem's record has no {name!r}"
         raise ValueError(f"{path}: {said}: evaluate again") from error

@@ -44,8 +44,18 @@ def users(workers: int) -> list[int]:
     """A user for the programs of each worker; the one after it is their judge's.
 
     Where the worker is root, the kernel counts processes by user. So no two workers share one, and
-    no two runs on one machine: users that no machine has, from a place drawn at random.
+    no two runs on one machine: users that no machine has, from a place drawn at random. Nobody, for
+    all, where there are none to give away, as for a root of its own namespace alone.
     """
+    first, places = _users_to_give()
+    if os.geteuid() != 0 or places <= 2 * workers:
+        return [NOBODY - 1] * workers
+    first += secrets.randbelow(places - 2 * workers)
+    return [first + 2 * worker for worker in range(workers)]
+
+
+def _users_to_give() -> tuple[int, int]:
+    """(the first, how many): the upper half of those that this namespace knows, as groups too."""
     spans = []
     for kind in ("uid", "gid"):
         lines = pathlib.Path(f"/proc/self/{kind}_map").read_text().splitlines()
@@ -53,11 +63,12 @@ def users(workers: int) -> list[int]:
         spans.append(max(mapped, key=lambda span: span[1]))
     low = max(first for first, _ in spans)
     high = min(first + count for first, count in spans)
-    places = high - (low + high) // 2 - 2 * workers
-    if places <= 0:
-        return [NOBODY - 1] * workers
-    first = (low + high) // 2 + secrets.randbelow(places)
-    return [first + 2 * worker for worker in range(workers)]
+    return (low + high) // 2, high - (low + high) // 2
+
+
+def _is_user(config: dict) -> bool:
+    """Whether the jail is entered as an ordinary user: by a namespace of users."""
+    return os.geteuid() != 0 or config["uid"] == NOBODY - 1
 
 
 def _mounts() -> list[tuple[str, str, str]]:
@@ -121,7 +132,7 @@ def _python(script: str, action: str, config: dict) -> list[str]:
 def _bwrap_command(config: dict) -> list[str]:
     command = ["bwrap", "--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts"]
     command += ["--unshare-cgroup-try", "--as-pid-1", "--cap-add", "ALL"]
-    if os.geteuid() != 0:
+    if _is_user(config):
         command += ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
     options = {"bind": "--ro-bind", "device": "--dev-bind", "symlink": "--symlink"}
     mounts = _mounts()
@@ -140,7 +151,7 @@ def _bwrap_command(config: dict) -> list[str]:
 
 def _unshare_command(config: dict) -> list[str]:
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"]
-    if os.geteuid() != 0:
+    if _is_user(config):
         command += ["--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--keep-caps"]
     enter = dict(
         config,

@@ -65,7 +65,9 @@ def experiment(task=TASK, sampler=SCHEDULE, problems=PROBLEMS):
         max_length=np.array([8, 8, 3, 8, 8, 5], np.int32),
     )
     return SimpleNamespace(
-        settings=SimpleNamespace(rows=ROWS, eval_problems=problems, sampler=sampler),
+        settings=SimpleNamespace(
+            rows=ROWS, eval_problems=problems, sampler=sampler, not_finite="stop"
+        ),
         mesh=sharding.make_mesh({"fsdp": 2}, jax.devices()[:2]),
         task=task,
         parts=("second",),

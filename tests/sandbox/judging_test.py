@@ -13,6 +13,7 @@ import pytest
 from gdsd_jax.sandbox import Limits, Program, Verdict, jail, open_sandbox
 from gdsd_jax.tasks.coding import grading
 
+ROOT = pathlib.Path(__file__).parents[2]
 LIMITS = Limits(cpu_s=0.3, wall_s=6.0, memory_bytes=256 << 20, processes=8)
 
 
@@ -306,12 +307,29 @@ def test_no_two_runs_share_a_user():
 
 def test_users_lie_in_what_is_mapped(monkeypatch):
     maps = {"uid": "0 1000 1\n1 100000 65536\n", "gid": "0 1000 1\n1 100000 65536\n"}
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(pathlib.Path, "read_text", lambda self: maps[self.name.split("_")[0]])
     for _ in range(100):
         users = jail.users(4)
         assert 32_000 < min(users) and max(users) + 1 <= 65_536
     maps["gid"] = "0 1000 1\n"
     assert jail.users(4) == [jail.NOBODY - 1] * 4
+
+
+@pytest.mark.parametrize("mode", ["bwrap", "unshare"])
+def test_the_root_of_a_namespace_of_its_own_has_a_jail(mode):
+    """Which has no other user to run programs as, as in some containers."""
+    if subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("no namespaces here")
+    script = (
+        "from gdsd_jax.sandbox import Program, open_sandbox\n"
+        f"with open_sandbox({mode!r}, workers=2) as opened:\n"
+        "    program = Program('import os\\ndef f(): return os.getuid()', ('assert f() > 0',))\n"
+        "    print(opened.run([program, program]))\n"
+    )
+    command = ["unshare", "-rm", sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.count("passed=(True,)") == 2, done.stderr
 
 
 @pytest.fixture
