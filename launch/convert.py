@@ -238,8 +238,9 @@ def read_workdir(workdir: epath.Path) -> Source:
     names."""
     settings = weights.settings_of(workdir)
     newest = checkpoint.latest_iteration(workdir)
-    folder = workdir / "checkpoints" / str(newest) / "state"
-    trainable = checkpoint.lazy_params(folder, "state", "trainable")
+    place = workdir / "checkpoints" / str(newest)
+    checkpoint.format_of(checkpoint.read_host(place), str(place))
+    trainable = checkpoint.lazy_params(place / "state", "state", "trainable")
     if settings.init_from:
         base = read_source(paths.absolute(settings.init_from))
     else:

@@ -12,7 +12,7 @@ from typing import Any
 from etils import epath
 import ml_collections
 
-from gdsd_jax import extensions, json_files, objectives, paths, tasks
+from gdsd_jax import extensions, json_files, metrics, objectives, paths, tasks, version
 from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import Text, entries_of, typed
 
@@ -291,7 +291,8 @@ def flat(settings: Settings) -> dict[str, Any]:
 
 def write(workdir, settings: Settings, score: str) -> None:
     """Writes WORKDIR/config.json; `score` is the task's, which readers of the metrics want."""
-    entries = {"format": FORMAT, **to_json(settings), "score": score}
+    entries = version.stamp(FORMAT) | {metrics.FORMAT_KEY: metrics.FORMAT}
+    entries |= {**to_json(settings), "score": score}
     paths.write_whole(epath.Path(workdir) / "config.json", json.dumps(entries, indent=2).encode())
 
 
@@ -310,11 +311,11 @@ def read(workdir, of_model: bool = False) -> Settings:
     entries = json_files.read_object(path, "give the workdir of a run")
     if not json_files.is_whole(entries.get("format", 1)):
         raise ValueError(f"{path}: not the settings of a run; give the workdir of one")
-    number = entries.pop("format", 1)
-    entries.pop("score", None)
+    number = version.format_of(entries, FORMAT, str(path))
+    version.format_of(entries, metrics.FORMAT, str(path), metrics.FORMAT_KEY)
+    for name in (version.FORMAT, version.VERSION, metrics.FORMAT_KEY, "score"):
+        entries.pop(name, None)
     values = dict(leaves(entries))
-    if number > FORMAT:
-        raise ValueError(f"{path}: format {number} is of a later version, this one knows {FORMAT}")
     if number == 1:
         values = from_format_1(values)
     if of_model:
