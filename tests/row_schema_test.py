@@ -67,8 +67,9 @@ def test_every_task_takes_the_same_file(task):
     assert "Write f(x), three times x." in question[-1]["content"]
     assert turns == ASKED and begun == [*ASKED, BEGIN]
     assert [prefill_of(one) for one in (question, turns, begun)] == ["", "", BEGIN["content"]]
-    (note,) = [note for note in task.notes if "end with a turn of the assistant" in note]
-    assert note.startswith("2 of 6 rows ")  # one of the file, which is the held-out one too
+    if task.read is not chats.read:  # which asks no model, it learns
+        (note,) = [note for note in task.notes if "end with a turn of the assistant" in note]
+        assert note.startswith("2 of 6 rows ")  # one of the file, which is the held-out one too
 
 
 @pytest.mark.parametrize("task", NAMES, indirect=True)

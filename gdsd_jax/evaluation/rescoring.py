@@ -97,7 +97,8 @@ def check_records(
     """
     try:
         yield
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as fault:
+        error = fault.__cause__ or fault  # of a grade that failed, what it raised
         name = error.args[0] if isinstance(error, KeyError) and error.args else None
         lacks = [isinstance(name, str) and name not in one for one in records]
         if extensions.is_file(chosen.task) and not any(lacks):

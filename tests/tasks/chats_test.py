@@ -83,7 +83,10 @@ def test_sharegpts_layout_is_known_by_itself(tmp_path):
         ({"messages": [turn("tool", "3"), *ROW["messages"]]}, r"messages\[0\] has role='tool'"),
         ({"messages": [turn("user", "Hi"), turn("assistant", " ")]}, "an empty turn"),
         ({"turns": ROW["messages"]}, 'messages is missing.*or "conversations".*another of turns'),
-        ({"conversations": "Hi"}, 'messages is missing: .*or "conversations" with turns such as'),
+        (
+            {"conversations": "Hi"},
+            'messages is not a list of.*or "conversations" with turns such as',
+        ),
         ({"conversations": []}, "messages is not a list of"),
         ({"conversations": [{"from": "human"}]}, "messages is not a list of"),
         ({"conversations": [{"from": 3, "value": "Hi"}]}, "messages is not a list of"),
