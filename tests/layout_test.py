@@ -37,7 +37,7 @@ GROUPS = (
     ("loop",),
     ("evaluation",),
     ("workdirs", "supervised"),
-    ("train",),
+    ("train", "model_card"),
     ("launch",),
 )
 # (importer, imported) of one group; a package may import its own files

@@ -311,6 +311,11 @@ def to_json(settings: Settings) -> dict[str, Any]:
     return found
 
 
+def leaves_of(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """{dotted key: value} of what a config.json says, and nothing that it does not say."""
+    return dict(leaves(entries))
+
+
 def from_json(entries: Mapping[str, Any]) -> Settings:
     """The settings that `to_json` was given; raises as `parse`."""
     return build(dict(leaves(entries)))
@@ -321,10 +326,19 @@ def flat(settings: Settings) -> dict[str, Any]:
     return dict(leaves(to_json(settings)))
 
 
-def write(workdir, settings: Settings, score: str) -> None:
-    """Writes WORKDIR/config.json; `score` is the task's, which readers of the metrics want."""
+def write(workdir, settings: Settings, score: str, command: str | None = None) -> None:
+    """Writes WORKDIR/config.json, with what readers of the metrics want.
+
+    Args:
+      workdir: of the run.
+      settings: of the run.
+      score: the task's.
+      command: that started the run; None = unknown.
+    """
     entries = version.stamp(FORMAT) | {metrics.FORMAT_KEY: metrics.FORMAT}
     entries |= {**to_json(settings), "score": score}
+    if command is not None:
+        entries["command"] = command
     paths.write_whole(epath.Path(workdir) / "config.json", json.dumps(entries, indent=2).encode())
 
 
@@ -345,7 +359,7 @@ def read(workdir, of_model: bool = False) -> Settings:
         raise ValueError(f"{path}: not the settings of a run; give the workdir of one")
     number = version.format_of(entries, FORMAT, str(path))
     version.format_of(entries, metrics.FORMAT, str(path), metrics.FORMAT_KEY)
-    for name in (version.FORMAT, version.VERSION, metrics.FORMAT_KEY, "score"):
+    for name in (version.FORMAT, version.VERSION, metrics.FORMAT_KEY, "score", "command"):
         entries.pop(name, None)
     values = dict(leaves(entries))
     if number == 1:
