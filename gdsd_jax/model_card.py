@@ -31,7 +31,7 @@ class Run(NamedTuple):
       settings: of config.json, under dotted names.
       command: that started it last; "" where unknown.
       progress: of the checkpoint whose weights are exported.
-      rows: of metrics.jsonl up to that checkpoint.
+      rows: the eval lines of metrics.jsonl up to that checkpoint's round.
       score: the part of the grades that eval lines call mean_reward.
     """
 
@@ -91,7 +91,8 @@ def run_of(workdir) -> Run:
     lines = workdir / "metrics.jsonl"
     if workdir.name == BEST and not lines.exists():
         lines = workdir.parent / "metrics.jsonl"
-    rows = metrics.read_metrics(lines)[: progress.lines] if lines.exists() else []
+    found = metrics.read_metrics(lines) if lines.exists() else []
+    rows = [row for row in found if row["phase"] == "eval" and row["step"] <= progress.round]
     settings.read(workdir, of_model=True)  # tells what is wrong with the file
     chosen = settings.leaves_of(json_files.read_object(workdir / "config.json"))
     command = chosen.pop("command", "")
@@ -212,20 +213,7 @@ def run_parts(run: Run | None) -> Iterator[str]:
     """The sections about a run: its figures, its command, its settings."""
     if run is None:
         return
-    steps, _ = points(run.rows, "eval", "problems")
-    table = headlines(run.rows, run.score)
-    if table:
-        rows = ["| | before | after | change |", "| --- | --- | --- | --- |"]
-        rows += [f"| {' | '.join(cells)} |" for cells in table]
-        count = int(points(run.rows, "eval", "problems")[1][-1])
-        yield (
-            f"## Held-out figures\n\nMeans over {count} held-out problems, before (round "
-            f"{steps[0]:g}) and after (round {steps[-1]:g}; the weights are of round "
-            f"{run.progress.round}), of one run with seed {run.settings['seed']}. The run keeps no "
-            "intervals of them.\n\n" + "\n".join(rows)
-        )
-    else:
-        yield "## Held-out figures\n\nThe run has made no evaluation."
+    yield f"## Held-out figures\n\n{figures(run)}"
     command = f"```sh\n{shortened(run.command)}\n```\n\n" if run.command else ""
     lines = [
         f"{key}={shortened(str(value))}"
@@ -233,6 +221,28 @@ def run_parts(run: Run | None) -> Iterator[str]:
         if key not in ("greeting", "score")
     ]
     yield f"## How it was trained\n\n{command}All settings:\n\n```\n" + "\n".join(lines) + "\n```"
+
+
+def figures(run: Run) -> str:
+    """What the run's own evaluations say, before and after."""
+    steps, counts = points(run.rows, "eval", "problems")
+    if not steps:
+        return "The run has made no evaluation of these weights."
+    means = f"Means over {counts[-1]:g} held-out problems"
+    run_is = (
+        f"the weights are of round {run.progress.round}, of one run with seed "
+        f"{run.settings.get('seed')}. The run keeps no intervals."
+    )
+    told = headlines(run.rows, run.score)
+    if len(steps) == 1:
+        rows = ["| | value |", "| --- | --- |"]
+        rows += [f"| {name} | {after} |" for name, _, after, _ in told]
+        said = f"{means} at round {steps[0]:g}; {run_is}"
+    else:
+        rows = ["| | before | after | change |", "| --- | --- | --- | --- |"]
+        rows += [f"| {' | '.join(cells)} |" for cells in told]
+        said = f"{means}, before (round {steps[0]:g}) and after (round {steps[-1]:g}); {run_is}"
+    return "\n".join([said, "", *rows])
 
 
 def evaluation_part(one: Evaluation) -> str:

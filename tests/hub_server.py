@@ -57,7 +57,7 @@ class Hub:
         given = json.loads(body)
         name = f"{given.get('organization') or USER}/{given['name']}"
         if name in self.repositories:
-            return 409, {"error": "You already created this model repo", "url": self.url}
+            return 409, {"error": "You already created this repo", "url": f"{self.url}/{name}"}
         self.repositories[name] = {".gitattributes": b"*.safetensors filter=lfs"}
         if given.get("private") or given.get("visibility") == "private":
             self.private.add(name)

@@ -21,14 +21,13 @@ huggingface_hub = pytest.importorskip("huggingface_hub")
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = [
     {"phase": "eval", "step": 0, "pass_at_1": 0.25, "mean_reward": 0.5, "reward": 1.0},
-    {"phase": "rollout", "step": 1, "reward": 0.1},
     {"phase": "eval", "step": 2, "pass_at_1": 0.75, "mean_reward": 0.625, "reward": 1.5},
 ]
 RUN = model_card.Run(
     {"seed": 3, "task": "/home/me/own.py", "objective": "gdsd", "data_file": "/home/me/rows.jsonl"},
     "gdsd train --config=coding:tiny,data_file=/home/me/rows.jsonl --workdir=gs://bucket/mine",
     Progress("rl", step=7, round=2),
-    [row | {"problems": 40} if row["phase"] == "eval" else row for row in ROWS],
+    [row | {"problems": 40} for row in ROWS],
     "tests",
 )
 HUB = "owner/base@0123abcd"
@@ -63,7 +62,7 @@ def test_the_text_says_before_and_after_and_how_without_folders():
     assert "| held-out problems solved, temperature 0 | 25.0% | 75.0% | +50.0 points |" in text
     assert "| held-out tests, temperature 1 | 50.0% | 62.5% | +12.5 points |" in text
     assert (
-        "Means over 40 held-out problems, before (round 0) and after (round 2; the weights" in text
+        "Means over 40 held-out problems, before (round 0) and after (round 2); the weights" in text
     )
     assert "gdsd train --config=coding:tiny,data_file=rows.jsonl --workdir=mine\n" in text
     assert "\ndata_file=rows.jsonl\n" in text and "seed 3" in text and "jax 0." in text
@@ -150,9 +149,9 @@ def test_a_runs_export_has_its_card(workdir, tmp_path, monkeypatch, capsys):
     data, text = read((out / "README.md").read_text())
     results = {one.metric_type: one.metric_value for one in data.eval_results}
     assert results["pass_at_1"] == last["pass_at_1"] and data.base_model is None
-    assert (
-        text.startswith("# out\n") and "trained from random weights on the task coding: 4" in text
-    )
+    assert text.startswith("\n# out\n") and "random weights on the task coding: 4 superv" in text
+    assert "Means over 20 held-out problems at round 0; the weights are of round 0" in text
+    assert "| held-out problems solved, temperature 0 | 0.0% |" in text
     assert "```sh\ngdsd train --x=b\n```" in text and "\nrounds=0\n" in text
     assert "## Evaluation of other weights, to compare with\n\n`before.json`" in text
     assert "## Evaluation of these weights\n\n`after.json`, 40 problems, weights " in text
