@@ -206,7 +206,7 @@ def make_task(settings: Settings, from_nothing: bool, only_grades: bool = False)
 def check_weights(make: Callable[[TaskSettings], Task], told: TaskSettings) -> None:
     """ValueError where a weight is of a part that the task's grades have not, before it builds its
     problems, which may take minutes."""
-    task = make(dataclasses.replace(told, only_grades=True))
+    task = make(dataclasses.replace(told, only_grades=True, from_nothing=False))
     try:
         tasks.parts_of(task)
     finally:

@@ -217,75 +217,92 @@ for step in json.loads(sys.argv[1]):
 """
 
 
-def test_the_hubs_own_client_uploads_the_folder(tmp_path):
-    """One commit, in place of weights that were there; what is refused writes nothing."""
-    folders.write(tmp_path / "hf", folders.LLADA)
-    folders.write_tokenizer(tmp_path / "hf", folders.LLADA)
-    (tmp_path / "hf" / "README.md").write_text("---\nlicense: mit\n---\n")
-    assert convert.main([f"--from_hf={tmp_path / 'hf'}", f"--to_orbax={tmp_path / 'model'}"]) == 0
-    manifest = checkpoint.read_manifest(tmp_path / "model")
-    assert manifest["license"] == {"license": "mit"}
-    source, refused = f"--from_orbax={tmp_path / 'model'}", f"--to_hf={tmp_path / 'refused'}"
+# (token, what follows --push=, the begin of the line that says why not)
+REFUSED = [
+    ("hf_reads", "alice/x", "--push=alice/x: the token may only read: make one that may write"),
+    ("hf_unknown", "alice/x", "--push=alice/x: the Hugging Face hub does not answer"),
+    (
+        "hf_writes",
+        "bob/x",
+        "--push=bob/x: the token is of alice, who does not belong to bob: choose",
+    ),
+    ("hf_writes", "x", "--push=x: no name of a repository (it has no owner): give USER/NAME"),
+    ("hf_writes", "alice/x@main", "--push=alice/x@main: no name of a repository"),
+    ("hf_writes", "alice/x--y", "--push=alice/x--y: no name of a repository"),
+    ("", "alice/x", "--push=alice/x: no token: `hf auth login`, or set HF_TOKEN"),
+    "no network",
+    ("hf_writes", "alice/x", "--push=alice/x: the Hugging Face hub does not answer (ConnectError"),
+    "no library",
+    ("hf_writes", "alice/x", "--push=alice/x needs a package: `pip install huggingface_hub`"),
+]
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory):
+    """(the stand-in, the folder with what was converted, [exit code, lines] of each command)."""
+    base = tmp_path_factory.mktemp("pushed")
+    folders.write(base / "hf", folders.LLADA)
+    folders.write_tokenizer(base / "hf", folders.LLADA)
+    (base / "hf" / "README.md").write_text("---\nlicense: mit\n---\n")
+    assert convert.main([f"--from_hf={base / 'hf'}", f"--to_orbax={base / 'model'}"]) == 0
+    source = f"--from_orbax={base / 'model'}"
+    steps = [
+        ["hf_writes", source, f"--to_hf={base / 'new'}", "--push=alice/new", "--private"],
+        ["hf_writes", source, f"--to_hf={base / 'old'}", "--push=lab/old"],
+        ["hf_writes", source, f"--to_hf={base / 'full'}", "--push=alice/full"],
+    ]
+    for one in REFUSED:
+        step = one
+        if not isinstance(one, str):
+            step = [one[0], source, f"--to_hf={base / 'refused'}", f"--push={one[1]}"]
+        steps.append(step)
     with hub_server.serving() as hub:
         hub.repositories["lab/old"] = {"model-00001-of-00009.safetensors": b"x", "mine.txt": b"y"}
         hub.full.add("alice/full")
-        steps = [
-            ["hf_writes", source, f"--to_hf={tmp_path / 'new'}", "--push=alice/new", "--private"],
-            ["hf_writes", source, f"--to_hf={tmp_path / 'old'}", "--push=lab/old"],
-            ["hf_writes", source, f"--to_hf={tmp_path / 'full'}", "--push=alice/full"],
-            ["hf_reads", source, refused, "--push=alice/x"],
-            ["hf_unknown", source, refused, "--push=alice/x"],
-            ["hf_writes", source, refused, "--push=bob/x"],
-            ["hf_writes", source, refused, "--push=x"],
-            ["hf_writes", source, refused, "--push=alice/x@main"],
-            ["hf_writes", source, refused, "--push=alice/x--y"],
-            ["", source, refused, "--push=alice/x"],
-            "no network",
-            ["hf_writes", source, refused, "--push=alice/x"],
-            "no library",
-            ["hf_writes", source, refused, "--push=alice/x"],
-        ]
+        places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(base / "home")}
         done = subprocess.run(
             [sys.executable, "-c", DRIVER, json.dumps(steps)],
             cwd=ROOT,
-            env=os.environ
-            | {
-                "HF_ENDPOINT": hub.url,
-                "HF_HUB_DISABLE_XET": "1",
-                "HF_HOME": str(tmp_path / "home"),
-            },
+            env=os.environ | places | {"HF_HUB_DISABLE_XET": "1"},
             capture_output=True,
             text=True,
         )
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0 and len(found) == 12, done.stderr
+    assert done.returncode == 0, done.stderr
+    return hub, base, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_hubs_own_client_uploads_the_folder(pushed):
+    """One commit, in place of weights that were there."""
+    hub, base, found = pushed
     assert found[:2] == [[0, []]] * 2
-    said = [lines[0] for code, lines in found[2:] if code == 2 and len(lines) == 1]
-    for line, wanted in zip(
-        said,
-        (
-            f"{tmp_path / 'full'} is complete, but it is not on the Hugging Face hub",
-            "--push=alice/x: the token may only read: make one that may write",
-            "--push=alice/x: the Hugging Face hub does not answer",
-            "--push=bob/x: the token is of alice, who does not belong to bob: choose one of alice",
-            "--push=x: no name of a repository (it has no owner): give USER/NAME",
-            "--push=alice/x@main: no name of a repository",
-            "--push=alice/x--y: no name of a repository",
-            "--push=alice/x: no token: `hf auth login`, or set HF_TOKEN",
-            "--push=alice/x: the Hugging Face hub does not answer (ConnectError",
-            "--push=alice/x needs a package: `pip install huggingface_hub`",
-        ),
-        strict=True,
-    ):
-        assert line.startswith(f"error: {wanted}"), line
-    assert said[0].endswith(f"upload it by `hf upload alice/full {tmp_path / 'full'}`")
-    assert not (tmp_path / "refused").exists() and (tmp_path / "full" / "README.md").exists()
-    assert hub.private == {"alice/new"} and "alice/x" not in hub.repositories
+    assert checkpoint.read_manifest(base / "model")["license"] == {"license": "mit"}
     for name, folder in (("alice/new", "new"), ("lab/old", "old")):
-        files = {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+        files = {path.name: path.read_bytes() for path in (base / folder).iterdir()}
         up = {path: data for path, data in hub.repositories[name].items() if path in files}
         assert up == files and f"# {name}\n".encode() in files["README.md"]
-        assert sum(path.startswith(f"POST /api/models/{name}/commit") for path in hub.calls) == 1
-    assert "mine.txt" in hub.repositories["lab/old"]
+        assert sum(call.startswith(f"POST /api/models/{name}/commit") for call in hub.calls) == 1
+    assert hub.private == {"alice/new"}
+    assert hub.repositories["lab/old"]["mine.txt"] == b"y"
     assert "model-00001-of-00009.safetensors" not in hub.repositories["lab/old"]
-    assert models.config_from_hf(tmp_path / "new") == folders.LLADA
+    assert models.config_from_hf(base / "new") == folders.LLADA
+    data, _ = read((base / "new" / "README.md").read_text())
+    assert data.license == "mit"
+
+
+def test_a_folder_that_does_not_go_up_stays(pushed):
+    _, base, found = pushed
+    code, (line,) = found[2]
+    folder = base / "full"
+    assert code == 2 and (folder / "README.md").exists() and (folder / "config.json").exists()
+    begin = f"error: {folder} is complete, but it is not on the Hugging Face hub ("
+    assert line.startswith(begin) and "no storage is left" in line
+    assert line.endswith(f"upload it by `hf upload alice/full {folder}`")
+
+
+def test_what_cannot_go_up_is_refused_before_anything_is_written(pushed):
+    hub, base, found = pushed
+    wanted = [one[2] for one in REFUSED if not isinstance(one, str)]
+    for (code, lines), begin in zip(found[3:], wanted, strict=True):
+        assert code == 2 and len(lines) == 1 and lines[0].startswith(f"error: {begin}"), lines
+    assert not (base / "refused").exists()
+    assert hub.repositories.keys() == {"alice/new", "lab/old", "alice/full"}
