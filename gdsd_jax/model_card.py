@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from gdsd_jax import checkpoint, hub, json_files, metrics, paths, settings
+from gdsd_jax import checkpoint, hub, json_files, metrics, paths, settings, version
 from gdsd_jax.evaluation import record, rescoring
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.report.before_after import headlines, score_name
@@ -21,6 +21,7 @@ from gdsd_jax.workdirs import BEST
 FILE = "README.md"
 LICENSE = ("license", "license_name", "license_link")  # in front matter of models on the hub
 OURS = "gdsd_jax"
+NO_SETTINGS = ("greeting", "score", version.FORMAT, version.VERSION, metrics.FORMAT_KEY)
 PATH = re.compile(r"(?<![\w.])(\w+:/)?/([^\s,='\"/]+/)+")  # the folders of an absolute path
 
 
@@ -205,7 +206,7 @@ def about(card: Card) -> str:
     objective, task = (shortened(str(chosen.get(key))) for key in ("objective", "task"))
     return (
         f"{what}, trained from {base or 'random weights'} on the task {task}: {progress.step} "
-        f"supervised steps and {progress.round} rounds of {objective}."
+        f"supervised steps and {progress.round} round{'s' * (progress.round != 1)} of {objective}."
     )
 
 
@@ -218,7 +219,7 @@ def run_parts(run: Run | None) -> Iterator[str]:
     lines = [
         f"{key}={shortened(str(value))}"
         for key, value in run.settings.items()
-        if key not in ("greeting", "score")
+        if key not in NO_SETTINGS
     ]
     yield f"## How it was trained\n\n{command}All settings:\n\n```\n" + "\n".join(lines) + "\n```"
 
