@@ -6,10 +6,8 @@
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
-
 # name -> its module, which is imported when it is asked for: jax takes seconds
-EXPORTS = {"load": "gdsd_jax.weights"}
+EXPORTS = {"load": "gdsd_jax.weights", "__version__": "gdsd_jax.version"}
 
 
 def __getattr__(name: str) -> Any:

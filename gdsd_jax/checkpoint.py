@@ -15,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-from gdsd_jax import json_files, paths
+from gdsd_jax import json_files, paths, version
 from gdsd_jax.checksums import checksums
 from gdsd_jax.damage import Damaged, naming_damage, reason_of, silence_late_writes
 from gdsd_jax.hosts import Hosts
@@ -30,6 +30,7 @@ class NotSaved(OSError):
     """A checkpoint that could not be written, such as on a full disk."""
 
 
+FORMAT = 3  # of a checkpoint; 2 had no best number, in 1 a buffer was a list without names
 # A wait of orbax ends after this many seconds of the wall clock, which may jump by hours.
 PATIENCE_S = 10**7
 
@@ -250,6 +251,14 @@ def read_host(place: epath.Path) -> dict:
         return host
 
 
+def format_of(host: Mapping[str, Any], place: str = "the checkpoint") -> int:
+    """The format of a checkpoint, by the host's part; OtherSettings for one of a later version."""
+    try:
+        return version.format_of(host, FORMAT, place)
+    except ValueError as error:
+        raise OtherSettings(str(error)) from None
+
+
 def stored_in(place: epath.Path) -> PyTree:
     """Shapes of the state of the checkpoint at `place`; raises Damaged."""
     with naming_damage(place):
@@ -305,6 +314,7 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
     place = paths.absolute(workdir) / "checkpoints" / str(newest)
     item = {"state": {"trainable": abstract}}  # the tree of resume.as_saved
     try:
+        format_of(read_host(place), str(place))
         same_shapes(workdir, stored_in(place)["state"]["trainable"], abstract)
         restored, sums = read_state(place, item)
         check_sums(place, restored, sums)
@@ -319,6 +329,7 @@ def latest_iteration(workdir) -> int | None:
     return next(iter(iterations_in(paths.absolute(workdir) / "checkpoints")), None)
 
 
+CONVERTED = 1  # format of a converted model's folder
 PARAMS, ADAPTERS = "params", "adapters"  # orbax folders of a converted model
 CHUNK_BYTES = 16 << 20  # of a stored array, uncompressed: the least that a reader decompresses
 
@@ -377,21 +388,24 @@ def save_params(folder, params: PyTree, manifest: dict, adapters: PyTree | None 
         checkpointer.save(folder / PARAMS, args=ocp.args.PyTreeSave(params), force=True)
         if adapters is not None:
             checkpointer.save(folder / ADAPTERS, args=ocp.args.PyTreeSave(adapters), force=True)
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+    entries = version.stamp(CONVERTED) | manifest
+    (folder / "manifest.json").write_text(json.dumps(entries, indent=2))
 
 
 def read_manifest(folder) -> dict:
     """What `launch/convert.py` wrote beside the parameters.
 
     Raises:
-      ValueError: no converted model there, or an unreadable manifest.
+      ValueError: no converted model there, or an unreadable manifest, or a later version's.
     """
     path = epath.Path(folder) / "manifest.json"
     if not path.exists():
         raise ValueError(
             f"{folder}: no converted model there (manifest.json); write one with launch/convert.py"
         )
-    return json_files.read_object(path, "convert the model again")
+    manifest = json_files.read_object(path, "convert the model again")
+    version.format_of(manifest, CONVERTED, str(path))
+    return manifest
 
 
 def load_params(folder, abstract: PyTree, part: str = PARAMS) -> PyTree:

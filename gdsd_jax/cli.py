@@ -8,6 +8,7 @@ import io
 import os
 import pathlib
 import re
+import shlex
 import sys
 import traceback
 from typing import NoReturn, TextIO
@@ -122,6 +123,17 @@ def replacing(path: epath.Path) -> Iterator[TextIO]:
         partial.write_text(file.getvalue())
         raise
     path.write_text(file.getvalue())
+
+
+def command() -> str | None:
+    """The command line of this process, as a shell takes it; None where it is no script of ours."""
+    program = sys.argv[0]
+    if not program.startswith("gdsd "):
+        script = pathlib.Path(program)
+        if script.resolve().parent != ROOT / "launch":
+            return None
+        program = f"python launch/{script.name}"
+    return f"{program} {shlex.join(sys.argv[1:])}"
 
 
 def fail(error: BaseException | str, code: int) -> int:

@@ -188,6 +188,8 @@ def make_task(settings: Settings, from_nothing: bool, only_grades: bool = False)
     if is_chosen:
         told = _Watched.of(told)
     try:
+        if settings.reward.weights and not only_grades and not extensions.is_file(settings.task):
+            check_weights(make, told)
         task = make(told)
     except SandboxError as error:
         raise ValueError(str(error)) from None
@@ -199,6 +201,16 @@ def make_task(settings: Settings, from_nothing: bool, only_grades: bool = False)
     if is_chosen:
         check_reward_is_read(settings, task, told)
     return task
+
+
+def check_weights(make: Callable[[TaskSettings], Task], told: TaskSettings) -> None:
+    """ValueError where a weight is of a part that the task's grades have not, before it builds its
+    problems, which may take minutes."""
+    task = make(dataclasses.replace(told, only_grades=True, from_nothing=False))
+    try:
+        tasks.parts_of(task)
+    finally:
+        task.close()
 
 
 class _Watched(TaskSettings):
@@ -291,7 +303,8 @@ def check_settings(settings: Settings, mesh: jax.sharding.Mesh) -> None:
 
     Raises:
       ValueError: the settings do not fit the mesh, nothing can compute their attention there, the
-        objective does not fit its slices, or there is no such sink; one line.
+        objective does not fit its slices, columns are named of no file, or there is no such sink;
+        one line.
     """
     sharding.check_rows(
         mesh, settings.slice_rows, "prompts_per_round * group_size / (minibatches * slices)"
@@ -302,8 +315,19 @@ def check_settings(settings: Settings, mesh: jax.sharding.Mesh) -> None:
         model = weights.with_settings(models.preset(settings.model), settings)
         models.find_kernel(settings.attention_kernel, model, mesh.devices.flat[0])
     check_views(settings)
+    check_columns(settings)
     for name in settings.sinks:
         report.find_sink(name)
+
+
+def check_columns(settings: Settings) -> None:
+    """ValueError where columns of files have names, but there is no file."""
+    if settings.columns and settings.data_file is None and settings.heldout_file is None:
+        ours, theirs = next(iter(settings.columns.items()))
+        raise ValueError(
+            f"columns.{ours}={theirs} names a column of a file, and there is none: add "
+            "data_file=FILE.jsonl, or leave it out"
+        )
 
 
 def check(

@@ -1,12 +1,13 @@
-"""Models by their name on the Hugging Face hub, downloaded by the library `huggingface_hub`."""
+"""Models by their name on the Hugging Face hub, down and up by the library `huggingface_hub`."""
 
 import pathlib
 import re
 from typing import NamedTuple
 
 NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
-# what a conversion reads: weights as safetensors, tokenizer and settings, the model's own code
-FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py")
+# what a conversion reads: weights as safetensors, tokenizer and settings, the model's own code, and
+# the model card, which names the license
+FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py", "README.md")
 # what is in folders, and weights in the layout of their makers
 NOT_FILES = ("*/*", "consolidated*")
 
@@ -45,11 +46,98 @@ def download(text: str) -> Download:
             name, revision=revision, allow_patterns=FILES, ignore_patterns=NOT_FILES
         )
     except Exception as error:  # of many libraries: the network's, the hub's, the disk's
-        said = " ".join(str(error).split())
         raise ValueError(
             f"{text}: no such folder, and it cannot be downloaded from the Hugging Face hub "
-            f"({type(error).__name__}: {said[:160]}): check the name and the network, or copy the "
+            f"({_reason(error)}): check the name and the network, or copy the "
             "model's folder here and give its path"
         ) from None
     folder = pathlib.Path(folder)
     return Download(folder, f"{name}@{folder.name}")
+
+
+# ---------------------------------------------------------------- up
+
+REPLACED = ("*.safetensors", "*.safetensors.index.json")  # of weights that were there before
+
+
+def check_push(name: str) -> None:
+    """Whether a model can be uploaded, before anything is written.
+
+    Args:
+      name: owner/name of the repository; it may be there already.
+
+    Raises:
+      ValueError: no such name, no library, no token, no network, or a token that may not write
+        there; one line says what to do.
+    """
+    flag = f"--push={name}"
+    try:
+        import huggingface_hub
+        from huggingface_hub.utils import validate_repo_id
+    except ImportError:
+        raise ValueError(f"{flag} needs a package: `pip install huggingface_hub`") from None
+    try:
+        validate_repo_id(name)
+        if not is_name(name) or "@" in name:
+            raise ValueError("it has no owner")
+    except ValueError as error:
+        said = " ".join(str(error).split())[:160]
+        raise ValueError(f"{flag}: no name of a repository ({said}): give USER/NAME") from None
+    if huggingface_hub.get_token() is None:
+        raise ValueError(
+            f"{flag}: no token: `hf auth login`, or set HF_TOKEN to one that may write"
+        )
+    try:
+        user = huggingface_hub.whoami()
+    except Exception as error:  # of many libraries
+        raise ValueError(
+            f"{flag}: the Hugging Face hub does not answer ({_reason(error)}): check the token and "
+            "the network, or leave --push out and upload the folder later"
+        ) from None
+    owners = [user["name"], *(one["name"] for one in user.get("orgs", ()))]
+    owner = name.partition("/")[0]
+    if owner.lower() not in map(str.lower, owners):
+        raise ValueError(
+            f"{flag}: the token is of {user['name']}, who does not belong to {owner}: choose one "
+            f"of {', '.join(owners)}"
+        )
+    token = user.get("auth", {}).get("accessToken", {})
+    if token.get("role") == "read":
+        raise ValueError(
+            f"{flag}: the token may only read: make one that may write at "
+            "https://huggingface.co/settings/tokens"
+        )
+
+
+def push(name: str, folder: pathlib.Path, private: bool) -> str:
+    """Uploads a folder in one commit, in place of other weights there; its address.
+
+    Args:
+      name: owner/name, which `check_push` has passed.
+      folder: a local one.
+      private: whether a repository that is made for it is seen by its owner alone.
+
+    Raises:
+      ValueError: it cannot be uploaded; one line says how to do it later.
+    """
+    import huggingface_hub
+
+    try:
+        address = huggingface_hub.create_repo(name, private=private or None, exist_ok=True)
+        huggingface_hub.upload_folder(
+            repo_id=name,
+            folder_path=folder,
+            commit_message="Weights and model card by gdsd_jax",
+            delete_patterns=list(REPLACED),
+        )
+    except Exception as error:  # of many libraries
+        raise ValueError(
+            f"{folder} is complete, but it is not on the Hugging Face hub ({_reason(error)}): "
+            f"upload it by `hf upload {name} {folder}`"
+        ) from None
+    return str(address)
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line that is not long."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from gdsd_jax import paths
+from gdsd_jax import paths, version
 
+FORMAT, FORMAT_KEY = 1, "metrics_format"  # of metrics.jsonl and samples/; config.json says it
 PHASES = ("sft", "rollout", "train", "eval")
 
 # What every key means, one sentence each, by phase. A part of a task's grades has any other name;
@@ -375,10 +376,25 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: a line is no row as `MetricsWriter` writes them; names file and line.
+      ValueError: a line is no row as `MetricsWriter` writes them; names file and line. Or the
+        config.json beside it says that a later version wrote it.
     """
     path = epath.Path(path)
+    config = path.with_name("config.json")
+    if config.exists():
+        _check_format(config)
     return _parsed(path, _whole_lines(path))
+
+
+def _check_format(config: epath.Path) -> None:
+    """ValueError where a run's config.json says that its metrics are of a later version; who needs
+    its settings tells what else is wrong with it."""
+    try:
+        entries = json.loads(config.read_bytes())
+    except (ValueError, RecursionError):
+        return
+    if isinstance(entries, dict):
+        version.format_of(entries, FORMAT, str(config), FORMAT_KEY)
 
 
 def round_line(round: int, rounds: int, seconds_left: float = math.nan, **values: float) -> str:

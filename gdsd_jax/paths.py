@@ -1,10 +1,14 @@
 """Files and folders that users name, on a local disk or in an object store such as gs://."""
 
 from collections.abc import Iterator
+import contextlib
 import os
+import shutil
 import uuid
 
 from etils import epath
+
+UNFINISHED = ".unfinished"  # in a new folder of an object store until everything is there
 
 
 class WorkdirError(ValueError):
@@ -75,3 +79,50 @@ def files_in(folder: epath.Path) -> Iterator[epath.Path]:
             yield from files_in(path)
         else:
             yield path
+
+
+@contextlib.contextmanager
+def new_folder(destination: epath.Path) -> Iterator[epath.Path]:
+    """A folder to write into, which is at `destination` when everything in it is complete.
+
+    On a local disk it is a hidden sibling that is renamed. An object store cannot rename folders:
+    there it is the destination, and a file says that it is unfinished.
+
+    Raises:
+      ValueError: something is at `destination` already.
+    """
+    remote = is_remote(destination)
+    mark = destination / UNFINISHED
+    if remote:
+        partial = destination
+        if mark.exists():
+            destination.rmtree()  # of a process that was killed
+    else:
+        partial = destination.parent / f".{destination.name}.partial"
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ValueError(f"{destination} is not empty; name a new folder")
+    if remote:
+        mark.write_text("this folder is being written, or what wrote it was killed\n")
+    else:
+        partial.rmtree(missing_ok=True)  # of a process that was killed
+        partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        partial.rmtree(missing_ok=True)
+        raise
+    if remote:
+        mark.unlink()
+    else:
+        os.replace(partial, destination)  # an empty folder there gives way
+
+
+def need_space(destination: epath.Path, size: int) -> None:
+    """ValueError where a local disk is too full for a folder of at most `size` bytes."""
+    if is_remote(destination):
+        return
+    folder = next(parent for parent in destination.parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        sizes = f"{free / 1e9:.1f} GB free, {destination.name} takes up to {size / 1e9:.1f} GB"
+        raise ValueError(f"{folder} has {sizes}; make room")

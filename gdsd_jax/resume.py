@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax import sharding
-from gdsd_jax.checkpoint import Checkpoints, Damaged, OtherSettings
+from gdsd_jax import sharding, version
+from gdsd_jax.checkpoint import FORMAT, Checkpoints, Damaged, format_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer
 from gdsd_jax.steps import Scored, Steps, abstract_round
@@ -16,7 +16,6 @@ from gdsd_jax.types import Array, Batch, PyTree, TrainState
 from gdsd_jax.weights import abstract, base_weights, copies_of, make_trainable
 
 COPIES = ("reference", "teacher")  # of weights or adapters, frozen; a checkpoint holds them
-FORMAT = 3  # of a checkpoint; 2 had no best number, in 1 a buffer was a list without names
 
 
 class Progress(NamedTuple):
@@ -58,7 +57,7 @@ class Buffer(NamedTuple):
 
 def as_host(progress: Progress) -> dict[str, Any]:
     """The host's part of a checkpoint."""
-    return {"format": FORMAT} | progress._asdict()
+    return version.stamp(FORMAT) | progress._asdict()
 
 
 def from_host(entries: Mapping[str, Any]) -> tuple[Progress, int]:
@@ -68,15 +67,10 @@ def from_host(entries: Mapping[str, Any]) -> tuple[Progress, int]:
       checkpoint.OtherSettings: a format of a later version.
       checkpoint.Damaged: no entries of a run.
     """
-    entries = dict(entries)
-    number = entries.pop("format", 1)
-    if number > FORMAT:
-        raise OtherSettings(
-            f"the checkpoint has format {number}, this version knows {FORMAT}: go on with the "
-            "version that wrote it"
-        )
+    number = format_of(entries)
+    told = (version.FORMAT, version.VERSION)
     try:
-        return Progress(**entries), number
+        return Progress(**{key: entries[key] for key in entries if key not in told}), number
     except TypeError as error:
         raise Damaged(f"a checkpoint's entries are not those of a run: {error}") from None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from gdsd_jax import locks, paths, report, settings, tokenizers
+from gdsd_jax import cli, locks, paths, report, settings, tokenizers
 from gdsd_jax.checkpoint import OtherSettings, latest_iteration, read_host
 from gdsd_jax.evaluation import Heldout, question_of
 from gdsd_jax.experiment import Experiment
@@ -123,7 +123,7 @@ def opened(
 def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
     """Writes config.json, and the tokenizer of a model from nothing."""
     workdir.mkdir(parents=True, exist_ok=True)
-    settings.write(workdir, experiment.settings, experiment.task.score)
+    settings.write(workdir, experiment.settings, experiment.task.score, cli.command())
     kept = (workdir / "tokenizer").is_dir()
     if experiment.settings.init_from is None and not kept:
         tokenizers.save(experiment.tokenizer, workdir / "tokenizer")

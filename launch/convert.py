@@ -11,7 +11,11 @@
   ... --adapter=DIR [--lora=merge|keep]
       with adapters that the PEFT library saved
   python launch/convert.py --from_orbax=DIR --to_hf=DIR [--lora=merge|keep]
-      a converted folder or a workdir, back
+      a converted folder or a workdir, back, with a model card, README.md, of what the run says
+  ... --evaluation=FILE.json [--evaluation=BEFORE.json]
+      what launch/eval.py wrote of these weights, and of others to compare with, in the card too
+  ... --push=USER/NAME [--private]
+      and uploads the folder to the Hugging Face hub (`pip install huggingface_hub`); it stays here
 
 Every DIR is a local folder or a gs:// address. A workdir stands for its newest checkpoint. With
 --lora=merge (the default) adapters are summed into the weights, in float32. With --lora=keep a
@@ -37,9 +41,7 @@ import dataclasses
 import functools
 import hashlib
 import math
-import os
 import pathlib
-import shutil
 import sys
 import tempfile
 from typing import NamedTuple
@@ -73,7 +75,6 @@ from gdsd_jax.cli import Parser, place, told
 # tokenizer, generation settings, the model's own code
 COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")
 NOT_COMPANIONS = ("config.json", "manifest.json", "model.safetensors.index.json")
-UNFINISHED = ".unfinished"  # in a folder of an object store until everything is there
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
@@ -96,7 +97,9 @@ class Source(NamedTuple):
     adapters: dict | None  # arrays
     companions: epath.Path  # folder of tokenizer files
     entries: dict  # of the config.json that the model came with
-    base: str  # where that came from
+    base: str  # where that came from; "" of random weights
+    license: dict  # of that, as its own model card says it
+    workdir: epath.Path | None = None  # of the run that trained it
 
 
 @contextlib.contextmanager
@@ -137,12 +140,14 @@ def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
         entries = {
             key: value for key, value in entries.items() if key not in models.config_to_hf(config)
         }
+    from gdsd_jax import model_card  # slow to import, and needed only here
+
     files = list(origin.files)
     if adapter is not None:
         files += [adapter / name for name in (adapters.CONFIG, adapters.WEIGHTS)]
     leaves = hf.paths_of(params).values()
-    need_space(args.to_orbax, sum(map(bytes_of, leaves)))
-    with new_folder(args.to_orbax) as partial, progress(leaves, files) as bar:
+    paths.need_space(args.to_orbax, sum(map(bytes_of, leaves)))
+    with paths.new_folder(args.to_orbax) as partial, progress(leaves, files) as bar:
         manifest = {
             "family": config.family,
             "model": dataclasses.asdict(config),
@@ -152,6 +157,7 @@ def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
             "dtype": sorted({leaf.dtype.name for leaf in leaves}),
             "tokenizer": copy_companions(origin.folder, partial),
             "config": entries,
+            "license": model_card.license_of(origin.folder),
         }
         if args.a2d:
             mask_rows.add_to_tokenizer(partial, config.mask_id, args.mask_token)
@@ -180,36 +186,54 @@ def with_adapter(
     return origin.open(config, args.dtype), jax.tree.map(jnp.asarray, pairs), adapted
 
 
-def from_orbax(
-    source: epath.Path,
-    destination: epath.Path,
-    lora: str | None,
-    dtype: str | None,
-    max_shard_bytes: int,
-) -> None:
+def from_orbax(args: argparse.Namespace) -> None:
+    """Writes the folder --to_hf; ValueError in one line, before anything is written."""
+    source, destination, dtype = args.from_orbax, args.to_hf, args.dtype
     found = read_source(source)
-    if found.adapters is None and lora == "keep":
+    if found.adapters is None and args.lora == "keep":
         raise ValueError(f"{source}: --lora=keep, but there are no adapters; leave it out")
-    if lora == "keep":
-        with new_folder(destination) as partial:
+    card = card_of(found, args)
+    if args.lora == "keep":
+        with paths.new_folder(destination) as partial:
             copy_companions(found.companions, partial)
+            (partial / "README.md").write_text(card)
             adapters.save(partial, found.config, found.adapters, found.base)
         return
     params = found.params
     if found.adapters is not None:
         params = adapters.summed(params, found.adapters, found.config, dtype)
     leaves = hf.paths_of(params).values()
-    need_space(destination, sum(bytes_of(leaf, dtype) for leaf in leaves))
-    with new_folder(destination) as partial, progress(leaves) as bar:
+    paths.need_space(destination, sum(bytes_of(leaf, dtype) for leaf in leaves))
+    with paths.new_folder(destination) as partial, progress(leaves) as bar:
         copy_companions(found.companions, partial)
+        (partial / "README.md").write_text(card)
         hf.save(
             partial,
             found.config,
             watched(params, bar),
             dtype=dtype,
-            max_shard_bytes=max_shard_bytes,
+            max_shard_bytes=int(args.max_shard_gb * 1e9),
             entries=found.entries,
         )
+
+
+def card_of(found: Source, args: argparse.Namespace) -> str:
+    """The model card of the folder --to_hf; ValueError in one line."""
+    from gdsd_jax import model_card  # slow to import, and needed only here
+
+    told = model_card.Card(
+        args.push or args.to_hf.name,
+        found.config,
+        found.entries,
+        found.base,
+        found.license,
+        adapters=args.lora == "keep",
+        run=None if found.workdir is None else model_card.run_of(found.workdir),
+    )
+    if args.evaluation:
+        evaluations = model_card.evaluations_of(args.evaluation, weights.hash_of(args.from_orbax))
+        told = told._replace(evaluations=evaluations)
+    return model_card.text_of(told)
 
 
 def read_source(folder: epath.Path) -> Source:
@@ -230,6 +254,7 @@ def read_converted(folder: epath.Path) -> Source:
         folder,
         json_files.entry(manifest, "config", "object", {}),
         json_files.entry(manifest, "source", "text", str(folder)),
+        json_files.entry(manifest, "license", "object", {}),
     )
 
 
@@ -238,14 +263,16 @@ def read_workdir(workdir: epath.Path) -> Source:
     names."""
     settings = weights.settings_of(workdir)
     newest = checkpoint.latest_iteration(workdir)
-    folder = workdir / "checkpoints" / str(newest) / "state"
-    trainable = checkpoint.lazy_params(folder, "state", "trainable")
+    place = workdir / "checkpoints" / str(newest)
+    checkpoint.format_of(checkpoint.read_host(place), str(place))
+    trainable = checkpoint.lazy_params(place / "state", "state", "trainable")
     if settings.init_from:
         base = read_source(paths.absolute(settings.init_from))
     else:
         model, _ = weights.read_model(settings, weights.kept_tokenizer(settings, workdir))
         tokenizer = weights.tokenizer_folder(settings, workdir)
-        base = Source(model, {}, None, tokenizer, {}, str(workdir))
+        base = Source(model, {}, None, tokenizer, {}, "", {})
+    base = base._replace(workdir=workdir)
     if not settings.lora_rank:
         return base._replace(params=trainable)
     if not settings.init_from:
@@ -268,53 +295,6 @@ def arrays_of(tree: dict) -> dict:
 
 
 # ---------------------------------------------------------------- files
-
-
-@contextlib.contextmanager
-def new_folder(destination: epath.Path) -> Iterator[epath.Path]:
-    """A folder to write into, which is at `destination` when everything in it is complete.
-
-    On a local disk it is a hidden sibling that is renamed. An object store cannot rename folders:
-    there it is the destination, and a file says that it is unfinished.
-
-    Raises:
-      ValueError: something is at `destination` already.
-    """
-    remote = paths.is_remote(destination)
-    mark = destination / UNFINISHED
-    if remote:
-        partial = destination
-        if mark.exists():
-            destination.rmtree()  # of a conversion that was killed
-    else:
-        partial = destination.parent / f".{destination.name}.partial"
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise ValueError(f"{destination} is not empty; name a new folder")
-    if remote:
-        mark.write_text("launch/convert.py is writing this folder, or was killed\n")
-    else:
-        partial.rmtree(missing_ok=True)  # of a conversion that was killed
-        partial.mkdir(parents=True)
-    try:
-        yield partial
-    except BaseException:
-        partial.rmtree(missing_ok=True)
-        raise
-    if remote:
-        mark.unlink()
-    else:
-        os.replace(partial, destination)  # an empty folder there gives way
-
-
-def need_space(destination: epath.Path, size: int) -> None:
-    """ValueError where a local disk is too full; the parameters take at most `size` bytes."""
-    if paths.is_remote(destination):
-        return
-    folder = next(parent for parent in destination.parents if parent.exists())
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        sizes = f"{free / 1e9:.1f} GB free, {destination.name} takes up to {size / 1e9:.1f} GB"
-        raise ValueError(f"{folder} has {sizes}; make room")
 
 
 def check_tokenizer(origin: Origin) -> None:
@@ -402,6 +382,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes"
     )
+    add_card(parser)
     args = parser.parse_args(argv)
     if not 0 < args.max_shard_gb < math.inf:
         parser.error(f"--max_shard_gb={args.max_shard_gb} must be above 0, such as 5")
@@ -411,6 +392,13 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error(
             "give either --from_hf or --from_gguf, and --to_orbax; or --from_orbax and --to_hf"
         )
+    belongs = [name for name in ("push", "private", "evaluation") if getattr(args, name)]
+    if belongs and not args.to_hf:
+        parser.error(f"--{belongs[0]} belongs to --to_hf")
+    if args.private and not args.push:
+        parser.error("--private belongs to --push")
+    if args.push and paths.is_remote(args.to_hf):
+        parser.error(f"--push takes a local folder: give another --to_hf than {args.to_hf}")
     if args.from_orbax and args.a2d:
         parser.error("--a2d belongs to --from_hf and --from_gguf")
     if args.mask_token and not args.a2d:
@@ -420,6 +408,21 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     if sources and args.lora and not args.adapter:
         parser.error("--lora belongs to --from_orbax or --adapter")
     return args
+
+
+def add_card(parser: argparse.ArgumentParser) -> None:
+    """What is said of a folder of --to_hf, and where it goes."""
+    parser.add_argument(
+        "--evaluation",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="of launch/eval.py, for the model card of --to_hf; may be given several times",
+    )
+    parser.add_argument("--push", metavar="USER/NAME", help="upload --to_hf to the hub")
+    parser.add_argument(
+        "--private", action="store_true", help="let nobody else see what --push makes"
+    )
 
 
 def show_warning(message, *_) -> None:
@@ -432,13 +435,15 @@ def main(argv: list[str] | None = None) -> int:
     warnings.showwarning = show_warning
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
+        if args.push:
+            hub.check_push(args.push)
         if args.to_orbax:
             with origin_of(args) as origin:
                 to_orbax(origin, args)
         else:
-            from_orbax(
-                args.from_orbax, args.to_hf, args.lora, args.dtype, int(args.max_shard_gb * 1e9)
-            )
+            from_orbax(args)
+        if args.push:
+            print(hub.push(args.push, pathlib.Path(args.to_hf), args.private))
     except Exception as error:
         return told(error, args.debug)
     print(args.to_orbax or args.to_hf)

@@ -7,12 +7,13 @@
       --seed=1 --batch=16
 
 DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint,
-sampler settings and tokenizer are taken. Each line of --prompts is {"prompt": "..."} or
-{"messages": [{"role": ..., "content": ...}, ...]}; other entries are kept. Each line of --out is
-the same with "text", "tokens" (ids up to and including the stop id), "step_map" (the pass at which
-each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its batch, without
-compiling; with --show everything counts). A prompt's answer depends on the seed and its place in
-the file, not on the batch.
+sampler settings and tokenizer are taken. Each line of --prompts is {"question": "..."}, also called
+"prompt", or {"messages": [{"role": ..., "content": ...}, ...]}, of which a last turn of the
+assistant is continued; other entries are kept. Each line of --out is the same with "text" (the
+answer, with that turn as its begin), "tokens" (ids up to and including the stop id), "step_map"
+(the pass at which each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its
+batch, without compiling; with --show everything counts). A prompt's answer depends on the seed and
+its place in the file, not on the batch.
 
 --chat asks for a line after another, until Ctrl-D or the end of a piped file; each is answered with
 the turns before it in mind, of which the oldest are forgotten where they exceed --prompt_length.
@@ -40,12 +41,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import jax
 import numpy as np
 
-from gdsd_jax import sampling, settings, sharding, tokenizers, weights
+from gdsd_jax import row_schema, sampling, settings, sharding, tokenizers, weights
 from gdsd_jax.cli import Parser, output_path, replacing, told
 from gdsd_jax.inference import generation
 from gdsd_jax.keys import row_keys
 from gdsd_jax.report import unmasking
-from gdsd_jax.rows import Field, check, read_rows
+from gdsd_jax.rows import read_rows
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
 from gdsd_jax.steps import make_sampler
@@ -58,10 +59,6 @@ LIMITS = {  # of numbers: keys of jax have 32 bits, positions are int32
     "threshold": (0, math.inf),
     "seed": (0, (1 << 32) - 1),
 }
-FIELDS = {
-    "prompt": Field("prompt", "non-empty text", "write what is asked"),
-    "messages": Field("messages", "turns", "write the turns of a conversation"),
-}
 
 
 class Row(NamedTuple):
@@ -71,6 +68,7 @@ class Row(NamedTuple):
     place: int  # among all the prompts given
     entries: dict[str, Any]  # as given
     ids: list[int]
+    begin: str = ""  # of the answer, which the prompt has already
 
 
 class Model(NamedTuple):
@@ -106,19 +104,17 @@ def read_prompts(args, tokenizer) -> Iterator[Row]:
     if args.prompt is not None:
         rows = [("--prompt", {"prompt": args.prompt})]
     else:
-        rows = read_rows(args.prompts, ', such as {"prompt": "..."}', flag="--prompts=")
+        rows = read_rows(args.prompts, ', such as {"question": "..."}', flag="--prompts=")
     for place, (where, entries) in enumerate(rows):
-        prompt = prompt_of(entries, where)
         try:
+            asked = row_schema.read(entries, uses=())
             if not args.raw:
-                ids = tokenizer.apply_chat(
-                    [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-                )
-            elif isinstance(prompt, str):
-                ids = tokenizer.encode(prompt)
+                ids = tokenizer.apply_chat(asked.turns)
+            elif asked.messages is None:
+                ids = tokenizer.encode(asked.question)
             else:
                 raise ValueError(
-                    '--raw takes a text as prompt: give "prompt" instead of "messages"'
+                    '--raw takes a text as prompt: give "question" instead of "messages"'
                 )
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
@@ -130,20 +126,8 @@ def read_prompts(args, tokenizer) -> Iterator[Row]:
             print(f"{said}: {done}", file=sys.stderr)
             if args.too_long == "drop":
                 continue
-        yield Row(where, place, entries, ids[-args.prompt_length :])
-
-
-def prompt_of(entries: Any, where: str) -> str | list[dict]:
-    """A row's text or messages."""
-    keys = []
-    if isinstance(entries, dict):
-        keys = [key for key in ("prompt", "messages") if key in entries]
-    if len(keys) != 1:
-        raise ValueError(f'{where}: give an object with either "prompt" or "messages"')
-    found = check(entries, where, [FIELDS[keys[0]]])[keys[0]]
-    if keys == ["messages"] and not any(text for turn in found for text in turn.values()):
-        raise ValueError(f"{where}: its turns are empty: write what is asked")
-    return found
+        ids, begin = ids[-args.prompt_length :], row_schema.begin_of(asked.turns)
+        yield Row(where, place, entries, ids, begin)
 
 
 def make_shown(model: Model) -> Callable[[PyTree, dict, Prompts, jax.Array], Rollout]:
@@ -203,7 +187,7 @@ def make_answer(
             length = int(rollout.length_B[number])
             tokens = rollout.tokens_BxG[number, :length].tolist()
             yield row.entries | {
-                "text": model.tokenizer.decode(tokens),
+                "text": row.begin + model.tokenizer.decode(tokens),
                 "tokens": tokens,
                 "step_map": rollout.step_map_BxG[number, :length].tolist(),
                 "length": length,
@@ -345,6 +329,9 @@ def main() -> int:
         )
     except Exception as error:
         return told(error, args.debug)
+    begun = sum(row.begin != "" for row in rows)
+    if begun:
+        print(row_schema.begun_line(begun, len(rows)), file=sys.stderr)
     answer = make_answer(model, loaded, args)
     if args.chat:
         converse(model, answer, args)

@@ -23,7 +23,7 @@ import pytest
 from safetensors.numpy import load_file
 import tokenizers as hf_tokenizers
 
-from gdsd_jax import checkpoint, hf, models, tokenizers
+from gdsd_jax import checkpoint, hf, models, paths, tokenizers
 from gdsd_jax.tasks.coding import dataset
 from launch import convert
 from tests import folders
@@ -328,7 +328,7 @@ def test_a_bucket_shows_no_half_of_a_model(bucket, tmp_path, capsys, monkeypatch
     assert run(*command) == 2
     assert "gs://bucket/out is not empty" in capsys.readouterr().err
     assert [*bucket.objects] == ["bucket/out/mine.txt"]
-    (epath.Path("gs://bucket/out") / convert.UNFINISHED).write_text("killed")
+    (epath.Path("gs://bucket/out") / paths.UNFINISHED).write_text("killed")
     with monkeypatch.context() as patch:
         patch.setattr(hf, "read_tensor", lambda *_: 1 / 0)
         assert run(*command) == 1

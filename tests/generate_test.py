@@ -366,11 +366,15 @@ def test_prompts_over_the_limit(generate, converted, expected, tmp_path):
 
 BAD_ROWS = {
     "{": "not JSON",
-    "[]": "either",
-    '{"text": "x"}': "either",
+    "[]": "not a JSON object",
+    '{"text": "x"}': "question is missing: give what is asked in words, or messages",
     '{"prompt": ""}': "prompt is not a non-empty string",
     '{"prompt": 3}': "prompt is not a non-empty string",
-    '{"prompt": "x", "messages": []}': "either",
+    '{"prompt": "x", "messages": []}': "messages is not a list",
+    '{"question": ["x"]}': "question is not a non-empty string",
+    '{"messages": [{"role": "asistant", "content": "x"}]}': "choose system, user, assistant",
+    '{"messages": [{"role": "system", "content": "x"}]}': "must end with a turn of the user, or",
+    '{"messages": [{"role": "user", "content": " "}]}': "messages end with an empty turn",
     '{"messages": []}': "messages is not a list",
     '{"messages": ["x"]}': "messages is not a list",
     '{"messages": [{"role": "user"}]}': "messages is not a list",

@@ -54,9 +54,10 @@ def test_a_name_is_downloaded_and_converted(tmp_path, monkeypatch):
         *("model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"),
         *("special_tokens_map.json", "chat_template.jinja", "merges.txt", "tokenizer.model"),
         "modeling_own.py",
+        "README.md",  # which names the license
     ]
     others = [
-        *("pytorch_model.bin", "consolidated.00.pth", "consolidated.safetensors", "README.md"),
+        *("pytorch_model.bin", "consolidated.00.pth", "consolidated.safetensors"),
         *("onnx/model.onnx", "original/params.json", "model.gguf", ".gitattributes"),
     ]
     patterns = {key: asked[key] for key in ("allow_patterns", "ignore_patterns")}

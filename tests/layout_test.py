@@ -21,10 +21,10 @@ SECOND = (
 )
 THIRD = "models scoring sampling advantages optimizer reference checkpoint tasks report __main__"
 GROUPS = (
-    ("paths",),
+    ("paths", "version"),
     tuple(FIRST.split()),
     tuple(SECOND.split()),
-    ("tokenizers", "cli", "gguf_tokenizer"),
+    ("tokenizers", "cli", "gguf_tokenizer", "row_schema"),
     tuple(THIRD.split()),
     ("hf", "mask_rows", "gguf_file", "objectives", "data"),
     ("settings", "adapters"),
@@ -37,7 +37,7 @@ GROUPS = (
     ("loop",),
     ("evaluation",),
     ("workdirs", "supervised"),
-    ("train",),
+    ("train", "model_card"),
     ("launch",),
 )
 # (importer, imported) of one group; a package may import its own files
@@ -45,7 +45,7 @@ WITHIN = {("sharding", "types")}
 # they receive a Denoiser
 NEVER = {(part, "models") for part in ("sampling", "scoring", "objectives")}
 # host code, also of processes that must not touch the accelerator
-WITHOUT_JAX = ("rows", "sandbox", "tasks")
+WITHOUT_JAX = ("rows", "row_schema", "sandbox", "tasks")
 JAX = ("jax", "jaxlib", "flax", "optax", "orbax", "chex")
 EXAMPLES = "configs/examples/"  # they stand for files of users, who may import anything
 LINEN = "gdsd_jax/models/transformer.py"

@@ -14,9 +14,10 @@ import zipfile
 
 import pytest
 import tokenizers as hf_tokenizers
+import yaml
 
 import gdsd_jax
-from gdsd_jax import models, resume, settings
+from gdsd_jax import checkpoint, metrics, models, settings
 from gdsd_jax.__main__ import COMMANDS
 from gdsd_jax.evaluation import record
 from tests import folders
@@ -110,13 +111,34 @@ def test_extras_have_the_bounds_that_the_tests_ran_with():
 def test_the_changelog_has_this_version_and_the_formats():
     text = (ROOT / ".github" / "CHANGELOG.md").read_text()
     assert re.findall(r"^## (\d.*)$", text, re.M)[0] == gdsd_jax.__version__
-    table = dict(re.findall(r"^\| .*\]\(\.\./gdsd_jax/(\S+)\.py\) \| (\d+) \|$", text, re.M))
-    numbers = {
-        "settings/parsing": settings.FORMAT,
-        "resume": resume.FORMAT,
-        "evaluation/record": record.FORMAT,
-    }
-    assert table == {name: str(number) for name, number in numbers.items()}
+    table = re.findall(r"^\| .*\]\(\.\./gdsd_jax/(\S+)\.py\) \| (\d+) \|$", text, re.M)
+    assert [(name, int(number)) for name, number in table] == [
+        ("settings/parsing", settings.FORMAT),
+        ("metrics", metrics.FORMAT),
+        ("checkpoint", checkpoint.FORMAT),
+        ("checkpoint", checkpoint.CONVERTED),
+        ("evaluation/record", record.FORMAT),
+    ]
+
+
+def test_the_workflow_runs_the_test_command_and_nothing_else_of_ours():
+    """As CONTRIBUTING says; what stands before it prepares the machine."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    assert workflow[True].keys() == {"push", "pull_request"}  # YAML reads the key `on` as true
+    assert workflow["permissions"] == {"contents": "read"}
+    (job,) = workflow["jobs"].values()
+    versions = job["strategy"]["matrix"]["python"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={versions[0]}" and all(map(str, versions))
+    *before, last = job["steps"]
+    assert last == {"run": "bash launch/test.sh"}
+    assert all(step.keys() <= {"uses", "with", "run"} for step in before)
+    assert [step["uses"].split("@")[0] for step in before if "uses" in step] == [
+        "actions/checkout",
+        "actions/setup-python",
+    ]
+    ours = [step["run"] for step in before if "run" in step]
+    assert ours == ["python -m venv .venv", next(run for run in ours if run.startswith("sudo "))]
 
 
 # ---------------------------------------------------------------- the command

@@ -18,6 +18,8 @@ CANNOT_WORK = {
     "length_ramp.start=-1": "length_ramp.start=-1 must not be negative",
     "threshold_ramp.rounds=-3": "threshold_ramp.rounds=-3 must not be negative",
     "threshold_ramp.end=2": "threshold_ramp.end=2.0 must lie in",
+    "threshold_ramp.end=0.5": "threshold_ramp.end=0.5 changes no threshold, for there is none: add",
+    "threshold_ramp.hold=3,threshold_ramp.rounds=4": "threshold_ramp.hold=3 changes no threshold",
     "max_lengths.math=-5": "max_lengths.math=-5 must be at least 1",
     "sampler.steps=25": "sampler.steps=25: each pass commits a token at least, so the 24 of",
     "sampler.kind=block,sampler.steps=100": "sampler.steps=100: each pass commits a token at",
@@ -67,6 +69,23 @@ def test_a_key_in_a_section_of_options_is_told_all_of_them():
     assert ", options.shots (worked examples before each puzzle" in said
     assert "of this task" not in refusal("task=sudoku,optimizer.nothing=4")
     assert "of this task" not in refusal("task=chats,data.nothing=4")
+
+
+@pytest.mark.parametrize("key", ["data.question", "question", "data_file.answer", "task.messages"])
+def test_a_column_is_renamed_by_columns(key):
+    name = key.rpartition(".")[2]
+    said = refusal(f"{key}=prompt")
+    meant = f"columns.{name} (=NAME of that column in the data_file)"
+    assert said.startswith(f"unknown config key {key!r}; near it: {meant}")
+    assert "of this task" not in said
+
+
+def test_a_ramp_of_a_run_of_an_earlier_version_is_read(tmp_path):
+    """Its threshold was none, so that it changed nothing."""
+    chosen = settings.parse(coding.get_config("tiny"))
+    chosen = settings.replace(chosen, {"threshold_ramp.end": 0.5})
+    settings.write(tmp_path, chosen, "tests")
+    assert settings.read(tmp_path) == chosen
 
 
 def test_a_config_of_another_form_is_refused():

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 import pytest
 
 from configs import coding, opdlm
-from gdsd_jax import objectives, settings
+from gdsd_jax import objectives, settings, version
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.sharding import MeshConfig
 
@@ -392,6 +392,7 @@ def test_every_recipe_comes_back_from_its_file(config, tmp_path):
     settings.write(tmp_path, chosen, "tests")
     entries = json.loads((tmp_path / "config.json").read_text())
     assert (entries.pop("format"), entries.pop("score")) == (2, "tests")
+    assert entries.pop("version") == version.__version__ and entries.pop("metrics_format") == 1
     read = settings.read(tmp_path)
     assert read == chosen and settings.to_json(read) == settings.to_json(chosen)
     assert entries == json.loads(json.dumps(settings.to_json(chosen)))
@@ -476,7 +477,10 @@ def test_a_distillation_of_the_first_format_is_todays(tmp_path):
         ("[1, 2]", "a JSON list, not an object: give the workdir of a run"),
         ('{"format": "new"}', "not the settings of a run; give the workdir of one"),
         ('{"format": 2, "task": null}', "config key 'task' takes words, not 'None'"),
-        ('{"format": 3}', "format 3 is of a later version, this one knows 2"),
+        (
+            '{"format": 3}',
+            "format 3, this version, .*, reads up to 2: install the version that wrote",
+        ),
         ('{"format": 2, "seed": "7"}', "config key 'seed' takes int values such as 8, not '7'"),
         ('{"format": 2, "sead": 7}', "unknown config key 'sead'; near it: seed"),
         ('{"format": 2, "task": "/none.py"}', "task=/none.py is not a readable file"),

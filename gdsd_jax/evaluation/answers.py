@@ -13,7 +13,7 @@ import numpy as np
 from gdsd_jax import sharding
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
-from gdsd_jax.experiment import Experiment
+from gdsd_jax.experiment import Experiment, ignore
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.tasks import Grades, Record, Task
 from gdsd_jax.tasks.repeating import is_repeating
@@ -162,7 +162,9 @@ def answer(
     texts = texts_of(experiment.task, experiment.tokenizer, records, tokens_BxG)
     grades = None
     if experiment.task.grade is not None:
-        skip = print if settings.not_finite == "skip" else None
+        skip = None
+        if settings.not_finite == "skip":
+            skip = print if experiment.hosts.first else ignore
         grades = grades_of(
             experiment.hosts, experiment.task, records, texts, experiment.parts, skip
         )

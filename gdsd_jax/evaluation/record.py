@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from gdsd_jax import data, settings, weights
+from gdsd_jax import data, settings, version, weights
 from gdsd_jax.checkpoint import latest_iteration
 from gdsd_jax.evaluation import answers, intervals
 from gdsd_jax.evaluation.answers import Request
@@ -223,7 +223,10 @@ def problems_hash(experiment: Experiment) -> str:
 
 def versions() -> dict[str, str | None]:
     """The versions of Python and of the packages that numbers or texts depend on."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "gdsd_jax": version.__version__,
+    }
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)

@@ -55,6 +55,7 @@ def differences_of(runs: Mapping[str, epath.Path]) -> list[list[str]]:
     for name, workdir in runs.items():
         file = workdir / "config.json"
         found = json.loads(file.read_text()) if file.exists() else {}
+        found.pop("command", None)  # which says the same, and more
         settings[name] = dict(page.flatten(found))
     keys = dict.fromkeys(key for found in settings.values() for key in found)
     rows = [[key, *(found.get(key, NOTHING) for found in settings.values())] for key in keys]

@@ -12,7 +12,17 @@ from typing import Any
 from etils import epath
 import ml_collections
 
-from gdsd_jax import extensions, json_files, objectives, paths, tasks
+from gdsd_jax import (
+    extensions,
+    json_files,
+    metrics,
+    objectives,
+    paths,
+    row_schema,
+    tasks,
+    version,
+)
+from gdsd_jax.curriculum import ThresholdRamp
 from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import Text, entries_of, typed
 
@@ -60,7 +70,21 @@ def parse(config: ml_collections.ConfigDict) -> Settings:
         raise ValueError(f"overrides is no list of texts key=value: {wanted}")
     overrides = dict(text.split("=", 1) for text in listed)
     texts = {key: Text(value) for key, value in overrides.items()}
-    return build(dict(leaves(config.recipe.to_dict())) | texts)
+    chosen = build(dict(leaves(config.recipe.to_dict())) | texts)
+    check_ramp(chosen)
+    return chosen
+
+
+def check_ramp(settings: Settings) -> None:
+    """ValueError where a ramp of the threshold would change nothing, since there is none. Runs of
+    earlier versions may have such settings."""
+    ramp, unset = vars(settings.threshold_ramp), vars(ThresholdRamp())
+    given = [f"threshold_ramp.{name}={ramp[name]}" for name in ramp if ramp[name] != unset[name]]
+    if settings.threshold is None and given:
+        raise ValueError(
+            f"{given[0]} changes no threshold, for there is none: add threshold=0.9, say, from "
+            "which the ramp goes, or leave it out"
+        )
 
 
 def replace(settings: Settings, changes: Mapping[str, Any]) -> Settings:
@@ -170,14 +194,22 @@ def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> N
     for key in values:
         if key in known or key.rpartition(".")[0] in mappings:
             continue
-        near = [other for other in known if is_short_for(key, other)]
+        near = columns_meant(key)
+        meant = [] if near else options_meant(key, sections.get("options"))
+        near += [other for other in known if is_short_for(key, other)]
         near += difflib.get_close_matches(key, known, n=3, cutoff=0.4)
         near = ", ".join(dict.fromkeys(near))
         line = f"unknown config key {key!r}" + (f"; near it: {near}" if near else "")
-        meant = options_meant(key, sections.get("options"))
         said.append(line + (f"; of this task: {', '.join(meant)}" if meant else ""))
     if said:
         raise ValueError(" | ".join(said))
+
+
+def columns_meant(key: str) -> list[str]:
+    """The renaming of a column that a key such as data.question=prompt stands for; else nothing."""
+    name = key.rpartition(".")[2]
+    is_column = any(name == field.name for field in row_schema.FIELDS)
+    return [f"columns.{name} (=NAME of that column in the data_file)"] if is_column else []
 
 
 def options_meant(key: str, options: type | None) -> list[str]:
@@ -279,6 +311,11 @@ def to_json(settings: Settings) -> dict[str, Any]:
     return found
 
 
+def leaves_of(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """{dotted key: value} of what a config.json says, and nothing that it does not say."""
+    return dict(leaves(entries))
+
+
 def from_json(entries: Mapping[str, Any]) -> Settings:
     """The settings that `to_json` was given; raises as `parse`."""
     return build(dict(leaves(entries)))
@@ -289,9 +326,19 @@ def flat(settings: Settings) -> dict[str, Any]:
     return dict(leaves(to_json(settings)))
 
 
-def write(workdir, settings: Settings, score: str) -> None:
-    """Writes WORKDIR/config.json; `score` is the task's, which readers of the metrics want."""
-    entries = {"format": FORMAT, **to_json(settings), "score": score}
+def write(workdir, settings: Settings, score: str, command: str | None = None) -> None:
+    """Writes WORKDIR/config.json, with what readers of the metrics want.
+
+    Args:
+      workdir: of the run.
+      settings: of the run.
+      score: the task's.
+      command: that started the run; None = unknown.
+    """
+    entries = version.stamp(FORMAT) | {metrics.FORMAT_KEY: metrics.FORMAT}
+    entries |= {**to_json(settings), "score": score}
+    if command is not None:
+        entries["command"] = command
     paths.write_whole(epath.Path(workdir) / "config.json", json.dumps(entries, indent=2).encode())
 
 
@@ -310,11 +357,11 @@ def read(workdir, of_model: bool = False) -> Settings:
     entries = json_files.read_object(path, "give the workdir of a run")
     if not json_files.is_whole(entries.get("format", 1)):
         raise ValueError(f"{path}: not the settings of a run; give the workdir of one")
-    number = entries.pop("format", 1)
-    entries.pop("score", None)
+    number = version.format_of(entries, FORMAT, str(path))
+    version.format_of(entries, metrics.FORMAT, str(path), metrics.FORMAT_KEY)
+    for name in (version.FORMAT, version.VERSION, metrics.FORMAT_KEY, "score", "command"):
+        entries.pop(name, None)
     values = dict(leaves(entries))
-    if number > FORMAT:
-        raise ValueError(f"{path}: format {number} is of a later version, this one knows {FORMAT}")
     if number == 1:
         values = from_format_1(values)
     if of_model:

@@ -1,8 +1,8 @@
 r"""Task "prompts": the user's own prompts, each of a domain, perhaps with a final answer.
 
-A record is a dict with "question", "domain" (of `DOMAINS`) and "answer" (the final answer as text,
-"" where unknown). Distillation needs no answers; evaluation compares what \boxed{} holds with them.
-N answers.
+A record is a dict with "question", "domain" and "answer" (the final answer as text, "" where
+unknown), and where the row has them "messages" and "solution". Distillation needs no answers;
+evaluation compares what \boxed{} holds with them. N answers.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from gdsd_jax import rows
+from gdsd_jax import row_schema, rows
 from gdsd_jax.tasks import answer_tags
 from gdsd_jax.tasks.mathematics.checker import Checker, check_installed
-from gdsd_jax.tasks.task import Grades, Record, RewardConfig, Task, TaskSettings, read_files
+from gdsd_jax.tasks.task import (
+    Grades,
+    Record,
+    RewardConfig,
+    Task,
+    TaskSettings,
+    notes_of,
+    read_files,
+)
 
 # What follows the question, as the published models were trained (OPDLM, arXiv 2606.06712).
 DOMAINS = types.MappingProxyType(
@@ -28,11 +36,7 @@ DOMAINS = types.MappingProxyType(
         "chat": "",
     }
 )
-FIELDS = (
-    rows.Field("question", "non-empty text", "give the prompt in words"),
-    rows.Field("domain", "choice", f"choose one of {', '.join(DOMAINS)}", choices=tuple(DOMAINS)),
-    rows.Field("answer", "text or number", "give the final answer or leave it out", default=""),
-)
+NO_DOMAIN = "chat"  # of rows that say none
 MENDED = RewardConfig()
 OWN = {"format": 1.0, "tests": 1.0}  # weights of the parts
 
@@ -53,8 +57,8 @@ def make(settings: TaskSettings) -> Task:
         raise ValueError(
             "reward.variant=released: the task prompts has one rule of its own: leave it out"
         )
-    rows.check_columns(settings.columns, FIELDS)
-    train, heldout = read_files(settings, read, rows.required(FIELDS))
+    rows.check_columns(settings.columns, row_schema.FIELDS)
+    train, heldout = read_files(settings, read, " with question or messages")
     # which records will be graded is not known yet where there are none
     if settings.only_grades or any(map(takes_algebra, (*train, *(heldout or ())))):
         check_installed()
@@ -65,25 +69,50 @@ def make(settings: TaskSettings) -> Task:
         heldout,
         ask,
         functools.partial(grade, checker=checker, reward=settings.reward),
+        answer if train and all("solution" in record for record in train) else None,
         score="tests",
         read=read,
         close=checker.close,
+        notes=(*notes_of(train, heldout), *domain_notes(train, heldout)),
     )
 
 
-def read(row: Any) -> dict[str, str]:
+def read(row: Any) -> dict[str, Any]:
     """The record of a file's row; ValueError, in one line, where it is none."""
-    return rows.check(row, "", FIELDS)
+    found = row_schema.read(row, ("answer", "domain", "solution"))
+    record = {"question": found.question, "domain": NO_DOMAIN, "answer": found.answer} | found.kept
+    return record | {"solution": found.solution} if found.solution.strip() else record
+
+
+def domain_notes(*parts: Sequence[Record] | None) -> tuple[str, ...]:
+    """A line for the user where a domain adds nothing because it is none that we know."""
+    records = [record for part in parts for record in part or () if "messages" not in record]
+    unknown = [one["domain"] for one in records if one["domain"] not in DOMAINS]
+    if not unknown:
+        return ()
+    names = ", ".join(f"{name:.20}" for name in list(dict.fromkeys(unknown))[:5])
+    return (
+        f"{len(unknown)} of {len(records)} questions are asked as they stand: their domain "
+        f"({names}) is none of {', '.join(DOMAINS)}",
+    )
 
 
 def messages(record: Record) -> list[dict[str, str]]:
-    """The question and what its domain adds to it; no system turn."""
-    return [{"role": "user", "content": record["question"] + DOMAINS[record["domain"]]}]
+    """The question and what its domain adds to it, no system turn; messages as they stand."""
+    if "messages" in record:
+        return record["messages"]
+    added = DOMAINS.get(record["domain"], "")
+    return [{"role": "user", "content": record["question"] + added}]
 
 
 def bare_messages(record: Record) -> list[dict[str, str]]:
-    """The question alone."""
-    return [{"role": "user", "content": record["question"]}]
+    """The question alone; messages as they stand."""
+    return record.get("messages") or [{"role": "user", "content": record["question"]}]
+
+
+def answer(record: Record, seed: str | None) -> str:
+    """The solution as it stands, whatever the seed."""
+    return record["solution"]
 
 
 def takes_algebra(record: Record) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdsd_jax import rows
+from gdsd_jax import row_schema, rows
 from gdsd_jax.sandbox import SandboxConfig
 
 Record = Mapping[str, Any]
@@ -287,8 +287,18 @@ def likeness(one: str, other: str) -> float:
 
 def prefill_of(messages: Sequence[dict[str, str]]) -> str:
     """The begin of the answer, where the last turn is the assistant's; else ""."""
-    last = messages[-1]
-    return last["content"] if last["role"] == "assistant" else ""
+    return row_schema.begin_of(messages)
+
+
+def notes_of(*parts: Sequence[Record] | None) -> tuple[str, ...]:
+    """A line for the user where rows of his own begin their answers.
+
+    Args:
+      *parts: records, of which some have the "messages" of their rows; None = none.
+    """
+    records = [record for part in parts for record in part or ()]
+    begun = sum("messages" in one and prefill_of(one["messages"]) != "" for one in records)
+    return (row_schema.begun_line(begun, len(records)),) if begun else ()
 
 
 def file_of(function: Callable) -> str:

@@ -206,7 +206,10 @@ RESCORED = [
     (OWN | {"manifest": 3}, "not a whole file of launch/eval.py"),
     (OWN | {"items": [3]}, "items[0]: not an item of one of its 1 prompts"),
     (OWN | {"items": [{"problem": -1}]}, "items[0]: not an item of one of its 1 prompts"),
-    (OWN | {"manifest": OWN["manifest"] | {"format": "x"}}, "format x, this version knows"),
+    (
+        OWN | {"manifest": OWN["manifest"] | {"format": "x"}},
+        "DIR/a.jsonl: format='x' is no number from 1 on",
+    ),
 ]
 CASES += [
     Case(f"{RESCORE} # {str(content)[:40]!r}", (said,), {"a.jsonl": content})
@@ -230,11 +233,12 @@ for command in ("eval --again=DIR/a --out=DIR/o", "eval --compare DIR/a DIR/b"):
 PROMPTS = "generate --checkpoint=GOOD --prompts=DIR/p.jsonl --out=DIR/out.jsonl"
 ASKED = [
     ("", "DIR/p.jsonl has no rows: give one JSON object a line"),
-    ("[]", 'DIR/p.jsonl:1: give an object with either "prompt" or "messages"'),
+    ("[]", "DIR/p.jsonl:1: not a JSON object"),
+    ("{}", "DIR/p.jsonl:1: question is missing: give what is asked in words, or messages"),
     ('{"prompt": 3}', "DIR/p.jsonl:1: prompt is not a non-empty string"),
     ('{"prompt": ["a"]}', "DIR/p.jsonl:1: prompt is not a non-empty string"),
     ('{"prompt": false}', "DIR/p.jsonl:1: prompt is not a non-empty string"),
-    ('{"prompt": "a", "messages": null}', "either"),
+    ('{"prompt": "a", "messages": 3}', "messages is not a list of"),
     ('{"messages": [{"role": "user", "content": 0}]}', "messages is not a list of"),
     ('{"messages": {"role": "user"}}', "messages is not a list of"),
     ('{"prompt": "\\ud800"}', "DIR/p.jsonl:1: prompt: a lone surrogate"),

@@ -277,7 +277,7 @@ CASES += [
     ),
     Case(
         "generate --checkpoint=DIR/work --prompt=a",
-        ("DIR/work/config.json: format 99 is of a later version",),
+        ("DIR/work/config.json: format 99, this version, ",),
         {"work/config.json": {"format": 99}, "work/checkpoints/3/x": ""},
     ),
     Case("convert --from_orbax=DIR/none --to_hf=DIR/out", ("DIR/none",)),

@@ -128,6 +128,7 @@ TINY = {
     "gdsd.beta=0,reference_sync.every=5": "give it a beta above 0, or set reference_sync",
     # rewards
     "reward.weights.colour=1": "colour",
+    "columns.question=prompt": "columns.question=prompt names a column of a file, and there is",
     "reward.variant=best": "'best'",
     "gdsd.beta=-1": "gdsd.beta=-1.0 must not be negative",
     "gdsd.centring_k=0": "gdsd.centring_k=0 must be at least 1",
@@ -139,4 +140,13 @@ TINY = {
 CASES = [
     Case(f"main {shlex.quote(CONFIG + given)} --workdir=DIR/work", (said,))
     for given, said in TINY.items()
+]
+# before the generated problems are built in the case's own folder
+CASES += [
+    Case(
+        f"main --config=configs/{name}.py:tiny,data_dir=DIR/data,reward.weights.colour=1 "
+        "--workdir=DIR/work",
+        ("reward.weights.colour=1: there is no such part: choose ",),
+    )
+    for name in ("coding", "countdown", "sudoku", "instructions")
 ]

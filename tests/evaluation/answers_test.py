@@ -128,6 +128,23 @@ def test_the_last_batch_is_filled_up_and_cut_again():
     assert more.lengths_NxS.shape == (PROBLEMS, 1)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_answers_that_are_left_out_are_told_by_the_first_process_alone(first, capsys):
+    def fails(records, texts):
+        found = grade(records, texts)
+        return found._replace(reward_N=found.reward_N * np.nan)
+
+    class Process(Hosts):
+        pass
+
+    Process.first = first
+    given = experiment(task=TASK._replace(grade=fails))
+    given.settings.not_finite, given.hosts = "skip", Process()
+    table = evaluation.evaluate(given, Sampler(), Request())
+    assert not table.judged
+    assert ("answers count as not judged" in capsys.readouterr().out) == first
+
+
 def test_what_is_requested_reaches_every_row():
     """A request may shorten an answer, and never beyond its problem's own cap."""
     sampler, chosen = Sampler(), experiment()

@@ -56,10 +56,12 @@ def test_sharegpts_layout_is_known_by_itself(tmp_path):
         {"conversations": named},
     ]
     task = chats.make(TaskSettings(data_file=write(tmp_path / "a.jsonl", rows)))
-    assert [record["messages"] for record in task.train] == [ours, ours, ours, ours[1:]]
+    asked = [ours[:-1]] * 3 + [ours[1:-1]]
+    assert [record["messages"] for record in task.train] == asked
+    assert [record["solution"] for record in task.train] == ["Hello."] * 4
     path = write(tmp_path / "b.jsonl", [{"talk": turns}])
     task = chats.make(TaskSettings(data_file=path, columns={"messages": "talk"}))
-    assert task.train == [{"messages": ours}]
+    assert task.train == [{"messages": ours[:-1], "solution": "Hello."}]
 
 
 @pytest.mark.parametrize(
@@ -70,19 +72,27 @@ def test_sharegpts_layout_is_known_by_itself(tmp_path):
         ({"messages": []}, "messages is not a list of"),
         ({"messages": "Hi"}, "messages is not a list of"),
         ({"messages": [{"role": "user"}]}, "messages is not a list of"),
-        ({"messages": [turn("user", "Hi")]}, "must end with a turn of the user and one of the"),
+        (
+            {"messages": [turn("user", "Hi")]},
+            "nothing there to learn: end the messages with a turn",
+        ),
+        ({"question": "Hi", "solution": " "}, "nothing there to learn"),
+        ({"question": "Hi", "solution": 3}, "solution is not a string"),
         ({"messages": [turn("assistant", "Hi")]}, "must end with a turn of the user"),
         ({"messages": [*ROW["messages"], turn("assistant", "!")]}, "must end with a turn"),
         ({"messages": [turn("tool", "3"), *ROW["messages"]]}, r"messages\[0\] has role='tool'"),
         ({"messages": [turn("user", "Hi"), turn("assistant", " ")]}, "an empty turn"),
         ({"turns": ROW["messages"]}, 'messages is missing.*or "conversations".*another of turns'),
-        ({"conversations": "Hi"}, 'messages is missing: .*or "conversations" with turns such as'),
+        (
+            {"conversations": "Hi"},
+            'messages is not a list of.*or "conversations" with turns such as',
+        ),
         ({"conversations": []}, "messages is not a list of"),
         ({"conversations": [{"from": "human"}]}, "messages is not a list of"),
         ({"conversations": [{"from": 3, "value": "Hi"}]}, "messages is not a list of"),
         ({"conversations": [said_by("human", 3)]}, "messages is not a list of"),
         ({"conversations": [said_by("tool", "3")]}, r"role='tool': choose .*also human, gpt"),
-        ({"conversations": [said_by("human", "Hi")]}, "must end with a turn of the user and one"),
+        ({"conversations": [said_by("human", "Hi")]}, "nothing there to learn"),
     ],
 )
 def test_bad_rows_are_refused_in_one_line(tmp_path, row, said):
@@ -96,8 +106,8 @@ def test_without_a_file_or_with_another_column_one_line_says_so(tmp_path):
     with pytest.raises(ValueError, match="add data_file=FILE.jsonl: one JSON object a line with"):
         chats.make(TaskSettings())
     path = write(tmp_path / "a.jsonl", [ROW])
-    with pytest.raises(ValueError, match=r"columns\.question: no such field, choose one of mess"):
-        chats.make(TaskSettings(data_file=path, columns={"question": "prompt"}))
+    with pytest.raises(ValueError, match=r"columns\.talk: no such field, choose one of question"):
+        chats.make(TaskSettings(data_file=path, columns={"talk": "prompt"}))
 
 
 def chat(number):

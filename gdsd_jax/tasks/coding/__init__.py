@@ -1,17 +1,20 @@
 """Task "coding": write a Python program that passes the tests.
 
 A record is a dict with "question" (str), "tests" (list of assert statements), "solution" (the
-program, "" where unknown) and "spec" (of generated problems, see problems.py; else ""). Records are
+program, "" where unknown) and "spec" (of generated problems, see problems.py; else ""); of a user's
+row that has them also with "messages" and "domain". Records are
 generated or the user's own, of the layouts in layouts.py.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
+import types
 
 from gdsd_jax import rows
 from gdsd_jax.sandbox import open_sandbox
 from gdsd_jax.tasks.coding import acecode, answers, dataset, grading, layouts
-from gdsd_jax.tasks.task import Record, Task, TaskSettings, read_files
+from gdsd_jax.tasks.task import Record, Task, TaskSettings, notes_of, read_files
 
 INSTRUCTION = (
     "You are a careful Python programmer. Think as long as you need, then finish with one complete "
@@ -58,10 +61,10 @@ def make(settings: TaskSettings) -> Task:
     generated = settings.own_problems
     tokenizer, notes = None, ()
     if not generated:  # first, since a wrong row is told before anything is built
-        wanted = rows.required(layouts.FIELDS)
-        train, heldout = read_files(settings, read, wanted)
+        train, heldout = read_files(settings, read, layouts.WANTED)
         if options.hard:
-            train, notes = hard_part(settings, wanted)
+            train, notes = hard_part(settings, layouts.WANTED)
+        notes = (*notes, *notes_of(train, heldout))
         prompt = settings.wording
     if generated or settings.from_nothing:
         dataset.build(settings.data_dir)
@@ -75,7 +78,7 @@ def make(settings: TaskSettings) -> Task:
     return Task(
         train,
         heldout,
-        {"bare": bare_messages, "full": full_messages, "released": released_messages}[prompt],
+        functools.partial(messages, wording=WORDINGS[prompt]),
         functools.partial(grading.grade, sandbox=sandbox, reward=settings.reward),
         functools.partial(answer, noise=settings.noise),
         score="tests",
@@ -114,6 +117,13 @@ def answer(record: Record, seed: str | None, noise: float) -> str:
     return answers.noisy_completion(record, seed, noise)
 
 
+def messages(
+    record: Record, wording: Callable[[Record], list[dict[str, str]]]
+) -> list[dict[str, str]]:
+    """The record's own messages as they stand, or its question in one of `WORDINGS`."""
+    return record.get("messages") or wording(record)
+
+
 def bare_messages(record: Record) -> list[dict[str, str]]:
     """The question alone."""
     return [{"role": "user", "content": record["question"]}]
@@ -139,6 +149,11 @@ def released_messages(record: Record) -> list[dict[str, str]]:
     if "```" not in question:
         question += f"\nTest cases: {_shown(record)}"
     return _turns(RELEASED, question)
+
+
+WORDINGS = types.MappingProxyType(
+    {"bare": bare_messages, "full": full_messages, "released": released_messages}
+)
 
 
 def _words_of(record: Record) -> str:

@@ -1,9 +1,10 @@
 """Rows of users' files, by their layout: records of the coding task.
 
-Every record has "question", "tests", "solution" ("" where unknown) and "spec" (""). The others
-also have a "form", which says what an answer is and how it runs:
+Every record has "question", "tests", "solution" ("" where unknown) and "spec" ("");
+"messages" and "domain" where the row has them. The others also have a "form", which says what an
+answer is and how it runs:
 
-- no form: asserts, each counted, run after the program. Rows with question and test_cases.
+- no form: asserts, each counted, run after the program. Rows of `row_schema`.
 - "function": as "program", and the answer may be the body of the function alone, whose begin is
   the question. HumanEval's rows; one test, so that there is one verdict.
 - "program": MBPP's rows; all asserts are one test.
@@ -16,20 +17,15 @@ from collections.abc import Mapping
 import json
 from typing import Any
 
-from gdsd_jax import rows
+from gdsd_jax import row_schema, rows
 from gdsd_jax.tasks.coding import acecode
 from gdsd_jax.tasks.coding.extraction import Asked, parse, preamble_of
 
-FIELDS = (
-    rows.Field("question", "non-empty text", "give the task in words"),
-    rows.Field("test_cases", "texts", "give assert statements as strings"),
-    rows.Field("solution", "text", "give the program's text or leave it out", default=""),
-)
+WANTED = " with question or messages, and test_cases"
+TESTS = rows.Field("test_cases", "texts", "give assert statements as strings")
 STDIN = (
-    FIELDS[0],
     rows.Field("inputs", "texts", "give what the program reads, a string for each run"),
     rows.Field("outputs", "texts", "give what the program prints, a string for each run"),
-    FIELDS[2],
 )
 HUMAN_EVAL = (
     rows.Field("prompt", "non-empty text", "give the program up to the function's body"),
@@ -46,7 +42,7 @@ MBPP = (
     rows.Field("code", "text", "give the program's text or leave it out", default=""),
 )
 # The columns that a user's file may name otherwise; published files have their own names.
-COLUMNS = (*FIELDS, STDIN[1], STDIN[2])
+COLUMNS = (*row_schema.FIELDS, *STDIN)
 
 
 def read(row: Any, challenge: bool = False, hard: bool = False) -> dict[str, Any]:
@@ -64,14 +60,16 @@ def read(row: Any, challenge: bool = False, hard: bool = False) -> dict[str, Any
             return _mbpp(row, challenge)
         if "input_output" in row or "inputs" in row:
             return _stdin(row)
-    found = rows.check(row, "", FIELDS)
-    _check_statements("test_cases", found["test_cases"])
+    found = row_schema.read(row, ("test_cases", "domain", "solution"))
+    rows.check(row, "", [TESTS])  # which the schema does not ask of every row
+    _check_statements("test_cases", found.test_cases)
     record = {
-        "question": found["question"],
-        "tests": found["test_cases"],
-        "solution": found["solution"],
+        "question": found.question,
+        "tests": found.test_cases,
+        "solution": found.solution,
         "spec": "",
     }
+    record |= found.kept
     return record | acecode.of_row(row) if hard else record
 
 
@@ -137,7 +135,7 @@ def _stdin(row: Mapping[str, Any]) -> dict[str, Any]:
             "test_cases, assert statements, in place of inputs and outputs"
         )
     named = dict(row) | {name: _joined(pairs.get(name)) for name in ("inputs", "outputs")}
-    found = rows.check(named, "", STDIN)
+    found, asked = rows.check(named, "", STDIN), row_schema.read(row, ("domain", "solution"))
     runs = list(zip(found["inputs"], found["outputs"]))
     if len(found["inputs"]) != len(found["outputs"]):
         raise ValueError(
@@ -145,13 +143,13 @@ def _stdin(row: Mapping[str, Any]) -> dict[str, Any]:
         )
     given, printed = runs[0]
     return {
-        "question": found["question"],
+        "question": asked.question,
         "tests": [f"assert prints({given!r}, {printed!r})" for given, printed in runs],
-        "solution": found["solution"],
+        "solution": asked.solution,
         "spec": "",
         "form": "stdin",
         "shown": f"Input:\n{given.rstrip()}\nOutput:\n{printed.rstrip()}",
-    }
+    } | asked.kept
 
 
 def _joined(values: Any) -> Any:

@@ -1,8 +1,9 @@
 """Task "everyday": short questions and requests, for distillation without a download.
 
 A record is a dict with "question" and "answers", texts of which a right answer holds one; none
-where nobody can say what is right. The training questions follow from templates and words. The
-held-out ones stand in heldout.jsonl beside this file, and none of them is trained on. N answers.
+where nobody can say what is right. A user's row may add "messages" and "domain". The training
+questions follow from templates and words. The held-out ones stand in heldout.jsonl beside this
+file, and none of them is trained on. N answers.
 """
 
 from collections.abc import Sequence
@@ -15,16 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from gdsd_jax import rows
+from gdsd_jax import row_schema, rows
 from gdsd_jax.tasks.everyday import words
-from gdsd_jax.tasks.task import Grades, Record, RewardConfig, Task, TaskSettings, read_files
+from gdsd_jax.tasks.task import (
+    Grades,
+    Record,
+    RewardConfig,
+    Task,
+    TaskSettings,
+    notes_of,
+    read_files,
+)
 
 HELDOUT = Path(__file__).with_name("heldout.jsonl")
 NUM_SUMS = 240
-FIELDS = (
-    rows.Field("question", "non-empty text", "give the prompt in words"),
-    rows.Field("answers", "texts", "give texts of which a right answer holds one", default=()),
-)
+ANSWERS = rows.Field("answers", "texts", "give texts of which a right answer holds one", default=())
 OWN = {"right": 1.0}
 
 
@@ -38,20 +44,26 @@ def make(settings: TaskSettings) -> Task:
         raise ValueError(
             "reward.variant=released: the task everyday has one rule of its own: leave it out"
         )
-    rows.check_columns(settings.columns, FIELDS)
+    rows.check_columns(settings.columns, (*row_schema.FIELDS, ANSWERS))
     if settings.own_problems:
         heldout = [read(json.loads(line)) for line in HELDOUT.read_text().splitlines()]
         train = generate({record["question"] for record in heldout})
     else:
-        train, heldout = read_files(settings, read, rows.required(FIELDS))
+        train, heldout = read_files(settings, read, " with question or messages")
     grader = functools.partial(grade, reward=settings.reward)
-    return Task(train, heldout, messages, grader, score="right", read=read)
+    notes = notes_of(train, heldout)
+    return Task(train, heldout, messages, grader, score="right", read=read, notes=notes)
 
 
 def read(row: Any) -> dict[str, Any]:
-    """The record of a file's row; ValueError, in one line, where it is none."""
-    found = rows.check(row, "", FIELDS)
-    return {"question": found["question"], "answers": list(found["answers"])}
+    """The record of a file's row; ValueError, in one line, where it is none.
+
+    Besides the schema's columns "answers" is read, a list of which each one is right.
+    """
+    found = row_schema.read(row, ("answer", "domain"))
+    answers = list(rows.check(row, "", [ANSWERS])["answers"]) or [found.answer]
+    answers = [answer for answer in answers if answer.strip()]
+    return {"question": found.question, "answers": answers, **found.kept}
 
 
 def generate(heldout: set[str]) -> list[dict[str, Any]]:
@@ -72,8 +84,8 @@ def generate(heldout: set[str]) -> list[dict[str, Any]]:
 
 
 def messages(record: Record) -> list[dict[str, str]]:
-    """The question alone."""
-    return [{"role": "user", "content": record["question"]}]
+    """The question alone; messages as they stand."""
+    return record.get("messages") or [{"role": "user", "content": record["question"]}]
 
 
 def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig) -> Grades:

@@ -66,7 +66,7 @@ def make(settings: TaskSettings) -> Task:
     """
     rows.check_columns(settings.columns, FIELDS)
     grade = functools.partial(grading.grade, reward=settings.reward)
-    if settings.data_file is None and settings.heldout_file is None:
+    if settings.own_problems:
         options = settings.options or OPTIONS()
         train, heldout = (records(settings.data_dir, options, name) for name in problems.SPLITS)
         find = functools.partial(answer, noise=settings.noise)

@@ -1,23 +1,19 @@
 r"""Task "math": problems of competitions, whose answer is a formula (MATH, arXiv 2103.03874).
 
-Records as in `problems.py`. Files are JSONL with "problem", "solution" and "answer", as MATH-500
-has them; without an answer it is what the solution's last \boxed{} holds.
+Records as in `problems.py`. Rows of `row_schema` are read, whose question may be called "problem",
+as MATH-500 has it; without an answer it is what the solution's last \boxed{} holds.
 """
 
 from typing import Any
 
-from gdsd_jax import rows
+from gdsd_jax import row_schema, rows
 from gdsd_jax.tasks.mathematics import answers, grading, problems
 from gdsd_jax.tasks.mathematics.problems import OPTIONS
 from gdsd_jax.tasks.task import Task, TaskSettings
 
 __all__ = ["OPTIONS", "make", "read"]
 
-FIELDS = (
-    rows.Field("problem", "non-empty text", "give the problem in words"),
-    rows.Field("solution", "text", "give the worked solution, or leave it out", default=""),
-    rows.Field("answer", "text or number", "give the final answer, or a solution", default=""),
-)
+PROBLEM = rows.Field("problem", "non-empty text", "give the problem in words")
 
 
 def make(settings: TaskSettings) -> Task:
@@ -29,21 +25,23 @@ def make(settings: TaskSettings) -> Task:
     return problems.make(KIND, settings)
 
 
-def read(row: Any) -> dict[str, str]:
+def read(row: Any) -> dict[str, Any]:
     """The record of a file's row; ValueError, in one line, where it is none.
 
-    Besides problem, solution and answer, the rows of diffu-GRPO's generation files are read, where
-    "question" is the problem and "ground_truth" the answer.
+    The rows of diffu-GRPO's generation files are read too, where "ground_truth" is the answer.
     """
-    if isinstance(row, dict) and "question" in row and "problem" not in row:
-        row = {**row, "problem": row["question"], "answer": row.get("answer")}
-        if row["answer"] is None:
-            row["answer"] = row.get("ground_truth")
-    found = rows.check(row, "", FIELDS)
-    final = found["answer"].strip() or answers.of_solution(found["solution"])
+    if isinstance(row, dict):
+        named = {"question": row.get("problem"), "answer": row.get("ground_truth")}
+        row = dict(row) | {name: other for name, other in named.items() if row.get(name) is None}
+    found = row_schema.read(row, ("answer", "domain", "solution"))
+    final = found.answer.strip() or answers.of_solution(found.solution)
     if not final:
-        raise ValueError(f"no answer, and none in a \\boxed{{}} of the solution: {FIELDS[2].mend}")
-    return {"question": found["problem"], "answer": final, "solution": found["solution"]}
+        raise ValueError(
+            "no answer, and none in a \\boxed{} of the solution: give the final answer, or a "
+            "solution"
+        )
+    record = {"question": found.question, "answer": final, "solution": found.solution}
+    return record | found.kept
 
 
 def worked(solution: str) -> str:
@@ -54,7 +52,8 @@ def worked(solution: str) -> str:
 # What GDSD trains on (math_xml) and what diffu-GRPO's evaluation asks, in other words.
 _EXPERT = "You are an expert in mathematics{}. Solve it step by step. Put the final answer in a "
 KIND = problems.Kind(
-    fields=FIELDS,
+    columns=(*row_schema.FIELDS, PROBLEM),
+    wanted=" with question or messages, and answer or solution",
     read=read,
     released={
         "training": problems.FORM.format("...", "...")

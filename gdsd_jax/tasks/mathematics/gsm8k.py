@@ -1,14 +1,15 @@
 r"""Task "gsm8k": word problems of arithmetic, whose answer is a number (arXiv 2110.14168).
 
-Records as in `problems.py`. The public JSONL is read, with "question" and "answer" (steps, then
-"#### 72"), and without a file what tensorflow-datasets has prepared below `data_dir`.
+Records as in `problems.py`. Rows of `row_schema` are read, whose "answer" is the number, or as in
+the public JSONL the steps, then "#### 72"; and without a file what tensorflow-datasets has prepared
+below `data_dir`.
 """
 
 from pathlib import Path
 import re
 from typing import Any
 
-from gdsd_jax import paths, rows
+from gdsd_jax import paths, row_schema, rows
 from gdsd_jax.tasks.mathematics import grading, problems, values
 from gdsd_jax.tasks.mathematics.problems import OPTIONS
 from gdsd_jax.tasks.task import Record, Task, TaskSettings
@@ -16,10 +17,7 @@ from gdsd_jax.tasks.task import Record, Task, TaskSettings
 __all__ = ["OPTIONS", "make", "read"]
 
 LARGEST = 10**15  # of an answer: larger ones are no exact floats, which the released rule compares
-FIELDS = (
-    rows.Field("question", "non-empty text", "give the problem in words"),
-    rows.Field("answer", "text or number", "give the steps and then #### and the number"),
-)
+ANSWER = rows.Field("answer", "text or number", "give the steps and then #### and the number")
 BUILDER = "gsm8k"
 _STEP = re.compile(r"<<[^<>]*>>")  # a step for a calculator, not for readers
 
@@ -56,7 +54,7 @@ def prepared(data_dir: str) -> tuple[list[Record], list[Record]]:
     return train, test
 
 
-def read(row: Any) -> dict[str, str]:
+def read(row: Any) -> dict[str, Any]:
     """The record of a file's row; ValueError, in one line, where it is none.
 
     Besides question and answer, the rows of diffu-GRPO's generation files are read, where
@@ -64,16 +62,16 @@ def read(row: Any) -> dict[str, str]:
     """
     if isinstance(row, dict) and "ground_truth" in row and "answer" not in row:
         row = {"question": row.get("question"), "answer": row["ground_truth"]}
-    found = rows.check(row, "", FIELDS)
-    steps, hashes, final = found["answer"].partition("####")
+    found = row_schema.read(row, ("answer", "domain", "solution"))
+    steps, hashes, final = rows.check(row, "", [ANSWER])["answer"].partition("####")
     final = (final if hashes else steps).strip()
     number = values.number_of(final)
     if number is None or abs(number.value) >= LARGEST:
-        raise ValueError(f"answer={final!r:.60} is not a number: {FIELDS[1].mend}")
+        raise ValueError(f"answer={final!r:.60} is not a number: {ANSWER.mend}")
     if isinstance(row["answer"], float) and number.value.denominator == 1:
         final = str(number.value)  # 18.0
-    solution = found["answer"] if hashes else ""
-    return {"question": found["question"], "answer": final, "solution": solution}
+    solution = found.solution or (found.answer if hashes else "")
+    return {"question": found.question, "answer": final, "solution": solution, **found.kept}
 
 
 def worked(solution: str) -> str:
@@ -84,7 +82,8 @@ def worked(solution: str) -> str:
 # What GDSD trains on (gsm8k_xml) and what diffu-GRPO's evaluation asks, in other words. The former
 # takes a bare number in the tags for an answer, the latter looks for a box.
 KIND = problems.Kind(
-    fields=FIELDS,
+    columns=row_schema.FIELDS,
+    wanted=" with question or messages, and answer",
     read=read,
     released={
         "training": problems.FORM.format("...", "..."),

@@ -1,7 +1,7 @@
 r"""What the tasks of mathematics share: their settings, prompts and worked answers.
 
 A record is a dict with "question", "answer" (the final one) and "solution" (the worked one as the
-file has it, "" where none is known).
+file has it, "" where none is known), and where the row has them "messages" and "domain".
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from gdsd_jax import rows
 from gdsd_jax.tasks.mathematics import grading
 from gdsd_jax.tasks.mathematics.checker import Checker, check_installed
-from gdsd_jax.tasks.task import Record, Task, TaskSettings, read_files, take_examples
+from gdsd_jax.tasks.task import Record, Task, TaskSettings, notes_of, read_files, take_examples
 
 ASKED = ("training", "evaluation")
 PREFILL = "<reasoning>"
@@ -55,7 +55,8 @@ class Kind(NamedTuple):
     """What differs between the tasks.
 
     Attributes:
-      fields: of a user's row.
+      columns: that a user's file may name otherwise.
+      wanted: what a row holds, for messages.
       read: row -> record.
       released: what stands before the question in the released prompts, by `OPTIONS.asked`.
       boxed: of `OPTIONS.asked`, where the released answer stands in a box.
@@ -63,7 +64,8 @@ class Kind(NamedTuple):
       rule: the published grades.
     """
 
-    fields: tuple[rows.Field, ...]
+    columns: tuple[rows.Field, ...]
+    wanted: str
     read: Callable[[Any], Record]
     released: dict[str, str]
     boxed: tuple[str, ...]
@@ -90,11 +92,11 @@ def make(
       ValueError: a file, row or column that cannot be read, fewer problems than examples, or
         math-verify is missing; one line.
     """
-    rows.check_columns(settings.columns, kind.fields)
+    rows.check_columns(settings.columns, kind.columns)
     if settings.reward.variant == "mended":
         check_installed()
     options = settings.options or OPTIONS()
-    train, heldout = known or read_files(settings, kind.read, rows.required(kind.fields))
+    train, heldout = known or read_files(settings, kind.read, kind.wanted)
     prompt = settings.wording
     asked = options.asked if prompt == "released" else None
     final = functools.partial(answer, kind=kind, asked=asked, noise=settings.noise)
@@ -110,7 +112,10 @@ def make(
         score="correct",
         read=kind.read,
         close=checker.close,
-        notes=() if heldout is None else (overlap_line(heldout, train),),
+        notes=(
+            *notes_of(train, heldout),
+            *(() if heldout is None else (overlap_line(heldout, train),)),
+        ),
     )
 
 
@@ -127,15 +132,17 @@ def overlap_line(heldout: Sequence[Record], train: Sequence[Record]) -> str:
 def messages(
     record: Record, kind: Kind, prompt: str, asked: str | None, examples: Sequence[Record]
 ) -> list[dict[str, str]]:
-    """The question as it is asked, after the examples.
+    """The question as it is asked, after the examples; messages as they stand.
 
     Args:
-      record: with "question".
+      record: with "question" or "messages".
       kind: which task.
       prompt: "bare", "full" or "released".
       asked: which released prompt.
       examples: worked problems: turns of their own, and in released prompts a part of the turn.
     """
+    if "messages" in record:
+        return record["messages"]
     if prompt == "released":
         content = kind.released[asked] + _after_examples(record, examples)
         turns = [{"role": "user", "content": content}]

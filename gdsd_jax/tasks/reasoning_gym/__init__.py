@@ -94,11 +94,11 @@ def make(settings: TaskSettings) -> Task:
     if settings.data_file is not None or settings.heldout_file is not None:
         raise ValueError("task=reasoning_gym makes its problems: leave out data_file, heldout_file")
     options = settings.options or OPTIONS()
-    train, heldout = records(settings.data_dir, options)
+    train, heldout = records(settings.data_dir, options) if settings.own_problems else ([], [])
     notes = []
     asked = {record["question"] for record in heldout}
     kept = [record for record in train if record["question"] not in asked]
-    if not kept:
+    if not kept and settings.own_problems:
         raise ValueError(
             f"options.dataset={', '.join(options.dataset)}: every training problem is held out "
             "too: give another options.seed, or a smaller options.heldout_size"
