@@ -34,7 +34,10 @@ def launch(main, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(
             sys, "argv", ["main.py", f"--config={ROOT / file}:{argument}", f"--workdir={workdir}"]
         )
-        code = main()
+        try:
+            code = main()
+        except SystemExit as stop:  # what is told before jax is imported
+            code = stop.code
         assert not workdir.exists(), "something was written"
         return code, capsys.readouterr().err.splitlines()
 
@@ -45,9 +48,6 @@ BAD = {
     "big": "unknown model 'big', this config knows: tiny, llada",
     "tiny,round=3": "unknown config key 'round'; near it: rounds",
     "tiny,gdsd.psy=3": "unknown config key 'gdsd.psy'; near it: gdsd.psi",
-    "tiny,round=3,gdsd.psy=3": (
-        "near it: rounds, drift_bound, columns | unknown config key 'gdsd.psy'; near it: gdsd.psi"
-    ),
     "tiny,rounds": "override 'rounds' is not of the form key=value",
     "tiny,rounds=many": "config key 'rounds' takes int values such as ",
     "tiny,gdsd.trust=3": "config key 'gdsd.trust' takes tuple values",
