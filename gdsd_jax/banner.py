@@ -62,7 +62,8 @@ def task_text(experiment: Experiment) -> str:
     chosen = experiment.settings
     said = [f"{len(experiment.train):,} problems of the rounds"]
     if chosen.sft.steps:
-        said.insert(0, f"{len(experiment.sft_problems):,} of the supervised phase")
+        problems = f"{len(experiment.sft_problems):,} problems of the supervised phase"
+        said = [problems, f"{len(experiment.train):,} of the rounds"]
     return f"{choice_text(chosen.task)}; {', '.join(said)}, {len(experiment.heldout):,} held out"
 
 
@@ -107,8 +108,8 @@ def doubts_of(experiment: Experiment) -> list[str]:
     if chosen.init_from is not None and by_blocks != (kind == "block"):
         learnt, now = ("full", "block-causal") if by_blocks else ("block-causal", "full")
         found.append(
-            f"sampler.kind={chosen.sampler.kind} takes {now} attention, but a {model.family} model "
-            f"has learnt with {learnt} attention: sampler.kind={kind} is its own"
+            f"sampler.kind={chosen.sampler.kind} takes {now} attention, but {model.family} weights "
+            f"have learnt with {learnt} attention: sampler.kind={kind} is their own"
         )
     if chosen.inner_iterations < chosen.minibatches:
         found.append(

@@ -235,7 +235,8 @@ def test_bad_arguments_are_refused_before_anything_runs(
 ):
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
     arguments(monkeypatch, f"--config={CODING}", f"--out={tmp_path / 'out'}", *given)
-    assert compare.main() == 2
+    with pytest.raises(SystemExit, match="^2$"):
+        compare.main()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tmp_path / "out").exists()
@@ -244,7 +245,8 @@ def test_bad_arguments_are_refused_before_anything_runs(
 def test_a_file_where_the_folder_should_be_is_named(compare, monkeypatch, capsys, tmp_path):
     (tmp_path / "out").touch()
     arguments(monkeypatch, f"--config={CODING}", f"--out={tmp_path / 'out'}", "a=")
-    assert compare.main() == 2
+    with pytest.raises(SystemExit, match="^2$"):
+        compare.main()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and str(tmp_path / "out") in line
 

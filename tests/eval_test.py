@@ -36,7 +36,10 @@ def evaluate(monkeypatch, capsys, data_dir, tmp_path):
         if checkpoint is not None:
             flags.append(f"--checkpoint={checkpoint}")
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
-        code = launch_eval.main()
+        try:
+            code = launch_eval.main()
+        except SystemExit as stop:  # of a wrong flag
+            code = stop.code
         said = capsys.readouterr()
         return code, json.loads(out.read_text()) if out.is_file() else None, said.out + said.err
 

@@ -80,7 +80,8 @@ def written(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return f"({', '.join(map(written, value))})"
+        end = "," if len(value) == 1 else ""  # else Python takes it for the number alone
+        return f"({', '.join(map(written, value))}{end})"
     return str(value)
 
 

@@ -57,7 +57,9 @@ FLAGS = {
     "generate --checkpoint=GOOD --chat --raw": "--chat prints its answers",
     # eval
     "eval": "--again=FILE, --rescore=FILE and --compare A.json B.json",
-    "eval --checkpoint=GOOD": "--checkpoint needs --config too",
+    "eval --checkpoint=GOOD": "--checkpoint needs --out too",
+    "eval --checkpoint=GOOD --out=DIR/x": "is a converted model: give --config too, which names",
+    "eval --checkpoint=DIR/none --out=DIR/x": "DIR/none/config.json",
     f"eval --checkpoint=GOOD {CODING}": "--checkpoint needs --out too",
     f"eval --checkpoint=GOOD {CODING} --out=DIR/no/x": "no folder DIR/no; name a file",
     f"eval --checkpoint=GOOD {CODING} --out=DIR/x --samples=0": "--samples=0 must be at least 1",
