@@ -46,6 +46,16 @@ def evaluate(monkeypatch, capsys, data_dir, tmp_path):
     return start
 
 
+def test_a_workdir_is_evaluated_by_its_own_settings_without_a_config(evaluate, workdir):
+    code, found, _ = evaluate(workdir, config=None)
+    (line,) = [
+        row for row in metrics.read_metrics(workdir / "metrics.jsonl") if row["phase"] == "eval"
+    ]
+    assert code == 0 and found["config"] is None and len(found["items"]) == 2 * line["problems"]
+    for name in ("pass_at_1", "mean_reward", "forwards_per_token"):
+        assert found[name] == line[name]
+
+
 def test_numbers_and_answers_are_those_of_training(evaluate, workdir):
     code, found, said = evaluate(workdir)
     assert code == 0 and said.startswith("held-out pass@1") and "batch 4/4 | 0 s left" in said

@@ -186,6 +186,26 @@ def test_what_ends_a_run_is_one_line(
     assert line.startswith("error: ") and said in line
 
 
+@pytest.mark.parametrize("has_checkpoint", [False, True])
+def test_an_interrupted_run_promises_a_checkpoint_where_there_is_one(
+    main, monkeypatch, capsys, data_dir, tmp_path, has_checkpoint
+):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    if has_checkpoint:
+        (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+    monkeypatch.setattr(train, "train", interrupt)
+    monkeypatch.setattr(hosts, "leave", sys.exit)  # which ends the process at once
+    config = f"--config={ROOT}/configs/coding.py:tiny,data_dir={data_dir}"
+    monkeypatch.setattr(sys, "argv", ["main.py", config, f"--workdir={tmp_path}"])
+    with pytest.raises(SystemExit, match="^130$"):
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ("before the first checkpoint" in line) == (not has_checkpoint)
+    assert ("goes on from the last checkpoint" in line) == has_checkpoint
+
+
 def test_the_default_workdir_is_named_by_the_overrides(main, monkeypatch, data_dir):
     """So that a second experiment does not look finished."""
     workdirs = []
