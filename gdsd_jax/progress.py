@@ -176,5 +176,7 @@ def names_of(phases: list[Phase]) -> str:
 def time_of(here: Phase) -> str:
     """How long a phase has gone on, and how long it took the last time."""
     before = _last_s.get(here.name)
-    last = "" if before is None else f" (the last one took {tqdm.format_interval(before)})"
+    last = ""
+    if before is not None and before >= 1:
+        last = f" (the last one took {tqdm.format_interval(before)})"
     return f"{tqdm.format_interval(here.seconds)}{last}"

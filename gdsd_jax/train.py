@@ -256,7 +256,8 @@ def run_updates(
                 frozen = frozen | {"reference": reference}
             # no more than two are under way, for which a stop has to wait
             jax.block_until_ready(outcomes[-2:-1])
-            step()
+            if len(outcomes) > 1:
+                step()
             if inner + 1 < count and loop.stopping():
                 write_updates(loop, here, outcomes, state.trainable, began)
                 here = here._replace(inner=inner + 1, lines=loop.writer.cursor())

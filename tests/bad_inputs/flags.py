@@ -87,6 +87,7 @@ FLAGS = {
     f"compare ..= {CODING} --out=DIR/o": "variant '..' names no folder of its own",
     f"compare start= {CODING} --out=DIR/o": "variant 'start' names no folder of its own",
     f"compare a=rounds=x {CODING} --out=DIR/o": "variant 'a': config key 'rounds' takes int values",
+    f"compare a= b=lr=3 {CODING} --out=DIR/o": "variant 'b': unknown config key 'lr'; near it: opt",
     f"compare a= {CODING} --out=DIR/o --seeds=x": "--seeds=x: give whole numbers such as 0,1",
     f"compare a= {CODING} --out=DIR/o --seeds=": "--seeds=: give whole numbers such as 0,1,2",
     f"compare a= {CODING} --out=DIR/o --seeds=-1": "seed=-1 must be at least 0",
