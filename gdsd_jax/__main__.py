@@ -3,7 +3,8 @@
 `gdsd train --config=coding` is `python launch/main.py --config=configs/coding.py`.
 """
 
-import importlib.util
+import importlib
+import runpy
 import sys
 
 from gdsd_jax.cli import ROOT, fail
@@ -35,11 +36,8 @@ def main() -> int:
         return fail(f"gdsd {name}: no such command; there are {', '.join(COMMANDS)}", 2)
     sys.argv = [f"gdsd {name}", *rest]  # what the script's usage line begins with
     script = ROOT / "launch" / COMMANDS[name][0]
-    spec = importlib.util.spec_from_file_location(f"gdsd_launch_{script.stem}", script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up there
-    spec.loader.exec_module(module)
-    return module.main()
+    runpy.run_path(str(script), run_name="__main__")  # ends by sys.exit with the script's own code
+    return 0
 
 
 if __name__ == "__main__":

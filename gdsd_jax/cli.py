@@ -2,7 +2,7 @@
 to import."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import io
 import os
@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 
 from etils import epath
 
-from gdsd_jax import extensions, paths
+from gdsd_jax import extensions, mistakes, paths
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped"  # in a wheel alone
@@ -26,20 +26,37 @@ BAD_INPUT = (ValueError, OSError, ImportError, MemoryError, OverflowError, Recur
 
 
 class Parser(argparse.ArgumentParser):
-    """The flags of a script, --debug among them; a wrong one is told in one line, with exit code 2.
+    """The flags of a script, --debug among them; a wrong one is told in a line, with exit code 2.
 
     Args:
       doc: the script's docstring, which --help shows.
+      add_help: whether --help ends the script at once.
     """
 
-    def __init__(self, doc: str):
-        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def __init__(self, doc: str, add_help: bool = True):
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=doc, formatter_class=form, add_help=add_help)
         self.add_argument(
             "--debug", action="store_true", help="show the traceback of what a line tells"
         )
 
     def error(self, message: str) -> NoReturn:
         raise SystemExit(fail(f"{message}; --help tells all flags", 2))
+
+    def checked(
+        self, check: Callable[[argparse.Namespace], None], argv: list[str] | None = None
+    ) -> argparse.Namespace:
+        """The flags, by default of the command line; what `check` finds wrong with them is told as
+        a wrong flag is.
+
+        A script calls this before it imports jax, which takes seconds.
+        """
+        args = self.parse_args(argv)
+        try:
+            check(args)
+        except Exception as error:
+            raise SystemExit(told(error, args.debug)) from None
+        return args
 
 
 def place(text: str) -> epath.Path:
@@ -137,14 +154,17 @@ def command() -> str | None:
 
 
 def fail(error: BaseException | str, code: int) -> int:
-    """Says the error in one line on stderr, and gives the exit code back."""
-    print("error:", " ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+    """Says the error on stderr, each of several mistakes in a line; gives the exit code back."""
+    if isinstance(error, str):
+        error = ValueError(error)
+    for line in mistakes.lines_of(error):
+        print("error:", line, file=sys.stderr)
     return code
 
 
 def told(error: Exception, debug: bool) -> int:
-    """Says in one line what ended a script before it began its work, and gives the exit code: 2
-    for bad input, 1 for a fault of the program.
+    """Says what ended a script before it began its work, a line for each mistake, and gives the
+    exit code: 2 for bad input, 1 for a fault of the program.
 
     Args:
       error: what was raised.

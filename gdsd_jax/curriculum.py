@@ -39,8 +39,8 @@ class ThresholdRamp:
 
     Attributes:
       end: the threshold in the end, a probability; None = the first one throughout.
-      hold: rounds at the first one.
-      rounds: rounds from there to the end.
+      hold: rounds at the first threshold.
+      rounds: rounds from the first threshold to the last.
       shape: "linear", "cos" (slow at first) or "sin" (fast at first).
     """
 

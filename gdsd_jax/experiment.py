@@ -22,7 +22,9 @@ from gdsd_jax import (
     weights,
 )
 from gdsd_jax.hosts import Hosts
+from gdsd_jax.mistakes import Gathered
 from gdsd_jax.models import ModelConfig
+from gdsd_jax.progress import phase
 from gdsd_jax.sandbox import SandboxError
 from gdsd_jax.settings import Settings
 from gdsd_jax.tasks import Record, RewardConfig, Task, TaskSettings
@@ -64,25 +66,19 @@ def prepare(
         out.
 
     Raises:
-      ValueError: anything that is wrong with the settings or their files; one line names it and
-        the mend.
+      ValueError: anything that is wrong with the settings or their files; a line for each that
+        names it and the mend.
     """
     hosts = Hosts() if hosts is None else hosts
     say = say if hosts.first else ignore
     model_settings = settings if folder is None else weights.settings_of(folder)
-    if settings.require_init and model_settings.init_from is None:
-        raise ValueError(
-            f"{settings.name} starts from released weights: convert them with `python "
-            "launch/convert.py --from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the config"
-        )
-    if folder is None:
-        check_start(settings)
-    mesh = make_mesh(settings)
-    check_settings(settings, mesh)
+    mesh = mesh_of(settings, model_settings, folder is None)
     from_nothing = model_settings.init_from is None
-    task = hosts.one_by_one(lambda: make_task(settings, from_nothing))
+    with phase("reading the problems"):
+        task = hosts.one_by_one(lambda: make_task(settings, from_nothing))
     try:
-        model, tokenizer = model_of(settings, task, folder, workdir)
+        with phase("reading the tokenizer"):
+            model, tokenizer = model_of(settings, task, folder, workdir)
         check(settings, mesh, model, task)
         if folder is None and model.mask_id is None:
             raise ValueError(
@@ -108,7 +104,8 @@ def assemble(
     """What `prepare` returns, of parts that have been checked."""
     for note in task.notes:
         say(note)
-    train, heldout = problems_of(settings, task, tokenizer, say)
+    with phase("encoding the problems"):
+        train, heldout = problems_of(settings, task, tokenizer, say)
     sft_problems, train = data.split_sft(train, settings.sft.steps, settings.sft.share)
     if trains and settings.sft.steps:
         longest = settings.sampler.gen_length
@@ -131,6 +128,35 @@ def assemble(
         teacher=teacher,
         hosts=hosts,
     )
+
+
+def mesh_of(settings: Settings, model_settings: Settings, trains: bool) -> jax.sharding.Mesh:
+    """The mesh, where all that needs neither data nor weights is right.
+
+    Args:
+      settings: of the run.
+      model_settings: those of its model's, which are its own where it trains.
+      trains: whether the settings say where it starts.
+
+    Raises:
+      mistakes.Mistakes: each of what is wrong.
+    """
+    wrong, mesh = Gathered(), None
+    with wrong.check():
+        if settings.require_init and model_settings.init_from is None:
+            raise ValueError(
+                f"{settings.name} starts from released weights: convert them with `python "
+                "launch/convert.py --from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the "
+                "config"
+            )
+        if trains:
+            check_start(settings)
+    with wrong.check():
+        mesh = make_mesh(settings)
+    with wrong.check():
+        check_settings(settings, mesh)
+    wrong.end()
+    return mesh
 
 
 def check_start(settings: Settings) -> None:
@@ -298,26 +324,48 @@ def make_mesh(settings: Settings, devices=None) -> jax.sharding.Mesh:
     return sharding.make_mesh(vars(settings.mesh), devices, settings.slice_rows)
 
 
-def check_settings(settings: Settings, mesh: jax.sharding.Mesh) -> None:
+def check_settings(settings: Settings, mesh: jax.sharding.Mesh | None) -> None:
     """What needs devices, but neither task nor tokenizer; nothing is compiled or written.
 
+    Args:
+      settings: of a run.
+      mesh: its mesh; None: there is none that fits, and what needs one is not checked.
+
     Raises:
-      ValueError: the settings do not fit the mesh, nothing can compute their attention there, the
-        objective does not fit its slices, columns are named of no file, or there is no such sink;
-        one line.
+      mistakes.Mistakes: the settings do not fit the mesh, nothing can compute their attention
+        there, the objective does not fit its slices, columns are named of no file, or there is no
+        such sink; each in a line.
     """
-    sharding.check_rows(
-        mesh, settings.slice_rows, "prompts_per_round * group_size / (minibatches * slices)"
-    )
+    wrong = Gathered()
+    for check in (check_rows, check_kernel) if mesh is not None else ():
+        with wrong.check():
+            check(settings, mesh)
+    for check in (check_views, check_columns):
+        with wrong.check():
+            check(settings)
+    for name in settings.sinks:
+        with wrong.check():
+            report.find_sink(name)
+    wrong.end()
+
+
+def check_rows(settings: Settings, mesh: jax.sharding.Mesh) -> None:
+    """ValueError where the rows of a slice or of a supervised batch do not go round the mesh."""
+    wrong = Gathered()
+    with wrong.check():
+        named = "prompts_per_round * group_size / (minibatches * slices)"
+        sharding.check_rows(mesh, settings.slice_rows, named)
     if settings.sft.steps:
-        sharding.check_rows(mesh, settings.sft.batch, "sft.batch")
+        with wrong.check():
+            sharding.check_rows(mesh, settings.sft.batch, "sft.batch")
+    wrong.end()
+
+
+def check_kernel(settings: Settings, mesh: jax.sharding.Mesh) -> None:
+    """ValueError where nothing can compute the attention of the named preset on these devices."""
     if settings.model is not None:
         model = weights.with_settings(models.preset(settings.model), settings)
         models.find_kernel(settings.attention_kernel, model, mesh.devices.flat[0])
-    check_views(settings)
-    check_columns(settings)
-    for name in settings.sinks:
-        report.find_sink(name)
 
 
 def check_columns(settings: Settings) -> None:
@@ -336,12 +384,23 @@ def check(
     """Everything that needs devices, model or task; nothing is compiled or written.
 
     Raises:
-      ValueError: as `check_settings`; or the mesh does not divide the model, or the task does not
-        serve the objective.
+      mistakes.Mistakes: as `check_settings`; or the mesh does not divide the model, or the task
+        does not serve the objective.
     """
-    check_settings(settings, mesh)
-    sampling.check_model(model, settings.sampler)
-    sharding.shardings(mesh, models.param_shapes(model))
+    wrong = Gathered()
+    with wrong.check():
+        check_settings(settings, mesh)
+    with wrong.check():
+        sampling.check_model(model, settings.sampler)
+    with wrong.check():
+        sharding.shardings(mesh, models.param_shapes(model))
+    with wrong.check():
+        check_graded(settings, task)
+    wrong.end()
+
+
+def check_graded(settings: Settings, task: Task | None) -> None:
+    """ValueError where an objective learns from rewards that the task does not give."""
     if task is None or task.grade is not None:
         return
     if settings.rounds and objectives.find(settings.objective).rewards:

@@ -15,6 +15,7 @@ from gdsd_jax.experiment import Experiment
 from gdsd_jax.keys import make_keys
 from gdsd_jax.metrics import MetricsWriter
 from gdsd_jax.optimizer import BROKEN
+from gdsd_jax.progress import phase
 from gdsd_jax.resume import Buffer, Progress, as_host, as_saved
 from gdsd_jax.steps import Steps
 from gdsd_jax.types import PyTree, TrainState
@@ -154,15 +155,17 @@ def keeper(
     sums = checksums_of(tree)
 
     def keep(stop: bool = True) -> None:
-        try:
-            number = iteration_of(loop.experiment, progress)
-            loop.checkpoints.save(number, tree, as_host(progress), sums)
-        except FloatingPointError as error:
-            here = f"{progress.phase}, round {progress.round}, step {progress.step}"
-            raise FloatingPointError(f"{here}: {error}; {last_good(loop.checkpoints)}") from None
-        if stop:
-            loop.checkpoints.wait()
-            raise Interrupted
+        with phase("writing a checkpoint"):
+            try:
+                number = iteration_of(loop.experiment, progress)
+                loop.checkpoints.save(number, tree, as_host(progress), sums)
+            except FloatingPointError as error:
+                here = f"{progress.phase}, round {progress.round}, step {progress.step}"
+                known = last_good(loop.checkpoints)
+                raise FloatingPointError(f"{here}: {error}; {known}") from None
+            if stop:
+                loop.checkpoints.wait()
+                raise Interrupted
 
     return keep
 
@@ -188,8 +191,9 @@ def keep_if_best(
         return progress
     progress = progress._replace(best={metric: merit})
     tree = as_saved(state, frozen if progress.has_rl_state else {}, None)
-    loop.best.save(iteration_of(loop.experiment, progress), tree, as_host(progress))
-    loop.best.wait()  # later checkpoints say that it is there
+    with phase("writing the best checkpoint"):
+        loop.best.save(iteration_of(loop.experiment, progress), tree, as_host(progress))
+        loop.best.wait()  # later checkpoints say that it is there
     loop.say(f"best {name} so far, {numbers[name]:.4g}: kept in {loop.best.folder.parent}")
     return progress
 

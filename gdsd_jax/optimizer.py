@@ -18,13 +18,13 @@ class OptimizerConfig:
       learning_rate: the rate after the warm-up.
       warmup_steps: optimizer steps of a linear warm-up.
       decay_steps: the step at which a cosine ends that begins at the warm-up's end; 0 = constant.
-      final_share: share of the rate that is left there and from there on.
-      weight_decay: decoupled, for all parameters.
+      final_share: share of the rate that is left when the decay ends, and from there on.
+      weight_decay: decoupled weight decay, of all parameters.
       b1: decay of the first moment.
       b2: decay of the second moment.
       clip_norm: gradients are scaled down to this global norm.
-      moments_dtype: what first moments are kept in. Second ones are float32: in bfloat16 they would
-        stop following at b2 = 0.999, whose share of a square is below half a last bit.
+      moments_dtype: type that first moments are kept in. Second ones are float32: in bfloat16 they
+        would stop following at b2 = 0.999, whose share of a square is below half a last bit.
     """
 
     learning_rate: float = 1e-5

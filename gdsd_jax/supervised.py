@@ -10,6 +10,7 @@ import numpy as np
 from gdsd_jax import data, sharding, tokenizers
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.loop import Loop, checked, keeper, save, unless_stopped
+from gdsd_jax.progress import counted, phase
 from gdsd_jax.resume import Progress
 from gdsd_jax.steps import make_sft_loss, make_sft_step
 from gdsd_jax.types import PyTree, TrainState
@@ -29,13 +30,14 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
     heldout_loss = make_heldout_loss(loop)
     began = time.monotonic()
     losses, outcomes = [np.float32(loss) for loss in progress.losses], []
-    for step in range(progress.step, sft.steps):
+    for step in counted(range(progress.step, sft.steps), "supervised step"):
         rows = next(loader)
         arrays = sharding.global_rows(experiment.mesh, {name: rows[name] for name in SFT_FIELDS})
         rng = loop.keys(step)["sft"]
         if step == progress.step:
             keep = keeper(loop, state, frozen, progress)
-            unless_stopped(loop, sft_step.lower(state, frozen, arrays, rng).compile, keep)
+            with phase("compiling"):
+                unless_stopped(loop, sft_step.lower(state, frozen, arrays, rng).compile, keep)
         state, metrics = sft_step(state, frozen, arrays, rng)
         outcomes.append(metrics)
         # no more than two steps are under way, for which a stop has to wait

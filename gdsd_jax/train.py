@@ -12,7 +12,7 @@ import numpy as np
 from gdsd_jax import chips, curriculum, data, evaluation, objectives, settings, sharding, workdirs
 from gdsd_jax.checkpoint import Checkpoints, load_trainable
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of, variety_of
-from gdsd_jax.experiment import Experiment
+from gdsd_jax.experiment import Experiment, ignore
 from gdsd_jax.hosts import watch_sigterm
 from gdsd_jax.loop import (
     Interrupted,
@@ -26,6 +26,7 @@ from gdsd_jax.loop import (
     unless_stopped,
 )
 from gdsd_jax.metrics import Pace, round_line
+from gdsd_jax.progress import phase
 from gdsd_jax.resume import Buffer, Progress, Resumed, fresh_state, resume_newest
 from gdsd_jax.steps import Steps, make_steps
 from gdsd_jax.supervised import supervise
@@ -86,11 +87,8 @@ def train(
                 experiment, workdir, steps, key, checkpoints, best, writer, signalled, say, profile
             )
             run(loop, state, frozen, buffer, progress)
-            checkpoints.wait()  # here, where SIGTERM is still noted
-
-
-def ignore(line: str) -> None:
-    """Says nothing."""
+            with phase("writing a checkpoint"):
+                checkpoints.wait()  # here, where SIGTERM is still noted
 
 
 def begin_until_stopped(
@@ -102,7 +100,8 @@ def begin_until_stopped(
 ) -> Resumed:
     """What `beginning` returns, for which a stop does not wait."""
     begin = functools.partial(beginning, experiment, steps, checkpoints, seed_key)
-    stopped, future = experiment.hosts.run_until_stopped(begin, signalled)
+    with phase("loading the weights"):
+        stopped, future = experiment.hosts.run_until_stopped(begin, signalled)
     if stopped:
         raise Interrupted  # nothing is there yet that is not on disk
     return future.result()
@@ -228,7 +227,8 @@ def compile_updates(
     for inner in {here.inner, loop.experiment.settings.inner_iterations - 1}:
         arguments = arguments_of_update(loop, state, frozen, buffer, rng, inner)
         lowered = loop.steps.update.lower(*arguments, first=inner == 0)
-        unless_stopped(loop, lowered.compile, keep)
+        with round_phase(loop, here.round), phase("compiling the update"):
+            unless_stopped(loop, lowered.compile, keep)
     if loop.steps.sync is not None:
         lowered = loop.steps.sync.lower(state.trainable, frozen["reference"])
         unless_stopped(loop, lowered.compile, keep)
@@ -241,21 +241,29 @@ def run_updates(
     metrics)."""
     count = loop.experiment.settings.inner_iterations
     outcomes, began = [], time.monotonic()
-    for inner in range(here.inner, count):
-        arguments = arguments_of_update(loop, state, frozen, buffer, rng, inner)
-        state, outcome = loop.steps.update(*arguments, first=inner == 0)
-        outcomes.append(outcome)
-        # scores of this round were taken before: the next round compares with the moved one
-        if loop.experiment.settings.reference_sync.is_due(here.round * count + inner + 1):
-            reference = loop.steps.sync(state.trainable, frozen["reference"])
-            frozen = frozen | {"reference": reference}
-        # no more than two are under way, for which a stop has to wait
-        jax.block_until_ready(outcomes[-2:-1])
-        if inner + 1 < count and loop.stopping():
-            write_updates(loop, here, outcomes, state.trainable, began)
-            here = here._replace(inner=inner + 1, lines=loop.writer.cursor())
-            save(loop, state, frozen, here, buffer, stop=True)
-    return state, frozen, write_updates(loop, here, outcomes, state.trainable, began)
+    with round_phase(loop, here.round), phase("update", count - here.inner) as step:
+        for inner in range(here.inner, count):
+            arguments = arguments_of_update(loop, state, frozen, buffer, rng, inner)
+            state, outcome = loop.steps.update(*arguments, first=inner == 0)
+            outcomes.append(outcome)
+            # scores of this round were taken before: the next round compares with the moved one
+            if loop.experiment.settings.reference_sync.is_due(here.round * count + inner + 1):
+                reference = loop.steps.sync(state.trainable, frozen["reference"])
+                frozen = frozen | {"reference": reference}
+            # no more than two are under way, for which a stop has to wait
+            jax.block_until_ready(outcomes[-2:-1])
+            if len(outcomes) > 1:
+                step()
+            if inner + 1 < count and loop.stopping():
+                write_updates(loop, here, outcomes, state.trainable, began)
+                here = here._replace(inner=inner + 1, lines=loop.writer.cursor())
+                save(loop, state, frozen, here, buffer, stop=True)
+        return state, frozen, write_updates(loop, here, outcomes, state.trainable, began)
+
+
+def round_phase(loop: Loop, number: int):
+    """Round `number` as the phase around what is done in it."""
+    return phase(f"round {number + 1}/{loop.experiment.settings.rounds}")
 
 
 def arguments_of_update(
@@ -271,7 +279,8 @@ def collect(
 ) -> tuple[Buffer, dict]:
     """One round's experience, written to metrics.jsonl; `keep` is what a stop calls meanwhile."""
     work = functools.partial(experience_of, loop, state, frozen, rows, keys, progress)
-    buffer, summary, numbers = unless_stopped(loop, work, keep)
+    with round_phase(loop, progress.round):
+        buffer, summary, numbers = unless_stopped(loop, work, keep)
     loop.writer.write("rollout", progress.round + 1, **summary, **numbers)
     return buffer, summary
 
@@ -290,15 +299,16 @@ def experience_of(
     answer = steps.sample_exactly if exact else steps.sample
     if chosen.answers == "teacher":
         answer = steps.teach
-    rollout = answer(*weights, prompts, keys["rollout"])
-    slices = steps.slices(rollout, prompts)
-    tokens_BxG, length_B = sharding.fetch(mesh, (rollout.tokens_BxG, rollout.length_B))
+    with phase("rollout"):
+        rollout = answer(*weights, prompts, keys["rollout"])
+        slices = steps.slices(rollout, prompts)
+        tokens_BxG, length_B = sharding.fetch(mesh, (rollout.tokens_BxG, rollout.length_B))
     sampled = time.monotonic()
     drift = {}
     if steps.drift is not None and not exact:
         drift = steps.drift(*weights, prompts, rollout)._asdict()
-    # runs while the host grades
-    scored = steps.score(*weights, slices, keys["masks"])
+    with phase("scores"):  # the first time they are compiled; they run while the host grades
+        scored = steps.score(*weights, slices, keys["masks"])
     summary = {"tokens_per_s": float(length_B.sum() / (sampled - began))}
     numbers = {
         "length": length_B.mean(),
@@ -311,7 +321,9 @@ def experience_of(
         numbers |= further
         numbers["reward_s"] = time.monotonic() - sampled
     # not before the answers are graded: the device may be at it still
-    summary |= {f"drift_{name}": float(value) for name, value in jax.device_get(drift).items()}
+    with phase("scores"):
+        drift = jax.device_get(drift)
+    summary |= {f"drift_{name}": float(value) for name, value in drift.items()}
     return Buffer(slices, scored), summary, numbers
 
 
@@ -345,9 +357,12 @@ def with_rewards(
     experiment, chosen = loop.experiment, loop.experiment.settings
     index_B = np.repeat(rows["index"], chosen.group_size)
     records = [experiment.train.records[index] for index in index_B]
-    texts = texts_of(experiment.task, experiment.tokenizer, records, tokens_BxG)
     skip = loop.say if chosen.not_finite == "skip" else None
-    grades = grades_of(experiment.hosts, experiment.task, records, texts, experiment.parts, skip)
+    with phase("grading"):
+        texts = texts_of(experiment.task, experiment.tokenizer, records, tokens_BxG)
+        grades = grades_of(
+            experiment.hosts, experiment.task, records, texts, experiment.parts, skip
+        )
     reward_B, judged_B = grades.reward_N, grades.judged_N
     watched = {"solved": mean_of(grades.solved_N, judged_B)}
     watched |= variety_of(texts, tokens_BxG, length_B, reward_B, judged_B, chosen.group_size)
@@ -385,7 +400,8 @@ def ask_teacher(
     work = functools.partial(
         evaluation.taught, experiment, loop.steps, state.trainable, frozen, rng
     )
-    return unless_stopped(loop, work, keep)
+    with phase("answers of the teacher"):
+        return unless_stopped(loop, work, keep)
 
 
 def evaluate(
@@ -403,12 +419,14 @@ def evaluate(
     work = functools.partial(
         evaluation.heldout, experiment, loop.steps, state.trainable, frozen, rng, number, teacher
     )
-    found = unless_stopped(loop, work, keep)
+    with phase("evaluation"):
+        found = unless_stopped(loop, work, keep)
     loop.writer.write("eval", number, **found.numbers)
     line = evaluation.line_of(found.numbers, experiment.task.score)
     loop.say(f"eval  {number}/{experiment.settings.rounds} | {line}")
     if experiment.hosts.first:
-        workdirs.write_report(experiment, loop.workdir, number, found, loop.writer, loop.say)
+        with phase("drawing the report"):
+            workdirs.write_report(experiment, loop.workdir, number, found, loop.writer, loop.say)
     return found.numbers
 
 

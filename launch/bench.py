@@ -13,6 +13,7 @@ weights of 16 GB; an update of all of them needs several devices.
 Exit codes: 0 done; 2 bad arguments; 1 a fault.
 """
 
+import argparse
 import json
 import pathlib
 import resource
@@ -23,15 +24,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import jax
-import jax.numpy as jnp
-
-from gdsd_jax import models, objectives, sampling, scoring
-from gdsd_jax.cli import Parser, output_path, told
-from gdsd_jax.models import flops
-from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
-from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
-from gdsd_jax.types import Batch, Prompts
+from gdsd_jax.cli import Parser, output_path
+from gdsd_jax.mistakes import Gathered
 
 
 class Size(NamedTuple):
@@ -59,6 +53,43 @@ SIZES = {
     "tiny": Size(32, 2, 1, 64, 128, 8, 16, 4, 4, 128, 8, 8, 16, 8),
 }
 PARTS = ("rollout", "update", "samplers", "programs")
+
+
+def arguments() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--json", help="file for the numbers")
+    parser.add_argument("--size", choices=SIZES, default="standard")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help="what is measured; default all: %(default)s"
+    )
+    return parser.checked(check_flags)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Mistakes of the flags."""
+    wrong = Gathered()
+    for part in args.parts.split(","):
+        if part not in PARTS:
+            known = ", ".join(PARTS)
+            wrong.lines.append(f"--parts={args.parts}: {part!r} is none of {known}")
+    with wrong.check():
+        if args.json:
+            output_path("--json", args.json)
+    wrong.end()
+
+
+if __name__ == "__main__":
+    arguments()  # tells what is wrong before the imports below, which take seconds
+
+import jax
+import jax.numpy as jnp
+
+from gdsd_jax import models, objectives, progress, sampling, scoring
+from gdsd_jax.models import flops
+from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
+from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
+from gdsd_jax.types import Batch, Prompts
 
 
 def timed(fn, *args, repeats: int) -> float:
@@ -239,18 +270,18 @@ def samplers(size: Size, dtype: str) -> dict:
     found = {}
     for name, (settings, baseline) in SAMPLERS.items():
         own = long if settings["kind"] == "block" else size
-        row = measure_sampler(denoiser, params, settings, own, dtype)
+        with progress.phase(f"sampler {name}"):
+            row = measure_sampler(denoiser, params, settings, own, dtype)
         found[name] = row
         row["bandwidth"] = weights * own.sampler_steps / row["seconds"] / copying
         row["ceiling"] = found[baseline]["gflops"] / row["gflops"]
         row["reached"] = row["mfu"] / found[baseline]["mfu"]
         row["speed_up"] = row["ceiling"] * row["reached"]
-        print(
+        progress.say(
             f"sampler {name:12} {row['tokens_per_s']:10,.1f} tokens/s, "
             f"{row['mfu']:.0%} of the product's rate, {row['bandwidth']:.0%} of a copy's, "
             f"{row['speed_up']:.2f} x {baseline} of {row['ceiling']:.2f} x possible "
             f"({row['reached']:.0%})",
-            flush=True,
         )
     return found
 
@@ -339,55 +370,39 @@ def measure_all(size: Size, dtype: str, parts: list[str]) -> dict:
         name = part.__name__
         if name not in parts:
             continue
-        found = beside_product(part, size, dtype)
+        with progress.phase(name):
+            found = beside_product(part, size, dtype)
         results[name] = found
         rate = f", {found['tokens_per_s']:,.1f} tokens/s" if "tokens_per_s" in found else ""
-        print(
+        progress.say(
             f"{name:8} {found['seconds']:8.2f} s{rate}, {found['mfu']:.0%} of a {size.product} x "
             f"{size.product} product's {found['product_gflops_per_s']:,.0f} GFLOP/s",
-            flush=True,
         )
     if "samplers" in parts:
         results["samplers"] = samplers(size, dtype)
     if "programs" in parts:
         results["rewards"] = programs(size.programs)
-        print("programs", ", ".join(f"{key} {value}" for key, value in results["rewards"].items()))
+        told = ", ".join(f"{key} {value}" for key, value in results["rewards"].items())
+        progress.say(f"programs {told}")
     memory = peak_memory()
     results["memory"] = memory
-    print("memory  ", ", ".join(f"{key} {value:,.0f}" for key, value in memory.items()))
+    progress.say(f"memory   {', '.join(f'{key} {value:,.0f}' for key, value in memory.items())}")
     return results
 
 
 def main() -> int:
-    parser = Parser(__doc__)
-    parser.add_argument("--json", help="file for the numbers")
-    parser.add_argument("--size", choices=SIZES, default="standard")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument(
-        "--parts", default=",".join(PARTS), help="what is measured; default all: %(default)s"
-    )
-    args = parser.parse_args()
-    parts = args.parts.split(",")
-    for part in parts:
-        if part not in PARTS:
-            parser.error(f"--parts={args.parts}: {part!r} is none of {', '.join(PARTS)}")
-    file = None
-    if args.json:
-        try:
-            file = output_path("--json", args.json)
-        except Exception as error:
-            return told(error, args.debug)
+    args = arguments()
     size = SIZES[args.size]
     device = jax.devices()[0]
-    print(
+    progress.say(
         f"{device.device_kind}, jax {jax.__version__}, {args.dtype}, {args.size}: {size}",
-        flush=True,
     )
     results = {"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}
     results |= {"dtype": args.dtype, "size": size._asdict()}
-    results |= measure_all(size, args.dtype, parts)
-    if file is not None:
-        file.write_text(json.dumps(results, indent=2) + "\n")
+    with progress.shown():
+        results |= measure_all(size, args.dtype, args.parts.split(","))
+    if args.json:
+        output_path("--json", args.json).write_text(json.dumps(results, indent=2) + "\n")
     return 0
 
 

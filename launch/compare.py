@@ -16,6 +16,7 @@ table.md hold alone.
 Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fails.
 """
 
+import argparse
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import itertools
@@ -30,7 +31,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gdsd_jax import metrics, paths, report
-from gdsd_jax.cli import Parser, load_config, split_config, told
+from gdsd_jax.cli import Parser, load_config, output_folder, split_config, told
+from gdsd_jax.mistakes import Gathered
 
 REWARD = "reward"  # the score of a task that names no part; it may have any scale
 NOTHING = "-"  # a cell without a number
@@ -301,22 +303,22 @@ def seeds_of(text: str) -> list[int]:
 def check(
     config: str, variants: Mapping[str, str], rates: Sequence[str], seeds: Sequence[int]
 ) -> None:
-    """ValueError where the settings of a variant cannot work; nothing is trained before."""
+    """Mistakes of the settings of all variants; nothing is trained before."""
     from gdsd_jax import settings  # slow to import: wrong arguments are told before
 
     chosen = [f"optimizer.learning_rate={rate}" for rate in rates] or [""]
     starts = [settings.parse(load_config(argument_of(config, f"seed={seed}"))) for seed in seeds]
+    wrong = Gathered()
     for name, overrides in variants.items():
         for rate in chosen:
-            try:
+            with wrong.check(f"variant {name!r}: "):
                 argument = argument_of(config, f"seed={seeds[0]}", overrides, rate)
                 found = settings.parse(load_config(argument))
-                wrong = settings.changes_of_start(starts[0], found)
-                if wrong:
-                    told = settings.listed(wrong)
+                changed = settings.changes_of_start(starts[0], found)
+                if changed:
+                    told = settings.listed(changed)
                     raise ValueError(f"{told}: the supervised phase is shared, set it in --config")
-            except ValueError as error:
-                raise ValueError(f"variant {name!r}: {error}") from None
+    wrong.end()
 
 
 def write(out: pathlib.Path, runs: Mapping[str, Sequence[pathlib.Path]], summary: str) -> None:
@@ -334,20 +336,38 @@ def write(out: pathlib.Path, runs: Mapping[str, Sequence[pathlib.Path]], summary
     print(markdown(scores), end="")
 
 
-def main() -> int:
+def arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     parser.add_argument("variants", nargs="+", metavar="NAME=OVERRIDES")
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
     parser.add_argument("--out", required=True, help="local folder of all runs")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--learning_rates", default="")
-    args = parser.parse_args()
-    rates = [rate for rate in args.learning_rates.split(",") if rate]
-    try:
-        variants, seeds = variants_of(args.variants), seeds_of(args.seeds)
-        check(args.config, variants, rates, seeds)
+    return parser.checked(check_flags)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Mistakes of the flags."""
+    wrong = Gathered()
+    with wrong.check():
+        variants_of(args.variants)
+    with wrong.check():
+        seeds_of(args.seeds)
+    with wrong.check():
+        load_config(args.config)
+    with wrong.check():
         if paths.is_remote(args.out):
             raise ValueError(f"--out={args.out}: give a local folder")
+        output_folder("--out", args.out)
+    wrong.end()
+
+
+def main() -> int:
+    args = arguments()
+    rates = [rate for rate in args.learning_rates.split(",") if rate]
+    variants, seeds = variants_of(args.variants), seeds_of(args.seeds)
+    try:
+        check(args.config, variants, rates, seeds)
         out = pathlib.Path(args.out)
         out.mkdir(parents=True, exist_ok=True)
     except Exception as error:

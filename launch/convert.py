@@ -50,6 +50,84 @@ import warnings
 # `python launch/convert.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from gdsd_jax import paths
+from gdsd_jax.cli import Parser, place, told
+from gdsd_jax.mistakes import Gathered
+
+
+def arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--from_hf", metavar="DIR", help="a folder, or a name on the hub")
+    places = {"from_gguf": "FILE", "to_orbax": "DIR", "from_orbax": "DIR", "to_hf": "DIR"}
+    for name, what in places.items():
+        parser.add_argument(f"--{name}", type=place, metavar=what)
+    parser.add_argument(
+        "--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge"
+    )
+    parser.add_argument(
+        "--adapter", type=place, metavar="DIR", help="adapters over what is converted"
+    )
+    parser.add_argument("--a2d", action="store_true", help="make it the start of a denoiser")
+    parser.add_argument("--mask_token", metavar="TOKEN", help="of the tokenizer; with --a2d")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="by default the source's own, float32 of a GGUF file",
+    )
+    parser.add_argument(
+        "--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes"
+    )
+    add_card(parser)
+    return parser.checked(check_flags, argv)
+
+
+def add_card(parser: argparse.ArgumentParser) -> None:
+    """What is said of a folder of --to_hf, and where it goes."""
+    parser.add_argument(
+        "--evaluation",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="of launch/eval.py, for the model card of --to_hf; may be given several times",
+    )
+    parser.add_argument("--push", metavar="USER/NAME", help="upload --to_hf to the hub")
+    parser.add_argument(
+        "--private", action="store_true", help="let nobody else see what --push makes"
+    )
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Mistakes of the flags."""
+    sources = [name for name in ("from_hf", "from_gguf") if getattr(args, name) is not None]
+    given = {name for name in (*sources, "to_orbax", "from_orbax", "to_hf") if getattr(args, name)}
+    is_import = len(sources) == 1 and given == {*sources, "to_orbax"}
+    lora_belongs = args.adapter or not sources
+    of_export = [name for name in ("push", "private", "evaluation") if getattr(args, name)]
+    mistakes = {
+        f"--max_shard_gb={args.max_shard_gb} must be above 0, such as 5": (
+            not 0 < args.max_shard_gb < math.inf
+        ),
+        "give either --from_hf or --from_gguf, and --to_orbax; or --from_orbax and --to_hf": (
+            not is_import and given != {"from_orbax", "to_hf"}
+        ),
+        "--a2d belongs to --from_hf and --from_gguf": args.from_orbax and args.a2d,
+        "--mask_token belongs to --a2d": args.mask_token and not args.a2d,
+        "--adapter belongs to --from_hf and --from_gguf": args.from_orbax and args.adapter,
+        "--lora belongs to --from_orbax or --adapter": args.lora and not lora_belongs,
+        f"--{', --'.join(of_export)} belongs to --to_hf": of_export and not args.to_hf,
+        "--private belongs to --push": args.private and not args.push,
+        f"--push takes a local folder: give another --to_hf than {args.to_hf}": (
+            args.push and args.to_hf and paths.is_remote(args.to_hf)
+        ),
+    }
+    wrong = Gathered()
+    wrong.lines += [line for line, is_made in mistakes.items() if is_made]
+    wrong.end()
+
+
+if __name__ == "__main__":
+    arguments()  # tells what is wrong before the imports below, which take seconds
+
 import absl.logging
 from etils import epath
 import jax
@@ -66,11 +144,9 @@ from gdsd_jax import (
     json_files,
     mask_rows,
     models,
-    paths,
     tokenizers,
     weights,
 )
-from gdsd_jax.cli import Parser, place, told
 
 # tokenizer, generation settings, the model's own code
 COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")
@@ -358,71 +434,6 @@ def watched(params: dict, bar) -> dict:
         return dataclasses.replace(leaf, read=read)
 
     return jax.tree.map(watch, params)
-
-
-def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(__doc__)
-    parser.add_argument("--from_hf", metavar="DIR", help="a folder, or a name on the hub")
-    places = {"from_gguf": "FILE", "to_orbax": "DIR", "from_orbax": "DIR", "to_hf": "DIR"}
-    for name, what in places.items():
-        parser.add_argument(f"--{name}", type=place, metavar=what)
-    parser.add_argument(
-        "--lora", choices=("merge", "keep"), help="what becomes of adapters; by default merge"
-    )
-    parser.add_argument(
-        "--adapter", type=place, metavar="DIR", help="adapters over what is converted"
-    )
-    parser.add_argument("--a2d", action="store_true", help="make it the start of a denoiser")
-    parser.add_argument("--mask_token", metavar="TOKEN", help="of the tokenizer; with --a2d")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="by default the source's own, float32 of a GGUF file",
-    )
-    parser.add_argument(
-        "--max_shard_gb", type=float, default=5.0, help="of the files of --to_hf, in 1e9 bytes"
-    )
-    add_card(parser)
-    args = parser.parse_args(argv)
-    if not 0 < args.max_shard_gb < math.inf:
-        parser.error(f"--max_shard_gb={args.max_shard_gb} must be above 0, such as 5")
-    sources = [name for name in ("from_hf", "from_gguf") if getattr(args, name) is not None]
-    given = {name for name in ("from_hf", *places) if getattr(args, name) is not None}
-    if given != {"from_orbax", "to_hf"} and (len(sources) != 1 or given != {*sources, "to_orbax"}):
-        parser.error(
-            "give either --from_hf or --from_gguf, and --to_orbax; or --from_orbax and --to_hf"
-        )
-    belongs = [name for name in ("push", "private", "evaluation") if getattr(args, name)]
-    if belongs and not args.to_hf:
-        parser.error(f"--{belongs[0]} belongs to --to_hf")
-    if args.private and not args.push:
-        parser.error("--private belongs to --push")
-    if args.push and paths.is_remote(args.to_hf):
-        parser.error(f"--push takes a local folder: give another --to_hf than {args.to_hf}")
-    if args.from_orbax and args.a2d:
-        parser.error("--a2d belongs to --from_hf and --from_gguf")
-    if args.mask_token and not args.a2d:
-        parser.error("--mask_token belongs to --a2d")
-    if args.from_orbax and args.adapter:
-        parser.error("--adapter belongs to --from_hf and --from_gguf")
-    if sources and args.lora and not args.adapter:
-        parser.error("--lora belongs to --from_orbax or --adapter")
-    return args
-
-
-def add_card(parser: argparse.ArgumentParser) -> None:
-    """What is said of a folder of --to_hf, and where it goes."""
-    parser.add_argument(
-        "--evaluation",
-        metavar="FILE",
-        action="append",
-        default=[],
-        help="of launch/eval.py, for the model card of --to_hf; may be given several times",
-    )
-    parser.add_argument("--push", metavar="USER/NAME", help="upload --to_hf to the hub")
-    parser.add_argument(
-        "--private", action="store_true", help="let nobody else see what --push makes"
-    )
 
 
 def show_warning(message, *_) -> None:

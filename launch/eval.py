@@ -1,6 +1,6 @@
 """Scores a checkpoint on held-out problems, or completions that are there already.
 
-  python launch/eval.py --config=FILE.py[:MODEL[,key=value...]] --checkpoint=DIR --out=FILE.json
+  python launch/eval.py --checkpoint=DIR --out=FILE.json --config=FILE.py[:MODEL[,key=value...]]
   ... --lengths=128,256,512
       one evaluation for each generation length, with half as many steps as tokens
   ... --samples=8
@@ -16,11 +16,11 @@
       what differs between two FILE.json, problem by problem
 
 The config names the problems, the sampler and how many (`eval_problems`); DIR is a folder that
-launch/convert.py wrote, or the workdir of a run, whose newest checkpoint is taken. FILE.json holds
-the numbers of metrics.jsonl's eval lines, those of the grades' parts inside `parts`, `metrics` with
-all numbers, their 95% `intervals`, the same for each length in `evaluations`, every answer with its
-grades in `items`, and a `manifest` of what they follow from. The same command writes the same
-bytes, on whichever day.
+launch/convert.py wrote, or the workdir of a run, whose newest checkpoint is taken; without --config
+its own settings hold. FILE.json holds the numbers of metrics.jsonl's eval lines, those of the
+grades' parts inside `parts`, `metrics` with all numbers, their 95% `intervals`, the same for each
+length in `evaluations`, every answer with its grades in `items`, and a `manifest` of what they
+follow from. The same command writes the same bytes, on whichever day.
 
 Finished batches are kept in FILE.json.partial.jsonl: the same command goes on from there, --fresh
 begins again. On several hosts the same command on each, as for launch/main.py:
@@ -43,24 +43,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from etils import epath
 
-from gdsd_jax import evaluation, hosts, paths, settings, weights
+from gdsd_jax import paths
 from gdsd_jax.cli import Parser, fail, load_config, output_path, replacing, told
-from gdsd_jax.evaluation import comparison, record, rescoring
-from gdsd_jax.evaluation.finished import Finished
-from gdsd_jax.experiment import prepare
-from gdsd_jax.hosts import Hosts
-from gdsd_jax.settings import Settings
+from gdsd_jax.mistakes import Gathered
 
 MODES = ("checkpoint", "again", "rescore", "compare")
-
-
-class Job(NamedTuple):
-    """A checkpoint and what is asked of it."""
-
-    settings: Settings
-    plan: record.Plan
-    source: dict[str, Any]  # the config and the checkpoint, as they were given
-    before: Mapping[str, Any] | None = None  # the manifest, of an evaluation that is run again
 
 
 def arguments() -> argparse.Namespace:
@@ -80,7 +67,28 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
-    return parser.parse_args()
+    return parser.checked(check_flags)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Mistakes of the flags."""
+    wrong = Gathered()
+    with wrong.check():
+        mode_of(args)
+    with wrong.check():
+        if args.config:
+            load_config(args.config)
+    with wrong.check():
+        if args.out:
+            output_path("--out", args.out)
+    for read, text in (
+        (read_lengths, args.lengths),
+        (read_samples, args.samples),
+        (read_thresholds, args.thresholds),
+    ):
+        with wrong.check():
+            read(text)
+    wrong.end()
 
 
 def mode_of(args: argparse.Namespace) -> str:
@@ -97,7 +105,7 @@ def mode_of(args: argparse.Namespace) -> str:
     asked = [name for name in flags if getattr(args, name) not in (None, "")]
     if mode != "checkpoint" and asked:
         raise ValueError(f"--{asked[0]} asks a model: give it with --checkpoint=DIR")
-    needed = {"again": ("out",), "compare": ()}.get(mode, ("config", "out"))
+    needed = {"compare": (), "rescore": ("config", "out")}.get(mode, ("out",))
     for name in needed:
         if getattr(args, name) is None:
             raise ValueError(f"--{mode} needs --{name} too")
@@ -116,95 +124,6 @@ def check_two(files: list[str]) -> None:
         f"--compare takes two different files, not {' '.join(files) or 'none'}: type "
         f"--compare {first} B.json"
     )
-
-
-def main() -> int:
-    args = arguments()
-    try:
-        mode = mode_of(args)
-        out = output_path("--out", args.out) if args.out else None
-        if mode == "compare":
-            return compare(args, out)
-        if mode == "rescore":
-            return rescore(args, out)
-        job = job_again(args.again) if mode == "again" else job_of(args)
-        here = hosts.start(args.coordinator, args.num_processes, args.process_id)
-    except Exception as error:
-        return told(error, args.debug)
-    if here.count == 1:
-        return evaluate(job, out, here, args.fresh, args.debug)
-    with hosts.naming_failures(here):
-        code = evaluate(job, out, here, args.fresh, args.debug)
-        if code == 0:
-            here.finish()
-    here.linger()
-    hosts.leave(code)
-
-
-# ---------------------------------------------------------------- a checkpoint
-
-
-def job_of(args: argparse.Namespace) -> Job:
-    """What the flags ask; ValueError in one line."""
-    chosen = settings.parse(load_config(args.config))
-    plan = record.plan_of(
-        chosen,
-        read_lengths(args.lengths),
-        read_samples(args.samples),
-        read_thresholds(args.thresholds),
-    )
-    return Job(chosen, plan, {"config": args.config, "checkpoint": args.checkpoint})
-
-
-def job_again(path: str) -> Job:
-    """What the evaluation of a file was asked; ValueError in one line."""
-    content = rescoring.read_own(path)
-    if "checkpoint" not in content["manifest"]:
-        raise ValueError(f"--again={path}: its completions come from elsewhere; use --rescore")
-    with rescoring.whole(path):
-        chosen, plan = record.from_manifest(content["manifest"])
-    source = {name: content.get(name) for name in ("config", "checkpoint")}
-    return Job(chosen, plan, source, content["manifest"])
-
-
-def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -> int:
-    """Scores a checkpoint in this process, one of those that work together; its exit code."""
-    folder, chosen = job.source["checkpoint"], job.settings
-    with contextlib.ExitStack() as opened:
-        try:
-            experiment = prepare(chosen, here, folder=folder)
-            opened.callback(experiment.task.close)
-            theirs = weights.settings_of(folder)
-            model = weights.load_weights(
-                folder, theirs, experiment.denoiser.config, experiment.mesh
-            )
-            manifest = record.manifest_of(experiment, job.plan, folder)
-            note = None if job.before is None else record.check_same(job.before, manifest)
-            kept = out.with_name(f"{out.name}.partial.jsonl")
-            batches = job.plan.batches(evaluation.problems_asked(experiment), chosen.rows)
-            finished = Finished(kept, manifest, here, batches, fresh, say)
-        except Exception as error:
-            return told(error, debug)
-        if note is not None and here.first:
-            say(note)
-        try:
-            items = record.answer_all(experiment, model, job.plan, finished)
-        except KeyboardInterrupt:
-            return fail(f"interrupted; the same command goes on from {kept}", 130)
-        if here.first:
-            source = {**job.source, "iteration": manifest["iteration"]}
-            prompts = record.prompts_of(record.records_of(experiment), experiment.task.messages)
-            content = record.contents(source, manifest, prompts, items)
-            write(out, content)
-            for line in lines_of(content, str(out)):
-                print(line)
-        finished.remove()
-    return 0
-
-
-def say(line: str) -> None:
-    """How far an evaluation is, apart from its numbers."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def read_numbers(flag: str, text: str, kind: type, wanted: str) -> list:
@@ -237,6 +156,129 @@ def read_thresholds(text: str) -> list[float]:
     if not all(0 < threshold <= 1 for threshold in thresholds):
         raise ValueError(f"--thresholds={text}: give {wanted}, separated by commas")
     return thresholds
+
+
+if __name__ == "__main__":
+    arguments()  # tells what is wrong before the imports below, which take seconds
+
+from gdsd_jax import checkpoint, evaluation, hosts, progress, settings, weights
+from gdsd_jax.evaluation import comparison, record, rescoring
+from gdsd_jax.evaluation.finished import Finished
+from gdsd_jax.experiment import prepare
+from gdsd_jax.hosts import Hosts
+from gdsd_jax.progress import phase
+from gdsd_jax.settings import Settings
+
+
+class Job(NamedTuple):
+    """A checkpoint and what is asked of it."""
+
+    settings: Settings
+    plan: record.Plan
+    source: dict[str, Any]  # the config and the checkpoint, as they were given
+    before: Mapping[str, Any] | None = None  # the manifest, of an evaluation that is run again
+
+
+def main() -> int:
+    args = arguments()
+    try:
+        mode = mode_of(args)
+        out = output_path("--out", args.out) if args.out else None
+        if mode == "compare":
+            return compare(args, out)
+        if mode == "rescore":
+            return rescore(args, out)
+        job = job_again(args.again) if mode == "again" else job_of(args)
+        here = hosts.start(args.coordinator, args.num_processes, args.process_id)
+    except Exception as error:
+        return told(error, args.debug)
+    if here.count == 1:
+        return evaluate(job, out, here, args.fresh, args.debug)
+    with hosts.naming_failures(here):
+        code = evaluate(job, out, here, args.fresh, args.debug)
+        if code == 0:
+            here.finish()
+    here.linger()
+    hosts.leave(code)
+
+
+# ---------------------------------------------------------------- a checkpoint
+
+
+def job_of(args: argparse.Namespace) -> Job:
+    """What the flags ask; ValueError in one line."""
+    chosen = settings_of(args)
+    plan = record.plan_of(
+        chosen,
+        read_lengths(args.lengths),
+        read_samples(args.samples),
+        read_thresholds(args.thresholds),
+    )
+    return Job(chosen, plan, {"config": args.config, "checkpoint": args.checkpoint})
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """Those of the config; without one those of the run in the workdir that is evaluated."""
+    if args.config is not None:
+        return settings.parse(load_config(args.config))
+    if checkpoint.is_converted(args.checkpoint):
+        raise ValueError(
+            f"--checkpoint={args.checkpoint} is a converted model: give --config too, which names "
+            "the problems"
+        )
+    return settings.read(args.checkpoint)
+
+
+def job_again(path: str) -> Job:
+    """What the evaluation of a file was asked; ValueError in one line."""
+    content = rescoring.read_own(path)
+    if "checkpoint" not in content["manifest"]:
+        raise ValueError(f"--again={path}: its completions come from elsewhere; use --rescore")
+    with rescoring.whole(path):
+        chosen, plan = record.from_manifest(content["manifest"])
+    source = {name: content.get(name) for name in ("config", "checkpoint")}
+    return Job(chosen, plan, source, content["manifest"])
+
+
+def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -> int:
+    """Scores a checkpoint in this process, one of those that work together; its exit code."""
+    folder, chosen = job.source["checkpoint"], job.settings
+    with contextlib.ExitStack() as opened:
+        if here.first:
+            opened.enter_context(progress.shown(sys.stderr))
+        try:
+            experiment = prepare(chosen, here, folder=folder, say=progress.say)
+            opened.callback(experiment.task.close)
+            theirs = weights.settings_of(folder)
+            with phase("loading the weights"):
+                model = weights.load_weights(
+                    folder, theirs, experiment.denoiser.config, experiment.mesh
+                )
+            with phase("hashing the weights"):
+                manifest = record.manifest_of(experiment, job.plan, folder)
+            note = None if job.before is None else record.check_same(job.before, manifest)
+            kept = out.with_name(f"{out.name}.partial.jsonl")
+            batches = job.plan.batches(evaluation.problems_asked(experiment), chosen.rows)
+            finished = Finished(kept, manifest, here, batches, fresh, progress.say)
+        except Exception as error:
+            opened.close()  # the live line, before the error's
+            return told(error, debug)
+        if note is not None and here.first:
+            progress.say(note)
+        try:
+            items = record.answer_all(experiment, model, job.plan, finished)
+        except KeyboardInterrupt:
+            opened.close()
+            return fail(f"interrupted; the same command goes on from {kept}", 130)
+        if here.first:
+            source = {**job.source, "iteration": manifest["iteration"]}
+            prompts = record.prompts_of(record.records_of(experiment), experiment.task.messages)
+            content = record.contents(source, manifest, prompts, items)
+            write(out, content)
+            for line in lines_of(content, str(out)):
+                print(line)
+        finished.remove()
+    return 0
 
 
 def lines_of(content: Mapping[str, Any], place: str) -> list[str]:

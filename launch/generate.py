@@ -38,19 +38,8 @@ from typing import Any, NamedTuple
 # `python launch/generate.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import jax
-import numpy as np
-
-from gdsd_jax import row_schema, sampling, settings, sharding, tokenizers, weights
 from gdsd_jax.cli import Parser, output_path, replacing, told
-from gdsd_jax.inference import generation
-from gdsd_jax.keys import row_keys
-from gdsd_jax.report import unmasking
-from gdsd_jax.rows import read_rows
-from gdsd_jax.sampling import SamplerConfig
-from gdsd_jax.settings import Settings
-from gdsd_jax.steps import make_sampler
-from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
+from gdsd_jax.mistakes import Gathered
 
 LIMITS = {  # of numbers: keys of jax have 32 bits, positions are int32
     "batch": (1, 1 << 20),
@@ -59,6 +48,107 @@ LIMITS = {  # of numbers: keys of jax have 32 bits, positions are int32
     "threshold": (0, math.inf),
     "seed": (0, (1 << 32) - 1),
 }
+
+
+def arguments() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add_files(parser)
+    add_sampling(parser)
+    add_settings(parser)
+    return parser.checked(check_flags)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Mistakes of the flags."""
+    wrong = Gathered()
+    for name, (least, most) in LIMITS.items():
+        if not least <= getattr(args, name) <= most:  # nan is not, either
+            wrong.lines.append(
+                f"--{name}={getattr(args, name)} must be at least {least}"
+                + ("" if most == math.inf else f" and at most {most}")
+            )
+    if args.chat and (args.out or args.raw):
+        wrong.lines.append(
+            "--chat prints its answers, by the chat template: leave out --out, --raw"
+        )
+    with wrong.check():
+        if args.out:
+            output_path("--out", args.out)
+    wrong.end()
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """The checkpoint, the prompts and where the answers go."""
+    parser.add_argument(
+        "--checkpoint", required=True, help="a converted model's folder, or a run's workdir"
+    )
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--prompts", help="JSONL file")
+    asked.add_argument("--prompt", help="one prompt")
+    asked.add_argument("--chat", action="store_true", help="a conversation, line by line")
+    parser.add_argument(
+        "--out", help="JSONL file for the answers; without it their text is printed"
+    )
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """How answers are drawn."""
+    parser.add_argument(
+        "--sampler", default="", help="key=value,...: fields of sampling.SamplerConfig"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, help="of the proposals; 0, the default, is greedy"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=math.inf,
+        help="commit all at least this probable; default off",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=8, help="prompts at once")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """How prompts are read, what computes and what is shown."""
+    parser.add_argument(
+        "--raw", action="store_true", help="continue the prompt's text, without the chat template"
+    )
+    parser.add_argument(
+        "--thinking", action="store_true", help="let templates that know enable_thinking ask for it"
+    )
+    parser.add_argument("--prompt_length", type=int, default=1024, help="most tokens of a prompt")
+    parser.add_argument(
+        "--too_long", choices=("error", "drop", "cut"), default="error", help="prompts over it"
+    )
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="of activations; default: the weights' own"
+    )
+    parser.add_argument(
+        "--mesh",
+        default="",
+        help="key=value,... of data, fsdp, tensor; default all devices on fsdp",
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="draw the unmasking as it happens, one prompt at a time"
+    )
+
+
+if __name__ == "__main__":
+    arguments()  # tells what is wrong before the imports below, which take seconds
+
+import jax
+import numpy as np
+
+from gdsd_jax import progress, row_schema, sampling, settings, sharding, tokenizers, weights
+from gdsd_jax.inference import generation
+from gdsd_jax.keys import row_keys
+from gdsd_jax.report import unmasking
+from gdsd_jax.rows import read_rows
+from gdsd_jax.sampling import SamplerConfig
+from gdsd_jax.settings import Settings
+from gdsd_jax.steps import make_sampler
+from gdsd_jax.types import Denoiser, Prompts, PyTree, Rollout
 
 
 class Row(NamedTuple):
@@ -178,7 +268,8 @@ def make_answer(
         arguments = (*loaded, prompts, key)
         width = prompts.tokens_BxP.shape[1]
         if width not in compiled:  # here, so that it is not timed
-            compiled[width] = sample if args.show else sample.lower(*arguments).compile()
+            with progress.phase("compiling"):
+                compiled[width] = sample if args.show else sample.lower(*arguments).compile()
         began = time.perf_counter()
         rollout = jax.device_get(compiled[width](*arguments))
         seconds = time.perf_counter() - began
@@ -242,80 +333,6 @@ def prompts_of(model: Model, rows: Sequence[Row], args) -> Prompts:
     )
 
 
-def arguments() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    add_files(parser)
-    add_sampling(parser)
-    add_settings(parser)
-    args = parser.parse_args()
-    for name, (least, most) in LIMITS.items():
-        if not least <= getattr(args, name) <= most:  # nan is not, either
-            parser.error(
-                f"--{name}={getattr(args, name)} must be at least {least}"
-                + ("" if most == math.inf else f" and at most {most}")
-            )
-    if args.chat and (args.out or args.raw):
-        parser.error("--chat prints its answers, by the chat template: leave out --out, --raw")
-    return args
-
-
-def add_files(parser: argparse.ArgumentParser) -> None:
-    """The checkpoint, the prompts and where the answers go."""
-    parser.add_argument(
-        "--checkpoint", required=True, help="a converted model's folder, or a run's workdir"
-    )
-    asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--prompts", help="JSONL file")
-    asked.add_argument("--prompt", help="one prompt")
-    asked.add_argument("--chat", action="store_true", help="a conversation, line by line")
-    parser.add_argument(
-        "--out", help="JSONL file for the answers; without it their text is printed"
-    )
-
-
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """How answers are drawn."""
-    parser.add_argument(
-        "--sampler", default="", help="key=value,...: fields of sampling.SamplerConfig"
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=0.0, help="of the proposals; 0, the default, is greedy"
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=math.inf,
-        help="commit all at least this probable; default off",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=8, help="prompts at once")
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """How prompts are read, what computes and what is shown."""
-    parser.add_argument(
-        "--raw", action="store_true", help="continue the prompt's text, without the chat template"
-    )
-    parser.add_argument(
-        "--thinking", action="store_true", help="let templates that know enable_thinking ask for it"
-    )
-    parser.add_argument("--prompt_length", type=int, default=1024, help="most tokens of a prompt")
-    parser.add_argument(
-        "--too_long", choices=("error", "drop", "cut"), default="error", help="prompts over it"
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), help="of activations; default: the weights' own"
-    )
-    parser.add_argument(
-        "--mesh",
-        default="",
-        help="key=value,... of data, fsdp, tensor; default all devices on fsdp",
-    )
-    parser.add_argument(
-        "--show", action="store_true", help="draw the unmasking as it happens, one prompt at a time"
-    )
-
-
 def main() -> int:
     args = arguments()
     try:
@@ -324,9 +341,10 @@ def main() -> int:
         rows = [] if args.chat else list(read_prompts(args, model.tokenizer))
         if not rows and not args.chat:
             raise ValueError("no prompt is left: raise --prompt_length")
-        loaded = weights.load_weights(
-            args.checkpoint, model.settings, model.denoiser.config, model.mesh
-        )
+        with progress.shown(sys.stderr), progress.phase("loading the weights"):
+            loaded = weights.load_weights(
+                args.checkpoint, model.settings, model.denoiser.config, model.mesh
+            )
     except Exception as error:
         return told(error, args.debug)
     begun = sum(row.begin != "" for row in rows)
@@ -344,9 +362,13 @@ def write_answers(rows: Sequence[Row], answer: Callable, out, args) -> None:
     """The answers to all the prompts, into the file or printed."""
     tokens, batch = 0, 1 if args.show else min(args.batch, len(rows))
     began = time.perf_counter()
-    opened = contextlib.nullcontext(sys.stdout) if out is None else replacing(out)
-    with opened as file:
-        for start in range(0, len(rows), batch):
+    starts = range(0, len(rows), batch)
+    with contextlib.ExitStack() as opened:
+        file = sys.stdout
+        if out is not None:
+            file = opened.enter_context(replacing(out))
+            opened.enter_context(progress.shown(sys.stderr))
+        for start in progress.counted(starts, "answering"):
             for line in answer(rows[start : start + batch], batch):
                 text = line["text"] if out is None else json.dumps(line)
                 file.write(text + "\n")

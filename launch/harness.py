@@ -25,6 +25,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from gdsd_jax.cli import BAD_INPUT, Parser, output_path, replacing, told
+from gdsd_jax.mistakes import Gathered
 
 LEAST = {"batch": 1, "draws": 1, "max_length": 2, "num_fewshot": 0, "limit": 0}
 
@@ -33,18 +34,30 @@ def arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add_tasks(parser)
     add_model(parser)
-    args = parser.parse_args()
-    for name, least in LEAST.items():
-        value = getattr(args, name)
-        if value is not None and not value >= least:  # nan is not, either
-            parser.error(f"--{name}={value} must be at least {least}")
-    if args.limit == 0:
-        parser.error("--limit=0 leaves no problems: give a number, or a share below 1")
-    if args.limit == math.inf:
-        parser.error("--limit=inf: leave it out, and all problems are asked")
+    args = parser.checked(check_flags)
     if args.limit is not None and args.limit >= 1:
         args.limit = int(args.limit)
     return args
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Mistakes of the flags."""
+    wrong = Gathered()
+    for name, least in LEAST.items():
+        value = getattr(args, name)
+        if value is not None and not value >= least:  # nan is not, either
+            wrong.lines.append(f"--{name}={value} must be at least {least}")
+    if args.limit == 0:
+        wrong.lines.append("--limit=0 leaves no problems: give a number, or a share below 1")
+    if args.limit == math.inf:
+        wrong.lines.append("--limit=inf: leave it out, and all problems are asked")
+    with wrong.check():
+        if args.out:
+            output_path("--out", args.out)
+    with wrong.check():
+        if args.include is not None and not pathlib.Path(args.include).is_dir():
+            raise ValueError(f"--include={args.include}: no such folder")
+    wrong.end()
 
 
 def add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +104,6 @@ def find_tasks(names: str, include: str | None):
     """(the harness' task manager, names); ValueError for a name that no task has."""
     from lm_eval.tasks import TaskManager
 
-    if include is not None and not pathlib.Path(include).is_dir():
-        raise ValueError(f"--include={include}: no such folder")
     manager = TaskManager(include_path=include)
     asked = [name for name in names.split(",") if name]
     unknown = [name for name in asked if not manager.match_tasks([name])]

@@ -17,6 +17,7 @@ that fit, and names the overrides of the fastest plan.
 Exit codes: 0 it fits; 3 it does not, and by how much; 2 bad arguments, one line says which.
 """
 
+import argparse
 import bisect
 from collections.abc import Callable
 import json
@@ -35,6 +36,38 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from gdsd_jax.cli import Parser, load_config, output_path, replacing, told
+from gdsd_jax.mistakes import Gathered
+
+
+def arguments() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
+    parser.add_argument(
+        "--topology", required=True, help="of one TPU slice, v5e:8x8 or v6e-16; of GPUs, h100:8"
+    )
+    parser.add_argument("--num_slices", type=int, default=1)
+    parser.add_argument("--json", help="where to write the numbers")
+    parser.add_argument(
+        "--search", action="store_true", help="try other meshes, remat policies and slices"
+    )
+    return parser.checked(check_flags)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Mistakes of the flags."""
+    wrong = Gathered()
+    with wrong.check():
+        load_config(args.config)
+    with wrong.check():
+        if args.json:
+            output_path("--json", args.json)
+    wrong.end()
+
+
+if __name__ == "__main__":
+    arguments()  # tells what is wrong before the imports below, which take seconds
+
 import jax
 import jax.numpy as jnp
 
@@ -43,13 +76,13 @@ from gdsd_jax import (
     experiment,
     hlo,
     models,
+    progress,
     sampling,
     settings,
     steps,
     topologies,
     weights,
 )
-from gdsd_jax.cli import Parser, load_config, output_path, replacing, told
 from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.settings import Settings
 
@@ -85,29 +118,21 @@ class Programs(NamedTuple):
 
 
 def main() -> int:
-    parser = Parser(__doc__)
-    parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
-    parser.add_argument(
-        "--topology", required=True, help="of one TPU slice, v5e:8x8 or v6e-16; of GPUs, h100:8"
-    )
-    parser.add_argument("--num_slices", type=int, default=1)
-    parser.add_argument("--json", help="where to write the numbers")
-    parser.add_argument(
-        "--search", action="store_true", help="try other meshes, remat policies and slices"
-    )
-    args = parser.parse_args()
+    args, wrong = arguments(), Gathered()
     try:
-        chosen = settings.parse(load_config(args.config))
-        out = output_path("--json", args.json) if args.json else None
-        devices = topologies.devices(args.topology, args.num_slices)
-        with topologies.without_cudnn():
+        with wrong.check():
+            chosen = settings.parse(load_config(args.config))
+        with wrong.check():
+            devices = topologies.devices(args.topology, args.num_slices)
+        wrong.end()
+        with topologies.without_cudnn(), progress.shown():
             found = search(chosen, devices) if args.search else plan(chosen, devices)
     except Exception as error:
         return told(error, args.debug)
     found = {"config": args.config, "topology": args.topology, "slices": args.num_slices, **found}
     print(table(found))
-    if out is not None:
-        with replacing(out) as file:
+    if args.json:
+        with replacing(output_path("--json", args.json)) as file:
             json.dump(found, file, indent=1)
     return 0 if found["fits"] else 3
 
@@ -125,8 +150,9 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
     for name, call in calls.items():
         if name in found:
             continue
-        print(f"compiling the {name} for {len(devices)} chips", flush=True)
-        found[name] = measure(call, mesh, read)
+        progress.say(f"compiling the {name} for {len(devices)} chips")
+        with progress.phase(f"compiling the {name}"):
+            found[name] = measure(call, mesh, read)
     missing = max(program["missing"] for program in found.values())
     return {
         "chips": len(devices),
@@ -343,7 +369,7 @@ def search(chosen: Settings, devices: list) -> dict:
             return None  # rows that do not go round, an axis that a mesh does not divide
         tried.append(found | {"change": change})
         missing, seconds = gib(found["missing"]), found["prediction"]["round_s"]
-        print(f"tried {change}: {missing} too much, {seconds:.3g} s a round", flush=True)
+        progress.say(f"tried {change}: {missing} too much, {seconds:.3g} s a round")
         if rank(found) < rank(best):
             best, chosen = found, candidate
             kept.update(change)

@@ -39,7 +39,9 @@ def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(
     monkeypatch.setattr(bench, "rollout", refuse)
     for path in (tmp_path, tmp_path / "absent" / "bench.json"):
         monkeypatch.setattr(sys, "argv", ["bench.py", "--size=tiny", f"--json={path}"])
-        assert bench.main() == 2 and f"--json={path}: " in capsys.readouterr().err
+        with pytest.raises(SystemExit, match="^2$"):
+            bench.main()
+        assert f"--json={path}: " in capsys.readouterr().err
 
 
 def test_counted_operations_are_the_compiled_ones():

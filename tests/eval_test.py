@@ -36,11 +36,24 @@ def evaluate(monkeypatch, capsys, data_dir, tmp_path):
         if checkpoint is not None:
             flags.append(f"--checkpoint={checkpoint}")
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
-        code = launch_eval.main()
+        try:
+            code = launch_eval.main()
+        except SystemExit as stop:  # of a wrong flag
+            code = stop.code
         said = capsys.readouterr()
         return code, json.loads(out.read_text()) if out.is_file() else None, said.out + said.err
 
     return start
+
+
+def test_a_workdir_is_evaluated_by_its_own_settings_without_a_config(evaluate, workdir):
+    code, found, _ = evaluate(workdir, config=None)
+    (line,) = [
+        row for row in metrics.read_metrics(workdir / "metrics.jsonl") if row["phase"] == "eval"
+    ]
+    assert code == 0 and found["config"] is None and len(found["items"]) == 2 * line["problems"]
+    for name in ("pass_at_1", "mean_reward", "forwards_per_token"):
+        assert found[name] == line[name]
 
 
 def test_numbers_and_answers_are_those_of_training(evaluate, workdir):

@@ -21,7 +21,7 @@ SECOND = (
 )
 THIRD = "models scoring sampling advantages optimizer reference checkpoint tasks report __main__"
 GROUPS = (
-    ("paths", "version"),
+    ("paths", "version", "mistakes", "progress"),
     tuple(FIRST.split()),
     tuple(SECOND.split()),
     ("tokenizers", "cli", "gguf_tokenizer", "row_schema"),
@@ -36,7 +36,7 @@ GROUPS = (
     ("resume",),
     ("loop",),
     ("evaluation",),
-    ("workdirs", "supervised"),
+    ("workdirs", "supervised", "banner"),
     ("train", "model_card"),
     ("launch",),
 )

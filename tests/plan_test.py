@@ -67,7 +67,11 @@ def call(plan, compiler, monkeypatch, capsys, tmp_path):
                 *flags,
             ],
         )
-        code, said = plan.main(), capsys.readouterr()
+        try:
+            code = plan.main()
+        except SystemExit as stop:  # of a wrong flag
+            code = stop.code
+        said = capsys.readouterr()
         return code, json.loads(out.read_text()) if out.exists() else None, said.out + said.err
 
     return launch

@@ -59,7 +59,10 @@ def test_dream_may_take_more_steps_than_tokens():
 def test_a_tasks_own_keys_are_found_by_what_they_mean(key):
     said = refusal(f"task=countdown,{key}=4")
     assert said.startswith(f"unknown config key {key!r}")
-    assert "; of this task: options.counts (of numbers in a problem, each as likely), " in said
+    assert (
+        "; of this task: options.counts (how many numbers a problem has, each count as likely), "
+        in said
+    )
     assert "options.signs (" not in said
 
 

@@ -4,6 +4,7 @@ N problems, S answers to each; B rows of a device batch, G completion columns.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from gdsd_jax import sharding
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
 from gdsd_jax.experiment import Experiment, ignore
+from gdsd_jax.progress import phase
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.tasks import Grades, Record, Task
 from gdsd_jax.tasks.repeating import is_repeating
@@ -108,9 +110,11 @@ def evaluate(
     settings = experiment.settings
     count = problems_asked(experiment)
     texts: list[list[str]] = [[] for _ in range(count)]
-    batches = []
-    for number in range(request.samples):
-        for start in range(0, count, settings.rows):
+    batches, starts = [], range(0, count, settings.rows)
+    with phase(
+        f"answers at temperature {request.temperature:g}", request.samples * len(starts)
+    ) as step:
+        for number, start in itertools.product(range(request.samples), starts):
             row_B = np.arange(start, min(start + settings.rows, count))
             key = key_of(settings.sampler, request, number, start)
             kept = None if finished is None else finished.get(key)
@@ -123,6 +127,7 @@ def evaluate(
             for row, text in zip(row_B, answers.texts):
                 texts[row].append(text)
             batches.append(answers._replace(texts=[]))
+            step()
 
     def side_by_side(*parts: np.ndarray) -> np.ndarray:
         whole = np.concatenate(parts)

@@ -27,7 +27,7 @@ class CoupledGrpoConfig:
       epsilon_high: token ratios are kept below 1 + epsilon_high.
       beta: weight of the k3 KL to the reference policy, per token.
       ratio_low: the least share of the completion that is masked.
-      ratio_high: the largest; the share is uniform between them, one for all rows.
+      ratio_high: the largest share that is masked; it is uniform between them, one for all rows.
       count: tokens in the mean, the "answer" through its end token or the "full" width.
     """
 

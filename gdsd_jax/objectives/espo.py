@@ -33,7 +33,7 @@ class EspoConfig:
       epsilon_high: the ratio is kept below 1 + epsilon_high (released: as epsilon_low).
       beta: weight of the k2 KL to the reference policy, half the squared difference of scores per
         token.
-      weighting: of token scores, "elbo" (released) or "uniform".
+      weighting: weights of token scores, "elbo" (released) or "uniform".
       count: positions that count, the "full" width (released: padding included) or the "answer"
         through its end token.
     """

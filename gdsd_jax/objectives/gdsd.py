@@ -37,11 +37,11 @@ class GdsdConfig:
     Attributes:
       psi: guidance, nats per unit of advantage on the whole sequence (paper Table 4: 10); per token
         under a preset.
-      weighting: of token scores, "elbo" (their expected sum is then the ELBO) or "uniform".
-      centring: "none", "vocab" (token-logit centralisation, Eq. 8) or "top_k" (over the
-        `centring_k` best tokens).
+      weighting: weights of token scores, "elbo" (their expected sum is then the ELBO) or "uniform".
+      centring: mean that is taken off token logits: "none", "vocab" (token-logit centralisation,
+        Eq. 8) or "top_k" (over the `centring_k` best tokens).
       centring_k: tokens in the mean of "top_k" (released: 64; 8 for Dream on sudoku).
-      detach_centre: no gradient through the mean.
+      detach_centre: let no gradient through the mean.
       trust: (low, high), how far the per-token score may move down or up from the old one, nats;
         None = anywhere. Under a preset the released (epsilon_low, epsilon_high), a ratio bound on
         the raw sum.
@@ -50,11 +50,11 @@ class GdsdConfig:
       beta: weight of the k2 KL to the reference policy on normalised scores.
       count: positions that count, the "full" width (padding included, as the models are trained) or
         the "answer" through its end token.
-      masks: "uniform" over the completion. Or like the states of a sampler that goes block by
+      masks: "uniform" over the completion, or like the states of a sampler that goes block by
         block: the last blocks are masked whole and one of them in part, there at random positions
         ("block_random") or at those that the rollout committed with the lowest probability
         ("block_confidence", the later release).
-      mask_block: tokens of such a block.
+      mask_block: tokens of a block of masks.
       preset: the released formula: psi per token, clip on the raw sum, sum over masks. "r1"; or
         "r2", the later one, which is the same under ELBO weights. None: the formula of the paper.
     """

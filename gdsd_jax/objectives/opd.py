@@ -37,14 +37,14 @@ class OpdConfig:
         (1 - weight) forward + weight reverse, or "jsd", weight KL(T || M) + (1 - weight) KL(S || M)
         with M = weight T + (1 - weight) S; or "nll" of the answer's own tokens, for fine-tuning on
         a teacher's answers.
-      weight: of "mixed" and "jsd", 0..1.
+      weight: of the parts of "mixed" and "jsd", 0..1.
       top_k: sum over the teacher's k likeliest tokens alone, under full softmaxes (released: 16 at
         4B and 8B); None = all.
       states: "stitched", one state of each block, uniform over the passes that committed its
         tokens; "all" of these, one after another in as many views as a block has tokens; or
         "random" masks, whatever the passes were (the paper's off-policy control).
-      exclude_stop: no loss where the answer itself stops; stopping is then learned from where it
-        should have.
+      exclude_stop: take no loss where the answer itself stops; stopping is then learned from
+        where it should have.
     """
 
     teacher: Denoiser | None = dataclasses.field(default=None, metadata={"setting": False})

@@ -20,8 +20,8 @@ class SftConfig:
     """What of a completion a denoiser learns.
 
     Attributes:
-      weighting: of token log-probabilities, "elbo" or "uniform" (lower variance, another mix of
-        mask ratios).
+      weighting: weights of token log-probabilities, "elbo" or "uniform" (lower variance, another
+        mix of mask ratios).
       count: positions that count, the "full" width (the model learns to pad) or the "answer"
         through its end token.
     """

@@ -32,7 +32,7 @@ class SpgConfig:
         ("block_all"), or random positions of that block and everything behind ("block_random").
       block_length: tokens of a block; must divide the completion.
       min_share: the least share of the answer ("random") or block ("block_random") that is masked.
-      max_share: the largest such share.
+      max_share: the largest share that is masked.
       mask_prompt: probability with which what lies before the masked part is masked too.
     """
 

@@ -31,6 +31,7 @@ import sys
 import time
 from typing import NamedTuple
 
+from gdsd_jax.progress import phase
 from gdsd_jax.sandbox import jail
 from gdsd_jax.sandbox.jail import SandboxError
 
@@ -295,7 +296,14 @@ class Sandbox:
           SandboxError: the jail broke.
         """
         programs = [Program(source, tuple(tests)) for source, tests in programs]
-        first = list(self._threads.map(self._run_one, programs))
+        with phase("running programs", len(programs)) as step:
+
+            def run_one(program: Program) -> tuple[Verdict, bool]:
+                found = self._run_one(program)
+                step()
+                return found
+
+            first = list(self._threads.map(run_one, programs))
         verdicts = [verdict for verdict, _ in first]
         places = [i for i, (_, again) in enumerate(first) if again]
         second = self._threads.map(self._run_one, [programs[i] for i in places])

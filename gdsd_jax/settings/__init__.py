@@ -1,6 +1,7 @@
 """A run's settings, parsed once: defaults, a recipe's differences, the user's overrides."""
 
 from gdsd_jax.settings.changes import Changes, changes_of_run, changes_of_start, listed, run_name
+from gdsd_jax.settings.explaining import explained
 from gdsd_jax.settings.parsing import (
     FORMAT,
     build,
@@ -26,6 +27,7 @@ __all__ = [
     "changes_of_start",
     "flat",
     "from_json",
+    "explained",
     "leaves_of",
     "listed",
     "parse",

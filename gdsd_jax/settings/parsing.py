@@ -2,10 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 import dataclasses
-import difflib
-import inspect
 import json
-import re
 import typing
 from typing import Any
 
@@ -16,13 +13,14 @@ from gdsd_jax import (
     extensions,
     json_files,
     metrics,
+    mistakes,
     objectives,
     paths,
-    row_schema,
-    tasks,
     version,
 )
 from gdsd_jax.curriculum import ThresholdRamp
+from gdsd_jax.mistakes import Gathered
+from gdsd_jax.settings import keys, schema
 from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import Text, entries_of, typed
 
@@ -52,8 +50,9 @@ def parse(config: ml_collections.ConfigDict) -> Settings:
     `config.overrides`, texts "key=value" with dotted keys.
 
     Raises:
-      ValueError: unknown keys, all of them with near ones; a value of another type than its field;
-        values that cannot work. One line.
+      mistakes.Mistakes: a line for each unknown key, with near ones; each value of another type
+        than its field; each value that cannot work.
+      ValueError: no such config.
     """
     wanted = (
         "a config file's get_config returns ConfigDict(recipe=..., overrides=...), see "
@@ -106,145 +105,62 @@ def section(flag: str, text: str, kind: type, defaults: Mapping[str, Any]) -> An
         if not equals or key not in kinds:
             raise ValueError(f"{flag}: {entry!r} is no key=value with a key of {', '.join(kinds)}")
         changes[key] = Text(value)
-    try:
+    with mistakes.prefixed(f"{flag}: "):
         changes = {key: typed(key, value, kinds[key]) for key, value in changes.items()}
         return kind(**{**defaults, **changes})
-    except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from None
 
 
 def build(values: Mapping[str, Any]) -> Settings:
     """The settings of {dotted key: value or Text}; raises as `parse`."""
-    objective, task = (
-        extensions.absolute(typed(key, values.get(key, getattr(Settings, key)), str))
-        for key in ("objective", "task")
-    )
-    own = section_of(objective)
-    sections = sections_of(own, objective, task)
-    refuse_unknown(values, sections)
-    fields: dict[str, dict] = {section: {} for section in sections}
-    entries = mappings_of(sections)
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        if section in entries:  # an entry of a mapping, such as max_lengths.math
-            parent, _, field = section.rpartition(".")
-            fields[parent].setdefault(field, {})[name] = typed(key, value, entries[section])
-        else:
-            kind = typing.get_type_hints(sections[section])[name]
-            fields[section][name] = whole_paths(key, typed(key, value, kind))
+    wrong, sections = Gathered(), keys.fixed_sections()
+    own: dict[str, type] = {}
+    with wrong.check():
+        own = keys.own_section(choice(values, "objective"))
+    with wrong.check():
+        sections |= keys.own_options(choice(values, "task"))
+    sections |= own
+    unknown = keys.unknown(values, sections, all_known=not wrong.lines)
+    wrong.lines += unknown.values()
+    known = {key: value for key, value in values.items() if key not in unknown}
+    fields, unread = read_fields(known, sections, wrong)
     for section, kind in sections.items():
-        if section:
-            field = "objective_config" if section == own else section
-            fields[""][field] = made(kind, fields[section], f"{section}.")
+        if section and section not in unread:  # of a part that is not whole nothing is said
+            with wrong.check():
+                field = "objective_config" if section in own else section
+                fields[""][field] = made(kind, fields[section], f"{section}.")
+    if wrong.lines:
+        with wrong.check():
+            schema.check_alone(fields[""])
+    wrong.end()
     return made(Settings, fields[""], "")
 
 
-def section_of(objective: str) -> str:
-    """What an objective's own keys begin with: its name, or the name of its file."""
-    section = epath.Path(objective).stem if extensions.is_file(objective) else objective
-    if section in Settings.__dataclass_fields__:
-        raise ValueError(f"objective={objective}: {section!r} names a setting; choose another")
-    return section
+def choice(values: Mapping[str, Any], key: str) -> str:
+    """The objective or the task, a file by its absolute path."""
+    return extensions.absolute(typed(key, values.get(key, getattr(Settings, key)), str))
 
 
-def sections_of(own: str, objective: str, task: str) -> dict[str, type]:
-    """{section: its dataclass}; "" holds the keys without a dot, `own` those of the objective."""
-    kinds = {"": Settings}
-    for name, kind in typing.get_type_hints(Settings).items():
-        if dataclasses.is_dataclass(kind):
-            kinds[name] = kind
-    kinds[own] = objectives.find(objective).config
-    options = tasks.options_of(task)
-    return kinds if options is None else kinds | {"options": options}
-
-
-def names_of(section: str, kind: type, sections: Mapping[str, type]) -> list[str]:
-    """Dotted keys of a section's settings; a field may say in its metadata that it is none."""
-    prefix = f"{section}." if section else ""
-    names = [
-        field.name for field in dataclasses.fields(kind) if field.metadata.get("setting", True)
-    ]
-    return [f"{prefix}{name}" for name in names if section or name not in (*sections, *CHOSEN)]
-
-
-def mappings_of(sections: Mapping[str, type]) -> dict[str, type]:
-    """{dotted key of a mapping: the type of its values}; users choose the names in it."""
-    found = {}
-    for section, kind in sections.items():
-        for name, hint in typing.get_type_hints(kind).items():
-            if typing.get_origin(hint) is dict:
-                found[f"{section}.{name}" if section else name] = typing.get_args(hint)[1]
-    return found
-
-
-OPTION_SECTIONS = ("options", "option", "data", "task")  # where users look for a task's own
-CHOSEN = ("objective_config", "options")  # fields of Settings that are sections, of a chosen type
-
-
-def refuse_unknown(values: Mapping[str, Any], sections: Mapping[str, type]) -> None:
-    """ValueError naming every unknown key, each with the known ones that are near.
-
-    The task's own settings are told by what they mean too: numbers is counts of Countdown.
-    """
-    known = [
-        name for section, kind in sections.items() for name in names_of(section, kind, sections)
-    ]
-    mappings = mappings_of(sections)
-    said = []
-    for key in values:
-        if key in known or key.rpartition(".")[0] in mappings:
-            continue
-        near = columns_meant(key)
-        meant = [] if near else options_meant(key, sections.get("options"))
-        near += [other for other in known if is_short_for(key, other)]
-        near += difflib.get_close_matches(key, known, n=3, cutoff=0.4)
-        near = ", ".join(dict.fromkeys(near))
-        line = f"unknown config key {key!r}" + (f"; near it: {near}" if near else "")
-        said.append(line + (f"; of this task: {', '.join(meant)}" if meant else ""))
-    if said:
-        raise ValueError(" | ".join(said))
-
-
-def columns_meant(key: str) -> list[str]:
-    """The renaming of a column that a key such as data.question=prompt stands for; else nothing."""
-    name = key.rpartition(".")[2]
-    is_column = any(name == field.name for field in row_schema.FIELDS)
-    return [f"columns.{name} (=NAME of that column in the data_file)"] if is_column else []
-
-
-def options_meant(key: str, options: type | None) -> list[str]:
-    """The task's own settings whose name or meaning has a word of the key's name, as
-    "options.NAME (meaning)"; of a key in a section of options all, where none has."""
-    if options is None:
-        return []
-    meanings = meanings_of(options)
-    section, _, name = key.rpartition(".")
-    wanted = words_of(name)
-    meant = [one for one, text in meanings.items() if wanted & words_of(f"{one} {text}")]
-    if not meant and section in OPTION_SECTIONS:
-        meant = list(meanings)
-    return [f"options.{one}" + (f" ({meanings[one]})" if meanings[one] else "") for one in meant]
-
-
-def meanings_of(kind: type) -> dict[str, str]:
-    """{field: its line under "Attributes:" in the dataclass's docstring, or ""}."""
-    lines = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
-    told = dict(re.findall(r"^  (\w+): (.*)$", lines, re.MULTILINE))
-    return {field.name: told.get(field.name, "").rstrip(".") for field in dataclasses.fields(kind)}
-
-
-def words_of(text: str) -> set[str]:
-    """The words of a text or name, without the s of a plural."""
-    return {word.removesuffix("s") for word in re.findall("[a-z]{2,}", text.lower())}
-
-
-def is_short_for(key: str, other: str) -> bool:
-    """Whether a key lacks a section, or has only the first letters of words: optimizer.lr or
-    learning_rate of optimizer.learning_rate."""
-    section, _, name = key.rpartition(".")
-    other_section, _, other_name = other.rpartition(".")
-    letters = "".join(word[:1] for word in other_name.split("_"))
-    return section in ("", other_section) and name in (other_name, letters)
+def read_fields(
+    values: Mapping[str, Any], sections: Mapping[str, type], wrong: Gathered
+) -> tuple[dict[str, dict[str, Any]], set[str]]:
+    """({section: {field: its value}}, the sections with a value that cannot be read); keys of other
+    sections are left out."""
+    fields: dict[str, dict] = {section: {} for section in sections}
+    hints = {section: keys.hints_of(kind) for section, kind in sections.items()}
+    mappings, unread = keys.mappings_of(sections), set()
+    for key, value in values.items():
+        section, _, name = key.rpartition(".")
+        faults = len(wrong.lines)
+        with wrong.check():
+            if section in mappings:  # an entry of a mapping, such as max_lengths.math
+                entry = typed(key, value, mappings[section])
+                section, _, field = section.rpartition(".")
+                fields[section].setdefault(field, {})[name] = entry
+            elif section in sections:
+                fields[section][name] = whole_paths(key, typed(key, value, hints[section][name]))
+        if len(wrong.lines) > faults:
+            unread.add(section)
+    return fields, unread
 
 
 def whole_paths(key: str, value: Any) -> Any:
@@ -279,8 +195,11 @@ def made(kind: type, fields: Mapping[str, Any], prefix: str):
     try:
         return kind(**fields)
     except ValueError as error:
-        names_field = str(error).partition("=")[0] in kind.__dataclass_fields__
-        raise ValueError(f"{prefix}{error}" if names_field else str(error)) from None
+        lines = mistakes.lines_of(error)
+        own = kind.__dataclass_fields__
+        raise mistakes.Mistakes(
+            prefix + line if line.partition("=")[0] in own else line for line in lines
+        ) from None
 
 
 # ---------------------------------------------------------------- config.json
@@ -297,13 +216,13 @@ def leaves(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def to_json(settings: Settings) -> dict[str, Any]:
     """The settings as nested dicts, the objective's own under its name."""
-    own = section_of(settings.objective)
+    own = keys.section_of(settings.objective)
     found = {
         own if name == "objective_config" else name: value for name, value in vars(settings).items()
     }
     for section, value in found.items():
         if dataclasses.is_dataclass(value):
-            names = names_of("", type(value), {})
+            names = [key.name for key in keys.keys_of("", type(value), ())]
             found[section] = {name: getattr(value, name) for name in names}
     found["sampler"] = settings.sampler.given()
     if settings.options is None:
@@ -366,10 +285,8 @@ def read(workdir, of_model: bool = False) -> Settings:
         values = from_format_1(values)
     if of_model:
         values = without_files(values)
-    try:
+    with mistakes.prefixed(f"{path}: "):
         return build(values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def without_files(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -383,7 +300,7 @@ def without_files(values: Mapping[str, Any]) -> dict[str, Any]:
         sections.add("options")
     if "objective" in left_out:
         left_out.add("answers")  # "teacher" is for some objectives alone
-        sections.add(section_of(values["objective"]))
+        sections.add(keys.section_of(values["objective"]))
     return {
         key: value
         for key, value in values.items()

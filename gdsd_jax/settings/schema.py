@@ -1,11 +1,14 @@
 """What can be chosen for a run: one field a setting, with its type and its default."""
 
+from collections.abc import Mapping
 import dataclasses
+import types
 from typing import Any
 
 from gdsd_jax import objectives
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.curriculum import LengthRamp, ThresholdRamp
+from gdsd_jax.mistakes import Gathered
 from gdsd_jax.models import PROJECTIONS
 from gdsd_jax.optimizer import OptimizerConfig
 from gdsd_jax.reference import ReferenceSync
@@ -15,6 +18,31 @@ from gdsd_jax.sharding import ROLLOUT_WEIGHTS, MeshConfig
 from gdsd_jax.tasks import RewardConfig, TaskSettings
 
 MOST = 1 << 20  # of tokens or rows of anything; far more than fits, and arrays of more take long
+ONE_OR_MORE = (
+    "prompts_per_round",
+    "group_size",
+    "inner_iterations",
+    "minibatches",
+    "slices",
+    "mask_draws",
+    "prompt_length",
+    "eval_every",
+    "eval_problems",
+    "checkpoint_every",
+    "keep_checkpoints",
+)
+ZERO_OR_MORE = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
+CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "param_dtype": (None, "float32", "bfloat16"),
+    "teacher_dtype": (None, "float32", "bfloat16"),
+    "remat": ("none", "dots", "full"),
+    "rollout_weights": ROLLOUT_WEIGHTS,
+    "score_masks": ("fresh", "shared"),
+    "too_long": ("drop", "cut"),
+    "not_finite": ("stop", "skip"),
+    "baseline": tuple(BASELINES),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,15 +50,16 @@ class SftPhase:
     """The supervised phase before the rounds.
 
     Attributes:
-      objective: "sft" for a denoiser, "ar" for an autoregressive teacher.
-      steps: optimizer steps; 0 = no such phase.
-      batch: answers a step.
-      noise: how many answers are made wrong, 0..1; the task says how.
-      weighting: of "sft": of a token's log-probability, "uniform" or "elbo".
+      objective: "sft" where a denoiser learns, "ar" where an autoregressive teacher does.
+      steps: optimizer steps of the supervised phase; 0 = there is none.
+      batch: answers of a step.
+      noise: share of the answers that are made wrong, 0..1; the task says how.
+      weighting: weight of a token's log-probability with "sft", "uniform" or "elbo".
       count: positions that count, the "answer" through its end token or the "full" width.
       log_every: steps from one line of metrics.jsonl to the next.
       checkpoint_every: steps from one checkpoint to the next.
-      share: of the training problems; the rounds take the others, and all of them where it is 1.
+      share: share of the training problems that this phase takes; the rounds take the others, and
+        all of them where it is 1.
       heldout_problems: held-out problems whose answers' loss is told with each line; 0 = none.
     """
 
@@ -46,12 +75,23 @@ class SftPhase:
     heldout_problems: int = 0
 
     def __post_init__(self):
-        check_least(self, 1, "batch", "log_every", "checkpoint_every")
-        check_least(self, 0, "steps", "heldout_problems")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share={self.share} must lie in (0, 1]")
-        if not 0 <= self.noise <= 1:
-            raise ValueError(f"noise={self.noise} must lie in [0, 1]")
+        wrong = Gathered()
+        with wrong.check():
+            check_least(self, 1, "batch", "log_every", "checkpoint_every")
+        with wrong.check():
+            check_least(self, 0, "steps", "heldout_problems")
+        with wrong.check():
+            check_most(self, MOST, "batch")
+        with wrong.check():
+            check_share(self, "share", "(0, 1]")
+        with wrong.check():
+            check_share(self, "noise", "[0, 1]")
+        with wrong.check():
+            self.check_objective()
+        wrong.end()
+
+    def check_objective(self) -> None:
+        """ValueError where the phase cannot have this objective, or these choices of it."""
         objective = objectives.find(self.objective)
         if objective.rewards or objective.teacher:
             raise ValueError(
@@ -71,7 +111,7 @@ class Settings:
     """Everything that is chosen for a run.
 
     Attributes:
-      name: the workdir defaults to runs/NAME.
+      name: name of the run; its workdir is runs/NAME unless another is given.
       greeting: what is printed first.
       model: a preset of gdsd_jax.models, or a .py file that defines PRESET; None = init_from's own.
       init_from: folder of a converted model or workdir of another run; None = random weights.
@@ -79,25 +119,25 @@ class Settings:
         rounds=0: this run begins with that phase's model in place of its own; the settings of the
         phase must be the same. None = nothing is taken over.
       require_init: refuse to start from random weights.
-      seed: of all randomness.
+      seed: where all randomness begins.
       task: a task of gdsd_jax.tasks, or a .py file that defines `make`.
       options: the task's own settings.
       data_file: JSONL or CSV of the user's problems; None = the task's own.
-      heldout_file: the same for evaluation.
-      heldout_share: of data_file's problems that are held out where there is no heldout_file;
-        0 = none, evaluations then use the training problems.
-      heldout_seed: says which.
+      heldout_file: JSONL or CSV of the problems to evaluate on; None = the task's own, or a share.
+      heldout_share: share of data_file's problems that are held out where there is no
+        heldout_file; 0 = none, evaluations then use the training problems.
+      heldout_seed: decides which problems those are.
       columns: our name of a column -> its name in the user's files.
-      data_dir: where generated problems are built.
-      prompt: "bare" (the question alone), "full" (with instructions how to answer) or "released"
-        (what the task's authors ask for); None = bare for a model that starts from nothing, else
-        full.
+      data_dir: folder where generated problems are built.
+      prompt: what is asked: "bare" (the question alone), "full" (with instructions how to answer)
+        or "released" (what the task's authors ask for); None = bare for a model that starts from
+        nothing, else full.
       reward: which rule grades answers, and what its parts count for.
-      enable_thinking: for chat templates that know the word, such as Qwen3's.
-      prompt_length: tokens; prompts are padded on the left to this.
+      enable_thinking: what chat templates are told that know the word, such as Qwen3's.
+      prompt_length: tokens of a prompt; shorter ones are padded on the left to this.
       too_long: what becomes of longer prompts: "drop", or "cut" at the front.
       sampler: how completions are written (gdsd_jax/sampling/config.py).
-      temperature: of training rollouts.
+      temperature: of the proposals in training rollouts.
       threshold: commit every proposal of at least this probability; None = the schedule alone.
       threshold_ramp: how the threshold changes from round to round.
       length_ramp: how the longest completion changes from round to round.
@@ -105,10 +145,10 @@ class Settings:
       answers: whose completions are trained on: the "student", in distillation also the "teacher".
       objective: an objective of gdsd_jax.objectives, or a .py file that defines OBJECTIVE.
       objective_config: the objective's own settings; their keys begin with the objective's name.
-      rounds: of rollouts and updates.
-      prompts_per_round: prompts.
-      group_size: completions a prompt.
-      inner_iterations: optimizer steps a round.
+      rounds: how many rounds there are, each a rollout and its updates.
+      prompts_per_round: how many prompts a round answers.
+      group_size: completions of each prompt.
+      inner_iterations: optimizer steps of a round.
       minibatches: parts of a round's completions; inner iterations take one after the other.
       slices: gradient accumulation: parts of a step's completions, one after the other; the
         gradient is the same however many there are.
@@ -124,28 +164,29 @@ class Settings:
       reference_sync: whether the reference policy moves (gdsd_jax/reference.py).
       sft: the supervised phase.
       sft_optimizer: of the supervised phase.
-      lora_rank: of adapters; 0 = all weights are trained.
+      lora_rank: rank of the adapters; 0 = none, all weights are trained.
       lora_alpha: adapters are scaled by alpha / rank.
       lora_targets: projections that get adapters.
-      dtype: of activations, "float32" or "bfloat16".
-      param_dtype: of weights; None = float32 where they are trained, else as activations.
-      teacher_dtype: of a frozen teacher's weights; None = as activations.
+      dtype: type of activations, "float32" or "bfloat16".
+      param_dtype: type of weights; None = float32 where they are trained, else as activations.
+      teacher_dtype: type of a frozen teacher's weights; None = as activations.
       remat: what a backward pass keeps: "none" recomputes nothing, "dots" keeps matrix products,
         "full" keeps the inputs of layers.
-      attention_kernel: "splash" (TPU), "cudnn" (GPU, bfloat16), "rows" (CPU), "xla", or "auto".
+      attention_kernel: what computes attention: "splash" (TPU), "cudnn" (GPU, bfloat16), "rows"
+        (CPU), "xla", or "auto".
       mesh: how devices are laid out.
-      rollout_weights: "whole" on each tensor group, "split" over fsdp too, or "auto": whole where
-        half the memory holds them.
+      rollout_weights: where weights lie during a rollout: "whole" on each tensor group, "split"
+        over fsdp too, or "auto": whole where half the memory holds them.
       drift_share: with a cache or threshold, the share of rollout rows whose log-probabilities are
         recomputed.
-      drift_bound: nats a token in the mean; above it the next round samples exactly.
+      drift_bound: mean drift, nats a token, above which the next round samples exactly.
       not_finite: what becomes of an optimizer step whose loss or gradient is not finite, and of
         answers whose grade is none: "stop" the run, naming them, or "skip" them: the step changes
         nothing, the answers count as not judged.
-      eval_every: rounds.
-      eval_problems: held-out problems, at most.
-      checkpoint_every: rounds.
-      keep_checkpoints: the newest ones.
+      eval_every: rounds from one evaluation to the next.
+      eval_problems: held-out problems of an evaluation, at most.
+      checkpoint_every: rounds from one checkpoint to the next.
+      keep_checkpoints: how many of the newest checkpoints stay.
       keep_best: a number of eval lines, such as pass_at_1: WORKDIR/best holds the checkpoint at
         which it was the greatest, or with a minus in front, -kl_common, the least; None = none.
       sinks: where metrics go besides metrics.jsonl: names of gdsd_jax/report/sinks.py, or .py files
@@ -220,39 +261,12 @@ class Settings:
     sandbox: SandboxConfig = dataclasses.field(default_factory=SandboxConfig)
 
     def __post_init__(self):
-        check_counts(self)
-        check_choice(self, "dtype", ("float32", "bfloat16"))
-        check_choice(self, "param_dtype", (None, "float32", "bfloat16"))
-        check_choice(self, "teacher_dtype", (None, "float32", "bfloat16"))
-        check_choice(self, "remat", ("none", "dots", "full"))
-        check_choice(self, "rollout_weights", ROLLOUT_WEIGHTS)
-        check_choice(self, "score_masks", ("fresh", "shared"))
-        check_choice(self, "too_long", ("drop", "cut"))
-        check_choice(self, "not_finite", ("stop", "skip"))
-        check_choice(self, "baseline", tuple(BASELINES))
-        if not 0 < self.drift_share <= 1:
-            raise ValueError(f"drift_share={self.drift_share} must lie in (0, 1]")
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold={self.threshold} must lie in (0, 1]")
-        if self.lora_rank and not self.lora_alpha > 0:
-            raise ValueError(
-                f"lora_alpha={self.lora_alpha}: adapters would change nothing; give it above 0, "
-                f"such as lora_rank={self.lora_rank}"
-            )
-        if self.lora_rank and not self.lora_targets:
-            raise ValueError("lora_targets=(): name a projection, such as lora_targets=(q, v)")
-        for domain, tokens in self.max_lengths.items():
-            if tokens < 1:
-                raise ValueError(f"max_lengths.{domain}={tokens} must be at least 1")
-        if not 0 <= self.heldout_share < 1:
-            raise ValueError(f"heldout_share={self.heldout_share} must lie in [0, 1)")
-        if self.rows % (self.minibatches * self.slices):
-            raise ValueError(
-                f"minibatches={self.minibatches} times slices={self.slices} must divide the "
-                f"{self.rows} completions of a round"
-            )
-        check_objective(self)
-        check_reference(self)
+        check_alone(vars(self))
+        wrong = Gathered()
+        for check in (check_lora, check_rows, check_lengths, check_objective, check_reference):
+            with wrong.check():
+                check(self)
+        wrong.end()
 
     @property
     def rows(self) -> int:
@@ -287,44 +301,59 @@ class Settings:
         return self.rows // (self.minibatches * self.slices)
 
 
-def check_counts(settings: Settings) -> None:
-    """ValueError naming the first number that is too small or too large."""
-    check_least(
-        settings,
-        1,
-        "prompts_per_round",
-        "group_size",
-        "inner_iterations",
-        "minibatches",
-        "slices",
-        "mask_draws",
-        "prompt_length",
-        "eval_every",
-        "eval_problems",
-        "checkpoint_every",
-        "keep_checkpoints",
-    )
+def check_alone(values: Mapping[str, Any]) -> None:
+    """Mistakes of values that are wrong whatever the others are.
+
+    Args:
+      values: fields of `Settings`; the defaults stand for the others.
+    """
+    given = defaults_of(Settings) | dict(values)
+    settings, wrong = types.SimpleNamespace(**given), Gathered()
+    with wrong.check():
+        check_least(settings, 1, *ONE_OR_MORE)
+    with wrong.check():
+        check_least(settings, 0, *ZERO_OR_MORE)
     for key in ("prompts_per_round", "group_size", "mask_draws", "prompt_length"):
-        check_most(settings, MOST, key)
-    check_most(settings.sft, MOST, "batch")
-    check_most(settings.sampler, MOST, "gen_length")
-    zero_or_more = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
-    check_least(settings, 0, *zero_or_more)
-    for key in ("seed", "heldout_seed"):  # keys of jax have no more bits
-        if getattr(settings, key) >= 1 << 32:
-            raise ValueError(f"{key}={getattr(settings, key)} must be below 2**32")
+        with wrong.check():
+            check_most(settings, MOST, key)
+    for key in ("seed", "heldout_seed"):
+        with wrong.check():
+            check_seed(settings, key)
+    for key, choices in CHOICES.items():
+        with wrong.check():
+            check_choice(settings, key, choices)
+    for key, span in {
+        "drift_share": "(0, 1]",
+        "threshold": "(0, 1]",
+        "heldout_share": "[0, 1)",
+    }.items():
+        with wrong.check():
+            check_share(settings, key, span)
     if not settings.data_dir:
-        raise ValueError("data_dir= is empty: name a folder, such as data_dir=runs/data")
-    longest, start = settings.sampler.gen_length, settings.length_ramp.start
-    if start is not None and start > longest:
-        raise ValueError(f"length_ramp.start={start} must be at most sampler.gen_length={longest}")
+        wrong.lines.append("data_dir= is empty: name a folder, such as data_dir=runs/data")
+    for domain, tokens in settings.max_lengths.items():
+        if tokens < 1:
+            wrong.lines.append(f"max_lengths.{domain}={tokens} must be at least 1")
+    wrong.end()
+
+
+def defaults_of(kind: type) -> dict[str, Any]:
+    """{field: its default}, of a dataclass whose fields all have one."""
+    return {
+        field.name: field.default
+        if field.default_factory is dataclasses.MISSING
+        else field.default_factory()
+        for field in dataclasses.fields(kind)
+    }
 
 
 def check_least(config, least: int, *keys: str) -> None:
-    """ValueError naming the first field below `least`."""
+    """Mistakes naming the fields below `least`."""
+    wrong = Gathered()
     for key in keys:
         if not getattr(config, key) >= least:
-            raise ValueError(f"{key}={getattr(config, key)} must be at least {least}")
+            wrong.lines.append(f"{key}={getattr(config, key)} must be at least {least}")
+    wrong.end()
 
 
 def check_most(config, most: int, key: str) -> None:
@@ -333,11 +362,56 @@ def check_most(config, most: int, key: str) -> None:
         raise ValueError(f"{key}={getattr(config, key)} must be at most {most}")
 
 
+def check_seed(config, key: str) -> None:
+    """ValueError where the field has more bits than a key of jax."""
+    if getattr(config, key) >= 1 << 32:
+        raise ValueError(f"{key}={getattr(config, key)} must be below 2**32")
+
+
 def check_choice(config, key: str, choices: tuple) -> None:
     """ValueError unless the field is one of the choices."""
     if getattr(config, key) not in choices:
         known = ", ".join(map(str, choices))
         raise ValueError(f"{key}={getattr(config, key)!r}: choose one of {known}")
+
+
+def check_share(config, key: str, span: str) -> None:
+    """ValueError unless the field is None or lies in a span from 0 to 1, such as "(0, 1]"."""
+    value = getattr(config, key)
+    if value is None:
+        return
+    above = value > 0 or (value == 0 and span[0] == "[")
+    below = value < 1 or (value == 1 and span[-1] == "]")
+    if not (above and below):
+        raise ValueError(f"{key}={value} must lie in {span}")
+
+
+def check_lora(settings: Settings) -> None:
+    """ValueError where adapters would change nothing."""
+    if settings.lora_rank and not settings.lora_alpha > 0:
+        raise ValueError(
+            f"lora_alpha={settings.lora_alpha}: adapters would change nothing; give it above 0, "
+            f"such as lora_rank={settings.lora_rank}"
+        )
+    if settings.lora_rank and not settings.lora_targets:
+        raise ValueError("lora_targets=(): name a projection, such as lora_targets=(q, v)")
+
+
+def check_rows(settings: Settings) -> None:
+    """ValueError where a round's completions do not go into its slices."""
+    if settings.rows % (settings.minibatches * settings.slices):
+        raise ValueError(
+            f"minibatches={settings.minibatches} times slices={settings.slices} must divide the "
+            f"{settings.rows} completions of a round"
+        )
+
+
+def check_lengths(settings: Settings) -> None:
+    """ValueError where completions are too long, or begin longer than they end."""
+    longest, start = settings.sampler.gen_length, settings.length_ramp.start
+    check_most(settings.sampler, MOST, "gen_length")
+    if start is not None and start > longest:
+        raise ValueError(f"length_ramp.start={start} must be at most sampler.gen_length={longest}")
 
 
 def check_objective(settings: Settings) -> None:

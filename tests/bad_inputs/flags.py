@@ -57,7 +57,9 @@ FLAGS = {
     "generate --checkpoint=GOOD --chat --raw": "--chat prints its answers",
     # eval
     "eval": "--again=FILE, --rescore=FILE and --compare A.json B.json",
-    "eval --checkpoint=GOOD": "--checkpoint needs --config too",
+    "eval --checkpoint=GOOD": "--checkpoint needs --out too",
+    "eval --checkpoint=GOOD --out=DIR/x": "is a converted model: give --config too, which names",
+    "eval --checkpoint=DIR/none --out=DIR/x": "DIR/none/config.json",
     f"eval --checkpoint=GOOD {CODING}": "--checkpoint needs --out too",
     f"eval --checkpoint=GOOD {CODING} --out=DIR/no/x": "no folder DIR/no; name a file",
     f"eval --checkpoint=GOOD {CODING} --out=DIR/x --samples=0": "--samples=0 must be at least 1",
@@ -85,6 +87,7 @@ FLAGS = {
     f"compare ..= {CODING} --out=DIR/o": "variant '..' names no folder of its own",
     f"compare start= {CODING} --out=DIR/o": "variant 'start' names no folder of its own",
     f"compare a=rounds=x {CODING} --out=DIR/o": "variant 'a': config key 'rounds' takes int values",
+    f"compare a= b=lr=3 {CODING} --out=DIR/o": "variant 'b': unknown config key 'lr'; near it: opt",
     f"compare a= {CODING} --out=DIR/o --seeds=x": "--seeds=x: give whole numbers such as 0,1",
     f"compare a= {CODING} --out=DIR/o --seeds=": "--seeds=: give whole numbers such as 0,1,2",
     f"compare a= {CODING} --out=DIR/o --seeds=-1": "seed=-1 must be at least 0",

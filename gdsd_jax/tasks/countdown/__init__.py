@@ -54,10 +54,10 @@ class OPTIONS:
     """The task's own settings, of the generated problems.
 
     Attributes:
-      counts: of numbers in a problem, each as likely.
-      largest: number; the smallest is 1.
-      largest_target: the smallest is 1.
-      signs: of the expressions that make the targets, some of +-*/. Answers may have all.
+      counts: how many numbers a problem has, each count as likely.
+      largest: the largest number of a problem; the smallest is 1.
+      largest_target: the largest target; the smallest is 1.
+      signs: signs of the expressions that make the targets, some of +-*/. Answers may have all.
     """
 
     counts: tuple[int, ...] = (3, 4)

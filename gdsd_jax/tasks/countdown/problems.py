@@ -28,9 +28,9 @@ class Range:
     """Which problems are generated.
 
     Attributes:
-      counts: of numbers in a problem, each as likely.
-      largest: number; the smallest is 1.
-      largest_target: the smallest is 1.
+      counts: how many numbers a problem has, each count as likely.
+      largest: the largest number of a problem; the smallest is 1.
+      largest_target: the largest target; the smallest is 1.
       signs: of the expressions that make targets.
     """
 

@@ -31,7 +31,7 @@ class OPTIONS:
     """The task's own settings, of generated problems.
 
     Attributes:
-      constraints: fewest and most of a problem, each number as likely.
+      constraints: fewest and most constraints of a problem, each number as likely.
       words: most that a constraint asks for; sentences and parts are up to a tenth of it.
       kinds: names of the constraints to draw from; () = all but that of a language.
     """

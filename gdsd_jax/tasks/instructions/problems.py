@@ -36,7 +36,7 @@ class Range:
     """Which problems are generated.
 
     Attributes:
-      constraints: fewest and most of a problem, each number as likely.
+      constraints: fewest and most constraints of a problem, each number as likely.
       words: most that a constraint asks for; sentences, parts and the like are a tenth of it.
       kinds: the constraints to draw from, as in `KINDS`; () = all of them.
     """

@@ -46,8 +46,8 @@ class OPTIONS:
       dataset: name of a data set of the library, or several, such as (leg_counting,zebra_puzzles):
         each gives as many problems.
       size: training problems of each data set.
-      heldout_size: held-out problems of each.
-      seed: of the training problems; the run's own seed changes nothing of them.
+      heldout_size: held-out problems of each data set.
+      seed: seed of the training problems; the run's own seed changes nothing of them.
       config: the data sets' own settings, such as options.config.max_animals=5; numbers, lists and
         the like as JSON has them.
       workers: processes that make problems and score answers.

@@ -1,0 +1,140 @@
+"""What a run says of itself before it begins."""
+
+import math
+
+from etils import epath
+import jax
+
+from gdsd_jax import extensions, models, objectives
+from gdsd_jax.checkpoint import latest_iteration
+from gdsd_jax.experiment import Experiment
+from gdsd_jax.settings import Settings
+
+WIDTH = 10  # columns of the names
+
+
+def lines_of(experiment: Experiment, workdir) -> list[str]:
+    """The run in some lines for the terminal, and a line for each of `doubts_of`."""
+    chosen = experiment.settings
+    told = {
+        "model": model_text(experiment),
+        "devices": devices_text(experiment),
+        "task": task_text(experiment),
+        "training": training_text(experiment),
+        "round": arithmetic_of(chosen),
+        "workdir": workdir_text(chosen, workdir),
+    }
+    lines = [f"{name:<{WIDTH}}{text}" for name, text in told.items()]
+    return lines + [f"{'note':<{WIDTH}}{doubt}" for doubt in doubts_of(experiment)]
+
+
+def model_text(experiment: Experiment) -> str:
+    """The model's name, size and precision, and where its weights are from."""
+    chosen, model = experiment.settings, experiment.denoiser.config
+    shapes = jax.tree.leaves(models.param_shapes(model))
+    said = [
+        f"{choice_text(chosen.model or model.family)}",
+        f"{count_text(sum(math.prod(leaf.shape) for leaf in shapes))} parameters",
+        model.dtype,
+    ]
+    if model.lora_rank:
+        said.append(f"adapters of rank {model.lora_rank}")
+    begins = "random weights" if chosen.init_from is None else f"weights of {chosen.init_from}"
+    if chosen.start_from is not None:
+        begins = f"weights of the supervised phase in {chosen.start_from}"
+    return f"{', '.join(said)}; {begins}"
+
+
+def devices_text(experiment: Experiment) -> str:
+    """The devices, the mesh and what computes attention."""
+    mesh, chosen = experiment.mesh, experiment.settings
+    device = mesh.devices.flat[0]
+    kernel = models.find_kernel(chosen.attention_kernel, experiment.denoiser.config, device)
+    kernels = [name for name, one in models.KERNELS.items() if one == kernel]
+    shape = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    hosts = f" in {experiment.hosts.count} processes" if experiment.hosts.count > 1 else ""
+    attention = f", attention by {kernels[0]}" if kernels else ""
+    return f"{mesh.size} x {device.device_kind}{hosts}, mesh {shape}{attention}"
+
+
+def task_text(experiment: Experiment) -> str:
+    """The task and how many problems it has."""
+    chosen = experiment.settings
+    said = [f"{len(experiment.train):,} problems of the rounds"]
+    if chosen.sft.steps:
+        problems = f"{len(experiment.sft_problems):,} problems of the supervised phase"
+        said = [problems, f"{len(experiment.train):,} of the rounds"]
+    return f"{choice_text(chosen.task)}; {', '.join(said)}, {len(experiment.heldout):,} held out"
+
+
+def training_text(experiment: Experiment) -> str:
+    """The phases, the objective and the evaluations."""
+    chosen, said = experiment.settings, []
+    asked = min(chosen.eval_problems, len(experiment.heldout))
+    if chosen.sft.steps:
+        said.append(f"{chosen.sft.steps:,} supervised steps of {chosen.sft.batch} answers")
+    said.append(f"{chosen.rounds:,} rounds of {choice_text(chosen.objective)}")
+    evaluations = f"{asked:,} held-out problems are asked every {chosen.eval_every} rounds"
+    return f"{', then '.join(said)}; {evaluations}"
+
+
+def arithmetic_of(chosen: Settings) -> str:
+    """What a round's completions are made of, and what an update takes of them at once."""
+    return (
+        f"{times(chosen.prompts_per_round, 'prompt')} x {times(chosen.group_size, 'answer')} = "
+        f"{times(chosen.rows, 'completion')} = {times(chosen.minibatches, 'minibatch', 'es')} x "
+        f"{times(chosen.slices, 'slice')} x {times(chosen.slice_rows, 'row')}; "
+        f"{times(chosen.inner_iterations, 'update')}, each of a minibatch"
+    )
+
+
+def times(count: int, what: str, more: str = "s") -> str:
+    """A number of things, such as 2 updates."""
+    return f"{count:,} {what}{'' if count == 1 else more}"
+
+
+def workdir_text(chosen: Settings, workdir) -> str:
+    """The workdir, and whether a run goes on there."""
+    newest, sinks = latest_iteration(workdir), ", ".join(map(choice_text, chosen.sinks))
+    begins = "a new run" if newest is None else f"goes on from checkpoint {newest}"
+    return f"{epath.Path(workdir)}, {begins}" + (f"; metrics also to {sinks}" if sinks else "")
+
+
+def doubts_of(experiment: Experiment) -> list[str]:
+    """Settings that go together, but hardly as they are meant."""
+    chosen, model, found = experiment.settings, experiment.denoiser.config, []
+    kind = models.default_sampler(model).get("kind", "llada")
+    by_blocks = chosen.sampler.kind == "block"
+    if chosen.init_from is not None and by_blocks != (kind == "block"):
+        learnt, now = ("full", "block-causal") if by_blocks else ("block-causal", "full")
+        found.append(
+            f"sampler.kind={chosen.sampler.kind} takes {now} attention, but {model.family} weights "
+            f"have learnt with {learnt} attention: sampler.kind={kind} is their own"
+        )
+    if chosen.inner_iterations < chosen.minibatches:
+        found.append(
+            f"inner_iterations={chosen.inner_iterations} is below minibatches="
+            f"{chosen.minibatches}: the other minibatches of a round are never learnt from"
+        )
+    updates = chosen.rounds * chosen.inner_iterations
+    if 0 < updates <= chosen.optimizer.warmup_steps:
+        found.append(
+            f"optimizer.warmup_steps={chosen.optimizer.warmup_steps} is not below the {updates} "
+            "updates of the run: the learning rate is never reached"
+        )
+    if objectives.find(chosen.objective).rewards and chosen.temperature == 0:
+        found.append("temperature=0: the answers to a prompt are all the same, nothing is learnt")
+    return found
+
+
+def choice_text(name: str) -> str:
+    """A name of ours, or the name of a user's file."""
+    return epath.Path(name).name if extensions.is_file(name) else name
+
+
+def count_text(count: int) -> str:
+    """A large number in three digits, such as 8.02 B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)

@@ -1,0 +1,213 @@
+"""The keys of a run's settings: their sections, types and meanings, and what is near an unknown
+one."""
+
+from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+import difflib
+import inspect
+import re
+import typing
+
+from etils import epath
+
+from gdsd_jax import extensions, objectives, row_schema, tasks
+from gdsd_jax.settings.schema import Settings
+
+OPTION_SECTIONS = ("options", "option", "data", "task")  # where users look for a task's own
+CHOSEN = ("objective_config", "options")  # fields of Settings that are sections, of a chosen type
+# what other trainers (TRL, verl) call some of our keys
+ELSEWHERE = {
+    "lr": "optimizer.learning_rate",
+    "num_generations": "group_size",
+    "rollout_n": "group_size",
+    "batch_size": "prompts_per_round",
+    "train_batch_size": "prompts_per_round",
+    "per_device_train_batch_size": "prompts_per_round",
+    "gradient_accumulation_steps": "slices",
+    "micro_batch_size": "slices",
+    "num_iterations": "inner_iterations",
+    "ppo_epochs": "inner_iterations",
+    "max_steps": "rounds",
+    "num_train_epochs": "rounds",
+    "epochs": "rounds",
+    "max_prompt_length": "prompt_length",
+    "max_completion_length": "sampler.gen_length",
+    "max_new_tokens": "sampler.gen_length",
+    "max_tokens": "sampler.gen_length",
+    "diffusion_steps": "sampler.steps",
+    "model_name_or_path": "init_from",
+    "model_path": "init_from",
+    "dataset": "data_file",
+    "dataset_name": "data_file",
+    "train_files": "data_file",
+    "val_files": "heldout_file",
+    "max_grad_norm": "optimizer.clip_norm",
+    "warmup_ratio": "optimizer.warmup_steps",
+    "adam_beta1": "optimizer.b1",
+    "adam_beta2": "optimizer.b2",
+    "lora_r": "lora_rank",
+    "target_modules": "lora_targets",
+    "gradient_checkpointing": "remat",
+    "bf16": "dtype",
+    "save_steps": "checkpoint_every",
+    "save_total_limit": "keep_checkpoints",
+    "eval_steps": "eval_every",
+    "report_to": "sinks",
+}
+
+
+class Key(typing.NamedTuple):
+    """A key of a section, as users write it."""
+
+    name: str  # dotted
+    kind: typing.Any  # its annotation
+    default: typing.Any  # dataclasses.MISSING: it must be given
+    meaning: str  # as the section's docstring has it; empty where it has none
+
+
+def section_of(objective: str) -> str:
+    """What an objective's own keys begin with: its name, or the name of its file."""
+    section = epath.Path(objective).stem if extensions.is_file(objective) else objective
+    if section in Settings.__dataclass_fields__:
+        raise ValueError(f"objective={objective}: {section!r} names a setting; choose another")
+    return section
+
+
+def fixed_sections() -> dict[str, type]:
+    """{section: its dataclass} of every run; "" holds the keys without a dot."""
+    kinds = typing.get_type_hints(Settings).items()
+    return {"": Settings} | {name: kind for name, kind in kinds if dataclasses.is_dataclass(kind)}
+
+
+def own_section(objective: str) -> dict[str, type]:
+    """The section of an objective's own keys; ValueError where there is no such objective."""
+    return {section_of(objective): objectives.find(objective).config}
+
+
+def own_options(task: str) -> dict[str, type]:
+    """The section of a task's own keys, none where it has none; ValueError where there is no such
+    task."""
+    options = tasks.options_of(task)
+    return {} if options is None else {"options": options}
+
+
+def keys_of(section: str, kind: type, sections: Iterable[str]) -> list[Key]:
+    """A section's keys; a field may say in its metadata that it is none."""
+    prefix, hints, meanings = f"{section}." if section else "", hints_of(kind), meanings_of(kind)
+    found = []
+    for field in dataclasses.fields(kind):
+        is_section = not section and field.name in (*sections, *CHOSEN)
+        if is_section or not field.metadata.get("setting", True):
+            continue
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        name, hint = prefix + field.name, hints[field.name]
+        found.append(Key(name, hint, default, meanings.get(field.name, "")))
+    return found
+
+
+def hints_of(kind: type) -> dict[str, typing.Any]:
+    """{field: its annotation}."""
+    return typing.get_type_hints(kind)
+
+
+def mappings_of(sections: Mapping[str, type]) -> dict[str, type]:
+    """{dotted key of a mapping: the type of its values}; users choose the names in it."""
+    found = {}
+    for section, kind in sections.items():
+        for name, hint in hints_of(kind).items():
+            if typing.get_origin(hint) is dict:
+                found[f"{section}.{name}" if section else name] = typing.get_args(hint)[1]
+    return found
+
+
+def meanings_of(kind: type) -> dict[str, str]:
+    """{field: what stands about it under "Attributes:" in the dataclass's docstring}."""
+    lines = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2]
+    block = re.match(r"(?:  .*\n?|\n(?=  ))*", lines)[0]
+    told = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", block, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in told}
+
+
+def first_sentence(text: str) -> str:
+    """A text through its first full stop, which is left out."""
+    return re.split(r"(?<!\.)\.(?: (?=[A-Z\"(])|$)", text, maxsplit=1)[0]
+
+
+# ---------------------------------------------------------------- unknown keys
+
+
+def unknown(values: Iterable[str], sections: Mapping[str, type], all_known: bool) -> dict[str, str]:
+    """{unknown key: a line with the known ones that are near}.
+
+    The task's own settings are told by what they mean too: numbers is counts of Countdown.
+
+    Args:
+      values: the keys that are given.
+      sections: where they may be.
+      all_known: False where the objective or the task is not known; keys of other sections, which
+        may be theirs, are passed over then.
+    """
+    known = [key.name for name, kind in sections.items() for key in keys_of(name, kind, sections)]
+    mappings = mappings_of(sections)
+    found = {}
+    for key in values:
+        section = key.rpartition(".")[0]
+        if key in known or section in mappings or not (all_known or section in sections):
+            continue
+        columns = columns_meant(key)
+        near = ", ".join(dict.fromkeys([*columns, *near_keys(key, known)]))
+        line = f"unknown config key {key!r}" + (f"; near it: {near}" if near else "")
+        meant = [] if columns else options_meant(key, sections.get("options"))
+        found[key] = line + (f"; of this task: {', '.join(meant)}" if meant else "")
+    return found
+
+
+def columns_meant(key: str) -> list[str]:
+    """The renaming of a column that a key such as data.question=prompt stands for; else nothing."""
+    name = key.rpartition(".")[2]
+    is_column = any(name == field.name for field in row_schema.FIELDS)
+    return [f"columns.{name} (=NAME of that column in the data_file)"] if is_column else []
+
+
+def near_keys(key: str, known: list[str]) -> Iterator[str]:
+    """Known keys that may be meant, the likeliest first."""
+    elsewhere = ELSEWHERE.get(key)
+    if elsewhere in known:
+        yield elsewhere
+        return
+    yield from (other for other in known if is_short_for(key, other))
+    yield from difflib.get_close_matches(key, known, n=3, cutoff=0.4)
+
+
+def options_meant(key: str, options: type | None) -> list[str]:
+    """The task's own settings whose name or meaning has a word of the key's name, as
+    "options.NAME (meaning)"; of a key in a section of options all, where none has."""
+    if options is None:
+        return []
+    told = meanings_of(options)
+    meanings = {
+        field.name: first_sentence(told.get(field.name, ""))
+        for field in dataclasses.fields(options)
+    }
+    section, _, name = key.rpartition(".")
+    wanted = words_of(name)
+    meant = [one for one, text in meanings.items() if wanted & words_of(f"{one} {text}")]
+    if not meant and section in OPTION_SECTIONS:
+        meant = list(meanings)
+    return [f"options.{one}" + (f" ({meanings[one]})" if meanings[one] else "") for one in meant]
+
+
+def words_of(text: str) -> set[str]:
+    """The words of a text or name, without the s of a plural."""
+    return {word.removesuffix("s") for word in re.findall("[a-z]{2,}", text.lower())}
+
+
+def is_short_for(key: str, other: str) -> bool:
+    """Whether a key lacks a section, or has only the first letters of words: optimizer.lr or
+    learning_rate of optimizer.learning_rate."""
+    section, _, name = key.rpartition(".")
+    other_section, _, other_name = other.rpartition(".")
+    letters = "".join(word[:1] for word in other_name.split("_"))
+    return section in ("", other_section) and name in (other_name, letters)
