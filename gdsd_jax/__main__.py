@@ -6,7 +6,7 @@
 import importlib.util
 import sys
 
-from gdsd_jax.cli import ROOT, fail
+from gdsd_jax.cli import ROOT, fail, run
 
 COMMANDS = {  # name -> (script, what it does)
     "train": ("main.py", "trains, or resumes"),
@@ -39,7 +39,7 @@ def main() -> int:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
-    return module.main()
+    return run(module.main)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax import models, objectives, sampling, scoring
-from gdsd_jax.cli import Parser, output_path, told
+from gdsd_jax.cli import Parser, output_path, run, told
 from gdsd_jax.models import flops
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
 from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
@@ -392,4 +392,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -30,7 +30,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gdsd_jax import metrics, paths, report
-from gdsd_jax.cli import Parser, load_config, split_config, told
+from gdsd_jax.cli import Parser, load_config, run, split_config, told
 
 REWARD = "reward"  # the score of a task that names no part; it may have any scale
 NOTHING = "-"  # a cell without a number
@@ -359,4 +359,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -68,7 +68,7 @@ from gdsd_jax import (
     tokenizers,
     weights,
 )
-from gdsd_jax.cli import Parser, place, told
+from gdsd_jax.cli import Parser, place, run, told
 
 # tokenizer, generation settings, the model's own code
 COMPANIONS = (".json", ".txt", ".jinja", ".model", ".py")
@@ -446,4 +446,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

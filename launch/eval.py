@@ -44,7 +44,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from etils import epath
 
 from gdsd_jax import evaluation, hosts, paths, settings, weights
-from gdsd_jax.cli import Parser, fail, load_config, output_path, replacing, told
+from gdsd_jax.cli import Parser, fail, fault, load_config, output_path, replacing, run, told
 from gdsd_jax.evaluation import comparison, record, rescoring
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experiment import prepare
@@ -133,7 +133,7 @@ def main() -> int:
         return told(error, args.debug)
     if here.count == 1:
         return evaluate(job, out, here, args.fresh, args.debug)
-    with hosts.naming_failures(here):
+    with hosts.naming_failures(here, fault):
         code = evaluate(job, out, here, args.fresh, args.debug)
         if code == 0:
             here.finish()
@@ -337,4 +337,4 @@ def write(out: epath.Path, content: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -41,7 +41,7 @@ import jax
 import numpy as np
 
 from gdsd_jax import sampling, settings, sharding, tokenizers, weights
-from gdsd_jax.cli import Parser, output_path, replacing, told
+from gdsd_jax.cli import Parser, output_path, replacing, run, told
 from gdsd_jax.inference import generation
 from gdsd_jax.keys import row_keys
 from gdsd_jax.report import unmasking
@@ -372,4 +372,4 @@ def write_answers(rows: Sequence[Row], answer: Callable, out, args) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -18,7 +18,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from gdsd_jax import paths
-from gdsd_jax.cli import Parser, fail, load_config, output_folder, split_config, told
+from gdsd_jax.cli import Parser, fail, fault, load_config, output_folder, run, split_config, told
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def main() -> int:
         if code in (130, 143):
             hosts.leave(code)  # a thread may be compiling still
         return code
-    with hosts.naming_failures(here):
+    with hosts.naming_failures(here, fault):
         code = launch(config, args, here)
         if code in (0, 143):
             here.finish()
@@ -104,4 +104,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

@@ -49,7 +49,7 @@ from gdsd_jax import (
     topologies,
     weights,
 )
-from gdsd_jax.cli import Parser, load_config, output_path, replacing, told
+from gdsd_jax.cli import Parser, load_config, output_path, replacing, run, told
 from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.settings import Settings
 
@@ -433,4 +433,4 @@ def table(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))
