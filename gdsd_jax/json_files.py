@@ -54,12 +54,15 @@ def refuse_surrogates(value: Any) -> None:
         raise ValueError(f"{character!r} in a text is half of a character") from None
 
 
-def read_object(path: str | os.PathLike, mend: str = "copy it again") -> dict[str, Any]:
+def read_object(
+    path: str | os.PathLike, mend: str = "copy it again", *, only_shown: bool = False
+) -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Args:
       path: of the file, local or gs://.
       mend: what to do where it cannot be read.
+      only_shown: on a page, where texts may hold half of a character, as a model can write it.
 
     Raises:
       ValueError: no such file, no JSON, or JSON of something else; one line names it.
@@ -67,7 +70,7 @@ def read_object(path: str | os.PathLike, mend: str = "copy it again") -> dict[st
     try:
         data = paths.absolute(path).read_bytes()
         found = parse(data)
-        if _SURROGATE.search(data):
+        if not only_shown and _SURROGATE.search(data):
             refuse_surrogates(found)
     except OSError as error:
         raise ValueError(f"{path}: not a readable file ({type(error).__name__}): {mend}") from None

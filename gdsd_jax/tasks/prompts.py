@@ -73,7 +73,9 @@ def make(settings: TaskSettings) -> Task:
 
 def read(row: Any) -> dict[str, str]:
     """The record of a file's row; ValueError, in one line, where it is none."""
-    return rows.check(row, "", FIELDS)
+    found = rows.check(row, "", FIELDS)
+    # else a text without an answer would be right
+    return found | {"answer": found["answer"] if plain(found["answer"]) else ""}
 
 
 def messages(record: Record) -> list[dict[str, str]]:

@@ -51,6 +51,8 @@ def make(settings: TaskSettings) -> Task:
 def read(row: Any) -> dict[str, Any]:
     """The record of a file's row; ValueError, in one line, where it is none."""
     found = rows.check(row, "", FIELDS)
+    if not all(answer.strip() for answer in found["answers"]):
+        raise ValueError("an entry of answers is empty, and every text holds it: leave it out")
     return {"question": found["question"], "answers": list(found["answers"])}
 
 
