@@ -224,7 +224,11 @@ def converse(model: Model, answer: Callable, args) -> None:
             return
         if not text:
             continue
-        asked = fitting([*turns, {"role": "user", "content": text}], model.tokenizer, args)
+        try:
+            asked = fitting([*turns, {"role": "user", "content": text}], model.tokenizer, args)
+        except ValueError as error:  # half of a character, or a template that refuses
+            print(error, file=sys.stderr)
+            continue
         if not asked:
             print(f"the line is over --prompt_length={args.prompt_length}", file=sys.stderr)
             continue
