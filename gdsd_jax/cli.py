@@ -10,6 +10,8 @@ import pathlib
 import re
 import shlex
 import sys
+import tempfile
+import threading
 import traceback
 from typing import NoReturn, TextIO
 
@@ -22,6 +24,7 @@ SHIPPED = PACKAGE / "shipped"  # in a wheel alone
 # where configs/ and launch/ lie: a wheel carries them inside the package, a checkout beside it
 ROOT = SHIPPED if SHIPPED.is_dir() else PACKAGE.parent
 # what wrong input raises, ImportError because gs:// needs a package of its own; all else is a fault
+LONGEST = 600  # characters of a fault's own words; those of a compiler have pages
 BAD_INPUT = (ValueError, OSError, ImportError, MemoryError, OverflowError, RecursionError)
 
 
@@ -175,3 +178,33 @@ def told(error: Exception, debug: bool) -> int:
     if isinstance(error, BAD_INPUT):
         return fail(error, 2)
     return fail(f"{type(error).__name__}: {error} (a fault; --debug shows where)", 1)
+
+
+def run(main: Callable[[], int]) -> int:
+    """The exit code of a script's `main`. What ends its long work, in whatever thread, is told in
+    one line too: exit code 1, and 130 after Ctrl-C."""
+    threading.excepthook = lambda told: print(f"error: {fault(told.exc_value)}", file=sys.stderr)
+    try:
+        return main()
+    except KeyboardInterrupt:
+        return fail("interrupted", 130)
+    except Exception as error:
+        return fail(fault(error), 1)
+
+
+def fault(error: BaseException) -> str:
+    """What a script did not expect, in one line; the traceback is in a file that it names, or with
+    --debug on stderr: who has waited for hours should not have to wait for it again."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    said = said if len(said) <= LONGEST else f"{said[: LONGEST - 100]} ... {said[-95:]}"
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+        return said
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="gdsd-fault-", suffix=".txt", errors="replace", delete=False
+        ) as file:
+            traceback.print_exception(error, file=file)
+        return f"{said} (its traceback: {file.name})"
+    except OSError:  # such as a full disk
+        return said

@@ -309,6 +309,8 @@ def read_header(path: epath.Path) -> dict[str, Tensor]:
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             begin, stop = entry["data_offsets"]
             shape, code = tuple(entry["shape"]), entry["dtype"]
+            if not all(map(json_files.is_whole, (begin, stop, *shape))):
+                raise ValueError(f"{name}: data_offsets and shape are whole numbers")
             fits = code not in DTYPES or stop - begin == size_of(shape, DTYPES[code])
             if begin != end or not fits:
                 raise ValueError(f"{name} does not take the bytes that the header says")

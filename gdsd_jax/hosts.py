@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from typing import Any
 
 import jax
@@ -342,14 +341,13 @@ def gone(index: int, hosts: Hosts, names: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def naming_failures(hosts: Hosts) -> Iterator[None]:
+def naming_failures(hosts: Hosts, told: Callable[[BaseException], str]) -> Iterator[None]:
     """Ends this process where the block raises, with a line that names the process that failed, be
-    it this or another one."""
+    it this or another one; `told` says of an error what the line says."""
     try:
         yield
     except Exception as error:
-        traceback.print_exc()
-        complain(f"process {hosts.index} of {hosts.count}: {type(error).__name__}: {error}")
+        complain(f"process {hosts.index} of {hosts.count}: {told(error)}")
         if isinstance(error, jax.errors.JaxRuntimeError):
             # an exchange breaks when another process ends: `watch` soon names it
             hosts.done(1.5 * SILENCE_S)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 import json
 import math
 import os
+import re
 import types
 from typing import Any
 
@@ -12,6 +13,7 @@ from gdsd_jax import paths
 REQUIRED = object()  # the default of an entry that must be there
 DEEPEST = 100  # lists and objects inside of one another; what reads, prints or copies them recurses
 LARGEST = 1 << 31  # sizes and ids are int32
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")  # perhaps half of a pair
 
 
 def parse(text: str | bytes) -> Any:
@@ -43,18 +45,33 @@ def check_depth(value: Any) -> None:
     raise ValueError(f"nested more than {DEEPEST} deep")
 
 
-def read_object(path: str | os.PathLike, mend: str = "copy it again") -> dict[str, Any]:
+def refuse_surrogates(value: Any) -> None:
+    """ValueError where a text holds half of a pair of \\ud800 to \\udfff: nothing can write it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        character = error.object[error.start]
+        raise ValueError(f"{character!r} in a text is half of a character") from None
+
+
+def read_object(
+    path: str | os.PathLike, mend: str = "copy it again", *, only_shown: bool = False
+) -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Args:
       path: of the file, local or gs://.
       mend: what to do where it cannot be read.
+      only_shown: on a page, where texts may hold half of a character, as a model can write it.
 
     Raises:
       ValueError: no such file, no JSON, or JSON of something else; one line names it.
     """
     try:
-        found = parse(paths.absolute(path).read_bytes())
+        data = paths.absolute(path).read_bytes()
+        found = parse(data)
+        if not only_shown and _SURROGATE.search(data):
+            refuse_surrogates(found)
     except OSError as error:
         raise ValueError(f"{path}: not a readable file ({type(error).__name__}): {mend}") from None
     except ValueError as error:

@@ -18,6 +18,7 @@ from gdsd_jax import paths, version
 
 FORMAT, FORMAT_KEY = 1, "metrics_format"  # of metrics.jsonl and samples/; config.json says it
 PHASES = ("sft", "rollout", "train", "eval")
+LARGEST = 1e300  # of what a line may hold: charts take differences and powers
 
 # What every key means, one sentence each, by phase. A part of a task's grades has any other name;
 # it stands in rollout and eval lines as its mean over the judged answers.
@@ -459,14 +460,18 @@ def _parsed(path: epath.Path, lines: Sequence[str]) -> list[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
         if not is_row(row):
-            raise ValueError(f"{path}, line {number} has no phase and step: {line[:60]}")
+            raise ValueError(f"{path}, line {number} is none of a run: {line[:60]}")
         rows.append(row)
     return rows
 
 
 def is_row(row: Any) -> bool:
-    """Whether it has what every line has."""
-    return isinstance(row, dict) and row.get("phase") in PHASES and type(row.get("step")) is int
+    """Whether it is what every line is: a phase, a step, and numbers or null."""
+    if not isinstance(row, dict) or row.get("phase") not in PHASES:
+        return False
+    numbers_of = [value for name, value in row.items() if name != "phase" and value is not None]
+    finite = all(type(x) in (int, float) and abs(x) < LARGEST for x in numbers_of)
+    return finite and type(row.get("step")) is int and row["step"] >= 0
 
 
 def _last_wall(rows: Sequence[Mapping[str, Any]]) -> float:

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import gzip
 import io
+import math
 import os
 import re
 import types
@@ -261,9 +262,11 @@ def _nonempty_text(field: Field, value: Any) -> str | None:
 
 def _text_or_number(field: Field, value: Any) -> str | None:
     # A bool is an int to Python, but not a number to the user.
-    if isinstance(value, str | int | float) and not isinstance(value, bool):
-        return None
-    return f"{field.name} is neither a string nor a number"
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return f"{field.name} is neither a string nor a number"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{field.name} is {value}"
+    return None
 
 
 def _integer(field: Field, value: Any) -> str | None:

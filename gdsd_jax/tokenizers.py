@@ -206,7 +206,13 @@ class HuggingFace:
         self._template_arguments = names | dict(template_arguments or {})
 
     def encode(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises no narrower class
+            raise ValueError(
+                f"the tokenizer of {self._folder} cannot read {text[:40]!r} "
+                f"({hf_tokenizer.one_line(error)})"
+            ) from None
 
     def id_of(self, token: str) -> int | None:
         """The id of a token by its spelling, None where there is no such token."""

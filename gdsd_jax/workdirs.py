@@ -157,8 +157,9 @@ def write_report(
     writer.show(number, shown)
     try:
         report.write_report(workdir)
-    except ValueError as error:
-        say(f"report.html is not redrawn: {' '.join(str(error).split())}")
+    except Exception as error:  # a page is no reason to end a run
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        say(f"report.html is not redrawn: {kind}{' '.join(str(error).split())}")
 
 
 def samples_of(experiment: Experiment, found: Heldout) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from gdsd_jax.cli import Parser, output_path
+from gdsd_jax.cli import Parser, output_path, run
 from gdsd_jax.mistakes import Gathered
 
 
@@ -407,4 +407,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

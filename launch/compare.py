@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from gdsd_jax import metrics, paths, report
-from gdsd_jax.cli import Parser, load_config, output_folder, split_config, told
+from gdsd_jax.cli import Parser, load_config, output_folder, run, split_config, told
 from gdsd_jax.mistakes import Gathered
 
 REWARD = "reward"  # the score of a task that names no part; it may have any scale
@@ -379,4 +379,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

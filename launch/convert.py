@@ -51,7 +51,7 @@ import warnings
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from gdsd_jax import paths
-from gdsd_jax.cli import Parser, place, told
+from gdsd_jax.cli import Parser, place, run, told
 from gdsd_jax.mistakes import Gathered
 
 
@@ -462,4 +462,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

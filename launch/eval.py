@@ -44,7 +44,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from etils import epath
 
 from gdsd_jax import paths
-from gdsd_jax.cli import Parser, fail, load_config, output_path, replacing, told
+from gdsd_jax.cli import Parser, fail, fault, load_config, output_path, replacing, run, told
 from gdsd_jax.mistakes import Gathered
 
 MODES = ("checkpoint", "again", "rescore", "compare")
@@ -194,7 +194,7 @@ def main() -> int:
         return told(error, args.debug)
     if here.count == 1:
         return evaluate(job, out, here, args.fresh, args.debug)
-    with hosts.naming_failures(here):
+    with hosts.naming_failures(here, fault):
         code = evaluate(job, out, here, args.fresh, args.debug)
         if code == 0:
             here.finish()
@@ -379,4 +379,4 @@ def write(out: epath.Path, content: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

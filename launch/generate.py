@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 # `python launch/generate.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from gdsd_jax.cli import Parser, output_path, replacing, told
+from gdsd_jax.cli import Parser, output_path, replacing, run, told
 from gdsd_jax.mistakes import Gathered
 
 LIMITS = {  # of numbers: keys of jax have 32 bits, positions are int32
@@ -299,7 +299,11 @@ def converse(model: Model, answer: Callable, args) -> None:
             return
         if not text:
             continue
-        asked = fitting([*turns, {"role": "user", "content": text}], model.tokenizer, args)
+        try:
+            asked = fitting([*turns, {"role": "user", "content": text}], model.tokenizer, args)
+        except ValueError as error:  # half of a character, or a template that refuses
+            print(error, file=sys.stderr)
+            continue
         if not asked:
             print(f"the line is over --prompt_length={args.prompt_length}", file=sys.stderr)
             continue
@@ -381,4 +385,4 @@ def write_answers(rows: Sequence[Row], answer: Callable, out, args) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

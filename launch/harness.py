@@ -24,7 +24,7 @@ import sys
 # `python launch/harness.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from gdsd_jax.cli import BAD_INPUT, Parser, output_path, replacing, told
+from gdsd_jax.cli import BAD_INPUT, Parser, output_path, replacing, run, told
 from gdsd_jax.mistakes import Gathered
 
 LEAST = {"batch": 1, "draws": 1, "max_length": 2, "num_fewshot": 0, "limit": 0}
@@ -171,4 +171,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

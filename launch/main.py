@@ -19,7 +19,7 @@ import sys
 # `python launch/main.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from gdsd_jax.cli import Parser, fail, load_config, output_folder, split_config, told
+from gdsd_jax.cli import Parser, fail, fault, load_config, output_folder, run, split_config, told
 from gdsd_jax.mistakes import Gathered
 
 
@@ -104,7 +104,7 @@ def main() -> int:
         if code in (130, 143):
             hosts.leave(code)  # a thread may be compiling still
         return code
-    with hosts.naming_failures(here):
+    with hosts.naming_failures(here, fault):
         code = launch(chosen, args, here)
         if code in (0, 143):
             here.finish()
@@ -181,4 +181,4 @@ def interrupted(workdir) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

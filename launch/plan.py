@@ -36,7 +36,7 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from gdsd_jax.cli import Parser, load_config, output_path, replacing, told
+from gdsd_jax.cli import Parser, load_config, output_path, replacing, run, told
 from gdsd_jax.mistakes import Gathered
 
 
@@ -459,4 +459,4 @@ def table(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

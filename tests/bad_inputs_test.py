@@ -3,15 +3,19 @@ and the mend, no traceback, and nothing on the disk that was not there before.""
 
 import importlib.util
 from pathlib import Path
+import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import warnings
 
 import pytest
 
-from gdsd_jax import settings, train
+from gdsd_jax import cli, settings, train
 from tests import folders
 from tests.bad_inputs import case, flags, model_folders, overrides, row_files
 
@@ -103,6 +107,36 @@ def test_a_fault_of_ours_is_told_as_one(tmp_path, whole, monkeypatch, capsys):
     one = case.Case(f"main {flags.CODING} --workdir=DIR/work", ())
     code, errors, _ = outcome(one, tmp_path, whole, monkeypatch, capsys)
     assert code == 1 and errors.startswith("error: IndexError: list index out of range (a fault;")
+
+
+def test_what_ends_long_work_is_one_line_and_a_file(capsys, monkeypatch, tmp_path):
+    """Also where a thread of its own fails; with --debug the traceback stands before the line."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+
+    def fails():
+        raise KeyError("a column\nof rows" + "x" * 10_000)
+
+    def in_a_thread():
+        thread = threading.Thread(target=fails)
+        thread.start()
+        thread.join()
+        return 0
+
+    for main, code in ((fails, 1), (in_a_thread, 0)):
+        monkeypatch.setattr(sys, "argv", ["main.py"])
+        assert cli.run(main) == code
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: KeyError: 'a column") and len(line) < 1000
+        told = Path(re.search(r"\(its traceback: (.*)\)", line)[1])
+        assert told.parent == tmp_path and "in fails" in told.read_text()
+        monkeypatch.setattr(sys, "argv", ["main.py", "--debug"])
+        assert cli.run(main) == code
+        *before, line = capsys.readouterr().err.splitlines()
+        assert "Traceback (most recent call last):" in before and "its traceback" not in line
+    monkeypatch.setattr(sys, "argv", ["main.py"])
+    assert cli.run(lambda: signal.raise_signal(signal.SIGINT)) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
 
 
 @pytest.mark.parametrize("one", CASES, ids=lambda one: one.command[:90])

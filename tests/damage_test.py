@@ -110,16 +110,44 @@ def test_no_damaged_file_goes_unseen(saved, damage):
     for path in files:
         content = path.read_bytes()
         path.write_bytes(damage(content))
-        try:
-            state, host = read(saved)
-        except Damaged as error:
-            refused += 1
-            assert str(saved.place(1)) in str(error) and "\n" not in str(error)
-        else:
-            jax.tree.map(np.testing.assert_array_equal, state, TREE)
-            assert host == {"round": 7}, path
+        refused += is_refused(saved)
         path.write_bytes(content)
     assert refused > len(files) / 3
+    read(saved)
+
+
+def is_refused(saved) -> bool:
+    """Whether a checkpoint is told to be damaged, in one line; else it holds what was written."""
+    try:
+        state, host = read(saved)
+    except Damaged as error:
+        assert str(saved.place(1)) in str(error) and "\n" not in str(error)
+        return True
+    jax.tree.map(np.testing.assert_array_equal, state, TREE)
+    assert host == {"round": 7}
+    return False
+
+
+def test_a_file_that_is_gone_or_a_folder_is_seen(saved):
+    """Also each folder of a checkpoint, but for that of the checksums: without it the checkpoint is
+    one of an earlier version."""
+    kept = {path: path.read_bytes() for path in paths.files_in(saved.place(1))}
+    refused = 0
+    for path, content in kept.items():
+        path.unlink()
+        refused += is_refused(saved)
+        path.mkdir()
+        refused += is_refused(saved)
+        path.rmdir()
+        path.write_bytes(content)
+    assert refused > len(kept) / 3
+    for name in ("state", "host"):
+        shutil.move(saved.place(1) / name, saved.place(1) / "away")
+        assert is_refused(saved)
+        (saved.place(1) / name).write_bytes(b"")
+        assert is_refused(saved)
+        (saved.place(1) / name).unlink()
+        shutil.move(saved.place(1) / "away", saved.place(1) / name)
     read(saved)
 
 

@@ -103,7 +103,7 @@ from gdsd_jax import hosts
 
 hosts.MEETING_S = int(sys.argv[3])
 here = hosts.start(f"localhost:{sys.argv[1]}", 3, int(sys.argv[2]))
-with hosts.naming_failures(here):
+with hosts.naming_failures(here, repr):
     for _ in range(2):
         assert here.exchange({"from": here.index}) == [{"from": index} for index in range(3)]
     assert here.any(here.index == 1) and not here.any(False)

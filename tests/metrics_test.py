@@ -143,11 +143,19 @@ def test_lines_that_are_lost_are_told_of(tmp_path):
     assert not said
 
 
-@pytest.mark.parametrize("line", ["17", "[]", '{"phase": "sft"}', '{"phase": "x", "step": 1}'])
+@pytest.mark.parametrize(
+    "line",
+    ["17", "[]", '{"phase": "sft"}', '{"phase": "x", "step": 1}', '{"phase": ["sft"], "step": 1}']
+    + [f'{{"phase": "sft", "step": {step}}}' for step in ("-1", "1.0", "true", "null", '"1"')]
+    + [
+        f'{{"phase": "sft", "step": 1, "wall_s": {value}}}'
+        for value in ('"2"', "true", "[2]", "{}", "NaN", "Infinity", "1e400", "9" * 400)
+    ],
+)
 def test_a_line_that_is_no_row_is_named(tmp_path, line):
     path = tmp_path / "m.jsonl"
     path.write_text(f'{{"phase": "sft", "step": 1}}\n{line}\n')
-    with pytest.raises(ValueError, match=r"m\.jsonl, line 2 has no phase and step"):
+    with pytest.raises(ValueError, match=r"m\.jsonl, line 2 is none of a run"):
         MetricsWriter(path, keep=2).open()
 
 

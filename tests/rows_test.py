@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import subprocess
 import sys
 
@@ -55,6 +56,8 @@ def test_rows_of_prompts_or_messages(row):
         ({"kind": "c\n" * 99}, "f:1: kind='c\\nc"),
         ({"size": True}, "f:1: size is neither a string nor a number: say how large"),
         ({"size": [1]}, "f:1: size is neither a string nor a number: say how large"),
+        ({"size": math.nan}, "f:1: size is nan: say how large"),
+        ({"size": -math.inf}, "f:1: size is -inf"),
         ({"name": "a\ud800"}, "f:1: name: a lone surrogate (\\ud800 to \\udfff) is no character"),
         ({"parts": ["a", "\udfff"]}, "f:1: parts: a lone surrogate"),
     ],

@@ -8,6 +8,7 @@ from gdsd_jax import json_files
 
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 MOST_LAYERS = 10_000  # far more than any model has; each has names of its own
+LARGEST_BASE = 1e30  # of rotations, whose frequencies are float32
 
 
 KINDS = (  # of the fields, as entries of JSON
@@ -98,10 +99,15 @@ class ModelConfig:
             raise ValueError(f"layers={self.layers} must be at most {MOST_LAYERS}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even, its halves are rotated")
-        if not (self.rope_theta > 0 and self.norm_eps >= 0):
+        if not (0 < self.rope_theta < LARGEST_BASE and 0 <= self.norm_eps <= 1):
             raise ValueError(
-                f"rope_theta={self.rope_theta} and norm_eps={self.norm_eps}: give a base above 0 "
-                "and a number that is not negative"
+                f"rope_theta={self.rope_theta} and norm_eps={self.norm_eps}: give a base above 0, "
+                f"below {LARGEST_BASE:g}, and a number from 0 to 1"
+            )
+        if self.rope_scaling is not None and not _is_scaling(*self.rope_scaling):
+            raise ValueError(
+                f"rope_scaling={self.rope_scaling}: give a factor from 1 on, a low_freq_factor "
+                "above 0 and below high_freq_factor, and a length above 0"
             )
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} must be a multiple of kv_heads={self.kv_heads}")
@@ -119,6 +125,14 @@ class ModelConfig:
             raise ValueError(
                 f"lora_targets: unknown {sorted(unknown)}, choose from {', '.join(PROJECTIONS)}"
             )
+
+
+def _is_scaling(*values: float) -> bool:
+    """Whether these scale frequencies as Llama 3 does."""
+    if len(values) != 4 or not all(0 < value < LARGEST_BASE for value in values):
+        return False
+    factor, low, high, _ = values
+    return factor >= 1 and low < high
 
 
 def config_from_json(entries: Mapping[str, Any]) -> ModelConfig:

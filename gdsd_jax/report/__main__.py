@@ -7,16 +7,14 @@ Without --out one run's page is WORKDIR/report.html; of several it must be given
 Exit codes: 0 done; 2 a workdir or file that cannot be used, one line says which.
 """
 
-import argparse
 from collections.abc import Mapping
-import json
 import os
 import sys
 
 from etils import epath
 
-from gdsd_jax import paths
-from gdsd_jax.cli import fail
+from gdsd_jax import json_files, paths
+from gdsd_jax.cli import Parser, run, told
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.report import page
 from gdsd_jax.report.before_after import headlines, score_name
@@ -54,7 +52,7 @@ def differences_of(runs: Mapping[str, epath.Path]) -> list[list[str]]:
     settings = {}
     for name, workdir in runs.items():
         file = workdir / "config.json"
-        found = json.loads(file.read_text()) if file.exists() else {}
+        found = json_files.read_object(file, only_shown=True) if file.exists() else {}
         found.pop("command", None)  # which says the same, and more
         settings[name] = dict(page.flatten(found))
     keys = dict.fromkeys(key for found in settings.values() for key in found)
@@ -84,11 +82,8 @@ def draw(workdirs: list[epath.Path]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m gdsd_jax.report",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(__doc__)
+    parser.prog = "python -m gdsd_jax.report"
     parser.add_argument("workdirs", nargs="+", metavar="WORKDIR")
     parser.add_argument("--out", help="the page's file, local or gs://")
     args = parser.parse_args()
@@ -99,10 +94,10 @@ def main() -> int:
         out = paths.absolute(args.out or os.path.join(args.workdirs[0], "report.html"))
         paths.write_whole(out, page.encoded(draw(workdirs)))
     except (ValueError, OSError) as error:
-        return fail(error, 2)
+        return told(error, args.debug)
     print(f"report: {out}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(main))

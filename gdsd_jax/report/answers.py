@@ -7,12 +7,13 @@ text) and `order` ([text, pass] of each position). All but question and text may
 """
 
 from collections.abc import Mapping, Sequence
-import json
 import math
 import os
 from typing import Any, NamedTuple
 
 from etils import epath
+
+from gdsd_jax import json_files
 
 Kept = Sequence[Mapping[str, Any]]  # what one file of samples/ holds
 COLD, WARM = "temperature 0", "temperature 1"
@@ -68,9 +69,12 @@ def read(workdir: str | os.PathLike) -> tuple[Kept, Kept]:
     found = []
     for file in (files[0], files[-1]):
         try:
-            found.append(json.loads(file.read_text()))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is not JSON: {error}") from error
+            kept = json_files.parse(file.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{file} is not JSON: {error}") from None
+        if not isinstance(kept, list) or not all(isinstance(one, dict) for one in kept):
+            raise ValueError(f"{file} is no list of answers")
+        found.append(kept)
     return found[0], [] if len(files) == 1 else found[1]
 
 

@@ -1,10 +1,10 @@
 """What the evaluations of a run say, before and after, as text."""
 
-import json
 import os
 
 from etils import epath
 
+from gdsd_jax import json_files
 from gdsd_jax.metrics import parts_of, read_metrics
 from gdsd_jax.report.charts import REWARD, Rows, points
 
@@ -74,7 +74,4 @@ def score_name(workdir: str | os.PathLike) -> str:
     file = epath.Path(workdir) / "config.json"
     if not file.exists():
         return REWARD
-    try:
-        return json.loads(file.read_text()).get("score", REWARD)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
+    return json_files.entry(json_files.read_object(file, only_shown=True), "score", "text", REWARD)

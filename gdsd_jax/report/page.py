@@ -9,7 +9,6 @@ import base64
 from collections.abc import Iterator, Mapping, Sequence
 import functools
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from gdsd_jax import paths
+from gdsd_jax import json_files, paths
 from gdsd_jax.metrics import meaning_of, read_metrics
 from gdsd_jax.report import answers
 from gdsd_jax.report.before_after import headlines, score_name
@@ -68,7 +67,7 @@ def page_of(workdir: epath.Path) -> str:
     """The page of a run, from its files."""
     rows, score = read_metrics(workdir / "metrics.jsonl"), score_name(workdir)
     config = workdir / "config.json"
-    settings = json.loads(config.read_text()) if config.exists() else {}
+    settings = json_files.read_object(config, only_shown=True) if config.exists() else {}
     return render(settings, rows, *answers.read(workdir), score)
 
 

@@ -16,6 +16,7 @@ import os
 import select
 import struct
 import sys
+import time
 
 import kernel  # the files beside this one
 import runner
@@ -23,10 +24,10 @@ import stand_ins
 import values
 
 RECORD = struct.Struct("<ci")  # letter, test index
-PASSED, FAILED, UNJUDGED, MEMORY, LOADED, ERROR, ANSWERED, GONE, DONE, FAULT = (
-    bytes([x]) for x in b"PXUMLEAGDF"
+PASSED, FAILED, UNJUDGED, MEMORY, LOADED, ERROR, ANSWERED, GONE, DONE, FAULT, OVER = (
+    bytes([x]) for x in b"PXUMLEAGDFO"
 )
-LAST = (GONE, DONE, FAULT)
+LAST = (GONE, DONE, FAULT, OVER)
 MOST_TEXT = 16 << 20  # of all tests of a program
 PLANNED_TEXT = 16 << 10  # of a test whose plan is kept
 EXTRA_MEMORY = 1 << 30  # bytes that a forked judge may use beyond a program's limit
@@ -108,6 +109,7 @@ class Asserts:
         self._answers = 0  # the first is of the source
         self._failed, self._count = set(), len(plans)
         self.seen, self.finished = set(), False
+        self._reading_s = 0.0  # CPU seconds that the program's values have taken
 
     @property
     def passed(self):
@@ -170,8 +172,13 @@ class Asserts:
         index, expected = self._expected[place]
         # Passes between the limit and the kill do not count: they would depend on the load.
         in_time = letter == runner.VALUE and 0 <= seconds <= self._limits["cpu_s"]
+        began = time.thread_time()
         if not (in_time and equal(data, expected)):
             self._failed.add(index)
+        self._reading_s += time.thread_time() - began
+        if self._reading_s > cpu_limit(self._limits, True):
+            self.seen.add(OVER)
+            self.finished = True
 
 
 # ---------------------------------------------------------------- any other test
@@ -273,7 +280,7 @@ def judge(peer, source, tests, report):
                 report(MEMORY)
         report(GONE if peer.ended else DONE)
     except (RecursionError, MemoryError):
-        report(UNJUDGED)
+        report(OVER if peer.answered else UNJUDGED)
     except (stand_ins.Ended, OSError):
         report(GONE)
 

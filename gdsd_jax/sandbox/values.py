@@ -29,12 +29,16 @@ import queue
 import re
 import statistics
 import struct
+import time
 import types
 
 VERSION = 2
 MOST_BYTES = 8 << 20  # of one message
 MOST_DEPTH = 200  # of lists in lists
-MOST_EQUAL_HASHES = 32  # of a set's items; honest ones have two at most (-1 and -2)
+# CPU seconds for the tables of dicts and sets, at least and for each byte of a message: ten times
+# what honest ones take. Keys that are made to collide would take hours.
+LEAST_TABLE_S, TABLE_S_PER_BYTE = 0.05, 2e-7
+TABLE_STEP = 32  # items between two looks at the time
 MOST_BITS = 1 << 14  # of a fraction's numbers: to shorten it takes quadratic time
 
 EXACT = frozenset(
@@ -222,6 +226,7 @@ class _Reader:
 
     def __init__(self, data, thing_of):
         self.data, self.at, self.thing_of = data, 0, thing_of
+        self.table_s = LEAST_TABLE_S + TABLE_S_PER_BYTE * len(data)  # what is left of them
 
     def value(self, depth):
         if depth < 0:
@@ -249,7 +254,7 @@ class _Reader:
     def long(self, depth):
         """Digits of 15 bits, lowest first; their number has the sign."""
         (count,) = struct.unpack("<i", self.take(4))
-        digits = struct.unpack(f"<{abs(count)}H", self.take(2 * abs(count)))
+        digits = [x for (x,) in struct.iter_unpack("<H", self.take(2 * abs(count)))]
         if max(digits, default=0) >> 15:
             raise Garbled("a digit beyond 15 bits")
         bits = "".join([f"{digit:015b}" for digit in reversed(digits)])
@@ -261,10 +266,11 @@ class _Reader:
     def items(self, depth):
         """The items of a sequence; rows of numbers are read at once."""
         count = self.count()
-        for code, form, size in ((b"i", "xi", 5), (b"g", "xd", 9)):
+        for code, form, size in ((b"i", "<xi", 5), (b"g", "<xd", 9)):
             end = self.at + count * size
             if count > 8 and self.data[self.at : end : size] == code * count:
-                return list(struct.unpack("<" + form * count, self.take(count * size)))
+                # one form for every count: the module keeps what it has made of each
+                return [x for (x,) in struct.iter_unpack(form, self.take(count * size))]
         return [self.value(depth - 1) for _ in range(count)]
 
     def read_tuple(self, depth):
@@ -278,13 +284,22 @@ class _Reader:
         while self.data[self.at] != ord("0"):
             pairs.append((self.value(depth - 1), self.value(depth - 1)))
         self.at += 1
-        _check_hashes([key for key, _ in pairs])
-        return dict(pairs)
+        return self.table(dict, pairs)
 
-    def read_set(self, depth, kind=set):
-        items = self.items(depth)
-        _check_hashes(items)
-        return kind(items)
+    def read_set(self, depth):
+        return self.table(set, self.items(depth))
+
+    def table(self, kind, items):
+        """A dict or set of the items; Garbled where they are made to collide."""
+        if len(items) <= TABLE_STEP:  # too few for much time
+            return kind(items)
+        made, began = kind(), time.thread_time()
+        for first in range(0, len(items), TABLE_STEP):
+            made.update(items[first : first + TABLE_STEP])
+            if time.thread_time() - began > self.table_s:
+                raise Garbled("items made to collide")
+        self.table_s -= time.thread_time() - began
+        return made
 
     CODES = {
         ord("N"): lambda self, depth: None,
@@ -302,13 +317,5 @@ class _Reader:
         ord("("): read_tuple,
         ord("{"): read_dict,
         ord("<"): read_set,
-        ord(">"): lambda self, depth: self.read_set(depth, frozenset),
+        ord(">"): lambda self, depth: frozenset(self.read_set(depth)),
     }
-
-
-def _check_hashes(items):
-    """Garbled where so many items collide that a table of them takes quadratic time."""
-    hashes = sorted(map(hash, items))
-    for place in range(len(hashes) - MOST_EQUAL_HASHES):
-        if hashes[place] == hashes[place + MOST_EQUAL_HASHES]:
-            raise Garbled("items made to collide")

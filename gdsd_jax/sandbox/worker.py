@@ -258,6 +258,8 @@ def conclude(program, tests, exit_status, cpu_s, limits):
         return "error"
     if judge.DONE in seen:
         return "ok"
+    if judge.OVER in seen:
+        return "judge"
     if tests.pid is not None and judge.GONE not in seen:
         # The judge went beyond its own limits, at fault only where it has heard of the program.
         return "unjudged" if early else "judge"

@@ -102,9 +102,14 @@ CONFIG = {  # entries of config.json -> part of the line
         ("</s>", "eos_token_id='</s>': give an id"),
         ([1, "x"], "eos_token_id=[1, 'x']"),
     ],
-    "rope_theta": [("1e4", "rope_theta='1e4': give a finite number"), (0, "rope_theta=0.0")],
+    "rope_theta": [
+        ("1e4", "rope_theta='1e4': give a finite number"),
+        (0, "rope_theta=0.0"),
+        (1e300, "1e+300"),
+    ],
     "rms_norm_eps": [
         ([], "rms_norm_eps=[]: give a finite number"),
+        (1 << 31, "norm_eps=2147483648: give a base above 0, below 1e+30, and a number from 0 to"),
         (..., "'rms_norm_eps' is"),
     ],
     "weight_tying": [("no", "weight_tying='no': give true or false"), (0, "weight_tying=0")],
@@ -149,6 +154,11 @@ DAMAGED = {
     "shape turned": (header({"shape": [24, 40]}), f"{WTE} has shape [24, 40]"),
     "dtype": (header({"dtype": "I32"}), f"{WTE} is stored as I32, known: F32, F16, BF16"),
     "dtype list": (header({"dtype": []}), "unreadable safetensors file"),
+    "shape fractions": (
+        header({"shape": [40.0, 24.0]}),
+        "data_offsets and shape are whole numbers",
+    ),
+    "shape flags": (header({"shape": [True, 960]}), "data_offsets and shape are whole numbers"),
     "offsets": (header({"data_offsets": [8]}), "unreadable safetensors file"),
     "index empty": (index(""), "index.json: not readable JSON"),
     "index without map": (index({"metadata": {}}), "entry 'weight_map' is missing; download"),
@@ -164,6 +174,14 @@ DAMAGED = {
     "tokenizer empty": (put("tokenizer.json", ""), "tokenizer.json is not a readable tokenizer"),
     "tokenizer list": (put("tokenizer.json", "[]"), "tokenizer.json is not a readable tokenizer"),
     "tokenizer folder": (as_folder("tokenizer.json"), "hf"),
+    "half a character": (
+        put("tokenizer_config.json", '{"chat_template": "\\ud800"}'),
+        "tokenizer_config.json: not readable JSON ('\\ud800' in a text is half of a character",
+    ),
+    "half a character in bytes": (
+        put("tokenizer_config.json", b'{"chat_template": "\xed\xa0\x80"}'),
+        "is half of a character): copy it again",
+    ),
     "settings list": (put("tokenizer_config.json", "[]"), "a JSON list, not an object"),
     "settings word": (
         changed("tokenizer_config.json", bos_token=3),

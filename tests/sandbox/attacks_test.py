@@ -5,9 +5,9 @@ import functools
 import pytest
 
 from gdsd_jax.sandbox import Limits, Program, SandboxError, open_sandbox
-from tests.sandbox import attacks, pretences
+from tests.sandbox import attacks, hooks, pretences
 
-ATTACKS = attacks.ATTACKS | pretences.PRETENCES
+ATTACKS = attacks.ATTACKS | pretences.PRETENCES | hooks.HOOKS
 
 LIMITS = Limits(cpu_s=0.3, wall_s=3.0, memory_bytes=256 << 20, processes=8, output_bytes=10_000)
 # No wrong value passes any of these; as words they are what published tests are made of.

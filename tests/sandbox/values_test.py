@@ -11,6 +11,7 @@ import pathlib
 import random
 import sys
 import time
+import tracemalloc
 
 import pytest
 
@@ -137,13 +138,44 @@ def test_too_much_is_refused():
             values.encode(value, lambda thing: 0)
     with pytest.raises(values.Garbled):
         values.decode(marshal.dumps([deep], 2), refuse)
-    for items in (dict.fromkeys(k * (2**61 - 1) for k in range(1, 100)), {1.0, 2}):
-        data = marshal.dumps(items, 2)
-        if len(items) > 32:
-            with pytest.raises(values.Garbled, match="collide"):
-                values.decode(data, refuse)
-        else:
-            assert values.decode(data, refuse) == items
+
+
+def bytes_of_dict(keys):
+    """A dict of these keys and None in the format, without making one."""
+    return b"{" + b"".join(marshal.dumps(key, 2) + b"N" for key in keys) + b"0"
+
+
+def test_keys_that_are_made_to_collide_are_refused_in_time():
+    """Equal hashes, and hashes that walk one chain of places in the table of a dict: hours."""
+    places, place = [], 1
+    for _ in range(30_000):
+        places.append(place)
+        place = (5 * place + 1) % (1 << 19)
+    walking = places + [places[0] + (k << 19) for k in range(1, 30_000)]
+    for keys in (walking, [k * (2**61 - 1) for k in range(1, 20_000)]):
+        began = time.thread_time()
+        with pytest.raises(values.Garbled, match="collide"):
+            values.decode(bytes_of_dict(keys), refuse)
+        assert time.thread_time() - began < 5
+    for keys in (
+        range(200_000),
+        [(x, str(x)) for x in range(20_000)],
+        [2**70 * x for x in range(9999)],
+    ):
+        assert values.decode(bytes_of_dict(keys), refuse) == dict.fromkeys(keys)
+        assert values.decode(marshal.dumps(set(keys), 2), refuse) == set(keys)
+
+
+def test_rows_of_any_length_leave_nothing_behind():
+    """The struct module keeps what it makes of a form: a form a length took a gigabyte."""
+    rows = [marshal.dumps(list(range(count)), 2) for count in range(50_000, 50_020)]
+    assert values.decode(rows[0], refuse) == list(range(50_000))
+    tracemalloc.start()
+    for row in rows:
+        values.decode(row, refuse)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 2e6
 
 
 def mutate(rng, data):

@@ -62,3 +62,10 @@ def test_own_questions(tmp_path):
     assert own.heldout is None and own.messages(own.train[0])[0]["content"] == "Why?"
     with pytest.raises(ValueError, match="one rule of its own"):
         everyday.make(TaskSettings(reward=RewardConfig(variant="released")))
+
+
+def test_an_empty_answer_is_refused():
+    """Every text holds it, an empty one too."""
+    for blank in ("", " "):
+        with pytest.raises(ValueError, match="an entry of answers is empty"):
+            everyday.read({"question": "q", "answers": ["a", blank]})

@@ -74,6 +74,15 @@ def test_answers_become_text(tmp_path, given, answer):
     assert make(write(tmp_path / "rows.jsonl", row)).train[0]["answer"] == answer
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\n", "$", "$ $"])
+def test_nothing_is_right_where_the_answer_is_blank(tmp_path, blank):
+    """A text without an answer had the same one."""
+    row = {"question": "q", "domain": "math", "answer": blank}
+    task = make(write(tmp_path / "rows.jsonl", row))
+    found = task.grade(task.train * 3, ["", "\\boxed{}", "\\boxed{$}"])
+    assert not found.solved_N.any() and not found.judged_N.any()
+
+
 def test_files_and_columns(tmp_path):
     row = {"prompt": "Hi", "kind": "chat", "question": "not this"}
     path = write(tmp_path / "a.jsonl", row)

@@ -61,8 +61,11 @@ def read(row: Any) -> dict[str, Any]:
     Besides the schema's columns "answers" is read, a list of which each one is right.
     """
     found = row_schema.read(row, ("answer", "domain"))
-    answers = list(rows.check(row, "", [ANSWERS])["answers"]) or [found.answer]
-    answers = [answer for answer in answers if answer.strip()]
+    answers = list(rows.check(row, "", [ANSWERS])["answers"])
+    if not all(answer.strip() for answer in answers):
+        raise ValueError("an entry of answers is empty, and every text holds it: leave it out")
+    if not answers and found.answer.strip():
+        answers = [found.answer]
     return {"question": found.question, "answers": answers, **found.kept}
 
 
