@@ -123,6 +123,8 @@ EMBEDDED: Recipes = {  # nothing of the budget differs between objectives on the
             "mask_block": 8,
         },
     },
+    # GDSD's own states and weights: only what is done with rewards differs
+    "rft": {"rft": {"weighting": "uniform", "masks": "block_confidence", "mask_block": 8}},
     "spg": {"baseline": "mean", "mask_draws": 2, "spg": {"block_length": 8}},
     "diffu_grpo": {"baseline": "mean"},
     "wd1": {"baseline": "mean"},

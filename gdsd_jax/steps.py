@@ -60,7 +60,7 @@ class Steps(NamedTuple):
     drift: Callable | None
     slices: Callable  # (rollout, prompts) -> Batch [S, b, ...] without masks
     score: Callable  # (trainable, frozen, slices, rng) -> Scored
-    reward: Callable  # (slices, rewards_B, judged_B | None) -> slices with advantages
+    reward: Callable  # (slices, rewards_B, solved_B, judged_B | None) -> slices, graded
     # (state, frozen, slices, scored, number, rng, first) -> (state, metrics); first: number is 0
     update: Callable
     # (trainable, reference) -> the moved reference; None: it stays where it is
@@ -252,12 +252,17 @@ def make_score(denoiser: Denoiser, settings: Settings, config, mesh: jax.shardin
 def make_reward(settings: Settings) -> Callable:
     """`Steps.reward`."""
     baseline = BASELINES[settings.baseline]
+    reads_solved = "solved_B" in objectives.find(settings.objective).reads
 
-    def reward(batch: Batch, rewards_B: Array, judged_B: Array | None = None) -> Batch:
+    def reward(
+        batch: Batch, rewards_B: Array, solved_B: Array, judged_B: Array | None = None
+    ) -> Batch:
         advantages_B = baseline(rewards_B, settings.group_size, settings.scale_rewards, judged_B)
         shape = batch.completion_len_B.shape
         return batch.replace(
-            rewards_B=rewards_B.reshape(shape), advantages_B=advantages_B.reshape(shape)
+            rewards_B=rewards_B.reshape(shape),
+            advantages_B=advantages_B.reshape(shape),
+            solved_B=solved_B.reshape(shape) if reads_solved else None,
         )
 
     return jax.jit(reward)
@@ -418,5 +423,5 @@ def abstract_round(
     slices = jax.eval_shape(calls.slices, rollout, prompts)
     scored = jax.eval_shape(calls.score, trainable, frozen, slices, rng)
     if objectives.find(settings.objective).rewards:
-        slices = jax.eval_shape(calls.reward, slices, row(jnp.float32))
+        slices = jax.eval_shape(calls.reward, slices, row(jnp.float32), row(bool))
     return placed(prompts, 0), placed(slices, 1), placed(scored, 3)

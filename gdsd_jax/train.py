@@ -363,17 +363,19 @@ def with_rewards(
         grades = grades_of(
             experiment.hosts, experiment.task, records, texts, experiment.parts, skip
         )
-    reward_B, judged_B = grades.reward_N, grades.judged_N
-    watched = {"solved": mean_of(grades.solved_N, judged_B)}
+    reward_B, solved_B, judged_B = grades.reward_N, grades.solved_N, grades.judged_N
+    watched = {"solved": mean_of(solved_B, judged_B)}
     watched |= variety_of(texts, tokens_BxG, length_B, reward_B, judged_B, chosen.group_size)
     means = {"reward": mean_of(reward_B, judged_B)}
     means |= {name: mean_of(grades.parts[name], judged_B) for name in experiment.parts}
     if not judged_B.all():
         means["judged"] = float(judged_B.mean())
+    arrays = [reward_B, solved_B] if judged_B.all() else [reward_B, solved_B, judged_B]
     if chosen.shuffle_rewards:
-        order_B = np.random.default_rng((chosen.seed, number)).permutation(len(reward_B))
-        reward_B, judged_B = reward_B[order_B], judged_B[order_B]
-    arrays = [reward_B] if judged_B.all() else [reward_B, judged_B]
+        place_NxG = np.arange(len(reward_B)).reshape(-1, chosen.group_size)
+        rng = np.random.default_rng((chosen.seed, number))
+        order_B = rng.permuted(place_NxG, axis=1).reshape(-1)
+        arrays = [x_B[order_B] for x_B in arrays]
     slices = loop.steps.reward(slices, *sharding.global_rows(experiment.mesh, arrays))
     return slices, means, watched
 

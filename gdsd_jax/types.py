@@ -123,6 +123,7 @@ class Batch:
     masks_KxBxL: Array  # bool, True where the denoiser sees the mask token
     advantages_B: Array | None = None  # float32, reward units
     rewards_B: Array | None = None  # float32
+    solved_B: Array | None = None  # bool, whether the answer solves its problem
     group_B: Array | None = None  # int32, rows of one prompt share a number
     # float32 nats, None = stop-gradient of the current score; [K, B, G] for tokens
     old_KxB: Array | None = None

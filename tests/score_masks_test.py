@@ -46,7 +46,9 @@ class Round:
         self.params, reference = make(jax.random.key(0)), make(jax.random.key(1))
         self.frozen, self.key = {"reference": reference}, jax.random.key(2)
         slices = self.calls.slices(rollout, prompts)
-        self.slices = self.calls.reward(slices, jnp.asarray(rng.random(ROWS), jnp.float32))
+        self.slices = self.calls.reward(
+            slices, jnp.asarray(rng.random(ROWS), jnp.float32), jnp.ones(ROWS, bool)
+        )
         self.scored_from = self.params, self.frozen, slices, self.key
 
     def views(self, number):

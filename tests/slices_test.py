@@ -36,6 +36,7 @@ def batch():
         completion_len_B=jnp.asarray(1 + np.arange(ROWS) // 2, jnp.int32),
         masks_KxBxL=None,
         rewards_B=jnp.asarray(rng.random(ROWS), jnp.float32),
+        solved_B=jnp.asarray(np.arange(ROWS) % 3 == 0),
         group_B=jnp.arange(ROWS) // 4,
         old_KxB=None,
         ref_KxB=None,

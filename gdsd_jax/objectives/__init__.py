@@ -9,7 +9,7 @@ from collections.abc import Callable
 import functools
 
 from gdsd_jax import extensions
-from gdsd_jax.objectives import ar, coupled_grpo, diffu_grpo, dmpo, espo, gdsd, opd, sft, spg, wd1
+from gdsd_jax.objectives import ar, coupled_grpo, diffu_grpo, dmpo, espo, gdsd, opd, rft, sft, spg, wd1
 from gdsd_jax.objectives.ar import ArConfig
 from gdsd_jax.objectives.checks import check_fields
 from gdsd_jax.objectives.coupled_grpo import CoupledGrpoConfig
@@ -19,6 +19,7 @@ from gdsd_jax.objectives.espo import EspoConfig
 from gdsd_jax.objectives.gdsd import GdsdConfig
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.objectives.opd import OpdConfig
+from gdsd_jax.objectives.rft import RftConfig
 from gdsd_jax.objectives.sft import SftConfig
 from gdsd_jax.objectives.spg import SpgConfig
 from gdsd_jax.objectives.wd1 import Wd1Config
@@ -34,6 +35,7 @@ __all__ = [
     "GdsdConfig",
     "Objective",
     "OpdConfig",
+    "RftConfig",
     "SftConfig",
     "SpgConfig",
     "Wd1Config",
@@ -53,6 +55,7 @@ OBJECTIVES = {
     "coupled_grpo": coupled_grpo.OBJECTIVE,
     "wd1": wd1.OBJECTIVE,
     "dmpo": dmpo.OBJECTIVE,
+    "rft": rft.OBJECTIVE,
     "opd": opd.OBJECTIVE,
     "sft": sft.OBJECTIVE,
     "ar": ar.OBJECTIVE,

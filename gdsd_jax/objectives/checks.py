@@ -11,6 +11,7 @@ FIELDS = {
     "masks_KxBxL": ("bool [K, B, L]", "True where a token is masked, as make_views_fn draws them"),
     "advantages_B": ("float32 [B]", "such as advantages.leave_one_out(rewards_B, group_size)"),
     "rewards_B": ("float32 [B]", "the reward of each completion"),
+    "solved_B": ("bool [B]", "whether the completion solves its problem"),
     "group_B": ("int32 [B]", "the same number for completions of the same prompt"),
     "old_KxB": ("float32 [K, B] or [K, B, G]", "scores before the update, of make_score_fn"),
     "ref_KxB": ("float32 [K, B] or [K, B, G]", "the reference policy's scores, of make_score_fn"),
@@ -48,6 +49,13 @@ def check_clip(config) -> None:
         )
     if config.beta < 0:
         raise ValueError(f"beta={config.beta} must not be negative")
+
+
+def check_least(config, least: float, *keys: str) -> None:
+    """ValueError naming the first field below `least`."""
+    for key in keys:
+        if not getattr(config, key) >= least:
+            raise ValueError(f"{key}={getattr(config, key)} must be at least {least}")
 
 
 def check_probability(config, key: str) -> None:

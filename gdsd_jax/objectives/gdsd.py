@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.objectives.checks import check_choices, check_fields
-from gdsd_jax.objectives.objective import Objective
+from gdsd_jax.objectives.divergences import DIVERGENCES
+from gdsd_jax.objectives.objective import Objective, compares_with_reference
 from gdsd_jax.scoring import (
     Centring,
     Scores,
@@ -47,6 +48,10 @@ class GdsdConfig:
         the raw sum.
       trust_sides: "two" stops the gradient outside the region, "one" only beyond it in the
         advantage's direction.
+      divergence: from the tilted teacher, of divergences.py: "squared", or with all else equal
+        "forward", "reverse" or "linear", the policy gradient.
+      anchor: what the teacher tilts, the "old" policy of the round or the "reference" (RSPO, arXiv
+        2605.10218).
       beta: weight of the k2 KL to the reference policy on normalised scores.
       count: positions that count, the "full" width (padding included, as the models are trained) or
         the "answer" through its end token.
@@ -66,6 +71,8 @@ class GdsdConfig:
     detach_centre: bool = False
     trust: tuple[float, float] | None = (0.02, 0.02)
     trust_sides: str = "two"
+    divergence: str = "squared"
+    anchor: str = "old"
     beta: float = 0.0
     count: str = "full"
     masks: str = "uniform"
@@ -78,6 +85,8 @@ class GdsdConfig:
             weighting=("elbo", "uniform"),
             centring=("none", "vocab", "top_k"),
             trust_sides=("one", "two"),
+            divergence=tuple(DIVERGENCES),
+            anchor=("old", "reference"),
             count=("full", "answer"),
             masks=("uniform", "block_random", "block_confidence"),
             preset=(None, "r1", "r2"),
@@ -90,6 +99,15 @@ class GdsdConfig:
             raise ValueError(
                 f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high), "
                 "epsilon_low below 1"
+            )
+        if self.preset is not None and (self.divergence, self.anchor) != ("squared", "old"):
+            raise ValueError(
+                f"preset={self.preset!r} regresses on the old policy: leave divergence and anchor "
+                "out"
+            )
+        if self.anchor == "reference" and self.centring != "none":
+            raise ValueError(
+                f"anchor='reference' compares normalised scores: not centring={self.centring!r}"
             )
         if self.preset == "r2" and self.weighting != "elbo":
             raise ValueError(f"preset='r2' is ELBO-weighted, not weighting={self.weighting!r}")
@@ -141,7 +159,8 @@ def loss(
 ) -> tuple[Array, dict[str, Array]]:
     """mean (u - psi A / L)^2 + beta mean (l - l_ref)^2 / 2L.
 
-    u is the score's move per token, limited to the trust region.
+    u is the score's move per token, limited to the trust region. Of another divergence D the first
+    term is mean 2 D(L u, psi A) / L^2; from the reference, u is the way from there.
     """
     score = sequence_scores(denoiser, config, params, batch)
     old_KxB = jax.lax.stop_gradient(score.centred_KxB) if batch.old_KxB is None else batch.old_KxB
@@ -155,16 +174,20 @@ def loss(
         move_KxB = move_KxB / length_1xB
         target_1xB = config.psi * advantage_1xB / length_1xB
         limited_KxB, outside_KxB = within_trust(move_KxB, advantage_1xB, config)
+        if config.anchor == "reference":
+            limited_KxB = limited_KxB + (old_KxB - ref_KxB) / length_1xB
         residual_KxB = limited_KxB - target_1xB
-        draws = 1  # the mean over masks
+        main_KxB, slope_KxB = divergence(config, limited_KxB, target_1xB, length_1xB)
+        main = row_mean(main_KxB, batch, config)
     else:
         low, high = config.trust
         limited_KxB = jnp.clip(move_KxB, jnp.log1p(-low), jnp.log1p(high))
         outside_KxB = limited_KxB != move_KxB
         target_1xB = config.psi * advantage_1xB
         residual_KxB = limited_KxB / length_1xB - target_1xB
-        draws = len(move_KxB)  # the sum over masks
-    main = draws * row_mean(jnp.square(residual_KxB), batch, config)
+        slope_KxB = 2 * residual_KxB / length_1xB
+        # the sum over masks
+        main = len(move_KxB) * row_mean(jnp.square(residual_KxB), batch, config)
     kl = row_mean(kl_KxB, batch, config)
     metrics = {
         "score": row_mean(score.plain_KxB / length_1xB, batch, config),
@@ -172,11 +195,26 @@ def loss(
         "kl_max": jnp.max(kl_KxB),
         "trust": jnp.mean(jnp.any(outside_KxB, axis=0)),
         "target": jnp.mean(jnp.abs(target_1xB)),
-        **diagnostics(
-            score.centred_KxB / length_1xB, move_KxB, outside_KxB, residual_KxB, length_1xB
-        ),
+        "residual": jnp.mean(jnp.abs(residual_KxB)),
+        **diagnostics(score.centred_KxB / length_1xB, move_KxB, outside_KxB, slope_KxB),
     }
     return main + config.beta * kl, metrics
+
+
+def divergence(
+    config: GdsdConfig, move_KxB: Array, target_1xB: Array, length_1xB: Array
+) -> tuple[Array, Array]:
+    """(2 / L^2 times the divergence of a sequence, its derivative with respect to the score)."""
+    distance = DIVERGENCES[config.divergence]
+    scale_1xB = 2 / jnp.square(length_1xB)
+    goal_KxB = jnp.broadcast_to(length_1xB * target_1xB, move_KxB.shape)
+
+    def total(way_KxB):
+        x_KxB = scale_1xB * distance(way_KxB, goal_KxB)
+        return jnp.sum(x_KxB), x_KxB
+
+    slope_KxB, main_KxB = jax.grad(total, has_aux=True)(length_1xB * move_KxB)
+    return main_KxB, slope_KxB
 
 
 def within_trust(move_KxB: Array, advantage_1xB: Array, config: GdsdConfig) -> tuple[Array, Array]:
@@ -195,14 +233,13 @@ def within_trust(move_KxB: Array, advantage_1xB: Array, config: GdsdConfig) -> t
 
 
 def diagnostics(
-    score_KxB: Array, move_KxB: Array, outside_KxB: Array, residual_KxB: Array, length_1xB: Array
+    score_KxB: Array, move_KxB: Array, outside_KxB: Array, slope_KxB: Array
 ) -> dict[str, Array]:
     """Numbers that the later release logs.
 
     Scores are per token, and their noise is that over the masks. The slope is the main term's with
-    respect to a score, 2 residual / L; its mean over its spread is a signal-to-noise ratio.
+    respect to a score; its mean over its spread is a signal-to-noise ratio.
     """
-    slope_KxB = 2 * residual_KxB / length_1xB
     spread, noise_B = jnp.float32(0.0), jnp.zeros(score_KxB.shape[1])
     if slope_KxB.size > 1:
         spread = jnp.std(slope_KxB, ddof=1)
@@ -215,11 +252,15 @@ def diagnostics(
         "move": jnp.mean(jnp.abs(move_KxB)),
         "move_max": jnp.max(jnp.abs(move_KxB)),
         "clipped": jnp.mean(outside_KxB.astype(jnp.float32)),
-        "residual": jnp.mean(jnp.abs(residual_KxB)),
         "slope": jnp.mean(jnp.abs(slope_KxB)),
         "slope_spread": spread,
         "slope_snr": jnp.abs(jnp.mean(slope_KxB)) / (spread + 1e-12),
     }
 
 
-OBJECTIVE = Objective(GdsdConfig, loss, views, scores, count=rows_counted)
+def compares(config: GdsdConfig) -> bool:
+    """Whether the reference policy is scored: it is weighed, or the teacher tilts it."""
+    return compares_with_reference(config) or config.anchor == "reference"
+
+
+OBJECTIVE = Objective(GdsdConfig, loss, views, scores, reference=compares, count=rows_counted)

@@ -159,7 +159,7 @@ class Settings:
         drawn once a round, and old and reference policy score them once.
       baseline: what a reward is compared with, "leave_one_out" or the "mean" of all its prompt's.
       scale_rewards: divide advantages by their group's standard deviation.
-      shuffle_rewards: control experiment: rewards permuted over a round's completions.
+      shuffle_rewards: control experiment: rewards permuted among the completions of each prompt.
       optimizer: of the rounds (gdsd_jax/optimizer.py).
       reference_sync: whether the reference policy moves (gdsd_jax/reference.py).
       sft: the supervised phase.

@@ -42,6 +42,7 @@ def batch_of(length_B) -> Batch:
     return batch.replace(
         completion_len_B=jnp.asarray(length_B, jnp.int32),
         rewards_B=jnp.asarray(rng.random(ROWS), jnp.float32),
+        solved_B=jnp.asarray(np.arange(ROWS) != 1),
         group_B=jnp.arange(ROWS) // 3,
         logp_BxG=-jnp.asarray(rng.random((ROWS, G)), jnp.float32),
         step_map_BxG=jnp.asarray(rng.integers(1, 5, (ROWS, G)), jnp.int32),

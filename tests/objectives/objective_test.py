@@ -38,6 +38,7 @@ def full_batch() -> Batch:
     batch = random_batch(MODEL, rows=4, prompt_len=P, gen=G, draws=1)
     return batch.replace(
         rewards_B=jnp.asarray(rng.random(4), jnp.float32),
+        solved_B=jnp.asarray([True, False, True, True]),
         step_map_BxG=jnp.asarray(rng.integers(1, 5, (4, G)), jnp.int32),
         logp_BxG=-jnp.asarray(rng.random((4, G)), jnp.float32),
     )
