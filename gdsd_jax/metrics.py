@@ -16,15 +16,15 @@ from etils import epath
 
 from gdsd_jax import paths
 
-PHASES = ("sft", "rollout", "train", "eval")
+PHASES = ("sft", "rollout", "train", "probe", "eval")
 
 # What every key means, one sentence each, by phase. A part of a task's grades has any other name;
 # it stands in rollout and eval lines as its mean over the judged answers.
 MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
     {
         "every line": {
-            "phase": "sft, rollout, train or eval",
-            "step": "the round of a rollout or evaluation, the optimizer step of the others",
+            "phase": "sft, rollout, train, probe or eval",
+            "step": "the round of a rollout, probe or evaluation, the optimizer step of the others",
             "wall_s": "seconds of running so far, those before a resume included",
         },
         "sft": {
@@ -65,6 +65,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "move_max": "the largest such distance of any completion, nats a token",
             "target": "mean distance by which the advantages ask the scores to move, nats a token",
             "residual": "mean distance of the moves, within the trust region, from their targets",
+            "move_share": "share of the targets that the moves, within the trust region, have made",
+            "residual_share": "what is left to the targets, a share of them",
             "clipped": "share of all scores, or tokens, outside of the trust region",
             "centred_score": "mean score after its centre is taken away, nats a token",
             "centred_score_max": "the largest such score of any completion, nats a token",
@@ -75,6 +77,20 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "eubo": "mean upper estimate of the completions' log-likelihood, nats a token",
             "effective": "share of the completions that carry the weight of their group",
             "masked": "mean tokens of a completion that are scored",
+        },
+        "probe": {
+            "move": "mean distance that a round's updates moved a completion's ELBO, nats a token",
+            "target": "mean distance that the advantages ask of it, by one nat per unit of "
+            "advantage where the objective does not say how far, nats a token",
+            "move_share": "share of the targets that the moves have made",
+            "ess": "effective share of the completions under weights exp(move of the whole ELBO)",
+            "mismatch_gap": "mean of the ELBO less the likelihood of the rollout's own commits, "
+            "before the updates, nats a token",
+            "mismatch_corr": "correlation of the two inside groups, each a token",
+            "mismatch_signs": "share of the completions of which both moved in the same direction",
+            "mismatch_elbo_var": "variance inside groups of the ELBO a token, before the updates",
+            "mismatch_trajectory_var": "the same of the likelihood",
+            "mismatch_cov": "covariance of the two inside groups",
         },
         "eval": {
             "pass_at_1": "share of the problems that are solved, temperature 0",
@@ -104,9 +120,11 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
         },
     }
 )
-# An objective's own keys stand in train lines alone, where no part of a task's grades does.
+# An objective's own keys stand in train lines alone, the probe's in its own, where no part of a
+# task's grades does.
+APART = ("objective", "probe")
 RESERVED = frozenset(
-    name for place, names in MEANINGS.items() if place != "objective" for name in names
+    name for place, names in MEANINGS.items() if place not in APART for name in names
 )
 RESERVED_PREFIXES = ("drift_", "teacher_", "threshold_", "pass_at_")
 

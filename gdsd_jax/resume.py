@@ -11,12 +11,14 @@ from gdsd_jax import sharding
 from gdsd_jax.checkpoint import Checkpoints, Damaged, OtherSettings
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer
+from gdsd_jax.probe import Probed
 from gdsd_jax.steps import Scored, Steps, abstract_round
 from gdsd_jax.types import Array, Batch, PyTree, TrainState
 from gdsd_jax.weights import abstract, base_weights, copies_of, make_trainable
 
 COPIES = ("reference", "teacher")  # of weights or adapters, frozen; a checkpoint holds them
-FORMAT = 3  # of a checkpoint; 2 had no best number, in 1 a buffer was a list without names
+# of a checkpoint; 3 had no probe, 2 no best number, in 1 a buffer was a list without names
+FORMAT = 4
 
 
 class Progress(NamedTuple):
@@ -54,6 +56,7 @@ class Buffer(NamedTuple):
 
     slices: Batch
     scored: Scored
+    probed: Probed | None = None  # None: the probe is off, or was when the round began
 
 
 def as_host(progress: Progress) -> dict[str, Any]:
@@ -89,6 +92,8 @@ def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
             "slices": arrays_of(vars(buffer.slices)),
             "scored": arrays_of(buffer.scored._asdict()),
         }
+        if buffer.probed is not None:
+            tree["buffer"]["probed"] = buffer.probed._asdict()
     return tree
 
 
@@ -167,6 +172,8 @@ def resume(
     if progress.inner:
         _, *parts = abstract_round(steps, settings, mesh, state.trainable, frozen)
         buffer = Buffer(*parts)
+        if "probed" not in stored_buffer(checkpoints, iteration):
+            buffer = buffer._replace(probed=None)
         written = as_written(checkpoints, iteration, buffer, settings.minibatches)
     if buffer is not None and number == 1:
         saved = restore_format_1(checkpoints, iteration, as_saved(state, frozen, None), buffer)
@@ -177,7 +184,9 @@ def resume(
         frozen |= copies_of(settings, saved["state"].trainable)
     if buffer is not None:
         slices = buffer.slices.replace(**saved["buffer"]["slices"])
-        found = Buffer(slices, Scored(None, None)._replace(**saved["buffer"]["scored"]))
+        scored = Scored(None, None)._replace(**saved["buffer"]["scored"])
+        probed = None if buffer.probed is None else Probed(**saved["buffer"]["probed"])
+        found = Buffer(slices, scored, probed)
         cut = functools.partial(recut, slices=settings.slices, minibatches=settings.minibatches)
         buffer = jax.jit(cut, out_shardings=jax.tree.map(lambda x: x.sharding, buffer))(found)
     return saved["state"], frozen, buffer
@@ -188,9 +197,9 @@ def as_written(
 ) -> Buffer:
     """The abstract buffer in as many slices as the checkpoint has; where it has others, which the
     mesh may not divide, on all devices."""
-    stored = checkpoints.shapes(iteration)["buffer"]
-    if not isinstance(stored, Mapping):
-        return buffer  # of format 1
+    stored = stored_buffer(checkpoints, iteration)
+    if not stored:
+        return buffer
     count = stored["slices"]["completion_len_B"].shape[0]
     lengths = buffer.slices.completion_len_B
     if count == len(lengths) or lengths.size % count or count % minibatches:
@@ -201,6 +210,12 @@ def as_written(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         jax.eval_shape(cut, buffer),
     )
+
+
+def stored_buffer(checkpoints: Checkpoints, iteration: int) -> Mapping[str, Any]:
+    """The abstract arrays of a checkpoint's buffer; none of format 1, which had no names."""
+    stored = checkpoints.shapes(iteration)["buffer"]
+    return stored if isinstance(stored, Mapping) else {}
 
 
 def recut(buffer: Buffer, slices: int, minibatches: int) -> Buffer:
@@ -214,7 +229,8 @@ def recut(buffer: Buffer, slices: int, minibatches: int) -> Buffer:
         parts = by_rows.reshape(*by_rows.shape[:2], slices, -1, *by_rows.shape[4:])
         return jnp.moveaxis(parts, 2, 1)
 
-    return Buffer(jax.tree.map(rows, buffer.slices), jax.tree.map(scores, buffer.scored))
+    slices, scored = jax.tree.map(rows, buffer.slices), jax.tree.map(scores, buffer.scored)
+    return buffer._replace(slices=slices, scored=scored)
 
 
 def restore_format_1(

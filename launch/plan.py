@@ -163,7 +163,9 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
     frozen = weights.abstract(mesh, lambda rng: weights.copies_of(chosen, make(rng)))
     if chosen.lora_rank:
         frozen["base"] = weights.abstract(mesh, weights.make_weights(chosen, model))
-    prompts, slices, scored = steps.abstract_round(calls, chosen, mesh, state.trainable, frozen)
+    prompts, slices, scored, probed = steps.abstract_round(
+        calls, chosen, mesh, state.trainable, frozen
+    )
     rng, number = weights.abstract(mesh, lambda rng: (rng, jnp.int32(0)))
 
     def used(*names):
@@ -192,9 +194,13 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
     cast_params = jax.eval_shape(cast, state.trainable, frozen)
     whole = steps.are_whole(cast_params, chosen.rollout_weights, mesh)
     others = {"score": calls.score.trace(state.trainable, frozen, slices, rng)}
+    rollout = jax.eval_shape(calls.sample, state.trainable, frozen, prompts, rng)
     if calls.drift is not None:
-        rollout = jax.eval_shape(calls.sample, state.trainable, frozen, prompts, rng)
         others["drift"] = calls.drift.trace(state.trainable, frozen, prompts, rollout)
+    if calls.probe is not None:
+        before, after = calls.probe
+        others["probe_before"] = before.trace(state.trainable, frozen, prompts, rollout, rng)
+        others["probe_after"] = after.trace(state.trainable, frozen, slices, probed, rng)
     update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
     shares = {
         name: hlo.operations(traced.jaxpr.jaxpr, passes) / update_ops

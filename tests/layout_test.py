@@ -28,7 +28,7 @@ GROUPS = (
     tuple(THIRD.split()),
     ("hf", "mask_rows", "gguf_file", "objectives", "data"),
     ("settings", "adapters"),
-    ("weights",),
+    ("weights", "probe"),
     ("steps",),
     ("experience",),
     ("inference",),

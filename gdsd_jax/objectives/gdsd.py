@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.objectives.checks import check_choices, check_fields
+from gdsd_jax.objectives.moves import shares
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import (
     Centring,
@@ -172,6 +173,7 @@ def loss(
         "kl_max": jnp.max(kl_KxB),
         "trust": jnp.mean(jnp.any(outside_KxB, axis=0)),
         "target": jnp.mean(jnp.abs(target_1xB)),
+        **shares(residual_KxB, target_1xB),
         **diagnostics(
             score.centred_KxB / length_1xB, move_KxB, outside_KxB, residual_KxB, length_1xB
         ),

@@ -139,6 +139,8 @@ class Settings:
       drift_share: with a cache or threshold, the share of rollout rows whose log-probabilities are
         recomputed.
       drift_bound: nats a token in the mean; above it the next round samples exactly.
+      probe_rows: completions of a round whose ELBO and likelihood are told before and after its
+        updates, whole groups where one fits; 0 = none (gdsd_jax/probe.py says what it costs).
       not_finite: what becomes of an optimizer step whose loss or gradient is not finite, and of
         answers whose grade is none: "stop" the run, naming them, or "skip" them: the step changes
         nothing, the answers count as not judged.
@@ -210,6 +212,7 @@ class Settings:
     rollout_weights: str = "auto"
     drift_share: float = 0.125
     drift_bound: float = 0.1
+    probe_rows: int = 8
     not_finite: str = "stop"
     eval_every: int = 25
     eval_problems: int = 512
@@ -309,7 +312,7 @@ def check_counts(settings: Settings) -> None:
     check_most(settings.sft, MOST, "batch")
     check_most(settings.sampler, MOST, "gen_length")
     zero_or_more = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
-    check_least(settings, 0, *zero_or_more)
+    check_least(settings, 0, *zero_or_more, "probe_rows")
     for key in ("seed", "heldout_seed"):  # keys of jax have no more bits
         if getattr(settings, key) >= 1 << 32:
             raise ValueError(f"{key}={getattr(settings, key)} must be below 2**32")
@@ -343,6 +346,8 @@ def check_choice(config, key: str, choices: tuple) -> None:
 def check_objective(settings: Settings) -> None:
     """ValueError where the objective cannot do what the other settings ask for."""
     objective, sampler = objectives.find(settings.objective), settings.sampler
+    if objective.rollouts is not None:
+        objective.rollouts(sampler, settings.temperature, settings.threshold)
     if objective.rewards and settings.group_size < 2:
         raise ValueError(
             f"group_size={settings.group_size}: advantages compare completions, give at least 2"

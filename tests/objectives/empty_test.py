@@ -39,12 +39,13 @@ def batch_of(length_B) -> Batch:
     """Two prompts of three completions, of so many tokens."""
     batch = random_batch(MODEL, rows=ROWS, prompt_len=P, gen=G, draws=2)
     rng = np.random.default_rng(1)
+    steps = rng.integers(1, 5, (ROWS, G))
     return batch.replace(
         completion_len_B=jnp.asarray(length_B, jnp.int32),
         rewards_B=jnp.asarray(rng.random(ROWS), jnp.float32),
         group_B=jnp.arange(ROWS) // 3,
         logp_BxG=-jnp.asarray(rng.random((ROWS, G)), jnp.float32),
-        step_map_BxG=jnp.asarray(rng.integers(1, 5, (ROWS, G)), jnp.int32),
+        step_map_BxG=jnp.asarray(steps * (np.asarray(length_B)[:, None] > 0), jnp.int32),
     )
 
 
