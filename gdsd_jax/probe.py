@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gdsd_jax import objectives, sharding
 from gdsd_jax.sampling import existing, replay
@@ -99,8 +100,8 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
     return Probe(jax.jit(before), jax.jit(after))
 
 
-def rows_of(settings: Settings) -> tuple[Array, Array]:
-    """(the rows that are looked at, the number of each one's group), int32 [R].
+def rows_of(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """(the rows that are looked at, the number of each one's group), int [R].
 
     Whole groups, evenly spread over the round; where none fits, the first rows of the first.
     """
@@ -108,10 +109,10 @@ def rows_of(settings: Settings) -> tuple[Array, Array]:
     groups = min(settings.probe_rows // size, settings.prompts_per_round)
     if not groups:
         rows = min(settings.probe_rows, size)
-        return jnp.arange(rows), jnp.zeros(rows, jnp.int32)
-    first_N = jnp.arange(groups) * settings.prompts_per_round // groups * size
-    row_NxG = first_N[:, None] + jnp.arange(size)[None, :]
-    return row_NxG.reshape(-1), jnp.repeat(jnp.arange(groups), size)
+        return np.arange(rows), np.zeros(rows, int)
+    first_N = np.arange(groups) * settings.prompts_per_round // groups * size
+    row_NxG = first_N[:, None] + np.arange(size)[None, :]
+    return row_NxG.reshape(-1), np.repeat(np.arange(groups), size)
 
 
 def tilt(config) -> float:
@@ -146,7 +147,7 @@ def committed_batch(model, probed: Probed, block: int | None, rng: Array) -> Bat
 
 
 def numbers(
-    probed: Probed, elbo_R: Array, trajectory_R: Array, tilt_R: Array, group_R: Array
+    probed: Probed, elbo_R: Array, trajectory_R: Array, tilt_R: Array, group_R: np.ndarray
 ) -> dict[str, Array]:
     """The numbers of a probe line; `metrics.MEANINGS` says what each is.
 
@@ -155,7 +156,7 @@ def numbers(
       elbo_R: after them, nats.
       trajectory_R: after them, nats.
       tilt_R: psi times the advantage, nats.
-      group_R: int32, rows of one prompt share a number, from 0 on.
+      group_R: rows of one prompt share a number.
     """
     length_R = jnp.maximum(jnp.sum(probed.step_map_RxG > 0, axis=1), 1).astype(jnp.float32)
     move_R = (elbo_R - probed.elbo_R) / length_R
@@ -183,7 +184,7 @@ def numbers(
     }
 
 
-def within(x_R: Array, group_R: Array) -> Array:
+def within(x_R: Array, group_R: np.ndarray) -> Array:
     """The values less the means of their groups."""
-    same_RxR = (group_R[:, None] == group_R[None, :]).astype(jnp.float32)
-    return x_R - same_RxR @ x_R / jnp.sum(same_RxR, axis=1)
+    same_RxR = (group_R[:, None] == group_R[None, :]).astype(np.float32)
+    return x_R - (same_RxR / same_RxR.sum(axis=1)) @ x_R

@@ -69,20 +69,21 @@ def replay(
         logp_BxG, _ = token_scores(denoiser, params, h_BxGxD, uncut.tokens_BxG, NO_CENTRING)
         return jnp.where(now_BxG, logp_BxG, 0.0)
 
-    again = jax.checkpoint(scores, prevent_cse=False)
-
-    def one(total_BxG, slot):
-        first_B, last_B = slot
+    # around the condition: inside of it the weights would be kept once for each pass
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def of_slot(params, first_B, last_B):
         now_BxG = (number_BxG >= first_B[:, None]) & (number_BxG <= last_B[:, None])
-        added_BxG = jax.lax.cond(
+        return jax.lax.cond(
             jnp.any(now_BxG),
-            lambda: again(params, first_B, now_BxG),
-            lambda: jnp.zeros_like(total_BxG),
+            lambda: scores(params, first_B, now_BxG),
+            lambda: jnp.zeros(now_BxG.shape, jnp.float32),
         )
-        return total_BxG + added_BxG, None
+
+    def add(total_BxG, slot):
+        return total_BxG + of_slot(params, *slot), None
 
     zeros_BxG = jnp.zeros(number_BxG.shape, jnp.float32)
-    return jax.lax.scan(one, zeros_BxG, (first_SxB, last_SxB))[0]
+    return jax.lax.scan(add, zeros_BxG, (first_SxB, last_SxB))[0]
 
 
 def existing(model, uncut: Uncut) -> Array:
