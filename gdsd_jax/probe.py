@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdsd_jax import objectives, sharding
-from gdsd_jax.sampling import existing, replay
+from gdsd_jax.sampling import SamplerConfig, existing, replay
 from gdsd_jax.scoring import draw_masks, pair_scores
 from gdsd_jax.settings import Settings
 from gdsd_jax.types import Array, Batch, Denoiser, Prompts, PyTree, Rollout, Uncut
@@ -57,23 +57,6 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
         return None
     psi, place = tilt(settings.objective_config), sharding.replicated(mesh)
 
-    def likelihoods(params: PyTree, probed: Probed) -> Array:
-        logp_RxG = replay(
-            denoiser,
-            params,
-            probed.tokens_RxP,
-            probed.valid_RxP,
-            uncut_of(probed),
-            block=sampler.causal_block,
-            passes=sampler.most_passes,
-        )
-        return jnp.sum(logp_RxG, axis=1)
-
-    def bounds(params: PyTree, probed: Probed, rng: Array) -> Array:
-        batch = committed_batch(denoiser.config, probed, sampler.causal_block, rng)
-        score = pair_scores(denoiser, params, batch, weighting="elbo", count="answer")
-        return jnp.mean(score.plain_KxB, axis=0)
-
     def before(trainable, frozen, prompts: Prompts, rollout: Rollout, rng: Array) -> Probed:
         params = denoiser.bind(trainable, frozen)
         prompts, uncut = jax.tree.map(lambda x: x[row_R], (prompts, rollout.uncut))
@@ -86,18 +69,44 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
             jnp.sum(uncut.logp_BxG, axis=1),
         )
         if sampler.approximate:
-            found = found._replace(trajectory_R=likelihoods(params, found))
-        found = found._replace(elbo_R=bounds(params, found, rng))
+            found = found._replace(trajectory_R=likelihoods(denoiser, sampler, params, found))
+        found = found._replace(elbo_R=bounds(denoiser, sampler, params, found, rng))
         return jax.lax.with_sharding_constraint(found, place)
 
     def after(trainable, frozen, slices: Batch, probed: Probed, rng: Array) -> dict[str, Array]:
         params = denoiser.bind(trainable, frozen)
-        elbo_R, trajectory_R = bounds(params, probed, rng), likelihoods(params, probed)
+        elbo_R = bounds(denoiser, sampler, params, probed, rng)
+        trajectory_R = likelihoods(denoiser, sampler, params, probed)
         advantage_R = slices.advantages_B.reshape(-1)[row_R]
         found = numbers(probed, elbo_R, trajectory_R, psi * advantage_R, group_R)
         return jax.lax.with_sharding_constraint(found, place)
 
     return Probe(jax.jit(before), jax.jit(after))
+
+
+def likelihoods(
+    denoiser: Denoiser, sampler: SamplerConfig, params: PyTree, probed: Probed
+) -> Array:
+    """float32 [R], nats of the rows' own commits."""
+    logp_RxG = replay(
+        denoiser,
+        params,
+        probed.tokens_RxP,
+        probed.valid_RxP,
+        uncut_of(probed),
+        block=sampler.causal_block,
+        passes=sampler.most_passes,
+    )
+    return jnp.sum(logp_RxG, axis=1)
+
+
+def bounds(
+    denoiser: Denoiser, sampler: SamplerConfig, params: PyTree, probed: Probed, rng: Array
+) -> Array:
+    """float32 [R], the ELBO of what was committed, nats; the same masks for the same `rng`."""
+    batch = committed_batch(denoiser.config, probed, sampler.causal_block, rng)
+    score = pair_scores(denoiser, params, batch, weighting="elbo", count="answer")
+    return jnp.mean(score.plain_KxB, axis=0)
 
 
 def rows_of(settings: Settings) -> tuple[np.ndarray, np.ndarray]:

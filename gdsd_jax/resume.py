@@ -172,9 +172,7 @@ def resume(
     if progress.inner:
         _, *parts = abstract_round(steps, settings, mesh, state.trainable, frozen)
         buffer = Buffer(*parts)
-        if "probed" not in stored_buffer(checkpoints, iteration):
-            buffer = buffer._replace(probed=None)
-        written = as_written(checkpoints, iteration, buffer, settings.minibatches)
+        buffer, written = as_written(checkpoints, iteration, buffer, settings.minibatches)
     if buffer is not None and number == 1:
         saved = restore_format_1(checkpoints, iteration, as_saved(state, frozen, None), buffer)
     else:
@@ -183,10 +181,7 @@ def resume(
     if progress.phase == "rl" and not progress.has_rl_state:
         frozen |= copies_of(settings, saved["state"].trainable)
     if buffer is not None:
-        slices = buffer.slices.replace(**saved["buffer"]["slices"])
-        scored = Scored(None, None)._replace(**saved["buffer"]["scored"])
-        probed = None if buffer.probed is None else Probed(**saved["buffer"]["probed"])
-        found = Buffer(slices, scored, probed)
+        found = filled(buffer, saved["buffer"])
         cut = functools.partial(recut, slices=settings.slices, minibatches=settings.minibatches)
         buffer = jax.jit(cut, out_shardings=jax.tree.map(lambda x: x.sharding, buffer))(found)
     return saved["state"], frozen, buffer
@@ -194,28 +189,34 @@ def resume(
 
 def as_written(
     checkpoints: Checkpoints, iteration: int, buffer: Buffer, minibatches: int
-) -> Buffer:
-    """The abstract buffer in as many slices as the checkpoint has; where it has others, which the
-    mesh may not divide, on all devices."""
-    stored = stored_buffer(checkpoints, iteration)
-    if not stored:
-        return buffer
+) -> tuple[Buffer, Buffer]:
+    """(the abstract buffer without a probe where the checkpoint has none, the same in as many
+    slices as the checkpoint has); where these are others, which the mesh may not divide, on all
+    devices."""
+    stored = checkpoints.shapes(iteration)["buffer"]
+    if "probed" not in stored:
+        buffer = buffer._replace(probed=None)
+    if not isinstance(stored, Mapping):
+        return buffer, buffer  # of format 1
     count = stored["slices"]["completion_len_B"].shape[0]
     lengths = buffer.slices.completion_len_B
     if count == len(lengths) or lengths.size % count or count % minibatches:
-        return buffer
+        return buffer, buffer
     cut = functools.partial(recut, slices=count // minibatches, minibatches=minibatches)
     place = sharding.replicated(lengths.sharding.mesh)
-    return jax.tree.map(
+    return buffer, jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         jax.eval_shape(cut, buffer),
     )
 
 
-def stored_buffer(checkpoints: Checkpoints, iteration: int) -> Mapping[str, Any]:
-    """The abstract arrays of a checkpoint's buffer; none of format 1, which had no names."""
-    stored = checkpoints.shapes(iteration)["buffer"]
-    return stored if isinstance(stored, Mapping) else {}
+def filled(buffer: Buffer, saved: Mapping[str, Mapping[str, Array]]) -> Buffer:
+    """The abstract buffer with the arrays of a checkpoint."""
+    return Buffer(
+        buffer.slices.replace(**saved["slices"]),
+        Scored(None, None)._replace(**saved["scored"]),
+        None if buffer.probed is None else Probed(**saved["probed"]),
+    )
 
 
 def recut(buffer: Buffer, slices: int, minibatches: int) -> Buffer:

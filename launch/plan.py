@@ -193,20 +193,25 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
 
     cast_params = jax.eval_shape(cast, state.trainable, frozen)
     whole = steps.are_whole(cast_params, chosen.rollout_weights, mesh)
-    others = {"score": calls.score.trace(state.trainable, frozen, slices, rng)}
-    rollout = jax.eval_shape(calls.sample, state.trainable, frozen, prompts, rng)
-    if calls.drift is not None:
-        others["drift"] = calls.drift.trace(state.trainable, frozen, prompts, rollout)
-    if calls.probe is not None:
-        before, after = calls.probe
-        others["probe_before"] = before.trace(state.trainable, frozen, prompts, rollout, rng)
-        others["probe_after"] = after.trace(state.trainable, frozen, slices, probed, rng)
+    others = others_of(calls, (state.trainable, frozen), prompts, slices, probed, rng)
     update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
     shares = {
         name: hlo.operations(traced.jaxpr.jaxpr, passes) / update_ops
         for name, traced in others.items()
     }
     return Programs(found, shares, whole)
+
+
+def others_of(calls: steps.Steps, trees: tuple, prompts, slices, probed, rng) -> dict:
+    """What a round computes besides rollout and updates, traced."""
+    found = {"score": calls.score.trace(*trees, slices, rng)}
+    rollout = jax.eval_shape(calls.sample, *trees, prompts, rng)
+    if calls.drift is not None:
+        found["drift"] = calls.drift.trace(*trees, prompts, rollout)
+    if calls.probe is not None:
+        found["probe_before"] = calls.probe.before.trace(*trees, prompts, rollout, rng)
+        found["probe_after"] = calls.probe.after.trace(*trees, slices, probed, rng)
+    return found
 
 
 def held(tree) -> int:

@@ -136,7 +136,9 @@ def test_the_bound_is_below_the_likelihood_of_random_orders(rolled):
         return scoring.pair_scores(toy.denoiser(), params, batch, **how).plain_KxB
 
     found = np.concatenate([bounds(key) for key in jax.random.split(jax.random.key(0), 400)])
-    assert found.mean() == pytest.approx(np.mean(orders), abs=4 * found.std() / found.size**0.5)
+    assert found.mean() == pytest.approx(
+        np.mean(orders), abs=float(4 * found.std() / found.size**0.5)
+    )
     assert np.mean(orders) < np.log(np.mean(np.exp(orders)))
 
 

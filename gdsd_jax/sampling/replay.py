@@ -31,23 +31,22 @@ def replay(
 ) -> Array:
     """float32 [B, G], nats of each committed token at its state, and 0 where none was committed.
 
-    The log-probabilities are those of the raw softmax, like a rollout's own. Each pass is a forward
-    of all rows, one after another, and the backward pass computes it again: memory is that of one.
-    A pass that no row took costs nothing. Of a block-causal denoiser the first passes of all blocks
-    are one forward of the row [prompt | clean | noised], then the second ones, and so on.
+    Those of the raw softmax, like a rollout's own. Each pass is a forward of all rows, one after
+    another, and the backward pass computes it again: memory is that of one. Of a block-causal
+    denoiser the first passes of all blocks are one forward of the row [prompt | clean | noised],
+    then the second ones, and so on.
 
     Args:
       denoiser: of the rollout.
-      params: bound, any.
+      params: any.
       tokens_BxP: int32, left-padded prompts.
       valid_BxP: bool, False on padding.
       uncut: of the rollout. A column that is neither committed nor undecided lies beyond the row's
         cap and does not exist.
       block: tokens of a block that the denoiser attends by, as `SamplerConfig.causal_block`.
       passes: the most that a row took, as `SamplerConfig.most_passes`; None = one a token.
-      groups: 0 = exact. Else each row's passes are divided into so many groups of consecutive ones,
-        and the tokens of a group are scored at the state before it: cheaper, and not the law of the
-        rollout.
+      groups: 0 = exact. Else so many groups of consecutive passes of each row, whose tokens are
+        scored at the state before the group: cheaper, and not the law of the rollout.
       picked_SxB: int32, the passes of each row that are replayed, counted as `pass_numbers` does;
         the tokens of others get 0. None = all.
     """
@@ -57,7 +56,6 @@ def replay(
     doubled = block is not None and not getattr(denoiser.config, "shift", False)
     number_BxG = pass_numbers(uncut.step_map_BxG, block if doubled else None)
     most = min(block, gen_length) if doubled else passes or gen_length
-    first_SxB, last_SxB = slots(number_BxG, most, groups, picked_SxB)
     exists_BxG, undecided_id = existing(denoiser.config, uncut), undecided(denoiser.config)
     features = make_features(
         denoiser, tokens_BxP, valid_BxP, uncut.tokens_BxG, exists_BxG, block, doubled
@@ -69,7 +67,16 @@ def replay(
         logp_BxG, _ = token_scores(denoiser, params, h_BxGxD, uncut.tokens_BxG, NO_CENTRING)
         return jnp.where(now_BxG, logp_BxG, 0.0)
 
-    # around the condition: inside of it the weights would be kept once for each pass
+    return summed(scores, params, number_BxG, slots(number_BxG, most, groups, picked_SxB))
+
+
+def summed(
+    scores: Callable[..., Array], params: PyTree, number_BxG: Array, slots: tuple[Array, Array]
+) -> Array:
+    """The sum over the slots of `scores(params, first_B, now_BxG)`, float32 [B, G]; a slot in which
+    no row has a token is left out."""
+
+    # around the condition: inside of it the weights would be kept once for each slot
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def of_slot(params, first_B, last_B):
         now_BxG = (number_BxG >= first_B[:, None]) & (number_BxG <= last_B[:, None])
@@ -82,8 +89,7 @@ def replay(
     def add(total_BxG, slot):
         return total_BxG + of_slot(params, *slot), None
 
-    zeros_BxG = jnp.zeros(number_BxG.shape, jnp.float32)
-    return jax.lax.scan(add, zeros_BxG, (first_SxB, last_SxB))[0]
+    return jax.lax.scan(add, jnp.zeros(number_BxG.shape, jnp.float32), slots)[0]
 
 
 def existing(model, uncut: Uncut) -> Array:
