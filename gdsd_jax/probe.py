@@ -184,11 +184,11 @@ def numbers(
     return {
         "move": jnp.mean(jnp.abs(move_R)),
         "target": jnp.mean(jnp.abs(target_R)),
-        "move_share": jnp.sum(move_R * target_R) / asked,  # NaN, not told, if nothing is asked for
+        "move_share": jnp.sum(move_R * target_R) / asked,  # NaN, not told, if none is
         "ess": 1.0 / (len(weight_R) * jnp.sum(jnp.square(weight_R))),
         "mismatch_gap": jnp.mean(bound_R - truth_R),
         "mismatch_corr": spreads["mismatch_cov"] / scale,
-        "mismatch_signs": jnp.mean(jnp.sign(move_R) == jnp.sign(true_move_R)),
+        "mismatch_signs": jnp.mean(jnp.sign(move_R) == jnp.sign(true_move_R), where=move_R != 0),
         **spreads,
     }
 

@@ -12,8 +12,8 @@ def shares(residual: Array, target: Array) -> dict[str, Array]:
     """
     residual, target = jnp.broadcast_arrays(residual, target)
     asked, size = jnp.sum(jnp.square(target)), jnp.sum(jnp.abs(target))
-    done = jnp.sum((residual + target) * target)
+    done, left = jnp.sum((residual + target) * target), jnp.sum(jnp.abs(residual))
     return {
         "move_share": jnp.where(asked > 0, done / jnp.where(asked > 0, asked, 1.0), 0.0),
-        "residual_share": jnp.sum(jnp.abs(residual)) / jnp.where(size > 0, size, 1.0),
+        "residual_share": jnp.where(asked > 0, left / jnp.where(asked > 0, size, 1.0), 0.0),
     }

@@ -51,8 +51,7 @@ def replay(
         the tokens of others get 0. None = all.
     """
     gen_length = uncut.tokens_BxG.shape[1]
-    # with a shift a block's first token is scored by the clean column before it, which the noised
-    # part of a doubled row does not have
+    # with a shift a clean column scores a block's first token, which a noised stream does not have
     doubled = block is not None and not getattr(denoiser.config, "shift", False)
     number_BxG = pass_numbers(uncut.step_map_BxG, block if doubled else None)
     most = min(block, gen_length) if doubled else passes or gen_length

@@ -11,6 +11,7 @@ import pytest
 from configs import coding
 from gdsd_jax import objectives, settings
 from gdsd_jax.objectives import JustGrpoConfig, TrajectoryConfig
+from gdsd_jax.objectives.moves import shares
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.types import Batch
 from tests import toy
@@ -107,6 +108,15 @@ def test_a_trajectory_loss_is_the_plain_one(form):
     else:
         plain = jax.value_and_grad(lambda p: squared(p, old, PASSES, 0.5, 0.2))(PARAMS)
     assert_same(found, plain)
+
+
+def test_how_much_of_the_targets_is_made():
+    """Half of one target and none of another, three times as large; and where nothing is asked."""
+    target = jnp.array([1.0, -3.0])
+    found = shares(jnp.array([[-0.5, 3.0]]), target[None])
+    assert found["move_share"] == pytest.approx(0.05)
+    assert found["residual_share"] == pytest.approx(3.5 / 4)
+    assert set(map(float, shares(target, jnp.zeros(2)).values())) == {0.0}
 
 
 def test_old_log_probabilities_are_the_recorded_ones_unless_grouped():
