@@ -87,7 +87,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "mismatch_gap": "mean of the ELBO less the likelihood of the rollout's own commits, "
             "before the updates, nats a token",
             "mismatch_corr": "correlation of the two inside groups, each a token",
-            "mismatch_signs": "share of the completions whose ELBO moved of which the other moved alike",
+            "mismatch_signs": "share of those whose ELBO moved whose likelihood moved alike",
             "mismatch_elbo_var": "variance inside groups of the ELBO a token, before the updates",
             "mismatch_trajectory_var": "the same of the likelihood",
             "mismatch_cov": "covariance of the two inside groups",
