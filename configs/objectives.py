@@ -132,6 +132,10 @@ TASKS: dict[str, Recipes] = {  # and then on one
     },
 }
 
+LEFT_TO_RIGHT: Recipes = {  # one token a pass, in blocks as they are
+    "just_grpo": {"sampler": {"remasking": "left_to_right", "steps": None}},
+}
+
 EMBEDDED: Recipes = {  # nothing of the budget differs between objectives on the embedded tasks
     "gdsd": {
         "gdsd": {
@@ -145,10 +149,7 @@ EMBEDDED: Recipes = {  # nothing of the budget differs between objectives on the
     "diffu_grpo": {"baseline": "mean"},
     "wd1": {"baseline": "mean"},
     "dmpo": {"baseline": "mean"},
-    "just_grpo": {  # one token a pass, in blocks as they are
-        "sampler": {"remasking": "left_to_right", "steps": None},
-    },
-}
+} | LEFT_TO_RIGHT
 
 
 def published(task: str, gdsd: dict, model: str) -> tuple[Recipes, ...]:
@@ -157,7 +158,9 @@ def published(task: str, gdsd: dict, model: str) -> tuple[Recipes, ...]:
     Of the baselines nothing is published for a converted model.
     """
     own = {"gdsd": gdsd}
-    return (own,) if model == "a2d" else (BASELINES, TASKS.get(task, {}), own)
+    if model == "a2d":
+        return own, LEFT_TO_RIGHT
+    return BASELINES, TASKS.get(task, {}), own
 
 
 def select(recipe: ConfigDict, name: str, recipes: Iterable[Recipes]) -> None:

@@ -31,7 +31,7 @@ def config_of(name: str, **changes):
     kind = OBJECTIVES[name].config
     fields = {field.name for field in dataclasses.fields(kind)}
     known = {"count": "answer", "teacher": TEACHER, "block_length": 4, "mask_prompt": 0.0}
-    known |= {"states": "random", "beta": 0.1}
+    known |= {"states": {"opd": "random", "just_grpo": 3}.get(name), "beta": 0.1}
     return kind(**{key: value for key, value in (known | changes).items() if key in fields})
 
 
