@@ -100,8 +100,13 @@ def scores(
         logp_BxG = replayed(denoiser, params, batch, picked_SxB=picked_SxB)
         return jnp.where(scored_BxG, logp_BxG, 0.0)
 
-    logp_KxBxG = jax.lax.map(score, batch.masks_KxBxL[:, :, batch.prompt_len :])
+    logp_KxBxG = jax.lax.map(score, scored(batch))
     return logp_KxBxG, logp_KxBxG
+
+
+def scored(batch: Batch) -> Array:
+    """bool [K, B, G], the answer tokens that the views ask for."""
+    return batch.masks_KxBxL[:, :, batch.prompt_len :] & (numbers_of(batch) > 0)[None]
 
 
 def drawn_passes(number_BxG: Array, states: int, batch: Batch) -> Array:
@@ -115,7 +120,7 @@ def drawn_passes(number_BxG: Array, states: int, batch: Batch) -> Array:
 
 def weights(config: JustGrpoConfig, batch: Batch) -> Array:
     """float32 [K, B, G], for how many answer tokens each scored one counts."""
-    scored_KxBxG = batch.masks_KxBxL[:, :, batch.prompt_len :].astype(jnp.float32)
+    scored_KxBxG = scored(batch).astype(jnp.float32)
     if not config.states:
         return scored_KxBxG
     passes_B = jnp.max(numbers_of(batch), axis=1)
