@@ -21,7 +21,7 @@ options.hard=true,init_from=DIR,data_file=FILE.jsonl,heldout_file=HumanEval.json
     the embedded problems, on from what the embedded default of configs/opdlm.py made
 ...:MODEL,objective=espo
     another objective with its recipe (configs/objectives.py): espo, spg, diffu_grpo,
-    coupled_grpo (of :dream: DiffuCoder's own), wd1, dmpo
+    coupled_grpo (of :dream: DiffuCoder's own), wd1, dmpo, gdpo, trajectory, just_grpo
 
 Files hold question and test_cases, or are HumanEval's, MBPP's or AceCode's as published, or hold
 inputs and outputs (gdsd_jax/tasks/README.md). HumanEval with the length and the steps of the

@@ -56,6 +56,24 @@ BASELINES: Recipes = {  # on every task
         "sampler": {"steps": 128, "cache": "prefix"},
         "optimizer": {"learning_rate": 1e-6, "weight_decay": 0.1},
     },
+    "gdpo": D1,  # its own scripts were not found; it compares itself with diffu-GRPO
+    "trajectory": {  # nothing is published for these models: GDSD's budget, T 1 without top-p
+        "score_masks": "shared",
+        "sampler": {"top_p": 1.0, "reference_quirks": False},
+        "trajectory": {"groups": 32},
+    },
+    "just_grpo": {  # full fine-tuning on GSM8K, B 8; 125 steps
+        "baseline": "mean",
+        "scale_rewards": True,
+        "prompts_per_round": 64,
+        "group_size": 16,
+        "slices": 16,
+        "inner_iterations": 1,
+        "mask_draws": 1,
+        "lora_rank": 0,
+        "sampler": {"block_length": 1, "steps": 256, "top_p": 1.0, "reference_quirks": False},
+        "optimizer": {"learning_rate": 5e-6, "weight_decay": 0.0, "clip_norm": 1.0},
+    },
     "coupled_grpo": {  # DiffuCoder, full fine-tuning, B 5; each draw adds the fully masked view
         "prompts_per_round": 8,
         "group_size": 10,
@@ -114,6 +132,10 @@ TASKS: dict[str, Recipes] = {  # and then on one
     },
 }
 
+LEFT_TO_RIGHT: Recipes = {  # one token a pass, in blocks as they are
+    "just_grpo": {"sampler": {"remasking": "left_to_right", "steps": None}},
+}
+
 EMBEDDED: Recipes = {  # nothing of the budget differs between objectives on the embedded tasks
     "gdsd": {
         "gdsd": {
@@ -129,7 +151,7 @@ EMBEDDED: Recipes = {  # nothing of the budget differs between objectives on the
     "diffu_grpo": {"baseline": "mean"},
     "wd1": {"baseline": "mean"},
     "dmpo": {"baseline": "mean"},
-}
+} | LEFT_TO_RIGHT
 
 
 def published(task: str, gdsd: dict, model: str) -> tuple[Recipes, ...]:
@@ -138,7 +160,9 @@ def published(task: str, gdsd: dict, model: str) -> tuple[Recipes, ...]:
     Of the baselines nothing is published for a converted model.
     """
     own = {"gdsd": gdsd}
-    return (own,) if model == "a2d" else (BASELINES, TASKS.get(task, {}), own)
+    if model == "a2d":
+        return own, LEFT_TO_RIGHT
+    return BASELINES, TASKS.get(task, {}), own
 
 
 def select(recipe: ConfigDict, name: str, recipes: Iterable[Recipes]) -> None:

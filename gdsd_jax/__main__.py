@@ -4,8 +4,8 @@
 """
 
 import importlib
-import runpy
 import sys
+import types
 
 from gdsd_jax.cli import ROOT, fail
 
@@ -36,7 +36,11 @@ def main() -> int:
         return fail(f"gdsd {name}: no such command; there are {', '.join(COMMANDS)}", 2)
     sys.argv = [f"gdsd {name}", *rest]  # what the script's usage line begins with
     script = ROOT / "launch" / COMMANDS[name][0]
-    runpy.run_path(str(script), run_name="__main__")  # ends by sys.exit with the script's own code
+    module = types.ModuleType("__main__")
+    module.__file__ = str(script)
+    sys.modules["__main__"] = module  # dataclasses look their module up there
+    # as a script, which tries its flags before its imports; ends by sys.exit with its own code
+    exec(compile(script.read_bytes(), script, "exec"), vars(module))
     return 0
 
 

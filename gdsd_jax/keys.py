@@ -4,7 +4,8 @@ import jax
 
 from gdsd_jax.types import Array
 
-STREAMS = ("init", "sft", "rollout", "masks", "shuffle", "evaluation")  # what randomness is for
+# what randomness is for; a new stream at the end changes no other
+STREAMS = ("init", "sft", "rollout", "masks", "shuffle", "evaluation", "probe")
 
 
 @jax.jit

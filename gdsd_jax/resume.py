@@ -11,6 +11,7 @@ from gdsd_jax import sharding, version
 from gdsd_jax.checkpoint import FORMAT, Checkpoints, Damaged, format_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer
+from gdsd_jax.probe import Probed
 from gdsd_jax.steps import Scored, Steps, abstract_round
 from gdsd_jax.types import Array, Batch, PyTree, TrainState
 from gdsd_jax.weights import abstract, base_weights, copies_of, make_trainable
@@ -53,6 +54,7 @@ class Buffer(NamedTuple):
 
     slices: Batch
     scored: Scored
+    probed: Probed | None = None  # None: the probe is off, or was when the round began
 
 
 def as_host(progress: Progress) -> dict[str, Any]:
@@ -83,6 +85,8 @@ def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:
             "slices": arrays_of(vars(buffer.slices)),
             "scored": arrays_of(buffer.scored._asdict()),
         }
+        if buffer.probed is not None:
+            tree["buffer"]["probed"] = buffer.probed._asdict()
     return tree
 
 
@@ -161,7 +165,7 @@ def resume(
     if progress.inner:
         _, *parts = abstract_round(steps, settings, mesh, state.trainable, frozen)
         buffer = Buffer(*parts)
-        written = as_written(checkpoints, iteration, buffer, settings.minibatches)
+        buffer, written = as_written(checkpoints, iteration, buffer, settings.minibatches)
     if buffer is not None and number == 1:
         saved = restore_format_1(checkpoints, iteration, as_saved(state, frozen, None), buffer)
     else:
@@ -170,8 +174,7 @@ def resume(
     if progress.phase == "rl" and not progress.has_rl_state:
         frozen |= copies_of(settings, saved["state"].trainable)
     if buffer is not None:
-        slices = buffer.slices.replace(**saved["buffer"]["slices"])
-        found = Buffer(slices, Scored(None, None)._replace(**saved["buffer"]["scored"]))
+        found = filled(buffer, saved["buffer"])
         cut = functools.partial(recut, slices=settings.slices, minibatches=settings.minibatches)
         buffer = jax.jit(cut, out_shardings=jax.tree.map(lambda x: x.sharding, buffer))(found)
     return saved["state"], frozen, buffer
@@ -179,21 +182,33 @@ def resume(
 
 def as_written(
     checkpoints: Checkpoints, iteration: int, buffer: Buffer, minibatches: int
-) -> Buffer:
-    """The abstract buffer in as many slices as the checkpoint has; where it has others, which the
-    mesh may not divide, on all devices."""
+) -> tuple[Buffer, Buffer]:
+    """(the abstract buffer without a probe where the checkpoint has none, the same in as many
+    slices as the checkpoint has); where these are others, which the mesh may not divide, on all
+    devices."""
     stored = checkpoints.shapes(iteration)["buffer"]
+    if "probed" not in stored:
+        buffer = buffer._replace(probed=None)
     if not isinstance(stored, Mapping):
-        return buffer  # of format 1
+        return buffer, buffer  # of format 1
     count = stored["slices"]["completion_len_B"].shape[0]
     lengths = buffer.slices.completion_len_B
     if count == len(lengths) or lengths.size % count or count % minibatches:
-        return buffer
+        return buffer, buffer
     cut = functools.partial(recut, slices=count // minibatches, minibatches=minibatches)
     place = sharding.replicated(lengths.sharding.mesh)
-    return jax.tree.map(
+    return buffer, jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         jax.eval_shape(cut, buffer),
+    )
+
+
+def filled(buffer: Buffer, saved: Mapping[str, Mapping[str, Array]]) -> Buffer:
+    """The abstract buffer with the arrays of a checkpoint."""
+    return Buffer(
+        buffer.slices.replace(**saved["slices"]),
+        Scored(None, None)._replace(**saved["scored"]),
+        None if buffer.probed is None else Probed(**saved["probed"]),
     )
 
 
@@ -208,7 +223,8 @@ def recut(buffer: Buffer, slices: int, minibatches: int) -> Buffer:
         parts = by_rows.reshape(*by_rows.shape[:2], slices, -1, *by_rows.shape[4:])
         return jnp.moveaxis(parts, 2, 1)
 
-    return Buffer(jax.tree.map(rows, buffer.slices), jax.tree.map(scores, buffer.scored))
+    slices, scored = jax.tree.map(rows, buffer.slices), jax.tree.map(scores, buffer.scored)
+    return buffer._replace(slices=slices, scored=scored)
 
 
 def restore_format_1(

@@ -15,6 +15,7 @@ from gdsd_jax import chips, objectives, sampling, sharding
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.keys import row_keys
 from gdsd_jax.optimizer import make_optimizer, make_update
+from gdsd_jax.probe import Probe, Probed, make_probe
 from gdsd_jax.reference import moved
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
@@ -67,6 +68,7 @@ class Steps(NamedTuple):
     sync: Callable | None
     # (trainable, frozen, slices, rng) -> Distance; None: there is no teacher
     distance: Callable | None
+    probe: Probe | None
 
 
 def make_steps(
@@ -94,6 +96,7 @@ def make_steps(
         make_round_update(denoiser, settings, config, mesh),
         make_sync(settings, mesh),
         distance,
+        make_probe(denoiser, settings, mesh),
     )
 
 
@@ -154,15 +157,16 @@ def make_drift(denoiser: Denoiser, settings: Settings) -> Callable | None:
 
 def make_slices(settings: Settings, mesh: jax.sharding.Mesh) -> Callable:
     """`Steps.slices`, of every minibatch one after another."""
-    block, count = settings.sampler.causal_block, settings.minibatches * settings.slices
+    sampler, count = settings.sampler, settings.minibatches * settings.slices
     uncut = objectives.find(settings.objective).uncut
 
     def slices(rollout: Rollout, prompts: Prompts) -> Batch:
         seen = rollout.uncut if uncut else rollout
-        batch = as_batch(
-            prompts.tokens_BxP, prompts.valid_BxP, seen.tokens_BxG, rollout.length_B, block
-        ).replace(
-            logp_BxG=rollout.logp_BxG,
+        prompt = prompts.tokens_BxP, prompts.valid_BxP
+        batch = as_batch(*prompt, seen.tokens_BxG, rollout.length_B, sampler.causal_block)
+        batch = batch.replace(
+            passes=sampler.most_passes,
+            logp_BxG=seen.logp_BxG,
             step_map_BxG=seen.step_map_BxG,
             group_B=jnp.arange(len(rollout.length_B)) // settings.group_size,
         )
@@ -397,13 +401,12 @@ def are_whole(params: PyTree, weights: str, mesh: jax.sharding.Mesh) -> bool:
 
 def abstract_round(
     calls: Steps, settings: Settings, mesh: jax.sharding.Mesh, trainable: PyTree, frozen: dict
-) -> tuple[Prompts, Batch, Scored]:
-    """Shapes and places of a round's (prompts, rewarded slices, scores); the trees may be
-    abstract."""
+) -> tuple[Prompts, Batch, Scored, Probed | None]:
+    """Shapes and places of a round's (prompts, rewarded slices, scores, probed rows); the trees may
+    be abstract."""
     rows, columns = settings.rows, settings.prompt_length
 
-    def placed(tree, leading):
-        place = sharding.rows(mesh, leading)
+    def placed(tree, place):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
 
     def row(dtype, *shape):
@@ -424,4 +427,12 @@ def abstract_round(
     scored = jax.eval_shape(calls.score, trainable, frozen, slices, rng)
     if objectives.find(settings.objective).rewards:
         slices = jax.eval_shape(calls.reward, slices, row(jnp.float32), row(bool))
-    return placed(prompts, 0), placed(slices, 1), placed(scored, 3)
+    probed = None
+    if calls.probe is not None:
+        probed = jax.eval_shape(calls.probe.before, trainable, frozen, prompts, rollout, rng)
+    return (
+        placed(prompts, sharding.rows(mesh)),
+        placed(slices, sharding.rows(mesh, leading=1)),
+        placed(scored, sharding.rows(mesh, leading=3)),
+        placed(probed, sharding.replicated(mesh)),
+    )

@@ -193,8 +193,9 @@ def reinforce(
             exact = drifted(loop, number, summary)
         here = progress._replace(cursor=loader.get_state(), exact=exact)
         if number == first_round:
-            compile_updates(loop, state, frozen, buffer, keys["masks"], here, keep)
+            compile_updates(loop, state, frozen, buffer, keys, here, keep)
         state, frozen, means = run_updates(loop, state, frozen, buffer, keys["masks"], here)
+        write_probe(loop, state, frozen, buffer, keys["probe"], number)
         if experiment.teacher is not None:
             summary["kl"] = means["kl"]
         progress = here._replace(round=number + 1, inner=0, lines=loop.writer.cursor())
@@ -218,20 +219,23 @@ def compile_updates(
     state: TrainState,
     frozen: dict,
     buffer: Buffer,
-    rng: jax.Array,
+    keys: dict[str, jax.Array],
     here: Progress,
     keep: Callable[[], None],
 ) -> None:
-    """Compiles what `run_updates` calls; `keep` is what a stop calls meanwhile."""
+    """Compiles what `run_updates` and `write_probe` call; `keep` is what a stop calls meanwhile."""
     # the first inner iteration compares with nothing, the others with the old scores
     for inner in {here.inner, loop.experiment.settings.inner_iterations - 1}:
-        arguments = arguments_of_update(loop, state, frozen, buffer, rng, inner)
+        arguments = arguments_of_update(loop, state, frozen, buffer, keys["masks"], inner)
         lowered = loop.steps.update.lower(*arguments, first=inner == 0)
         with round_phase(loop, here.round), phase("compiling the update"):
             unless_stopped(loop, lowered.compile, keep)
     if loop.steps.sync is not None:
         lowered = loop.steps.sync.lower(state.trainable, frozen["reference"])
         unless_stopped(loop, lowered.compile, keep)
+    if buffer.probed is not None:
+        arguments = state.trainable, frozen, buffer.slices, buffer.probed, keys["probe"]
+        unless_stopped(loop, loop.steps.probe.after.lower(*arguments).compile, keep)
 
 
 def run_updates(
@@ -264,6 +268,16 @@ def run_updates(
 def round_phase(loop: Loop, number: int):
     """Round `number` as the phase around what is done in it."""
     return phase(f"round {number + 1}/{loop.experiment.settings.rounds}")
+
+
+def write_probe(
+    loop: Loop, state: TrainState, frozen: dict, buffer: Buffer, rng: jax.Array, number: int
+) -> None:
+    """The line about what the updates of round `number` did to a few completions."""
+    if buffer.probed is not None:
+        weights = state.trainable, frozen
+        found = loop.steps.probe.after(*weights, buffer.slices, buffer.probed, rng)
+        loop.writer.write("probe", number + 1, **jax.device_get(found))
 
 
 def arguments_of_update(
@@ -309,6 +323,9 @@ def experience_of(
         drift = steps.drift(*weights, prompts, rollout)._asdict()
     with phase("scores"):  # the first time they are compiled; they run while the host grades
         scored = steps.score(*weights, slices, keys["masks"])
+        probed = None
+        if steps.probe is not None:
+            probed = steps.probe.before(*weights, prompts, rollout, keys["probe"])
     summary = {"tokens_per_s": float(length_B.sum() / (sampled - began))}
     numbers = {
         "length": length_B.mean(),
@@ -324,7 +341,7 @@ def experience_of(
     with phase("scores"):
         drift = jax.device_get(drift)
     summary |= {f"drift_{name}": float(value) for name, value in drift.items()}
-    return Buffer(slices, scored), summary, numbers
+    return Buffer(slices, scored, probed), summary, numbers
 
 
 def training_prompts(experiment: Experiment, rows: data.Row, number: int, exact: bool) -> Prompts:

@@ -99,6 +99,7 @@ class Uncut:
 
     tokens_BxG: Array  # int32
     step_map_BxG: Array  # int32, 0 where nothing was committed
+    logp_BxG: Array  # float32 nats, as in Rollout
 
 
 @flax.struct.dataclass
@@ -137,6 +138,8 @@ class Batch:
     prompt_len: int = flax.struct.field(pytree_node=False, default=0)  # P, static
     # of a block-causal denoiser, tokens, static
     block: int | None = flax.struct.field(pytree_node=False, default=None)
+    # the most denoising passes of a row, static; None = one a token
+    passes: int | None = flax.struct.field(pytree_node=False, default=None)
 
 
 @flax.struct.dataclass

@@ -189,7 +189,9 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
     frozen = weights.abstract(mesh, lambda rng: weights.copies_of(chosen, make(rng)))
     if chosen.lora_rank:
         frozen["base"] = weights.abstract(mesh, weights.make_weights(chosen, model))
-    prompts, slices, scored = steps.abstract_round(calls, chosen, mesh, state.trainable, frozen)
+    prompts, slices, scored, probed = steps.abstract_round(
+        calls, chosen, mesh, state.trainable, frozen
+    )
     rng, number = weights.abstract(mesh, lambda rng: (rng, jnp.int32(0)))
 
     def used(*names):
@@ -217,16 +219,25 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
 
     cast_params = jax.eval_shape(cast, state.trainable, frozen)
     whole = steps.are_whole(cast_params, chosen.rollout_weights, mesh)
-    others = {"score": calls.score.trace(state.trainable, frozen, slices, rng)}
-    if calls.drift is not None:
-        rollout = jax.eval_shape(calls.sample, state.trainable, frozen, prompts, rng)
-        others["drift"] = calls.drift.trace(state.trainable, frozen, prompts, rollout)
+    others = others_of(calls, (state.trainable, frozen), prompts, slices, probed, rng)
     update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
     shares = {
         name: hlo.operations(traced.jaxpr.jaxpr, passes) / update_ops
         for name, traced in others.items()
     }
     return Programs(found, shares, whole)
+
+
+def others_of(calls: steps.Steps, trees: tuple, prompts, slices, probed, rng) -> dict:
+    """What a round computes besides rollout and updates, traced."""
+    found = {"score": calls.score.trace(*trees, slices, rng)}
+    rollout = jax.eval_shape(calls.sample, *trees, prompts, rng)
+    if calls.drift is not None:
+        found["drift"] = calls.drift.trace(*trees, prompts, rollout)
+    if calls.probe is not None:
+        found["probe_before"] = calls.probe.before.trace(*trees, prompts, rollout, rng)
+        found["probe_after"] = calls.probe.after.trace(*trees, slices, probed, rng)
+    return found
 
 
 def held(tree) -> int:

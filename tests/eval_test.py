@@ -7,7 +7,7 @@ import json
 import jax
 import pytest
 
-from gdsd_jax import checkpoint, cli, metrics, models, settings, tokenizers
+from gdsd_jax import checkpoint, cli, meanings, metrics, models, settings, tokenizers
 from gdsd_jax.evaluation import answers
 from launch import convert
 from launch import eval as launch_eval
@@ -63,7 +63,7 @@ def test_numbers_and_answers_are_those_of_training(evaluate, workdir):
         row for row in metrics.read_metrics(workdir / "metrics.jsonl") if row["phase"] == "eval"
     ]
     parts = {key: line.pop(key) for key in ("tests", "format")}
-    assert line.keys() <= metrics.RESERVED  # each key has its meaning
+    assert line.keys() <= meanings.RESERVED  # each key has its meaning
     assert found["parts"] == parts == found["metrics"]["parts"]
     assert {key: found[key] for key in line if key in found} == {
         key: line[key] for key in line if key not in ("phase", "step", "wall_s")

@@ -17,18 +17,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FIRST = "types chips hlo hosts curriculum sandbox metrics hub json_files"
 SECOND = (
-    "keys sharding topologies extensions chat_templates hf_tokenizer rows checksums damage locks"
+    "keys sharding topologies extensions chat_templates hf_tokenizer rows checksums damage locks "
+    "scoring"
 )
-THIRD = "models scoring sampling advantages optimizer reference checkpoint tasks report __main__"
+THIRD = "models sampling advantages optimizer reference checkpoint tasks report __main__"
 GROUPS = (
-    ("paths", "version", "mistakes", "progress"),
+    ("paths", "version", "mistakes", "progress", "meanings"),
     tuple(FIRST.split()),
     tuple(SECOND.split()),
     ("tokenizers", "cli", "gguf_tokenizer", "row_schema"),
     tuple(THIRD.split()),
     ("hf", "mask_rows", "gguf_file", "objectives", "data"),
     ("settings", "adapters"),
-    ("weights",),
+    ("weights", "probe"),
     ("steps",),
     ("experience",),
     ("inference",),

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from gdsd_jax import metrics
+from gdsd_jax import meanings, metrics
 from gdsd_jax.metrics import MetricsWriter, duration, read_metrics, round_line
 from tests.report.rows import unexplained
 
@@ -212,7 +212,7 @@ def test_parts_are_what_the_loop_does_not_write_itself():
     "name", ["step", "wall_s", "reward", "judged", "drift_x", "rounds", "teacher_x", "pass_at_8"]
 )
 def test_the_loops_own_names_are_reserved(name):
-    assert metrics.is_reserved(name) and not metrics.is_reserved(f"my_{name}")
+    assert meanings.is_reserved(name) and not meanings.is_reserved(f"my_{name}")
 
 
 def test_nothing_is_touched_before_the_file_is_opened(tmp_path):
@@ -252,11 +252,11 @@ def test_every_key_of_a_run_has_its_meaning(workdir):
     rows = read_metrics(workdir / "metrics.jsonl")
     assert unexplained(rows, parts=("tests", "format")) == []
     assert unexplained([{"phase": "train", "step": 1, "mystery": 1.0}]) == ["mystery"]
-    assert metrics.meaning_of("train", "kl") != metrics.meaning_of("eval", "kl")
+    assert meanings.meaning_of("train", "kl") != meanings.meaning_of("eval", "kl")
 
 
 def test_the_guide_says_what_the_keys_mean():
     text = " ".join((ROOT / "gdsd_jax" / "README.md").read_text().split())
-    for place, meanings in metrics.MEANINGS.items():
+    for place, meanings in meanings.MEANINGS.items():
         for key, meaning in meanings.items():
             assert place == "terminal" or f"- `{key}`: {meaning}" in text, (place, key)

@@ -13,6 +13,7 @@ CANNOT_WORK = {
     "threshold=0": "threshold=0.0 must lie in",
     "threshold=2": "threshold=2.0 must lie in",
     "drift_bound=-1": "drift_bound=-1.0 must be at least 0",
+    "probe_rows=-1": "probe_rows=-1 must be at least 0",
     "heldout_seed=-1": "heldout_seed=-1 must be at least 0",
     "length_ramp.rounds=-1": "length_ramp.rounds=-1 must not be negative",
     "length_ramp.start=-1": "length_ramp.start=-1 must not be negative",

@@ -89,6 +89,12 @@ def save_today(one: Round, checkpoints) -> None:
     checkpoints.save(ITERATION, tree, resume.as_host(PROGRESS))
 
 
+def save_format_3(one: Round, checkpoints) -> None:
+    """As the version before the probe did."""
+    tree = resume.as_saved(one.state, one.frozen, one.buffer._replace(probed=None))
+    checkpoints.save(ITERATION, tree, resume.as_host(PROGRESS) | {"format": 3})
+
+
 @contextlib.contextmanager
 def saved(one: Round, folder, save):
     """The checkpoints of a folder that `save(one, checkpoints)` writes."""
@@ -99,16 +105,20 @@ def saved(one: Round, folder, save):
         yield checkpoints
 
 
-@pytest.mark.parametrize("save", [save_format_1, save_today])
+@pytest.mark.parametrize("save", [save_format_1, save_format_3, save_today])
 @pytest.mark.parametrize("beta", [0.01, 0.0])
 def test_a_buffer_is_the_one_that_was_saved(prepared, tmp_path, save, beta):
-    """The same arrays under the same names in the same places, in either format."""
+    """The same arrays under the same names in the same places, in any format; an earlier version's
+    round has no probe."""
     one = Round(prepared, {"gdsd.beta": beta})
+    assert len(one.buffer.probed.elbo_R) == 8
     old, ref = one.buffer.scored
     assert len(old) == 2 and (len(ref) == 3 if beta else ref is None)
     with saved(one, tmp_path, save) as checkpoints:
         state, frozen, buffer = one.resume(checkpoints)
     assert set(frozen) == ({"reference"} if beta else set())
+    if save is not save_today:
+        one.buffer = one.buffer._replace(probed=None)
     found = jax.tree_util.tree_leaves_with_path((state, frozen, buffer))
     expected = jax.tree_util.tree_leaves_with_path((one.state, one.frozen, one.buffer))
     assert [path for path, _ in found] == [path for path, _ in expected]
@@ -172,7 +182,7 @@ def test_a_buffer_of_other_settings_is_refused(prepared, tmp_path, save, changes
 
 def test_a_hosts_part_says_its_format():
     """None is format 1; one of a later version is refused."""
-    assert resume.from_host(resume.as_host(PROGRESS)) == (PROGRESS, 3)
+    assert resume.from_host(resume.as_host(PROGRESS)) == (PROGRESS, 4)
     assert resume.from_host(PROGRESS._asdict()) == (PROGRESS, 1)
-    with pytest.raises(ValueError, match="format 4, this version, .*, reads up to 3: install"):
-        resume.from_host({"format": 4, "phase": "rl"})
+    with pytest.raises(ValueError, match="format 5, this version, .*, reads up to 4: install"):
+        resume.from_host({"format": 5, "phase": "rl"})

@@ -24,7 +24,12 @@ CONFIGS = {
     },
     "spg": objectives.SpgConfig(block_length=4),
     "opd": objectives.OpdConfig(DENOISER, states="random"),
+    "just_grpo": objectives.JustGrpoConfig(states=3),
 }
+FURTHER = {  # other forms of an objective
+    "trajectory, squared": objectives.TrajectoryConfig(form="squared", groups=2),
+}
+CONFIGS |= FURTHER
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +43,8 @@ def batch():
         rewards_B=jnp.asarray(rng.random(ROWS), jnp.float32),
         solved_B=jnp.asarray(np.arange(ROWS) % 3 == 0),
         group_B=jnp.arange(ROWS) // 4,
+        step_map_BxG=jnp.tile(1 + jnp.arange(G)[None, :] // 2, (ROWS, 1)),
+        logp_BxG=-jnp.asarray(rng.random((ROWS, G)), jnp.float32),
         old_KxB=None,
         ref_KxB=None,
     )
@@ -45,7 +52,8 @@ def batch():
 
 def step_of(name, batch, slices, apart=False):
     """(masks of all rows, gradient) of one optimizer step."""
-    config, mesh = CONFIGS[name], sharding.make_mesh({}, devices=jax.devices()[:1])
+    config, name = CONFIGS[name], name.partition(",")[0]
+    mesh = sharding.make_mesh({}, devices=jax.devices()[:1])
     settings = types.SimpleNamespace(
         objective=name,
         slices=slices,

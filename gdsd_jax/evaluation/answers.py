@@ -243,7 +243,7 @@ def greedy_and_sampled(
 def summary(score: str, names: Sequence[str], greedy: Table, sampled: Table) -> dict[str, float]:
     """The numbers of greedy and of sampled answers, as an eval line holds them.
 
-    `metrics.MEANINGS` says what they are. The parts stand among them by their names.
+    `meanings.MEANINGS` says what they are. The parts stand among them by their names.
 
     Args:
       score: the task's.

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 import zlib
 
-from gdsd_jax import extensions, json_files, rows, settings, tasks
+from gdsd_jax import extensions, json_files, rows, settings, tasks, version
 from gdsd_jax.evaluation import answers, intervals, record
 from gdsd_jax.evaluation.figures import Item, verdict
 from gdsd_jax.experiment import make_task
@@ -202,8 +202,12 @@ def whole(*paths: str | os.PathLike) -> Iterator[None]:
 
 
 def check_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """ValueError where an evaluation's file is not whole, or of another version."""
+    """ValueError where an evaluation's file is not whole, or of a later version."""
     manifest = content.get("manifest")
+    if isinstance(manifest, dict):
+        packages = manifest.get("packages")
+        writer = packages.get("gdsd_jax") if isinstance(packages, dict) else None
+        version.format_of(manifest, record.FORMAT, str(path), writer=writer)
     well_formed = isinstance(manifest, dict) and isinstance(manifest.get("settings"), dict)
     lists = [content.get("prompts"), content.get(OWN)]
     lists += [manifest.get("samplers")] if well_formed else []
@@ -216,10 +220,6 @@ def check_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
             raise ValueError(
                 f"{path}: {OWN}[{place}]: not an item of one of its {count} prompts: evaluate again"
             )
-    if manifest.get("format") != record.FORMAT:
-        raise ValueError(
-            f"{path}: format {manifest.get('format')}, this version knows {record.FORMAT}"
-        )
 
 
 def check_task(manifest: Mapping[str, Any], chosen: Settings, path: str | os.PathLike) -> None:

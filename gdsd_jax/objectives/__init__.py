@@ -9,19 +9,37 @@ from collections.abc import Callable
 import functools
 
 from gdsd_jax import extensions
-from gdsd_jax.objectives import ar, coupled_grpo, diffu_grpo, dmpo, espo, gdsd, opd, rft, sft, spg, wd1
+from gdsd_jax.objectives import (
+    ar,
+    coupled_grpo,
+    diffu_grpo,
+    dmpo,
+    espo,
+    gdpo,
+    gdsd,
+    just_grpo,
+    opd,
+    rft,
+    sft,
+    spg,
+    trajectory,
+    wd1,
+)
 from gdsd_jax.objectives.ar import ArConfig
 from gdsd_jax.objectives.checks import check_fields
 from gdsd_jax.objectives.coupled_grpo import CoupledGrpoConfig
 from gdsd_jax.objectives.diffu_grpo import DiffuGrpoConfig
 from gdsd_jax.objectives.dmpo import DmpoConfig
 from gdsd_jax.objectives.espo import EspoConfig
+from gdsd_jax.objectives.gdpo import GdpoConfig
 from gdsd_jax.objectives.gdsd import GdsdConfig
+from gdsd_jax.objectives.just_grpo import JustGrpoConfig
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.objectives.opd import OpdConfig
 from gdsd_jax.objectives.rft import RftConfig
 from gdsd_jax.objectives.sft import SftConfig
 from gdsd_jax.objectives.spg import SpgConfig
+from gdsd_jax.objectives.trajectory import TrajectoryConfig
 from gdsd_jax.objectives.wd1 import Wd1Config
 from gdsd_jax.types import Denoiser, PyTree
 
@@ -32,12 +50,15 @@ __all__ = [
     "DiffuGrpoConfig",
     "DmpoConfig",
     "EspoConfig",
+    "GdpoConfig",
     "GdsdConfig",
+    "JustGrpoConfig",
     "Objective",
     "OpdConfig",
     "RftConfig",
     "SftConfig",
     "SpgConfig",
+    "TrajectoryConfig",
     "Wd1Config",
     "find",
     "frozen_params",
@@ -56,6 +77,9 @@ OBJECTIVES = {
     "wd1": wd1.OBJECTIVE,
     "dmpo": dmpo.OBJECTIVE,
     "rft": rft.OBJECTIVE,
+    "gdpo": gdpo.OBJECTIVE,
+    "trajectory": trajectory.OBJECTIVE,
+    "just_grpo": just_grpo.OBJECTIVE,
     "opd": opd.OBJECTIVE,
     "sft": sft.OBJECTIVE,
     "ar": ar.OBJECTIVE,

@@ -63,3 +63,45 @@ def check_probability(config, key: str) -> None:
     value = getattr(config, key)
     if not 0 <= value <= 1:
         raise ValueError(f"{key}={value} is no probability, give 0 .. 1")
+
+
+def check_least(config, **least: float) -> None:
+    """ValueError naming the first field below its least value."""
+    for key, value in least.items():
+        if getattr(config, key) < value:
+            raise ValueError(f"{key}={getattr(config, key)} must be at least {value}")
+
+
+def check_exact(name: str, sampler, temperature: float, threshold: float | None) -> None:
+    """ValueError naming the first setting by which tokens come from another law than the model's
+    softmax at their state, so that recorded log-probabilities are not those of the rollout."""
+    cache = sampler.cache if sampler.approximate else None
+    given = (
+        ("temperature", temperature, 1.0),
+        ("threshold", threshold, None),
+        ("sampler.top_p", sampler.top_p, 1.0),
+        ("sampler.cfg_scale", sampler.cfg_scale, 0.0),
+        ("sampler.reference_quirks", sampler.reference_quirks, False),
+        ("sampler.cache", cache, None),
+    )
+    for key, value, wanted in given:
+        if value != wanted:
+            mend = "none" if wanted is None else str(wanted).lower()
+            raise ValueError(
+                f"{key}={value}: objective {name!r} takes each token for a draw from the model's "
+                f"softmax at its state: set {key}={mend}"
+            )
+
+
+def check_left_to_right(name: str, sampler) -> None:
+    """ValueError unless completions are written from left to right, one token a pass."""
+    in_order = sampler.block_length == 1 or sampler.order == "left_to_right"
+    if in_order and sampler.steps_per_block >= sampler.block_length:
+        return
+    mend = "sampler.block_length=1"
+    if sampler.kind == "block":
+        mend = "sampler.remasking=left_to_right"
+    raise ValueError(
+        f"objective {name!r} takes answers that are written left to right, one token a pass: set "
+        f"{mend} and sampler.steps={sampler.gen_length}"
+    )

@@ -90,7 +90,8 @@ def loss(
     denoiser: Denoiser, config: CoupledGrpoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
     """- mean over tokens of min(r A, clip(r) A) - beta k3, with r = exp(score - old score)."""
-    return token_loss(scores(denoiser, config, params, batch)[0], batch, config)
+    logp_KxBxG, _ = scores(denoiser, config, params, batch)
+    return token_loss(logp_KxBxG, batch, config, counted(batch, config.count)[None])
 
 
 OBJECTIVE = Objective(CoupledGrpoConfig, loss, views, scores, count=tokens)

@@ -10,7 +10,7 @@ import dataclasses
 from gdsd_jax.objectives.checks import check_choices, check_clip, check_probability
 from gdsd_jax.objectives.clipping import token_loss, tokens
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import draw_full_masks, view_token_scores
+from gdsd_jax.scoring import counted, draw_full_masks, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -56,7 +56,8 @@ def loss(
     denoiser: Denoiser, config: DiffuGrpoConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
     """- mean over tokens of min(r A, clip(r) A) - beta k3, r the ratio to the old policy."""
-    return token_loss(scores(denoiser, config, params, batch)[0], batch, config)
+    logp_KxBxG, _ = scores(denoiser, config, params, batch)
+    return token_loss(logp_KxBxG, batch, config, counted(batch, config.count)[None])
 
 
 OBJECTIVE = Objective(DiffuGrpoConfig, loss, views, scores, count=tokens)

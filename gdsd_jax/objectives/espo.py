@@ -6,20 +6,10 @@ old scores from the same function as the loss, both without dropout. Padding is 
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-
 from gdsd_jax.objectives.checks import check_choices, check_clip
-from gdsd_jax.objectives.clipping import clipped_gain
+from gdsd_jax.objectives.clipping import sequence_loss
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import (
-    counted_length,
-    draw_masks,
-    pair_scores,
-    row_mean,
-    rows_counted,
-    score_length,
-)
+from gdsd_jax.scoring import counted_length, draw_masks, pair_scores, rows_counted
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -73,24 +63,7 @@ def loss(
 
     l, l_old and l_ref are means over the draws.
     """
-    score_B = jnp.mean(scores(denoiser, config, params, batch)[0], axis=0)
-    present_B = jax.lax.stop_gradient(score_B)
-    old_B = present_B if batch.old_KxB is None else jnp.mean(batch.old_KxB, axis=0)
-    ref_B = present_B if batch.ref_KxB is None else jnp.mean(batch.ref_KxB, axis=0)
-    length_B = score_length(batch, config.count)
-
-    move_B = (score_B - old_B) / length_B
-    gain_B, outside_B = clipped_gain(
-        move_B, batch.advantages_B, config.epsilon_low, config.epsilon_high
-    )
-    kl = row_mean(0.5 * jnp.square(score_B - ref_B) / length_B, batch, config)
-    metrics = {
-        "score": row_mean(score_B / length_B, batch, config),
-        "kl": kl,
-        "trust": row_mean(outside_B.astype(jnp.float32), batch, config),
-        "move": row_mean(jnp.abs(move_B), batch, config),
-    }
-    return config.beta * kl - row_mean(gain_B, batch, config), metrics
+    return sequence_loss(scores(denoiser, config, params, batch)[0], batch, config)
 
 
 OBJECTIVE = Objective(EspoConfig, loss, views, scores, count=rows_counted)

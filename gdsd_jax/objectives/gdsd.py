@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from gdsd_jax.objectives.checks import check_choices, check_fields
 from gdsd_jax.objectives.divergences import DIVERGENCES
+from gdsd_jax.objectives.moves import shares
 from gdsd_jax.objectives.objective import Objective, compares_with_reference
 from gdsd_jax.scoring import (
     Centring,
@@ -196,6 +197,7 @@ def loss(
         "trust": jnp.mean(jnp.any(outside_KxB, axis=0)),
         "target": jnp.mean(jnp.abs(target_1xB)),
         "residual": jnp.mean(jnp.abs(residual_KxB)),
+        **shares(residual_KxB, target_1xB),
         **diagnostics(score.centred_KxB / length_1xB, move_KxB, outside_KxB, slope_KxB),
     }
     return main + config.beta * kl, metrics

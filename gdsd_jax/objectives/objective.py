@@ -31,6 +31,8 @@ class Objective(NamedTuple):
         answer: tokens and steps of `Rollout.uncut`.
       reads: the fields of a batch that the loss reads besides tokens, validity and lengths, and
         that may not be None.
+      rollouts: `(sampler, temperature, threshold) -> None`, ValueError in one line where the loss
+        cannot learn from completions that are drawn so. None: it can from all.
       count: `(config, batch) -> float32`, how many tokens, or rows that have some, the loss is a
         mean over, where `Batch.mean_count` does not say. None: it is a mean over groups, or over
         all rows, of which every slice has as many.
@@ -47,3 +49,4 @@ class Objective(NamedTuple):
     uncut: bool = False
     reads: tuple[str, ...] = ("masks_KxBxL", "advantages_B")
     count: Callable | None = None
+    rollouts: Callable | None = None

@@ -2,7 +2,7 @@
 
 Rows are the lines of metrics.jsonl. A chart whose numbers are missing is left out. `score` is the
 name of what eval lines call mean_reward: "reward", of any scale, or a part of the task's grades,
-0..1. What a number means is told by `metrics.MEANINGS`.
+0..1. What a number means is told by `meanings.MEANINGS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,8 @@ import math
 import statistics
 from typing import Any, NamedTuple
 
-from gdsd_jax.metrics import meaning_of, parts_of
+from gdsd_jax.meanings import meaning_of
+from gdsd_jax.metrics import parts_of
 
 Rows = Sequence[Mapping[str, Any]]
 REWARD = "reward"  # the score of a task that names no part
@@ -19,6 +20,7 @@ REWARD = "reward"  # the score of a task that names no part
 FIRST, COMPLETIONS, UPDATES, COST = "First", "Completions", "Updates", "Cost"
 FURTHER = "Further numbers"
 GROUPS = (FIRST, COMPLETIONS, UPDATES, COST, FURTHER)
+POOLED = 10  # rounds in a correlation of the probe, whose rows are few
 WIDE_RANGE = 30.0  # greatest over least value, from which on an axis may be logarithmic
 
 
@@ -56,6 +58,7 @@ def charts_of(rows: Rows, score: str) -> list[Chart]:
     """The charts that have something to show, group by group, the grades first."""
     rows = by_round(rows)
     charts = grade_charts(rows, score) + teacher_charts(rows) + update_charts(rows)
+    charts += probe_charts(rows)
     charts += cost_charts(rows) + supervised_charts(rows)
     charts += further_charts(rows)
     shown = []
@@ -147,6 +150,36 @@ def update_charts(rows: Rows) -> list[Chart]:
         train_chart(rows, "Score", {"score": "score"}, unit=per_token),
     ]
     return [chart._replace(group=UPDATES) for chart in charts]
+
+
+def probe_charts(rows: Rows) -> list[Chart]:
+    """What the updates did to a few completions, by the same yardstick for all objectives."""
+    moves = {"target": "asked for", "move": "made"}
+    per_token = "nats a token"
+    shares = {"move_share": "share of the target", "ess": "effective share of completions"}
+    signs = lines(rows, "probe", {"mismatch_signs": "moves in the same direction"})
+    agreement = [Series(f"correlation, {POOLED} rounds", *pooled_correlation(rows)), *signs]
+    gap = lines(rows, "probe", {"mismatch_gap": "ELBO less likelihood"})
+    note = "ELBO and likelihood of the rollout's own commits"
+    charts = [
+        Chart("ELBO, asked for and made", "Mean move", lines(rows, "probe", moves), per_token),
+        Chart("Share of the target made", "In a round", lines(rows, "probe", shares)),
+        Chart("Mismatch", f"{note}, difference", gap, per_token),
+        Chart("Agreement inside groups", note, agreement),
+    ]
+    charts[0] = charts[0]._replace(may_be_log=True)
+    return [chart._replace(group=UPDATES) for chart in charts]
+
+
+def pooled_correlation(rows: Rows) -> tuple[list[float], list[float]]:
+    """(rounds, correlation of ELBO and likelihood in the groups of the last `POOLED` rounds)."""
+    keys = ("mismatch_cov", "mismatch_elbo_var", "mismatch_trajectory_var")
+    (steps, cov), (_, one), (_, other) = (points(rows, "probe", key) for key in keys)
+    found = []
+    for place in range(len(steps)):
+        sums = [sum(x[max(0, place + 1 - POOLED) : place + 1]) for x in (cov, one, other)]
+        found.append(sums[0] / math.sqrt(max(sums[1] * sums[2], 1e-30)))
+    return steps, found
 
 
 def train_chart(
@@ -261,6 +294,8 @@ def compared(score: str) -> list[tuple[str, str, str, str]]:
         ("rollout", "length", "Length", "tokens"),
         ("rollout", "distinct", "Different texts", ""),
         ("rollout", "flat_groups", "Flat groups", ""),
+        ("probe", "move_share", "Share of the target made", ""),
+        ("probe", "mismatch_gap", "ELBO less likelihood", "nats a token"),
         ("train", "kl", "KL", "nats"),
         ("train", "trust", "Trust region", ""),
         ("train", "grad_norm", "Gradient norm", ""),

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from gdsd_jax import json_files, paths
-from gdsd_jax.metrics import meaning_of, read_metrics
+from gdsd_jax.meanings import meaning_of
+from gdsd_jax.metrics import read_metrics
 from gdsd_jax.report import answers
 from gdsd_jax.report.before_after import headlines, score_name
 from gdsd_jax.report.charts import (

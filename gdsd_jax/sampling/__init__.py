@@ -4,6 +4,7 @@ from gdsd_jax.sampling.cache import branch_shares
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.sampling.drift import Drift, drift, take_rows
 from gdsd_jax.sampling.orders import ORDERS
+from gdsd_jax.sampling.replay import existing, pass_numbers, replay
 from gdsd_jax.sampling.rollout import (
     Passes,
     SamplerState,
@@ -22,8 +23,11 @@ __all__ = [
     "branch_shares",
     "check_model",
     "drift",
+    "existing",
     "make_passes",
     "make_rollout_fn",
+    "pass_numbers",
+    "replay",
     "take_rows",
     "with_defaults",
 ]

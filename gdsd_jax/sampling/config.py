@@ -29,7 +29,7 @@ class SamplerConfig:
         since steps of its time may commit nothing. The blocks share them evenly; "block" rounds a
         share up. None: one a token, at most 256.
       remasking: of "llada" and "block", which positions are committed first: "low_confidence" (the
-        surest), "random", or the path of a .py file that defines ORDER.
+        surest), "random", "left_to_right", or the path of a .py file that defines ORDER.
       alg: of "dream", which positions are committed first: "entropy", "maskgit_plus",
         "topk_margin", "origin", or the path of a .py file that defines ORDER.
       alg_temp: of "dream", temperature of the choice of positions; 0 = the first of the order.
@@ -142,6 +142,12 @@ class SamplerConfig:
         if self.kind == "block":
             return -(-self.steps // self.blocks)
         return max(1, self.steps // self.blocks)
+
+    @property
+    def most_passes(self) -> int:
+        """The most denoising passes that a row takes: a pass that commits nothing is left out."""
+        passes = self.blocks * self.steps_per_block
+        return passes if self.reference_quirks else min(passes, self.gen_length)
 
     @property
     def order(self) -> str:

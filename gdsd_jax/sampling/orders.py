@@ -31,6 +31,12 @@ def random(config, scores_BxCxV, tokens_BxC: Array, probability_BxC, rng_B: Arra
     return row_uniform(rng_B, tokens_BxC.shape[1:])
 
 
+def left_to_right(config, scores_BxCxV, tokens_BxC: Array, probability_BxC, rng_B) -> Array:
+    """The first of the block's columns that is masked, as an autoregressive model writes."""
+    order_C = -jnp.arange(tokens_BxC.shape[1], dtype=jnp.float32)
+    return jnp.broadcast_to(order_C[None, :], tokens_BxC.shape)
+
+
 def entropy(config, scores_BxCxV: Array, tokens_BxC, probability_BxC, rng_B) -> Array:
     """The negative entropy of the distribution that is sampled, nats (Dream)."""
     p_BxCxV = jax.nn.softmax(scores_BxCxV, axis=-1)
@@ -57,7 +63,11 @@ def origin(config, scores_BxCxV, tokens_BxC: Array, probability_BxC, rng_B: Arra
     return row_uniform(rng_B, tokens_BxC.shape[1:])
 
 
-REMASKING = {"low_confidence": low_confidence, "random": random}
+REMASKING = {
+    "low_confidence": low_confidence,
+    "random": random,
+    "left_to_right": left_to_right,
+}
 ALGS = {
     "entropy": entropy,
     "maskgit_plus": maskgit_plus,

@@ -428,5 +428,5 @@ def finish(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id:
         logp_BxG=jnp.where(keep_BxG, state.logp_BxG, 0.0),
         length_B=length_B.astype(jnp.int32),
         passes_B=state.passes_B,
-        uncut=Uncut(tokens_BxG, state.step_map_BxG),
+        uncut=Uncut(tokens_BxG, state.step_map_BxG, state.logp_BxG),
     )

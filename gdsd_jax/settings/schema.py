@@ -32,6 +32,7 @@ ONE_OR_MORE = (
     "keep_checkpoints",
 )
 ZERO_OR_MORE = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
+ZERO_OR_MORE += ("probe_rows",)
 CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "param_dtype": (None, "float32", "bfloat16"),
@@ -180,6 +181,8 @@ class Settings:
       drift_share: with a cache or threshold, the share of rollout rows whose log-probabilities are
         recomputed.
       drift_bound: mean drift, nats a token, above which the next round samples exactly.
+      probe_rows: completions of a round whose ELBO and likelihood are told before and after its
+        updates, whole groups where one fits; 0 = none (gdsd_jax/probe.py says what it costs).
       not_finite: what becomes of an optimizer step whose loss or gradient is not finite, and of
         answers whose grade is none: "stop" the run, naming them, or "skip" them: the step changes
         nothing, the answers count as not judged.
@@ -251,6 +254,7 @@ class Settings:
     rollout_weights: str = "auto"
     drift_share: float = 0.125
     drift_bound: float = 0.1
+    probe_rows: int = 8
     not_finite: str = "stop"
     eval_every: int = 25
     eval_problems: int = 512
@@ -417,6 +421,8 @@ def check_lengths(settings: Settings) -> None:
 def check_objective(settings: Settings) -> None:
     """ValueError where the objective cannot do what the other settings ask for."""
     objective, sampler = objectives.find(settings.objective), settings.sampler
+    if objective.rollouts is not None:
+        objective.rollouts(sampler, settings.temperature, settings.threshold)
     if objective.rewards and settings.group_size < 2:
         raise ValueError(
             f"group_size={settings.group_size}: advantages compare completions, give at least 2"

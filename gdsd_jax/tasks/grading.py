@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gdsd_jax import metrics
+from gdsd_jax import meanings
 from gdsd_jax.sandbox import SandboxError
 from gdsd_jax.tasks.task import Grades, Record, Task, WeightError, file_of
 
@@ -155,7 +155,7 @@ def _check_names(names: tuple, parts: Sequence[str] | None, prefix: str) -> None
     for name in names:
         if not isinstance(name, str) or not name:
             raise ValueError(f"{prefix} part {name!r} is no name: give a str")
-        if metrics.is_reserved(name):
+        if meanings.is_reserved(name):
             raise ValueError(f"{prefix} part {name!r} has a name of the metrics: choose another")
     if parts is not None and set(names) != set(parts):
         raise ValueError(

@@ -31,7 +31,7 @@ def config_of(name: str, **changes):
     kind = OBJECTIVES[name].config
     fields = {field.name for field in dataclasses.fields(kind)}
     known = {"count": "answer", "teacher": TEACHER, "block_length": 4, "mask_prompt": 0.0}
-    known |= {"states": "random", "beta": 0.1}
+    known |= {"states": {"opd": "random", "just_grpo": 3}.get(name), "beta": 0.1}
     return kind(**{key: value for key, value in (known | changes).items() if key in fields})
 
 
@@ -39,13 +39,14 @@ def batch_of(length_B) -> Batch:
     """Two prompts of three completions, of so many tokens."""
     batch = random_batch(MODEL, rows=ROWS, prompt_len=P, gen=G, draws=2)
     rng = np.random.default_rng(1)
+    steps = rng.integers(1, 5, (ROWS, G))
     return batch.replace(
         completion_len_B=jnp.asarray(length_B, jnp.int32),
         rewards_B=jnp.asarray(rng.random(ROWS), jnp.float32),
         solved_B=jnp.asarray(np.arange(ROWS) != 1),
         group_B=jnp.arange(ROWS) // 3,
         logp_BxG=-jnp.asarray(rng.random((ROWS, G)), jnp.float32),
-        step_map_BxG=jnp.asarray(rng.integers(1, 5, (ROWS, G)), jnp.int32),
+        step_map_BxG=jnp.asarray(steps * (np.asarray(length_B)[:, None] > 0), jnp.int32),
     )
 
 

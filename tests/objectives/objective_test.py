@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax import models, objectives, sampling
-from gdsd_jax.metrics import meaning_of
+from gdsd_jax.meanings import meaning_of
 from gdsd_jax.objectives import OBJECTIVES, GdsdConfig, OpdConfig, SftConfig
 from gdsd_jax.objectives.checks import FIELDS
 from gdsd_jax.types import Batch
@@ -87,15 +87,22 @@ def test_a_loss_needs_the_fields_that_it_names_and_no_others(params, name):
 @pytest.mark.parametrize("name", [name for name, one in OBJECTIVES.items() if one.scores])
 def test_scores_need_rows_and_masks(params, name):
     score_fn = objectives.make_score_fn(name, models.make_denoiser(MODEL), config_of(name))
-    batch = only(full_batch(), *ROWS, "masks_KxBxL")
+    more = ("step_map_BxG", "logp_BxG") if OBJECTIVES[name].rollouts else ()
+    batch = only(full_batch(), *ROWS, "masks_KxBxL", *more)
     assert all(np.isfinite(score).all() for score in jax.jit(score_fn)(params, batch))
-    for field in (*ROWS, "masks_KxBxL"):
+    for field in (*ROWS, "masks_KxBxL", *more[:1]):
         with pytest.raises(ValueError, match=rf"a score of objective '{name}' reads batch.{field}"):
             score_fn(params, batch.replace(**{field: None}))
 
 
 VIEWS = {  # objective: config, the fields that its views read besides tokens and lengths
-    **{name: (config_of(name), ()) for name in OBJECTIVES if name not in ("opd", "spg")},
+    **{
+        name: (config_of(name), ())
+        for name in OBJECTIVES
+        if name not in ("opd", "spg", "just_grpo")
+    },
+    "just_grpo": (objectives.JustGrpoConfig(), ("step_map_BxG",)),
+    "just_grpo, drawn": (objectives.JustGrpoConfig(states=2), ("step_map_BxG",)),
     "spg": (objectives.SpgConfig(block_length=4), ()),
     "gdsd, by confidence": (GdsdConfig(masks="block_confidence"), ("logp_BxG",)),
     "opd, stitched": (OpdConfig(), ("step_map_BxG",)),
@@ -208,8 +215,11 @@ def test_facts_of_the_objectives():
 
     assert having("rewards") == set(OBJECTIVES) - {"opd", "sft", "ar"}
     assert having("by_group") == {"wd1", "dmpo"}
-    assert having("teacher") == having("uncut") == {"opd"}
-    assert having("scores") == {"gdsd", "espo", "diffu_grpo", "coupled_grpo", "dmpo"}
+    assert having("teacher") == {"opd"}
+    assert having("rollouts") == {"trajectory", "just_grpo"}
+    assert having("uncut") == having("rollouts") | {"opd"}
+    compared = {"gdsd", "espo", "diffu_grpo", "coupled_grpo", "dmpo", "gdpo"}
+    assert having("scores") == compared | having("rollouts")
     compares = {name for name in OBJECTIVES if OBJECTIVES[name].reference(config_of(name))}
     assert compares == {"diffu_grpo", "coupled_grpo", "dmpo"}
     assert OBJECTIVES["gdsd"].reference(GdsdConfig(beta=0.1))

@@ -11,7 +11,7 @@ from configs import coding, countdown, gsm8k, math, sudoku
 from configs import objectives as recipes
 from gdsd_jax import experiment, models, objectives, settings, sharding, steps, weights
 from gdsd_jax.optimizer import init_state, make_optimizer
-from gdsd_jax.types import Prompts, Rollout
+from gdsd_jax.types import Prompts, Rollout, Uncut
 from tests.reference import tiny
 
 ROWS, P, G = 8, 4, 8
@@ -96,6 +96,10 @@ PUBLISHED = {  # with what else differs from the objective's own defaults
         ((16, 6, 4), *SPG[1:3], (0.3, 128, 1500)),
         {"spg.beta_eubo": 1.0, "spg.mix": 0.5, "options.shots": 3},
     ),
+    ("gsm8k", "just_grpo"): (
+        ((64, 16, 16), (1, 1), (5e-6, 0.0, 1.0), (1.0, 256, 400)),
+        {"scale_rewards": True, "sampler.block_length": 1, "just_grpo.epsilon_low": 0.2},
+    ),
     ("math", "dmpo"): (DMPO, {"sampler.cache": "prefix", "dmpo.alpha": 0.04, **STILL}),
 }
 
@@ -111,7 +115,7 @@ def test_published_values(task, name):
         (chosen.temperature, chosen.sampler.steps, chosen.prompt_length),
     )
     assert more.items() <= settings.flat(chosen).items()
-    whole = (task, name) in (("coding", "espo"), ("coding", "coupled_grpo"))
+    whole = (task, name) in (("coding", "espo"), ("coding", "coupled_grpo"), ("gsm8k", "just_grpo"))
     assert chosen.lora_rank == (0 if whole else 128)
 
 
@@ -176,12 +180,19 @@ SMALL = (
 def experience():
     """(denoiser, parameters, rollout, prompts, rewards); the completions need not be its own."""
     rng = np.random.default_rng(0)
-    rollout = Rollout(
-        jnp.asarray(rng.integers(2, 40, (ROWS, G)), jnp.int32),
-        jnp.ones((ROWS, G), jnp.int32),
+    tokens, steps = rng.integers(2, 40, (ROWS, G)), np.ones((ROWS, G))
+    uncut = Uncut(
+        jnp.asarray(tokens, jnp.int32),
+        jnp.asarray(steps, jnp.int32),
         -jnp.asarray(rng.random((ROWS, G)), jnp.float32),
+    )
+    rollout = Rollout(
+        uncut.tokens_BxG,
+        uncut.step_map_BxG,
+        uncut.logp_BxG,
         jnp.asarray(rng.integers(3, G + 1, ROWS), jnp.int32),
         jnp.full((ROWS,), 4),
+        uncut,
     )
     prompts = Prompts(
         jnp.asarray(rng.integers(2, 40, (ROWS, P)), jnp.int32), jnp.ones((ROWS, P), bool)
@@ -200,7 +211,9 @@ def test_two_updates(experience, name):
     which is tested apart.
     """
     denoiser, params, rollout, prompts, rewards = experience
-    chosen = parsed(f"tiny,objective={name},{SMALL},mask_draws=1,optimizer.warmup_steps=0")
+    entries = f"tiny,objective={name},{SMALL},mask_draws=1,optimizer.warmup_steps=0"
+    # just_grpo learns from one token a pass
+    chosen = parsed(f"{entries},sampler.steps={G}" if name == "just_grpo" else entries)
     calls = steps.make_steps(denoiser, chosen, sharding.make_mesh({}, jax.devices()[:1]))
     config = chosen.objective_config
     frozen = {"reference": params} if objectives.find(name).reference(config) else {}

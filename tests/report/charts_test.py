@@ -29,6 +29,31 @@ def test_updates_are_summed_or_averaged_over_their_round():
     assert chart(ROWS, "KL").series[0][1:3] == ([1, 2], [0.1, 0.2]), "null is left out of the mean"
 
 
+def test_correlations_of_the_probe_are_pooled_over_ten_rounds():
+    """As of their sums, not the mean of the rounds' own; moves are drawn against their targets."""
+    rows = [
+        row(
+            "probe",
+            step,
+            1.0,
+            move=0.1 * step,
+            target=2.0,
+            mismatch_gap=-0.5,
+            mismatch_cov=float(step),
+            mismatch_elbo_var=2.0 * step,
+            mismatch_trajectory_var=3.0,
+        )
+        for step in range(1, 13)
+    ]
+    found = chart(rows, "Agreement inside groups").series[0]
+    assert found.x == list(range(1, 13)) and found.label == "correlation, 10 rounds"
+    assert found.y[0] == pytest.approx(1 / math.sqrt(2 * 3))
+    assert found.y[-1] == pytest.approx(75 / math.sqrt(150 * 30))  # rounds 3 to 12
+    moves = chart(rows, "ELBO, asked for and made").series
+    assert [line.y[0] for line in moves] == [2.0, 0.1]
+    assert chart(rows, "Mismatch").series[0].y == [-0.5] * 12
+
+
 def test_repeated_steps_are_averaged():
     values = [(0, 0.0), (0, 1.0), (3, 0.2), (4, math.inf)]
     rows = [{"phase": "eval", "step": step, "format": value} for step, value in values]

@@ -1,6 +1,6 @@
 """Rows of metrics.jsonl as the loop writes them, for three tasks."""
 
-from gdsd_jax.metrics import meaning_of
+from gdsd_jax.meanings import meaning_of
 
 
 def unexplained(rows, parts=()) -> list[str]:

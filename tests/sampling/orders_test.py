@@ -233,5 +233,7 @@ def test_orders_are_functions_of_what_a_pass_knows():
         order = sampling.ORDERS[name](*arguments)
         assert order.shape == (1, 1) and order.dtype == jnp.float32
         assert order[0, 0] == pytest.approx(value, rel=1e-5)
+    places = sampling.ORDERS["left_to_right"](None, None, jnp.zeros((2, 3)), None, None)
+    np.testing.assert_array_equal(jnp.argsort(-places, axis=1), [[0, 1, 2]] * 2)
     for name in ("random", "origin"):
         assert 0 <= sampling.ORDERS[name](*arguments)[0, 0] < 1

@@ -225,6 +225,28 @@ def test_every_rollout_keeps_its_promises(rollouts):
             )
 
 
+@pytest.mark.parametrize("name", [name for name, (_, one) in CASES.items() if not one.approximate])
+def test_a_replay_finds_what_was_recorded(name, rollouts, weights, prompts):
+    """To 1e-5 a token, whatever caps, thresholds, stop ids and tokens behind them."""
+    (family, config), uncut = CASES[name], rollouts[name].uncut
+
+    @jax.jit
+    def replayed(params, uncut):
+        denoiser, (tokens, valid) = (
+            models.make_denoiser(FAMILIES[family]),
+            (
+                prompts.tokens_BxP,
+                prompts.valid_BxP,
+            ),
+        )
+        block, passes = config.causal_block, config.most_passes
+        return sampling.replay(denoiser, params, tokens, valid, uncut, block=block, passes=passes)
+
+    found = replayed(weights[family], uncut)
+    assert np.any(uncut.step_map_BxG > 0) and np.any(uncut.step_map_BxG == 0)
+    np.testing.assert_allclose(found, uncut.logp_BxG, rtol=0, atol=1e-5)
+
+
 def test_settings_of_a_row_do_not_recompile(rollout_fns, rollouts, traces, weights, prompts, rng):
     rollout_fn, params, before = rollout_fns["never stops"], weights["plain"], len(traces)
     other = prompts.replace(

@@ -1,0 +1,19 @@
+"""What the regressions tell of their moves."""
+
+import jax.numpy as jnp
+
+from gdsd_jax.types import Array
+
+
+def shares(residual: Array, target: Array) -> dict[str, Array]:
+    """How much of what the advantages ask for has been done; arrays that broadcast, nats a token.
+
+    A move, within the trust region, is its residual and its target. 0 where nothing is asked for.
+    """
+    residual, target = jnp.broadcast_arrays(residual, target)
+    asked, size = jnp.sum(jnp.square(target)), jnp.sum(jnp.abs(target))
+    done, left = jnp.sum((residual + target) * target), jnp.sum(jnp.abs(residual))
+    return {
+        "move_share": jnp.where(asked > 0, done / jnp.where(asked > 0, asked, 1.0), 0.0),
+        "residual_share": jnp.where(asked > 0, left / jnp.where(asked > 0, size, 1.0), 0.0),
+    }
