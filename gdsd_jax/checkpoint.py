@@ -30,8 +30,7 @@ class NotSaved(OSError):
     """A checkpoint that could not be written, such as on a full disk."""
 
 
-# of a checkpoint; 3 had no probe, 2 no best number, in 1 a buffer was a list without names
-FORMAT = 4
+FORMAT = 4  # of a checkpoint; 3 had no probe, 2 no best number, 1 no names in its buffer
 # A wait of orbax ends after this many seconds of the wall clock, which may jump by hours.
 PATIENCE_S = 10**7
 

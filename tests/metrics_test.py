@@ -65,7 +65,7 @@ def test_what_is_no_number_is_refused_by_name(tmp_path, value):
 
 
 def test_unknown_phase_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="'warmup'.*sft, rollout, train, eval"):
+    with pytest.raises(ValueError, match="'warmup'.*sft, rollout, train, probe, eval"):
         MetricsWriter(tmp_path / "m.jsonl").write("warmup", 1)
 
 
@@ -257,6 +257,6 @@ def test_every_key_of_a_run_has_its_meaning(workdir):
 
 def test_the_guide_says_what_the_keys_mean():
     text = " ".join((ROOT / "gdsd_jax" / "README.md").read_text().split())
-    for place, meanings in meanings.MEANINGS.items():
-        for key, meaning in meanings.items():
+    for place, names in meanings.MEANINGS.items():
+        for key, meaning in names.items():
             assert place == "terminal" or f"- `{key}`: {meaning}" in text, (place, key)

@@ -51,13 +51,6 @@ def check_clip(config) -> None:
         raise ValueError(f"beta={config.beta} must not be negative")
 
 
-def check_least(config, least: float, *keys: str) -> None:
-    """ValueError naming the first field below `least`."""
-    for key in keys:
-        if not getattr(config, key) >= least:
-            raise ValueError(f"{key}={getattr(config, key)} must be at least {least}")
-
-
 def check_probability(config, key: str) -> None:
     """ValueError unless the field is a probability."""
     value = getattr(config, key)
@@ -68,7 +61,7 @@ def check_probability(config, key: str) -> None:
 def check_least(config, **least: float) -> None:
     """ValueError naming the first field below its least value."""
     for key, value in least.items():
-        if getattr(config, key) < value:
+        if not getattr(config, key) >= value:
             raise ValueError(f"{key}={getattr(config, key)} must be at least {value}")
 
 

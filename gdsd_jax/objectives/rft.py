@@ -39,7 +39,7 @@ class RftConfig:
             count=("full", "answer"),
             masks=("uniform", "block_random", "block_confidence"),
         )
-        check_least(self, 1, "mask_block")
+        check_least(self, mask_block=1)
 
 
 def loss(
