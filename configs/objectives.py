@@ -85,6 +85,7 @@ BASELINES: Recipes = {  # on every task
         "optimizer": {"learning_rate": 1e-6, "weight_decay": 0.1},
         "reference_sync": MOVING,
     },
+    "rft": {},  # nothing is published for diffusion models: GDSD's own budget
 }
 
 TASKS: dict[str, Recipes] = {  # and then on one

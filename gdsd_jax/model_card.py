@@ -155,7 +155,7 @@ def front_matter(card: Card) -> dict[str, Any]:
     base, run = hub_name(card.base), card.run
     tags = [OURS, "autoregressive" if card.model.autoregressive else "diffusion-language-model"]
     if run is not None:
-        tags += [shortened(str(run.settings[key])) for key in ("objective", "task")]
+        tags += [shortened(str(run.settings.get(key))) for key in ("objective", "task")]
     found = dict(card.license)
     if base:
         found["base_model"] = base

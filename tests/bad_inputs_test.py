@@ -18,6 +18,7 @@ import pytest
 from gdsd_jax import cli, settings, train
 from tests import folders
 from tests.bad_inputs import case, flags, model_folders, overrides, row_files
+from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = [*overrides.CASES, *row_files.CASES, *model_folders.CASES, *flags.CASES]
@@ -82,10 +83,7 @@ def outcome(one: case.Case, folder: Path, whole: dict, patch, capsys):
     patch.setattr(sys, "argv", [f"{name}.py", *map(filled, arguments)])
     module = script(name)
     capsys.readouterr()
-    try:
-        code = module.main()
-    except SystemExit as stop:
-        code = stop.code
+    code = code_of(module.main)
     errors = capsys.readouterr().err
     assert tree(folder) == before, "something was written"
     return code, errors, [filled(said) for said in one.said]

@@ -30,6 +30,7 @@ from gdsd_jax import (
 )
 from gdsd_jax.settings import Settings
 from tests.bucket import Bucket, serve
+from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "gs://bucket/run"
@@ -148,7 +149,7 @@ def call(monkeypatch, name: str, *flags: str) -> int:
     """Exit code of launch/NAME.py with these flags."""
     module = importlib.import_module(f"launch.{name}")
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])
-    return module.main()
+    return code_of(module.main)
 
 
 # ---------------------------------------------------------------- a run
@@ -186,7 +187,13 @@ def test_it_goes_on_there(bucket, run):
     steps = {
         phase: [row["step"] for row in rows if row["phase"] == phase] for phase in metrics.PHASES
     }
-    assert steps == {"sft": [2], "rollout": [1, 2], "train": [1, 2], "eval": [0, 1, 2]}
+    assert steps == {
+        "sft": [2],
+        "rollout": [1, 2],
+        "train": [1, 2],
+        "probe": [1, 2],
+        "eval": [0, 1, 2],
+    }
     assert int(content("run/rows after 1")) == run.before
     assert report.headline_lines(RUN)
 

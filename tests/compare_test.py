@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.scripts import code_of
+
 ROOT = Path(__file__).resolve().parents[1]
 CODING, OPDLM = ROOT / "configs/coding.py", ROOT / "configs/opdlm.py"
 SMALL = (
@@ -27,14 +29,6 @@ def compare():
 
 def arguments(monkeypatch, *given):
     monkeypatch.setattr(sys, "argv", ["compare.py", *map(str, given)])
-
-
-def code_of(compare) -> int:
-    """The exit code; a wrong flag ends the script by itself."""
-    try:
-        return compare.main()
-    except SystemExit as stop:
-        return stop.code
 
 
 def run_with(folder: Path, *rows: dict, score: str | None = "tests") -> Path:
@@ -243,7 +237,7 @@ def test_bad_arguments_are_refused_before_anything_runs(
 ):
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained"))
     arguments(monkeypatch, f"--config={CODING}", f"--out={tmp_path / 'out'}", *given)
-    assert code_of(compare) == 2
+    assert code_of(compare.main) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and said in line
     assert not (tmp_path / "out").exists()
@@ -252,7 +246,7 @@ def test_bad_arguments_are_refused_before_anything_runs(
 def test_a_file_where_the_folder_should_be_is_named(compare, monkeypatch, capsys, tmp_path):
     (tmp_path / "out").touch()
     arguments(monkeypatch, f"--config={CODING}", f"--out={tmp_path / 'out'}", "a=")
-    assert code_of(compare) == 2
+    assert code_of(compare.main) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and str(tmp_path / "out") in line
 

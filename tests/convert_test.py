@@ -411,7 +411,7 @@ def test_kept_adapters_have_pefts_layout(trained):
     folder, config, lora = trained
     assert run(f"--from_orbax={folder / 'work'}", f"--to_hf={folder / 'kept'}", "--lora=keep") == 0
     names = sorted(path.name for path in (folder / "kept").iterdir())
-    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    assert names == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     entries = json.loads((folder / "kept" / "adapter_config.json").read_text())
     assert (entries["peft_type"], entries["r"], entries["lora_alpha"]) == ("LORA", 3, 6.0)
     assert entries["base_model_name_or_path"] == str(folder / "in")

@@ -12,6 +12,7 @@ from gdsd_jax.evaluation import answers
 from launch import convert
 from launch import eval as launch_eval
 from tests.reference import random_params
+from tests.scripts import code_of
 
 
 @pytest.fixture
@@ -36,10 +37,7 @@ def evaluate(monkeypatch, capsys, data_dir, tmp_path):
         if checkpoint is not None:
             flags.append(f"--checkpoint={checkpoint}")
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
-        try:
-            code = launch_eval.main()
-        except SystemExit as stop:  # of a wrong flag
-            code = stop.code
+        code = code_of(launch_eval.main)
         said = capsys.readouterr()
         return code, json.loads(out.read_text()) if out.is_file() else None, said.out + said.err
 

@@ -27,6 +27,7 @@ from gdsd_jax.report import unmasking
 from gdsd_jax.types import Prompts
 from launch import generate as launch_generate
 from tests.reference import random_params
+from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = [
@@ -59,10 +60,7 @@ def generate(monkeypatch, capsys):
 
     def start(*flags):
         monkeypatch.setattr("sys.argv", ["generate.py", *flags])
-        try:
-            code = launch_generate.main()
-        except SystemExit as stop:  # of a wrong flag
-            code = stop.code
+        code = code_of(launch_generate.main)
         said = capsys.readouterr()
         return code, said.out, said.err
 

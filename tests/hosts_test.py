@@ -196,7 +196,7 @@ def run_to_the_end(processes: list[subprocess.Popen]) -> None:
         errors[-3000:] for *_, errors in found
     )
     lines = [line for _, said, _ in found[1:] for line in said.splitlines()]
-    ours = [line for line in lines if not line.startswith("[Gloo]")]
+    ours = [line for line in lines if line and "peer ranks" not in line]  # Gloo's own
     assert not ours, ours  # the first process speaks for all
 
 
@@ -221,7 +221,8 @@ def from_round(finished: Path, number: int, workdir: Path) -> Path:
     lines = (finished / "metrics.jsonl").read_text().splitlines(keepends=True)
     rows = [json.loads(line) for line in lines]
     done = [
-        row["phase"] == "sft" or (row["phase"], row["step"]) == ("train", number) for row in rows
+        row["phase"] == "sft" or (row["phase"] in ("train", "probe") and row["step"] == number)
+        for row in rows
     ]
     (workdir / "metrics.jsonl").write_text("".join(lines[: len(lines) - done[::-1].index(True)]))
     return workdir
@@ -263,8 +264,8 @@ def assert_same_numbers(workdir: Path, other: Path) -> None:
         (line["phase"], line["step"]) for line in theirs
     ]
     for line, expected in zip(ours, theirs):
-        trained = expected.pop("phase") == "train"
-        assert line == (pytest.approx(expected, rel=1e-4, abs=5e-5) if trained else expected)
+        rounded = expected.pop("phase") in ("train", "probe")
+        assert line == (pytest.approx(expected, rel=1e-3, abs=5e-5) if rounded else expected)
     last = "samples/000005.json"
     assert (workdir / last).read_text() == (other / last).read_text()
     assert_same_state(state_after(workdir, 5), state_after(other, 5), atol=1e-6)

@@ -208,7 +208,7 @@ def test_a_task_of_ones_own_is_trained(letters):
     line = rf"^round 1/1 \| reward +{number} \| near +{number} \| number +{number} \| "
     assert re.search(line, said, re.M), said
     rows = read_metrics(one / "metrics.jsonl")
-    assert [row["phase"] for row in rows] == ["sft", "eval", "rollout", "train", "eval"]
+    assert [row["phase"] for row in rows] == ["sft", "eval", "rollout", "train", "probe", "eval"]
     for row in phase(rows, "rollout"):
         assert -9 <= row["reward"] <= 0 and 0 < row["near"] <= 1 and 0 <= row["number"] <= 1
         assert 0 < row["judged"] < 1

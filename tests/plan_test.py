@@ -15,6 +15,7 @@ import pytest
 from configs import coding
 from gdsd_jax import hlo, models, scoring, settings, sharding, topologies
 from gdsd_jax.models import flops
+from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
@@ -67,10 +68,7 @@ def call(plan, compiler, monkeypatch, capsys, tmp_path):
                 *flags,
             ],
         )
-        try:
-            code = plan.main()
-        except SystemExit as stop:  # of a wrong flag
-            code = stop.code
+        code = code_of(plan.main)
         said = capsys.readouterr()
         return code, json.loads(out.read_text()) if out.exists() else None, said.out + said.err
 

@@ -20,7 +20,7 @@ SMALL = (
     "tiny,rounds=3,prompts_per_round=4,group_size=2,inner_iterations=2,slices=2,sft.steps=6,"
     "sft.batch=16,"
     "sft.log_every=3,sft.checkpoint_every=2,eval_every=2,eval_problems=12,checkpoint_every=1,"
-    "gdsd.beta=0.01"
+    "gdsd.beta=0.01,probe_rows=0"
 )
 SFT_STEPS = 60  # after so many some answers are programs
 TAUGHT = (

@@ -15,7 +15,7 @@ learns what is expected. Whatever a program does to its own process, it is paid 
 values, and for nothing else. README.md says what cannot be judged so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -31,7 +31,6 @@ import sys
 import time
 from typing import NamedTuple
 
-from gdsd_jax.progress import phase
 from gdsd_jax.sandbox import jail
 from gdsd_jax.sandbox.jail import SandboxError
 
@@ -286,8 +285,11 @@ class Sandbox:
             self._idle.put(worker)
         self._threads = concurrent.futures.ThreadPoolExecutor(workers, "sandbox")
 
-    def run(self, programs: Sequence[Program]) -> list[Verdict]:
-        """One verdict per program, in order; may be called from several threads.
+    def run(
+        self, programs: Sequence[Program], step: Callable[[], None] = lambda: None
+    ) -> list[Verdict]:
+        """One verdict per program, in order; may be called from several threads. `step` is called
+        whenever one has run.
 
         A program that the wall clock ended though it was not idle, or that a worker was lost to, is
         tried once more after all the others: a loaded machine may be to blame.
@@ -296,14 +298,13 @@ class Sandbox:
           SandboxError: the jail broke.
         """
         programs = [Program(source, tuple(tests)) for source, tests in programs]
-        with phase("running programs", len(programs)) as step:
 
-            def run_one(program: Program) -> tuple[Verdict, bool]:
-                found = self._run_one(program)
-                step()
-                return found
+        def run_one(program: Program) -> tuple[Verdict, bool]:
+            found = self._run_one(program)
+            step()
+            return found
 
-            first = list(self._threads.map(run_one, programs))
+        first = list(self._threads.map(run_one, programs))
         verdicts = [verdict for verdict, _ in first]
         places = [i for i, (_, again) in enumerate(first) if again]
         second = self._threads.map(self._run_one, [programs[i] for i in places])

@@ -32,7 +32,7 @@ FLAGS = {
     "generate": "the following arguments are required: --checkpoint",
     "generate --checkpoint=GOOD": "one of the arguments --prompts --prompt --chat is required",
     "generate --checkpoint=GOOD --prompt=a --chat": "not allowed with argument",
-    "generate --checkpoint=GOOD --prompt=": "prompt is not a non-empty string: give what is asked in words",
+    "generate --checkpoint=GOOD --prompt=": "prompt is not a non-empty string: give what is",
     "generate --checkpoint=GOOD --prompt=a --batch=0": "--batch=0 must be at least 1",
     "generate --checkpoint=GOOD --prompt=a --batch=x": "argument --batch: invalid int value: 'x'",
     "generate --checkpoint=GOOD --prompt=a --seed=-1": "--seed=-1 must be at least 0",

@@ -7,6 +7,7 @@ import pytest
 
 from gdsd_jax.evaluation import comparison, record
 from launch import eval as launch_eval
+from tests.scripts import code_of
 
 REWARD = {"variant": "mended", "weights": {}}
 
@@ -166,7 +167,7 @@ def test_what_cannot_be_compared_is_one_line(compare, monkeypatch, capsys):
     assert "a.json: items[0]: not an answer with grades" in error(bare, one)
     assert "none of its answers has a verdict" in error(content([None, None]), one)
     monkeypatch.setattr("sys.argv", ["eval.py", "--compare", "none.json", "gone.json"])
-    assert launch_eval.main() == 2 and "not a readable file" in capsys.readouterr().err
+    assert code_of(launch_eval.main) == 2 and "not a readable file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_what_cannot_be_compared_is_one_line(compare, monkeypatch, capsys):
 )
 def test_two_files_are_asked_for_in_one_line(files, said, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["eval.py", "--compare", *files])
-    assert launch_eval.main() == 2
+    assert code_of(launch_eval.main) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: --compare takes ") and line.endswith(said)
 

@@ -10,6 +10,7 @@ from configs import math as math_config
 from gdsd_jax import settings
 from gdsd_jax.evaluation import record, rescoring
 from launch import eval as launch_eval
+from tests.scripts import code_of
 
 PUZZLE, SOLUTION = "1004041021000320", "1234341221434321"
 EMPTY = PUZZLE.count("0")
@@ -37,7 +38,7 @@ def rescore(tmp_path, monkeypatch, capsys):
             file.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
         flags = [f"--config={config}", f"--rescore={file}", f"--out={out}", *more]
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
-        code = launch_eval.main()
+        code = code_of(launch_eval.main)
         said = capsys.readouterr()
         return code, json.loads(out.read_text()) if out.is_file() else None, said.out + said.err
 
@@ -244,7 +245,7 @@ def test_flags_that_do_not_go_together(rescore, monkeypatch, capsys):
     assert "--samples asks a model" in rescore([{}], more=["--samples=0"])[2]
     assert "give one of" in rescore([{}], more=["--checkpoint=none"])[2]
     monkeypatch.setattr("sys.argv", ["eval.py", "--rescore=none", "--config=configs/sudoku.py"])
-    assert launch_eval.main() == 2 and "--rescore needs --out too" in capsys.readouterr().err
+    assert code_of(launch_eval.main) == 2 and "--rescore needs --out too" in capsys.readouterr().err
 
 
 def test_a_task_that_cannot_grade_or_read_is_named(rescore, tmp_path):

@@ -14,6 +14,7 @@ from gdsd_jax.inference import generation, likelihood
 from launch import generate as launch_generate
 from launch import harness as launch_harness
 from tests.reference import random_params
+from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLER = "gen_length=8,block_length=4,steps=4"
@@ -85,10 +86,7 @@ def converted(tmp_path_factory) -> Path:
 def run(monkeypatch, capsys, script, *flags):
     """(exit code, printed on stdout, on stderr) of a script's main."""
     monkeypatch.setattr("sys.argv", ["script.py", *flags])
-    try:
-        code = script.main()
-    except SystemExit as stop:  # of a wrong flag
-        code = stop.code
+    code = code_of(script.main)
     said = capsys.readouterr()
     return code, said.out, said.err
 

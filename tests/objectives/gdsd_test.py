@@ -265,6 +265,8 @@ def test_diagnostics_are_those_of_the_later_release(logits, batch, config):
         "trust": outside.any(axis=0).mean(),
         "target": np.abs(target).mean(),
         "residual": np.abs(residual).mean(),
+        "residual_share": np.abs(residual).mean() / np.abs(target).mean(),
+        "move_share": np.mean((residual + target) * target) / np.mean(target**2),
         "slope": np.abs(slope).mean(),
         "slope_spread": np.std(slope, ddof=1),
         "slope_snr": np.abs(slope.mean()) / np.std(slope, ddof=1),

@@ -171,7 +171,7 @@ def test_headlines_of_a_workdir(tmp_path):
         "held-out valid, temperature 1           -3.000 ->  1.500  +4.500",
     ]
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"config\.json: not readable JSON"):
         before_after.score_name(tmp_path)
 
 

@@ -334,7 +334,7 @@ def test_columns_of_a_file(make, tmp_path, no_building):
     assert task.train == [
         {"question": "Add.", "tests": ["assert f(1) == 2"], "solution": "", "spec": ""}
     ]
-    with pytest.raises(ValueError, match=r"columns\.prompt: .*question, test_cases, solution"):
+    with pytest.raises(ValueError, match=r"columns\.prompt: .*question, .*test_cases, .*solution"):
         make(data_file=path, columns={"prompt": "instruction"})
 
 

@@ -11,6 +11,7 @@ import re
 
 import numpy as np
 
+from gdsd_jax.progress import phase
 from gdsd_jax.sandbox import Program, Sandbox
 from gdsd_jax.tasks.coding.extraction import FENCE, find_program, parse
 from gdsd_jax.tasks.coding.harness import evenly
@@ -66,7 +67,10 @@ def grade(
         if source is not None
     }
     distinct = list(dict.fromkeys(programs.values()))
-    verdicts = dict(zip(distinct, sandbox.run(distinct))) if distinct else {}
+    verdicts = {}
+    if distinct:
+        with phase("running programs", len(distinct)) as step:
+            verdicts = dict(zip(distinct, sandbox.run(distinct, step)))
     judged_N = np.ones(len(texts), bool)
     for row, program in programs.items():
         tests_N[row] = np.mean(verdicts[program].passed)
