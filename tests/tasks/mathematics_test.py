@@ -292,11 +292,18 @@ def test_any_text_is_borne(shared):
     bear(2000, 0, shared)
 
 
-@pytest.mark.slow
-def test_any_of_100_000_texts_is_borne():
+@pytest.mark.parametrize(
+    "seeds",
+    [
+        pytest.param(range(100, 110), marks=pytest.mark.slow),
+        pytest.param(range(110, 150), marks=pytest.mark.long),
+    ],
+    ids=["20 thousand", "80 thousand more"],
+)
+def test_any_text_is_borne(seeds):
     with Checker(2) as two:
-        for seed in range(50):
-            bear(2000, 100 + seed, two)
+        for seed in seeds:
+            bear(2000, seed, two)
 
 
 @pytest.mark.parametrize("variant", ["mended", "released"])
