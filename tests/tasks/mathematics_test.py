@@ -300,7 +300,7 @@ def test_any_text_is_borne(shared):
     ],
     ids=["20 thousand", "80 thousand more"],
 )
-def test_any_text_is_borne(seeds):
+def test_many_more_texts_are_borne(seeds):
     with Checker(2) as two:
         for seed in seeds:
             bear(2000, seed, two)
