@@ -23,8 +23,8 @@ PACKAGE = pathlib.Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped"  # in a wheel alone
 # where configs/ and launch/ lie: a wheel carries them inside the package, a checkout beside it
 ROOT = SHIPPED if SHIPPED.is_dir() else PACKAGE.parent
-# what wrong input raises, ImportError because gs:// needs a package of its own; all else is a fault
 LONGEST = 600  # characters of a fault's own words; those of a compiler have pages
+# what wrong input raises, ImportError because gs:// needs a package of its own; all else is a fault
 BAD_INPUT = (ValueError, OSError, ImportError, MemoryError, OverflowError, RecursionError)
 
 
@@ -132,7 +132,7 @@ def replacing(path: epath.Path) -> Iterator[TextIO]:
     stays in NAME.partial. An object store renames nothing: there the text is held until then."""
     partial = path.with_name(f"{path.name}.partial")
     if not paths.is_remote(path):
-        with partial.open("w") as file:
+        with paths.naming(partial), partial.open("w") as file:
             yield file
         partial.replace(path)
         return

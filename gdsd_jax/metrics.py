@@ -213,12 +213,13 @@ class MetricsWriter:
         """Raises OSError with the file's name, such as on a full disk; what was written of the line
         is cut off again, so that no other line can follow it."""
         begin = os.fstat(self._file.fileno()).st_size
-        try:
-            while data:
-                data = data[self._file.write(data) :]
-        except OSError as error:
-            os.ftruncate(self._file.fileno(), begin)
-            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        with paths.naming(self._path):
+            try:
+                while data:
+                    data = data[self._file.write(data) :]
+            except OSError:
+                os.ftruncate(self._file.fileno(), begin)
+                raise
 
     def _rewrite(self) -> None:
         self._path.write_text("".join(line + "\n" for line in self._lines))

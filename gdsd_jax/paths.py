@@ -44,6 +44,17 @@ def kvstore(folder: epath.Path) -> dict[str, str]:
     return {"driver": driver, "bucket": name, "path": f"{path}/"}
 
 
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """A block whose OSError gets the file's name where it has none, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def write_whole(path: str | os.PathLike, data: bytes) -> None:
     """Writes a file that is visible only when it is complete, in place of an older one.
 
@@ -55,8 +66,9 @@ def write_whole(path: str | os.PathLike, data: bytes) -> None:
         path.write_bytes(data)
         return
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    partial.write_bytes(data)
-    partial.replace(path)
+    with naming(path):
+        partial.write_bytes(data)
+        partial.replace(path)
 
 
 def move(folder: epath.Path, place: epath.Path) -> None:

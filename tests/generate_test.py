@@ -456,3 +456,12 @@ def test_a_file_is_whole_or_absent(tmp_path):
     assert {found.name: found.read_text() for found in tmp_path.iterdir()} == {"o": "whole\n"}
     with pytest.raises(ValueError, match="that is a folder"):
         cli.output_path("--out", str(tmp_path))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full here")
+def test_a_full_disk_is_told_with_the_files_name(tmp_path):
+    """The system's own error of a write has none."""
+    with pytest.raises(OSError, match=r"No space left on device: '.*/o\.partial'"):
+        (tmp_path / "o.partial").symlink_to("/dev/full")
+        with cli.replacing(cli.output_path("--out", str(tmp_path / "o"))) as file:
+            file.write("lost\n")

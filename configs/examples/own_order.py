@@ -1,4 +1,5 @@
-"""A denoising order of your own: from left to right. The highest number is committed first.
+"""A denoising order of your own: from left to right, which is also built in, as
+sampler.remasking=left_to_right. The highest number is committed first.
 
 python launch/main.py --config=configs/examples/own_order.py
 

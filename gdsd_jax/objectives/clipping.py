@@ -13,6 +13,11 @@ from gdsd_jax.types import Array, Batch
 LOG_LARGEST = 20.0  # of ratios, so that exp does not overflow
 
 
+def bounded_exp(x: Array) -> Array:
+    """exp(x), of at most `LOG_LARGEST`."""
+    return jnp.exp(jnp.minimum(x, LOG_LARGEST))
+
+
 def clipped_gain(
     log_ratio: Array, advantage: Array, low: float, high: float
 ) -> tuple[Array, Array]:
@@ -20,7 +25,7 @@ def clipped_gain(
 
     The clip passes no gradient.
     """
-    ratio = jnp.exp(jnp.minimum(log_ratio, LOG_LARGEST))
+    ratio = bounded_exp(log_ratio)
     gain = ratio * advantage
     limit = jnp.clip(jax.lax.stop_gradient(ratio), 1 - low, 1 + high) * advantage
     outside = limit < gain

@@ -11,9 +11,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from gdsd_jax.objectives.clipping import bounded_exp
 from gdsd_jax.types import Array
-
-LARGEST = 20.0  # of exponents, so that exp does not overflow
 
 
 def squared(u: Array, t: Array) -> Array:
@@ -26,24 +25,19 @@ def forward(u: Array, t: Array) -> Array:
 
     What weighs denoising by exp(advantage) minimises (wd1, arXiv 2507.08838; DMPO).
     """
-    p, q = exp(u), exp(t)
+    p, q = bounded_exp(u), bounded_exp(t)
     return q * (t - u) - q + p
 
 
 def reverse(u: Array, t: Array) -> Array:
     """KL(p || q) = p (u - t) - p + q; its derivative is p (u - t), a policy gradient by ratios."""
-    p, q = exp(u), exp(t)
+    p, q = bounded_exp(u), bounded_exp(t)
     return p * (u - t) - p + q
 
 
 def linear(u: Array, t: Array) -> Array:
     """-u t; its derivative is -t: REINFORCE, whatever the model has moved already."""
     return -u * t
-
-
-def exp(x: Array) -> Array:
-    """exp(x), bounded."""
-    return jnp.exp(jnp.minimum(x, LARGEST))
 
 
 DIVERGENCES: dict[str, Callable[[Array, Array], Array]] = {

@@ -15,7 +15,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.objectives.checks import check_choices, check_fields
+from gdsd_jax.objectives.checks import check_choices, check_fields, check_least
 from gdsd_jax.objectives.divergences import DIVERGENCES
 from gdsd_jax.objectives.moves import shares
 from gdsd_jax.objectives.objective import Objective, compares_with_reference
@@ -112,9 +112,7 @@ class GdsdConfig:
             )
         if self.preset == "r2" and self.weighting != "elbo":
             raise ValueError(f"preset='r2' is ELBO-weighted, not weighting={self.weighting!r}")
-        for key in ("mask_block", "centring_k"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        check_least(self, mask_block=1, centring_k=1)
         for key in ("psi", "beta"):
             if getattr(self, key) < 0:
                 raise ValueError(f"{key}={getattr(self, key)} must not be negative")

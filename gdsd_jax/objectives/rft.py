@@ -51,7 +51,7 @@ def loss(
     ).plain_KxB
     score_KxB = score_KxB / score_length(batch, config.count)[None]
     solved = solved_counted(config, batch) if batch.mean_count is None else batch.mean_count
-    taken_B = batch.solved_B & (counted_length(batch, config.count) > 0)
+    taken_B = learnt(config, batch)
     total = jnp.sum(jnp.where(taken_B, jnp.mean(score_KxB, axis=0), 0.0))
     zero = jnp.float32(0.0)
     rows = batch.replace(mean_count=None)
@@ -64,10 +64,14 @@ def loss(
     return -total / solved, metrics
 
 
+def learnt(config: RftConfig, batch: Batch) -> Array:
+    """bool [B], the answers that are learnt: solutions of some token."""
+    return batch.solved_B & (counted_length(batch, config.count) > 0)
+
+
 def solved_counted(config: RftConfig, batch: Batch) -> Array:
     """How many answers are learnt, float32, at least 1."""
-    some_B = counted_length(batch, config.count) > 0
-    return jnp.maximum(jnp.sum(batch.solved_B & some_B), 1).astype(jnp.float32)
+    return jnp.maximum(jnp.sum(learnt(config, batch)), 1).astype(jnp.float32)
 
 
 OBJECTIVE = Objective(

@@ -60,7 +60,7 @@ def _users_to_give() -> tuple[int, int]:
     for kind in ("uid", "gid"):
         lines = pathlib.Path(f"/proc/self/{kind}_map").read_text().splitlines()
         mapped = [(int(inside), int(count)) for inside, _, count in map(str.split, lines)]
-        spans.append(max(mapped, key=lambda span: span[1]))
+        spans.append(max(mapped, key=lambda span: span[1], default=(0, 0)))
     low = max(first for first, _ in spans)
     high = min(first + count for first, count in spans)
     return (low + high) // 2, high - (low + high) // 2

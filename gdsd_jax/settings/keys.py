@@ -11,7 +11,7 @@ import typing
 from etils import epath
 
 from gdsd_jax import extensions, objectives, row_schema, tasks
-from gdsd_jax.settings.schema import Settings
+from gdsd_jax.settings.schema import Settings, default_of
 
 OPTION_SECTIONS = ("options", "option", "data", "task")  # where users look for a task's own
 CHOSEN = ("objective_config", "options")  # fields of Settings that are sections, of a chosen type
@@ -99,11 +99,8 @@ def keys_of(section: str, kind: type, sections: Iterable[str]) -> list[Key]:
         is_section = not section and field.name in (*sections, *CHOSEN)
         if is_section or not field.metadata.get("setting", True):
             continue
-        default = field.default
-        if field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        name, hint = prefix + field.name, hints[field.name]
-        found.append(Key(name, hint, default, meanings.get(field.name, "")))
+        name, meaning = prefix + field.name, meanings.get(field.name, "")
+        found.append(Key(name, hints[field.name], default_of(field), meaning))
     return found
 
 

@@ -343,12 +343,14 @@ def check_alone(values: Mapping[str, Any]) -> None:
 
 def defaults_of(kind: type) -> dict[str, Any]:
     """{field: its default}, of a dataclass whose fields all have one."""
-    return {
-        field.name: field.default
-        if field.default_factory is dataclasses.MISSING
-        else field.default_factory()
-        for field in dataclasses.fields(kind)
-    }
+    return {field.name: default_of(field) for field in dataclasses.fields(kind)}
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """The default of a dataclass's field; dataclasses.MISSING: it must be given."""
+    if field.default_factory is dataclasses.MISSING:
+        return field.default
+    return field.default_factory()
 
 
 def check_least(config, least: int, *keys: str) -> None:

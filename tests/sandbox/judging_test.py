@@ -314,6 +314,8 @@ def test_users_lie_in_what_is_mapped(monkeypatch):
         assert 32_000 < min(users) and max(users) + 1 <= 65_536
     maps["gid"] = "0 1000 1\n"
     assert jail.users(4) == [jail.NOBODY - 1] * 4
+    maps |= {"uid": "", "gid": ""}  # of a namespace that maps nobody
+    assert jail.users(4) == [jail.NOBODY - 1] * 4
 
 
 @pytest.mark.parametrize("mode", ["bwrap", "unshare"])
