@@ -14,6 +14,7 @@ from etils import epath
 import numpy as np
 
 from gdsd_jax import hf, json_files
+from gdsd_jax.mistakes import prefixed
 from gdsd_jax.models import FAMILIES, PROJECTIONS, ModelConfig, merge, param_shapes
 from gdsd_jax.types import LazyArray, PyTree
 
@@ -121,12 +122,10 @@ def read_config(folder: epath.Path) -> dict:
     if not path.exists():
         raise ValueError(f"{folder}: no {CONFIG} there; give a folder that PEFT saved")
     entries = json_files.read_object(path, "save the adapters again")
-    try:
+    with prefixed(f"{path}: ", "; save the adapters again"):
         json_files.entry(entries, "r", "size")
         json_files.entry(entries, "lora_alpha", "number")
         json_files.entry(entries, "use_rslora", "flag", False)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; save the adapters again") from None
     for key, wanted in REQUIRED.items():
         value = entries.get(key, wanted)
         if value != wanted and (value or wanted):

@@ -16,6 +16,7 @@ import jinja2.nodes
 import jinja2.sandbox
 
 from gdsd_jax import json_files
+from gdsd_jax.mistakes import one_line
 
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names of a turn's reasoning
 
@@ -118,9 +119,9 @@ def read(folder: epath.Path, config: Mapping[str, Any]) -> jinja2.Template | Non
         source = path.read_text(encoding="utf-8") if path.is_file() else source_of(config)
         return None if source is None else environment().from_string(source)
     except jinja2.TemplateError as error:
-        reason = f"does not compile: {' '.join(str(error).split())[:200]}"
+        reason = f"does not compile: {one_line(error)}"
     except (OSError, ValueError, RecursionError) as error:
-        reason = f"cannot be read: {' '.join(str(error).split())[:200]}"
+        reason = f"cannot be read: {one_line(error)}"
     raise ValueError(f"the chat template of {folder} {reason}") from None
 
 
@@ -152,7 +153,7 @@ def render(
         return template.render(messages=[turn_of(turn) for turn in turns], **arguments)
     except Exception as error:  # a template may do anything that fails in Python
         kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
-        raise ValueError(f"{kind}{' '.join(str(error).split())[:200]}") from None
+        raise ValueError(f"{kind}{one_line(error)}") from None
 
 
 def turn_of(turn: Mapping[str, Any]) -> dict[str, Any]:

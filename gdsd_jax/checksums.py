@@ -37,7 +37,16 @@ def checksum(x: Array) -> Array:
         bits = x.astype(jnp.uint32)
     else:
         bits = jax.lax.bitcast_convert_type(x, BITS[x.dtype.itemsize]).astype(jnp.uint32)
-    finite = jnp.uint32(1)
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        finite = jnp.isfinite(x).all().astype(jnp.uint32)
+    finite = is_finite(x).astype(jnp.uint32)
     return jnp.stack([jnp.sum(bits * weight, dtype=jnp.uint32), finite])
+
+
+@jax.jit
+def are_finite(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """{name: whether all numbers are finite} of arrays in their places."""
+    return {name: is_finite(x) for name, x in arrays.items()}
+
+
+def is_finite(x: Array) -> Array:
+    """Whether all numbers of an array are finite; other values are."""
+    return jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.floating) else jnp.bool_(True)

@@ -105,8 +105,10 @@ def split_config(text: str) -> tuple[str, str]:
     return re.fullmatch(r"((?:\w+://)?[^:]*):?(.*)", text, re.DOTALL).groups()
 
 
-def output_path(flag: str, path: str) -> epath.Path:
-    """Where results will go; ValueError at once where they cannot."""
+def output_path(flag: str, path: str | None) -> epath.Path | None:
+    """Where results will go; ValueError at once where they cannot. None where nothing is asked."""
+    if not path:
+        return None
     place = paths.absolute(path)
     if place.is_dir():
         raise ValueError(f"{flag}={path}: that is a folder; name a file")

@@ -9,8 +9,8 @@ import dataclasses
 import grain
 import numpy as np
 
-from gdsd_jax import tokenizers
-from gdsd_jax.tasks import Record, Task, file_of, prefill_of
+from gdsd_jax import row_schema, tokenizers
+from gdsd_jax.tasks import Record, Task, file_of
 from gdsd_jax.tokenizers import Tokenizer
 
 Row = dict[str, np.ndarray]
@@ -127,7 +127,7 @@ def answer_of(task: Task, record: Record, seed: str | None) -> str:
     if task.answer is None:
         file = file_of(task.messages)
         raise ValueError(f"{file}: this task has no answers to fine-tune on: set sft.steps=0")
-    text, prefill = task.answer(record, seed), prefill_of(task.messages(record))
+    text, prefill = task.answer(record, seed), row_schema.begin_of(task.messages(record))
     if not text.startswith(prefill):
         file = file_of(task.answer)
         raise ValueError(f"{file}: an answer does not begin with its prefill {prefill!r}")

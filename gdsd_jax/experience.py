@@ -9,7 +9,7 @@ import math
 import jax
 import numpy as np
 
-from gdsd_jax import sharding, tasks
+from gdsd_jax import row_schema, sharding, tasks
 from gdsd_jax.data import Row
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.tasks import Grades, Record, Task
@@ -71,7 +71,7 @@ def texts_of(
     """What the task grades: the prefill of a record's messages, then the completion before its
     first stop id."""
     return [
-        tasks.prefill_of(task.messages(record)) + tokenizer.decode(row)
+        row_schema.begin_of(task.messages(record)) + tokenizer.decode(row)
         for record, row in zip(records, tokens_BxG)
     ]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from gdsd_jax import gguf_tokenizer, json_files, paths
 from gdsd_jax.gguf_tokenizer import required
-from gdsd_jax.hf_tokenizer import one_line
+from gdsd_jax.mistakes import one_line, prefixed
 from gdsd_jax.types import LazyArray
 
 BLOCK_BYTES = 4 << 20  # of float32 values, computed at a time
@@ -135,13 +135,11 @@ def entries_of(file: GgufFile) -> dict[str, Any]:
     entries = {
         entry: required(metadata, f"{name}.{key}", file.path) for entry, key in ENTRIES.items()
     }
-    try:
+    with prefixed(f"{file.path}: ", "; download it again"):
         width, heads = (
             json_files.entry(entries, entry, "size")
             for entry in ("hidden_size", "num_attention_heads")
         )
-    except ValueError as error:
-        raise ValueError(f"{file.path}: {error}; download it again") from None
     head_dim = metadata.get(f"{name}.attention.key_length", width // heads)
     if "token_embd.weight" not in file.stored:
         raise ValueError(f"{file.path}: token_embd.weight is missing among its tensors")

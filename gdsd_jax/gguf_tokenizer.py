@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
-from gdsd_jax.hf_tokenizer import QWEN2_WORDS, one_line
+from gdsd_jax.hf_tokenizer import QWEN2_WORDS
+from gdsd_jax.mistakes import one_line
 
 # what a token is, in tokenizer.ggml.token_type
 CONTROL, USER_DEFINED, UNUSED = 3, 4, 5

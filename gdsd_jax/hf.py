@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdsd_jax import json_files, sharding
+from gdsd_jax.mistakes import prefixed
 from gdsd_jax.models import FAMILIES, ModelConfig, export_entries, param_shapes
 from gdsd_jax.types import LazyArray, PyTree
 
@@ -275,14 +276,12 @@ def read_index(path: epath.Path) -> dict[str, str]:
       ValueError: it is not of this form; one line names it.
     """
     entries = json_files.read_object(path, "download it again")
-    try:
+    with prefixed(f"{path}: ", "; download it again"):
         places = json_files.entry(entries, "weight_map", "object")
         for name in places:
             file = json_files.entry(places, name, "text")
             if epath.Path(file).name != file:
                 raise ValueError(f"{name}={file!r:.60}: give the name of a file beside the index")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; download it again") from None
     return places
 
 

@@ -7,6 +7,7 @@ from etils import epath
 import tokenizers
 
 from gdsd_jax import json_files
+from gdsd_jax.mistakes import one_line, prefixed
 
 ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 # Qwen2's split into words, as published with its tokenizer (Apache 2.0); Dream uses the same.
@@ -14,11 +15,6 @@ QWEN2_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-
-def one_line(error: Exception) -> str:
-    """An error's message as a part of a line."""
-    return " ".join(str(error).split())[:200]
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
@@ -96,11 +92,9 @@ def read_settings(folder: epath.Path) -> dict[str, Any]:
         roles = folder / "special_tokens_map.json"
         found |= read_json(roles)
         path = roles if roles.is_file() else path
-    try:
+    with prefixed(f"{path}: "):
         special_tokens(found)
         added_tokens(folder, found)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
     return found
 
 

@@ -4,6 +4,8 @@ import pathlib
 import re
 from typing import NamedTuple
 
+from gdsd_jax.mistakes import one_line
+
 NAME = re.compile(r"(?P<name>[\w-][\w.-]*/[\w-][\w.-]*)(@(?P<revision>[\w./-]+))?", re.ASCII)
 # what a conversion reads: weights as safetensors, tokenizer and settings, the model's own code, and
 # the model card, which names the license
@@ -81,7 +83,7 @@ def check_push(name: str) -> None:
         if not is_name(name) or "@" in name:
             raise ValueError("it has no owner")
     except ValueError as error:
-        said = " ".join(str(error).split())[:160]
+        said = one_line(error, 160)
         raise ValueError(f"{flag}: no name of a repository ({said}): give USER/NAME") from None
     if huggingface_hub.get_token() is None:
         raise ValueError(
@@ -140,4 +142,4 @@ def push(name: str, folder: pathlib.Path, private: bool) -> str:
 
 def _reason(error: Exception) -> str:
     """The error in one line that is not long."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return f"{type(error).__name__}: {one_line(error, 160)}"

@@ -9,6 +9,7 @@ import types
 from typing import Any
 
 from gdsd_jax import paths
+from gdsd_jax.mistakes import one_line
 
 REQUIRED = object()  # the default of an entry that must be there
 DEEPEST = 100  # lists and objects inside of one another; what reads, prints or copies them recurses
@@ -75,7 +76,7 @@ def read_object(
     except OSError as error:
         raise ValueError(f"{path}: not a readable file ({type(error).__name__}): {mend}") from None
     except ValueError as error:
-        said = " ".join(str(error).split())[:200]
+        said = one_line(error)
         raise ValueError(f"{path}: not readable JSON ({said}): {mend}") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: a JSON {type(found).__name__}, not an object: {mend}")

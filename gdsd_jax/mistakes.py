@@ -12,6 +12,11 @@ class Mistakes(ValueError):
         super().__init__(" | ".join(self.lines))
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """An error's message as a part of a line, of at most so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 def lines_of(error: BaseException) -> list[str]:
     """A line for each mistake that an error tells."""
     lines = error.lines if isinstance(error, Mistakes) else [str(error)]
@@ -29,12 +34,12 @@ class Gathered:
         self.lines: list[str] = []
 
     @contextlib.contextmanager
-    def check(self, prefix: str = "") -> Iterator[None]:
-        """A block whose ValueError is kept, its lines behind `prefix`."""
+    def check(self, prefix: str = "", suffix: str = "") -> Iterator[None]:
+        """A block whose ValueError is kept, its lines between `prefix` and `suffix`."""
         try:
             yield
         except ValueError as error:
-            self.lines += [prefix + line for line in lines_of(error)]
+            self.lines += [prefix + line + suffix for line in lines_of(error)]
 
     def end(self) -> None:
         """Mistakes where there was one; each line is told once."""
@@ -43,9 +48,9 @@ class Gathered:
 
 
 @contextlib.contextmanager
-def prefixed(prefix: str) -> Iterator[None]:
-    """A block whose ValueError becomes Mistakes, each line behind `prefix`."""
+def prefixed(prefix: str, suffix: str = "") -> Iterator[None]:
+    """A block whose ValueError becomes Mistakes, each line between `prefix` and `suffix`."""
     gathered = Gathered()
-    with gathered.check(prefix):
+    with gathered.check(prefix, suffix):
         yield
     gathered.end()

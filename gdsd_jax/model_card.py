@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from gdsd_jax import checkpoint, hub, json_files, metrics, paths, settings, version
+from gdsd_jax import checkpoint, hub, metrics, paths, settings
 from gdsd_jax.evaluation import record, rescoring
 from gdsd_jax.models import ModelConfig
-from gdsd_jax.report.before_after import headlines, score_name
+from gdsd_jax.report.before_after import entries_of, headlines, score_of
 from gdsd_jax.report.charts import points
 from gdsd_jax.resume import Progress, from_host
 from gdsd_jax.workdirs import BEST
@@ -21,7 +21,6 @@ from gdsd_jax.workdirs import BEST
 FILE = "README.md"
 LICENSE = ("license", "license_name", "license_link")  # in front matter of models on the hub
 OURS = "gdsd_jax"
-NO_SETTINGS = ("greeting", "score", version.FORMAT, version.VERSION, metrics.FORMAT_KEY)
 PATH = re.compile(r"(?<![\w.])(\w+:/)?/([^\s,='\"/]+/)+")  # the folders of an absolute path
 
 
@@ -95,9 +94,9 @@ def run_of(workdir) -> Run:
     found = metrics.read_metrics(lines) if lines.exists() else []
     rows = [row for row in found if row["phase"] == "eval" and row["step"] <= progress.round]
     settings.read(workdir, of_model=True)  # tells what is wrong with the file
-    chosen = settings.leaves_of(json_files.read_object(workdir / "config.json"))
-    command = chosen.pop("command", "")
-    return Run(chosen, str(command), progress, rows, score_name(workdir))
+    entries = entries_of(workdir)
+    chosen = settings.leaves_of(entries)
+    return Run(chosen, str(chosen.get("command", "")), progress, rows, score_of(entries))
 
 
 def evaluations_of(files: Sequence[str], weights_sha256: str) -> list[Evaluation]:
@@ -144,7 +143,7 @@ def text_of(card: Card) -> str:
         *run_parts(card.run),
         *map(evaluation_part, card.evaluations),
         use(card),
-        f"## Versions\n\nExported with {versions_line()}.",
+        f"## Versions\n\nExported with {versions_line(record.versions())}.",
     ]
     lines = [f"{key}: {json.dumps(value)}" for key, value in front_matter(card).items()]
     return "\n".join(["---", *lines, "---", ""]) + "\n" + "\n\n".join(parts) + "\n"
@@ -219,7 +218,7 @@ def run_parts(run: Run | None) -> Iterator[str]:
     lines = [
         f"{key}={shortened(str(value))}"
         for key, value in run.settings.items()
-        if key not in NO_SETTINGS
+        if key not in ("greeting", *settings.NO_SETTINGS)
     ]
     yield f"## How it was trained\n\n{command}All settings:\n\n```\n" + "\n".join(lines) + "\n```"
 
@@ -250,8 +249,7 @@ def evaluation_part(one: Evaluation) -> str:
     """The section about an evaluation of record."""
     manifest, rows = one.content["manifest"], list(interval_rows(one.content))
     whose = "these weights" if one.these else "other weights, to compare with"
-    level, packages = manifest["intervals"]["level"], manifest["packages"]
-    made = ", ".join(f"{name} {packages[name]}" for name in packages if packages[name])
+    level, made = manifest["intervals"]["level"], versions_line(manifest["packages"])
     return (
         f"## Evaluation of {whose}\n\n`{one.name}`, {one.content['metrics']['problems']} problems, "
         f"weights {str(manifest.get('weights_sha256'))[:12]}, with {made}.\n\n"
@@ -291,9 +289,9 @@ def use(card: Card) -> str:
     )
 
 
-def versions_line() -> str:
-    """The versions of the packages that are here."""
-    return ", ".join(f"{name} {found}" for name, found in record.versions().items() if found)
+def versions_line(packages: Mapping[str, str | None]) -> str:
+    """The versions of the packages that are there."""
+    return ", ".join(f"{name} {found}" for name, found in packages.items() if found)
 
 
 def hub_name(base: str) -> str:

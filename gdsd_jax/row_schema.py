@@ -52,7 +52,7 @@ class Row(NamedTuple):
     @property
     def turns(self) -> list[dict[str, str]]:
         """What is asked, without a word of a task."""
-        return self.messages or [{"role": "user", "content": self.question}]
+        return asked({"messages": self.messages, "question": self.question})
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -136,6 +136,11 @@ def check_turns(turns: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     if not turns[-1]["content"].strip():
         raise ValueError("messages end with an empty turn: leave it out")
     return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+
+
+def asked(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A record's messages as they stand, or its question alone."""
+    return record.get("messages") or [{"role": "user", "content": record["question"]}]
 
 
 def begin_of(turns: Sequence[Mapping[str, str]]) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import sentencepiece
 
 from gdsd_jax import chat_templates, hf_tokenizer, paths
-from gdsd_jax.hf_tokenizer import one_line
+from gdsd_jax.mistakes import one_line
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -210,8 +210,7 @@ class HuggingFace:
             return self._tokenizer.encode(text, add_special_tokens=False).ids
         except Exception as error:  # the library raises no narrower class
             raise ValueError(
-                f"the tokenizer of {self._folder} cannot read {text[:40]!r} "
-                f"({hf_tokenizer.one_line(error)})"
+                f"the tokenizer of {self._folder} cannot read {text[:40]!r} ({one_line(error)})"
             ) from None
 
     def id_of(self, token: str) -> int | None:

@@ -3,17 +3,27 @@
 from collections.abc import Callable
 import dataclasses
 import hashlib
+from typing import Any
 
 from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax import hf, json_files, models, objectives, paths, sharding, tasks, tokenizers
+from gdsd_jax import (
+    checkpoint,
+    hf,
+    json_files,
+    models,
+    objectives,
+    paths,
+    sharding,
+    tasks,
+    tokenizers,
+)
 from gdsd_jax.checkpoint import (
     ADAPTERS,
     PARAMS,
-    checksums_of,
     has_adapters,
     is_converted,
     latest_iteration,
@@ -22,7 +32,9 @@ from gdsd_jax.checkpoint import (
     load_trainable,
     read_manifest,
 )
+from gdsd_jax.checksums import are_finite
 from gdsd_jax.keys import make_keys
+from gdsd_jax.mistakes import prefixed
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.settings import Settings, build
 from gdsd_jax.settings import read as read_settings
@@ -48,8 +60,8 @@ def settings_of(folder) -> Settings:
     """
     folder = epath.Path(folder)
     if is_converted(folder):
-        model, stored = read_manifest_model(folder)
-        dtype = "bfloat16" if "bfloat16" in stored else "float32"
+        model, manifest = read_manifest_model(folder)
+        dtype = "bfloat16" if "bfloat16" in (manifest.get("dtype") or ()) else "float32"
         sampler = {f"sampler.{key}": value for key, value in models.default_sampler(model).items()}
         given = {"init_from": str(folder), "dtype": dtype, "param_dtype": dtype, "remat": "none"}
         kept = {name: getattr(model, name) for name in LORA} if model.lora_rank else {}
@@ -68,21 +80,19 @@ def settings_of(folder) -> Settings:
     )
 
 
-def read_manifest_model(folder) -> tuple[ModelConfig, list[str]]:
-    """(the model of a converted folder, the dtypes that its weights are stored in).
+def read_manifest_model(folder) -> tuple[ModelConfig, dict[str, Any]]:
+    """(the model of a converted folder, its manifest).
 
     Raises:
       ValueError: no such folder, or a manifest that is not of this form; one line.
     """
     manifest = read_manifest(folder)
-    try:
-        stored = json_files.entry(manifest, "dtype", "texts", [])
+    with prefixed(f"{folder}/manifest.json: ", "; convert the model again"):
+        json_files.entry(manifest, "dtype", "texts", [])
         model = models.config_from_json(json_files.entry(manifest, "model", "object"))
         if model.family not in models.FAMILIES:
             raise ValueError(f"family={model.family!r}: this version knows no such family")
-    except ValueError as error:
-        raise ValueError(f"{folder}/manifest.json: {error}; convert the model again") from None
-    return model, stored
+    return model, manifest
 
 
 def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTree, Tokenizer]:
@@ -407,7 +417,7 @@ def base_weights(
 
 def finite(weights: PyTree, folder) -> PyTree:
     """The weights of a folder; paths.WorkdirError names a tensor that is not finite."""
-    for name, (_, is_finite) in checksums_of(weights).items():
+    for name, is_finite in jax.device_get(are_finite(checkpoint.named(weights))).items():
         if not is_finite:
             raise paths.WorkdirError(
                 f"{folder}: {name} holds NaN or infinity: nothing can be learnt from such weights, "

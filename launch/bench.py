@@ -74,8 +74,7 @@ def check_flags(args: argparse.Namespace) -> None:
             known = ", ".join(PARTS)
             wrong.lines.append(f"--parts={args.parts}: {part!r} is none of {known}")
     with wrong.check():
-        if args.json:
-            output_path("--json", args.json)
+        output_path("--json", args.json)
     wrong.end()
 
 

@@ -143,6 +143,7 @@ from gdsd_jax import (
     hub,
     json_files,
     mask_rows,
+    model_card,
     models,
     tokenizers,
     weights,
@@ -216,8 +217,6 @@ def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
         entries = {
             key: value for key, value in entries.items() if key not in models.config_to_hf(config)
         }
-    from gdsd_jax import model_card  # slow to import, and needed only here
-
     files = list(origin.files)
     if adapter is not None:
         files += [adapter / name for name in (adapters.CONFIG, adapters.WEIGHTS)]
@@ -295,8 +294,6 @@ def from_orbax(args: argparse.Namespace) -> None:
 
 def card_of(found: Source, args: argparse.Namespace) -> str:
     """The model card of the folder --to_hf; ValueError in one line."""
-    from gdsd_jax import model_card  # slow to import, and needed only here
-
     told = model_card.Card(
         args.push or args.to_hf.name,
         found.config,
@@ -318,8 +315,7 @@ def read_source(folder: epath.Path) -> Source:
 
 def read_converted(folder: epath.Path) -> Source:
     """A folder that this script wrote."""
-    manifest = checkpoint.read_manifest(folder)
-    config, _ = weights.read_manifest_model(folder)
+    config, manifest = weights.read_manifest_model(folder)
     params, pairs = checkpoint.lazy_params(folder / checkpoint.PARAMS), None
     if checkpoint.has_adapters(folder):
         pairs = arrays_of(checkpoint.lazy_params(folder / checkpoint.ADAPTERS))

@@ -79,8 +79,7 @@ def check_flags(args: argparse.Namespace) -> None:
         if args.config:
             load_config(args.config)
     with wrong.check():
-        if args.out:
-            output_path("--out", args.out)
+        output_path("--out", args.out)
     for read, text in (
         (read_lengths, args.lengths),
         (read_samples, args.samples),
@@ -183,7 +182,7 @@ def main() -> int:
     args = arguments()
     try:
         mode = mode_of(args)
-        out = output_path("--out", args.out) if args.out else None
+        out = output_path("--out", args.out)
         if mode == "compare":
             return compare(args, out)
         if mode == "rescore":

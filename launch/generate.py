@@ -72,8 +72,7 @@ def check_flags(args: argparse.Namespace) -> None:
             "--chat prints its answers, by the chat template: leave out --out, --raw"
         )
     with wrong.check():
-        if args.out:
-            output_path("--out", args.out)
+        output_path("--out", args.out)
     wrong.end()
 
 
@@ -340,7 +339,7 @@ def prompts_of(model: Model, rows: Sequence[Row], args) -> Prompts:
 def main() -> int:
     args = arguments()
     try:
-        out = output_path("--out", args.out) if args.out else None
+        out = output_path("--out", args.out)
         model = read_model(args)
         rows = [] if args.chat else list(read_prompts(args, model.tokenizer))
         if not rows and not args.chat:

@@ -52,8 +52,7 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.limit == math.inf:
         wrong.lines.append("--limit=inf: leave it out, and all problems are asked")
     with wrong.check():
-        if args.out:
-            output_path("--out", args.out)
+        output_path("--out", args.out)
     with wrong.check():
         if args.include is not None and not pathlib.Path(args.include).is_dir():
             raise ValueError(f"--include={args.include}: no such folder")
@@ -136,7 +135,7 @@ def evaluate(args, model, manager, names: list[str]) -> dict:
 def main() -> int:
     args = arguments()
     try:
-        out = output_path("--out", args.out) if args.out else None
+        out = output_path("--out", args.out)
         if importlib.util.find_spec("lm_eval") is None:
             raise ValueError("the lm-evaluation-harness is not installed: pip install lm_eval")
         manager, names = find_tasks(args.tasks, args.include)

@@ -60,8 +60,7 @@ def check_flags(args: argparse.Namespace) -> None:
     with wrong.check():
         load_config(args.config)
     with wrong.check():
-        if args.json:
-            output_path("--json", args.json)
+        output_path("--json", args.json)
     wrong.end()
 
 

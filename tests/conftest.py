@@ -1,6 +1,7 @@
 """Every test sees eight CPU devices, strict shapes and no compiled code of earlier runs."""
 
 from collections.abc import Callable, Iterator
+import contextlib
 import importlib.util
 import os
 from pathlib import Path
@@ -126,3 +127,32 @@ def lora_workdir(data_dir, tmp_path_factory) -> Path:
     checkpoints.save(3, resume.as_saved(state, frozen, None), {})
     checkpoints.close()
     return folder
+
+
+@pytest.fixture(scope="session")
+def main() -> Callable[[], int]:
+    """What `python launch/main.py` calls."""
+    from launch import main as script
+
+    return script.main
+
+
+@pytest.fixture(scope="session")
+def runs(data_dir, tmp_path_factory) -> Iterator:
+    """Starts runs of launch/main.py after a supervised phase that has taught something."""
+    from tests.processes import TAUGHT, Runs
+
+    with contextlib.closing(Runs(data_dir, tmp_path_factory.mktemp("compiled"), TAUGHT)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def undisturbed(runs, tmp_path_factory) -> Path:
+    """Folder of a run from start to end."""
+    from tests.processes import without_clock
+
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    runs.finish(workdir)
+    rollouts = [row for row in without_clock(workdir) if row["phase"] == "rollout"]
+    assert any(row["reward"] for row in rollouts), "no answer is a program"
+    return workdir

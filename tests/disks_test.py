@@ -1,8 +1,6 @@
 """Disks that are full, that cannot be written, or that have lost a file: a run ends in one line or
 goes on, and nothing is lost. In a mount namespace of its own, where the system allows that."""
 
-from collections.abc import Iterator
-import contextlib
 from pathlib import Path
 import shlex
 import shutil
@@ -15,7 +13,6 @@ import pytest
 from tests.processes import (
     ROOT,
     SFT_STEPS,
-    TAUGHT,
     Runs,
     assert_same_run,
     last_state,
@@ -31,19 +28,6 @@ def namespaces() -> None:
     tried = subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True)
     if tried.returncode:
         pytest.skip("no namespaces here")
-
-
-@pytest.fixture(scope="module")
-def runs(data_dir, tmp_path_factory) -> Iterator[Runs]:
-    with contextlib.closing(Runs(data_dir, tmp_path_factory.mktemp("compiled"), TAUGHT)) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def undisturbed(runs, tmp_path_factory) -> Path:
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    runs.finish(workdir)
-    return workdir
 
 
 @pytest.fixture(scope="module")

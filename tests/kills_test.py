@@ -21,7 +21,6 @@ from tests.processes import (
     assert_same_run,
     ended,
     last_state,
-    without_clock,
 )
 
 STOP_S = 25.0  # from a signal to the end of the process
@@ -41,22 +40,6 @@ PLACES = {
     ),
     "between two updates": ("gdsd_jax.loop:Loop.stopping", 1),
 }
-
-
-@pytest.fixture(scope="module")
-def runs(data_dir, tmp_path_factory) -> Iterator[Runs]:
-    with contextlib.closing(Runs(data_dir, tmp_path_factory.mktemp("compiled"), TAUGHT)) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def undisturbed(runs, tmp_path_factory) -> Path:
-    """Folder of a run from start to end."""
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    runs.finish(workdir)
-    rollouts = [row for row in without_clock(workdir) if row["phase"] == "rollout"]
-    assert any(row["reward"] for row in rollouts), "no answer is a program"
-    return workdir
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 compiled or written."""
 
 import dataclasses
-import importlib.util
 import json
 from pathlib import Path
 import sys
@@ -12,14 +11,6 @@ import pytest
 from gdsd_jax import checkpoint, hosts, paths, tokenizers, train, weights
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("launch_main", ROOT / "launch" / "main.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from gdsd_jax.tasks import (
     everyday,
     graded,
     parts_of,
-    prefill_of,
     prompts,
 )
 from gdsd_jax.tasks.mathematics import competition, gsm8k
@@ -66,7 +65,11 @@ def test_every_task_takes_the_same_file(task):
     question, turns, begun = (task.messages(record) for record in task.train)
     assert "Write f(x), three times x." in question[-1]["content"]
     assert turns == ASKED and begun == [*ASKED, BEGIN]
-    assert [prefill_of(one) for one in (question, turns, begun)] == ["", "", BEGIN["content"]]
+    assert [row_schema.begin_of(one) for one in (question, turns, begun)] == [
+        "",
+        "",
+        BEGIN["content"],
+    ]
     if task.read is not chats.read:  # which asks no model, it learns
         (note,) = [note for note in task.notes if "end with a turn of the assistant" in note]
         assert note.startswith("2 of 6 rows ")  # one of the file, which is the held-out one too

@@ -85,14 +85,6 @@ def test_a_config_of_examples_is_explained():
         assert len(lines) > 80
 
 
-@pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("launch_main", ROOT / "launch" / "main.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 @pytest.mark.parametrize("flag", ["--print_config", "--help"])
 def test_main_prints_the_keys_and_begins_nothing(main, flag, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)

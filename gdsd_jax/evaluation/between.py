@@ -79,16 +79,16 @@ def heldout(
 ) -> Heldout:
     """The evaluation after `number` rounds."""
 
-    first: list[Rollout] = []
+    first: list[jax.Array] = []  # tokens and steps of the first answers
 
     def sample(prompts: Prompts) -> Rollout:
         rollout = steps.sample(trainable, frozen, prompts, rng)
         if not first:
-            first.append(rollout)
+            first.extend((rollout.tokens_BxG, rollout.step_map_BxG))
         return rollout
 
     greedy, sampled = greedy_and_sampled(experiment, sample)
-    order = sharding.fetch(experiment.mesh, (first[0].tokens_BxG, first[0].step_map_BxG))
+    order = sharding.fetch(experiment.mesh, tuple(first))
     numbers = summary(experiment.task.score, experiment.parts, greedy, sampled)
     found = Heldout(greedy, None, numbers, sampled, order)
     if teacher is None:

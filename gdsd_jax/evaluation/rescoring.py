@@ -98,7 +98,7 @@ def check_records(
     try:
         yield
     except tasks.GradeError as error:
-        cause = error.__cause__
+        cause = error.__cause__ or error
         name = cause.args[0] if isinstance(cause, KeyError) and cause.args else None
         lacks = [isinstance(name, str) and name not in one for one in records]
         if extensions.is_file(chosen.task) and not any(lacks):

@@ -144,8 +144,7 @@ def config_from_json(entries: Mapping[str, Any]) -> ModelConfig:
     """
     fields = {}
     for field in dataclasses.fields(ModelConfig):
-        optional = field.default is None or field.name == "mask_id"
-        default = None if optional else field.default
+        default = None if field.name == "mask_id" else field.default
         if default is dataclasses.MISSING:
             default = json_files.REQUIRED
         value = json_files.entry(entries, field.name, KINDS[field.name], default)

@@ -12,6 +12,7 @@ import dataclasses
 from etils import epath
 
 from gdsd_jax import extensions, json_files
+from gdsd_jax.mistakes import prefixed
 from gdsd_jax.models import dream, llada, llama, qwen2, qwen3, sdar
 from gdsd_jax.models.config import ModelConfig
 
@@ -96,7 +97,7 @@ def config_from_entries(path, entries: dict) -> ModelConfig:
     Raises:
       ValueError: as `config_from_hf`.
     """
-    try:
+    with prefixed(f"{path}: "):
         name = json_files.entry(entries, "model_type", "text", "")
         refuse_other_models(name, entries)
         entries = with_plain_rope(entries)
@@ -106,8 +107,6 @@ def config_from_entries(path, entries: dict) -> ModelConfig:
         # null is absent, as it is in Hugging Face's classes
         given = {key: value for key, value in entries.items() if value is not None}
         config = FAMILIES[name].config_from_hf(given)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
     if config.mask_id is None and name == FAMILIES[name].DIFFUSION:
         raise ValueError(f"{path}: entry 'mask_token_id' is missing; add the mask token's id")
     return config

@@ -8,16 +8,16 @@ Exit codes: 0 done; 2 a workdir or file that cannot be used, one line says which
 """
 
 from collections.abc import Mapping
-import os
 import sys
+from typing import Any
 
 from etils import epath
 
-from gdsd_jax import json_files, paths
+from gdsd_jax import paths
 from gdsd_jax.cli import Parser, run, told
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.report import page
-from gdsd_jax.report.before_after import headlines, score_name
+from gdsd_jax.report.before_after import entries_of, headlines, score_of
 from gdsd_jax.report.charts import points
 
 NOTHING = "-"  # a cell without a number
@@ -47,13 +47,13 @@ def scores_of(runs: Mapping[str, list], scores: Mapping[str, str]) -> list[list[
     return [["", *runs], ["rounds", *rounds], *scores]
 
 
-def differences_of(runs: Mapping[str, epath.Path]) -> list[list[str]]:
-    """The table of the settings that differ; nothing where none does."""
+def differences_of(runs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The table of the settings that differ, of what each run's config.json says; nothing where
+    none does."""
     settings = {}
-    for name, workdir in runs.items():
-        file = workdir / "config.json"
-        found = json_files.read_object(file, only_shown=True) if file.exists() else {}
-        found.pop("command", None)  # which says the same, and more
+    for name, entries in runs.items():
+        # without the command, which says the same, and more
+        found = {key: value for key, value in entries.items() if key != "command"}
         settings[name] = dict(page.flatten(found))
     keys = dict.fromkeys(key for found in settings.values() for key in found)
     rows = [[key, *(found.get(key, NOTHING) for found in settings.values())] for key in keys]
@@ -70,14 +70,15 @@ def draw(workdirs: list[epath.Path]) -> str:
         return page.page_of(workdirs[0])
     named = dict(zip(names_of(workdirs), workdirs))
     runs = {name: read_metrics(workdir / "metrics.jsonl") for name, workdir in named.items()}
-    scores = {name: score_name(workdir) for name, workdir in named.items()}
+    entries = {name: entries_of(workdir) for name, workdir in named.items()}
+    scores = {name: score_of(found) for name, found in entries.items()}
     return page.comparison_page(
         name=f"{len(runs)} runs",
         summary=" · ".join(str(workdir) for workdir in workdirs),
         runs={name: [rows] for name, rows in runs.items()},
         table=scores_of(runs, scores),
         score=" / ".join(dict.fromkeys(scores.values())),
-        differences=differences_of(named),
+        differences=differences_of(entries),
     )
 
 
@@ -91,7 +92,7 @@ def main() -> int:
         workdirs = [paths.absolute(one) for one in args.workdirs]
         if args.out is None and len(workdirs) > 1:
             raise ValueError("--out is missing: name the page of several runs")
-        out = paths.absolute(args.out or os.path.join(args.workdirs[0], "report.html"))
+        out = paths.absolute(args.out) if args.out else workdirs[0] / "report.html"
         paths.write_whole(out, page.encoded(draw(workdirs)))
     except (ValueError, OSError) as error:
         return told(error, args.debug)

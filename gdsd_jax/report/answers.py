@@ -67,7 +67,7 @@ def read(workdir: str | os.PathLike) -> tuple[Kept, Kept]:
     if not files:
         return [], []
     found = []
-    for file in (files[0], files[-1]):
+    for file in files[:1] + files[1:][-1:]:
         try:
             kept = json_files.parse(file.read_bytes())
         except ValueError as error:
@@ -75,7 +75,7 @@ def read(workdir: str | os.PathLike) -> tuple[Kept, Kept]:
         if not isinstance(kept, list) or not all(isinstance(one, dict) for one in kept):
             raise ValueError(f"{file} is no list of answers")
         found.append(kept)
-    return found[0], [] if len(files) == 1 else found[1]
+    return found[0], found[1] if len(found) > 1 else []
 
 
 def problems_of(before: Kept, after: Kept, score: str) -> list[Problem]:

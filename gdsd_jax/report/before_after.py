@@ -1,6 +1,8 @@
 """What the evaluations of a run say, before and after, as text."""
 
+from collections.abc import Mapping
 import os
+from typing import Any
 
 from etils import epath
 
@@ -71,7 +73,15 @@ def headline_lines(workdir: str | os.PathLike) -> list[str]:
 
 def score_name(workdir: str | os.PathLike) -> str:
     """The entry `score` of a run's config.json; "reward" where there is none."""
+    return score_of(entries_of(workdir))
+
+
+def score_of(entries: Mapping[str, Any]) -> str:
+    """The same of these entries."""
+    return json_files.entry(entries, "score", "text", REWARD)
+
+
+def entries_of(workdir: str | os.PathLike) -> dict[str, Any]:
+    """What a run's config.json says; nothing where there is none."""
     file = epath.Path(workdir) / "config.json"
-    if not file.exists():
-        return REWARD
-    return json_files.entry(json_files.read_object(file, only_shown=True), "score", "text", REWARD)
+    return json_files.read_object(file, only_shown=True) if file.exists() else {}

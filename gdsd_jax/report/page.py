@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from gdsd_jax import json_files, paths
+from gdsd_jax import paths
 from gdsd_jax.meanings import meaning_of
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.report import answers
-from gdsd_jax.report.before_after import headlines, score_name
+from gdsd_jax.report.before_after import entries_of, headlines, score_of
 from gdsd_jax.report.charts import (
     FIRST,
     FURTHER,
@@ -32,7 +32,7 @@ from gdsd_jax.report.charts import (
     comparison_charts,
     points,
 )
-from gdsd_jax.report.figures import HUES, VARIABLES, WIDE, chart_svg, hue_of
+from gdsd_jax.report.figures import VARIABLES, WIDE, chart_svg, hue_of
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 
@@ -66,10 +66,8 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
 
 def page_of(workdir: epath.Path) -> str:
     """The page of a run, from its files."""
-    rows, score = read_metrics(workdir / "metrics.jsonl"), score_name(workdir)
-    config = workdir / "config.json"
-    settings = json_files.read_object(config, only_shown=True) if config.exists() else {}
-    return render(settings, rows, *answers.read(workdir), score)
+    rows, settings = read_metrics(workdir / "metrics.jsonl"), entries_of(workdir)
+    return render(settings, rows, *answers.read(workdir), score_of(settings))
 
 
 def encoded(page: str) -> bytes:
@@ -131,7 +129,7 @@ def comparison_page(
         "comparison.html",
         name=name,
         summary=summary,
-        entries=[(f"hue{place % len(HUES)}", run, False) for place, run in enumerate(runs)],
+        entries=[(VARIABLES[hue_of(place)], run, False) for place, run in enumerate(runs)],
         pictures=[picture_of(chart, place, small=True) for place, chart in enumerate(charts)],
         table=table,
         differences=differences,

@@ -66,10 +66,6 @@ TYPES |= {
 }
 
 
-def _fields(*names):
-    return operator.attrgetter(*names)
-
-
 def _of(kind, make):
     """Makes a container of exact contents: nothing of a program's is iterated over."""
 
@@ -91,7 +87,7 @@ _DAY, _CLOCK = ("year", "month", "day"), ("hour", "minute", "second", "microseco
 # Types of the standard library: how a value is taken apart, and put together of exactly these
 # parts. Both sides have them, so that no code of a program has a part in it.
 FORMS = {
-    range: (_fields("start", "stop", "step"), range),
+    range: (operator.attrgetter("start", "stop", "step"), range),
     deque: (lambda x: (list(x), x.maxlen), _of(list, deque)),
     Counter: (lambda x: (dict(x),), _of(dict, Counter)),
     OrderedDict: (lambda x: (dict(x),), _of(dict, OrderedDict)),
@@ -103,12 +99,15 @@ FORMS = {
     type({}.items()): (lambda x: (dict(x),), _of(dict, dict.items)),
     type({}.values()): (lambda x: (list(x),), _of(list, lambda x: dict(enumerate(x)).values())),
     bytearray: (lambda x: (bytes(x),), _of(bytes, bytearray)),
-    fractions.Fraction: (_fields("numerator", "denominator"), _fraction),
+    fractions.Fraction: (operator.attrgetter("numerator", "denominator"), _fraction),
     decimal.Decimal: (lambda x: (str(x),), decimal.Decimal),
-    datetime.date: (_fields(*_DAY), datetime.date),
-    datetime.time: (_fields(*_CLOCK), datetime.time),
-    datetime.datetime: (_fields(*_DAY, *_CLOCK), datetime.datetime),
-    datetime.timedelta: (_fields("days", "seconds", "microseconds"), datetime.timedelta),
+    datetime.date: (operator.attrgetter(*_DAY), datetime.date),
+    datetime.time: (operator.attrgetter(*_CLOCK), datetime.time),
+    datetime.datetime: (operator.attrgetter(*_DAY, *_CLOCK), datetime.datetime),
+    datetime.timedelta: (
+        operator.attrgetter("days", "seconds", "microseconds"),
+        datetime.timedelta,
+    ),
     datetime.timezone: (lambda x: (x.utcoffset(None),), datetime.timezone),
 }
 _MAKERS = {kind.__name__: make for kind, (_, make) in FORMS.items()}

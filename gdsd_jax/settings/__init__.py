@@ -4,6 +4,7 @@ from gdsd_jax.settings.changes import Changes, changes_of_run, changes_of_start,
 from gdsd_jax.settings.explaining import explained
 from gdsd_jax.settings.parsing import (
     FORMAT,
+    NO_SETTINGS,
     build,
     flat,
     from_json,
@@ -19,6 +20,7 @@ from gdsd_jax.settings.schema import Settings, SftPhase
 
 __all__ = [
     "FORMAT",
+    "NO_SETTINGS",
     "Changes",
     "Settings",
     "SftPhase",

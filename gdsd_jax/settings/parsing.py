@@ -25,6 +25,8 @@ from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import Text, entries_of, typed
 
 FORMAT = 2  # of config.json
+# entries of config.json that are no settings
+NO_SETTINGS = (version.FORMAT, version.VERSION, metrics.FORMAT_KEY, "score", "command")
 PLACES = ("init_from", "start_from", "data_file", "heldout_file")  # files and folders
 # names, or .py files
 CHOICES = (
@@ -278,7 +280,7 @@ def read(workdir, of_model: bool = False) -> Settings:
         raise ValueError(f"{path}: not the settings of a run; give the workdir of one")
     number = version.format_of(entries, FORMAT, str(path))
     version.format_of(entries, metrics.FORMAT, str(path), metrics.FORMAT_KEY)
-    for name in (version.FORMAT, version.VERSION, metrics.FORMAT_KEY, "score", "command"):
+    for name in NO_SETTINGS:
         entries.pop(name, None)
     values = dict(leaves(entries))
     if number == 1:

@@ -28,7 +28,6 @@ from gdsd_jax.tasks.task import (
     TaskSettings,
     file_of,
     file_task,
-    prefill_of,
     read_files,
 )
 
@@ -47,7 +46,6 @@ __all__ = [
     "graded",
     "options_of",
     "parts_of",
-    "prefill_of",
     "read_files",
 ]
 

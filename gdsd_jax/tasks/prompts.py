@@ -109,7 +109,7 @@ def messages(record: Record) -> list[dict[str, str]]:
 
 def bare_messages(record: Record) -> list[dict[str, str]]:
     """The question alone; messages as they stand."""
-    return record.get("messages") or [{"role": "user", "content": record["question"]}]
+    return row_schema.asked(record)
 
 
 def answer(record: Record, seed: str | None) -> str:

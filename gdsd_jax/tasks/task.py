@@ -285,11 +285,6 @@ def likeness(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one, other).ratio()
 
 
-def prefill_of(messages: Sequence[dict[str, str]]) -> str:
-    """The begin of the answer, where the last turn is the assistant's; else ""."""
-    return row_schema.begin_of(messages)
-
-
 def notes_of(*parts: Sequence[Record] | None) -> tuple[str, ...]:
     """A line for the user where rows of his own begin their answers.
 
@@ -297,7 +292,7 @@ def notes_of(*parts: Sequence[Record] | None) -> tuple[str, ...]:
       *parts: records, of which some have the "messages" of their rows; None = none.
     """
     records = [record for part in parts for record in part or ()]
-    begun = sum("messages" in one and prefill_of(one["messages"]) != "" for one in records)
+    begun = sum("messages" in one and row_schema.begin_of(one["messages"]) != "" for one in records)
     return (row_schema.begun_line(begun, len(records)),) if begun else ()
 
 

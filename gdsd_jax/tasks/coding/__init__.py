@@ -63,7 +63,7 @@ def make(settings: TaskSettings) -> Task:
     if not generated:  # first, since a wrong row is told before anything is built
         train, heldout = read_files(settings, read, layouts.WANTED)
         if options.hard:
-            train, notes = hard_part(settings, layouts.WANTED)
+            train, notes = hard_part(settings)
         notes = (*notes, *notes_of(train, heldout))
         prompt = settings.wording
     if generated or settings.from_nothing:
@@ -89,13 +89,13 @@ def make(settings: TaskSettings) -> Task:
     )
 
 
-def hard_part(settings: TaskSettings, wanted: str) -> tuple[list[Record], tuple[str, ...]]:
+def hard_part(settings: TaskSettings) -> tuple[list[Record], tuple[str, ...]]:
     """(the hard records of AceCode's rows in the data_file, a line about them for the user).
 
     Their twins (`acecode.hard`) are left out where a share of the records is to be held out.
     """
     read = functools.partial(layouts.read, hard=True)
-    records = rows.read_records(settings.data_file, read, wanted, settings.columns)
+    records = rows.read_records(settings.data_file, read, layouts.WANTED, settings.columns)
     twins = settings.heldout_file is not None
     found = acecode.hard(records, twins)
     if not found:

@@ -88,7 +88,7 @@ def generate(heldout: set[str]) -> list[dict[str, Any]]:
 
 def messages(record: Record) -> list[dict[str, str]]:
     """The question alone; messages as they stand."""
-    return record.get("messages") or [{"role": "user", "content": record["question"]}]
+    return row_schema.asked(record)
 
 
 def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig) -> Grades:

@@ -62,15 +62,16 @@ def read(row: Any) -> dict[str, Any]:
     """
     if isinstance(row, dict) and "ground_truth" in row and "answer" not in row:
         row = {"question": row.get("question"), "answer": row["ground_truth"]}
-    found = row_schema.read(row, ("answer", "domain", "solution"))
-    steps, hashes, final = rows.check(row, "", [ANSWER])["answer"].partition("####")
+    found = row_schema.read(row, ("domain", "solution"))
+    given = rows.check(row, "", [ANSWER])["answer"]
+    steps, hashes, final = given.partition("####")
     final = (final if hashes else steps).strip()
     number = values.number_of(final)
     if number is None or abs(number.value) >= LARGEST:
         raise ValueError(f"answer={final!r:.60} is not a number: {ANSWER.mend}")
     if isinstance(row["answer"], float) and number.value.denominator == 1:
         final = str(number.value)  # 18.0
-    solution = found.solution or (found.answer if hashes else "")
+    solution = found.solution or (given if hashes else "")
     return {"question": found.question, "answer": final, "solution": solution, **found.kept}
 
 
