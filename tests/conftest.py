@@ -1,10 +1,13 @@
-"""Every test sees eight CPU devices, strict shapes and no compiled code of earlier runs."""
+"""Every test sees eight CPU devices, strict shapes and no compiled code of earlier sessions."""
 
+import atexit
 from collections.abc import Callable, Iterator
 import contextlib
 import importlib.util
 import os
 from pathlib import Path
+import shutil
+import tempfile
 
 # jax reads these when it is first imported, which is after this file.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -17,7 +20,11 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+# What one test compiles, others and the programs they start load.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import pytest
@@ -142,7 +149,7 @@ def runs(data_dir, tmp_path_factory) -> Iterator:
     """Starts runs of launch/main.py after a supervised phase that has taught something."""
     from tests.processes import TAUGHT, Runs
 
-    with contextlib.closing(Runs(data_dir, tmp_path_factory.mktemp("compiled"), TAUGHT)) as found:
+    with contextlib.closing(Runs(data_dir, TAUGHT)) as found:
         yield found
 
 

@@ -175,7 +175,7 @@ def test_stopped_at_ten_random_moments(runs, undisturbed, whole_s, tmp_path, orp
 @pytest.mark.long
 def test_two_processes_killed_at_random_moments(data_dir, tmp_path, orphans):
     """One of them, by turns: the other one ends too, and they go on together."""
-    together = Runs(data_dir, tmp_path / "compiled", TAUGHT, "mesh.data=2")
+    together = Runs(data_dir, TAUGHT, "mesh.data=2")
     with contextlib.closing(together):
         for name in ("first", "alone"):  # the second compiles nothing
             began = time.monotonic()

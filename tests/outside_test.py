@@ -183,9 +183,6 @@ def letters(tmp_path_factory):
         command += [f"--config={config}", f"--workdir={folder / 'two'}"]
         environment = os.environ | {
             "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-            "JAX_ENABLE_COMPILATION_CACHE": "true",
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
         done = subprocess.run(

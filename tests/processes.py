@@ -29,6 +29,10 @@ TAUGHT = (
     f"sft_optimizer.learning_rate=1e-2,sft_optimizer.decay_steps={SFT_STEPS},"
     "sft_optimizer.warmup_steps=5,eval_every=2,eval_problems=12,checkpoint_every=1"
 )
+COMPILED = {  # where the tests keep what is compiled
+    name: os.environ[name]
+    for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+}
 # what may differ between equal runs
 CLOCK = ("wall_s", "rollout_s", "reward_s", "update_s", "tokens_per_s")
 # Runs launch/main.py and kills it, with the signal, when `place` is called for the n-th time.
@@ -91,13 +95,12 @@ def ended(processes: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
 class Runs:
     """Starts runs that share compiled code and problems; `close` ends what is left of them."""
 
-    def __init__(self, data_dir, cache, config: str = SMALL, mesh: str = "mesh.data=1"):
+    def __init__(self, data_dir, config: str = SMALL, mesh: str = "mesh.data=1"):
         self.config = ",".join([config, f"data_dir={data_dir}", mesh])
         self.environment = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "JAX_PLATFORMS": "cpu",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            **COMPILED,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         }

@@ -110,7 +110,7 @@ def disturbed(
 def test_a_run_may_take_as_long_as_it_likes(data_dir, tmp_path):
     killed, alone, temporary = (tmp_path / name for name in ("killed", "alone", "temporary"))
     temporary.mkdir()
-    with contextlib.closing(Runs(data_dir, tmp_path / "compiled", TAUGHT)) as runs:
+    with contextlib.closing(Runs(data_dir, TAUGHT)) as runs:
         began = time.monotonic()
         runs.finish(tmp_path / "short")  # compiles all that the others use
         short_s = time.monotonic() - began

@@ -20,7 +20,7 @@ from tests.report.rows import unexplained
 
 @pytest.fixture(scope="module")
 def runs(data_dir, tmp_path_factory):
-    with contextlib.closing(Runs(data_dir, tmp_path_factory.mktemp("compiled"))) as found:
+    with contextlib.closing(Runs(data_dir)) as found:
         yield found
 
 

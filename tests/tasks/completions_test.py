@@ -53,7 +53,7 @@ RECORDS = (
 class Passing:
     """Passes every program."""
 
-    def run(self, programs):
+    def run(self, programs, step=lambda: None):
         return [Verdict((True,) * len(program.tests), "ok") for program in programs]
 
 
