@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import json
 import math
+import time
 from typing import Any
 
 from etils import epath
@@ -20,6 +21,7 @@ from gdsd_jax.settings import Settings
 
 SAMPLES = 64  # held-out problems whose answers the report shows
 ORDERS = 4  # of those whose order of unmasking it shows
+REDRAWN_S = 60  # how old the page of a run that goes on may be
 BEST = "best"  # folder in a workdir: a workdir with the best checkpoint
 
 
@@ -148,13 +150,17 @@ def write_report(
     say: Callable[[str], None] = print,
 ) -> None:
     """Keeps the first held-out answers after `number` rounds in samples/, gives them to the sinks
-    that show texts, and redraws report.html; `say` takes a line where a file that it is made of is
-    damaged."""
+    that show texts, and redraws report.html where it is older than a minute or the run ends; `say`
+    takes a line where a file that it is made of is damaged."""
     shown = samples_of(experiment, found)
     folder = workdir / "samples"
     folder.mkdir(exist_ok=True)
     paths.write_whole(folder / f"{number:06}.json", json.dumps(shown, indent=1).encode())
     writer.show(number, shown)
+    page = workdir / "report.html"
+    age_s = time.time() - page.stat().mtime if page.exists() else math.inf
+    if number < experiment.settings.rounds and 0 <= age_s < REDRAWN_S:
+        return
     try:
         report.write_report(workdir)
     except Exception as error:  # a page is no reason to end a run

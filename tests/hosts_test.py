@@ -292,22 +292,22 @@ def test_sigterm_to_one_of_two_saves_and_ends_both(launch, alone, tmp_path):
 
 
 @pytest.mark.slow
-def test_killing_one_of_four_ends_the_others_and_all_go_on(launch, alone, tmp_path):
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_killing_one_ends_the_others_and_all_go_on(launch, alone, tmp_path, count):
     """With a line that names it. Started again they go on bit for bit, to the numbers of one
     process."""
     killed = from_round(alone, 0, tmp_path / "killed")
-    processes = launch(killed, 4)
+    processes = launch(killed, count)
     wait_for_rollout(processes, killed, 3)
-    processes[2].kill()
-    found = ended(processes)
-    for index in (0, 1, 3):
-        code, _, errors = found[index]
-        assert code == 1 and errors.splitlines()[-1].startswith("error: process 2 of 4, on "), (
-            errors
-        )
+    lost = count // 2
+    processes[lost].kill()
+    said = f"error: process {lost} of {count}, on "
+    for index, (code, _, errors) in enumerate(ended(processes)):
+        if index != lost:
+            assert code == 1 and errors.splitlines()[-1].startswith(said), errors
 
     again = from_round(killed, 1, tmp_path / "again")  # a round back, which both have done
-    run_to_the_end(launch(again, 4))
+    run_to_the_end(launch(again, count))
     assert_same_state(state_after(again, 2), state_after(killed, 2))
     assert_same_numbers(again, alone)
 

@@ -1,8 +1,11 @@
 """What a run writes besides checkpoints, and that a refused one writes nothing."""
 
 import json
+import os
 import shutil
+import time
 
+from etils import epath
 import numpy as np
 import pytest
 
@@ -57,10 +60,28 @@ def test_a_report_of_damaged_lines_is_left_out(prepared, tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"phase": "sft", "step": 1}\ngarbled\n')
     found, said = Heldout(Table([], None, np.ones((0, 1)), np.ones((0, 1))), None, {}), []
     writer = metrics.MetricsWriter(tmp_path / "metrics.jsonl")
-    workdirs.write_report(prepared, tmp_path, 2, found, writer, said.append)
+    workdirs.write_report(prepared, epath.Path(tmp_path), 2, found, writer, said.append)
     (line,) = said
     assert line.startswith("report.html is not redrawn: ") and "line 2 is not JSON" in line
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_page_of_a_run_that_goes_on_is_a_minute_old_at_most(workdir, prepared, tmp_path):
+    """Drawing takes seconds, which small runs would spend at each evaluation."""
+    shutil.copy(workdir / "metrics.jsonl", tmp_path)
+    goes_on = prepared._replace(settings=settings.replace(prepared.settings, {"rounds": 3}))
+    found = Heldout(Table([], None, np.ones((0, 1)), np.ones((0, 1))), None, {})
+    writer = metrics.MetricsWriter(tmp_path / "metrics.jsonl")
+    page = tmp_path / "report.html"
+
+    def redrawn(number: int, age_s: float) -> bool:
+        page.write_text("old")
+        os.utime(page, (time.time() - age_s,) * 2)
+        workdirs.write_report(goes_on, epath.Path(tmp_path), number, found, writer)
+        return page.read_text() != "old"
+
+    asked = [(2, 30), (2, 90), (2, -90), (3, 30)]
+    assert [redrawn(*one) for one in asked] == [False, True, True, True]
 
 
 def test_samples_are_what_the_page_and_the_sinks_show(workdir):
