@@ -49,7 +49,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
 
 
 def embedded() -> ConfigDict:
-    """A LLaDA-shaped denoiser of 0.4 M parameters that learns generated Python problems from
+    """A LLaDA-shaped denoiser of 0.5 M parameters that learns generated Python problems from
     nothing."""
     recipe = ConfigDict()
     recipe.name = "coding-tiny"
