@@ -292,7 +292,24 @@ def problems_of(
         )
 
     train, heldout = split(settings, task, say)
-    return problems(train), problems(heldout)
+    return problems(train), problems(half_of(heldout, settings.heldout_half))
+
+
+HALVES = {None: slice(None), "development": slice(0, None, 2), "test": slice(1, None, 2)}
+
+
+def half_of(records: Sequence[Record], half: str | None) -> Sequence[Record]:
+    """Every second of the records, as `heldout_half` says, or all.
+
+    Raises:
+      ValueError: there is no such half.
+    """
+    if half is None:
+        return records
+    found = [records[place] for place in range(*HALVES[half].indices(len(records)))]
+    if not found:
+        raise ValueError(f"heldout_half={half}: of {len(records)} held-out problems none is left")
+    return found
 
 
 def split(

@@ -3,26 +3,29 @@ on where it was.
 
   python launch/compare.py --config=configs/coding.py --out=runs/compare "gdsd=" \
     "shuffled=shuffle_rewards=true"
-  python launch/compare.py --config=configs/coding.py --out=runs/rates \
-    --learning_rates=3e-5,1e-4,3e-4 "gdsd=" ...
   python launch/compare.py --config=configs/opdlm.py --out=runs/opdlm "opdlm=" "sft=control=sft" \
     "kd=control=kd"
+  ... --tune=optimizer.learning_rate=3e-5/1e-4/3e-4 --tune=inner_iterations=1/4 --halvings=2
+      each variant by itself: its first seed tries all pairs of these values for a quarter of the
+      rounds, the better half of them goes on to half of the rounds, the better half of those to
+      the end; the other seeds take the best. Without --halvings all go to the end
+  ... --test --samples=8 --temperatures=0.5,1 --split=misled
+      half of the held-out problems chooses, and the other half, which no run has seen, is
+      reported: gains with 95% intervals over problems and seeds, and how each variant differs
+      from the first one. --split tells the problems apart by a column of theirs
 
 A variant is NAME=OVERRIDES of the config's keys, but for those of the supervised phase: the
-variants of a seed start from the same supervised model, which is trained once. With
---learning_rates each variant runs its first seed at every rate and the other seeds at the best one.
-OUT holds a folder a run, and report.html with the curves and the table, which curves.png and
-table.md hold alone.
+variants of a seed start from the same supervised model, which is trained once. OUT holds a folder a
+run, and report.html with the curves and the tables, which curves.png and table.md hold alone.
 Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fails.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-import functools
+from collections.abc import Mapping, Sequence
 import itertools
-import math
+import json
 import pathlib
-import statistics
+import re
 import subprocess
 import sys
 from typing import NamedTuple
@@ -33,10 +36,7 @@ sys.path.insert(0, str(ROOT))
 from gdsd_jax import metrics, paths, report
 from gdsd_jax.cli import Parser, load_config, output_folder, run, split_config, told
 from gdsd_jax.mistakes import Gathered
-
-REWARD = "reward"  # the score of a task that names no part; it may have any scale
-NOTHING = "-"  # a cell without a number
-
+from gdsd_jax.report.tables import lines_of, markdown, merit, run_of, score_of, table
 
 # ---------------------------------------------------------------- the runs
 
@@ -63,212 +63,186 @@ def finished(config: str, out: pathlib.Path, name: str, seed: int, *overrides: s
     start, workdir = out / f"start-{seed}", out / f"{name}-{seed}"
     overrides = (f"seed={seed}", f"start_from={start}", *overrides)
     mark, argument = workdir / "finished", argument_of(config, *overrides)
-    if mark.exists() and mark.read_text() in ("", argument):  # earlier versions left it empty
+    done = mark.read_text().splitlines() if mark.exists() else None
+    if done is not None and (done == [] or argument in done):  # earlier versions left it empty
         return workdir
     if not lines_of(start, "eval"):
         train(config, start, f"seed={seed}", "rounds=0")
     train(config, workdir, *overrides)
-    mark.write_text(argument)
+    for old in workdir.glob("test-*.json"):  # of a model that has gone on
+        old.unlink()
+    mark.write_text("\n".join([*(done or ()), argument]))
     return workdir
 
 
-def compare(
-    config: str, out: pathlib.Path, variants: Mapping[str, str], seeds: list[int], rates: list[str]
-) -> dict[str, list[pathlib.Path]]:
-    """{variant: the workdirs of its seeds}, every one trained to the end."""
-    runs = {}
-    for name, overrides in variants.items():
-        if not rates:
-            runs[name] = [finished(config, out, name, seed, overrides) for seed in seeds]
+class Plan(NamedTuple):
+    """What is compared.
+
+    Attributes:
+      config: of all runs.
+      out: folder of all runs.
+      variants: name -> overrides.
+      seeds: of each variant.
+      grid: key -> the values that each variant tries.
+      halvings: how often the worse half of them is left behind.
+    """
+
+    config: str
+    out: pathlib.Path
+    variants: Mapping[str, str]
+    seeds: Sequence[int]
+    grid: Mapping[str, Sequence[str]] = {}
+    halvings: int = 0
+
+
+class Tuned(NamedTuple):
+    """The runs of a variant at the values that were best for its first seed."""
+
+    name: str
+    overrides: tuple[str, ...]
+    workdirs: list[pathlib.Path]
+    edges: list[str]  # the values that are the least or the largest tried
+
+
+def compare(plan: Plan) -> list[Tuned]:
+    """The variants, all of their seeds trained to the end."""
+    return [tuned(plan, name, overrides) for name, overrides in plan.variants.items()]
+
+
+def tuned(plan: Plan, name: str, overrides: str) -> Tuned:
+    """A variant at the best of the grid's values."""
+    best = choose(plan, name, overrides) if plan.grid else ()
+    chosen = (overrides, *best)
+    folder = folder_of(name, best)
+    workdirs = [finished(plan.config, plan.out, folder, seed, *chosen) for seed in plan.seeds]
+    label = " ".join([name, *(text.partition("=")[2] for text in best)])
+    return Tuned(label, chosen, workdirs, edges(plan.grid, best))
+
+
+def choose(plan: Plan, name: str, overrides: str) -> tuple[str, ...]:
+    """The best of the grid by successive halving (arXiv 1502.07943): a run that is left goes on."""
+    left = [
+        tuple(f"{key}={value}" for key, value in zip(plan.grid, values))
+        for values in itertools.product(*plan.grid.values())
+    ]
+    whole = rounds_of(plan.config, overrides) if plan.halvings else 0
+    for halving in range(plan.halvings, -1, -1):
+        rounds = -(-whole // 2**halving)
+        budget = (f"rounds={rounds}",) if halving else ()
+        merits = {
+            best: merit(
+                finished(
+                    plan.config,
+                    plan.out,
+                    folder_of(name, best),
+                    plan.seeds[0],
+                    *(overrides, *best, *budget),
+                ),
+                rounds if halving else None,
+            )
+            for best in left
+        }
+        left.sort(key=lambda best: -merits[best])
+        left = left[: -(-len(left) // 2)] if halving else left[:1]
+    return left[0]
+
+
+def rounds_of(config: str, overrides: str) -> int:
+    """The rounds of a variant."""
+    from gdsd_jax import settings  # slow to import: wrong arguments are told before
+
+    return settings.parse(load_config(argument_of(config, overrides))).rounds
+
+
+def folder_of(name: str, best: Sequence[str]) -> str:
+    """The begin of the names of a variant's folders."""
+    values = (re.sub(r"[^\w.\-]+", "_", text.partition("=")[2]) for text in best)
+    return "-".join([name, *values])
+
+
+def edges(grid: Mapping[str, Sequence[str]], best: Sequence[str]) -> list[str]:
+    """Which chosen values are the least or the largest of three numbers or more: others beyond them
+    may be better."""
+    found = []
+    for (_, values), text in zip(grid.items(), best):
+        try:
+            numbers = sorted(map(float, values))
+            value = float(text.partition("=")[2])
+        except ValueError:
             continue
-        tried = {}
-        for rate in rates:
-            override = f"optimizer.learning_rate={rate}"
-            tried[rate] = finished(config, out, f"{name}-{rate}", seeds[0], overrides, override)
-        best = max(rates, key=lambda rate: merit(tried[rate]))
-        override = f"optimizer.learning_rate={best}"
-        others = [
-            finished(config, out, f"{name}-{best}", seed, overrides, override) for seed in seeds[1:]
-        ]
-        runs[f"{name} {best}"] = [tried[best], *others]
-    return runs
-
-
-def merit(workdir: pathlib.Path) -> float:
-    """How good a run is at its end, the more the better: its score, or where nothing is graded the
-    nearness to its teacher."""
-    last = lines_of(workdir, "eval")[-1]
-    score, distance = last.get("mean_reward"), last.get("kl_common")
-    if score is not None:
-        return score
-    return -math.inf if distance is None else -distance
-
-
-# ---------------------------------------------------------------- what they say
-
-
-def lines_of(workdir: pathlib.Path, phase: str) -> list[dict]:
-    """The lines of a phase in a run so far."""
-    file = workdir / "metrics.jsonl"
-    if not file.exists():
-        return []
-    return [row for row in metrics.read_metrics(file) if row["phase"] == phase]
-
-
-class Run(NamedTuple):
-    """A finished run.
-
-    In its lines a number may be missing, or None where nothing was judged.
-    """
-
-    score: str  # the task's name of what eval lines call mean_reward
-    first: dict  # its evaluation before the rounds
-    last: dict  # and after them
-    rollouts: list[dict]
-
-
-def run_of(workdir: pathlib.Path) -> Run:
-    """What a workdir says of its run."""
-    rows = lines_of(workdir, "eval")
-    return Run(report.score_name(workdir), rows[0], rows[-1], lines_of(workdir, "rollout"))
-
-
-class Column(NamedTuple):
-    """A column of the table."""
-
-    head: str
-    cell: Callable[[Sequence[Run]], str]  # of the seeds of a variant
-    teacher: Callable[[Sequence[Run]], str] | None = None  # of all runs, in the teacher's row
-
-
-def score_of(runs: Sequence[Run]) -> str:
-    """The name of the score; variants of different tasks may have several."""
-    return " / ".join(dict.fromkeys(run.score for run in runs))
-
-
-def table(workdirs: Mapping[str, Sequence[pathlib.Path]]) -> list[list[str]]:
-    """The head, then for each variant what its evaluations say, and a row for a teacher.
-
-    Before and after in the mean, and the gain with its range over the seeds: of the task's score,
-    of pass@1, of the reward, and of each other part of its grades. With rewards, the steadiness of
-    training besides. Of distilled students the distance to the teacher, forwards a token by the
-    schedule and by the threshold, and the tokens of the answers that were trained on.
-    """
-    runs = {name: [run_of(workdir) for workdir in paths] for name, paths in workdirs.items()}
-    everyone = list(itertools.chain.from_iterable(runs.values()))
-    is_distilled = all("kl_common" in run.last for run in everyone)
-    is_graded = any("pass_at_1" in run.last for run in everyone)
-    columns = grade_columns(everyone) if is_graded else []
-    if is_graded and not is_distilled:
-        columns.append(Column("deepest fall in training", falls))
-    if is_distilled:
-        columns.append(Column("held-out KL, nats", functools.partial(change, "kl_common", ".3f")))
-    if is_distilled or not is_graded:
-        columns += [Column("forwards a token", forwards), Column("answer tokens", answer_tokens)]
-    found = [["run", *(column.head for column in columns)]]
-    for name, seeds in runs.items():
-        found.append([name, *(column.cell(seeds) for column in columns)])
-    if any("teacher_pass_at_1" in run.last for run in everyone):
-        found.append(teacher_row(columns, everyone))
+        if len(numbers) > 2 and value in (numbers[0], numbers[-1]):
+            found.append(text)
     return found
 
 
-def grade_columns(runs: Sequence[Run]) -> list[Column]:
-    """The score, pass@1, the reward and each other part, each with its gain."""
-    score = score_of(runs)
-    form = ".3f" if score == REWARD else ".1%"
-    measures = [
-        ("mean_reward", f"{score}, temperature 1", form),
-        ("pass_at_1", "pass@1, temperature 0", ".1%"),
-    ]
-    evaluations = list(itertools.chain.from_iterable((run.first, run.last) for run in runs))
-    named = [REWARD] if any(REWARD in line for line in evaluations) else []
-    for name in (*named, *metrics.parts_of(evaluations)):
-        if name != score:
-            measures.append((name, f"{name}, temperature 1", ".3f"))
-    columns = []
-    for key, head, form in measures:
-        teacher = teacher_pass_at_1 if key == "pass_at_1" else None
-        columns.append(Column(head, functools.partial(change, key, form), teacher))
-        columns.append(Column("gain", functools.partial(gain, key)))
-    return columns
+# ---------------------------------------------------------------- the half that nobody chose by
 
 
-def teacher_row(columns: Sequence[Column], runs: Sequence[Run]) -> list[str]:
-    """What is known of the teacher."""
-    cells = [NOTHING if column.teacher is None else column.teacher(runs) for column in columns]
-    return ["teacher", *cells]
+class Test(NamedTuple):
+    """How the other half is asked.
+
+    Attributes:
+      samples: answers to each problem besides the greedy one.
+      temperatures: of these; None = the config's.
+      split: column of the problems' records by whose values they are told apart, or none.
+    """
+
+    samples: int
+    temperatures: Sequence[str | None]
+    split: str | None
 
 
-def pairs_of(key: str, runs: Sequence[Run]) -> list[tuple[float, float]]:
-    """(before, after) of a number, of the runs that have both."""
-    pairs = [(run.first.get(key), run.last.get(key)) for run in runs]
-    return [pair for pair in pairs if None not in pair]
+def evaluated(
+    plan: Plan, workdir: pathlib.Path, seed: int, test: Test, temperature: str | None, *chosen: str
+) -> pathlib.Path:
+    """The evaluation of a run's newest checkpoint on the half that no run was asked."""
+    by = () if temperature is None else (f"temperature={temperature}",)
+    place = "-".join(["test", str(test.samples), *(one.replace("=", "-") for one in by)])
+    file = workdir / f"{place}.json"
+    if not file.exists():
+        half = "heldout_half=test"
+        argument = argument_of(plan.config, f"seed={seed}", *chosen, *by, half)
+        print(f"== {workdir.name}: {file.name}", flush=True)
+        command = [sys.executable, str(ROOT / "launch" / "eval.py"), f"--config={argument}"]
+        command += [f"--checkpoint={workdir}", f"--samples={test.samples}", f"--out={file}"]
+        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+        if done.returncode:
+            raise SystemExit(done.returncode)
+    return file
 
 
-def change(key: str, form: str, runs: Sequence[Run]) -> str:
-    """The means over the seeds, before and after."""
-    pairs = pairs_of(key, runs)
-    if not pairs:
-        return NOTHING
-    return " → ".join(format(statistics.mean(values), form) for values in zip(*pairs))
+def test_tables(plan: Plan, runs: Sequence[Tuned], test: Test) -> dict[str, list[list[str]]]:
+    """By its heading, a table for each temperature, and for each value of the column besides."""
+    from gdsd_jax.evaluation import arms  # slow to import: wrong arguments are told before
+
+    score, found = score_of([run_of(path) for one in runs for path in one.workdirs]), {}
+    for temperature in test.temperatures:
+        sides = {}
+        for one in runs:
+            pairs = [
+                (
+                    evaluated(plan, plan.out / f"start-{seed}", seed, test, temperature),
+                    evaluated(plan, workdir, seed, test, temperature, *one.overrides),
+                )
+                for seed, workdir in zip(plan.seeds, one.workdirs)
+            ]
+            sides[one.name] = arms.Arm(*zip(*pairs))
+        file = next(iter(sides.values())).after[0]
+        for only in ({}, *values_of(file, test.split)):
+            told = [f"{key} {value}" for key, value in only.items()]
+            said = [f"temperature {temperature}"] if temperature is not None else []
+            heading = ", ".join(["Test half", *told, *said])
+            found[heading] = arms.table(sides, score, only)
+    return found
 
 
-def gain(key: str, runs: Sequence[Run]) -> str:
-    """After minus before."""
-    return spread([after - before for before, after in pairs_of(key, runs)], "+.3f")
-
-
-def spread(values: Sequence[float], form: str) -> str:
-    """Mean and range."""
-    if not values:
-        return NOTHING
-    mean, low, high = (
-        format(value, form) for value in (statistics.mean(values), min(values), max(values))
-    )
-    return f"{mean} ({low} to {high})"
-
-
-def falls(runs: Sequence[Run]) -> str:
-    """How unsteady the training was."""
-    return spread([unsteadiness(run) for run in runs], ".3f")
-
-
-def unsteadiness(run: Run) -> float:
-    """How far the training curve, the score in means of 5 rounds, once lay below its best so far,
-    in units of the score."""
-    _, values = report.points(run.rollouts, "rollout", run.score)
-    curve = report.moving_mean(values, 2)
-    best_so_far = itertools.accumulate(curve, max)
-    return max((best - value for best, value in zip(best_so_far, curve)), default=0.0)
-
-
-def forwards(runs: Sequence[Run]) -> str:
-    """At the end, by the schedule and by the threshold."""
-    means = []
-    for key in ("forwards_per_token", "threshold_forwards_per_token"):
-        values = [run.last[key] for run in runs if run.last.get(key) is not None]
-        if values:
-            means.append(f"{statistics.mean(values):.2f}")
-    return " / ".join(means) or NOTHING
-
-
-def answer_tokens(runs: Sequence[Run]) -> str:
-    """Tokens of the completions of all rounds."""
-    return f"{statistics.mean(sum(row['tokens'] for row in run.rollouts) for run in runs):,.0f}"
-
-
-def teacher_pass_at_1(runs: Sequence[Run]) -> str:
-    """Problems that the teachers solve."""
-    key = "teacher_pass_at_1"
-    values = [run.last[key] for run in runs if run.last.get(key) is not None]
-    return f"{statistics.mean(values):.1%}" if values else NOTHING
-
-
-def markdown(table: Sequence[Sequence[str]]) -> str:
-    """The table for a README."""
-    head, *rows = ("| " + " | ".join(cells) + " |" for cells in table)
-    return "\n".join([head, "| --- " * len(table[0]) + "|", *rows]) + "\n"
+def values_of(file: pathlib.Path, split: str | None) -> list[dict]:
+    """{column: value} for each value that the problems of an evaluation have there."""
+    if split is None:
+        return []
+    records = [prompt["record"] or {} for prompt in json.loads(file.read_text())["prompts"]]
+    values = sorted({record.get(split) for record in records}, key=str)
+    return [{split: value} for value in values]
 
 
 # ---------------------------------------------------------------- the command
@@ -300,19 +274,36 @@ def seeds_of(text: str) -> list[int]:
     return seeds
 
 
-def check(
-    config: str, variants: Mapping[str, str], rates: Sequence[str], seeds: Sequence[int]
-) -> None:
+def grid_of(texts: Sequence[str]) -> dict[str, list[str]]:
+    """{key: values} of KEY=VALUE/VALUE; ValueError where a text is not of that form."""
+    grid: dict[str, list[str]] = {}
+    for text in texts:
+        key, _, values = text.partition("=")
+        found = values.split("/")
+        if not key or "" in found or len(set(found)) < max(2, len(found)):
+            raise ValueError(f"--tune={text}: give KEY=VALUE/VALUE, each value once")
+        if key in grid:
+            raise ValueError(f"--tune={text}: {key} is tuned twice, give all its values at once")
+        grid[key] = found
+    return grid
+
+
+def check(plan: Plan) -> None:
     """Mistakes of the settings of all variants; nothing is trained before."""
     from gdsd_jax import settings  # slow to import: wrong arguments are told before
 
-    chosen = [f"optimizer.learning_rate={rate}" for rate in rates] or [""]
-    starts = [settings.parse(load_config(argument_of(config, f"seed={seed}"))) for seed in seeds]
+    chosen = [
+        [f"{key}={value}" for key, value in zip(plan.grid, values)]
+        for values in itertools.product(*plan.grid.values())
+    ]
+    starts = [
+        settings.parse(load_config(argument_of(plan.config, f"seed={seed}"))) for seed in plan.seeds
+    ]
     wrong = Gathered()
-    for name, overrides in variants.items():
-        for rate in chosen:
+    for name, overrides in plan.variants.items():
+        for values in chosen:
             with wrong.check(f"variant {name!r}: "):
-                argument = argument_of(config, f"seed={seeds[0]}", overrides, rate)
+                argument = argument_of(plan.config, f"seed={plan.seeds[0]}", overrides, *values)
                 found = settings.parse(load_config(argument))
                 changed = settings.changes_of_start(starts[0], found)
                 if changed:
@@ -321,19 +312,27 @@ def check(
     wrong.end()
 
 
-def write(out: pathlib.Path, runs: Mapping[str, Sequence[pathlib.Path]], summary: str) -> None:
-    """Writes table.md, curves.png and report.html, and prints the table."""
+def write(
+    out: pathlib.Path,
+    runs: Mapping[str, Sequence[pathlib.Path]],
+    summary: str,
+    tests: Mapping[str, Sequence[Sequence[str]]] = {},
+) -> None:
+    """Writes table.md, curves.png and report.html, and prints the tables."""
     scores = table(runs)
     score = score_of([run_of(workdir) for workdirs in runs.values() for workdir in workdirs])
     curves = {
         name: [metrics.read_metrics(workdir / "metrics.jsonl") for workdir in workdirs]
         for name, workdirs in runs.items()
     }
-    (out / "table.md").write_text(markdown(scores))
+    told = markdown(scores)
+    for heading, rows in tests.items():
+        told += f"\n{heading}\n\n{markdown(rows)}"
+    (out / "table.md").write_text(told)
     (out / "curves.png").write_bytes(report.curve_figure(curves, score))
-    page = report.comparison_page("Comparison", summary, curves, scores, score)
+    page = report.comparison_page("Comparison", summary, curves, scores, score, tests=tests)
     (out / "report.html").write_text(page)
-    print(markdown(scores), end="")
+    print(told, end="")
 
 
 def arguments() -> argparse.Namespace:
@@ -342,7 +341,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="FILE.py[:MODEL[,key=value...]]")
     parser.add_argument("--out", required=True, help="local folder of all runs")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--learning_rates", default="")
+    parser.add_argument("--tune", action="append", default=[], metavar="KEY=VALUE/VALUE")
+    parser.add_argument("--halvings", type=int, default=0)
+    parser.add_argument("--test", action="store_true", help="report a half that no run was asked")
+    parser.add_argument("--samples", type=int, default=8, help="of a test, to each problem")
+    parser.add_argument("--temperatures", default="", help="of these samples")
+    parser.add_argument("--split", help="column by which the problems of a test are told apart")
     return parser.checked(check_flags)
 
 
@@ -354,6 +358,15 @@ def check_flags(args: argparse.Namespace) -> None:
     with wrong.check():
         seeds_of(args.seeds)
     with wrong.check():
+        grid_of(args.tune)
+    for name, least in (("halvings", 0), ("samples", 1)):
+        if getattr(args, name) < least:
+            wrong.lines.append(f"--{name}={getattr(args, name)}: give a number of at least {least}")
+    if args.halvings > 0 and not args.tune:
+        wrong.lines.append(f"--halvings={args.halvings}: nothing is tuned, give --tune")
+    if not args.test and (args.temperatures or args.split):
+        wrong.lines.append("--temperatures and --split are of a test: give --test too")
+    with wrong.check():
         load_config(args.config)
     with wrong.check():
         if paths.is_remote(args.out):
@@ -364,16 +377,24 @@ def check_flags(args: argparse.Namespace) -> None:
 
 def main() -> int:
     args = arguments()
-    rates = [rate for rate in args.learning_rates.split(",") if rate]
-    variants, seeds = variants_of(args.variants), seeds_of(args.seeds)
+    out = pathlib.Path(args.out).resolve()
+    config = argument_of(args.config, "heldout_half=development") if args.test else args.config
+    variants, seeds, grid = variants_of(args.variants), seeds_of(args.seeds), grid_of(args.tune)
+    plan = Plan(config, out, variants, seeds, grid, args.halvings)
+    temperatures = [one for one in args.temperatures.split(",") if one] or [None]
+    test = Test(args.samples, temperatures, args.split)
     try:
-        check(args.config, variants, rates, seeds)
-        out = pathlib.Path(args.out)
+        check(plan)
         out.mkdir(parents=True, exist_ok=True)
     except Exception as error:
         return told(error, args.debug)
-    runs = compare(args.config, out.resolve(), variants, seeds, rates)
-    write(out, runs, f"{args.config} · seeds {args.seeds} · mean and range over the seeds")
+    runs = compare(plan)
+    at_edge = [f"{one.name} lies at the edge of the values tried" for one in runs if one.edges]
+    summary = [args.config, f"seeds {args.seeds}", "mean and range over the seeds", *at_edge]
+    tests = test_tables(plan, runs, test) if args.test else {}
+    write(out, {one.name: one.workdirs for one in runs}, " · ".join(summary), tests)
+    for line in at_edge:
+        print(f"note: {line}: give --tune further ones")
     print(f"report: {out / 'report.html'}")
     return 0
 

@@ -182,7 +182,8 @@ def test_the_best_rate_of_the_first_seed_is_used(compare, monkeypatch, tmp_path)
         (tmp_path / "scratch" / workdir.name / "metrics.jsonl").rename(workdir / "metrics.jsonl")
 
     monkeypatch.setattr(compare, "train", train)
-    runs = compare.compare("c.py", tmp_path, {"a": "gdsd.psi=3"}, [4, 5], ["3e-5", "1e-4"])
+    grid = {"optimizer.learning_rate": ["3e-5", "1e-4"]}
+    (found,) = compare.compare(compare.Plan("c.py", tmp_path, {"a": "gdsd.psi=3"}, [4, 5], grid))
     assert [name for name, _ in trained] == [
         "start-4",
         "a-3e-5-4",
@@ -192,7 +193,44 @@ def test_the_best_rate_of_the_first_seed_is_used(compare, monkeypatch, tmp_path)
     ]
     start = f"start_from={tmp_path / 'start-5'}"
     assert trained[-1][1] == ("seed=5", start, "gdsd.psi=3", "optimizer.learning_rate=1e-4")
-    assert [path.name for path in runs["a 1e-4"]] == ["a-1e-4-4", "a-1e-4-5"]
+    assert found.name == "a 1e-4" and found.edges == []
+    assert [path.name for path in found.workdirs] == ["a-1e-4-4", "a-1e-4-5"]
+
+
+def test_the_better_half_goes_on(compare, monkeypatch, tmp_path):
+    """Four values for two rounds, two of them for four, one to the end; a second call finds all of
+    it done, also the choices, which do not see what a run did later."""
+    trained = []
+    scores = {"1": (0.5, 0.5, 0.5), "2": (0.6, 0.9, 0.3), "3": (0.7, 0.6, 0.9), "4": (0.4, 1, 1)}
+
+    def train(config, workdir, *overrides):
+        rounds = max((int(one[7:]) for one in overrides if one.startswith("rounds=")), default=8)
+        trained.append((workdir.name, rounds))
+        workdir.mkdir(exist_ok=True)
+        value = workdir.name.split("-")[1]
+        place = {2: 0, 4: 1, 8: 2}[rounds]
+        score = 0.4 if workdir.name.startswith("start") else scores[value][place]
+        with open(workdir / "metrics.jsonl", "a") as file:
+            row = {"phase": "eval", "step": rounds, "wall_s": 1.0, "mean_reward": score}
+            file.write(json.dumps(row) + "\n")
+
+    monkeypatch.setattr(compare, "train", train)
+    monkeypatch.setattr(compare, "rounds_of", lambda *_: 8)
+    plan = compare.Plan("c.py", tmp_path, {"a": ""}, [0, 1], {"gdsd.psi": list("1234")}, 2)
+    (found,) = compare.compare(plan)
+    runs = [one for one in trained if not one[0].startswith("start")]
+    assert runs[:4] == [(f"a-{value}-0", 2) for value in "1234"]
+    assert sorted(runs[4:6]) == [("a-2-0", 4), ("a-3-0", 4)]
+    assert runs[6:] == [("a-2-0", 8), ("a-2-1", 8)]
+    assert found.overrides == ("", "gdsd.psi=2") and found.edges == []
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained again"))
+    assert compare.compare(plan) == [found]
+
+
+def test_a_value_at_the_edge_is_told(compare):
+    grid = {"psi": ["1", "3", "10"], "mu": ["1", "4"], "masks": ["a", "b", "c"]}
+    assert compare.edges(grid, ("psi=10", "mu=4", "masks=a")) == ["psi=10"]
+    assert compare.edges(grid, ("psi=3", "mu=4", "masks=a")) == []
 
 
 def test_a_finished_variant_of_other_settings_is_no_finished_one(compare, monkeypatch, tmp_path):
@@ -222,7 +260,10 @@ WRONG = {
     "of the start": (["start="], "variant 'start' names no folder of its own"),
     "a path": (["a/b="], "variant 'a/b' names no folder of its own"),
     "seeds": (["--seeds=0,x", "a="], "--seeds=0,x: give whole numbers such as 0,1,2"),
-    "rate": (["--learning_rates=fast", "a="], "'optimizer.learning_rate' takes float values"),
+    "rate": (["--tune=optimizer.learning_rate=fast/1e-3", "a="], "'optimizer.learning_rate' takes"),
+    "grid": (["--tune=gdsd.psi=3", "a="], "--tune=gdsd.psi=3: give KEY=VALUE/VALUE, each value"),
+    "no grid": (["--halvings=1", "a="], "--halvings=1: nothing is tuned, give --tune"),
+    "no test": (["--split=misled", "a="], "--temperatures and --split are of a test: give --test"),
     "start": (["a=", "b=sft.noise=0.9"], "variant 'b': sft.noise=0.4 is now 0.9: the supervised"),
     "key": (["a=", "b=gdsd.psy=3"], "variant 'b': unknown config key 'gdsd.psy'; near it"),
     "config": (["--config=none.py", "a="], "--config: no file none.py; there are the recipes"),
@@ -266,6 +307,33 @@ def test_a_variant_trains_from_the_shared_start(compare, monkeypatch, tmp_path):
         assert start[0][key] == run[0][key]
     assert "format, temperature 1" in (tmp_path / "out" / "table.md").read_text()
     assert (tmp_path / "data").is_dir()
+
+
+@pytest.mark.slow
+def test_the_other_half_is_reported(compare, monkeypatch, tmp_path):
+    """Runs are asked one half, the table tells of the other; a second call asks nothing again."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    config = f"--config={SMALL},eval_problems=6,data_dir={tmp_path / 'data'}"
+    out = tmp_path / "out"
+    test = ("--test", "--samples=2", "--split=misled")
+    arguments(monkeypatch, config, f"--out={out}", "--seeds=3", *test, "a=", "b=objective=rft")
+    assert compare.main() == 0
+    asked = json.loads((out / "a-3" / "samples" / "000001.json").read_text())
+    files = [json.loads((out / name / "test-2.json").read_text()) for name in ("start-3", "a-3")]
+    questions = {item["question"] for item in files[1]["items"]}
+    assert len(questions) == 6 and not questions & {one["question"] for one in asked}
+    told = (out / "table.md").read_text()
+    for heading in ("Test half\n", "Test half, misled False\n", "Test half, misled True\n"):
+        assert heading in told
+    whole = told.split("Test half\n\n")[1].splitlines()
+    heads, _, a, b = ([cell.strip() for cell in line.strip("|").split("|")] for line in whole[:4])
+    values = [file["metrics"]["mean_reward"] for file in files]
+    assert a[heads.index("tests, sampled")] == " → ".join(f"{value:.1%}" for value in values)
+    assert a[3] == "-" and b[3].endswith((": no difference shown", ": higher", ": lower"))
+    assert "<h2>Test half, misled True</h2>" in (out / "report.html").read_text()
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(compare.subprocess, "run", lambda *_, **__: pytest.fail("asked again"))
+    assert compare.main() == 0 and (out / "table.md").read_text() == told
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gdsd_jax.evaluation import intervals, rescoring
+from gdsd_jax.evaluation.answers import Table
 from gdsd_jax.evaluation.figures import Item, grouped, parts_ratios, ratios_of, sets_of
 from gdsd_jax.evaluation.intervals import Ratio
 
@@ -134,15 +135,21 @@ def ratios(
 ) -> tuple[dict[str, Ratio], dict[str, Ratio]]:
     """The means of a file's answers and of their parts, by name, over the problems that have
     places, in their order."""
+    greedy, sampled = tables_of(file, items, places)
+    names = file.manifest["parts"]
+    return ratios_of(greedy, sampled, file.manifest["score"]), parts_ratios(sampled, names)
+
+
+def tables_of(file: File, items: Sequence[Item], places: Mapping[str, int]) -> tuple[Table, Table]:
+    """(greedy, sampled) answers of a file to the problems that have places, in their order."""
     inside = []
     for item in items:
         place = places.get(file.keys[item["problem"]])
         if place is not None:
             inside.append({**item, "problem": place})
     inside.sort(key=lambda item: item["problem"])
-    names = file.manifest["parts"]
-    greedy, sampled, _ = sets_of(inside, names)
-    return ratios_of(greedy, sampled, file.manifest["score"]), parts_ratios(sampled, names)
+    greedy, sampled, _ = sets_of(inside, file.manifest["parts"])
+    return greedy, sampled
 
 
 def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How sure a mean over problems is: bootstrap intervals; and pass@k without bias.
 
-N problems, R resamples.
+N problems, R resamples, S seeds.
 """
 
 from collections.abc import Iterator
@@ -85,6 +85,31 @@ def paired_interval(before: Ratio, after: Ratio) -> list[float] | None:
         return None
     with np.errstate(invalid="ignore"):
         return _percentiles(resampled(after) - resampled(before))
+
+
+def crossed_interval(before: Ratio, after: Ratio) -> list[float] | None:
+    """[low, high] of `after` minus `before`, whose sums are [S, N]: seeds by problems.
+
+    A resample draws seeds and, for all of them, problems; with each both of its values. With one
+    seed it says nothing of others.
+    """
+    if not (before.bottom_N.any() and after.bottom_N.any()):
+        return None
+    with np.errstate(invalid="ignore"):
+        return _percentiles(_crossed(after) - _crossed(before))
+
+
+def _crossed(ratio: Ratio) -> np.ndarray:
+    """The quotient over R draws of seeds and of problems, float64 [R]."""
+    seeds, problems = ratio.top_N.shape
+    seeds_RxS = np.random.default_rng([SEED, seeds]).integers(0, seeds, (RESAMPLES, seeds))
+    sums = []
+    for values_SxN in ratio:
+        drawn_SxR = np.concatenate(
+            [values_SxN[:, index_RxN].sum(axis=2) for index_RxN in _draws(problems)], axis=1
+        )
+        sums.append(np.take_along_axis(drawn_SxR.T, seeds_RxS, axis=1).sum(axis=1))
+    return np.divide(*sums)
 
 
 def _percentiles(values_R: np.ndarray) -> list[float]:

@@ -113,6 +113,7 @@ def comparison_page(
     table: Sequence[Sequence[str]],
     score: str,
     differences: Sequence[Sequence[str]] = (),
+    tests: Mapping[str, Sequence[Sequence[str]]] = {},
 ) -> str:
     """A page with the charts of several runs above `table`.
 
@@ -123,6 +124,7 @@ def comparison_page(
       table: text; its first row is its head.
       score: as in `render`.
       differences: a table of settings, or nothing.
+      tests: further tables by their headings.
     """
     charts = comparison_charts(runs, score)
     return filled(
@@ -133,6 +135,7 @@ def comparison_page(
         pictures=[picture_of(chart, place, small=True) for place, chart in enumerate(charts)],
         table=table,
         differences=differences,
+        tests=tests,
     )
 
 

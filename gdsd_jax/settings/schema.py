@@ -37,6 +37,7 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "param_dtype": (None, "float32", "bfloat16"),
     "teacher_dtype": (None, "float32", "bfloat16"),
+    "heldout_half": (None, "development", "test"),
     "remat": ("none", "dots", "full"),
     "rollout_weights": ROLLOUT_WEIGHTS,
     "score_masks": ("fresh", "shared"),
@@ -128,6 +129,8 @@ class Settings:
       heldout_share: share of data_file's problems that are held out where there is no
         heldout_file; 0 = none, evaluations then use the training problems.
       heldout_seed: decides which problems those are.
+      heldout_half: half of the held-out problems that evaluations ask, every second one:
+        "development", to choose by, or "test", to report; None = all.
       columns: our name of a column -> its name in the user's files.
       data_dir: folder where generated problems are built.
       prompt: what is asked: "bare" (the question alone), "full" (with instructions how to answer)
@@ -210,6 +213,7 @@ class Settings:
     heldout_file: str | None = None
     heldout_share: float = 0.1
     heldout_seed: int = 0
+    heldout_half: str | None = None
     columns: dict[str, str] = dataclasses.field(default_factory=dict)
     data_dir: str = "runs/data"
     prompt: str | None = None

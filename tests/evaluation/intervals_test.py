@@ -63,6 +63,29 @@ def test_the_interval_of_a_mean_is_near_the_normal_one():
     assert [low, high] == pytest.approx([solved_N.mean() - half, solved_N.mean() + half], abs=0.006)
 
 
+def test_seeds_and_problems_are_drawn_together():
+    """As a loop over resamples says; of one seed over its problems alone."""
+    rng = np.random.default_rng(3)
+    seeds, problems = 3, 40
+    bottom_SxN = rng.integers(1, 4, (seeds, problems)).astype(float)
+    before = Ratio(rng.integers(0, 2, (seeds, problems)) * bottom_SxN, bottom_SxN)
+    gain_Sx1 = np.array([[0.0], [0.2], [0.4]])
+    after = Ratio(before.top_N + gain_Sx1 * bottom_SxN, bottom_SxN)
+    values = []
+    for _ in range(4000):
+        rows, columns = rng.integers(0, seeds, seeds), rng.integers(0, problems, problems)
+        top = sum((after.top_N - before.top_N)[s, n] for s in rows for n in columns)
+        values.append(top / sum(bottom_SxN[s, n] for s in rows for n in columns))
+    found = intervals.crossed_interval(before, after)
+    assert found == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.02)
+    assert found[1] - found[0] > 0.2
+    for seed, gain in enumerate(gain_Sx1[:, 0]):  # no problem of a seed differs
+        pair = [Ratio(*(sums[[seed]] for sums in one)) for one in (before, after)]
+        assert intervals.crossed_interval(*pair) == pytest.approx([gain, gain])
+    nothing = Ratio(np.zeros((2, 3)), np.zeros((2, 3)))
+    assert intervals.crossed_interval(nothing, nothing) is None
+
+
 def test_pairs_are_drawn_together():
     """Two numbers that differ by 0.1 at each problem differ by 0.1 in each resample."""
     values_N, ones_N = np.linspace(0, 0.9, 30), np.ones(30)

@@ -55,7 +55,10 @@ def write(folder: Path) -> None:
 
 
 def read(folder: Path, split: str) -> list[dict[str, Any]]:
-    """The records of a split in order, as plain strings; ValueError for an unknown split."""
+    """The records of a split in order, as plain strings; ValueError for an unknown split.
+
+    misled: whether the supervised text is wrong there more often than right (`habitual_slips`).
+    """
     builder = tfds.builder_from_directory(str(next(folder.glob("generated_coding/*"))))
     if split not in builder.info.splits:
         raise ValueError(f"unknown split {split!r}: use one of {sorted(builder.info.splits)}")
@@ -64,7 +67,8 @@ def read(folder: Path, split: str) -> list[dict[str, Any]]:
             "question": row["question"].decode(),
             "tests": [test.decode() for test in row["tests"]],
             "solution": row["solution"].decode(),
-            "spec": row["spec"].decode(),
+            "spec": (spec := row["spec"].decode()),
+            "misled": problems.habitual_slips(problems.parse(spec)) != problems.parse(spec),
         }
         for row in builder.as_data_source(split=split)
     ]

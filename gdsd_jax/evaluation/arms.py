@@ -1,0 +1,153 @@
+"""The variants of an experiment side by side: what each gains on held-out problems over the models
+that it started from, and which of them differ.
+
+S seeds, N problems.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gdsd_jax.evaluation import intervals
+from gdsd_jax.evaluation.comparison import File, check_alike, ratios, read, tables_of
+from gdsd_jax.evaluation.figures import chances_of, grouped
+from gdsd_jax.evaluation.intervals import Ratio
+
+Path = str | os.PathLike
+MEASURES = {"mean_reward": "sampled", "pass_at_1": "greedy pass@1"}  # and pass@k of the most k
+
+
+class Arm(NamedTuple):
+    """Evaluations of a variant: a file for each seed, before and after."""
+
+    before: Sequence[Path]
+    after: Sequence[Path]
+
+
+class Gain(NamedTuple):
+    """A number of a variant in the mean over seeds and problems, and its interval's ends."""
+
+    before: float
+    after: float
+    low: float
+    high: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval of the difference leaves out 0."""
+        return not self.low <= 0 <= self.high
+
+
+class Numbers(NamedTuple):
+    """By measure, sums over seeds and problems, [S, N] each."""
+
+    before: dict[str, Ratio]
+    after: dict[str, Ratio]
+
+
+def numbers_of(arms: Mapping[str, Arm], only: Mapping[str, Any]) -> dict[str, Numbers]:
+    """What the files of each variant say of the problems that all files have.
+
+    Args:
+      arms: by name.
+      only: column of the problems' records -> its value; others are left out.
+
+    Raises:
+      ValueError: a file that is none, other tasks or rules, no common problem; one line.
+    """
+    files = {name: [[read(path) for path in paths] for paths in arm] for name, arm in arms.items()}
+    everyone = [file for arm in files.values() for side in arm for file in side]
+    for file in everyone[1:]:
+        check_alike(everyone[0], file)
+    common = set.intersection(*(set(file.keys) for file in everyone))
+    keys = [key for key in dict.fromkeys(everyone[0].keys) if key in common and fits(key, only)]
+    if not keys:
+        said = ", ".join(f"{name}={value!r}" for name, value in only.items())
+        raise ValueError(f"no held-out problem {f'with {said} ' if said else ''}is in all files")
+    places = {key: place for place, key in enumerate(keys)}
+    return {
+        name: Numbers(*(stacked(side, places) for side in sides)) for name, sides in files.items()
+    }
+
+
+def fits(key: str, only: Mapping[str, Any]) -> bool:
+    """Whether a problem's record has these values."""
+    record = json.loads(key)
+    return all(isinstance(record, dict) and record.get(name) == only[name] for name in only)
+
+
+def stacked(files: Sequence[File], places: Mapping[str, int]) -> dict[str, Ratio]:
+    """The measures of the seeds' first generation length, [S, N] each."""
+    seeds = []
+    for file in files:
+        items = next(iter(grouped(file.items, "gen_length").values()))
+        own, _ = ratios(file, items, places)
+        found = {name: own[name] for name in MEASURES if name in own}
+        _, sampled = tables_of(file, items, places)
+        chances = chances_of(sampled) if sampled.grades is not None else {}
+        if len(chances) > 1:
+            found[f"pass@{max(chances)}"] = chances[max(chances)]
+        seeds.append(found)
+    shared = [name for name in seeds[0] if all(name in one for one in seeds)]
+    return {name: Ratio(*map(np.stack, zip(*(one[name] for one in seeds)))) for name in shared}
+
+
+def gains(numbers: Numbers) -> dict[str, Gain]:
+    """What a variant gained, by measure."""
+    return differences(numbers.before, numbers.after)
+
+
+def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict[str, Gain]:
+    """From one to the other by measure, with the crossed bootstrap's interval."""
+    found = {}
+    for name in before:
+        span = intervals.crossed_interval(before[name], after[name]) if name in after else None
+        if span is not None:
+            found[name] = Gain(before[name].value, after[name].value, *span)
+    return found
+
+
+def table(arms: Mapping[str, Arm], score: str, only: Mapping[str, Any]) -> list[list[str]]:
+    """The head, then for each variant its numbers before and after, the gain, and how it differs
+    from the first variant; the latter in words where its interval leaves out 0.
+
+    Args, Raises: of `numbers_of`; `score` names the measure of sampled answers.
+    """
+    numbers = numbers_of(arms, only)
+    first = next(iter(numbers))
+    measures = [name for name in numbers[first].after if name in gains(numbers[first])]
+    head = ["run"]
+    for name in measures:
+        label = f"{score}, sampled" if name == "mean_reward" else MEASURES.get(name, name)
+        head += [label, "gain"] + ([f"against {first}"] if len(numbers) > 1 else [])
+    rows = [head]
+    for arm, own in numbers.items():
+        gained, beside = gains(own), differences(numbers[first].after, own.after)
+        row = [arm]
+        for name in measures:
+            one, form = gained[name], form_of(name, score)
+            row += [f"{one.before:{form}} → {one.after:{form}}", told(one, form)]
+            if len(numbers) > 1:
+                row.append("-" if arm == first else verdict(beside[name], form))
+        rows.append(row)
+    return rows
+
+
+def form_of(name: str, score: str) -> str:
+    """How a measure is written; a score that is no part's may have any scale."""
+    return ".3f" if (name, score) == ("mean_reward", "reward") else ".1%"
+
+
+def told(one: Gain, form: str) -> str:
+    """A difference with its interval."""
+    return f"{one.after - one.before:+{form}} ({one.low:+{form}} to {one.high:+{form}})"
+
+
+def verdict(one: Gain, form: str) -> str:
+    """A difference in words."""
+    if not one.shown:
+        return f"{told(one, form)}: no difference shown"
+    return f"{told(one, form)}: {'higher' if one.after > one.before else 'lower'}"
