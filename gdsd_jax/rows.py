@@ -1,10 +1,12 @@
-"""Rows of a user's file, JSONL, CSV or a JSON list: read, renamed and checked field by field."""
+"""Rows of a user's file, JSONL, CSV, Parquet or a JSON list: read, renamed and checked field by
+field."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import csv
 import dataclasses
 import gzip
 import io
+import json
 import math
 import os
 import re
@@ -13,6 +15,7 @@ from typing import Any
 import zlib
 
 from gdsd_jax import json_files, paths
+from gdsd_jax.mistakes import one_line
 
 REQUIRED = object()  # the default of a field that every row must have
 MOST_NAMES = 12  # of columns that a message tells
@@ -84,8 +87,8 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
     """(`path:line`, what stands there) of every row: a line that is not blank, as JSON.
 
     A path that ends in .csv holds a line of column names, and then rows of texts. One that ends in
-    .json may hold a single list of rows, which are then counted in place of lines. With .gz behind
-    its name a file of any kind is compressed.
+    .json may hold a single list of rows, which are then counted in place of lines, as those of
+    .parquet are. With .gz behind its name a file of any kind is compressed.
 
     Args:
       path: local or gs://.
@@ -96,21 +99,26 @@ def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[
       ValueError: a file that cannot be read or has no rows, or a row that is not JSON, or has more
         or fewer values than columns; one line.
     """
+    name = unpacked_name(path)
+    is_parquet = name.endswith(".parquet")
     try:
-        text = bytes_of(path).decode("utf-8-sig")
+        data = bytes_of(path)
+        content = data if is_parquet else data.decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         mend = "write it as UTF-8" if isinstance(error, UnicodeDecodeError) else "check the path"
+        kind = "" if is_parquet else "UTF-8 "
         raise ValueError(
-            f"{flag}{path} is not a readable UTF-8 file ({type(error).__name__}): {mend}"
+            f"{flag}{path} is not a readable {kind}file ({type(error).__name__}): {mend}"
         ) from None
-    name = unpacked_name(path)
     read = _json_rows
-    if name.endswith(".csv"):
+    if is_parquet:
+        read = _parquet_rows
+    elif name.endswith(".csv"):
         read = _csv_rows
-    elif name.endswith(".json") and text.lstrip().startswith("["):
+    elif name.endswith(".json") and content.lstrip().startswith("["):
         read = _list_rows
     empty = True
-    for number, row in read(text, path):
+    for number, row in read(content, path):
         empty = False
         yield f"{path}:{number}", row
     if empty:
@@ -168,6 +176,24 @@ def _csv_rows(text: str, path: str | os.PathLike) -> Iterator[tuple[int, dict[st
         raise ValueError(
             f"{path}:{line}: not a row of CSV ({error}): mend it, or write JSONL"
         ) from None
+
+
+def _parquet_rows(data: bytes, path: str | os.PathLike) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(its number from 1, row) of a Parquet file; what JSON has no form for is its text."""
+    import pyarrow  # comes with tensorflow-datasets; slow to import
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(io.BytesIO(data))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path}: not a Parquet file ({one_line(error)}): mend it, or write JSONL"
+        ) from None
+    number = 0
+    for batch in table.to_batches():
+        for row in batch.to_pylist():
+            number += 1
+            yield number, json.loads(json.dumps(row, default=str))
 
 
 def read_records(

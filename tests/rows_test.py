@@ -1,11 +1,13 @@
 """Rows: what is no row is refused in one line that names file, line and mend; the rest is kept."""
 
+import datetime
 import gzip
 import json
 import math
 import subprocess
 import sys
 
+import pyarrow.parquet
 import pytest
 
 from gdsd_jax import rows
@@ -273,6 +275,30 @@ def test_broken_packed_files_and_lists(tmp_path, name, data, said):
         list(rows.read_rows(tmp_path / name, ""))
     assert str(error.value).startswith(f"{tmp_path / name}") and said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_parquet_is_read_as_json_would_be(tmp_path):
+    """As the hub writes data sets: lists, structs, several row groups; dates are texts."""
+    found = [
+        {"question": f"q{number}", "tests": ["a", "b"][: number % 3], "level": {"name": None}}
+        for number in range(7)
+    ]
+    dated = [row | {"at": datetime.date(2026, 1, 1 + n)} for n, row in enumerate(found)]
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(dated), tmp_path / "a.parquet", row_group_size=3
+    )
+    expected = [row | {"at": f"2026-01-0{1 + n}"} for n, row in enumerate(found)]
+    read = list(rows.read_rows(tmp_path / "a.parquet", ""))
+    assert read == [(f"{tmp_path / 'a.parquet'}:{n}", row) for n, row in enumerate(expected, 1)]
+    data = (tmp_path / "a.parquet").read_bytes()
+    for name, broken in {"cut": data[:-40], "no table": b"{}", "empty": b""}.items():
+        (tmp_path / f"{name}.parquet").write_bytes(broken)
+        with pytest.raises(ValueError, match="not a Parquet file") as error:
+            list(rows.read_rows(tmp_path / f"{name}.parquet", ""))
+        assert "\n" not in str(error.value)
+    pyarrow.parquet.write_table(pyarrow.table({"a": []}), tmp_path / "none.parquet")
+    with pytest.raises(ValueError, match="none.parquet has no rows"):
+        list(rows.read_rows(tmp_path / "none.parquet", ""))
 
 
 def test_a_missing_field_names_the_columns_that_there_are():

@@ -1,7 +1,7 @@
 """Grades completions that are there already, from a file, without a model.
 
 Three kinds of files are read: what launch/eval.py wrote; diffu-GRPO's generation files, one object
-with a list "generations"; rows of JSONL, CSV or a JSON list with a column "completion" or "text".
+with a list "generations"; rows of JSONL, CSV, Parquet or a JSON list with a column "completion" or "text".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,14 +142,14 @@ def read_bytes(path: str | os.PathLike) -> bytes:
 
 
 def parsed(data: bytes, path: str | os.PathLike) -> Any:
-    """What a JSON file holds; None where it is rows of JSONL or CSV.
+    """What a JSON file holds; None where it is rows of JSONL, CSV or Parquet.
 
     Raises:
       ValueError: neither, or nothing at all; one line.
     """
     if not data.strip():
         raise ValueError(f"{path} is empty, there is nothing to grade: {WANTED}")
-    if rows.unpacked_name(path).endswith(".csv"):
+    if rows.unpacked_name(path).endswith((".csv", ".parquet")):
         return None
     try:
         content = json_files.parse(data.decode("utf-8-sig"))

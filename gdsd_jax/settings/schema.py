@@ -124,8 +124,8 @@ class Settings:
       seed: where all randomness begins.
       task: a task of gdsd_jax.tasks, or a .py file that defines `make`.
       options: the task's own settings.
-      data_file: JSONL or CSV of the user's problems; None = the task's own.
-      heldout_file: JSONL or CSV of the problems to evaluate on; None = the task's own, or a share.
+      data_file: JSONL, CSV or Parquet of the user's problems; None = the task's own.
+      heldout_file: such a file of the problems to evaluate on; None = the task's own, or a share.
       heldout_share: share of data_file's problems that are held out where there is no
         heldout_file; 0 = none, evaluations then use the training problems.
       heldout_seed: decides which problems those are.

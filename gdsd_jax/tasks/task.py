@@ -148,7 +148,7 @@ class TaskSettings:
     """What a task may be told.
 
     Attributes:
-      data_file: the user's own problems, one JSON object a line or CSV, local or gs://; None = the
+      data_file: the user's own problems, JSONL, CSV or Parquet, local or gs://; None = the
         task's.
       heldout_file: the same for evaluation; None = a share of `data_file`.
       columns: our name of a field -> its name in these files, where that is another one.

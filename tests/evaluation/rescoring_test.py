@@ -1,8 +1,10 @@
 """Completions of files are graded as they stand: published figures, our own files, odd ones."""
 
 import gzip
+import io
 import json
 
+import pyarrow.parquet
 import pytest
 
 from configs import coding, sudoku
@@ -33,8 +35,10 @@ def rescore(tmp_path, monkeypatch, capsys):
     def start(content, config=RELEASED, name="given.json", more=()):
         file, out = tmp_path / name, tmp_path / "out.json"
         if content is not None:
-            text = content if isinstance(content, str) else json.dumps(content)
-            data = text.encode()
+            data = content
+            if not isinstance(content, bytes):
+                text = content if isinstance(content, str) else json.dumps(content)
+                data = text.encode()
             file.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
         flags = [f"--config={config}", f"--rescore={file}", f"--out={out}", *more]
         monkeypatch.setattr("sys.argv", ["eval.py", *flags])
@@ -89,6 +93,8 @@ def test_rows(rescore):
     a column that the config names."""
     row = {"puzzle": PUZZLE, "solution": SOLUTION}
     one, two = {**row, "completion": RIGHT}, {**row, "text": NOTHING}
+    packed = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([one, one]), packed)
     for content, name, right in (
         (json.dumps(one), "a.jsonl", [True]),
         (f"{json.dumps(one)}\n{json.dumps(two)}\n", "a.jsonl", [True, False]),
@@ -96,6 +102,7 @@ def test_rows(rescore):
         (f"puzzle,solution,completion\n{PUZZLE},{SOLUTION},{RIGHT}\n", "a.csv", [True]),
         (f"puzzle,solution,completion\n{PUZZLE},{SOLUTION},{RIGHT}\n", "a.CSV.gz", [True]),
         ([one, two], "a.json.gz", [True, False]),
+        (packed.getvalue(), "a.parquet", [True, True]),
         (f"{json.dumps(one)}\n{json.dumps(two)}\n", "a.jsonl.gz", [True, False]),
     ):
         code, found, said = rescore(content, name=name)
