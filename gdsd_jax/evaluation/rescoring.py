@@ -1,7 +1,8 @@
 """Grades completions that are there already, from a file, without a model.
 
 Three kinds of files are read: what launch/eval.py wrote; diffu-GRPO's generation files, one object
-with a list "generations"; rows of JSONL, CSV, Parquet or a JSON list with a column "completion" or "text".
+with a list "generations"; rows of JSONL, CSV, Parquet or a JSON list with a column "completion" or
+"text".
 """
 
 from collections.abc import Iterator, Mapping, Sequence
