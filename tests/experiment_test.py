@@ -57,6 +57,22 @@ def test_a_heldout_file_is_what_is_held_out(data_dir, tmp_path):
     assert lines == []
 
 
+def test_the_halves_of_what_is_held_out_share_nothing(data_dir, tmp_path):
+    files = [write_rows(tmp_path / f"{count}.jsonl", count) for count in (8, 5)]
+    own = (f"data_file={files[0]}", f"heldout_file={files[1]}", "prompt_length=200")
+    asked = {}
+    for half in ("development", "test"):
+        with prepared(data_dir, *own, f"heldout_half={half}") as found:
+            asked[half] = [record["question"] for record in found.heldout.records]
+    assert asked["development"] == ["Give 0.", "Give 2.", "Give 4."]
+    assert asked["test"] == ["Give 1.", "Give 3."]
+    (tmp_path / "one.jsonl").write_text(files[0].read_text().splitlines()[0])
+    alone = (own[0], f"heldout_file={tmp_path / 'one.jsonl'}", own[2], "heldout_half=test")
+    with pytest.raises(ValueError, match="heldout_half=test: of 1 held-out problems none is left"):
+        with prepared(data_dir, *alone):
+            pass
+
+
 def test_the_task_says_what_is_graded(data_dir):
     with prepared(data_dir) as found:
         assert found.parts == ("format", "tests") and found.task.score == "tests"

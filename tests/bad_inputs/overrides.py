@@ -36,6 +36,7 @@ TINY = {
     "seed=abc": "'seed' takes int values such as 8, not 'abc'",
     "seed=[1]": "'seed' takes int values such as 8, not '[1]'",
     "heldout_share=1": "heldout_share=1.0 must lie in [0, 1)",
+    "heldout_half=third": "heldout_half='third': choose one of None, development, test",
     "heldout_share=-0.1": "heldout_share=-0.1 must lie in [0, 1)",
     "temperature=-1": "temperature=-1.0 must be at least 0",
     "temperature=nan": "'temperature' takes float values such as 0.1, not 'nan'",
