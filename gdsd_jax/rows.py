@@ -39,14 +39,12 @@ class Field:
       kind: one of `KINDS`.
       mend: what to do where the field is missing or wrong, such as "give the task in words".
       default: what stands for a field that is absent or null; REQUIRED = such a row is refused.
-      choices: the texts that a field of kind "choice" may hold.
     """
 
     name: str
     kind: str
     mend: str
     default: Any = REQUIRED
-    choices: tuple[str, ...] = ()
 
 
 def check(row: Any, where: str, fields: Sequence[Field]) -> dict[str, Any]:
@@ -328,10 +326,6 @@ def _objects(field: Field, value: Any) -> str | None:
     return None
 
 
-def _choice(field: Field, value: Any) -> str | None:
-    return None if value in field.choices else f"{field.name}={value!r:.60}"
-
-
 def _turns(field: Field, value: Any) -> str | None:
     fault = f'{field.name} is not a list of {{"role": "...", "content": "..."}}'
     if not isinstance(value, list) or not value:
@@ -354,7 +348,6 @@ KINDS: Mapping[str, Callable[[Field, Any], str | None]] = types.MappingProxyType
         "integers": _integers,  # at least one
         "texts": _texts,  # at least one
         "objects": _objects,  # at least one
-        "choice": _choice,
         "turns": _turns,  # of a conversation, at least one
     }
 )

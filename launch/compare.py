@@ -389,12 +389,12 @@ def main() -> int:
     except Exception as error:
         return told(error, args.debug)
     runs = compare(plan)
-    at_edge = [f"{one.name} lies at the edge of the values tried" for one in runs if one.edges]
+    at_edge = [f"{one.name}: {text} is at the edge" for one in runs for text in one.edges]
     summary = [args.config, f"seeds {args.seeds}", "mean and range over the seeds", *at_edge]
     tests = test_tables(plan, runs, test) if args.test else {}
     write(out, {one.name: one.workdirs for one in runs}, " · ".join(summary), tests)
     for line in at_edge:
-        print(f"note: {line}: give --tune further ones")
+        print(f"note: {line} of the values tried: give --tune further ones")
     print(f"report: {out / 'report.html'}")
     return 0
 

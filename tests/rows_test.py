@@ -17,7 +17,6 @@ FIELDS = (
     Field("name", "non-empty text", "give a name"),
     Field("note", "text", "write a note or leave it out", default="none"),
     Field("parts", "texts", "list them", default=None),
-    Field("kind", "choice", "choose a or b", default="a", choices=("a", "b")),
     Field("size", "text or number", "say how large", default=""),
 )
 PROMPT = (
@@ -28,11 +27,11 @@ TURNS = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}
 
 
 def test_fields_are_kept_or_get_their_defaults():
-    row = {"name": "n", "note": "", "parts": ["x", ""], "kind": "b", "size": 3}
+    row = {"name": "n", "note": "", "parts": ["x", ""], "size": 3}
     assert rows.check(row | {"other": 1}, "f:1", FIELDS) == row | {"size": "3"}
-    bare = {"name": "n", "note": "none", "parts": None, "kind": "a", "size": ""}
+    bare = {"name": "n", "note": "none", "parts": None, "size": ""}
     assert rows.check({"name": "n"}, "f:1", FIELDS) == bare
-    assert rows.check({"name": "n", "note": None, "kind": None}, "f:1", FIELDS) == bare
+    assert rows.check({"name": "n", "note": None, "parts": None}, "f:1", FIELDS) == bare
 
 
 @pytest.mark.parametrize("row", [{"prompt": "Hi"}, {"messages": TURNS}])
@@ -53,9 +52,6 @@ def test_rows_of_prompts_or_messages(row):
         ({"parts": "x"}, "f:1: parts is not a non-empty list: list them"),
         ({"parts": []}, "f:1: parts is not a non-empty list: list them"),
         ({"parts": ["x", None]}, "f:1: parts[1] is not a string: list them"),
-        ({"kind": "c"}, "f:1: kind='c': choose a or b"),
-        ({"kind": {}}, "f:1: kind={}: choose a or b"),
-        ({"kind": "c\n" * 99}, "f:1: kind='c\\nc"),
         ({"size": True}, "f:1: size is neither a string nor a number: say how large"),
         ({"size": [1]}, "f:1: size is neither a string nor a number: say how large"),
         ({"size": math.nan}, "f:1: size is nan: say how large"),
