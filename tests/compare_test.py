@@ -207,9 +207,8 @@ def test_the_better_half_goes_on(compare, monkeypatch, tmp_path):
         rounds = max((int(one[7:]) for one in overrides if one.startswith("rounds=")), default=8)
         trained.append((workdir.name, rounds))
         workdir.mkdir(exist_ok=True)
-        value = workdir.name.split("-")[1]
-        place = {2: 0, 4: 1, 8: 2}[rounds]
-        score = 0.4 if workdir.name.startswith("start") else scores[value][place]
+        place = {0: None, 2: 0, 4: 1, 8: 2}[rounds]  # a start has no rounds
+        score = 0.4 if place is None else scores[workdir.name.split("-")[1]][place]
         with open(workdir / "metrics.jsonl", "a") as file:
             row = {"phase": "eval", "step": rounds, "wall_s": 1.0, "mean_reward": score}
             file.write(json.dumps(row) + "\n")
