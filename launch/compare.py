@@ -23,7 +23,6 @@ Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fa
 import argparse
 from collections.abc import Mapping, Sequence
 import itertools
-import json
 import pathlib
 import re
 import subprocess
@@ -51,9 +50,13 @@ def train(config: str, workdir: pathlib.Path, *overrides: str) -> None:
     """One run to its end, in a process of its own; SystemExit with its code where it fails."""
     argument = argument_of(config, *overrides)
     print(f"== {workdir.name}: {argument}", flush=True)
-    main = ROOT / "launch" / "main.py"
-    command = [sys.executable, str(main), f"--config={argument}", f"--workdir={workdir}"]
-    done = subprocess.run(command, check=False)
+    run_script("main.py", f"--config={argument}", f"--workdir={workdir}")
+
+
+def run_script(script: str, *flags: str, output: int | None = None) -> None:
+    """A script of launch/ to its end; SystemExit with its code where it fails."""
+    command = [sys.executable, str(ROOT / "launch" / script), *flags]
+    done = subprocess.run(command, check=False, stdout=output)
     if done.returncode:
         raise SystemExit(done.returncode)
 
@@ -121,10 +124,7 @@ def tuned(plan: Plan, name: str, overrides: str) -> Tuned:
 
 def choose(plan: Plan, name: str, overrides: str) -> tuple[str, ...]:
     """The best of the grid by successive halving (arXiv 1502.07943): a run that is left goes on."""
-    left = [
-        tuple(f"{key}={value}" for key, value in zip(plan.grid, values))
-        for values in itertools.product(*plan.grid.values())
-    ]
+    left = choices_of(plan.grid)
     whole = rounds_of(plan.config, overrides) if plan.halvings else 0
     for halving in range(plan.halvings, -1, -1):
         rounds = -(-whole // 2**halving)
@@ -145,6 +145,14 @@ def choose(plan: Plan, name: str, overrides: str) -> tuple[str, ...]:
         left.sort(key=lambda best: -merits[best])
         left = left[: -(-len(left) // 2)] if halving else left[:1]
     return left[0]
+
+
+def choices_of(grid: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
+    """The overrides of each choice of values; of no grid the one that overrides nothing."""
+    return [
+        tuple(f"{key}={value}" for key, value in zip(grid, values))
+        for values in itertools.product(*grid.values())
+    ]
 
 
 def rounds_of(config: str, overrides: str) -> int:
@@ -203,46 +211,44 @@ def evaluated(
         half = "heldout_half=test"
         argument = argument_of(plan.config, f"seed={seed}", *chosen, *by, half)
         print(f"== {workdir.name}: {file.name}", flush=True)
-        command = [sys.executable, str(ROOT / "launch" / "eval.py"), f"--config={argument}"]
-        command += [f"--checkpoint={workdir}", f"--samples={test.samples}", f"--out={file}"]
-        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-        if done.returncode:
-            raise SystemExit(done.returncode)
+        flags = [f"--config={argument}", f"--checkpoint={workdir}", f"--samples={test.samples}"]
+        run_script("eval.py", *flags, f"--out={file}", output=subprocess.DEVNULL)
     return file
 
 
 def test_tables(plan: Plan, runs: Sequence[Tuned], test: Test) -> dict[str, list[list[str]]]:
-    """By its heading, a table for each temperature, and for each value of the column besides."""
+    """By its heading, a table for each temperature, and for each value of the column besides.
+
+    Raises:
+      ValueError: no problem has the column.
+    """
     from gdsd_jax.evaluation import arms  # slow to import: wrong arguments are told before
 
-    score, found = score_of([run_of(path) for one in runs for path in one.workdirs]), {}
+    score, found = score_in([path for one in runs for path in one.workdirs]), {}
     for temperature in test.temperatures:
-        sides = {}
+        before = [
+            evaluated(plan, plan.out / f"start-{seed}", seed, test, temperature)
+            for seed in plan.seeds
+        ]
+        paths = {}
         for one in runs:
-            pairs = [
-                (
-                    evaluated(plan, plan.out / f"start-{seed}", seed, test, temperature),
-                    evaluated(plan, workdir, seed, test, temperature, *one.overrides),
-                )
+            after = [
+                evaluated(plan, workdir, seed, test, temperature, *one.overrides)
                 for seed, workdir in zip(plan.seeds, one.workdirs)
             ]
-            sides[one.name] = arms.Arm(*zip(*pairs))
-        file = next(iter(sides.values())).after[0]
-        for only in ({}, *values_of(file, test.split)):
+            paths[one.name] = (before, after)
+        sides = arms.read(paths)
+        split = arms.values_of(sides, test.split) if test.split else []
+        for only in ({}, *({test.split: value} for value in split)):
             told = [f"{key} {value}" for key, value in only.items()]
             said = [f"temperature {temperature}"] if temperature is not None else []
-            heading = ", ".join(["Test half", *told, *said])
-            found[heading] = arms.table(sides, score, only)
+            found[", ".join(["Test half", *told, *said])] = arms.table(sides, score, only)
     return found
 
 
-def values_of(file: pathlib.Path, split: str | None) -> list[dict]:
-    """{column: value} for each value that the problems of an evaluation have there."""
-    if split is None:
-        return []
-    records = [prompt["record"] or {} for prompt in json.loads(file.read_text())["prompts"]]
-    values = sorted({record.get(split) for record in records}, key=str)
-    return [{split: value} for value in values]
+def score_in(workdirs: Sequence[pathlib.Path]) -> str:
+    """The name of the score of these runs."""
+    return score_of([run_of(workdir) for workdir in workdirs])
 
 
 # ---------------------------------------------------------------- the command
@@ -292,16 +298,12 @@ def check(plan: Plan) -> None:
     """Mistakes of the settings of all variants; nothing is trained before."""
     from gdsd_jax import settings  # slow to import: wrong arguments are told before
 
-    chosen = [
-        [f"{key}={value}" for key, value in zip(plan.grid, values)]
-        for values in itertools.product(*plan.grid.values())
-    ]
     starts = [
         settings.parse(load_config(argument_of(plan.config, f"seed={seed}"))) for seed in plan.seeds
     ]
     wrong = Gathered()
     for name, overrides in plan.variants.items():
-        for values in chosen:
+        for values in choices_of(plan.grid):
             with wrong.check(f"variant {name!r}: "):
                 argument = argument_of(plan.config, f"seed={plan.seeds[0]}", overrides, *values)
                 found = settings.parse(load_config(argument))
@@ -320,7 +322,7 @@ def write(
 ) -> None:
     """Writes table.md, curves.png and report.html, and prints the tables."""
     scores = table(runs)
-    score = score_of([run_of(workdir) for workdirs in runs.values() for workdir in workdirs])
+    score = score_in([workdir for workdirs in runs.values() for workdir in workdirs])
     curves = {
         name: [metrics.read_metrics(workdir / "metrics.jsonl") for workdir in workdirs]
         for name, workdirs in runs.items()
@@ -391,7 +393,10 @@ def main() -> int:
     runs = compare(plan)
     at_edge = [f"{one.name}: {text} is at the edge" for one in runs for text in one.edges]
     summary = [args.config, f"seeds {args.seeds}", "mean and range over the seeds", *at_edge]
-    tests = test_tables(plan, runs, test) if args.test else {}
+    try:
+        tests = test_tables(plan, runs, test) if args.test else {}
+    except ValueError as error:  # a column that no problem has; all runs and answers are kept
+        return told(error, args.debug)
     write(out, {one.name: one.workdirs for one in runs}, " · ".join(summary), tests)
     for line in at_edge:
         print(f"note: {line} of the values tried: give --tune further ones")

@@ -11,20 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gdsd_jax.evaluation import intervals
-from gdsd_jax.evaluation.comparison import File, check_alike, ratios, read, tables_of
-from gdsd_jax.evaluation.figures import chances_of, grouped
+from gdsd_jax.evaluation import comparison, intervals
+from gdsd_jax.evaluation.comparison import File, check_alike, tables_of
+from gdsd_jax.evaluation.figures import chances_of, grouped, ratios_of
 from gdsd_jax.evaluation.intervals import Ratio
 
-Path = str | os.PathLike
 MEASURES = {"mean_reward": "sampled", "pass_at_1": "greedy pass@1"}  # and pass@k of the most k
 
 
 class Arm(NamedTuple):
     """Evaluations of a variant: a file for each seed, before and after."""
 
-    before: Sequence[Path]
-    after: Sequence[Path]
+    before: Sequence[File]
+    after: Sequence[File]
 
 
 class Gain(NamedTuple):
@@ -35,17 +34,46 @@ class Gain(NamedTuple):
     low: float
     high: float
 
-    @property
-    def shown(self) -> bool:
-        """Whether the interval of the difference leaves out 0."""
-        return not self.low <= 0 <= self.high
-
 
 class Numbers(NamedTuple):
     """By measure, sums over seeds and problems, [S, N] each."""
 
     before: dict[str, Ratio]
     after: dict[str, Ratio]
+
+
+def read(
+    paths: Mapping[str, tuple[Sequence[str | os.PathLike], Sequence[str | os.PathLike]]],
+) -> dict[str, Arm]:
+    """The arms by name, of the (before, after) files of each; a file of several arms is read once.
+
+    Raises:
+      ValueError: a file that is none, other tasks or rules; one line.
+    """
+    several = dict.fromkeys(path for sides in paths.values() for side in sides for path in side)
+    files = {path: comparison.read(path) for path in several}
+    first, *others = files.values()
+    for file in others:
+        check_alike(first, file)
+    return {
+        name: Arm(*([files[path] for path in side] for side in sides))
+        for name, sides in paths.items()
+    }
+
+
+def values_of(arms: Mapping[str, Arm], column: str) -> list[Any]:
+    """The values that the problems' records have there.
+
+    Raises:
+      ValueError: no record has the column; one line names those there are.
+    """
+    keys = dict.fromkeys(key for arm in arms.values() for file in arm.after for key in file.keys)
+    records = [record for record in map(json.loads, keys) if isinstance(record, dict)]
+    found = {record[column] for record in records if column in record}
+    if not found:
+        names = ", ".join(sorted({name for record in records for name in record}))
+        raise ValueError(f"no held-out problem has a column {column!r}: choose one of {names}")
+    return sorted(found, key=str)
 
 
 def numbers_of(arms: Mapping[str, Arm], only: Mapping[str, Any]) -> dict[str, Numbers]:
@@ -56,21 +84,16 @@ def numbers_of(arms: Mapping[str, Arm], only: Mapping[str, Any]) -> dict[str, Nu
       only: column of the problems' records -> its value; others are left out.
 
     Raises:
-      ValueError: a file that is none, other tasks or rules, no common problem; one line.
+      ValueError: no such problem; one line.
     """
-    files = {name: [[read(path) for path in paths] for paths in arm] for name, arm in arms.items()}
-    everyone = [file for arm in files.values() for side in arm for file in side]
-    for file in everyone[1:]:
-        check_alike(everyone[0], file)
+    everyone = [file for arm in arms.values() for side in arm for file in side]
     common = set.intersection(*(set(file.keys) for file in everyone))
     keys = [key for key in dict.fromkeys(everyone[0].keys) if key in common and fits(key, only)]
     if not keys:
         said = ", ".join(f"{name}={value!r}" for name, value in only.items())
         raise ValueError(f"no held-out problem {f'with {said} ' if said else ''}is in all files")
     places = {key: place for place, key in enumerate(keys)}
-    return {
-        name: Numbers(*(stacked(side, places) for side in sides)) for name, sides in files.items()
-    }
+    return {name: Numbers(*(stacked(side, places) for side in arm)) for name, arm in arms.items()}
 
 
 def fits(key: str, only: Mapping[str, Any]) -> bool:
@@ -84,20 +107,15 @@ def stacked(files: Sequence[File], places: Mapping[str, int]) -> dict[str, Ratio
     seeds = []
     for file in files:
         items = next(iter(grouped(file.items, "gen_length").values()))
-        own, _ = ratios(file, items, places)
+        greedy, sampled = tables_of(file, items, places)
+        own = ratios_of(greedy, sampled, file.manifest["score"])
         found = {name: own[name] for name in MEASURES if name in own}
-        _, sampled = tables_of(file, items, places)
         chances = chances_of(sampled) if sampled.grades is not None else {}
         if len(chances) > 1:
             found[f"pass@{max(chances)}"] = chances[max(chances)]
         seeds.append(found)
     shared = [name for name in seeds[0] if all(name in one for one in seeds)]
     return {name: Ratio(*map(np.stack, zip(*(one[name] for one in seeds)))) for name in shared}
-
-
-def gains(numbers: Numbers) -> dict[str, Gain]:
-    """What a variant gained, by measure."""
-    return differences(numbers.before, numbers.after)
 
 
 def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict[str, Gain]:
@@ -114,24 +132,28 @@ def table(arms: Mapping[str, Arm], score: str, only: Mapping[str, Any]) -> list[
     """The head, then for each variant its numbers before and after, the gain, and how it differs
     from the first variant; the latter in words where its interval leaves out 0.
 
+    Measures that a variant lacks are left out.
+
     Args, Raises: of `numbers_of`; `score` names the measure of sampled answers.
     """
     numbers = numbers_of(arms, only)
-    first = next(iter(numbers))
-    measures = [name for name in numbers[first].after if name in gains(numbers[first])]
+    first, *others = numbers
+    gains = {arm: differences(*own) for arm, own in numbers.items()}
+    beside = {arm: differences(numbers[first].after, numbers[arm].after) for arm in others}
+    measured = [*gains.values(), *beside.values()]
+    measures = [name for name in gains[first] if all(name in one for one in measured)]
     head = ["run"]
     for name in measures:
         label = f"{score}, sampled" if name == "mean_reward" else MEASURES.get(name, name)
-        head += [label, "gain"] + ([f"against {first}"] if len(numbers) > 1 else [])
+        head += [label, "gain"] + ([f"against {first}"] if others else [])
     rows = [head]
-    for arm, own in numbers.items():
-        gained, beside = gains(own), differences(numbers[first].after, own.after)
+    for arm, gained in gains.items():
         row = [arm]
         for name in measures:
             one, form = gained[name], form_of(name, score)
             row += [f"{one.before:{form}} → {one.after:{form}}", told(one, form)]
-            if len(numbers) > 1:
-                row.append("-" if arm == first else verdict(beside[name], form))
+            if others:
+                row.append("-" if arm == first else verdict(beside[arm][name], form))
         rows.append(row)
     return rows
 
@@ -147,7 +169,5 @@ def told(one: Gain, form: str) -> str:
 
 
 def verdict(one: Gain, form: str) -> str:
-    """A difference in words."""
-    if not one.shown:
-        return f"{told(one, form)}: no difference shown"
-    return f"{told(one, form)}: {'higher' if one.after > one.before else 'lower'}"
+    """A difference with its interval and in words."""
+    return f"{told(one, form)}: {intervals.verdict(one.after - one.before, one.low, one.high)}"

@@ -203,9 +203,7 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
 def told(one: Mapping[str, Any]) -> str:
     """A difference in words."""
     low, high = one["interval"]
-    said = "no difference shown"
-    if one["shown"]:
-        said = "higher" if one["difference"] > 0 else "lower"
+    said = intervals.verdict(one["difference"], low, high)
     return (
         f"{one['before']:.3f} -> {one['after']:.3f}, {one['difference']:+.3f} "
         f"({intervals.LEVEL:.0%} {low:+.3f} to {high:+.3f}, {one['problems']} problems): {said}"

@@ -3,7 +3,7 @@
 N problems, R resamples, S seeds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import math
 from typing import NamedTuple
 
@@ -81,10 +81,7 @@ def paired_interval(before: Ratio, after: Ratio) -> list[float] | None:
 
     A resample draws problems, and with each of them both of its values.
     """
-    if not (before.bottom_N.any() and after.bottom_N.any()):
-        return None
-    with np.errstate(invalid="ignore"):
-        return _percentiles(resampled(after) - resampled(before))
+    return _difference(before, after, resampled)
 
 
 def crossed_interval(before: Ratio, after: Ratio) -> list[float] | None:
@@ -93,10 +90,7 @@ def crossed_interval(before: Ratio, after: Ratio) -> list[float] | None:
     A resample draws seeds and, for all of them, problems; with each both of its values. With one
     seed it says nothing of others.
     """
-    if not (before.bottom_N.any() and after.bottom_N.any()):
-        return None
-    with np.errstate(invalid="ignore"):
-        return _percentiles(_crossed(after) - _crossed(before))
+    return _difference(before, after, _crossed)
 
 
 def _crossed(ratio: Ratio) -> np.ndarray:
@@ -110,6 +104,23 @@ def _crossed(ratio: Ratio) -> np.ndarray:
         )
         sums.append(np.take_along_axis(drawn_SxR.T, seeds_RxS, axis=1).sum(axis=1))
     return np.divide(*sums)
+
+
+def _difference(
+    before: Ratio, after: Ratio, resample: Callable[[Ratio], np.ndarray]
+) -> list[float] | None:
+    """The middle of `after` minus `before` over their resamples, which are drawn together."""
+    if not (before.bottom_N.any() and after.bottom_N.any()):
+        return None
+    with np.errstate(invalid="ignore"):
+        return _percentiles(resample(after) - resample(before))
+
+
+def verdict(difference: float, low: float, high: float) -> str:
+    """A difference in words, by its interval's ends."""
+    if low <= 0 <= high:
+        return "no difference shown"
+    return "higher" if difference > 0 else "lower"
 
 
 def _percentiles(values_R: np.ndarray) -> list[float]:

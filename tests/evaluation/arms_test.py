@@ -25,13 +25,18 @@ def file(tmp_path):
     return write
 
 
+def table(arms_of, score, only):
+    """Of {name: (files before, files after)}."""
+    return arms.table(arms.read(arms_of), score, only)
+
+
 def test_gains_and_differences(file):
     """Of 40 problems in two seeds: none solved before; half after by one variant, all by the
     other."""
     before = [file([0] * 40) for _ in range(2)]
-    half = arms.Arm(before, [file([4, 0] * 20), file([0, 4] * 20)])
-    whole = arms.Arm(before, [file([4] * 40), file([4] * 40)])
-    head, one, two = arms.table({"half": half, "whole": whole}, "reward", {})
+    half = (before, [file([4, 0] * 20), file([0, 4] * 20)])
+    whole = (before, [file([4] * 40), file([4] * 40)])
+    head, one, two = table({"half": half, "whole": whole}, "reward", {})
     assert head[:4] == ["run", "reward, sampled", "gain", "against half"]
     assert one[0] == "half" and one[1] == "0.000 → 0.500" and one[3] == "-"
     assert two[1] == "0.000 → 1.000" and two[2] == "+1.000 (+1.000 to +1.000)"
@@ -42,27 +47,34 @@ def test_gains_and_differences(file):
 
 def test_where_the_interval_holds_0_nobody_wins(file):
     before = [file([0] * 40)]
-    first = arms.Arm(before, [file([4, 0] * 20)])
-    second = arms.Arm(before, [file([4] * 3 + [0, 4] * 18 + [0])])
-    *_, row = arms.table({"a": first, "b": second}, "reward", {})
+    first = (before, [file([4, 0] * 20)])
+    second = (before, [file([4] * 3 + [0, 4] * 18 + [0])])
+    *_, row = table({"a": first, "b": second}, "reward", {})
     assert row[3].endswith(": no difference shown")
 
 
 def test_a_column_tells_problems_apart(file):
     """Only problems that all files have count; those of one kind by themselves."""
-    arm = arms.Arm([file([0] * 20)], [file([4, 0] * 15, first=10)])  # 10 to 19 are in both
+    arm = ([file([0] * 20)], [file([4, 0] * 15, first=10)])  # 10 to 19 are in both
     for only, after in (({}, "50.0%"), ({"hard": False}, "100.0%"), ({"hard": True}, "0.0%")):
-        (_, row) = arms.table({"a": arm}, "tests", only)
+        (_, row) = table({"a": arm}, "tests", only)
         assert row[1] == f"0.0% → {after}"
     with pytest.raises(ValueError, match="no held-out problem with hard=3 is in all files"):
-        arms.table({"a": arm}, "tests", {"hard": 3})
-    apart = arms.Arm([file([0] * 3)], [file([4] * 3, first=9)])
+        table({"a": arm}, "tests", {"hard": 3})
+    apart = ([file([0] * 3)], [file([4] * 3, first=9)])
     with pytest.raises(ValueError, match="no held-out problem is in all files"):
-        arms.table({"a": apart}, "tests", {})
+        table({"a": apart}, "tests", {})
+
+
+def test_a_column_that_no_problem_has_is_named(file):
+    found = arms.read({"a": ([file([0] * 3)], [file([4] * 3)])})
+    assert arms.values_of(found, "hard") == [False, True]
+    with pytest.raises(ValueError, match="a column 'level': choose one of hard, puzzle"):
+        arms.values_of(found, "level")
 
 
 def test_other_rules_do_not_stand_side_by_side(file):
     other = {"variant": "released", "weights": {}}
-    arm = arms.Arm([file([0] * 3)], [file([4] * 3, reward=other)])
+    arm = ([file([0] * 3)], [file([4] * 3, reward=other)])
     with pytest.raises(ValueError, match="rescore one of them"):
-        arms.table({"a": arm}, "tests", {})
+        table({"a": arm}, "tests", {})
