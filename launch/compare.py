@@ -294,8 +294,8 @@ def grid_of(texts: Sequence[str]) -> dict[str, list[str]]:
     return grid
 
 
-def check(plan: Plan) -> None:
-    """Mistakes of the settings of all variants; nothing is trained before."""
+def check(plan: Plan, test: Test) -> None:
+    """Mistakes of the settings of all variants and of the test; nothing is trained before."""
     from gdsd_jax import settings  # slow to import: wrong arguments are told before
 
     starts = [
@@ -311,6 +311,9 @@ def check(plan: Plan) -> None:
                 if changed:
                     told = settings.listed(changed)
                     raise ValueError(f"{told}: the supervised phase is shared, set it in --config")
+    for temperature in filter(None, test.temperatures):
+        with wrong.check("--temperatures: "):
+            settings.parse(load_config(argument_of(plan.config, f"temperature={temperature}")))
     wrong.end()
 
 
@@ -386,7 +389,7 @@ def main() -> int:
     temperatures = [one for one in args.temperatures.split(",") if one] or [None]
     test = Test(args.samples, temperatures, args.split)
     try:
-        check(plan)
+        check(plan, test)
         out.mkdir(parents=True, exist_ok=True)
     except Exception as error:
         return told(error, args.debug)

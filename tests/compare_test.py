@@ -262,6 +262,8 @@ WRONG = {
     "rate": (["--tune=optimizer.learning_rate=fast/1e-3", "a="], "'optimizer.learning_rate' takes"),
     "grid": (["--tune=gdsd.psi=3", "a="], "--tune=gdsd.psi=3: give KEY=VALUE/VALUE, each value"),
     "no grid": (["--halvings=1", "a="], "--halvings=1: nothing is tuned, give --tune"),
+    "temperature": (["--test", "--temperatures=1,hot", "a="], "--temperatures: config key 'temper"),
+    "cold": (["--test", "--temperatures=-1", "a="], "--temperatures: temperature=-1.0 must"),
     "no test": (["--split=misled", "a="], "--temperatures and --split are of a test: give --test"),
     "start": (["a=", "b=sft.noise=0.9"], "variant 'b': sft.noise=0.4 is now 0.9: the supervised"),
     "key": (["a=", "b=gdsd.psy=3"], "variant 'b': unknown config key 'gdsd.psy'; near it"),
