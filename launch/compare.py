@@ -396,6 +396,8 @@ def main() -> int:
     runs = compare(plan)
     at_edge = [f"{one.name}: {text} is at the edge" for one in runs for text in one.edges]
     summary = [args.config, f"seeds {args.seeds}", "mean and range over the seeds", *at_edge]
+    if args.test:
+        summary.append("test half: mean and 95% interval over problems and seeds")
     try:
         tests = test_tables(plan, runs, test) if args.test else {}
     except ValueError as error:  # a column that no problem has; all runs and answers are kept

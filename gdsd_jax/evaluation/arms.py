@@ -164,8 +164,11 @@ def form_of(name: str, score: str) -> str:
 
 
 def told(one: Gain, form: str) -> str:
-    """A difference with its interval."""
-    return f"{one.after - one.before:+{form}} ({one.low:+{form}} to {one.high:+{form}})"
+    """A difference with its interval, of shares in points."""
+    ends = (one.after - one.before, one.low, one.high)
+    if form.endswith("%"):
+        return "{:+.1f} points ({:+.1f} to {:+.1f})".format(*(100 * end for end in ends))
+    return "{} ({} to {})".format(*(f"{end:+{form}}" for end in ends))
 
 
 def verdict(one: Gain, form: str) -> str:

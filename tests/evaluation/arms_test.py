@@ -43,6 +43,7 @@ def test_gains_and_differences(file):
     assert two[3].startswith("+0.500 (") and two[3].endswith("): higher")
     greedy = head.index("greedy pass@1")
     assert two[greedy] == "0.0% → 100.0%" and two[greedy + 2].endswith(": higher")
+    assert two[greedy + 1] == "+100.0 points (+100.0 to +100.0)"
 
 
 def test_where_the_interval_holds_0_nobody_wins(file):
