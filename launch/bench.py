@@ -1,11 +1,16 @@
 """Measures how fast this machine samples, updates and runs programs.
 
   python launch/bench.py [--json=FILE] [--size=tiny] [--dtype=bfloat16] [--parts=rollout,samplers]
+  ... --parts=round [--settings=score_masks=shared,sampler.cache=prefix]
+  ... --parts=round --coordinator=HOST:PORT --num_processes=N --process_id=I
 
 It times a rollout, the samplers' caches and an update of one denoiser, and programs in the sandbox,
 and tells peak memory. Each timing is a median and stands beside a square matrix product, timed
 right before and after it, because a machine's pace drifts. MFU is the operations needed per second
 over the product's rate.
+
+--parts=round, which takes minutes and is left out unless it is asked for, times a whole round of
+GDSD, 8 updates on 4 mask pairs each of 2 answers, and tells which share of it is whose.
 
 On one H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers. These are random
 weights of 16 GB; an update of all of them needs several devices.
@@ -25,7 +30,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from gdsd_jax.cli import Parser, output_path, run
-from gdsd_jax.mistakes import Gathered
+from gdsd_jax.mistakes import Gathered, prefixed
 
 
 class Size(NamedTuple):
@@ -53,6 +58,8 @@ SIZES = {
     "tiny": Size(32, 2, 1, 64, 128, 8, 16, 4, 4, 128, 8, 8, 16, 8),
 }
 PARTS = ("rollout", "update", "samplers", "programs")
+ROUND = {"prompts_per_round": 1, "group_size": 2, "inner_iterations": 8, "mask_draws": 4}
+ROUND["gdsd.beta"] = 0.05  # the recipe's; lengths and types come with the size
 
 
 def arguments() -> argparse.Namespace:
@@ -61,8 +68,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="standard")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
-        "--parts", default=",".join(PARTS), help="what is measured; default all: %(default)s"
+        "--parts", default=",".join(PARTS), help="what is measured, of %(default)s and round"
     )
+    parser.add_argument("--settings", default="", help="KEY=VALUE,... of the round")
+    parser.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
+    parser.add_argument("--num_processes", type=int)
+    parser.add_argument("--process_id", type=int)
     return parser.checked(check_flags)
 
 
@@ -70,9 +81,13 @@ def check_flags(args: argparse.Namespace) -> None:
     """Mistakes of the flags."""
     wrong = Gathered()
     for part in args.parts.split(","):
-        if part not in PARTS:
-            known = ", ".join(PARTS)
+        if part not in (*PARTS, "round"):
+            known = ", ".join((*PARTS, "round"))
             wrong.lines.append(f"--parts={args.parts}: {part!r} is none of {known}")
+    if args.settings and "round" not in args.parts.split(","):
+        wrong.lines.append("--settings are those of a round: add --parts=round")
+    if args.coordinator and args.parts != "round":
+        wrong.lines.append("several processes share a round alone: add --parts=round")
     with wrong.check():
         output_path("--json", args.json)
     wrong.end()
@@ -83,10 +98,14 @@ if __name__ == "__main__":
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from gdsd_jax import models, objectives, progress, sampling, scoring
+from gdsd_jax import experiment, hosts, models, objectives, progress, sampling, scoring, settings
+from gdsd_jax.cli import fault, told
+from gdsd_jax.hosts import Hosts
 from gdsd_jax.models import flops
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
+from gdsd_jax.round_times import round_times
 from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
 from gdsd_jax.types import Batch, Prompts
 
@@ -128,9 +147,9 @@ def beside_product(measure, size: Size, dtype: str) -> dict:
     return found | {"product_gflops_per_s": rate / 1e9} | extra
 
 
-def denoiser_of(size: Size, dtype: str):
-    """The denoiser, with the attention that trains on such a device, and random weights."""
-    config = models.ModelConfig(
+def config_of(size: Size, dtype: str) -> models.ModelConfig:
+    """The denoiser's shape."""
+    return models.ModelConfig(
         family="llada",
         vocab_size=size.vocab,
         d_model=size.d_model,
@@ -145,6 +164,11 @@ def denoiser_of(size: Size, dtype: str):
         dtype=dtype,
         remat="dots",
     )
+
+
+def denoiser_of(size: Size, dtype: str):
+    """The denoiser, with the attention that trains on such a device, and random weights."""
+    config = config_of(size, dtype)
     denoiser = models.make_denoiser(config, models.find_kernel("auto", config, jax.devices()[0]))
 
     def init(rng):
@@ -267,10 +291,10 @@ def samplers(size: Size, dtype: str) -> dict:
         sampler_completion=2 * size.sampler_completion, sampler_steps=2 * size.sampler_steps
     )
     found = {}
-    for name, (settings, baseline) in SAMPLERS.items():
-        own = long if settings["kind"] == "block" else size
+    for name, (changes, baseline) in SAMPLERS.items():
+        own = long if changes["kind"] == "block" else size
         with progress.phase(f"sampler {name}"):
-            row = measure_sampler(denoiser, params, settings, own, dtype)
+            row = measure_sampler(denoiser, params, changes, own, dtype)
         found[name] = row
         row["bandwidth"] = weights * own.sampler_steps / row["seconds"] / copying
         row["ceiling"] = found[baseline]["gflops"] / row["gflops"]
@@ -285,13 +309,13 @@ def samplers(size: Size, dtype: str) -> dict:
     return found
 
 
-def measure_sampler(denoiser, params, settings: dict, size: Size, dtype: str) -> dict:
+def measure_sampler(denoiser, params, changes: dict, size: Size, dtype: str) -> dict:
     """Seconds, tokens a second, operations and MFU of one sampler's rollout."""
     config = sampling.SamplerConfig(
         gen_length=size.sampler_completion,
         block_length=size.block,
         steps=size.sampler_steps,
-        **settings,
+        **changes,
     )
     before = product_rate(size.product, dtype)
     ends = (0, config.blocks - 1)
@@ -335,12 +359,18 @@ def update(size: Size, dtype: str) -> tuple[float, int, dict]:
     return seconds, flops.update_flops(denoiser.config, size.rows, columns, size.completion), extra
 
 
-def programs(count: int) -> dict:
-    """Small correct programs of four tests through the sandbox."""
-    batch = []
+def small_programs(count: int) -> list[Program]:
+    """Correct programs of four tests."""
+    found = []
     for n in range(count):
         tests = tuple(f"assert f({x}) == {x + n}" for x in range(4))
-        batch.append(Program(f"def f(x):\n    return x + {n}", tests))
+        found.append(Program(f"def f(x):\n    return x + {n}", tests))
+    return found
+
+
+def programs(count: int) -> dict:
+    """Small correct programs through the sandbox."""
+    batch = small_programs(count)
     try:
         with open_sandbox() as sandbox:
             sandbox.run(batch[:8])  # the workers come up
@@ -353,6 +383,40 @@ def programs(count: int) -> dict:
     return {"programs_per_s": count / seconds, "passed": passed, "sandbox": sandbox.mode}
 
 
+def settings_of(size: Size, dtype: str, text: str) -> settings.Settings:
+    """The round's settings; `text` is the value of --settings."""
+    values = ROUND | {"prompt_length": size.sampler_prompt, "dtype": dtype, "param_dtype": dtype}
+    values |= {"sampler.gen_length": size.sampler_completion, "sampler.block_length": size.block}
+    values["sampler.steps"] = size.sampler_completion
+    entries = [entry.partition("=") for entry in settings.entries_of(text)]
+    with prefixed("--settings: "):
+        return settings.build(values | {key: settings.Text(value) for key, _, value in entries})
+
+
+def whole_round(size: Size, dtype: str, chosen: settings.Settings, here: Hosts) -> dict:
+    """A round's seconds and shares; every process runs its share of the programs."""
+    batch = small_programs(chosen.rows)[here.share(chosen.rows)]
+    number_B = np.arange(chosen.rows)
+    with open_sandbox() as sandbox:
+        sandbox.run(batch)  # the workers come up
+
+        def grade(rollout) -> np.ndarray:
+            passed = [all(verdict.passed) for verdict in sandbox.run(batch)]
+            passed_B = here.merge({"passed": np.array(passed, bool)}, chosen.rows)["passed"]
+            return np.float32(passed_B & (number_B % 2 == 0))  # groups have a spread
+
+        found = round_times(config_of(size, dtype), chosen, grade)
+    seconds = sum(found.seconds.values())
+    return {
+        "seconds": seconds,
+        "shares": {name: part / seconds for name, part in found.seconds.items()},
+        "scoring": found.scoring / seconds,
+        "idle": found.idle / seconds,
+        "drift": found.drift,
+        "gflops": {name: count / 1e9 for name, count in found.operations.items()},
+    }
+
+
 def peak_memory() -> dict:
     """Largest resident size of this process, and of the accelerator where it tells."""
     found = {"host_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -362,7 +426,9 @@ def peak_memory() -> dict:
     return found
 
 
-def measure_all(size: Size, dtype: str, parts: list[str]) -> dict:
+def measure_all(
+    size: Size, dtype: str, parts: list[str], chosen: settings.Settings, here: Hosts
+) -> dict:
     """The numbers of `parts` and the peak memory; each is printed as soon as it is known."""
     results = {}
     for part in (rollout, update):
@@ -383,6 +449,15 @@ def measure_all(size: Size, dtype: str, parts: list[str]) -> dict:
         results["rewards"] = programs(size.programs)
         told = ", ".join(f"{key} {value}" for key, value in results["rewards"].items())
         progress.say(f"programs {told}")
+    if "round" in parts:
+        with progress.phase("round"):
+            found = whole_round(size, dtype, chosen, here)
+        results["round"] = found | {"settings": settings.to_json(chosen)}
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in found["shares"].items())
+        progress.say(
+            f"round    {found['seconds']:8.2f} s: {shares}; the device is idle for "
+            f"{found['idle']:.0%}, and scores for {found['scoring']:.0%}",
+        )
     memory = peak_memory()
     results["memory"] = memory
     progress.say(f"memory   {', '.join(f'{key} {value:,.0f}' for key, value in memory.items())}")
@@ -391,16 +466,32 @@ def measure_all(size: Size, dtype: str, parts: list[str]) -> dict:
 
 def main() -> int:
     args = arguments()
+    try:
+        chosen = settings_of(SIZES[args.size], args.dtype, args.settings)
+        here = hosts.start(args.coordinator, args.num_processes, args.process_id)
+        if "round" in args.parts.split(","):
+            experiment.check_settings(chosen, experiment.make_mesh(chosen))
+    except Exception as error:
+        return told(error, args.debug)
+    if here.count == 1:
+        return measure(args, chosen, here)
+    with hosts.naming_failures(here, fault):
+        code = measure(args, chosen, here)
+        here.finish()
+    here.linger()
+    hosts.leave(code)
+
+
+def measure(args: argparse.Namespace, chosen: settings.Settings, here: Hosts) -> int:
+    """Measures what is asked for; the exit code."""
     size = SIZES[args.size]
     device = jax.devices()[0]
-    progress.say(
-        f"{device.device_kind}, jax {jax.__version__}, {args.dtype}, {args.size}: {size}",
-    )
+    progress.say(f"{device.device_kind}, jax {jax.__version__}, {args.dtype}, {args.size}: {size}")
     results = {"device": device.device_kind, "devices": jax.device_count(), "jax": jax.__version__}
     results |= {"dtype": args.dtype, "size": size._asdict()}
     with progress.shown():
-        results |= measure_all(size, args.dtype, args.parts.split(","))
-    if args.json:
+        results |= measure_all(size, args.dtype, args.parts.split(","), chosen, here)
+    if args.json and here.first:
         output_path("--json", args.json).write_text(json.dumps(results, indent=2) + "\n")
     return 0
 

@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.slow
 def test_every_part_is_measured(tmp_path):
     file = tmp_path / "bench.json"
+    parts = ",".join((*bench.PARTS, "round"))
     command = [sys.executable, "launch/bench.py", "--size=tiny", f"--json={file}"]
+    command += [f"--parts={parts}", "--settings=group_size=8"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(file.read_text())
@@ -27,6 +29,10 @@ def test_every_part_is_measured(tmp_path):
         assert found[part]["seconds"] > 0 and 0 < found[part]["mfu"] < 2
     assert all(row["speed_up"] > 0 < row["bandwidth"] for row in found["samplers"].values())
     assert found["rollout"]["tokens_per_s"] > 0 and found["memory"]["host_peak_mib"] > 50
+    whole = found["round"]
+    assert list(whole["shares"]) == ["rollout", "rewards", "scores", "updates", "probe"]
+    assert sum(whole["shares"].values()) == pytest.approx(1) and whole["seconds"] > 0
+    assert 0 <= whole["idle"] <= whole["shares"]["rewards"] and whole["drift"] is None
     assert found["rewards"].get("error") or found["rewards"]["passed"] == found["size"]["programs"]
 
 
@@ -42,6 +48,24 @@ def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(
         with pytest.raises(SystemExit, match="^2$"):
             bench.main()
         assert f"--json={path}: " in capsys.readouterr().err
+
+
+def test_settings_of_a_round_are_those_of_a_run_with_fewer_answers(capsys, monkeypatch):
+    size = bench.SIZES["tiny"]
+    chosen = bench.settings_of(size, "bfloat16", "score_masks=shared,sampler.cache=prefix")
+    assert (chosen.score_masks, chosen.sampler.cache, chosen.dtype) == (
+        "shared",
+        "prefix",
+        "bfloat16",
+    )
+    assert chosen.sampler.most_passes == size.sampler_completion
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--parts=round", "--settings=score_mask=shared"])
+    assert bench.main() == 2
+    assert capsys.readouterr().err.startswith("error: --settings: ")
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--settings=score_masks=shared"])
+    with pytest.raises(SystemExit, match="^2$"):
+        bench.main()
+    assert "add --parts=round" in capsys.readouterr().err
 
 
 def test_counted_operations_are_the_compiled_ones():

@@ -35,7 +35,7 @@ GROUPS = (
     ("inference",),
     ("experiment",),
     ("resume",),
-    ("loop",),
+    ("loop", "round_times"),
     ("evaluation",),
     ("workdirs", "supervised", "banner"),
     ("train", "model_card"),

@@ -17,6 +17,7 @@ from gdsd_jax.settings.parsing import (
     write,
 )
 from gdsd_jax.settings.schema import Settings, SftPhase
+from gdsd_jax.settings.values import Text, entries_of
 
 __all__ = [
     "FORMAT",
@@ -24,9 +25,11 @@ __all__ = [
     "Changes",
     "Settings",
     "SftPhase",
+    "Text",
     "build",
     "changes_of_run",
     "changes_of_start",
+    "entries_of",
     "explained",
     "flat",
     "from_json",
