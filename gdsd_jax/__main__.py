@@ -7,6 +7,10 @@ import importlib
 import sys
 import types
 
+from gdsd_jax import interrupts
+
+interrupts.watch()  # the imports below take their time
+
 from gdsd_jax.cli import ROOT, fail
 
 COMMANDS = {  # name -> (script, what it does)

@@ -5,6 +5,7 @@ globals that transformers gives them and no others.
 """
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import datetime
 import json
 from typing import Any
@@ -15,9 +16,10 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.sandbox
 
-from gdsd_jax import json_files
+from gdsd_jax import bounds, json_files
 from gdsd_jax.mistakes import one_line
 
+MOST_S, MOST_BYTES = 10.0, 1 << 30  # of compiling a template and rendering one word
 REASONING = ("reasoning_content", "thinking", "reasoning")  # names of a turn's reasoning
 
 
@@ -112,17 +114,33 @@ def read(folder: epath.Path, config: Mapping[str, Any]) -> jinja2.Template | Non
       config: of tokenizer_config.json; of several named templates the "default" is taken.
 
     Raises:
-      ValueError: it is no text, or does not compile; one line.
+      ValueError: it is no text, does not compile, or takes for ever or all memory to render a word;
+        one line.
     """
     path = folder / "chat_template.jinja"
     try:
         source = path.read_text(encoding="utf-8") if path.is_file() else source_of(config)
-        return None if source is None else environment().from_string(source)
+        return None if source is None else compiled(source)
+    except (TimeoutError, MemoryError) as error:
+        reason = f"cannot be rendered: {one_line(error)}"
     except jinja2.TemplateError as error:
         reason = f"does not compile: {one_line(error)}"
     except (OSError, ValueError, RecursionError) as error:
         reason = f"cannot be read: {one_line(error)}"
     raise ValueError(f"the chat template of {folder} {reason}") from None
+
+
+def compiled(source: str) -> jinja2.Template:
+    """The template, which has rendered the shortest conversation; what it refuses in that is no
+    mistake of it."""
+
+    def compile_and_render() -> jinja2.Template:
+        template = environment().from_string(source)  # computes what is constant
+        with contextlib.suppress(ValueError):
+            render(template, [{"role": "user", "content": "a"}], {"add_generation_prompt": True})
+        return template
+
+    return bounds.within(MOST_S, MOST_BYTES, compile_and_render)
 
 
 def source_of(config: Mapping[str, Any]) -> str | None:
@@ -151,6 +169,8 @@ def render(
     """
     try:
         return template.render(messages=[turn_of(turn) for turn in turns], **arguments)
+    except MemoryError:
+        raise
     except Exception as error:  # a template may do anything that fails in Python
         kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
         raise ValueError(f"{kind}{one_line(error)}") from None

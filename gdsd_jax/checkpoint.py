@@ -7,7 +7,6 @@ import ctypes
 import functools
 import json
 from typing import Any
-import zlib
 
 from etils import epath
 import jax
@@ -16,7 +15,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from gdsd_jax import json_files, paths, version
-from gdsd_jax.checksums import checksums
+from gdsd_jax.checksums import checksums, read_json, read_sums, sum_of
 from gdsd_jax.damage import Damaged, naming_damage, reason_of, silence_late_writes
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.types import LazyArray, PyTree
@@ -218,7 +217,10 @@ def trim_heap() -> None:
 
 def iterations_in(folder: epath.Path) -> list[int]:
     """Numbers of the complete checkpoints in a folder, newest first."""
-    return sorted(ocp.utils.checkpoint_steps(folder), reverse=True) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    found = ocp.utils.checkpoint_steps(folder)  # takes 0012 for 12 too, which no run writes
+    return sorted({one for one in found if (folder / str(one)).is_dir()}, reverse=True)
 
 
 def checksums_of(tree: PyTree) -> dict[str, np.ndarray]:
@@ -227,26 +229,11 @@ def checksums_of(tree: PyTree) -> dict[str, np.ndarray]:
     return jax.device_get(checksums(named(tree)))
 
 
-def read_json(folder: epath.Path) -> dict:
-    """What orbax's handler of JSON has written."""
-    return json.loads((folder / "metadata").read_text())
-
-
-def read_sums(place: epath.Path) -> dict[str, int]:
-    """The checksums of the checkpoint at `place`; none where an earlier version wrote it."""
-    return read_json(place / "checksums") if (place / "checksums").is_dir() else {}
-
-
-def sum_of(host: Mapping[str, Any]) -> int:
-    """A checksum of the host's part, as it comes back."""
-    return zlib.crc32(json.dumps(json.loads(json.dumps(host)), sort_keys=True).encode())
-
-
 def read_host(place: epath.Path) -> dict:
     """The host's part of the checkpoint at `place`; raises Damaged."""
     with naming_damage(place):
         host, sums = read_json(place / "host"), read_sums(place)
-        if sums and sums["host"] != sum_of(host):
+        if not isinstance(host, dict) or (sums and sums["host"] != sum_of(host)):
             raise ValueError("host is not what was written there")
         return host
 

@@ -1,13 +1,20 @@
 """Checksums of arrays, the same however an array lies on its devices, and whether its numbers are
-finite."""
+finite; what a checkpoint keeps of them."""
 
 from collections.abc import Mapping
+import json
+from typing import Any
+import zlib
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gdsd_jax import version
 from gdsd_jax.types import Array
+
+SUMMED = 3  # from this format on, every checkpoint has checksums
 
 BITS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}  # by bytes of an element
 
@@ -50,3 +57,31 @@ def are_finite(arrays: Mapping[str, Array]) -> dict[str, Array]:
 def is_finite(x: Array) -> Array:
     """Whether all numbers of an array are finite; other values are."""
     return jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.floating) else jnp.bool_(True)
+
+
+def sum_of(host: Mapping[str, Any]) -> int:
+    """A checksum of a checkpoint's host part, as it comes back."""
+    return zlib.crc32(json.dumps(json.loads(json.dumps(host)), sort_keys=True).encode())
+
+
+def read_json(folder: epath.Path) -> Any:
+    """What orbax's handler of JSON has written."""
+    return json.loads((folder / "metadata").read_text())
+
+
+def read_sums(place: epath.Path) -> dict[str, int]:
+    """The checksums of the checkpoint at `place`; none where an early version wrote it.
+
+    Raises:
+      ValueError: they are lost, or what is there is none.
+    """
+    if (place / "checksums").is_dir():
+        sums = read_json(place / "checksums")
+        if not isinstance(sums, dict) or "host" not in sums:
+            raise ValueError("its checksums are none")
+        return sums
+    host = read_json(place / "host")
+    number = host.get(version.FORMAT) if isinstance(host, dict) else None
+    if isinstance(number, int) and number >= SUMMED:
+        raise ValueError("its checksums are lost")
+    return {}

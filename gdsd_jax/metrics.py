@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from gdsd_jax import paths, version
+from gdsd_jax import json_files, paths, version
 from gdsd_jax.meanings import is_reserved
 
 FORMAT, FORMAT_KEY = 1, "metrics_format"  # of metrics.jsonl and samples/; config.json says it
@@ -263,7 +263,7 @@ class MetricsWriter:
         if not self._sinks:
             return
         if self._sent_path.exists():
-            self._sent = json.loads(self._sent_path.read_text())
+            self._sent = _sent_steps(self._sent_path)
         for row in _parsed(self._path, lines):
             self._sent[row["phase"]] = max(row["step"], self._sent.get(row["phase"], row["step"]))
         if len(lines) > self._keep:
@@ -378,6 +378,18 @@ def _last_wall(rows: Sequence[Mapping[str, Any]]) -> float:
         if row.get("wall_s"):
             return row["wall_s"]
     return 0.0
+
+
+def _sent_steps(path: epath.Path) -> dict[str, int]:
+    """{phase: last step that sinks got}, as `MetricsWriter` keeps it; ValueError names the file."""
+    found = json_files.read_object(path, "delete it, the sinks may get some rows twice then")
+    wrong = [name for name, step in found.items() if name not in PHASES or type(step) is not int]
+    if wrong:
+        raise ValueError(
+            f"{path}: {wrong[0]!r} is no phase with a step: delete it, the sinks may get some rows "
+            "twice then"
+        )
+    return found
 
 
 def _reason(error: Exception) -> str:

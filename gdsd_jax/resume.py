@@ -1,7 +1,8 @@
 """What a checkpoint holds of a run, and how a run goes on from it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import functools
+import types
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +40,30 @@ class Progress(NamedTuple):
         return self.round > 0 or self.inner > 0
 
 
+def is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def is_nothing(value: Any) -> bool:
+    """No value: there is no such entry."""
+    return False
+
+
+KINDS: Mapping[str, Callable[[Any], bool]] = types.MappingProxyType(
+    {  # what the entries of a `Progress` are, as JSON
+        "phase": lambda value: value in ("sft", "rl"),
+        "step": is_count,
+        "round": is_count,
+        "inner": is_count,
+        "cursor": lambda value: value is None or isinstance(value, dict),
+        "lines": is_count,
+        "exact": lambda value: isinstance(value, bool),
+        "losses": lambda value: isinstance(value, list | tuple),
+        "best": lambda value: value is None or isinstance(value, dict),
+    }
+)
+
+
 class Resumed(NamedTuple):
     """What a run goes on from."""
 
@@ -70,11 +95,11 @@ def from_host(entries: Mapping[str, Any]) -> tuple[Progress, int]:
       checkpoint.Damaged: no entries of a run.
     """
     number = format_of(entries)
-    told = (version.FORMAT, version.VERSION)
-    try:
-        return Progress(**{key: entries[key] for key in entries if key not in told}), number
-    except TypeError as error:
-        raise Damaged(f"a checkpoint's entries are not those of a run: {error}") from None
+    told = {key: entries[key] for key in entries if key not in (version.FORMAT, version.VERSION)}
+    for name, value in told.items():
+        if not KINDS.get(name, is_nothing)(value):
+            raise Damaged(f"a checkpoint's entries are not those of a run: {name}={value!r:.40}")
+    return Progress(**told), number
 
 
 def as_saved(state: TrainState, frozen: dict, buffer: Buffer | None) -> PyTree:

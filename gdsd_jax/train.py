@@ -69,7 +69,7 @@ def train(
     """
     hosts, chosen, workdir = experiment.hosts, experiment.settings, epath.Path(workdir)
     say = say if hosts.first else ignore
-    changed = workdirs.check(workdir, chosen)
+    workdirs.check(workdir, chosen)
     checkpoints = Checkpoints(workdir / "checkpoints", chosen.keep_checkpoints, hosts)
     best = Checkpoints(workdir / workdirs.BEST / "checkpoints", 1, hosts)
     with (
@@ -77,6 +77,7 @@ def train(
         watch_sigterm() as signalled,
         jax.transfer_guard("disallow"),
     ):
+        changed = workdirs.check(workdir, chosen)  # again: another run may have been here meanwhile
         steps = make_steps(experiment.denoiser, chosen, experiment.mesh, experiment.teacher)
         key = seed_key_of(experiment)
         found = begin_until_stopped(experiment, steps, checkpoints, key, signalled)

@@ -23,6 +23,8 @@ SAMPLES = 64  # held-out problems whose answers the report shows
 ORDERS = 4  # of those whose order of unmasking it shows
 REDRAWN_S = 60  # how old the page of a run that goes on may be
 BEST = "best"  # folder in a workdir: a workdir with the best checkpoint
+FILES = ("config.json", "metrics.jsonl", "metrics.jsonl.sent", "report.html")
+FOLDERS = ("checkpoints", "samples", "tokenizer", "tensorboard", "damaged", BEST)
 
 
 def check(workdir: epath.Path, chosen: Settings) -> settings.Changes:
@@ -31,7 +33,9 @@ def check(workdir: epath.Path, chosen: Settings) -> settings.Changes:
     Raises:
       checkpoint.OtherSettings: a run there has other settings that may not change, or `start_from`
         is no run to start from; one line names keys with old and new values.
+      paths.WorkdirError: a file is where a folder belongs, or a folder where a file does.
     """
+    check_kinds(workdir)
     try:
         if latest_iteration(workdir) is None:
             if chosen.start_from is not None:
@@ -48,6 +52,20 @@ def check(workdir: epath.Path, chosen: Settings) -> settings.Changes:
             "own, or another --workdir"
         )
     return allowed
+
+
+def check_kinds(workdir: epath.Path) -> None:
+    """paths.WorkdirError where a file has the name of a folder of runs, or a folder of a file."""
+    for names, kind, is_kind in (
+        (FILES, "file", epath.Path.is_file),
+        (FOLDERS, "folder", epath.Path.is_dir),
+    ):
+        for name in names:
+            path = workdir / name
+            if path.exists() and not is_kind(path):
+                raise paths.WorkdirError(
+                    f"{path} is no {kind}: move it away, or give another --workdir"
+                )
 
 
 def check_start(chosen: Settings) -> None:
@@ -114,7 +132,7 @@ def opened(
         try:
             writer.open()
         except ValueError as error:
-            raise OtherSettings(f"{error}: mend the line, or give another --workdir") from None
+            raise OtherSettings(f"{error}; mend that, or give another --workdir") from None
         if first:
             write_settings(experiment, workdir)
             if chosen.keep_best is not None:

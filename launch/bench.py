@@ -7,10 +7,8 @@
 It times a rollout, the samplers' caches and an update of one denoiser, and programs in the sandbox,
 and tells peak memory. Each timing is a median and stands beside a square matrix product, timed
 right before and after it, because a machine's pace drifts. MFU is the operations needed per second
-over the product's rate.
-
---parts=round, which takes minutes and is left out unless it is asked for, times a whole round of
-GDSD, 8 updates on 4 mask pairs each of 2 answers, and tells which share of it is whose.
+over the product's rate. A round of GDSD, 8 updates on 4 mask pairs each of 2 answers, takes minutes
+and is left out unless it is asked for; it tells which share is whose.
 
 On one H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers. These are random
 weights of 16 GB; an update of all of them needs several devices.
@@ -28,6 +26,10 @@ import time
 from typing import NamedTuple
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from gdsd_jax import interrupts
+
+interrupts.watch()  # the imports below take their time
 
 from gdsd_jax.cli import Parser, output_path, run
 from gdsd_jax.mistakes import Gathered, prefixed
@@ -454,10 +456,8 @@ def measure_all(
             found = whole_round(size, dtype, chosen, here)
         results["round"] = found | {"settings": settings.to_json(chosen)}
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found["shares"].items())
-        progress.say(
-            f"round    {found['seconds']:8.2f} s: {shares}; the device is idle for "
-            f"{found['idle']:.0%}, and scores for {found['scoring']:.0%}",
-        )
+        busy = f"scores for {found['scoring']:.0%}, is idle for {found['idle']:.0%}"
+        progress.say(f"round    {found['seconds']:8.2f} s: {shares}; the device {busy}")
     memory = peak_memory()
     results["memory"] = memory
     progress.say(f"memory   {', '.join(f'{key} {value:,.0f}' for key, value in memory.items())}")

@@ -32,6 +32,10 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from gdsd_jax import interrupts
+
+interrupts.watch()  # the imports below take their time
+
 from gdsd_jax import metrics, paths, report
 from gdsd_jax.cli import Parser, load_config, output_folder, run, split_config, told
 from gdsd_jax.mistakes import Gathered

@@ -50,6 +50,10 @@ import warnings
 # `python launch/convert.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from gdsd_jax import interrupts
+
+interrupts.watch()  # the imports below take their time
+
 from gdsd_jax import paths
 from gdsd_jax.cli import Parser, place, run, told
 from gdsd_jax.mistakes import Gathered

@@ -41,6 +41,10 @@ from typing import Any, NamedTuple
 # `python launch/eval.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from gdsd_jax import interrupts
+
+interrupts.watch()  # the imports below take their time
+
 from etils import epath
 
 from gdsd_jax import paths

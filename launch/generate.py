@@ -38,6 +38,10 @@ from typing import Any, NamedTuple
 # `python launch/generate.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from gdsd_jax import interrupts
+
+interrupts.watch()  # the imports below take their time
+
 from gdsd_jax.cli import Parser, output_path, replacing, run, told
 from gdsd_jax.mistakes import Gathered
 

@@ -19,6 +19,10 @@ import sys
 # `python launch/main.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from gdsd_jax import interrupts
+
+interrupts.watch()  # the imports below take their time
+
 from gdsd_jax.cli import Parser, fail, fault, load_config, output_folder, run, split_config, told
 from gdsd_jax.mistakes import Gathered
 

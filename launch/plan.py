@@ -36,6 +36,10 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
+from gdsd_jax import interrupts
+
+interrupts.watch()  # the imports below take their time
+
 from gdsd_jax.cli import Parser, load_config, output_path, replacing, run, told
 from gdsd_jax.mistakes import Gathered
 

@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import resource
+import threading
 
 import pytest
 
@@ -103,6 +105,32 @@ def test_templates_that_do_not_compile_are_named(tmp_path, text):
     (tmp_path / "chat_template.jinja").write_text(text)
     with pytest.raises(ValueError, match="the chat template of .* does not compile: "):
         chat_templates.read(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{ 'a' * 9999999999 }}", "more than 1024 MiB"),
+        ("{{ '%09999999999d' % 1 }}", "more than 1024 MiB"),
+        (
+            "{% set ns = namespace(x='aaaaaaaa') %}{% for i in range(60) %}"
+            "{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+            "more than 1024 MiB",
+        ),
+        (
+            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+            "more than 0.5 s",
+        ),
+    ],
+)
+def test_templates_without_end_are_named(tmp_path, monkeypatch, text, said):
+    if said.endswith(" s"):
+        monkeypatch.setattr(chat_templates, "MOST_S", 0.5)
+    before, threads = resource.getrlimit(resource.RLIMIT_AS), threading.active_count()
+    with pytest.raises(ValueError, match=f"the chat template of .* rendered: it takes {said}"):
+        chat_templates.read(tmp_path, {"chat_template": text})
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    assert threading.active_count() <= threads
 
 
 def test_where_the_template_is(tmp_path):

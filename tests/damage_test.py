@@ -1,6 +1,7 @@
 """Checkpoints with damaged files: the newest whole one is taken, and none is taken for whole."""
 
 import contextlib
+import json
 import resource
 import shutil
 
@@ -195,11 +196,30 @@ def test_weights_may_be_read_in_another_type(tmp_path):
 
 
 def test_a_checkpoint_without_checksums_is_read(saved):
-    """One of an earlier version; what it holds is not said to be good."""
+    """One of an early version; what it holds is not said to be good."""
     shutil.rmtree(saved.place(1) / "checksums")
     state, host = read(saved)
     jax.tree.map(np.testing.assert_array_equal, state, TREE)
     assert host == {"round": 7} and saved.checked is None
+
+
+@pytest.mark.parametrize("text", [None, "[]", "null", "{}"])
+def test_checksums_that_are_lost_are_damage(tmp_path, text):
+    """A checkpoint of the present format always has some."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(1, TREE, {"format": checkpoint.FORMAT, "round": 7})
+    checkpoints.close()
+    folder = checkpoints.place(1) / "checksums"
+    shutil.rmtree(folder) if text is None else (folder / "metadata").write_text(text)
+    for read_part in (checkpoints.host, lambda number: read(checkpoints)):
+        with pytest.raises(Damaged, match="its checksums are (lost|none)"):
+            read_part(1)
+
+
+def test_a_folder_of_another_name_is_no_checkpoint(saved):
+    """Orbax reads 0001 as a number too."""
+    shutil.copytree(saved.place(1), saved.folder / "0012")
+    assert saved.iterations() == [1]
 
 
 def test_a_clock_that_jumps_does_not_end_a_save(tmp_path, monkeypatch):
@@ -274,6 +294,23 @@ def test_the_newest_whole_checkpoint_is_taken(prepared, copy, part, damage):
     assert list(found.damaged) == [9] and str(checkpoints.place(9)) in found.damaged[9]
     assert found.progress.phase == "rl" and checkpoints.checked == older
     assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{"round": "x"}, {"round": -1}, {"lines": "7"}, {"cursor": [1, 2]}, {"phase": "zzz"}, {"a": 1}],
+)
+def test_entries_of_another_kind_are_damage(prepared, copy, entries):
+    """Though the sum be right."""
+    place = copy / "checkpoints" / "9"
+    host = json.loads((place / "host" / "metadata").read_text()) | entries
+    sums = json.loads((place / "checksums" / "metadata").read_text())
+    (place / "host" / "metadata").write_text(json.dumps(host))
+    (place / "checksums" / "metadata").write_text(
+        json.dumps(sums | {"host": checksums.sum_of(host)})
+    )
+    found = resume.resume_newest(prepared, None, Checkpoints(copy / "checkpoints"), None)
+    assert "entries are not those of a run" in found.damaged[9]
 
 
 def test_where_none_is_whole_one_line_says_so(prepared, copy):

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from gdsd_jax import checkpoint, experiment, metrics, settings, train, weights, workdirs
+from gdsd_jax import checkpoint, experiment, metrics, paths, settings, train, weights, workdirs
 from gdsd_jax.checkpoint import Checkpoints, OtherSettings
 from tests.workdirs_test import files_of
 
@@ -52,6 +52,48 @@ def test_other_settings_are_refused_and_nothing_changes(prepared, copy, key, val
     assert f"other settings, {key}={old} is now {value}: give" in str(error.value)
     assert str(copy) in str(error.value) and "\n" not in str(error.value)
     assert files_of(copy) == before
+
+
+def test_a_run_that_came_meanwhile_is_seen(prepared, copy, tmp_path, monkeypatch):
+    """Between the look at the workdir and its lock another run saved its first checkpoint."""
+    folder, claimed = tmp_path / "fresh", workdirs.claimed
+
+    def late(*given):
+        shutil.copytree(copy, folder)
+        return claimed(*given)
+
+    monkeypatch.setattr(workdirs, "claimed", late)
+    other = with_settings(prepared, seed=7, **{"gdsd.psi": 3.0})
+    with pytest.raises(OtherSettings, match="the run there has other settings"):
+        train.train(other, folder, say=pytest.fail)
+    now = files_of(folder)
+    now.pop(".lock", None)
+    assert now == {name: data for name, data in files_of(copy).items() if name != ".lock"}
+
+
+@pytest.mark.parametrize("name", [*workdirs.FILES, *workdirs.FOLDERS])
+def test_a_file_in_a_folders_place_is_refused(prepared, copy, name):
+    path = copy / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    path.mkdir() if name in workdirs.FILES else path.write_text("")
+    before = files_of(copy)
+    with pytest.raises(paths.WorkdirError, match=f"/{name} is no .*: move it away"):
+        train.train(prepared, copy, say=pytest.fail)
+    assert files_of(copy) == before
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"sft": "x", "eval": null}', '{"lost": 1}'])
+def test_what_sinks_got_may_be_unreadable(prepared, copy, text):
+    (copy / "metrics.jsonl.sent").write_text(text)
+    before = files_of(copy)
+    with pytest.raises(OtherSettings, match=r"metrics\.jsonl\.sent.*: delete it") as error:
+        train.train(with_settings(prepared, sinks=("csv",)), copy, say=len)
+    assert "\n" not in str(error.value)
+    after = files_of(copy)
+    assert {name: after[name] for name in before} == before
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"format": 2, "sed": 1}'])

@@ -15,14 +15,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FIRST = "types chips hlo hosts curriculum sandbox metrics hub json_files"
+FIRST = "types chips hlo hosts curriculum sandbox hub json_files interrupts"
 SECOND = (
     "keys sharding topologies extensions chat_templates hf_tokenizer rows checksums damage locks "
-    "scoring"
+    "scoring metrics"
 )
 THIRD = "models sampling advantages optimizer reference checkpoint tasks report __main__"
 GROUPS = (
-    ("paths", "version", "mistakes", "progress", "meanings"),
+    ("paths", "version", "mistakes", "progress", "meanings", "bounds"),
     tuple(FIRST.split()),
     tuple(SECOND.split()),
     ("tokenizers", "cli", "gguf_tokenizer", "row_schema"),

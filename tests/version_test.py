@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import gdsd_jax
-from gdsd_jax import checkpoint, metrics, version, weights
+from gdsd_jax import checkpoint, checksums, metrics, version, weights
 from gdsd_jax.evaluation import record
 from gdsd_jax.report import __main__ as report
 from gdsd_jax.settings import FORMAT as CONFIG
@@ -88,7 +88,7 @@ def change(folder: Path, kind: str, changes: dict) -> None:
         place = next((folder / "run" / "checkpoints").iterdir())
         host = changed(place / "host" / "metadata", changes)
         sums = json.loads((place / "checksums" / "metadata").read_text())
-        sums["host"] = checkpoint.sum_of(host)
+        sums["host"] = checksums.sum_of(host)
         (place / "checksums" / "metadata").write_text(json.dumps(sums))
     elif kind == "evaluation":
         content = json.loads((folder / "eval.json").read_text())
