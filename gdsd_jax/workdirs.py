@@ -56,16 +56,12 @@ def check(workdir: epath.Path, chosen: Settings) -> settings.Changes:
 
 def check_kinds(workdir: epath.Path) -> None:
     """paths.WorkdirError where a file has the name of a folder of runs, or a folder of a file."""
-    for names, kind, is_kind in (
-        (FILES, "file", epath.Path.is_file),
-        (FOLDERS, "folder", epath.Path.is_dir),
-    ):
-        for name in names:
-            path = workdir / name
-            if path.exists() and not is_kind(path):
-                raise paths.WorkdirError(
-                    f"{path} is no {kind}: move it away, or give another --workdir"
-                )
+    for name in (*FILES, *FOLDERS):
+        path, kind = workdir / name, "file" if name in FILES else "folder"
+        if path.exists() and path.is_file() != (name in FILES):
+            raise paths.WorkdirError(
+                f"{path} is no {kind}: move it away, or give another --workdir"
+            )
 
 
 def check_start(chosen: Settings) -> None:
