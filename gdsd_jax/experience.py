@@ -110,28 +110,43 @@ def variety_of(
     judged_B: np.ndarray,
     group_size: int,
 ) -> dict[str, float]:
-    """How varied a round's completions are: shares, 0..1, that tell of rewards gone wrong.
+    """How varied a round's completions are, which tells of rewards gone wrong: shares, 0..1, and a
+    spread.
 
     distinct: different texts of a group's, in the mean over the groups. flat_groups: groups whose
     rewards are all equal, so that they teach nothing; of the groups in which at least two answers
-    were judged, NaN where there is none. repetition: runs of four tokens that have come before in
+    were judged, NaN where there is none. reward_std: standard deviation of a group's judged
+    rewards, in the mean over the groups. repetition: runs of four tokens that have come before in
     the same completion, in the mean over the completions.
     """
     groups = [texts[start : start + group_size] for start in range(0, len(texts), group_size)]
+    rewards = judged_groups(reward_B, judged_B, group_size)
     repeated = [repetition_of(row[:length]) for row, length in zip(tokens_BxG, length_B)]
     return {
         "distinct": float(np.mean([len(set(group)) / len(group) for group in groups])),
-        "flat_groups": flat_groups(reward_B, judged_B, group_size),
+        "flat_groups": mean([np.ptp(group) == 0 for group in rewards]),
+        "reward_std": mean([np.std(group) for group in rewards]),
         "repetition": float(np.mean(repeated)),
     }
 
 
-def flat_groups(reward_B: np.ndarray, judged_B: np.ndarray, group_size: int) -> float:
-    """The share of `variety_of`; what stands for a reward that was not judged counts nowhere."""
+def judged_groups(reward_B: np.ndarray, judged_B: np.ndarray, group_size: int) -> list[np.ndarray]:
+    """The rewards of each group in which at least two answers were judged; what stands for a reward
+    that was not is left out."""
     pairs = zip(np.reshape(reward_B, (-1, group_size)), np.reshape(judged_B, (-1, group_size)))
-    judged = [rewards[known] for rewards, known in pairs]
-    flat = [np.ptp(rewards) == 0 for rewards in judged if len(rewards) > 1]
-    return float(np.mean(flat)) if flat else math.nan
+    return [rewards[known] for rewards, known in pairs if known.sum() > 1]
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; NaN of none."""
+    return float(np.mean(values)) if values else math.nan
+
+
+def truncated(tokens_BxG: np.ndarray, length_B: np.ndarray, stop_ids: Sequence[int]) -> float:
+    """The share of the completions that were cut before an end token, 0..1."""
+    last_B = tokens_BxG[np.arange(len(length_B)), np.maximum(length_B, 1) - 1]
+    ended_B = np.isin(last_B, list(stop_ids)) & (length_B > 0)
+    return float(1.0 - ended_B.mean())
 
 
 def repetition_of(tokens: np.ndarray) -> float:

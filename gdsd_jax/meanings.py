@@ -23,12 +23,15 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "solved": "share of the judged answers that are solved",
             "judged": "share of the answers that got a verdict; left out where all did",
             "length": "mean tokens of a completion, through its end token",
+            "truncated": "share of the completions that were cut before an end token",
             "tokens": "tokens of all completions of the round",
             "tokens_per_s": "completion tokens a second in the rollout",
             "rollout_s": "seconds until the completions were there",
             "reward_s": "seconds of grading after that",
             "distinct": "share of different texts in a prompt's group",
             "flat_groups": "share of the groups whose judged rewards are all equal",
+            "reward_std": "spread of the judged rewards inside a prompt's group, its standard "
+            "deviation",
             "repetition": "share of runs of four tokens that came before in their completion",
             "drift_mean": "mean distance of the recorded log-probabilities from those of a full "
             "forward, nats a token",
@@ -36,6 +39,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
         },
         "train": {
             "loss": "the objective that is made small",
+            "learning_rate": "the learning rate of the step",
             "grad_norm": "norm of the gradient before it is clipped",
             "update_s": "seconds of an optimizer step",
             "kl": "divergence from the reference or the teacher, nats",

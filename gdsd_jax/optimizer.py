@@ -58,17 +58,29 @@ class OptimizerConfig:
             raise ValueError(f"moments_dtype={self.moments_dtype!r}: choose float32 or bfloat16")
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """AdamW of gradients that are clipped by their global norm."""
+def make_schedule(config: OptimizerConfig) -> optax.Schedule:
+    """The learning rate of a step, from the number of those before it."""
     rate, warmup_steps = config.learning_rate, config.warmup_steps
     if config.decay_steps:
-        schedule = optax.warmup_cosine_decay_schedule(
+        return optax.warmup_cosine_decay_schedule(
             0.0, rate, max(warmup_steps, 1), config.decay_steps, config.final_share * rate
         )
-    else:
-        schedule = optax.linear_schedule(rate / (warmup_steps + 1), rate, warmup_steps)
+    return optax.linear_schedule(rate / (warmup_steps + 1), rate, warmup_steps)
+
+
+def learning_rate(config: OptimizerConfig, opt_state: PyTree) -> Array:
+    """The rate of the next step of `make_optimizer`'s state; steps that were skipped do not
+    count."""
+    count = optax.tree_utils.tree_get(
+        opt_state, "count", filtering=lambda path, _: path[-1].tuple_name == "ScaleByScheduleState"
+    )
+    return jnp.float32(make_schedule(config)(count))
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """AdamW of gradients that are clipped by their global norm."""
     adamw = optax.adamw(
-        schedule,
+        make_schedule(config),
         b1=config.b1,
         b2=config.b2,
         weight_decay=config.weight_decay,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gdsd_jax import chips, objectives, sampling, sharding
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.keys import row_keys
-from gdsd_jax.optimizer import make_optimizer, make_update
+from gdsd_jax.optimizer import learning_rate, make_optimizer, make_update
 from gdsd_jax.probe import Probe, Probed, make_probe
 from gdsd_jax.reference import moved
 from gdsd_jax.sampling import SamplerConfig
@@ -292,7 +292,9 @@ def make_round_update(
         if scored.ref is not None:
             ref = scored.ref[number % count]
         batch = masked(batch, number, rng).replace(old_KxB=old, ref_KxB=ref)
-        return update_fn(state, frozen, batch)
+        rate = learning_rate(settings.optimizer, state.opt_state)
+        state, metrics = update_fn(state, frozen, batch)
+        return state, metrics | {"learning_rate": rate}
 
     return jax.jit(update, donate_argnums=0, static_argnames="first")
 

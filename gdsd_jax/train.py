@@ -11,7 +11,14 @@ import numpy as np
 
 from gdsd_jax import chips, curriculum, data, evaluation, objectives, settings, sharding, workdirs
 from gdsd_jax.checkpoint import Checkpoints, load_trainable
-from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of, variety_of
+from gdsd_jax.experience import (
+    grades_of,
+    mean_of,
+    prompts_of,
+    texts_of,
+    truncated,
+    variety_of,
+)
 from gdsd_jax.experiment import Experiment, ignore
 from gdsd_jax.hosts import watch_sigterm
 from gdsd_jax.loop import (
@@ -328,8 +335,12 @@ def experience_of(
         if steps.probe is not None:
             probed = steps.probe.before(*weights, prompts, rollout, keys["probe"])
     summary = {"tokens_per_s": float(length_B.sum() / (sampled - began))}
+    stop_ids = chosen.sampler.stop_ids
+    if stop_ids is None:
+        stop_ids = experiment.denoiser.config.stop_ids
     numbers = {
         "length": length_B.mean(),
+        "truncated": truncated(tokens_BxG, length_B, stop_ids),
         "tokens": int(length_B.sum()),
         "rollout_s": sampled - began,
     }

@@ -165,6 +165,7 @@ def test_variety_of_a_round_by_hand():
     assert found == {
         "distinct": pytest.approx((0.5 + 1.0) / 2),
         "flat_groups": 0.5,
+        "reward_std": pytest.approx((0.0 + 1.0) / 2),
         "repetition": pytest.approx((4 / 5 + 0 + 2 / 5 + 0) / 4),
     }
 
@@ -173,9 +174,23 @@ def test_rewards_without_a_verdict_make_no_group_flat_or_varied():
     """Groups: two equal verdicts beside a placeholder, two that differ, one verdict alone."""
     rewards = np.array([1.0, 1.0, 0.0, 0.0, 0.0, 2.0, 3.0, 0.0, 0.0])
     judged = np.array([1, 1, 0, 1, 0, 1, 1, 0, 0], bool)
-    assert experience.flat_groups(rewards, judged, 3) == 0.5
-    assert experience.flat_groups(rewards, np.ones(9, bool), 3) == 0.0
-    assert math.isnan(experience.flat_groups(rewards, np.zeros(9, bool), 3))
+
+    def numbers(judged):
+        found = experience.variety_of(
+            ["a"] * 9, np.zeros((9, 1)), np.ones(9, int), rewards, judged, 3
+        )
+        return found["flat_groups"], found["reward_std"]
+
+    assert numbers(judged) == (0.5, 0.5)
+    assert numbers(np.ones(9, bool))[0] == 0.0
+    assert all(map(math.isnan, numbers(np.zeros(9, bool))))
+
+
+def test_completions_without_an_end_token_are_counted():
+    tokens = np.array([[5, 2, 0], [5, 6, 7], [3, 0, 0], [0, 0, 0]])
+    lengths = np.array([2, 3, 1, 0])
+    assert experience.truncated(tokens, lengths, (2, 3)) == 0.5
+    assert experience.truncated(tokens, lengths, ()) == 1.0
 
 
 def test_text_behind_the_end_is_not_looked_at():

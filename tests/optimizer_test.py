@@ -6,7 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
+from gdsd_jax.optimizer import (
+    OptimizerConfig,
+    init_state,
+    learning_rate,
+    make_optimizer,
+    make_update,
+)
 from gdsd_jax.types import Batch
 
 START = {"w": np.array([0.5, -1.0, 2.0, 0.1]), "v": np.array([[1.0, -0.5], [0.25, 3.0]])}
@@ -72,8 +78,9 @@ def run(steps, count, **changes):
     state = init_state(jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), START), optimizer)
     update, history = jax.jit(make_update(loss_fn, optimizer)), []
     for _ in range(steps):
+        rate = learning_rate(OptimizerConfig(**(SETTINGS | changes)), state.opt_state)
         state, metrics = update(state, FROZEN, slices(count))
-        history.append(metrics)
+        history.append(metrics | {"learning_rate": rate})
     return state, history
 
 
@@ -97,6 +104,7 @@ def test_steps_are_numpys(schedule, rates):
         np.testing.assert_allclose(state.trainable[key], wanted[key], atol=2e-5)
     # the norm that is reported is the one before clipping
     np.testing.assert_allclose([m["grad_norm"] for m in history], norms, rtol=1e-4)
+    np.testing.assert_allclose([m["learning_rate"] for m in history], rates, atol=1e-8)
     assert int(state.step) == len(rates)
 
 
