@@ -107,7 +107,8 @@ def make_sampler(
 
     `prompts` must have all their fields; `weights` is the setting `rollout_weights`.
     """
-    rollout_fn = sampling.make_rollout_fn(sharding.by_rows(mesh, denoiser), config)
+    shards = sharding.row_shards(mesh)
+    rollout_fn = sampling.make_rollout_fn(sharding.by_rows(mesh, denoiser), config, shards)
 
     def sample(trainable, frozen, prompts: Prompts, rng: Array) -> Rollout:
         rng_B = row_keys(rng, prompts.index_B, prompts.sample_B)
@@ -125,7 +126,7 @@ def make_teach(teacher: Denoiser, gen_length: int, mesh: jax.sharding.Mesh) -> C
     One token after another is block diffusion by blocks of one, exactly, for a causal model.
     """
     config = SamplerConfig(kind="block", gen_length=gen_length, block_length=1, steps=gen_length)
-    rollout_fn = sampling.make_rollout_fn(teacher, config)
+    rollout_fn = sampling.make_rollout_fn(teacher, config, sharding.row_shards(mesh))
 
     def teach(trainable, frozen, prompts: Prompts, rng: Array) -> Rollout:
         weights = objectives.frozen_params(teacher, frozen, "teacher")
