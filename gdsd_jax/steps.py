@@ -170,6 +170,7 @@ def make_slices(settings: Settings, mesh: jax.sharding.Mesh) -> Callable:
             logp_BxG=seen.logp_BxG,
             step_map_BxG=seen.step_map_BxG,
             group_B=jnp.arange(len(rollout.length_B)) // settings.group_size,
+            widest=settings.prompt_length + sampler.gen_length,
         )
         batch = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
         return jax.lax.with_sharding_constraint(batch, sharding.rows(mesh, leading=1))
@@ -401,11 +402,21 @@ def are_whole(params: PyTree, weights: str, mesh: jax.sharding.Mesh) -> bool:
 
 
 def abstract_round(
-    calls: Steps, settings: Settings, mesh: jax.sharding.Mesh, trainable: PyTree, frozen: dict
+    calls: Steps,
+    settings: Settings,
+    mesh: jax.sharding.Mesh,
+    trainable: PyTree,
+    frozen: dict,
+    columns: int | None = None,
 ) -> tuple[Prompts, Batch, Scored, Probed | None]:
     """Shapes and places of a round's (prompts, rewarded slices, scores, probed rows); the trees may
-    be abstract."""
-    rows, columns = settings.rows, settings.prompt_length
+    be abstract.
+
+    `columns` are those of the prompts; None = the most there are.
+    """
+    rows = settings.rows
+    if columns is None:
+        columns = settings.prompt_length
 
     def placed(tree, place):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
