@@ -122,8 +122,10 @@ def widths_of(problems: Problems, prompts: int, multiple: int) -> tuple[int, ...
 
 
 def narrowed(rows: Row, widths: tuple[int, ...]) -> Row:
-    """Several rows in the least of these widths that holds their longest prompt; padding on the left
-    is what is cut off. The rows as they are where there are no widths."""
+    """Several rows in the least of these widths that holds their longest prompt.
+
+    Padding on the left is what is cut off. Without widths the rows stay as they are.
+    """
     if not widths:
         return rows
     longest = rows["valid"].sum(axis=1).max()

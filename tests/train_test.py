@@ -139,17 +139,19 @@ def test_narrow_rounds_are_the_wide_ones(data_dir, tmp_path, monkeypatch):
 
     compile_updates = train.compile_updates
     monkeypatch.setattr(train, "compile_updates", noting)
-    overrides = "rounds=6,prompts_per_round=1,group_size=8,slices=1,eval_every=6,probe_rows=8"
+    overrides = "rounds=4,prompts_per_round=2,group_size=4,slices=1,eval_every=4,probe_rows=4"
     found = {}
-    for multiple in (0, 2):
+    for multiple in (0, 1):
         chosen = small(data_dir, overrides, f"prompt_multiple={multiple}")
         found[multiple] = trained(chosen, tmp_path / str(multiple))
-    assert shapes[0] == 24 and len(set(shapes[1:])) == len(shapes[1:]) > 1
-    assert min(shapes) < 24 and all(columns % 2 == 0 for columns in shapes)
-    for wide, narrow in zip(found[0], found[2], strict=True):
+    assert shapes[0] == 24 > max(shapes[1:])
+    assert len(set(shapes[1:])) == len(shapes[1:]) > 1
+    for wide, narrow in zip(found[0], found[1], strict=True):
         assert wide.keys() == narrow.keys()
         for name in wide.keys() - set(CLOCK):
-            assert narrow[name] == pytest.approx(wide[name], rel=1e-3, abs=1e-5), name
+            known = isinstance(wide[name], (int, float))  # else a name, or None for NaN
+            wanted = pytest.approx(wide[name], rel=1e-3, abs=1e-5) if known else wide[name]
+            assert narrow[name] == wanted, (wide["phase"], wide["step"], name)
 
 
 @pytest.mark.slow
