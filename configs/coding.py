@@ -95,6 +95,7 @@ def full() -> ConfigDict:
     recipe.model = "llada_8b"
     recipe.require_init = True
     recipe.prompt_length, recipe.too_long = 400, "cut"
+    recipe.prompt_multiple = 64
     recipe.sampler.update(gen_length=256, block_length=32, steps=256)
     recipe.rounds = 1000
     recipe.prompts_per_round, recipe.group_size = 30, 16

@@ -63,6 +63,7 @@ def shared() -> ConfigDict:
     recipe.require_init = True
     recipe.seed = 42
     recipe.prompt_length, recipe.too_long = 400, "cut"
+    recipe.prompt_multiple = 64
     recipe.rounds = 300  # 2,400 updates of 8 a round, as far as the reward figures go
     recipe.group_size, recipe.slices, recipe.mask_draws = 16, 4, 2
     recipe.optimizer = ConfigDict(
@@ -93,6 +94,8 @@ def choose(recipe: ConfigDict, overrides: dict[str, str]) -> str:
     recipe.prompt = "full" if name == "mended" else "released"
     recipe.reward = ConfigDict({"variant": "mended" if name == "mended" else "released"})
     recipe.slices_apart = name != "mended"
+    if name != "mended":
+        recipe.prompt_multiple = 0  # all rows are as wide, as theirs
     return name
 
 

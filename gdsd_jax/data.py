@@ -14,6 +14,7 @@ from gdsd_jax.tasks import Record, Task, file_of
 from gdsd_jax.tokenizers import Tokenizer
 
 Row = dict[str, np.ndarray]
+WIDTHS = 4  # of a run's prompts: each compiles its rounds' programs once more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Problems:
       valid: bool [M, P], False on padding.
       index: int64 [M], the record of each row.
       max_length: int32 [M], most tokens of a completion.
+      widths: prompt columns that batches of these problems may have, ascending, P the last; none =
+        all have P.
     """
 
     records: Sequence[Record]
@@ -33,6 +36,7 @@ class Problems:
     valid: np.ndarray
     index: np.ndarray
     max_length: np.ndarray
+    widths: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -44,7 +48,7 @@ class Problems:
 
     def part(self, rows: slice | np.ndarray) -> "Problems":
         """The problems of some rows, over the same records."""
-        return Problems(self.records, **self[rows])
+        return Problems(self.records, **self[rows], widths=self.widths)
 
 
 def problems_of(
@@ -94,6 +98,39 @@ def with_length(problems: Problems, gen_length: int, max_lengths: Mapping[str, i
     """The problems for completions of another length."""
     max_length = caps_of(problems.records, problems.index, gen_length, max_lengths)
     return dataclasses.replace(problems, max_length=max_length)
+
+
+def widths_of(problems: Problems, prompts: int, multiple: int) -> tuple[int, ...]:
+    """At most `WIDTHS` widths for the rounds of these problems, as in `Problems.widths`.
+
+    A round has the least width that holds its longest prompt. Of all rounds a third fit in the
+    first width, two thirds in the second and all in the third; held-out prompts may need P.
+
+    Args:
+      problems: M of them.
+      prompts: of a round.
+      multiple: the widths but P are multiples of it; 0 = there are none.
+    """
+    if not multiple:
+        return ()
+    columns, length_M = problems.tokens.shape[1], np.sort(problems.valid.sum(axis=1))
+    share_W = np.arange(1, WIDTHS) / (WIDTHS - 1)
+    # all prompts of a round are among the m shortest with probability (m / M) ** prompts
+    place_W = np.ceil(len(length_M) * share_W ** (1 / prompts)).astype(int) - 1
+    needed_W = -(-np.maximum(length_M[place_W], 1) // multiple) * multiple
+    return tuple(sorted({*np.minimum(needed_W, columns).tolist(), columns}))
+
+
+def narrowed(rows: Row, widths: tuple[int, ...]) -> Row:
+    """Several rows in the least of these widths that holds their longest prompt.
+
+    Padding on the left is what is cut off. Without widths the rows stay as they are.
+    """
+    if not widths:
+        return rows
+    longest = rows["valid"].sum(axis=1).max()
+    columns = next(width for width in widths if width >= longest)
+    return rows | {name: rows[name][:, -columns:] for name in ("tokens", "valid")}
 
 
 def split_records(

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from gdsd_jax import row_schema, sharding, tasks
-from gdsd_jax.data import Row
+from gdsd_jax.data import Row, narrowed
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.tasks import Grades, Record, Task
 from gdsd_jax.tokenizers import Tokenizer
@@ -26,6 +26,7 @@ def prompts_of(
     threshold: float = math.inf,
     longest: int | None = None,
     first_sample: int = 0,
+    widths: tuple[int, ...] = (),
 ) -> Prompts:
     """Every prompt `copies` times, one after another, with all fields, on the mesh.
 
@@ -37,7 +38,9 @@ def prompts_of(
       threshold: proposals of at least this probability are committed; infinity = off.
       longest: most tokens of a completion, besides the cap of its problem.
       first_sample: number of a prompt's first completion.
+      widths: as in `data.Problems`. All processes have the same rows, and so the same width.
     """
+    rows = narrowed(rows, widths)
     index_B = np.repeat(rows["index"], copies).astype(np.int32)
     sample_B = (copies * occurrences(rows["index"])[:, None] + np.arange(copies)).reshape(-1)
     max_length_B = np.repeat(rows["max_length"], copies).astype(np.int32)

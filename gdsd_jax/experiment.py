@@ -114,6 +114,8 @@ def assemble(
         data.answer_of(task, first, "0 0")  # whether it can be made wrong as sft.noise asks
         if settings.sft.heldout_problems:  # whether there is one
             data.fitting(task, heldout, tokenizer, longest, most=1)
+    widths = data.widths_of(train, settings.prompts_per_round, settings.prompt_multiple)
+    train, heldout = (dataclasses.replace(one, widths=widths) for one in (train, heldout))
     denoiser, teacher = weights.make_denoisers(settings, model, mesh)
     return Experiment(
         settings=settings,

@@ -188,7 +188,8 @@ def resume(
         # else earlier versions wrote it, which compared adapters with their base
     buffer = written = None
     if progress.inner:
-        _, *parts = abstract_round(steps, settings, mesh, state.trainable, frozen)
+        columns = prompt_columns(checkpoints, iteration, settings.sampler.gen_length)
+        _, *parts = abstract_round(steps, settings, mesh, state.trainable, frozen, columns)
         buffer = Buffer(*parts)
         buffer, written = as_written(checkpoints, iteration, buffer, settings.minibatches)
     if buffer is not None and number == 1:
@@ -203,6 +204,14 @@ def resume(
         cut = functools.partial(recut, slices=settings.slices, minibatches=settings.minibatches)
         buffer = jax.jit(cut, out_shardings=jax.tree.map(lambda x: x.sharding, buffer))(found)
     return saved["state"], frozen, buffer
+
+
+def prompt_columns(checkpoints: Checkpoints, iteration: int, gen_length: int) -> int | None:
+    """How many columns the prompts of the saved round have; None = the most, as in format 1."""
+    stored = checkpoints.shapes(iteration)["buffer"]
+    if not isinstance(stored, Mapping):
+        return None
+    return stored["slices"]["tokens_BxL"].shape[-1] - gen_length
 
 
 def as_written(

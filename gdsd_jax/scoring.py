@@ -104,9 +104,19 @@ def draw_full_masks(rng: Array, draws: int, batch: Batch, mask_prompt: float) ->
 
     Each prompt token is masked too, with probability `mask_prompt`.
     """
-    rows, columns = batch.tokens_BxL.shape
-    hidden_KxBxL = jax.random.bernoulli(rng, mask_prompt, (draws, rows, columns))
+    columns = batch.tokens_BxL.shape[1]
+    hidden_KxBxL = draw_columns(rng, draws, batch) < mask_prompt
     return hidden_KxBxL | (jnp.arange(columns) >= batch.prompt_len)[None, None, :]
+
+
+def draw_columns(rng: Array, draws: int, batch: Batch) -> Array:
+    """Uniform numbers in [0, 1) for each column of each view, float32 [K, B, L].
+
+    A column's number does not depend on how many columns of padding these rows have.
+    """
+    rows, columns = batch.tokens_BxL.shape
+    shape = (draws, rows, max(batch.widest, columns))
+    return jax.random.uniform(rng, shape)[..., -columns:]
 
 
 def counted_length(batch: Batch, count: str) -> Array:

@@ -107,7 +107,8 @@ def make_sampler(
 
     `prompts` must have all their fields; `weights` is the setting `rollout_weights`.
     """
-    rollout_fn = sampling.make_rollout_fn(sharding.by_rows(mesh, denoiser), config)
+    shards = sharding.row_shards(mesh)
+    rollout_fn = sampling.make_rollout_fn(sharding.by_rows(mesh, denoiser), config, shards)
 
     def sample(trainable, frozen, prompts: Prompts, rng: Array) -> Rollout:
         rng_B = row_keys(rng, prompts.index_B, prompts.sample_B)
@@ -125,7 +126,7 @@ def make_teach(teacher: Denoiser, gen_length: int, mesh: jax.sharding.Mesh) -> C
     One token after another is block diffusion by blocks of one, exactly, for a causal model.
     """
     config = SamplerConfig(kind="block", gen_length=gen_length, block_length=1, steps=gen_length)
-    rollout_fn = sampling.make_rollout_fn(teacher, config)
+    rollout_fn = sampling.make_rollout_fn(teacher, config, sharding.row_shards(mesh))
 
     def teach(trainable, frozen, prompts: Prompts, rng: Array) -> Rollout:
         weights = objectives.frozen_params(teacher, frozen, "teacher")
@@ -169,6 +170,7 @@ def make_slices(settings: Settings, mesh: jax.sharding.Mesh) -> Callable:
             logp_BxG=seen.logp_BxG,
             step_map_BxG=seen.step_map_BxG,
             group_B=jnp.arange(len(rollout.length_B)) // settings.group_size,
+            widest=settings.prompt_length + sampler.gen_length,
         )
         batch = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
         return jax.lax.with_sharding_constraint(batch, sharding.rows(mesh, leading=1))
@@ -402,11 +404,21 @@ def are_whole(params: PyTree, weights: str, mesh: jax.sharding.Mesh) -> bool:
 
 
 def abstract_round(
-    calls: Steps, settings: Settings, mesh: jax.sharding.Mesh, trainable: PyTree, frozen: dict
+    calls: Steps,
+    settings: Settings,
+    mesh: jax.sharding.Mesh,
+    trainable: PyTree,
+    frozen: dict,
+    columns: int | None = None,
 ) -> tuple[Prompts, Batch, Scored, Probed | None]:
     """Shapes and places of a round's (prompts, rewarded slices, scores, probed rows); the trees may
-    be abstract."""
-    rows, columns = settings.rows, settings.prompt_length
+    be abstract.
+
+    `columns` are those of the prompts; None = the most there are.
+    """
+    rows = settings.rows
+    if columns is None:
+        columns = settings.prompt_length
 
     def placed(tree, place):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)

@@ -186,6 +186,7 @@ def reinforce(
         loader.set_state(progress.cursor)
     pace, compiling = Pace(chosen.rounds - progress.round), chips.Compiling()
     first_round = progress.round
+    compiled: set[int] = set()  # columns of prompts whose updates are compiled
     teacher = ask_teacher(loop, state, frozen, keeper(loop, state, frozen, progress, buffer))
     for number in range(progress.round, chosen.rounds):
         if number + 1 == loop.profile:
@@ -200,8 +201,10 @@ def reinforce(
             buffer, summary = collect(loop, state, frozen, next(loader), keys, progress, keep)
             exact = drifted(loop, number, summary)
         here = progress._replace(cursor=loader.get_state(), exact=exact)
-        if number == first_round:
+        if buffer.slices.prompt_len not in compiled:
             compile_updates(loop, state, frozen, buffer, keys, here, keep)
+            if here.inner == 0:  # else the first one of a round is not among them
+                compiled.add(buffer.slices.prompt_len)
         state, frozen, means = run_updates(loop, state, frozen, buffer, keys["masks"], here)
         write_probe(loop, state, frozen, buffer, keys["probe"], number)
         if experiment.teacher is not None:
@@ -316,11 +319,14 @@ def experience_of(
     """
     experiment, chosen, steps = loop.experiment, loop.experiment.settings, loop.steps
     number, exact, mesh = progress.round, progress.exact, loop.experiment.mesh
-    weights, began = (state.trainable, frozen), time.monotonic()
+    weights = state.trainable, frozen
     prompts = training_prompts(experiment, rows, number, exact)
     answer = steps.sample_exactly if exact else steps.sample
     if chosen.answers == "teacher":
         answer = steps.teach
+    with phase("compiling the rollout"):  # the first time that prompts have so many columns
+        answer.lower(*weights, prompts, keys["rollout"]).compile()
+    began = time.monotonic()
     with phase("rollout"):
         rollout = answer(*weights, prompts, keys["rollout"])
         slices = steps.slices(rollout, prompts)
@@ -371,6 +377,7 @@ def training_prompts(experiment: Experiment, rows: data.Row, number: int, exact:
         temperature=chosen.temperature,
         threshold=math.inf if exact else threshold,
         longest=longest,
+        widths=experiment.train.widths,
     )
 
 

@@ -138,6 +138,9 @@ class Batch:
     prompt_len: int = flax.struct.field(pytree_node=False, default=0)  # P, static
     # of a block-causal denoiser, tokens, static
     block: int | None = flax.struct.field(pytree_node=False, default=None)
+    # columns of the run's widest rows, static: draws for each column are made for so many, and are
+    # then those of the last L, however narrow a round is. 0 = as many as these rows have
+    widest: int = flax.struct.field(pytree_node=False, default=0)
     # the most denoising passes of a row, static; None = one a token
     passes: int | None = flax.struct.field(pytree_node=False, default=None)
 

@@ -184,6 +184,8 @@ def model_of(chosen: Settings) -> models.ModelConfig:
 
 def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
     """What a round of the run computes, with the shapes and places of all arguments."""
+    # counted are rollouts of which no row is done early: none leaves
+    chosen = settings.replace(chosen, {"sampler.compact": False})
     denoiser, teacher = weights.make_denoisers(chosen, model, mesh)
     calls = steps.make_steps(denoiser, chosen, mesh, teacher)
     make = weights.make_trainable(chosen, model)

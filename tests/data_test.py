@@ -37,6 +37,39 @@ def problems(tokenizer):
     return data.problems_of(task_of(answer), RECORDS, tokenizer, 12, 16)
 
 
+def problems_with(lengths, columns):
+    """Problems whose prompts have so many tokens, which are numbered from the last one on."""
+    column_P = columns - np.arange(columns)
+    valid = column_P[None, :] <= np.array(lengths)[:, None]
+    tokens = np.where(valid, column_P[None, :], 0).astype(np.int32)
+    return data.Problems([], tokens, valid, np.arange(len(lengths)), np.full(len(lengths), 9))
+
+
+def test_widths_are_few_and_hold_every_prompt():
+    problems = problems_with(range(1, 101), columns=100)
+    assert data.widths_of(problems, 8, multiple=0) == ()
+    # a third of all rounds of one prompt have at most 34 tokens, and of 8 prompts 88
+    assert data.widths_of(problems, 1, multiple=8) == (40, 72, 100)
+    assert data.widths_of(problems, 8, multiple=4) == (88, 96, 100)
+    assert data.widths_of(problems, 8, multiple=64) == (100,)
+    # held-out prompts may be as long as any
+    assert data.widths_of(problems_with([3, 5, 20], 64), 2, multiple=8) == (8, 24, 64)
+    assert data.widths_of(problems_with([0], 64), 2, multiple=8) == (8, 64)
+
+
+def test_a_round_is_as_wide_as_its_longest_prompt_needs():
+    problems = problems_with([3, 8, 9, 1], columns=12)
+    assert problems.part(slice(2)).widths == () == problems.widths
+    for rows, width in (([0, 3], 4), ([0, 1], 8), ([2, 1], 12)):
+        whole = problems[np.array(rows)]
+        found = data.narrowed(whole, (4, 8, 12))
+        assert found["tokens"].shape == found["valid"].shape == (2, width)
+        np.testing.assert_array_equal(found["valid"].sum(axis=1), whole["valid"].sum(axis=1))
+        np.testing.assert_array_equal(found["tokens"], whole["tokens"][:, -width:])
+        assert found["index"].tolist() == rows
+        assert data.narrowed(whole, ())["tokens"].shape == (2, 12)
+
+
 def take(loader, count):
     return [next(loader) for _ in range(count)]
 

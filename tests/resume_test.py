@@ -41,7 +41,7 @@ def prepared(data_dir):
 class Round:
     """A run inside a round, with some settings changed: its parts and its arrays."""
 
-    def __init__(self, prepared, changes):
+    def __init__(self, prepared, changes, columns=None):
         chosen, mesh = settings.replace(prepared.settings, changes), prepared.mesh
         self.experiment = prepared._replace(settings=chosen)
         self.steps = make_steps(prepared.denoiser, chosen, mesh)
@@ -49,7 +49,7 @@ class Round:
         optimizer = make_optimizer(chosen.optimizer)
         state = weights.abstract(mesh, lambda rng: init_state(make(rng), optimizer))
         frozen = weights.abstract(mesh, lambda rng: weights.copies_of(chosen, make(rng)))
-        _, *parts = abstract_round(self.steps, chosen, mesh, state.trainable, frozen)
+        _, *parts = abstract_round(self.steps, chosen, mesh, state.trainable, frozen, columns)
         self.state, self.frozen = filled(state), filled(frozen)
         self.buffer = filled(resume.Buffer(*parts))
 
@@ -159,6 +159,17 @@ def test_a_buffer_goes_on_in_other_slices(prepared, tmp_path, slices, minibatche
     for found, shape in zip(jax.tree.leaves(buffer), jax.tree.leaves(other.buffer), strict=True):
         assert found.shape == shape.shape
         assert found.sharding.is_equivalent_to(shape.sharding, found.ndim)
+
+
+def test_a_narrow_round_goes_on(prepared, tmp_path):
+    """Whatever width the settings now give it: its prompts have as many columns as they had."""
+    one, other = Round(prepared, {"prompt_multiple": 8}, columns=16), Round(prepared, {})
+    assert one.buffer.slices.prompt_len == 16 and other.buffer.slices.prompt_len == 24
+    with saved(one, tmp_path, save_today) as checkpoints:
+        _, _, buffer = other.resume(checkpoints)
+    assert jax.tree.structure(buffer) == jax.tree.structure(one.buffer)
+    for found, wanted in zip(jax.tree.leaves(buffer), jax.tree.leaves(one.buffer), strict=True):
+        np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize(

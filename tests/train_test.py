@@ -14,7 +14,7 @@ import pytest
 from configs import coding
 from gdsd_jax import experiment, metrics, report, resume, settings, train
 from gdsd_jax.checkpoint import Checkpoints
-from tests.processes import SMALL, Runs, assert_same_run, last_state
+from tests.processes import CLOCK, SMALL, Runs, assert_same_run, last_state
 from tests.report.rows import unexplained
 
 
@@ -126,6 +126,32 @@ def test_a_sink_that_does_not_open_ends_the_run(prepared, tmp_path):
     with pytest.raises(report.SinkError, match=f"sink '{sink}' does not open.*out of paper"):
         train.train(prepared._replace(settings=chosen), workdir)
     assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_narrow_rounds_are_the_wide_ones(data_dir, tmp_path, monkeypatch):
+    """The same rewards, and the same numbers but for rounding; each width is compiled but once."""
+    shapes = []
+
+    def noting(loop, state, frozen, buffer, *rest):
+        shapes.append(buffer.slices.prompt_len)
+        return compile_updates(loop, state, frozen, buffer, *rest)
+
+    compile_updates = train.compile_updates
+    monkeypatch.setattr(train, "compile_updates", noting)
+    overrides = "rounds=4,prompts_per_round=2,group_size=4,slices=1,eval_every=4,probe_rows=4"
+    found = {}
+    for multiple in (0, 1):
+        chosen = small(data_dir, overrides, f"prompt_multiple={multiple}")
+        found[multiple] = trained(chosen, tmp_path / str(multiple))
+    assert shapes[0] == 24 > max(shapes[1:])
+    assert len(set(shapes[1:])) == len(shapes[1:]) > 1
+    for wide, narrow in zip(found[0], found[1], strict=True):
+        assert wide.keys() == narrow.keys()
+        for name in wide.keys() - set(CLOCK):
+            known = isinstance(wide[name], (int, float))  # else a name, or None for NaN
+            wanted = pytest.approx(wide[name], rel=1e-3, abs=1e-5) if known else wide[name]
+            assert narrow[name] == wanted, (wide["phase"], wide["step"], name)
 
 
 @pytest.mark.slow

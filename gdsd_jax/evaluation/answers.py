@@ -159,6 +159,7 @@ def answer(
         threshold=request.threshold,
         longest=request.gen_length,
         first_sample=number,
+        widths=problems.widths,
     )
     rollout = sample(prompts)
     fields = (rollout.tokens_BxG, rollout.length_B, rollout.passes_B)

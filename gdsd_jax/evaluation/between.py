@@ -152,6 +152,7 @@ def heldout_rounds(experiment: Experiment, threshold: float) -> list[Prompts]:
             settings.group_size,
             temperature=settings.temperature,
             threshold=threshold,
+            widths=problems.widths,
         )
         for start in range(0, problems_asked(experiment), count)
     ]

@@ -15,7 +15,7 @@ import numpy as np
 
 from gdsd_jax.objectives.checks import check_choices, check_probability
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import counted, draw_full_masks, ranks, view_token_scores
+from gdsd_jax.scoring import counted, draw_columns, draw_full_masks, ranks, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -82,11 +82,10 @@ def views(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Array:
     if config.forward != "block_all":
         count_KxB = draw_counts(config, jnp.sum(chosen_KxBxL, axis=-1), gen, rng_count)
         chosen_KxBxL = (
-            ranks(jax.random.uniform(rng_place, chosen_KxBxL.shape), chosen_KxBxL)
-            < count_KxB[..., None]
+            ranks(draw_columns(rng_place, draws, batch), chosen_KxBxL) < count_KxB[..., None]
         )
     behind_KxBxL = (column_1x1xL >= 0) & ((column_1x1xL >= start_KxBx1 + size) | ~answer_1xBxL)
-    coin_KxBxL = jax.random.bernoulli(rng_before, config.mask_prompt, chosen_KxBxL.shape)
+    coin_KxBxL = draw_columns(rng_before, draws, batch) < config.mask_prompt
     return chosen_KxBxL | behind_KxBxL | ((column_1x1xL < start_KxBx1) & coin_KxBxL)
 
 

@@ -41,6 +41,9 @@ class SamplerConfig:
         at each block's first pass alone. 1 gives the tokens of "none".
       cfg_scale: classifier-free guidance: logits become u + (1 + cfg_scale) (c - u), u without the
         prompt; 0 = off.
+      compact: rows that are done leave between blocks: when at most half of the rows still run,
+        the rollout goes on with half of them. The tokens are the same. It is so with eight blocks
+        or more, and as far as eight rows and two on the way down.
       stop_ids: tokens that end a completion; None = the model's own.
       reference_quirks: the released samplers' behaviour, for parity. A proposed mask token counts
         as masked, every block takes all its passes, and nothing is cut behind a stop id. "block"
@@ -63,6 +66,7 @@ class SamplerConfig:
     cache: str | None = None
     refresh_every: int | None = None
     cfg_scale: float = 0.0
+    compact: bool = True
     stop_ids: tuple[int, ...] | None = None
     reference_quirks: bool = False
 

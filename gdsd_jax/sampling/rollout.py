@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from gdsd_jax.sampling import schedule
 from gdsd_jax.sampling.cache import Forward, columns, make_forward
+from gdsd_jax.sampling.compaction import all_passes, sizes_of
 from gdsd_jax.sampling.config import SamplerConfig
 from gdsd_jax.sampling.noise import BLOCK_NOISE, fold_rows, row_uniform
 from gdsd_jax.sampling.orders import find_order
@@ -60,9 +61,14 @@ class Passes(NamedTuple):
 
 
 def make_rollout_fn(
-    denoiser: Denoiser, config: SamplerConfig
+    denoiser: Denoiser, config: SamplerConfig, shards: int = 1
 ) -> Callable[[PyTree, Prompts, Array], Rollout]:
     """`rollout_fn(params, prompts, rng_B) -> Rollout`, jitted; `rng_B` holds one key per row.
+
+    Args:
+      denoiser: the model.
+      config: of the sampler.
+      shards: equal parts that the rows of a batch lie in on a mesh, one after another.
 
     Raises:
       ValueError: the denoiser cannot do what the config asks for.
@@ -72,11 +78,13 @@ def make_rollout_fn(
     @jax.jit
     def rollout_fn(params: PyTree, prompts: Prompts, rng_B: Array) -> Rollout:
         prompts = with_defaults(prompts, config.gen_length)
+        sizes = sizes_of(config, len(prompts.tokens_BxP), shards)
 
-        def one_pass(state):
-            return advance(params, prompts, rng_B, state)
+        def one_pass(asked, state):
+            return advance(params, *asked, state)
 
-        return end(prompts, jax.lax.while_loop(running, one_pass, begin(params, prompts)))
+        state = begin(params, prompts)
+        return end(prompts, all_passes(one_pass, running, config, sizes, (prompts, rng_B), state))
 
     return rollout_fn
 

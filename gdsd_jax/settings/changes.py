@@ -17,6 +17,7 @@ FREE = (
     *("rounds", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_best", "not_finite"),
     *("sft.log_every", "sft.checkpoint_every"),
     *("mesh", "slices", "rollout_weights", "attention_kernel", "remat"),
+    *("sampler.compact", "prompt_multiple"),
 )
 # What the supervised phase depends on, besides the blocks of a block-causal model.
 SUPERVISED = (

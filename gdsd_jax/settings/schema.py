@@ -31,7 +31,10 @@ ONE_OR_MORE = (
     "checkpoint_every",
     "keep_checkpoints",
 )
-ZERO_OR_MORE = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
+ZERO_OR_MORE = (
+    *("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound"),
+    "prompt_multiple",
+)
 ZERO_OR_MORE += ("probe_rows",)
 CHOICES = {
     "dtype": ("float32", "bfloat16"),
@@ -139,6 +142,9 @@ class Settings:
       reward: which rule grades answers, and what its parts count for.
       enable_thinking: what chat templates are told that know the word, such as Qwen3's.
       prompt_length: tokens of a prompt; shorter ones are padded on the left to this.
+      prompt_multiple: a round's prompts have as many columns as its longest one needs, in one of at
+        most four widths: multiples of this, and prompt_length. What comes out is the same but for
+        rounding. 0 = all rounds have prompt_length columns.
       too_long: what becomes of longer prompts: "drop", or "cut" at the front.
       sampler: how completions are written (gdsd_jax/sampling/config.py).
       temperature: of the proposals in training rollouts.
@@ -220,6 +226,7 @@ class Settings:
     reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
     enable_thinking: bool = False
     prompt_length: int = 256
+    prompt_multiple: int = 0
     too_long: str = "drop"
     sampler: SamplerConfig = dataclasses.field(default_factory=SamplerConfig)
     temperature: float = 1.0

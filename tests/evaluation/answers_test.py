@@ -1,5 +1,6 @@
 """What an evaluation asks of the model, what it counts, and what it says."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -126,6 +127,14 @@ def test_the_last_batch_is_filled_up_and_cut_again():
     assert fewer.lengths_NxS.shape == (5, 2) == fewer.grades.reward_N.shape
     more = evaluation.evaluate(experiment(problems=99), Sampler(), Request())
     assert more.lengths_NxS.shape == (PROBLEMS, 1)
+
+
+def test_a_batch_is_as_wide_as_its_prompts_need():
+    chosen, sampler = experiment(), Sampler()
+    longest = chosen.heldout.valid[4:].sum(axis=1).max()
+    chosen.heldout = dataclasses.replace(chosen.heldout, widths=(longest, P))
+    evaluation.evaluate(chosen, sampler, Request())
+    assert [prompts.tokens_BxP.shape[1] for prompts in sampler.asked] == [P, longest]
 
 
 @pytest.mark.parametrize("first", [True, False])

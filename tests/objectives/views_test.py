@@ -3,6 +3,8 @@
 B rows, K draws, P prompt and G completion columns.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,30 @@ def views(name, config, draws, seed=0, batch=None):
     views_fn = objectives.make_views_fn(name, config)
     draw = jax.jit(lambda batch, rng: views_fn(batch, draws, rng))
     return np.asarray(draw(make_batch() if batch is None else batch, jax.random.key(seed)))
+
+
+NARROW = {  # the views that draw for prompt columns too, and some that do not
+    "diffu_grpo": DiffuGrpoConfig(),
+    "wd1": Wd1Config(),
+    "coupled_grpo": CoupledGrpoConfig(),
+    "gdsd": GdsdConfig(),
+    **{f"spg {form}": SpgConfig(forward=form, block_length=4) for form in ("all", "block_random")},
+}
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_padding_on_the_left_changes_no_view(name):
+    """A round whose prompts are all short has the views of the same rows among long prompts."""
+    wide, cut = make_batch(), 2
+    narrow = wide.replace(
+        tokens_BxL=wide.tokens_BxL[:, cut:],
+        valid_BxL=wide.valid_BxL[:, cut:],
+        prompt_len=P - cut,
+        widest=P + G,
+    )
+    draw = functools.partial(views, name.split()[0], NARROW[name], 3)
+    np.testing.assert_array_equal(draw(batch=narrow), draw(batch=wide)[..., cut:])
+    np.testing.assert_array_equal(draw(batch=wide.replace(widest=P + G)), draw(batch=wide))
 
 
 @pytest.mark.parametrize("count", ["full", "answer"])
