@@ -33,7 +33,8 @@ print(json.dumps([folders, libraries]))
 """
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}  # sets have one order on every run
 # Of the jail, beside this file.
-SCRIPTS = ("worker.py", "kernel.py", "runner.py", "judge.py", "stand_ins.py", "values.py")
+SCRIPTS = ("worker.py", "usage.py", "kernel.py", "runner.py")
+SCRIPTS += ("judge.py", "stand_ins.py", "texts.py", "values.py")
 
 
 class SandboxError(RuntimeError):

@@ -31,15 +31,16 @@ class SystemCalls(NamedTuple):
     pivot_root: int
     # Namespaces (unshare, setns), ptrace, key rings, kernel attack surface (bpf, perf_event_open,
     # userfaultfd, io_uring_setup), memory that outlives or escapes the address-space limit
-    # (shmget, msgget, semget, mq_open, memfd_*), and lower priorities, by which a program would
-    # blame the load (setpriority, ioprio_set, sched_setparam, sched_setscheduler, sched_setattr).
+    # (shmget, msgget, semget, mq_open, memfd_*), and lower priorities or a busy core of its own
+    # choice, by which a program would blame the load (setpriority, ioprio_set, sched_setparam,
+    # sched_setscheduler, sched_setattr, sched_setaffinity).
     denied: tuple[int, ...]
 
 
 X86_DENIED = (272, 308, 101, 248, 249, 250, 321, 298, 323, 425, 29, 68, 64, 240, 319, 447)
-X86_DENIED += (141, 251, 142, 144, 314)
+X86_DENIED += (141, 251, 142, 144, 314, 203)
 ARM_DENIED = (97, 268, 117, 217, 218, 219, 280, 241, 282, 425, 194, 186, 190, 180, 279, 447)
-ARM_DENIED += (140, 30, 118, 119, 274)
+ARM_DENIED += (140, 30, 118, 119, 274, 122)
 SYSTEM_CALLS = {
     "x86_64": SystemCalls(0xC000003E, clone=56, socket=41, pivot_root=155, denied=X86_DENIED),
     "aarch64": SystemCalls(0xC00000B7, clone=220, socket=198, pivot_root=41, denied=ARM_DENIED),

@@ -17,9 +17,9 @@ import builtins
 import collections
 import importlib
 import marshal
-import sys
 
 import runner  # the files beside this one
+import texts
 import values
 
 UNKNOWN = 1 << 30  # the mark of what the program's process does not have
@@ -41,12 +41,9 @@ class Names(dict):
         self._peer = peer
         nodes = list(ast.walk(tree))
         calls = [x for x in nodes if isinstance(x, ast.Call) and isinstance(x.func, ast.Name)]
-        self._called = {x.func.id for x in calls}
-        owners = [x.value for x in nodes if isinstance(x, ast.Attribute)]
-        owners = {x.id for x in owners if isinstance(x, ast.Name)} - self._called
-        self._modules = owners & sys.stdlib_module_names
+        self._called, self._modules = texts.called_names(nodes), texts.module_names(nodes)
         used = {x.id for x in nodes if isinstance(x, ast.Name)}
-        if calls and used <= self.keys() | self._modules | _bound(nodes):
+        if calls and used <= self.keys() | self._modules | texts.bound_names(nodes):
             self._shadow(calls)
 
     def _shadow(self, calls):
@@ -74,32 +71,6 @@ class Names(dict):
 
 def _is_class(name):
     return name[0].isupper() and "_" not in name
-
-
-def _bound(nodes):
-    """Names that a test itself gives a meaning to."""
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.ExceptHandler)
-    bound = {x.id for x in nodes if isinstance(x, ast.Name) and not isinstance(x.ctx, ast.Load)}
-    bound |= {x.arg for x in nodes if isinstance(x, ast.arg)}
-    bound |= {x.name for x in nodes if isinstance(x, kinds)}
-    return bound | {x.asname or x.name for x in nodes if isinstance(x, ast.alias)}
-
-
-def looks_beyond_values(tree):
-    """Whether a test looks at more of a program than its values: its output, input, files, names.
-
-    The program's process has its own of these.
-    """
-    nodes = list(ast.walk(tree))
-    names = {x.id for x in nodes if isinstance(x, ast.Name)} - _bound(nodes)
-    attributes = {x.attr for x in nodes if isinstance(x, ast.Attribute)}
-    imports = [x for x in nodes if isinstance(x, (ast.Import, ast.ImportFrom))]
-    imported = {name.name for x in imports for name in x.names}
-    return not (_WORLD.isdisjoint(names | imported) and _STREAMS.isdisjoint(attributes | imported))
-
-
-_STREAMS = {"stdin", "stdout", "stderr", "input", "redirect_stdout", "redirect_stderr", "patch"}
-_WORLD = {"open", "globals", "locals", "capsys", "monkeypatch", "tempfile"}
 
 
 def _below(call):
@@ -210,7 +181,8 @@ class Other:
         return self._ask("issubclass", kind) is True
 
     def __mro_entries__(self, bases):
-        self._peer.give_up()  # a class of the test's that derives from the program's
+        # A class of the test's that derives from the program's.
+        self._peer.give_up(TypeError("no base"), of_test=True)
 
 
 def _operators():
@@ -263,7 +235,13 @@ class Peer:
         self.channel, self.limit_s, self.seconds = channel, limit_s, 0.0
         self.lent, self.opened, self.answered, self._heard = [], False, False, heard
         self._things, self._kinds, self._numbers = {}, {}, {}  # by number; of classes of errors
-        self.ended = self.no_memory = self.cannot_send = False
+        self.ended = self.no_memory = False
+        self.begin(None)
+
+    def begin(self, tree):
+        """What follows is of another test."""
+        self._test, self._called = tree, 0  # how many of its functions the program is calling
+        self.cannot_send = self._heard_now = self._gives_back = False
 
     def receive(self):
         """(letter, data)."""
@@ -281,6 +259,7 @@ class Peer:
         self._send(operation, target, arguments, keywords or {}, look)
         while True:
             letter, data = self.receive()
+            self._heard_now = True
             if not self.answered:
                 self.answered = True
                 self._heard()
@@ -309,10 +288,8 @@ class Peer:
             elif len(inputs) > values.MOST_BYTES:
                 raise ValueError("so many bytes")
         except ValueError as error:
-            # What the program gave may be too large to give back: that is no fault of the test's.
-            if self.answered:
-                raise ValueError(f"cannot send {error}") from None
-            self.give_up()
+            # How far it has an iterator run is a program's choice, and so how large its items grow.
+            self.give_up(ValueError(f"cannot send {error}"), of_program=operation == runner.ANSWER)
         message = (operation, target, inputs, marked, look)
         try:
             self.channel.sendall(runner.frame(marshal.dumps(message, values.VERSION)))
@@ -332,13 +309,25 @@ class Peer:
             return (thing.__name__,)  # such as len: the program's process has its own
         is_iterator = hasattr(thing, "__next__") and not hasattr(thing, "read")
         if not callable(thing) and not is_iterator:
-            self.give_up()
+            error = TypeError(f"cannot send a {type(thing).__name__}")
+            self.give_up(error, of_test=type(thing).__module__ == "test")
         self.lent.append(thing.__next__ if is_iterator else thing)
         mark = -len(self.lent)
         return (mark, "iterator", None) if is_iterator else mark
 
-    def give_up(self):
-        """Ends a test that cannot be judged here."""
+    def give_up(self, error, of_test=False, of_program=False):
+        """Ends a test that cannot be judged here; raises the error where the program led to it.
+
+        What a function of the test's gives is the choice of the program that called it. What the
+        test gives otherwise is the test's until it has heard of the program, later where it hands
+        nothing back of what it has heard, and always where it is an instance of its own class.
+        """
+        if of_program or self._called:
+            raise error
+        if self._heard_now and not of_test:
+            self._gives_back = self._gives_back or texts.gives_back(self._test)
+            if self._gives_back:
+                raise error
         self.cannot_send = True
         raise CannotSend
 
@@ -391,6 +380,7 @@ class Peer:
             self._end()
         value, changed = answer
         if type(changed) is tuple:
+            self._gives_back = True
             renew(given, changed)
         return value
 
@@ -410,15 +400,20 @@ class Peer:
             return RuntimeError("an error")
 
     def _call_back(self, data):
-        """Answers the program's question for what a function of the test's gives."""
+        """Answers the program's question for what a function or iterator of the test's gives."""
         try:
             mark, arguments = self._value(data)
-            value = self.lent[-mark - 1](*arguments)
+            function = self.lent[-mark - 1]
+            # Items come as the test has them: an iterator is not told anything.
+            is_call = getattr(function, "__name__", "") != "__next__"
+            self._called += is_call
+            try:
+                self._send(runner.ANSWER, "", (function(*arguments),), {}, False)
+            finally:
+                self._called -= is_call
         except Exception as error:
             name = values.NAMES.get(id(type(error)), "RuntimeError")
             self._send(runner.THROW, name, (), {}, False)
-        else:
-            self._send(runner.ANSWER, "", (value,), {}, False)
 
     def _read(self, count):
         data = bytearray()

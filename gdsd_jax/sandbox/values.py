@@ -98,6 +98,18 @@ FORMS = {
     type({}.keys()): (lambda x: (dict.fromkeys(x),), _of(dict, dict.keys)),
     type({}.items()): (lambda x: (dict(x),), _of(dict, dict.items)),
     type({}.values()): (lambda x: (list(x),), _of(list, lambda x: dict(enumerate(x)).values())),
+    type(OrderedDict().keys()): (
+        lambda x: (dict.fromkeys(x),),
+        _of(dict, lambda x: OrderedDict(x).keys()),
+    ),
+    type(OrderedDict().items()): (
+        lambda x: (dict(x),),
+        _of(dict, lambda x: OrderedDict(x).items()),
+    ),
+    type(OrderedDict().values()): (
+        lambda x: (list(x),),
+        _of(list, lambda x: OrderedDict(enumerate(x)).values()),
+    ),
     bytearray: (lambda x: (bytes(x),), _of(bytes, bytearray)),
     fractions.Fraction: (operator.attrgetter("numerator", "denominator"), _fraction),
     decimal.Decimal: (lambda x: (str(x),), decimal.Decimal),

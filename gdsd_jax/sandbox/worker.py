@@ -30,99 +30,15 @@ import time
 import judge  # the files beside this one
 import kernel
 import runner
+import usage
 
 WARM_MODULES = (
     "abc array bisect collections copy dataclasses datetime decimal enum fractions "
     "functools heapq io itertools json math operator queue random re statistics "
     "string threading time typing"
 ).split()
-OURS = ("judge", "kernel", "runner", "stand_ins", "values")
-POLL_S = 0.02
-MOST_STARTED = 500  # processes of a program of which the load may be to blame
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-
-
-class Usage:
-    """What a program has used; `read` is called every few milliseconds.
-
-    Attributes:
-      cpu_s: CPU seconds of the program and its descendants: what the kernel tells of those that
-        live, or what was seen of all, where children end uncounted.
-      resident: bytes of all of them.
-      judge_s: CPU seconds of a judge in a process of its own.
-      idle_s: seconds of real time in which nobody of program and judge ran or waited for a core.
-      blocked: whether a process of the program waits for the kernel, such as for a disk.
-    """
-
-    def __init__(self, pid, own, judge_pid, jailed):
-        self._pid, self._own, self._judge, self._jailed = pid, own, judge_pid, jailed
-        self.cpu_s, self.judge_s, self.resident, self.idle_s = 0.0, 0.0, 0, 0.0
-        self.blocked = False
-        self._ran_s = {}  # process -> CPU seconds when it was last seen
-        self._busy_s, self._then = 0.0, time.monotonic()
-        self._first_process = newest_process()
-
-    @property
-    def started(self):
-        """How many processes and threads were started since the program was."""
-        return abs(newest_process() - self._first_process) if self._jailed else 0
-
-    def read(self):
-        self.cpu_s, self.resident, self.blocked = 0.0, 0, False
-        busy_s, runnable = sum(scheduled_s("self")), False
-        for name in os.listdir("/proc"):
-            if not name.isdigit() or int(name) in self._own:
-                continue
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:
-                continue  # gone meanwhile
-            is_judge = int(name) == self._judge
-            # In a jail every other process is the program's.
-            if not (self._jailed or is_judge or int(fields[3]) == self._pid):
-                continue
-            ran_s, waited_s = scheduled_s(name, int(fields[17]))
-            busy_s += ran_s + waited_s
-            runnable = runnable or fields[0] == b"R"
-            self.blocked = self.blocked or fields[0] == b"D"
-            cpu_s = sum(map(int, fields[11:15])) / TICKS_PER_S
-            if is_judge:
-                self.judge_s = cpu_s
-            else:
-                self._ran_s[name] = ran_s
-                self.cpu_s += cpu_s
-                self.resident += int(fields[21]) * PAGE_BYTES
-        self.cpu_s = max(self.cpu_s, sum(self._ran_s.values()))
-        now = time.monotonic()
-        if not runnable:
-            spent_s = max(0.0, busy_s - self._busy_s)
-            # Not more, lest a program pays for a machine that was stopped.
-            self.idle_s += max(0.0, min(now - self._then, 5 * POLL_S) - spent_s)
-        self._busy_s, self._then = busy_s, now
-
-
-def scheduled_s(name, threads=1):
-    """Seconds that the threads of a process (ran, waited for a core); 0 where nobody counts."""
-    folders = [f"/proc/{name}"]
-    try:
-        if threads > 1:
-            folders = [f"/proc/{name}/task/{x}" for x in os.listdir(f"/proc/{name}/task")]
-        ran = waited = 0
-        for folder in folders:
-            with open(f"{folder}/schedstat", "rb") as file:
-                found = list(map(int, file.read().split()))
-            ran, waited = ran + found[0], waited + found[1]
-        return ran / 1e9, waited / 1e9
-    except OSError:
-        return 0.0, 0.0
-
-
-def newest_process():
-    """The number of the process or thread that was started last, in this namespace."""
-    with open("/proc/loadavg", "rb") as file:
-        return int(file.read().split()[-1])
+OURS = ("judge", "kernel", "runner", "stand_ins", "texts", "usage", "values")
+POLL_S = usage.POLL_S
 
 
 class Program:
@@ -157,7 +73,7 @@ class Program:
         poller.register(self._output, select.POLLIN)
         poller.register(self._process, select.POLLIN)
         poller.register(0, 0)  # the host hanging up
-        usage = Usage(self.pid, own, tests.pid, self._jailed)
+        used = usage.Usage(self.pid, own, tests.pid, self._jailed)
         deadline, check_at = time.monotonic() + self._limits["wall_s"], time.monotonic() + POLL_S
         while not tests.finished and self.cause is None:
             poller.register(tests.fileno(), tests.events())
@@ -173,8 +89,8 @@ class Program:
             if tests.fileno() in ready:
                 tests.step()
             if not tests.finished and self.cause is None and time.monotonic() >= check_at:
-                usage.read()
-                self._check(usage, tests, deadline)
+                used.read()
+                self._check(used, tests, deadline)
                 check_at = time.monotonic() + POLL_S
 
     def _read_output(self):
@@ -192,21 +108,21 @@ class Program:
                 return False
         return False
 
-    def _check(self, usage, tests, deadline):
+    def _check(self, used, tests, deadline):
         """Names the limit that was passed, by the program or by the judge of its values."""
         heard = judge.ANSWERED in tests.seen
         if not heard:
-            self._judge_s = usage.judge_s
-        judge_s = usage.judge_s - self._judge_s if heard else usage.judge_s
-        if usage.cpu_s > self._limits["cpu_s"]:
+            self._judge_s = used.judge_s
+        judge_s = used.judge_s - self._judge_s if heard else used.judge_s
+        if used.cpu_s > self._limits["cpu_s"]:
             self.cause = "cpu"
-        elif usage.resident > self._limits["memory_bytes"]:
+        elif used.resident > self._limits["memory_bytes"]:
             self.cause = "memory"
         elif judge_s > judge.cpu_limit(self._limits, heard):
             self.cause = "judge"
-        elif usage.idle_s > self._limits["cpu_s"]:
-            self.cause, self.again = "wall", usage.blocked
-        elif time.monotonic() > deadline and usage.started > MOST_STARTED:
+        elif used.idle_s > self._limits["cpu_s"]:
+            self.cause, self.again = "wall", used.blocked
+        elif time.monotonic() > deadline and used.hidden_s > self._limits["wall_s"] / 2:
             self.cause = "cpu"  # not the load: too short-lived to be seen
         elif time.monotonic() > deadline:
             # Where its values gave the judge much to do, the program is to blame, not the load.

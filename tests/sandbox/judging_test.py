@@ -36,6 +36,7 @@ items, pair, table, group = [1, [2]], (1, (2,)), {'a': [1], 2: None}, {1, 'b'}
 frozen = frozenset('ab')
 counted, sorted_ = collections.Counter('aab'), collections.OrderedDict(a=1)
 filled = collections.defaultdict(list, {1: [2]})
+keys, pairs, held = sorted_.keys(), sorted_.items(), sorted_.values()
 kind, function, exception = int, len, ValueError
 class Vector(tuple): pass
 vector, fraction, numbers, lazy = Vector([1]), fractions.Fraction(1, 2), range(3), (x for x in [1])
@@ -69,6 +70,8 @@ def inner(): return 1
         ("counted", "{'b': 1, 'a': 2}"),
         ("sorted_", "{'a': 1}"),
         ("filled", "{1: [2]}"),
+        ("keys", "{'a'}"),
+        ("pairs", "{('a', 1)}"),
         ("kind", "int"),
         ("exception", "ValueError"),
         ("vector", "(1,)"),
@@ -97,6 +100,8 @@ def test_values_that_are_equal(sandbox, name, expected):
         ("function", "len"),
         ("vector", "[1]"),
         ("fraction", "0.4"),
+        ("keys", "['a']"),
+        ("held", "[1]"),
         ("numbers", "[0, 1, 2]"),
         ("lazy", "[1]"),
         ("inner", "1"),
@@ -107,7 +112,7 @@ def test_values_that_are_not(sandbox, name, expected):
     assert verdict(sandbox, VALUES, *tests) == ((False, False), "ok")
 
 
-SMALL = "class F: pass\ndef f(x): return 1\n"
+SMALL = "class F: pass\ndef f(x): return 1\ndef g(x): return max(map(f, x))\n"
 TREE = """
 class Node:
     made = 0
@@ -258,6 +263,10 @@ def test_long_literals_cost_the_program_nothing(sandbox, form):
         "with open('x', 'w') as file: file.write('a')\nassert f('x') == 1",
         "assert 'f' in globals()",
         "x = []\nwhile True: x.append(' ' * (1 << 20))",
+        f"assert f(1) == 1\nassert f('a' * {9 << 20}) == 1",
+        "class Mine: pass\nassert f(1) == 1\nassert f(f(1)) == 1 and f(Mine()) == 1",
+        "import types\nassert f(1) == 1\nassert f(types.SimpleNamespace(a=1)) == 1",
+        "class Mine: pass\nassert g(iter([1, Mine()])) == 1",
     ],
     ids=lambda test: test[:20],
 )
@@ -284,6 +293,64 @@ def test_what_cannot_be_judged_is_not_held_against_a_program(sandbox, test):
 def test_a_program_cannot_ask_not_to_be_judged(sandbox, source):
     # What it gave cannot be given back to it.
     assert verdict(sandbox, source, "assert f([[f(1)] * 2] * 3) == 1").judged
+
+
+@pytest.mark.parametrize(
+    "call, test",
+    [
+        # A function of the test's gives what a program's arguments make of it.
+        ("fn(ValueError)", "assert f(lambda t: t(), str) == ''"),
+        (
+            "fn(__import__('collections').OrderedDict(a=1))",
+            "assert f(lambda d: d.keys(), {'a': 1}) == ['a']",
+        ),
+        ("fn(type(len(()).bit_length))", "assert f(lambda t: [t.__dict__], int) == 1"),
+        ("fn(10 ** 7)", "assert f(lambda n: 'a' * n, 2) == 'aa'"),
+        ("fn(10 ** 12)", "assert f(lambda n: bytes(n), 2) == bytes(2)"),
+        ("fn(1 << 1000)", "assert f(lambda n: 'a' * n, 2) == 'aa'"),
+        ("fn(24)", "def deep(n): return [deep(n - 1)] * 2 if n else []\nassert f(deep, 1) == [[]]"),
+        ("fn(300)", "def deep(n): return [deep(n - 1), f] if n else []\nassert f(deep, 0) == []"),
+        ("fn(10 ** 5)", "def deep(n): return [deep(n - 1)] if n else []\nassert f(deep, 0) == []"),
+        ("fn('b')", "import re\nassert f(lambda s: re.match('b', s), 'a') is None"),
+        ("fn(1)", "class Mine: pass\nassert f(lambda x: Mine() if x else 0, 0) == 0"),
+        ("fn(1)", "assert f(lambda x: f(object(), x) if x else 0, 0) == 0"),
+        (
+            "fn(f)",
+            "def sub(k):\n    class A(k): pass\n    return A.__name__\nassert f(sub, int) == 'A'",
+        ),
+        ("fn(1, 2, 3)", "assert f(lambda x: x, 0) == 0"),
+        ("fn(10 ** 10)", "assert f(lambda n: sum(range(n)), 2) == 1"),
+        ("fn(100)", "import time\nassert f(time.sleep, 0) is None"),
+        ("[fn(x) for _ in iter(int, 1)]", "assert f(lambda x: x, 0) == [0]"),
+        (
+            "list(fn)",
+            "def grow():\n    x = 'a'\n    while True: yield x; x += x\nassert f(grow(), 1) == 'a'",
+        ),
+        ("list(fn)", "import itertools\nassert f(itertools.count(), 1) == 0"),
+        # What it gave leads to what cannot be sent, of which nobody's class is the cause.
+        ("10 ** 7", "assert f('a' * f(1, 2), 2) == 1"),
+        ("'b'", "import re\nx = f(1, 2)\nassert f(re.match('b', x), 2) == 1"),
+        ("0", "import re\na = ['']\nf(a, 2)\nassert f(re.match('b', a[0]), 2) == 1"),
+        ("type('T', (int,), {})(3)", "x = f(1, 2)\nassert f(type(x)(4), 2) == 4"),
+    ],
+)
+def test_what_a_program_chose_is_no_fault_of_the_test(sandbox, call, test):
+    source = f"def f(fn, x):\n    if type(fn) is list: fn[:] = ['b']\n    return {call}"
+    quiet = source.replace("return", "try: return") + "\n    except BaseException: return ()"
+    for verdict in sandbox.run([Program(x, (test, "assert True")) for x in (source, quiet)]):
+        assert verdict.judged and not verdict.passed[0]
+
+
+def test_an_earlier_test_has_no_part_in_whether_the_next_can_be_judged(sandbox):
+    tests = ("assert f(1) == 1", f"assert f('a' * {9 << 20}) == 1")
+    assert verdict(sandbox, SMALL, *tests) == ((True, False), "unjudged")
+
+
+def test_a_program_that_gets_no_answer_may_go_on(sandbox):
+    """It is told by an error, and may still be right."""
+    source = "def f(fn, x):\n    try: return fn(10 ** 7)\n    except ValueError: return fn(x)"
+    test = "assert f(lambda n: 'a' * n, 2) == 'aa'"
+    assert verdict(sandbox, source, test) == ((True,), "ok")
 
 
 # ---------------------------------------------------------------- users and files

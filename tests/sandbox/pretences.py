@@ -205,6 +205,62 @@ SINGLE = {
             while True: pass
     """,
     "stopped": "import os, signal\ndef f(x):\n    os.kill(0, signal.SIGSTOP)",
+    "ready at every look": """
+        import array, ctypes, fcntl, os, struct, time
+        ctypes.CDLL(None).prctl(29, 1, 0, 0, 0)
+        def f(x):
+            left = array.array('i', [0])
+            os.write(3, struct.pack('<I', 8 << 20))
+            while True:
+                time.sleep(0.011)
+                os.write(3, b'V')  # wakes the one who looks
+                while not fcntl.ioctl(3, 0x5411, left, True) and left[0]: time.sleep(0.00005)
+                end = time.perf_counter() + 0.0005
+                while time.perf_counter() < end: pass
+    """,
+    "a thread that is ready at every look": """
+        import os, struct, threading, time
+        def g():
+            while True:
+                time.sleep(0.011)
+                os.write(3, b'V')
+                end = time.perf_counter() + 0.0005
+                while time.perf_counter() < end: pass
+        def f(x):
+            os.write(3, struct.pack('<I', 8 << 20))
+            thread = threading.Thread(target=g)
+            thread.start()
+            thread.join()
+    """,
+    "a child that is ready at every look": """
+        import os, signal, struct, time
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        def f(x):
+            os.write(3, struct.pack('<I', 8 << 20))
+            while True:
+                time.sleep(0.02)
+                if os.fork() == 0:
+                    os.write(3, b'V')
+                    end = time.perf_counter() + 0.001
+                    while time.perf_counter() < end: pass
+                    os._exit(0)
+    """,
+    "many who wait for each other": """
+        import os, time
+        def f(x):
+            for _ in range(6):
+                if os.fork() == 0: break
+            start = time.monotonic()
+            while True: time.sleep(0.01 - (time.monotonic() - start) % 0.01)
+    """,
+    "a core that others use": """
+        import os, time
+        def f(x):
+            try: os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+            except OSError: pass
+            else: return 4
+            while True: time.sleep(0.00001)
+    """,
     "a parent that waits for a child of vfork": """
         import ctypes
         def f(x):

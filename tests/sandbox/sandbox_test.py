@@ -15,6 +15,7 @@ import time
 import pytest
 
 from gdsd_jax.sandbox import Limits, Program, SandboxError, open_sandbox
+from tests.sandbox import pretences
 
 LIMITS = Limits(cpu_s=0.3, wall_s=3.0, memory_bytes=256 << 20, processes=8, output_bytes=10_000)
 
@@ -283,6 +284,8 @@ def test_descendants_end_with_the_program(sandbox):
         "import os\nos.read(3, 1 << 20)",
         "import socket\na, b = socket.socketpair()\na.recv(1)",
         "def f():\n    import time\n    time.sleep(100)",
+        pretences.PRETENCES["ready at every look"] + "f(3)",
+        pretences.PRETENCES["a thread that is ready at every look"] + "f(3)",
     ],
 )
 def test_an_idle_program_ends_soon_and_delays_nobody(sandbox, sleep):
@@ -370,22 +373,63 @@ def test_the_same_verdict_on_every_run(sandbox):
         assert verdict(fresh, source, *tests) == verdict(sandbox, source, *tests)
 
 
+# Programs of which one part waits for another, which waits for a core.
+SHARED = {
+    "children": (
+        """
+import os, time
+for _ in range(15):
+    if os.fork() == 0:
+        while time.process_time() < 0.005: pass
+        os._exit(0)
+    os.wait()
+""",
+        "assert True",
+    ),
+    "a thread": (
+        """
+import threading, time
+def work():
+    while time.thread_time() < 0.1: pass
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+""",
+        "assert True",
+    ),
+    "a test": ("def f(g): return sum(map(g, range(300)))", "assert f(lambda x: x) == 44850"),
+    "a pipe": (
+        """
+import os
+ends = [*os.pipe(), *os.pipe()]
+if os.fork() == 0:
+    while True: os.write(ends[3], os.read(ends[0], 1))
+for _ in range(300):
+    os.write(ends[1], b'x')
+    os.read(ends[2], 1)
+""",
+        "assert True",
+    ),
+}
+
+
 def test_verdicts_do_not_depend_on_the_load(sandbox):
     # Half the CPU limit passes, however long the machine takes to grant it.
     light = Program("import time\nwhile time.process_time() < 0.15: pass", ("assert True",))
     heavy = Program("while True: pass", ("assert True",))
     nap = Program("import time\nfor _ in range(10): time.sleep(0.01)", ("assert True",))
+    shared = [Program(source, (test,)) for source, test in SHARED.values()]
     busy = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"])
         for _ in range(3 * len(os.sched_getaffinity(0)))
     ]
     try:
-        statuses = [v.status for v in sandbox.run([light, heavy, nap] * 2)]
+        statuses = [v.status for v in sandbox.run([light, heavy, nap, *shared] * 2)]
     finally:
         for process in busy:
             process.kill()
             process.wait()
-    assert statuses == ["ok", "cpu", "ok"] * 2
+    assert statuses == ["ok", "cpu", "ok", *("ok" for _ in shared)] * 2
 
 
 def test_throughput(sandbox):
