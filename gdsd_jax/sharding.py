@@ -27,6 +27,8 @@ RULES = (
     (r"lm_head/kernel$", P(None, ("fsdp", "tensor"))),  # by words: see `by_vocabulary`
     (r"layers/(q|k|v|gate|up)/kernel$", P(None, "fsdp", "tensor")),
     (r"layers/(o|down)/kernel$", P(None, "tensor", "fsdp")),
+    (r"layers/(q|k|v|gate|up)/scale$", P(None, None, "tensor")),  # of int8 kernels, by columns
+    (r"layers/(o|down)/scale$", P(None, None, "fsdp")),
     (r"layers/(q|k|v)/bias$", P(None, "tensor")),
     (r"layers/(q|k|v|gate|up)/a$", P(None, "fsdp", None)),
     (r"layers/(q|k|v|gate|up)/b$", P(None, None, ("tensor", "fsdp"))),
