@@ -38,7 +38,7 @@ def test_sums_of_whole_numbers_are_exact():
     kernel8, scale = quantised.quantise(jnp.float32(kernel * step_1xO), axis=0)
     np.testing.assert_array_equal(kernel8, kernel)
     np.testing.assert_array_equal(scale, step_1xO)
-    found = jax.jit(quantised.int8_product)(jnp.float32(x * step_Tx1), kernel8, scale)
+    found = jax.jit(quantised.product_of_rotated)(jnp.float32(x * step_Tx1), kernel8, scale)
     np.testing.assert_array_equal(found, np.float32((x @ kernel) * step_Tx1 * step_1xO))
 
 
@@ -58,13 +58,32 @@ def test_the_product_is_the_float64_rendering():
         np.testing.assert_array_equal(whole, wanted)
         np.testing.assert_allclose(scales, wanted_scale, rtol=1e-6)
     wanted = (np.int64(x8) @ np.int64(kernel8)) * np.float64(scale_x) * np.float64(scale)
-    found = jax.jit(quantised.int8_product)(x, kernel8, scale)
+    found = jax.jit(quantised.product_of_rotated)(x, kernel8, scale)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert not found[2].any()
-    # and without quantised inputs, for chips that gain nothing from them
-    found = jax.jit(quantised.widened_product)(x, kernel8, scale)
-    wanted = np.float64(x) @ (np.float64(kernel8) * np.float64(scale))
-    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("width, block", [(48, 16), (7, 1), (384, 128)])
+def test_a_rotation_spreads_what_is_large_and_keeps_products(width, block):
+    rng = np.random.default_rng(3)
+    matrix = np.float64(quantised.hadamard(block))
+    np.testing.assert_array_equal(matrix @ matrix.T, block * np.eye(block))
+    x, kernel = (np.float32(rng.standard_normal(s)) for s in ((TOKENS, width), (width, NARROW)))
+    x[:, 0] *= 200
+    turned, turned_kernel = quantised.rotated(x), quantised.rotated(kernel.T).T
+    wanted = np.float64(x) @ np.float64(kernel)
+    found = np.float64(turned) @ np.float64(turned_kernel) / block
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+    kernel8, scale = quantised.quantise_kernel(jnp.asarray(kernel))
+    whole = np.float64(kernel8) * np.float64(scale)
+    weights_alone = jax.jit(quantised.widened_product)(x, kernel8, scale)
+    rendering = np.float64(turned) @ whole
+    np.testing.assert_allclose(weights_alone, rendering, atol=1e-5 * np.abs(wanted).max())
+    if block > 1:  # the error of what the large entry does not touch
+        plain8, plain_scale = quantised.quantise(jnp.asarray(kernel), axis=0)
+        plain = quantised.product_of_rotated(jnp.asarray(x), plain8, plain_scale)
+        ours = quantised.int8_product(jnp.asarray(x), kernel8, scale)
+        assert distance(ours, wanted) < distance(plain, wanted)
 
 
 def logits_of(config, multiply=models.int8_product):
@@ -112,7 +131,7 @@ def test_adapters_are_added_beside_and_keep_their_move():
     )
     b *= 0.01 * np.linalg.norm(kernel) / np.linalg.norm(a @ b)
     x = np.float32(rng.standard_normal((TOKENS, WIDE)))
-    kernel8, scale = quantised.quantise(jnp.asarray(kernel), axis=0)
+    kernel8, scale = quantised.quantise_kernel(jnp.asarray(kernel))
     weights = {"params": {"kernel": kernel8, "scale": scale}}
     project = Projection(config, NARROW)
     before, after = (
@@ -121,9 +140,10 @@ def test_adapters_are_added_beside_and_keep_their_move():
     np.testing.assert_allclose(before, quantised.int8_product(x, kernel8, scale), rtol=1e-6)
     move = np.float64(x) @ np.float64(a) @ np.float64(b)
     assert distance(after - before, move) < 1e-3  # float32 rounding of the large sum
-    summed8, summed_scale = quantised.quantise(jnp.asarray(kernel + a @ b), axis=0)
-    summed = np.float64(x) @ (np.float64(summed8) * np.float64(summed_scale))
-    plain = np.float64(x) @ (np.float64(kernel8) * np.float64(scale))
+    summed8, summed_scale = quantised.quantise_kernel(jnp.asarray(kernel + a @ b))
+    turned = np.float64(quantised.rotated(x))
+    summed = turned @ (np.float64(summed8) * np.float64(summed_scale))
+    plain = turned @ (np.float64(kernel8) * np.float64(scale))
     assert distance(summed - plain, move) > 0.5
 
 
