@@ -82,7 +82,7 @@ def quantise_layers(config: ModelConfig, params: PyTree) -> PyTree:
     found = jax.tree.map(lambda x: x.astype(config.dtype), params)
     for name in PROJECTIONS:
         # one layer after the other, so that no rotated copy of all is held
-        kernel, scale = jax.lax.map(quantise_kernel, params["layers"][name]["kernel"])
+        kernel, scale = jax.vmap(quantise_kernel)(params["layers"][name]["kernel"])
         found["layers"][name] |= {"kernel": kernel, "scale": scale}
     return found
 
