@@ -17,6 +17,7 @@ class Chip(NamedTuple):
     """Rates and memory of one chip."""
 
     flops: float  # bfloat16 operations a second
+    int8: float  # int8 operations a second, summed in int32
     memory: int  # bytes; of a TPU those that a program may use, of a GPU all of them
     bandwidth: float  # bytes a second from that memory
     # bytes a second that it sends along one axis of its pod slice's torus, both ways, or by NVLink
@@ -26,14 +27,14 @@ class Chip(NamedTuple):
 
 GIB = 1 << 30
 CHIPS = {  # by jax's device_kind
-    "TPU v4": Chip(275e12, 31 * GIB, 1.23e12, 90e9, 3.1e9),
-    "TPU v5 lite": Chip(197e12, int(15.75 * GIB), 0.82e12, 90e9, 3.1e9),
-    "TPU v5": Chip(459e12, int(95.7 * GIB), 2.77e12, 180e9, 6.2e9),
-    "TPU v6 lite": Chip(918e12, int(31.25 * GIB), 1.64e12, 180e9, 12.5e9),
-    "NVIDIA A100-SXM4-80GB": Chip(312e12, 85100068864, 2.04e12, 300e9, 25e9),
-    "NVIDIA H100 80GB HBM3": Chip(989e12, 84942979072, 3.35e12, 450e9, 50e9),
-    "NVIDIA H200": Chip(989e12, 151397597184, 4.8e12, 450e9, 50e9),
-    "NVIDIA B200": Chip(2250e12, 191514411008, 7.7e12, 900e9, 50e9),
+    "TPU v4": Chip(275e12, 275e12, 31 * GIB, 1.23e12, 90e9, 3.1e9),
+    "TPU v5 lite": Chip(197e12, 394e12, int(15.75 * GIB), 0.82e12, 90e9, 3.1e9),
+    "TPU v5": Chip(459e12, 918e12, int(95.7 * GIB), 2.77e12, 180e9, 6.2e9),
+    "TPU v6 lite": Chip(918e12, 1836e12, int(31.25 * GIB), 1.64e12, 180e9, 12.5e9),
+    "NVIDIA A100-SXM4-80GB": Chip(312e12, 624e12, 85100068864, 2.04e12, 300e9, 25e9),
+    "NVIDIA H100 80GB HBM3": Chip(989e12, 1979e12, 84942979072, 3.35e12, 450e9, 50e9),
+    "NVIDIA H200": Chip(989e12, 1979e12, 151397597184, 4.8e12, 450e9, 50e9),
+    "NVIDIA B200": Chip(2250e12, 4500e12, 191514411008, 7.7e12, 900e9, 50e9),
 }
 
 

@@ -274,8 +274,9 @@ def nbytes(dtype: str, dims: str) -> int:
     return BYTES.get(dtype, 0) * math.prod(int(size) for size in dims.split(",") if size)
 
 
-def operations(jaxpr: Any, passes: int = 1, shares: Shares = ()) -> int:
-    """Floating-point operations of all matrix products of a jaxpr, recomputation included.
+def operations(jaxpr: Any, passes: int = 1, shares: Shares = (), dtype: str | None = None) -> int:
+    """Operations of all matrix products of a jaxpr, recomputation included; with `dtype`, such as
+    "int8", of those alone whose factors are both of that type.
 
     A multiply and an add are two. A loop without a known length runs `passes` times. Of a
     condition's branches the costliest is taken. Where `shares` says how often each branch is, it
@@ -285,10 +286,11 @@ def operations(jaxpr: Any, passes: int = 1, shares: Shares = ()) -> int:
     """
     total = 0
     for equation in jaxpr.eqns:
-        total += products(equation)
+        if dtype is None or is_product_of(equation, dtype):
+            total += products(equation)
         conditional = equation.primitive.name == "cond"
         deeper = shares[1:] if conditional else shares
-        inside = [operations(one, passes, deeper) for one in subjaxprs(equation.params)]
+        inside = [operations(one, passes, deeper, dtype) for one in subjaxprs(equation.params)]
         if inside and conditional and shares:
             assert len(shares[0]) == len(inside), "shares of other branches"
             total += round(sum(share * cost for share, cost in zip(shares[0], inside)))
@@ -297,6 +299,11 @@ def operations(jaxpr: Any, passes: int = 1, shares: Shares = ()) -> int:
         elif inside:
             total += repeats(equation, passes) * sum(inside)
     return total
+
+
+def is_product_of(equation: Any, dtype: str) -> bool:
+    """Whether an equation has two factors of this type."""
+    return [str(getattr(one.aval, "dtype", "")) for one in equation.invars[:2]] == [dtype, dtype]
 
 
 def products(equation: Any) -> int:

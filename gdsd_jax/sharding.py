@@ -27,6 +27,8 @@ RULES = (
     (r"lm_head/kernel$", P(None, ("fsdp", "tensor"))),  # by words: see `by_vocabulary`
     (r"layers/(q|k|v|gate|up)/kernel$", P(None, "fsdp", "tensor")),
     (r"layers/(o|down)/kernel$", P(None, "tensor", "fsdp")),
+    (r"layers/(q|k|v|gate|up)/scale$", P(None, None, "tensor")),  # of int8 kernels, by columns
+    (r"layers/(o|down)/scale$", P(None, None, "fsdp")),
     (r"layers/(q|k|v)/bias$", P(None, "tensor")),
     (r"layers/(q|k|v|gate|up)/a$", P(None, "fsdp", None)),
     (r"layers/(q|k|v|gate|up)/b$", P(None, None, ("tensor", "fsdp"))),
@@ -258,6 +260,21 @@ def check_rows(mesh: Mesh, count: int, what: str) -> None:
             f"{what}={count} must be a multiple of the {parts} row shards "
             f"of mesh {dict(mesh.shape)}"
         )
+
+
+def in_parts(mesh: Mesh, fn: Callable, count: int, *trees: PyTree) -> PyTree:
+    """`fn(*trees)` of every count-th row, then of the next ones, and so on, joined again: each part
+    has rows of every device. `count` divides a device's rows; every leaf is [B, ...]."""
+
+    def cut(x):
+        return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+
+    def joined(x):
+        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])
+
+    parts = jax.tree.map(cut, trees)
+    parts = jax.lax.with_sharding_constraint(parts, rows(mesh, leading=1))
+    return jax.tree.map(joined, jax.lax.map(lambda one: fn(*one), parts))
 
 
 def global_rows(mesh: Mesh, tree: PyTree) -> PyTree:

@@ -6,14 +6,17 @@ G, K mask draws, mu inner iterations.
 
 from collections.abc import Callable
 import dataclasses
+import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax import chips, objectives, sampling, sharding
+from gdsd_jax import chips, models, objectives, sampling, sharding
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.keys import row_keys
+from gdsd_jax.models import ModelConfig
 from gdsd_jax.optimizer import learning_rate, make_optimizer, make_update
 from gdsd_jax.probe import Probe, Probed, make_probe
 from gdsd_jax.reference import moved
@@ -55,7 +58,7 @@ class Steps(NamedTuple):
 
     # (trainable, frozen, prompts, rng) -> Rollout
     sample: Callable
-    sample_exactly: Callable  # the same without a cache that approximates
+    sample_exactly: Callable  # the same without a cache that approximates and without int8
     teach: Callable | None  # the same by the teacher, where there is one
     # (trainable, frozen, prompts, rollout) -> sampling.Drift; None: nothing is approximated
     drift: Callable | None
@@ -78,16 +81,21 @@ def make_steps(
     config = settings.objective_config
     if teacher is not None:
         config = dataclasses.replace(config, teacher=sharding.by_vocabulary(mesh, teacher))
-    sampler, weights = settings.sampler, settings.rollout_weights
-    exact = dataclasses.replace(sampler, cache="none") if sampler.approximate else sampler
+    sampler, exact = settings.sampler, settings.sampler
+    if sampler.approximate:
+        exact = dataclasses.replace(sampler, cache="none")
     teach = distance = None
     if teacher is not None:
         teach = make_teach(teacher, sampler.gen_length, mesh)
         distance = make_distance(denoiser, config.teacher)
-    sample = make_sampler(denoiser, sampler, mesh, weights)
+    weights, parts = settings.rollout_weights, settings.rollout_parts
+    sample = make_sampler(denoiser, sampler, mesh, weights, settings.rollout_quant, parts)
+    sample_exactly = sample
+    if settings.approximate:
+        sample_exactly = make_sampler(denoiser, exact, mesh, weights, parts=parts)
     return Steps(
         sample,
-        sample if exact == sampler else make_sampler(denoiser, exact, mesh, weights),
+        sample_exactly,
         teach,
         make_drift(denoiser, settings),
         make_slices(settings, mesh),
@@ -101,11 +109,18 @@ def make_steps(
 
 
 def make_sampler(
-    denoiser: Denoiser, config: SamplerConfig, mesh: jax.sharding.Mesh, weights: str = "auto"
+    denoiser: Denoiser,
+    config: SamplerConfig,
+    mesh: jax.sharding.Mesh,
+    weights: str = "auto",
+    quant: str = "none",
+    parts: int = 1,
 ) -> Callable[[PyTree, dict, Prompts, Array], Rollout]:
     """`sample(trainable, frozen, prompts, rng) -> Rollout`, jitted.
 
-    `prompts` must have all their fields; `weights` is the setting `rollout_weights`.
+    `prompts` must have all their fields; `weights`, `quant` and `parts` are the settings
+    `rollout_weights`, `rollout_quant` and `rollout_parts`. Where `parts` does not divide a device's
+    rows, there are as many parts as both have in common.
     """
     shards = sharding.row_shards(mesh)
     rollout_fn = sampling.make_rollout_fn(sharding.by_rows(mesh, denoiser), config, shards)
@@ -113,8 +128,13 @@ def make_sampler(
     def sample(trainable, frozen, prompts: Prompts, rng: Array) -> Rollout:
         rng_B = row_keys(rng, prompts.index_B, prompts.sample_B)
         params = denoiser.bind(trainable, frozen)
-        params = rollout_params(params, denoiser.config.dtype, weights, mesh)
-        rollout = rollout_fn(params, prompts, rng_B)
+        params = rollout_params(params, denoiser.config, weights, mesh, quant)
+        count = math.gcd(parts, len(rng_B) // sharding.row_shards(mesh))
+        if count == 1:
+            rollout = rollout_fn(params, prompts, rng_B)
+        else:
+            work = functools.partial(rollout_fn, params)
+            rollout = sharding.in_parts(mesh, work, count, prompts, rng_B)
         return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
 
     return jax.jit(sample)
@@ -143,7 +163,7 @@ def make_drift(denoiser: Denoiser, settings: Settings) -> Callable | None:
     Where nothing is compared with the recorded log-probabilities, as in distillation, they may be
     what they are.
     """
-    approximate = settings.sampler.approximate or settings.threshold is not None
+    approximate = settings.approximate or settings.threshold is not None
     if not approximate or not objectives.find(settings.objective).rewards:
         return None
     count = max(1, round(settings.drift_share * settings.rows))
@@ -384,14 +404,25 @@ def as_batch(
     )
 
 
-def rollout_params(params: PyTree, dtype: str, weights: str, mesh: jax.sharding.Mesh) -> PyTree:
-    """Parameters as a rollout wants them: cast once for all its passes, and placed as
-    `rollout_weights` says."""
-    params = jax.tree.map(lambda x: x.astype(dtype), params)
+def rollout_params(
+    params: PyTree, config: ModelConfig, weights: str, mesh: jax.sharding.Mesh, quant: str = "none"
+) -> PyTree:
+    """Parameters as a rollout wants them: of the type that `cast` gives them, once for all its
+    passes, and placed as `rollout_weights` says."""
+    params = cast(params, config, quant)
     places = sharding.shardings(mesh, params)
     if are_whole(params, weights, mesh):
+        # first where they lie, so that the smaller type is what devices collect
+        params = jax.lax.with_sharding_constraint(params, places)
         places = sharding.gathered(places)
     return jax.lax.with_sharding_constraint(params, places)
+
+
+def cast(params: PyTree, config: ModelConfig, quant: str) -> PyTree:
+    """Parameters in the type of activations, with "int8" the layers' projections in that."""
+    if quant == "int8":
+        return models.quantise_layers(config, params)
+    return jax.tree.map(lambda x: x.astype(config.dtype), params)
 
 
 def are_whole(params: PyTree, weights: str, mesh: jax.sharding.Mesh) -> bool:
@@ -400,7 +431,10 @@ def are_whole(params: PyTree, weights: str, mesh: jax.sharding.Mesh) -> bool:
     if weights != "auto" or memory is None:
         return weights != "split"
     places = sharding.gathered(sharding.shardings(mesh, params))
-    return sharding.bytes_per_device(params, places) <= memory // 2
+    in_int8 = any(leaf.dtype == jnp.int8 for leaf in jax.tree.leaves(params))
+    # of int8 a little more than half, so that 8B weights are whole on a v5e chip
+    share = 0.6 if in_int8 else 0.5
+    return sharding.bytes_per_device(params, places) <= share * memory
 
 
 def abstract_round(

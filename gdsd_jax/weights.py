@@ -310,13 +310,17 @@ def on_mesh(
 ) -> Denoiser:
     """The denoiser whose attention the named kernel computes, on every device of the mesh its part.
 
+    Projections in int8 are multiplied as suits these devices.
+
     Raises:
       ValueError: a kernel that there is not, or that cannot serve this model on these devices.
     """
-    kernel = models.find_kernel(attention_kernel, model, mesh.devices.flat[0])
+    device = mesh.devices.flat[0]
+    kernel = models.find_kernel(attention_kernel, model, device)
     if kernel != models.KERNELS["xla"]:  # which the partitioner splits as it sees fit
         kernel = kernel._replace(attend=sharding.split_attention(mesh, kernel.attend))
-    return models.make_denoiser(model, kernel, place=sharding.row_placer(mesh))
+    place, multiply = sharding.row_placer(mesh), models.product_for(device)
+    return models.make_denoiser(model, kernel, place, multiply)
 
 
 # ---------------------------------------------------------------- its parameters

@@ -20,6 +20,7 @@ Exit codes: 0 it fits; 3 it does not, and by how much; 2 bad arguments, one line
 import argparse
 import bisect
 from collections.abc import Callable
+import functools
 import json
 import math
 import os
@@ -109,6 +110,7 @@ class Call(NamedTuple):
     beside: int  # bytes a chip that lie in memory meanwhile and are no arguments
     loops: int  # passes of its loop without a known length
     weight_reads: int  # times that each weight is read from memory
+    weights: int  # bytes of all weights without adapters, of the type that products read
     shares: hlo.Shares = ()  # of those passes, that go into each branch
 
 
@@ -148,14 +150,13 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
     experiment.check(chosen, mesh, model)
     calls, others, whole = programs(chosen, model, mesh)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.param_shapes(model)))
-    read = parameters * jnp.dtype(model.dtype).itemsize / mesh.shape["tensor"]
     found = {"rollout": rollout} if rollout else {}
     for name, call in calls.items():
         if name in found:
             continue
         progress.say(f"compiling the {name} for {len(devices)} chips")
         with progress.phase(f"compiling the {name}"):
-            found[name] = measure(call, mesh, read)
+            found[name] = measure(call, mesh)
     missing = max(program["missing"] for program in found.values())
     return {
         "chips": len(devices),
@@ -207,23 +208,26 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
     views = chosen.slices * chosen.mask_draws
     sampler = chosen.sampler
     passes = sampler.blocks * sampler.steps_per_block
+    params = jax.eval_shape(denoiser.bind, state.trainable, frozen)
+    plain, sampled = (
+        jax.eval_shape(functools.partial(steps.cast, config=model, quant=quant), params)
+        for quant in ("none", chosen.rollout_quant)
+    )
     found = {
         "rollout": Call(
             calls.sample,
             (state.trainable, used("base"), prompts, rng),
             held((state.opt_state, used("reference", "teacher"))),
             passes,
-            passes,
+            passes * chosen.rollout_parts,
+            bytes_of(sampled),
             sampling.branch_shares(sampler, chosen.prompt_length),
         ),
-        "update": Call(calls.update, update, held(used("reference")), 1, 3 * views),
+        "update": Call(
+            calls.update, update, held(used("reference")), 1, 3 * views, bytes_of(plain)
+        ),
     }
-
-    def cast(*trees):
-        return jax.tree.map(lambda x: x.astype(model.dtype), denoiser.bind(*trees))
-
-    cast_params = jax.eval_shape(cast, state.trainable, frozen)
-    whole = steps.are_whole(cast_params, chosen.rollout_weights, mesh)
+    whole = steps.are_whole(sampled, chosen.rollout_weights, mesh)
     others = others_of(calls, (state.trainable, frozen), prompts, slices, probed, rng)
     update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
     shares = {
@@ -231,6 +235,12 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
         for name, traced in others.items()
     }
     return Programs(found, shares, whole)
+
+
+def bytes_of(params: dict) -> int:
+    """Bytes of abstract parameters on all chips, each array once, without adapters."""
+    base = {name: tree for name, tree in params.items() if name != "lora"}
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(base))
 
 
 def others_of(calls: steps.Steps, trees: tuple, prompts, slices, probed, rng) -> dict:
@@ -251,20 +261,26 @@ def held(tree) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)
 
 
-def measure(call: Call, mesh, read: float) -> dict:
-    """What the compiler and the data sheet say of one program. `read` is the bytes of one reading
-    of the weights."""
+def measure(call: Call, mesh) -> dict:
+    """What the compiler and the data sheet say of one program."""
     began = time.monotonic()
     device = mesh.devices.flat[0]
     chip = chips.CHIPS[device.device_kind]
     traced = call.function.trace(*call.arguments)
     flops = hlo.operations(traced.jaxpr.jaxpr, call.loops, call.shares)
+    in_int8 = hlo.operations(traced.jaxpr.jaxpr, call.loops, call.shares, dtype="int8")
+    read = call.weights / mesh.shape["tensor"]
     seconds = {
-        "compute": flops / mesh.size / chip.flops,
+        "compute": ((flops - in_int8) / chip.flops + in_int8 / chip.int8) / mesh.size,
         "memory": call.weight_reads * read / chip.bandwidth,
     }
     arguments = held(call.arguments)
-    found = {"flops": flops, "arguments": arguments, "beside": call.beside}
+    found = {
+        "flops": flops,
+        "int8_share": in_int8 / flops,
+        "arguments": arguments,
+        "beside": call.beside,
+    }
     try:
         compiled = compile_for(device.platform, traced.lower())
     except DoesNotCompile as error:
@@ -441,7 +457,10 @@ def table(found: dict) -> str:
         )
         lines.append(f"{name:22}{sizes}{found['memory'] / chips.GIB:8.2f}")
     for name, one in found["programs"].items():
-        lines.append(f"{name}: {one['flops']:.3g} operations, compiled in {one['compile_s']:.0f} s")
+        in_int8 = f" ({one['int8_share']:.0%} in int8)" if one["int8_share"] else ""
+        lines.append(
+            f"{name}: {one['flops']:.3g} operations{in_int8}, compiled in {one['compile_s']:.0f} s"
+        )
         for entry in one["collectives"]:
             where = " over the network" if entry["crosses"] else ""
             lines.append(

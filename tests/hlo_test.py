@@ -49,6 +49,24 @@ def test_operations_are_counted_through_loops_and_their_gradients():
     assert backward == 3 * 5 * 2 * 3 * 4 * 4
 
 
+def test_products_in_int8_are_counted_apart():
+    """Also those inside loops; a product with one factor in int8 is none of them."""
+
+    def both(x, w):
+        x8, w8 = x.astype("int8"), w.astype("int8")
+        sums = jax.lax.dot(x8, w8, preferred_element_type="int32")
+        loop = jax.lax.scan(
+            lambda y, _: ((y.astype("int8") @ w8).astype("int32"), None), sums, None, 5
+        )
+        return loop[0], x @ w, x @ w8
+
+    jaxpr = jax.make_jaxpr(both)(np.ones((3, 4), np.float32), np.ones((4, 4), np.float32)).jaxpr
+    one = 2 * 3 * 4 * 4
+    assert hlo.operations(jaxpr) == 8 * one
+    assert hlo.operations(jaxpr, dtype="int8") == 6 * one
+    assert hlo.operations(jaxpr, dtype="float32") == one
+
+
 PROGRAM = """HloModule m
 %cond (p: (s32[])) -> pred[] {
   %p = (s32[]) parameter(0)

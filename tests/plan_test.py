@@ -4,6 +4,7 @@ what is never held."""
 import dataclasses
 import importlib.util
 import json
+import math
 from pathlib import Path
 import re
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from configs import coding
 from gdsd_jax import hlo, models, scoring, settings, sharding, topologies
-from gdsd_jax.models import flops
+from gdsd_jax.models import flops, lora
 from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,6 +105,29 @@ def test_scores_are_counted_as_often_as_a_round_takes_them(plan, masks, minibatc
     pair = flops.features_flops(model, 2 * rows, chosen.prompt_length + length)
     pair += flops.unembed_flops(model, rows * length)
     assert others["score"] * update == pytest.approx((old + ref) * pair, rel=1e-6)
+
+
+def test_rollouts_in_int8_are_counted_at_their_own_rate_and_bytes(plan):
+    told = "tiny,prompts_per_round=4,group_size=4,sampler.gen_length=32,rollout_parts=2"
+    chosen = settings.parse(
+        coding.get_config(f"{told},rollout_quant=int8,lora_rank=2,lora_alpha=2")
+    )
+    model = plan.model_of(chosen)
+    calls, others, _ = plan.programs(chosen, model, sharding.make_mesh({}, jax.devices()[:1]))
+    call = calls["rollout"]
+    jaxpr = call.function.trace(*call.arguments).jaxpr.jaxpr
+    columns = chosen.rows * (chosen.prompt_length + 32)
+    kernels = sum(math.prod(shape) for shape in lora.projection_shapes(model).values())
+    wanted = call.loops * 2 * columns * model.layers * kernels
+    assert hlo.operations(jaxpr, call.loops, call.shares, dtype="int8") == wanted
+    assert hlo.operations(jaxpr, call.loops, call.shares) > wanted
+    # a byte instead of four, and a scale for each column
+    update, scales = (
+        calls["update"],
+        sum(shape[1] for shape in lora.projection_shapes(model).values()),
+    )
+    assert update.weights - call.weights == model.layers * (3 * kernels - 4 * scales)
+    assert call.weight_reads == 2 * call.loops and others["drift"] > 0
 
 
 @pytest.mark.slow

@@ -155,13 +155,11 @@ def test_narrow_rounds_are_the_wide_ones(data_dir, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_after_a_round_that_drifted_one_is_exact(data_dir, tmp_path):
-    """Every rollout with a stale cache carries its drift; with no tolerance every second round is
-    sampled exactly."""
-    overrides = (
-        "rounds=3,prompts_per_round=8,slices=1,gdsd.beta=0.0,sampler.cache=dual,threshold=0.9,"
-        "drift_bound=0.0"
-    )
+@pytest.mark.parametrize("how", ["sampler.cache=dual,threshold=0.9", "rollout_quant=int8"])
+def test_after_a_round_that_drifted_one_is_exact(data_dir, tmp_path, how):
+    """Every rollout with a stale cache, or in int8, carries its drift; with no tolerance every
+    second round is sampled exactly."""
+    overrides = f"rounds=3,prompts_per_round=8,slices=1,gdsd.beta=0.0,drift_bound=0.0,{how}"
     said = []
     rows = trained(small(data_dir, overrides), tmp_path, said.append)
     rollouts = [row for row in rows if row["phase"] == "rollout"]

@@ -127,7 +127,8 @@ def answer_all(
     items = []
     for sampler in plan.samplers:
         here = at_length(experiment, sampler)
-        call = make_sampler(experiment.denoiser, sampler, mesh, chosen.rollout_weights)
+        options = chosen.rollout_weights, chosen.rollout_quant, chosen.rollout_parts
+        call = make_sampler(experiment.denoiser, sampler, mesh, *options)
 
         def sample(prompts: Prompts, call=call) -> Rollout:
             return call(*model, prompts, rng)

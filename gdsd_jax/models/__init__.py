@@ -29,6 +29,7 @@ from gdsd_jax.models.families import (
 )
 from gdsd_jax.models.kernels import KERNELS, XLA, Kernel, find_kernel, make_splash, xla_attention
 from gdsd_jax.models.lora import init_lora, merge
+from gdsd_jax.models.quantised import int8_product, product_for, quantise_layers
 from gdsd_jax.models.transformer import Transformer
 from gdsd_jax.types import Array, Denoiser, PyTree
 
@@ -53,18 +54,24 @@ __all__ = [
     "find_kernel",
     "init_lora",
     "init_params",
+    "int8_product",
     "make_denoiser",
     "make_splash",
     "merge",
     "param_shapes",
     "preset",
+    "product_for",
+    "quantise_layers",
     "to_autoregressive",
     "to_denoiser",
 ]
 
 
 def make_denoiser(
-    config: ModelConfig, attention_kernel: Kernel = XLA, place=lambda x: x
+    config: ModelConfig,
+    attention_kernel: Kernel = XLA,
+    place=lambda x: x,
+    multiply=int8_product,
 ) -> Denoiser:
     """The `Denoiser` of a config.
 
@@ -72,8 +79,10 @@ def make_denoiser(
       attention_kernel: computes the attention of `features`.
       place: `(x_BxLxD) -> x_BxLxD` says where the states between layers lie on a mesh, as
         `sharding.row_placer` does.
+      multiply: `(x_TxI, kernel_IxO, scale_1xO) -> y_TxO`, the product with projections that
+        `quantise_layers` made; `product_for` gives a device's.
     """
-    module = Transformer(config, attention_kernel.attend, place)
+    module = Transformer(config, attention_kernel.attend, place, multiply)
 
     def variables(params: PyTree) -> dict:
         collections = {"params": {name: leaf for name, leaf in params.items() if name != "lora"}}

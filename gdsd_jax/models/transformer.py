@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from gdsd_jax.models.config import ModelConfig
 from gdsd_jax.models.kernels import attend_to
+from gdsd_jax.models.quantised import int8_product
 from gdsd_jax.types import Array
 
 REMAT_POLICIES = {
@@ -35,12 +36,17 @@ class RMSNorm(nn.Module):
 
 
 class Projection(nn.Module):
-    """x W, plus x A B where the `lora` collection holds adapters for this layer."""
+    """x W, plus x A B where the `lora` collection holds adapters for this layer.
+
+    Attributes:
+      multiply: x W of an int8 kernel, which has its scale beside it; of `quantised.py`.
+    """
 
     config: ModelConfig
     features: int
     use_bias: bool = False
     init_scale: float = 1.0
+    multiply: Callable = int8_product
 
     @nn.compact
     def __call__(self, x):
@@ -48,7 +54,10 @@ class Projection(nn.Module):
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
         # one flat product: for 3-D ones XLA's CPU backend copies the cotangent
         rows = x.reshape(-1, x.shape[-1])
-        y = rows @ kernel.astype(x.dtype)
+        if self.has_variable("params", "scale"):
+            y = self.multiply(rows, kernel, self.get_variable("params", "scale"))
+        else:
+            y = rows @ kernel.astype(x.dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias.astype(x.dtype)[None]
@@ -91,11 +100,13 @@ class Block(nn.Module):
     Attributes:
       attend: `Kernel.attend`, for whole rows.
       place: says where the states [B, L, D] lie on a mesh.
+      multiply: as in `Projection`.
     """
 
     config: ModelConfig
     attend: Callable
     place: Callable
+    multiply: Callable
 
     @nn.compact
     def __call__(self, x_BxLxD, cache, mask, positions_BxL, return_kv):
@@ -114,8 +125,11 @@ class Block(nn.Module):
         residual_scale = 1.0 / (2 * cfg.layers)
         h_BxLxD = RMSNorm(cfg.norm_eps, name="attn_norm")(x_BxLxD)
 
+        def project(name, x, width, **options):
+            return Projection(cfg, width, multiply=self.multiply, name=name, **options)(x)
+
         def heads(name, count):
-            y = Projection(cfg, count * cfg.head_dim, cfg.qkv_bias, name=name)(h_BxLxD)
+            y = project(name, h_BxLxD, count * cfg.head_dim, use_bias=cfg.qkv_bias)
             return y.reshape(*y.shape[:2], count, cfg.head_dim)
 
         q, k, v = heads("q", cfg.heads), heads("k", cfg.kv_heads), heads("v", cfg.kv_heads)
@@ -132,15 +146,13 @@ class Block(nn.Module):
             attended = attend_to(q, [seen_kv, kv], mask)
         attended = attended.reshape(*attended.shape[:2], cfg.heads * cfg.head_dim)
         x_BxLxD = self.place(
-            x_BxLxD + Projection(cfg, cfg.d_model, init_scale=residual_scale, name="o")(attended)
+            x_BxLxD + project("o", attended, cfg.d_model, init_scale=residual_scale)
         )
 
         h_BxLxD = RMSNorm(cfg.norm_eps, name="mlp_norm")(x_BxLxD)
-        gate_BxLxF = jax.nn.silu(Projection(cfg, cfg.d_ff, name="gate")(h_BxLxD))
-        up_BxLxF = Projection(cfg, cfg.d_ff, name="up")(h_BxLxD)
-        down_BxLxD = Projection(cfg, cfg.d_model, init_scale=residual_scale, name="down")(
-            gate_BxLxF * up_BxLxF
-        )
+        gate_BxLxF = jax.nn.silu(project("gate", h_BxLxD, cfg.d_ff))
+        inner_BxLxF = gate_BxLxF * project("up", h_BxLxD, cfg.d_ff)
+        down_BxLxD = project("down", inner_BxLxF, cfg.d_model, init_scale=residual_scale)
         return self.place(x_BxLxD + down_BxLxD), kv if return_kv else None
 
 
@@ -150,11 +162,12 @@ def heads_first(k_BxLxKxd: Array, v_BxLxKxd: Array) -> tuple[Array, Array]:
 
 
 class Transformer(nn.Module):
-    """Embedding, layers, head; `attend` and `place` as in `Block`."""
+    """Embedding, layers, head; `attend`, `place` and `multiply` as in `Block`."""
 
     config: ModelConfig
     attend: Callable
     place: Callable = lambda x: x
+    multiply: Callable = int8_product
 
     def setup(self):
         cfg = self.config
@@ -176,7 +189,7 @@ class Transformer(nn.Module):
         self.embed = nn.Embed(
             cfg.vocab_size, cfg.d_model, embedding_init=nn.initializers.normal(1.0)
         )
-        self.layers = scanned(cfg, self.attend, self.place)
+        self.layers = scanned(cfg, self.attend, self.place, self.multiply)
         self.final_norm = RMSNorm(cfg.norm_eps)
         if not cfg.tied:
             self.lm_head = Projection(cfg, cfg.vocab_size)

@@ -16,7 +16,7 @@ FREE = (
     *("name", "greeting", "require_init", "data_dir", "sandbox.mode", "sinks"),
     *("rounds", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_best", "not_finite"),
     *("sft.log_every", "sft.checkpoint_every"),
-    *("mesh", "slices", "rollout_weights", "attention_kernel", "remat"),
+    *("mesh", "slices", "rollout_weights", "rollout_parts", "attention_kernel", "remat"),
     *("sampler.compact", "prompt_multiple"),
 )
 # What the supervised phase depends on, besides the blocks of a block-causal model.

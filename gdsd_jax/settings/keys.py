@@ -11,7 +11,8 @@ import typing
 from etils import epath
 
 from gdsd_jax import extensions, objectives, row_schema, tasks
-from gdsd_jax.settings.schema import Settings, default_of
+from gdsd_jax.settings.schema import Settings
+from gdsd_jax.settings.values import default_of
 
 OPTION_SECTIONS = ("options", "option", "data", "task")  # where users look for a task's own
 CHOSEN = ("objective_config", "options")  # fields of Settings that are sections, of a chosen type

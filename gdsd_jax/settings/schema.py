@@ -14,6 +14,7 @@ from gdsd_jax.optimizer import OptimizerConfig
 from gdsd_jax.reference import ReferenceSync
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.sandbox import SandboxConfig
+from gdsd_jax.settings.values import defaults_of
 from gdsd_jax.sharding import ROLLOUT_WEIGHTS, MeshConfig
 from gdsd_jax.tasks import RewardConfig, TaskSettings
 
@@ -24,6 +25,7 @@ ONE_OR_MORE = (
     "inner_iterations",
     "minibatches",
     "slices",
+    "rollout_parts",
     "mask_draws",
     "prompt_length",
     "eval_every",
@@ -43,6 +45,7 @@ CHOICES = {
     "heldout_half": (None, "development", "test"),
     "remat": ("none", "dots", "full"),
     "rollout_weights": ROLLOUT_WEIGHTS,
+    "rollout_quant": ("none", "int8"),
     "score_masks": ("fresh", "shared"),
     "too_long": ("drop", "cut"),
     "not_finite": ("stop", "skip"),
@@ -186,9 +189,14 @@ class Settings:
         (CPU), "xla", or "auto".
       mesh: how devices are laid out.
       rollout_weights: where weights lie during a rollout: "whole" on each tensor group, "split"
-        over fsdp too, or "auto": whole where half the memory holds them.
-      drift_share: with a cache or threshold, the share of rollout rows whose log-probabilities are
-        recomputed.
+        over fsdp too, or "auto": whole where half the memory holds them, of int8 three fifths.
+      rollout_parts: parts of a round's completions, sampled one after the other to save memory; the
+        tokens are the same however many there are.
+      rollout_quant: "int8": rollouts and evaluations multiply by the layers' projections in int8,
+        weights with a scale a column, inputs with a scale a token; embedding, head and adapters
+        stay as they are. Tokens then differ a little, as with a cache. "none": nothing is in int8.
+      drift_share: with a cache, a threshold or int8, the share of rollout rows whose
+        log-probabilities are recomputed.
       drift_bound: mean drift, nats a token, above which the next round samples exactly.
       probe_rows: completions of a round whose ELBO and likelihood are told before and after its
         updates, whole groups where one fits; 0 = none (gdsd_jax/probe.py says what it costs).
@@ -263,6 +271,8 @@ class Settings:
     attention_kernel: str = "auto"
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     rollout_weights: str = "auto"
+    rollout_parts: int = 1
+    rollout_quant: str = "none"
     drift_share: float = 0.125
     drift_bound: float = 0.1
     probe_rows: int = 8
@@ -287,6 +297,11 @@ class Settings:
     def rows(self) -> int:
         """Completions of a round."""
         return self.prompts_per_round * self.group_size
+
+    @property
+    def approximate(self) -> bool:
+        """Whether rollouts compute something else than the model's own full forwards."""
+        return self.sampler.approximate or self.rollout_quant != "none"
 
     def task_settings(self, from_nothing: bool = True, only_grades: bool = False) -> TaskSettings:
         """What the task is told.
@@ -352,18 +367,6 @@ def check_alone(values: Mapping[str, Any]) -> None:
     wrong.end()
 
 
-def defaults_of(kind: type) -> dict[str, Any]:
-    """{field: its default}, of a dataclass whose fields all have one."""
-    return {field.name: default_of(field) for field in dataclasses.fields(kind)}
-
-
-def default_of(field: dataclasses.Field) -> Any:
-    """The default of a dataclass's field; dataclasses.MISSING: it must be given."""
-    if field.default_factory is dataclasses.MISSING:
-        return field.default
-    return field.default_factory()
-
-
 def check_least(config, least: int, *keys: str) -> None:
     """Mistakes naming the fields below `least`."""
     wrong = Gathered()
@@ -416,10 +419,18 @@ def check_lora(settings: Settings) -> None:
 
 def check_rows(settings: Settings) -> None:
     """ValueError where a round's completions do not go into its slices."""
-    if settings.rows % (settings.minibatches * settings.slices):
+    rows, parts = settings.rows, settings.rollout_parts
+    if rows % (settings.minibatches * settings.slices):
         raise ValueError(
             f"minibatches={settings.minibatches} times slices={settings.slices} must divide the "
-            f"{settings.rows} completions of a round"
+            f"{rows} completions of a round"
+        )
+    if rows % parts:
+        raise ValueError(f"rollout_parts={parts} must divide the {rows} completions of a round")
+    if parts > 1 and settings.sampler.reference_quirks:
+        raise ValueError(
+            f"rollout_parts={parts}: with sampler.reference_quirks a row's tokens depend on the "
+            "other rows: set rollout_parts=1"
         )
 
 
@@ -436,6 +447,12 @@ def check_objective(settings: Settings) -> None:
     objective, sampler = objectives.find(settings.objective), settings.sampler
     if objective.rollouts is not None:
         objective.rollouts(sampler, settings.temperature, settings.threshold)
+        if settings.rollout_quant != "none":
+            raise ValueError(
+                f"rollout_quant={settings.rollout_quant}: objective {settings.objective!r} takes "
+                "each token for a draw from the model's softmax at its state: set "
+                "rollout_quant=none"
+            )
     if objective.rewards and settings.group_size < 2:
         raise ValueError(
             f"group_size={settings.group_size}: advantages compare completions, give at least 2"
