@@ -205,9 +205,8 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
 
     first = chosen.inner_iterations == 1
     update = (state, used("base", "teacher"), slices, scored, number, rng, first)
-    views = chosen.slices * chosen.mask_draws
-    sampler = chosen.sampler
-    passes = sampler.blocks * sampler.steps_per_block
+    reads = 3 * chosen.slices * chosen.mask_draws
+    passes = chosen.sampler.blocks * chosen.sampler.steps_per_block
     params = jax.eval_shape(denoiser.bind, state.trainable, frozen)
     plain, sampled = (
         jax.eval_shape(functools.partial(steps.cast, config=model, quant=quant), params)
@@ -221,11 +220,9 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
             passes,
             passes * chosen.rollout_parts,
             bytes_of(sampled),
-            sampling.branch_shares(sampler, chosen.prompt_length),
+            sampling.branch_shares(chosen.sampler, chosen.prompt_length),
         ),
-        "update": Call(
-            calls.update, update, held(used("reference")), 1, 3 * views, bytes_of(plain)
-        ),
+        "update": Call(calls.update, update, held(used("reference")), 1, reads, bytes_of(plain)),
     }
     whole = steps.are_whole(sampled, chosen.rollout_weights, mesh)
     others = others_of(calls, (state.trainable, frozen), prompts, slices, probed, rng)
