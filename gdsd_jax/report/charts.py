@@ -33,6 +33,7 @@ class Series(NamedTuple):
     dots: bool = False  # at every point, for what is measured now and then
     low: list[float] | None = None  # the range over seeds
     high: list[float] | None = None
+    gaps: Sequence[float] = ()  # x where nothing finite was measured: the line has a hole there
 
 
 class Chart(NamedTuple):
@@ -158,7 +159,9 @@ def probe_charts(rows: Rows) -> list[Chart]:
     per_token = "nats a token"
     shares = {"move_share": "share of the target", "ess": "effective share of completions"}
     signs = lines(rows, "probe", {"mismatch_signs": "moves in the same direction"})
-    agreement = [Series(f"correlation, {POOLED} rounds", *pooled_correlation(rows)), *signs]
+    holes = gaps(rows, "probe", "mismatch_cov")
+    pooled = Series(f"correlation, {POOLED} rounds", *pooled_correlation(rows), gaps=holes)
+    agreement = [pooled, *signs]
     gap = lines(rows, "probe", {"mismatch_gap": "ELBO less likelihood"})
     note = "ELBO and likelihood of the rollout's own commits"
     charts = [
@@ -174,10 +177,12 @@ def probe_charts(rows: Rows) -> list[Chart]:
 def pooled_correlation(rows: Rows) -> tuple[list[float], list[float]]:
     """(rounds, correlation of ELBO and likelihood in the groups of the last `POOLED` rounds)."""
     keys = ("mismatch_cov", "mismatch_elbo_var", "mismatch_trajectory_var")
-    (steps, cov), (_, one), (_, other) = (points(rows, "probe", key) for key in keys)
+    known = [dict(zip(*points(rows, "probe", key))) for key in keys]
+    steps = [step for step in known[0] if all(step in values for values in known)]
     found = []
     for place in range(len(steps)):
-        sums = [sum(x[max(0, place + 1 - POOLED) : place + 1]) for x in (cov, one, other)]
+        window = steps[max(0, place + 1 - POOLED) : place + 1]
+        sums = [sum(values[step] for step in window) for values in known]
         found.append(sums[0] / math.sqrt(max(sums[1] * sums[2], 1e-30)))
     return steps, found
 
@@ -240,9 +245,20 @@ def further_charts(rows: Rows) -> list[Chart]:
     return [chart._replace(group=FURTHER) for chart in charts]
 
 
+# words of keys that say little by themselves, and what the last word of a longer key stands for
+SHORT = {"kl": "KL", "elbo": "ELBO", "eubo": "EUBO", "effective": "effective share"}
+SHORT |= {"masked": "scored tokens"}
+LAST = {"max": "largest", "min": "least", "mean": "mean", "share": "share"}
+LAST |= {"snr": "signal to noise"}
+
+
 def words(name: str) -> str:
     """A key of metrics.jsonl as a title."""
-    return name.replace("_", " ").capitalize()
+    parts = [part for part in name.split("_") if part] or [name]
+    end = ""
+    if len(parts) > 1 and parts[-1] in LAST:
+        end = f", {LAST[parts.pop()]}"
+    return sentence(" ".join(SHORT.get(part, part) for part in parts)) + end
 
 
 def sentence(text: str) -> str:
@@ -262,13 +278,14 @@ def comparison_charts(runs: Mapping[str, Sequence[Rows]], score: str) -> list[Ch
       score: as in `charts_of`.
     """
     distilled = is_distilled(runs)
-    shares = {"pass_at_1", "solved", "trust", "flat_groups", "distinct"}
+    shares = {"pass_at_1", "threshold_pass_at_1", "teacher_pass_at_1"}
+    shares |= {"solved", "trust", "flat_groups", "distinct"}
     shares |= set() if score == REWARD else {"mean_reward"}
     charts = []
     for phase, key, title, unit in compared(score):
         by_tokens = distilled and phase == "eval"
         series = run_series(runs, phase, key, by_tokens)
-        if not any(any(line.y) for line in series):
+        if not any(line.x for line in series):
             continue
         note = sentence(meaning_of(phase, key))
         if key == "mean_reward":
@@ -284,11 +301,16 @@ def comparison_charts(runs: Mapping[str, Sequence[Rows]], score: str) -> list[Ch
 
 
 def compared(score: str) -> list[tuple[str, str, str, str]]:
-    """(phase, key, title, unit) of what runs are compared by, the most telling first."""
+    """(phase, key, title, unit) of what runs are compared by, the most telling first; all that
+    `before_after.headlines` tells is among them."""
+    rewards = [] if score == REWARD else [("eval", "reward", "Held-out reward", "")]
     return [
         ("eval", "kl_common", "Held-out KL to the teacher", "nats a masked token"),
         ("eval", "mean_reward", f"Held-out {score}", ""),
         ("eval", "pass_at_1", "Held-out problems solved", ""),
+        *rewards,
+        ("eval", "threshold_pass_at_1", "Held-out problems solved, by a threshold", ""),
+        ("eval", "teacher_pass_at_1", "Held-out problems solved by the teacher", ""),
         ("rollout", "reward", "Training reward", ""),
         ("rollout", "solved", "Training, solved", ""),
         ("rollout", "length", "Length", "tokens"),
@@ -300,6 +322,7 @@ def compared(score: str) -> list[tuple[str, str, str, str]]:
         ("train", "trust", "Trust region", ""),
         ("train", "grad_norm", "Gradient norm", ""),
         ("eval", "forwards_per_token", "Forwards a token", "forwards"),
+        ("eval", "threshold_forwards_per_token", "Forwards a token, by a threshold", "forwards"),
         ("rollout", "tokens_per_s", "Speed", "tokens/s"),
     ]
 
@@ -326,13 +349,14 @@ def run_series(
         x, mean = points(rows, phase, key)
         _, low = across(numbered, phase, key, min)
         _, high = across(numbered, phase, key, max)
+        holes = gaps(rows, phase, key)
         if by_tokens:
-            x = [tokens_until(rows, step) / len(seeds) for step in x]
-        several = len(seeds) > 1
-        dots = phase == "eval"
-        found.append(
-            Series(name, x, mean, dots, low if several else None, high if several else None)
-        )
+            x, holes = (
+                [tokens_until(rows, step) / len(seeds) for step in steps] for steps in (x, holes)
+            )
+            holes = tuple(holes)
+        bounds = (low, high) if len(seeds) > 1 else (None, None)
+        found.append(Series(name, x, mean, phase == "eval", *bounds, holes))
     return found
 
 
@@ -360,7 +384,10 @@ def tokens_until(rows: Rows, number: int) -> int:
 def lines(rows: Rows, phase: str, labels: Mapping[str, str]) -> list[Series]:
     """A line for each metric of a phase; `labels` gives its label."""
     dots = phase == "eval"
-    return [Series(label, *points(rows, phase, key), dots=dots) for key, label in labels.items()]
+    return [
+        Series(label, *points(rows, phase, key), dots=dots, gaps=gaps(rows, phase, key))
+        for key, label in labels.items()
+    ]
 
 
 def by_round(rows: Rows) -> list[Mapping[str, Any]]:
@@ -389,6 +416,12 @@ def points(
             values.setdefault(row["step"], []).append(value)
     steps = sorted(values)
     return steps, [combine(values[step]) for step in steps]
+
+
+def gaps(rows: Rows, phase: str, key: str) -> tuple[float, ...]:
+    """The steps at which a metric was asked for and was nowhere finite."""
+    asked = {row["step"] for row in rows if row.get("phase") == phase and key in row}
+    return tuple(sorted(asked - set(points(rows, phase, key)[0])))
 
 
 def moving_mean(values: list[float], window: int) -> list[float]:

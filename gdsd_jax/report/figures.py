@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import io
+import math
 
 from gdsd_jax.report.charts import (
     REWARD,
@@ -21,6 +22,8 @@ HUES = ("#2662a9", "#c9641c", "#2e8f6a", "#8a5fb1", "#b3423a", "#857a1c", "#2a8c
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid"}
 VARIABLES |= {hue: f"hue{place}" for place, hue in enumerate(HUES)}
 SMALL, WIDE = (3.8, 2.1), (7.4, 3.1)  # inches of a chart in a page
+NEAR = 0.01  # of the values' range: lines that are so near cover one another
+DASH = 4.0  # widths of a line in a dash
 
 
 def hue_of(place: int) -> str:
@@ -35,38 +38,99 @@ def chart_svg(chart: Chart, size: tuple[float, float] = SMALL, salt: str = "char
     """
     figure = new_figure(*size)
     axes = figure.add_subplot()
+    layers = layers_of(chart.series, chart.is_log)
     for place, line in enumerate(chart.series):
         if line.x:
-            draw(axes, line, hue_of(place), 0.3 / len(chart.series))
+            draw(axes, line, hue_of(place), 0.3 / len(chart.series), layers[place])
     dress(axes, chart.xlabel, chart.share, chart.is_log)
     if chart.unit:
         axes.set_title(chart.unit, loc="left", fontsize=8, color=MUTED, pad=6)
     return save(figure, "svg", salt=salt)
 
 
-def draw(axes, line: Series, color: str, alpha: float) -> None:
-    """One line, over the range of its seeds; of a long one the trend over what was measured."""
+def draw(axes, line: Series, color: str, alpha: float, layer: tuple[int, int] = (0, 1)) -> None:
+    """One line, over the range of its seeds; of a long one the trend over what was measured.
+
+    Args:
+      axes: where it is drawn.
+      line: what is drawn.
+      color: of the line.
+      alpha: of the range.
+      layer: (place, size) as in `layers_of`: above others it is dashed, below them its dots are
+        larger.
+    """
+    place, size = layer
+    look = {"color": color, "label": line.label, "linewidth": 1.6}
+    if place:
+        look |= {"linestyle": (0, (DASH * (size - place), DASH * place))}
+    if size > 1:
+        look |= {"zorder": 4 + place / size}
     if line.low is not None:
-        axes.fill_between(line.x, line.low, line.high, color=color, alpha=alpha, linewidth=0)
+        x, low = with_holes(line.x, line.low, line.gaps)
+        _, high = with_holes(line.x, line.high, line.gaps)
+        axes.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0)
     if line.dots or len(line.y) == 1:
-        axes.plot(
-            line.x,
-            line.y,
-            label=line.label,
-            color=color,
-            linewidth=1.6,
-            marker="o",
-            markersize=3.5 if len(line.x) < 40 else 1.5,
-            zorder=3,  # over what is measured all the time
-        )
+        small = 3.5 if len(line.x) < 40 else 1.5
+        # over what is measured all the time
+        look = {"zorder": 3, **look, "markersize": small + 1.8 * (size - 1 - place)}
+        axes.plot(*with_holes(line.x, line.y, line.gaps), marker="o", **look)
         return
     window = len(line.y) // 25
     if window > 1:
-        axes.plot(line.x, line.y, color=color, linewidth=0.7, alpha=0.2)
+        axes.plot(*with_holes(line.x, line.y, line.gaps), color=color, linewidth=0.7, alpha=0.2)
     # the first and last means are of few values: they are noise
     inner = slice(window // 3, len(line.y) - window // 3)
     trend = moving_mean(line.y, window)
-    axes.plot(line.x[inner], trend[inner], label=line.label, color=color, linewidth=1.6)
+    x, y = with_holes(line.x[inner], trend[inner], line.gaps)
+    axes.plot(x, y, **look)
+    alone = lone(y)
+    if line.gaps and alone:  # a line needs two points
+        look |= {"linestyle": "none", "label": "_"}
+        axes.plot([x[i] for i in alone], [y[i] for i in alone], marker="o", markersize=2.5, **look)
+
+
+def layers_of(series: Sequence[Series], log: bool = False) -> list[tuple[int, int]]:
+    """(place, size) of each line among those that lie on one another: (0, 1) is one by itself."""
+    scale = math.log10 if log else float
+    scaled = [{x: scale(y) for x, y in zip(line.x, line.y)} for line in series]
+    values = [y for line in scaled for y in line.values()]
+    near = NEAR * (max(values) - min(values)) if values else 0.0
+    groups: list[list[int]] = []
+    for number, line in enumerate(scaled):
+        for group in groups:
+            if coincide(scaled[group[0]], line, near):
+                group.append(number)
+                break
+        else:
+            groups.append([number])
+    places = {number: (group.index(number), len(group)) for group in groups for number in group}
+    return [places[number] for number in range(len(series))]
+
+
+def coincide(one: Mapping[float, float], other: Mapping[float, float], near: float) -> bool:
+    """Whether two lines, {x: y}, lie on one another at half of their points or more."""
+    both = [abs(one[x] - other[x]) <= near for x in one.keys() & other.keys()]
+    return bool(both) and 2 * sum(both) >= min(len(one), len(other))
+
+
+def with_holes(
+    x: Sequence[float], y: Sequence[float], gaps: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """The line with NaN at the gaps, which is not drawn."""
+    if not gaps:
+        return x, y
+    found = sorted([*zip(x, y), *((gap, math.nan) for gap in gaps)], key=lambda point: point[0])
+    return [point[0] for point in found], [point[1] for point in found]
+
+
+def lone(y: Sequence[float]) -> list[int]:
+    """Places of the values that have none beside them."""
+    around = [math.nan, *y, math.nan]
+    return [
+        place
+        for place, value in enumerate(y)
+        if not math.isnan(value) and math.isnan(around[place]) and math.isnan(around[place + 2])
+    ]
 
 
 def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "png") -> bytes:
@@ -96,8 +160,10 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
     figure = new_figure(4.2 * len(shown), 3.1)
     for place, (key, title) in enumerate(shown.items(), 1):
         axes = figure.add_subplot(1, len(shown), place)
-        for number, line in enumerate(run_series(runs, "eval", key, by_tokens=distilled)):
-            draw(axes, line, hue_of(number), 0.3 / len(runs))
+        series = run_series(runs, "eval", key, by_tokens=distilled)
+        layers = layers_of(series)
+        for number, line in enumerate(series):
+            draw(axes, line, hue_of(number), 0.3 / len(runs), layers[number])
         axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
         share = key == "pass_at_1" or (key == "mean_reward" and score != REWARD)
         dress(axes, "answer tokens" if distilled else "round", share)
@@ -134,11 +200,12 @@ def dress(axes, xlabel: str, share: bool, log: bool = False) -> None:
     axes.set_xlabel(xlabel, fontsize=8, color=MUTED)
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.6g}".replace("-", "\u2212"))
     if log:
-        axes.set_yscale("log")
+        axes.set_yscale("log")  # sets locators and formatters of its own
         axes.yaxis.set_major_locator(ticker.LogLocator(numticks=6))
         axes.yaxis.set_minor_locator(ticker.NullLocator())
+    axes.yaxis.set_major_formatter(lambda y, _: plain(y))
+    if log:
         return
     locator = ticker.MaxNLocator(4, steps=[1, 2, 2.5, 5, 10])
     low, high = axes.dataLim.intervaly
@@ -151,6 +218,19 @@ def dress(axes, xlabel: str, share: bool, log: bool = False) -> None:
         axes.set_ylim(ticks[0], ticks[-1])
     for line in axes.lines:
         line.set_clip_on(False)  # what lies on the outermost lines is drawn whole
+
+
+def plain(value: float) -> str:
+    """A number of an axis with all its digits, at most six that count; only what is very small or
+    very large is written with an exponent."""
+    size = abs(value)
+    if size and not 1e-7 < size < 1e12:
+        text = f"{value:.6g}"
+    else:
+        digits = max(0, 5 - math.floor(math.log10(size))) if size else 0
+        text = f"{value:,.{digits}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    return text.replace("-", "\u2212")
 
 
 def save(figure, format: str, salt: str = "curves", dpi: int = 100) -> bytes:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 
 from matplotlib.image import imread
 import pytest
@@ -52,6 +53,49 @@ def test_correlations_of_the_probe_are_pooled_over_ten_rounds():
     moves = chart(rows, "ELBO, asked for and made").series
     assert [line.y[0] for line in moves] == [2.0, 0.1]
     assert chart(rows, "Mismatch").series[0].y == [-0.5] * 12
+
+
+def test_a_correlation_pools_the_rounds_that_have_all_its_sums():
+    keys = ("mismatch_cov", "mismatch_elbo_var", "mismatch_trajectory_var")
+    values = [(1.0, 2.0, 2.0), (5.0, None, 5.0), (3.0, 4.0, 4.0), (None, None, None)]
+    rows = [row("probe", step, 1.0, **dict(zip(keys, one))) for step, one in enumerate(values)]
+    assert charts.pooled_correlation(rows) == ([0, 2], [0.5, pytest.approx(4 / 6)])
+
+
+def test_a_line_has_holes_where_nothing_was_measured():
+    """Null is one, a key that is not there is none: it was not asked for."""
+    values = [0.5, None, 0.25, math.inf, 0.75, 0.5]
+    rows = [row("probe", step, 1.0, move_share=value) for step, value in enumerate(values)]
+    rows += [row("probe", 6, 1.0, target=1.0), row("probe", 7, 1.0, move_share=0.5)]
+    rows.append(row("probe", 1, 1.0, target=2.0))
+    (line,) = chart(rows, "Share of the target made").series
+    assert (line.x, line.gaps) == ([0, 2, 4, 5, 7], (1, 3))
+    x, y = figures.with_holes(line.x, line.y, line.gaps)
+    assert x == [0, 1, 2, 3, 4, 5, 7] and [math.isnan(value) for value in y[:4]] == [0, 1, 0, 1]
+    assert figures.lone(y) == [0, 2], "what has no neighbour is a dot"
+    assert strokes(charts.Chart("", "", [line])) == 1, "from 4 to 7 alone"
+    assert strokes(charts.Chart("", "", [line._replace(gaps=(1, 4.5), dots=True)])) == 2
+    held_out = [row("eval", step, 1.0, looping=value) for step, value in enumerate(values)]
+    assert chart(held_out, "Looping").series[0].gaps == (1, 3)
+    assert chart(ROWS, "KL").series[0].gaps == (), "another update of the round says it"
+
+
+def strokes(one):
+    """How many pieces of several points a chart's first line has."""
+    text = figures.chart_svg(one).decode()
+    paths = re.findall(rf'<path d="([^"]*)"[^>]*stroke: {figures.HUES[0]}; stroke-width', text)
+    return sum("L" in piece for piece in paths[0].split("M"))
+
+
+def test_ranges_of_several_seeds_have_holes_too():
+    values = [(1, 0.5), (2, None), (3, 0.25), (4, 0.5)]
+    seed = [row("rollout", step, 1.0, reward=value, tokens=7) for step, value in values]
+    other = [one | {"reward": one["reward"] and 1.0} for one in seed]
+    (line,) = charts.run_series({"a": [seed, other]}, "rollout", "reward")
+    assert (line.x, line.low, line.gaps) == ([1, 3, 4], [0.5, 0.25, 0.5], (2,))
+    (line,) = charts.run_series({"a": [seed, other]}, "rollout", "reward", by_tokens=True)
+    assert (line.x, line.gaps) == ([7.0, 21.0, 28.0], (14.0,))
+    assert figures.chart_svg(charts.Chart("", "", [line]))
 
 
 def test_repeated_steps_are_averaged():
@@ -183,7 +227,25 @@ def test_every_number_of_the_updates_is_drawn():
     own = chart(rows, "My number")
     assert own.group == charts.FURTHER and own.series[0].y == [3.0]
     rows[0]["slope_snr"] = 0.5
-    assert chart(rows, "Slope snr").note.startswith("Mean of the slope over its spread")
+    snr = chart(rows, "Slope, signal to noise")
+    assert snr.note.startswith("Mean of the slope over its spread")
+
+
+@pytest.mark.parametrize(
+    "key, title",
+    [
+        ("kl_max", "KL, largest"),
+        ("centred_score_max", "Centred score, largest"),
+        ("residual_share", "Residual, share"),
+        ("slope_spread", "Slope spread"),
+        ("eubo", "EUBO"),
+        ("masked", "Scored tokens"),
+        ("max", "Max"),
+        ("_", "_"),
+    ],
+)
+def test_titles_are_words(key, title):
+    assert charts.words(key) == title
 
 
 def test_a_wide_range_is_logarithmic():
@@ -195,6 +257,49 @@ def test_a_wide_range_is_logarithmic():
     assert figures.chart_svg(chart(ROWS[:3], "Supervised start"), salt="a").startswith(b"<?xml")
 
 
+@pytest.mark.parametrize("low, high", [(0.0011, 23.0), (0.5, 20.0), (3e-6, 5e6)])
+def test_labels_of_an_axis_are_plain_numbers(low, high):
+    """Also of a logarithmic one, which has labels of its own."""
+    rows = [{**ROWS[3], "step": step, "grad_norm": y} for step, y in ((1, low), (2, high))]
+    drawn = chart(rows, "Gradient norm")
+    assert drawn.is_log
+    for one in (drawn, drawn._replace(may_be_log=False)):
+        labels = re.findall(r"<text[^>]*>([^<]*)</text>", figures.chart_svg(one).decode())
+        assert len(labels) > 3
+        for label in labels:
+            assert label == "round" or re.fullmatch(r"\d[\d,]*(\.\d+)?", label), label
+    if (low, high) == (0.0011, 23.0):
+        shown = re.findall(r"<text[^>]*>([^<]*)</text>", figures.chart_svg(drawn).decode())
+        assert {"0.01", "0.1", "1", "10"} <= set(shown)
+
+
+def test_numbers_of_an_axis():
+    values = (0.0, -0.001, 0.25, 10.0, 12345.678, 2e7, 1e-9)
+    told_of = ["0", "\u22120.001", "0.25", "10", "12,345.7", "20,000,000", "1e\u221209"]
+    assert [figures.plain(value) for value in values] == told_of
+
+
+def test_lines_on_one_another_are_all_seen():
+    """The upper ones are dashed; how near is near depends on the picture."""
+    x = [1, 2, 3, 4]
+    one = charts.Series("one", x, [0.0, 1.0, 2.0, 3.0])
+    same = charts.Series("same", x, [0.0, 1.0, 2.0, 9.0])
+    far = charts.Series("far", x, [5.0, 5.0, 5.0, 5.0])
+    short = charts.Series("short", [2, 4], [1.0, 7.0], dots=True)
+    empty = charts.Series("empty", [], [])
+    assert figures.layers_of([one, far, empty, same]) == [(0, 2), (0, 1), (0, 1), (1, 2)]
+    assert figures.layers_of([one, short, same]) == [(0, 3), (1, 3), (2, 3)]
+    assert figures.layers_of([one, one._replace(y=[0.1, 1.1, 2.1, 3.1])]) == [(0, 1)] * 2
+    small, large = (charts.Series("", x, [y, y, y, 100.0]) for y in (0.1, 0.2))
+    assert figures.layers_of([small, large]) == [(0, 2), (1, 2)]
+    assert figures.layers_of([small, large], log=True) == [(0, 1)] * 2
+    for series, dashed in (([one, same], 1), ([one, far], 0), ([one, same, short], 2)):
+        text = figures.chart_svg(charts.Chart("", "", series)).decode()
+        assert text.count("stroke-dasharray") == dashed
+    curves = figures.curve_figure({"a": [PUZZLE], "b": [PUZZLE]}, "cells", format="svg")
+    assert curves.count(b"stroke-dasharray") >= 2
+
+
 def test_runs_are_compared_number_by_number():
     runs = {"two seeds": [PUZZLE, [one | {"solved": 1.0} for one in PUZZLE]], "none": [[]]}
     found = {one.title: one for one in charts.comparison_charts(runs, "cells")}
@@ -203,6 +308,24 @@ def test_runs_are_compared_number_by_number():
     assert (first.y, first.low, first.high) == ([0.5, 0.625], [0.0, 0.25], [1.0, 1.0])
     assert second.label == "none" and second.x == [], "a run keeps its colour where it says nothing"
     assert "Held-out valid" in found and "KL" not in found
+
+
+def test_what_is_zero_in_all_runs_is_compared_too():
+    rows = [row("eval", step, 1.0, pass_at_1=0.0, mean_reward=0.0) for step in (0, 2)]
+    found = {one.title: one for one in charts.comparison_charts({"a": [rows], "b": [[]]}, "tests")}
+    assert list(found) == ["Held-out tests", "Held-out problems solved"]
+    assert found["Held-out tests"].series[0].y == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("score", ["tests", "reward"])
+def test_all_that_the_headlines_tell_is_compared(score):
+    keys = ["pass_at_1", "mean_reward", "reward", "format", "threshold_pass_at_1"]
+    keys += ["teacher_pass_at_1", "kl_common", "threshold_forwards_per_token"]
+    rows = [row("eval", step, 1.0, **{key: 0.5 + step for key in keys}) for step in (0, 1)]
+    compared = charts.comparison_charts({"a": [rows]}, score)
+    titles_of = [one.title for one in compared]
+    assert len(titles_of) == len(set(titles_of)) == len(told(rows, score))
+    assert ("Held-out reward" in titles_of) and ("Held-out format" in titles_of)
 
 
 @pytest.mark.parametrize("format, magic", [("png", b"\x89PNG"), ("svg", b"<?xml")])
