@@ -124,6 +124,15 @@ def meaning_of(phase: str, key: str) -> str:
     return next((MEANINGS[place][key] for place in places if key in MEANINGS[place]), "")
 
 
+def sentence_of(phase: str, key: str) -> str:
+    """The same of every key, also of what only a task or an objective of a user's own can say."""
+    if phase in ("rollout", "eval"):
+        unknown = "a part of the grades, mean over the judged answers"
+    else:
+        unknown = "a number of the run's own objective"
+    return meaning_of(phase, key) or unknown
+
+
 def is_reserved(name: str) -> bool:
     """Whether the loop uses this key itself, so that no part of a task's grades may have it."""
     return name in RESERVED or name.startswith(RESERVED_PREFIXES)

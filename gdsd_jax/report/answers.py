@@ -30,15 +30,21 @@ class Answer(NamedTuple):
     look: str  # CSS class: "good", "bad", or none where nobody knows
 
 
+class Rank(NamedTuple):
+    """What a problem can be sorted by, at one temperature."""
+
+    reward: float | None  # of the newest answer
+    gain: float | None  # that less the reward before
+    disagreement: float  # 0..1, how far the parts of its grades are apart, beside those of others
+
+
 class Problem(NamedTuple):
-    """A problem with all its answers, and what it can be sorted by."""
+    """A problem with all its answers."""
 
     number: int
     question: str
     answers: list[Answer]
-    reward: float | None  # of the newest answer, temperature 0
-    gain: float | None  # that less the reward before
-    disagreement: float  # 0..1, how far the parts of its grades are apart, beside those of others
+    ranks: list[Rank]  # at COLD, then at WARM
 
 
 class Cell(NamedTuple):
@@ -81,7 +87,8 @@ def read(workdir: str | os.PathLike) -> tuple[Kept, Kept]:
 def problems_of(before: Kept, after: Kept, score: str) -> list[Problem]:
     """The problems with their answers before and after; `after` is empty in a run's beginning."""
     newest = after or before
-    apart = disagreements([kept.get("grades") or {} for kept in newest])
+    kinds = (COLD, WARM)
+    apart = [disagreements([grades_at(kept, kind) for kept in newest]) for kind in kinds]
     problems = []
     for place, now in enumerate(newest):
         then = before[place] if place < len(before) else None
@@ -91,11 +98,28 @@ def problems_of(before: Kept, after: Kept, score: str) -> list[Problem]:
                 answers += answers_of(name, kept, score)
         if now.get("teacher") is not None:
             answers.append(Answer("teacher", COLD, now["teacher"], [], ""))
-        rewards = [(kept or {}).get("grades", {}).get("reward") for kept in (then, now)]
-        gain = None if None in rewards or not after else rewards[1] - rewards[0]
-        question = now.get("question", "")
-        problems.append(Problem(place + 1, question, answers, rewards[1], gain, apart[place]))
+        ranks = [
+            Rank(*reward_and_gain(then if after else None, now, kind), found[place])
+            for kind, found in zip(kinds, apart)
+        ]
+        problems.append(Problem(place + 1, now.get("question", ""), answers, ranks))
     return problems
+
+
+def grades_at(kept: Mapping[str, Any], kind: str) -> Mapping[str, float]:
+    """The grades of an entry's answer at a temperature; empty where there is none."""
+    answer = kept if kind == COLD else kept.get("sampled") or {}
+    return answer.get("grades") or {}
+
+
+def reward_and_gain(
+    then: Mapping[str, Any] | None, now: Mapping[str, Any], kind: str
+) -> tuple[float | None, float | None]:
+    """The reward now, and what it is more than the one before; None where nobody knows."""
+    before, after = (grades_at(kept or {}, kind).get("reward") for kept in (then, now))
+    if not known(after):
+        return None, None
+    return after, after - before if known(before) else None
 
 
 def answers_of(name: str, kept: Mapping[str, Any], score: str) -> list[Answer]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from gdsd_jax import paths
-from gdsd_jax.meanings import meaning_of
+from gdsd_jax.meanings import sentence_of
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.report import answers
 from gdsd_jax.report.before_after import entries_of, headlines, score_of
@@ -202,11 +202,7 @@ def meanings_of(rows: Rows) -> list[tuple[str, list[tuple[str, str]]]]:
     found = []
     for phase, names in keys.items():
         left_out = ("phase", "step", "wall_s")
-        told = [
-            (key, meaning_of(phase, key) or "a part of the grades, mean over the judged answers")
-            for key in names
-            if key not in left_out
-        ]
+        told = [(key, sentence_of(phase, key)) for key in names if key not in left_out]
         found.append((phase, told))
     return found
 

@@ -59,7 +59,8 @@ def kept_of(name):
         grades = {"reward": reward, "solved": number % 2, "tests": 0.5, "format": number / 64}
         text = f"{name} {EVIL} " + "word " * 200
         one = {"question": f"Question {number + 1}?", "text": text, "grades": grades}
-        one["sampled"] = {"text": f"warm {name}", "grades": grades}
+        warm = {"reward": number, "tests": number / 64}
+        one["sampled"] = {"text": f"warm {name} {number + 1}", "grades": warm}
         if number < 2:
             one["order"] = [["some", 1], [" words", 3], [EVIL, 2]]
         kept.append(one)
@@ -148,12 +149,104 @@ def test_problems_are_filtered_and_sorted(opened):
     old, new = answers.all_inner_texts()
     assert old.startswith("old") and new.startswith("new") and EVIL in new
     controls.locator("[name=kind]").select_option("temperature 1")
-    assert answers.all_inner_texts() == ["warm old", "warm new"]
+    assert answers.all_inner_texts() == ["warm old 17", "warm new 17"]
     controls.locator("[name=problem]").select_option("")
     controls.locator("[name=text]").fill("QUESTION 6")
     assert sorted(shown(tab)) == [6, 60, 61, 62, 63, 64]
     controls.locator("[name=text]").fill("nothing like it")
     assert shown(tab) == [] and "0 of 64" in controls.inner_text()
+
+
+@pytest.mark.slow
+def test_problems_are_sorted_by_the_answers_that_are_shown(opened):
+    tab = opened()
+    controls = tab.locator(".controls")
+    controls.locator("[name=sort]").select_option("best")
+    assert shown(tab)[:2] == [10, 19], "rewards 63 and 62"
+    controls.locator("[name=kind]").select_option("temperature 1")
+    assert shown(tab) == list(range(64, 52, -1))
+    controls.locator("[name=sort]").select_option("worst")
+    assert shown(tab) == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_the_search_is_for_what_is_shown(opened):
+    """Neither for grades, nor for numbers of problems, nor for hidden answers."""
+    tab = opened()
+    controls = tab.locator(".controls")
+    for text, kind, found in (
+        ("warm new 2", 0, []),
+        ("warm new 2", 1, [2, *range(20, 30)]),
+        ("window.evil", 0, list(range(1, 13))),
+        ("window.evil", 1, []),
+        ("tests", 0, []),
+        ("not solved", 0, []),
+        ("17question", 0, []),
+        ("question 17?", 1, [17]),
+    ):
+        controls.locator("[name=kind]").select_option(f"temperature {kind}")
+        controls.locator("[name=text]").fill(text)
+        assert shown(tab) == found, text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_filter_shows_the_beginning_of_what_it_found(opened, width):
+    tab = opened(width)
+    controls, first = tab.locator(".controls"), tab.locator("#problems > article:visible").first
+    start = tab.evaluate("scrollY")
+    controls.scroll_into_view_if_needed()
+    controls.locator("[name=sort]").select_option("worst")
+    if width == 1280:  # elsewhere the bar does not go along
+        tab.locator("#more").click()
+        tab.locator("#problems > article").nth(50).scroll_into_view_if_needed()
+        deep = tab.evaluate("scrollY")
+        assert controls.bounding_box()["y"] == 0
+        tab.locator("[name=sort]").select_option("best")
+        assert start < tab.evaluate("scrollY") < deep
+    for problem in ("17", ""):
+        controls.locator("[name=problem]").select_option(problem)
+        bar, card = controls.bounding_box(), first.bounding_box()
+        assert bar["y"] >= 0 and bar["y"] + bar["height"] <= card["y"] < 900
+
+
+@pytest.mark.slow
+def test_the_bar_stays_with_the_answers(opened):
+    tab = opened()
+    bar = tab.locator(".controls")
+    places = {"Unmasking": "orders", "Configuration": "configuration", "mean": "meanings"}
+    for link, place in places.items():
+        tab.get_by_role("link", name=link).click()
+        box, heading = bar.bounding_box(), tab.locator(f"#{place}").bounding_box()
+        assert box["y"] + box["height"] <= heading["y"] < 900, link
+    tab.get_by_role("link", name="Answers").click()
+    assert 0 <= tab.locator("#answers h2").bounding_box()["y"] < bar.bounding_box()["y"]
+
+
+@pytest.mark.slow
+def test_links_open_what_is_folded(opened):
+    tab = opened()
+    folded = tab.locator("details")
+    assert folded.count() == 3
+    for place, link in enumerate(("Further numbers", "Configuration", "What the numbers mean")):
+        assert not folded.nth(place).evaluate("one => one.open")
+        tab.get_by_role("link", name=link).click()
+        assert folded.nth(place).evaluate("one => one.open")
+        assert 0 <= folded.nth(place).locator("summary").bounding_box()["y"] < 900
+        folded.nth(place).evaluate("one => one.open = false")
+        tab.get_by_role("link", name=link).click()  # the address stays
+        assert folded.nth(place).evaluate("one => one.open")
+    tab.evaluate("document.querySelectorAll('details').forEach(x => x.open = false)")
+    tab.evaluate("location.hash = '#Further-numbers'")
+    tab.wait_for_function("document.querySelectorAll('details')[0].open")
+
+
+@pytest.mark.slow
+def test_an_address_opens_what_is_folded(chromium, workdir):
+    tab = chromium.new_page()
+    tab.goto(f"{(workdir / 'report.html').as_uri()}#meanings")
+    tab.wait_for_function("document.querySelectorAll('details')[2].open")
+    assert 0 <= tab.locator("#meanings").bounding_box()["y"] < 700
 
 
 @pytest.mark.slow

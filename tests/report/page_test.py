@@ -77,16 +77,22 @@ def test_report_of_a_task_that_is_no_code():
 
 def test_problems_carry_what_they_are_sorted_by():
     (one,) = answers.problems_of([BEFORE], [AFTER], "tests")
-    assert (one.number, one.reward, one.gain) == (1, 1.0, 0.75)
+    assert one.number == 1
+    assert one.ranks == [(1.0, 0.75, 0.0), (0.125, None, 0.0)], "a temperature each"
     assert [(answer.name, answer.kind, answer.look) for answer in one.answers] == [
         ("before", "temperature 0", "bad"),
         ("after", "temperature 0", "good"),
         ("after", "temperature 1", "good"),
     ]
     (first,) = answers.problems_of([BEFORE], [], "tests")
-    assert first.gain is None and [answer.name for answer in first.answers] == ["before"]
+    assert first.ranks[0][:2] == (0.25, None)
+    assert [answer.name for answer in first.answers] == ["before"]
+    unjudged = [{"text": "", "grades": {"reward": math.nan}}, {"text": "", "grades": None}]
+    for one in answers.problems_of(unjudged, unjudged, "tests"):
+        assert one.ranks == [(None, None, 0.0)] * 2
     text = page.render({}, ROWS, [BEFORE], [AFTER], "tests")
-    assert 'data-reward="1.0"' in text and 'data-gain="0.75"' in text
+    assert 'data-reward0="1.0"' in text and 'data-gain0="0.75"' in text
+    assert 'data-reward1="0.125"' in text and "data-gain1" not in text
 
 
 def test_answers_on_which_parts_disagree_are_known():
@@ -160,6 +166,8 @@ def test_every_number_of_the_page_is_explained():
     keys = {key for row in ROWS for key in row} - {"phase", "step", "wall_s"}
     for key in keys:
         assert re.search(rf"<dt>{key}</dt><dd>\w", told), key
+    own = page.render(CONFIG, [{**ROWS[3], "mine": 1.0}], [], [], "tests")
+    assert "<dt>mine</dt><dd>a number of the run&#39;s own objective</dd>" in own
 
 
 def test_charts_of_one_page_share_no_ids():
