@@ -83,8 +83,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
         },
         "eval": {
             "pass_at_1": "share of the problems that are solved, temperature 0",
-            "mean_reward": "mean of the task's own score, 0..1 (the part that the task names), "
-            "temperature 1; of a task that names none the reward",
+            "mean_reward": "mean of the part of the grades that the task names as its measure, "
+            "0..1, temperature 1; of a task that names none the reward",
             "reward": "mean of the reward as in rollout lines, temperature 1",
             "solved": "share of the judged answers that are solved, temperature 1",
             "problems": "how many problems were asked",

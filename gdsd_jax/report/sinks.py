@@ -108,7 +108,7 @@ class Table:
 
 
 class Tables:
-    """WORKDIR/sft.csv, rollout.csv, train.csv and eval.csv: the rows that are in metrics.jsonl.
+    """WORKDIR/sft.csv, rollout.csv, train.csv, probe.csv, eval.csv: the rows of metrics.jsonl.
 
     On a local disk each row is appended. Object stores cannot append: there the tables are
     rewritten after an eval row, by `close`, and otherwise every `REWRITE_S` seconds.

@@ -225,6 +225,7 @@ def test_a_comparison_is_one_page():
     for wanted in ("<th>score</th>", "<td>&lt;b&gt;</td>", "A &amp; B", "<svg", "<th>2</th>"):
         assert wanted in text, wanted
     assert cards(text) == len(charts.comparison_charts(runs, "tests"))
+    assert "score" not in words(text.split("<th>score</th>")[0]).lower(), "that is a likelihood"
     assert figures.INK not in text.split("</style>", 1)[1], "colours are the page's"
 
 
