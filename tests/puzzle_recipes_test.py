@@ -64,6 +64,25 @@ def test_recipes_by_name(config, model):
         config.get_config(f"{model},gdsd.recipe=r3")
 
 
+@pytest.mark.parametrize("config", (sudoku, countdown, gsm8k, math, coding, instructions))
+@pytest.mark.parametrize("model", ["llada", "dream", "a2d"])
+def test_a_recipe_may_be_fast(config, model):
+    """Nothing else changes, and what is published stays as it is."""
+    slow = settings.flat(settings.parse(config.get_config(f"{model},fast=false")))
+    assert slow == settings.flat(settings.parse(config.get_config(model)))
+    fast = settings.flat(settings.parse(config.get_config(f"{model},fast=true")))
+    changed = {key: value for key, value in fast.items() if slow[key] != value}
+    wanted = {"score_masks": "shared", "rollout_quant": "int8", "drift_share": 0.034}
+    if model == "llada":
+        wanted |= {"sampler.cache": "prefix", "rollout_parts": 2}
+    assert changed == wanted
+    with pytest.raises(ValueError, match="fast=1: choose true or false"):
+        config.get_config(f"{model},fast=1")
+    if config in (sudoku, countdown, coding):
+        with pytest.raises(ValueError, match="gdsd.recipe=r2 is a released one"):
+            config.get_config(f"{model},gdsd.recipe=r2,fast=true")
+
+
 @pytest.mark.parametrize("config", (sudoku, countdown, coding, instructions, sft))
 @pytest.mark.parametrize("name", ["r1", "r2", "r3"])
 def test_an_embedded_model_has_one_recipe(config, name):
@@ -113,3 +132,13 @@ def test_notes_of_a_task_are_said(tmp_path):
     said = []
     experiment.prepare(chosen, say=said.append).task.close()
     assert f"{path}: 2 of 2 puzzles have a solved grid that is trained on, 2 have one" in said[0]
+
+
+def test_the_embedded_target_may_be_within_reach():
+    """GDSD as a regression: the same run but for psi."""
+    usual = settings.flat(settings.parse(coding.get_config("tiny")))
+    near = settings.flat(settings.parse(coding.get_config("tiny,gdsd.recipe=regression")))
+    assert {key for key in usual if usual[key] != near[key]} == {"gdsd.psi"}
+    assert near["gdsd.psi"] * 10 == usual["gdsd.psi"]
+    with pytest.raises(ValueError, match="gdsd.recipe=regression"):
+        coding.get_config("llada,gdsd.recipe=regression")
