@@ -77,9 +77,9 @@ def shared() -> ConfigDict:
     return recipe
 
 
-# What no publication has, and makes rounds faster: rollouts in int8, whose drift some rows tell, and
-# masks that all updates of a round share, so that they are scored once; where the sampler has no
-# quirks of the released one also a cache, whose keys and values take memory.
+# What no publication has, and makes rounds faster: rollouts in int8, whose drift some rows tell,
+# and masks that all updates of a round share, so that they are scored once. Where the sampler has none
+# of the released quirks also a cache, whose keys and values take memory.
 FAST = {"score_masks": "shared", "rollout_quant": "int8", "drift_share": 0.034}
 CACHED = {"sampler": {"cache": "prefix"}, "rollout_parts": 2}
 
@@ -122,9 +122,7 @@ def choose(recipe: ConfigDict, overrides: dict[str, str]) -> str:
         return name
     recipe.prompt_multiple = 0  # all rows are as wide, as theirs
     if "fast" in overrides:
-        raise ValueError(
-            f"gdsd.recipe={name} is a released one: leave fast={overrides['fast']} out"
-        )
+        raise ValueError(f"gdsd.recipe={name} is a released one: leave fast= out")
     return name
 
 
