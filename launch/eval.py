@@ -164,7 +164,7 @@ def read_thresholds(text: str) -> list[float]:
 if __name__ == "__main__":
     arguments()  # tells what is wrong before the imports below, which take seconds
 
-from gdsd_jax import checkpoint, evaluation, hosts, progress, settings, weights
+from gdsd_jax import checkpoint, evaluation, hosts, misplaced, progress, settings, weights
 from gdsd_jax.evaluation import comparison, record, rescoring
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experiment import prepare
@@ -229,6 +229,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
             f"--checkpoint={args.checkpoint} is a converted model: give --config too, which names "
             "the problems"
         )
+    if checkpoint.latest_iteration(args.checkpoint) is None:
+        raise ValueError(f"--checkpoint={misplaced.line_of(args.checkpoint)}")
     return settings.read(args.checkpoint)
 
 

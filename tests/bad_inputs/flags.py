@@ -59,7 +59,7 @@ FLAGS = {
     "eval": "--again=FILE, --rescore=FILE and --compare A.json B.json",
     "eval --checkpoint=GOOD": "--checkpoint needs --out too",
     "eval --checkpoint=GOOD --out=DIR/x": "is a converted model: give --config too, which names",
-    "eval --checkpoint=DIR/none --out=DIR/x": "DIR/none/config.json",
+    "eval --checkpoint=DIR/none --out=DIR/x": "DIR/none has neither the manifest.json",
     f"eval --checkpoint=GOOD {CODING}": "--checkpoint needs --out too",
     f"eval --checkpoint=GOOD {CODING} --out=DIR/no/x": "no folder DIR/no; name a file",
     f"eval --checkpoint=GOOD {CODING} --out=DIR/x --samples=0": "--samples=0 must be at least 1",
