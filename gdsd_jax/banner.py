@@ -5,7 +5,7 @@ import math
 from etils import epath
 import jax
 
-from gdsd_jax import extensions, models, objectives
+from gdsd_jax import extensions, models, objectives, sampling
 from gdsd_jax.checkpoint import latest_iteration
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.settings import Settings
@@ -115,7 +115,7 @@ def doubts_of(experiment: Experiment) -> list[str]:
     chosen, model, found = experiment.settings, experiment.denoiser.config, []
     kind = models.default_sampler(model).get("kind", "llada")
     if chosen.init_from is not None:
-        found += attention_doubts(chosen.sampler.kind, kind, f"{model.family} weights")
+        found += sampling.attention_doubts(chosen.sampler.kind, kind, f"{model.family} weights")
     if chosen.rounds and chosen.inner_iterations < chosen.minibatches:
         found.append(
             f"inner_iterations={chosen.inner_iterations} is below minibatches="
@@ -135,24 +135,6 @@ def doubts_of(experiment: Experiment) -> list[str]:
     if learns_by_rewards and chosen.temperature == 0:
         found.append("temperature=0: the answers to a prompt are all the same, nothing is learnt")
     return found
-
-
-def attention_doubts(kind: str, learnt: str, whose: str) -> list[str]:
-    """A doubt where weights are sampled with another attention than they have learnt with.
-
-    Args:
-      kind: of the sampler.
-      learnt: the kind that is the weights' own.
-      whose: the weights, in words.
-    """
-    by_blocks = kind == "block"
-    if by_blocks == (learnt == "block"):
-        return []
-    had, now = ("full", "block-causal") if by_blocks else ("block-causal", "full")
-    return [
-        f"sampler.kind={kind} takes {now} attention, but {whose} have learnt with {had} attention: "
-        f"sampler.kind={learnt} is their own"
-    ]
 
 
 def choice_text(name: str) -> str:

@@ -183,3 +183,21 @@ class SamplerConfig:
     def approximate(self) -> bool:
         """Whether a pass may see other keys and values than a full forward would give it."""
         return self.cache in ("prefix", "dual") and self.refresh_every != 1
+
+
+def attention_doubts(kind: str, learnt: str, whose: str) -> list[str]:
+    """A doubt where weights are sampled with another attention than they have learnt with.
+
+    Args:
+      kind: of the sampler.
+      learnt: the kind that is the weights' own.
+      whose: the weights, in words.
+    """
+    by_blocks = kind == "block"
+    if by_blocks == (learnt == "block"):
+        return []
+    had, now = ("full", "block-causal") if by_blocks else ("block-causal", "full")
+    return [
+        f"sampler.kind={kind} takes {now} attention, but {whose} have learnt with {had} attention: "
+        f"sampler.kind={learnt} is their own"
+    ]
