@@ -5,7 +5,7 @@ import math
 from etils import epath
 import jax
 
-from gdsd_jax import extensions, models, objectives
+from gdsd_jax import extensions, models, objectives, sampling
 from gdsd_jax.checkpoint import latest_iteration
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.settings import Settings
@@ -21,10 +21,10 @@ def lines_of(experiment: Experiment, workdir) -> list[str]:
         "devices": devices_text(experiment),
         "task": task_text(experiment),
         "training": training_text(experiment),
-        "round": arithmetic_of(chosen),
+        "round": arithmetic_of(chosen) if chosen.rounds else "",
         "workdir": workdir_text(chosen, workdir),
     }
-    lines = [f"{name:<{WIDTH}}{text}" for name, text in told.items()]
+    lines = [f"{name:<{WIDTH}}{text}" for name, text in told.items() if text]
     return lines + [f"{'note':<{WIDTH}}{doubt}" for doubt in doubts_of(experiment)]
 
 
@@ -58,12 +58,13 @@ def devices_text(experiment: Experiment) -> str:
 
 
 def task_text(experiment: Experiment) -> str:
-    """The task and how many problems it has."""
-    chosen = experiment.settings
-    said = [f"{len(experiment.train):,} problems of the rounds"]
+    """The task and how many problems each phase has."""
+    chosen, said = experiment.settings, []
     if chosen.sft.steps:
-        problems = f"{len(experiment.sft_problems):,} problems of the supervised phase"
-        said = [problems, f"{len(experiment.train):,} of the rounds"]
+        said.append(f"{times(len(experiment.sft_problems), 'problem')} of the supervised phase")
+    if chosen.rounds or not said:
+        what = "" if said else " problem" if len(experiment.train) == 1 else " problems"
+        said.append(f"{len(experiment.train):,}{what} of the rounds")
     return f"{choice_text(chosen.task)}; {', '.join(said)}, {len(experiment.heldout):,} held out"
 
 
@@ -72,10 +73,19 @@ def training_text(experiment: Experiment) -> str:
     chosen, said = experiment.settings, []
     asked = min(chosen.eval_problems, len(experiment.heldout))
     if chosen.sft.steps:
-        said.append(f"{chosen.sft.steps:,} supervised steps of {chosen.sft.batch} answers")
-    said.append(f"{chosen.rounds:,} rounds of {choice_text(chosen.objective)}")
-    evaluations = f"{asked:,} held-out problems are asked every {chosen.eval_every} rounds"
-    return f"{', then '.join(said)}; {evaluations}"
+        steps = times(chosen.sft.steps, "supervised step")
+        said.append(f"{steps} of {times(chosen.sft.batch, 'answer')}")
+    if chosen.rounds:
+        said.append(f"{times(chosen.rounds, 'round')} of {choice_text(chosen.objective)}")
+    often = "at the end"
+    if chosen.rounds and chosen.eval_every >= chosen.rounds:
+        often = "before the rounds and at the end"
+    elif chosen.rounds:
+        often = "every round" if chosen.eval_every == 1 else f"every {chosen.eval_every:,} rounds"
+    evaluations = (
+        f"{times(asked, 'held-out problem')} {'is' if asked == 1 else 'are'} asked {often}"
+    )
+    return f"{', then '.join(said) or 'none'}; {evaluations}"
 
 
 def arithmetic_of(chosen: Settings) -> str:
@@ -104,25 +114,25 @@ def doubts_of(experiment: Experiment) -> list[str]:
     """Settings that go together, but hardly as they are meant."""
     chosen, model, found = experiment.settings, experiment.denoiser.config, []
     kind = models.default_sampler(model).get("kind", "llada")
-    by_blocks = chosen.sampler.kind == "block"
-    if chosen.init_from is not None and by_blocks != (kind == "block"):
-        learnt, now = ("full", "block-causal") if by_blocks else ("block-causal", "full")
-        found.append(
-            f"sampler.kind={chosen.sampler.kind} takes {now} attention, but {model.family} weights "
-            f"have learnt with {learnt} attention: sampler.kind={kind} is their own"
-        )
-    if chosen.inner_iterations < chosen.minibatches:
+    if chosen.init_from is not None:
+        found += sampling.attention_doubts(chosen.sampler.kind, kind, f"{model.family} weights")
+    if chosen.rounds and chosen.inner_iterations < chosen.minibatches:
         found.append(
             f"inner_iterations={chosen.inner_iterations} is below minibatches="
             f"{chosen.minibatches}: the other minibatches of a round are never learnt from"
         )
-    updates = chosen.rounds * chosen.inner_iterations
-    if 0 < updates <= chosen.optimizer.warmup_steps:
-        found.append(
-            f"optimizer.warmup_steps={chosen.optimizer.warmup_steps} is not below the {updates} "
-            "updates of the run: the learning rate is never reached"
-        )
-    if objectives.find(chosen.objective).rewards and chosen.temperature == 0:
+    updates, steps = chosen.rounds * chosen.inner_iterations, chosen.sft.steps
+    for section, optimizer, count, whose in (
+        ("sft_optimizer", chosen.sft_optimizer, steps, "the supervised phase"),
+        ("optimizer", chosen.optimizer, updates, "the run"),
+    ):
+        if 0 < count <= optimizer.warmup_steps:
+            found.append(
+                f"{section}.warmup_steps={optimizer.warmup_steps} is not below the "
+                f"{times(count, 'update')} of {whose}: the learning rate is never reached"
+            )
+    learns_by_rewards = chosen.rounds and objectives.find(chosen.objective).rewards
+    if learns_by_rewards and chosen.temperature == 0:
         found.append("temperature=0: the answers to a prompt are all the same, nothing is learnt")
     return found
 

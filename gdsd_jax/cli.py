@@ -4,6 +4,7 @@ to import."""
 import argparse
 from collections.abc import Callable, Iterator
 import contextlib
+import difflib
 import io
 import os
 import pathlib
@@ -26,6 +27,30 @@ ROOT = SHIPPED if SHIPPED.is_dir() else PACKAGE.parent
 LONGEST = 600  # characters of a fault's own words; those of a compiler have pages
 # what wrong input raises, ImportError because gs:// needs a package of its own; all else is a fault
 BAD_INPUT = (ValueError, OSError, ImportError, MemoryError, OverflowError, RecursionError)
+UNKNOWN = "unrecognized arguments: "  # as argparse begins that line
+# flags of other programs that generate: what --sampler takes in their place
+OF_SAMPLER = {
+    **dict.fromkeys(("max_new_tokens", "max_tokens", "max_length"), "gen_length=N"),
+    **dict.fromkeys(("gen_length", "length", "n_predict"), "gen_length=N"),
+    **dict.fromkeys(("steps", "diffusion_steps", "num_steps"), "steps=N"),
+    **dict.fromkeys(("block_length", "block_size"), "block_length=N"),
+    "top_p": "top_p=P",
+    **dict.fromkeys(("cfg", "cfg_scale"), "cfg_scale=X"),
+    "remasking": "remasking=NAME",
+}
+# flags of other programs -> ours, where a script has them
+FLAGS_ELSEWHERE = {
+    **dict.fromkeys(("model", "model_path", "model_name_or_path", "ckpt"), ("--checkpoint",)),
+    **dict.fromkeys(("output_dir", "save_dir", "logdir"), ("--workdir",)),
+    **dict.fromkeys(("output", "output_file", "output_path"), ("--out",)),
+    **dict.fromkeys(("input", "input_file", "prompt_file"), ("--prompts",)),
+    **dict.fromkeys(("batch_size", "bs"), ("--batch",)),
+    **dict.fromkeys(("temp", "t"), ("--temperature",)),
+    **dict.fromkeys(("torch_dtype", "precision"), ("--dtype",)),
+    **dict.fromkeys(("num_samples", "n"), ("--samples",)),
+    "interactive": ("--chat",),
+    "cfg": ("--config",),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,7 +69,26 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith(UNKNOWN):
+            given = message.removeprefix(UNKNOWN).split()
+            flags = [flag.partition("=")[0] for flag in given if flag.startswith("--")]
+            near = [one for flag in flags for one in self.near(flag)]
+            message += f"; near it: {', '.join(dict.fromkeys(near))}" if near else ""
+            if flags and not near and "--config" in self._option_string_actions:
+                message += "; settings follow in --config, as FILE.py:MODEL,key=value"
         raise SystemExit(fail(f"{message}; --help tells all flags", 2))
+
+    def near(self, flag: str) -> list[str]:
+        """What may be meant by a flag that there is not."""
+        known = self._option_string_actions
+        name = flag.lower().replace("-", "_").lstrip("_")
+        if name in OF_SAMPLER and "--sampler" in known:
+            return [f"--sampler={OF_SAMPLER[name]}"]
+        if f"--{name}" in known:
+            return [f"--{name}"]
+        named = FLAGS_ELSEWHERE.get(name, ())
+        found = [other for other in named if other in known]
+        return found or difflib.get_close_matches(f"--{name}", known, n=2, cutoff=0.75)
 
     def checked(
         self, check: Callable[[argparse.Namespace], None], argv: list[str] | None = None

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import dataclasses
 import math
 
+from gdsd_jax.mistakes import Gathered
+
 SHAPES: dict[str, Callable[[float], float]] = {  # 0..1 -> 0..1
     "linear": lambda share: share,
     "cos": lambda share: 1 - math.cos(math.pi * share / 2),  # slow at first
@@ -27,10 +29,12 @@ class LengthRamp:
     shape: str = "cos"
 
     def __post_init__(self):
-        check_shape(self.shape)
-        check_counts(rounds=self.rounds)
-        if self.start is not None and self.start < 0:
-            raise ValueError(f"start={self.start} must not be negative")
+        wrong = Gathered()
+        with wrong.check():
+            check_shape(self.shape)
+        with wrong.check():
+            check_counts(rounds=self.rounds, start=self.start or 0)
+        wrong.end()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,17 +54,23 @@ class ThresholdRamp:
     shape: str = "cos"
 
     def __post_init__(self):
-        check_shape(self.shape)
-        check_counts(hold=self.hold, rounds=self.rounds)
+        wrong = Gathered()
+        with wrong.check():
+            check_shape(self.shape)
+        with wrong.check():
+            check_counts(hold=self.hold, rounds=self.rounds)
         if self.end is not None and not 0 < self.end <= 1:
-            raise ValueError(f"end={self.end} must lie in (0, 1]")
+            wrong.lines.append(f"end={self.end} must lie in (0, 1]")
+        wrong.end()
 
 
 def check_counts(**counts: int) -> None:
-    """ValueError naming the first count that is negative."""
+    """Mistakes naming the counts that are negative."""
+    wrong = Gathered()
     for key, value in counts.items():
         if value < 0:
-            raise ValueError(f"{key}={value} must not be negative")
+            wrong.lines.append(f"{key}={value} must not be negative")
+    wrong.end()
 
 
 def check_shape(shape: str) -> None:

@@ -2,6 +2,7 @@
 anything is compiled or written."""
 
 from collections.abc import Callable, Sequence
+import contextlib
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from gdsd_jax import (
     data,
     extensions,
+    meanings,
     models,
     objectives,
     paths,
@@ -77,6 +79,8 @@ def prepare(
     with phase("reading the problems"):
         task = hosts.one_by_one(lambda: make_task(settings, from_nothing))
     try:
+        if folder is None:
+            check_kept(settings, task)
         with phase("reading the tokenizer"):
             model, tokenizer = model_of(settings, task, folder, workdir)
         check(settings, mesh, model, task)
@@ -157,6 +161,12 @@ def mesh_of(settings: Settings, model_settings: Settings, trains: bool) -> jax.s
         mesh = make_mesh(settings)
     with wrong.check():
         check_settings(settings, mesh)
+    if trains:
+        with wrong.check():
+            check_kept(settings)
+    if wrong.lines and tasks.reads_files(settings.task, settings.data_file, settings.heldout_file):
+        with wrong.check():  # what is wrong with those is told too, but nothing is built
+            make_task(settings, model_settings.init_from is None).close()
     wrong.end()
     return mesh
 
@@ -170,6 +180,34 @@ def check_start(settings: Settings) -> None:
         weights.settings_of(settings.init_from)
     except ValueError as error:
         raise ValueError(f"init_from={error}") from None
+
+
+def check_kept(settings: Settings, task: Task | None = None) -> None:
+    """ValueError where `keep_best` is no number that evaluations will tell.
+
+    Args:
+      settings: of a run.
+      task: its task, opened; None: it is not made yet, whose problems may take minutes. A part of
+        its grades is then looked for where it is a task of ours.
+    """
+    name = (settings.keep_best or "").removeprefix("-")
+    is_a_part = not meanings.is_reserved(name)
+    if settings.keep_best is None or (is_a_part and not task and extensions.is_file(settings.task)):
+        return
+    if task is None and is_a_part:
+        with contextlib.closing(make_task(settings, False, only_grades=True)) as own:
+            check_kept(settings, own)
+        return
+    parts = () if task is None else tasks.parts_of(task)
+    is_graded = task is None or task.grade is not None
+    taught, threshold = objectives.find(settings.objective).teacher, settings.threshold
+    told = meanings.of_evaluations(parts, is_graded, taught, threshold is not None)
+    if name not in told:
+        others = " and the parts of the task's grades" if task is None and is_graded else ""
+        raise ValueError(
+            f"keep_best={settings.keep_best}: evaluations of this run tell {', '.join(told)}"
+            f"{others}: choose one, with a minus in front where less is better"
+        )
 
 
 def ignore(line: str) -> None:

@@ -7,6 +7,7 @@ has written it since. Who finds it there watches whether it changes: no clocks a
 
 from collections.abc import Callable, Iterator
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -62,15 +63,31 @@ def held(
         os.close(file)
 
 
+def check_writable(workdir: epath.Path) -> None:
+    """paths.WorkdirError where a local folder could not be made or written in; nothing is."""
+    if paths.is_remote(workdir):
+        return
+    there = next(folder for folder in (workdir, *workdir.parents) if folder.exists())
+    reason = os.strerror(errno.EACCES)
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        reason = os.strerror(errno.EROFS)
+    elif os.access(there, os.W_OK | os.X_OK):
+        return
+    raise paths.WorkdirError(unwritable(workdir, reason))
+
+
+def unwritable(workdir: epath.Path, reason: str) -> str:
+    """The line that refuses a folder."""
+    return f"{workdir}: nothing can be written there ({reason}): give another --workdir"
+
+
 def locked(workdir: epath.Path, say: Callable[[str], None]) -> int:
     """The open file that holds the lock; raises as `held`."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = os.open(workdir / NAME, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise paths.WorkdirError(
-            f"{workdir}: nothing can be written there ({error.strerror}): give another --workdir"
-        ) from None
+        raise paths.WorkdirError(unwritable(workdir, error.strerror)) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,6 +1,6 @@
 """What every number of a run means, in a sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import types
 
 # What every key means, one sentence each, by phase. A part of a task's grades has any other name;
@@ -131,6 +131,30 @@ def sentence_of(phase: str, key: str) -> str:
     else:
         unknown = "a number of the run's own objective"
     return meaning_of(phase, key) or unknown
+
+
+def of_evaluations(
+    parts: Iterable[str], graded: bool, taught: bool, threshold: bool
+) -> tuple[str, ...]:
+    """The numbers of an eval line, those of answers that get verdicts among them.
+
+    Args:
+      parts: of the task's grades.
+      graded: whether it grades answers.
+      taught: whether there is a teacher to compare with.
+      threshold: whether confident tokens are committed early.
+    """
+
+    def is_told(name: str) -> bool:
+        beside_teacher = name.startswith(("kl", "teacher_", "threshold_"))
+        is_graded = name.endswith(("pass_at_1", "reward", "solved"))
+        return (
+            (graded or not is_graded)
+            and (taught or not beside_teacher)
+            and (threshold or not name.startswith("threshold_"))
+        )
+
+    return (*filter(is_told, MEANINGS["eval"]), *(parts if graded else ()))
 
 
 def is_reserved(name: str) -> bool:

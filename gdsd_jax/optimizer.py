@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from gdsd_jax.mistakes import Mistakes
 from gdsd_jax.types import Array, Batch, PyTree, TrainState
 
 
@@ -38,24 +39,30 @@ class OptimizerConfig:
     moments_dtype: str = "float32"
 
     def __post_init__(self):
-        for key in ("learning_rate", "clip_norm"):
-            if not getattr(self, key) > 0:
-                raise ValueError(f"{key}={getattr(self, key)} must be above 0")
-        for key in ("warmup_steps", "decay_steps", "final_share", "weight_decay"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}={getattr(self, key)} must not be negative")
-        if max(self.warmup_steps, self.decay_steps) >= 1 << 31:  # steps are counted in int32
-            raise ValueError("warmup_steps and decay_steps must be below 2**31")
-        if self.final_share > 1:
-            raise ValueError(f"final_share={self.final_share} must be at most 1")
-        if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
-            raise ValueError(f"b1={self.b1}, b2={self.b2} must lie in [0, 1)")
-        if self.decay_steps and self.decay_steps <= self.warmup_steps:
-            raise ValueError(
-                f"decay_steps={self.decay_steps} must be above warmup_steps={self.warmup_steps}"
-            )
-        if self.moments_dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"moments_dtype={self.moments_dtype!r}: choose float32 or bfloat16")
+        wrong = {
+            f"{key}={getattr(self, key)} must be above 0": not getattr(self, key) > 0
+            for key in ("learning_rate", "clip_norm")
+        }
+        wrong |= {
+            f"{key}={getattr(self, key)} must not be negative": getattr(self, key) < 0
+            for key in ("warmup_steps", "decay_steps", "final_share", "weight_decay")
+        }
+        largest = max(self.warmup_steps, self.decay_steps)  # steps are counted in int32
+        wrong |= {
+            "warmup_steps and decay_steps must be below 2**31": largest >= 1 << 31,
+            f"final_share={self.final_share} must be at most 1": self.final_share > 1,
+            f"b1={self.b1}, b2={self.b2} must lie in [0, 1)": (
+                not (0 <= self.b1 < 1 and 0 <= self.b2 < 1)
+            ),
+            f"decay_steps={self.decay_steps} must be above warmup_steps={self.warmup_steps}": (
+                0 < self.decay_steps <= self.warmup_steps
+            ),
+            f"moments_dtype={self.moments_dtype!r}: choose float32 or bfloat16": (
+                self.moments_dtype not in ("float32", "bfloat16")
+            ),
+        }
+        if any(wrong.values()):
+            raise Mistakes(line for line, is_made in wrong.items() if is_made)
 
 
 def make_schedule(config: OptimizerConfig) -> optax.Schedule:

@@ -461,7 +461,8 @@ def evaluate(
         found = unless_stopped(loop, work, keep)
     loop.writer.write("eval", number, **found.numbers)
     line = evaluation.line_of(found.numbers, experiment.task.score)
-    loop.say(f"eval  {number}/{experiment.settings.rounds} | {line}")
+    rounds = experiment.settings.rounds
+    loop.say(f"eval  {number}/{rounds} | {line}" if rounds else f"eval  {line}")
     if experiment.hosts.first:
         with phase("drawing the report"):
             workdirs.write_report(experiment, loop.workdir, number, found, loop.writer, loop.say)

@@ -14,6 +14,7 @@ from gdsd_jax import (
     checkpoint,
     hf,
     json_files,
+    misplaced,
     models,
     objectives,
     paths,
@@ -68,16 +69,7 @@ def settings_of(folder) -> Settings:
         return build(given | sampler | kept)
     if (folder / "config.json").exists() and latest_iteration(folder) is not None:
         return read_settings(folder, of_model=True)
-    if any(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"{folder} is a Hugging Face folder: convert it with `python launch/convert.py "
-            f"--from_hf={folder} --to_orbax=DIR` and give that DIR"
-        )
-    raise ValueError(
-        f"{folder} has neither the manifest.json of a converted model nor a run's config.json and "
-        "checkpoints/: convert a Hugging Face folder with launch/convert.py, or give the workdir "
-        "of launch/main.py"
-    )
+    raise ValueError(misplaced.line_of(folder))
 
 
 def read_manifest_model(folder) -> tuple[ModelConfig, dict[str, Any]]:
@@ -119,7 +111,8 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTre
 def is_hugging_face(folder) -> bool:
     """Whether a folder holds weights as Hugging Face models have them, and nothing of ours."""
     folder = epath.Path(folder)
-    if is_converted(folder) or latest_iteration(folder) is not None:
+    is_ours = is_converted(folder) or latest_iteration(folder) is not None
+    if is_ours or misplaced.are_adapters(folder):
         return False
     return any(folder.glob("*.safetensors"))
 

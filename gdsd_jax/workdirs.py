@@ -54,6 +54,25 @@ def check(workdir: epath.Path, chosen: Settings) -> settings.Changes:
     return allowed
 
 
+def check_before(hosts: Hosts, workdir: epath.Path, chosen: Settings) -> None:
+    """`check`, and whether the first process can write, without the lock and without a trace: what
+    a run that is not possible hears before minutes of work. It asks again when it has the lock.
+
+    Raises:
+      paths.WorkdirError: as `check` in any process, or nothing can be written; in all of them.
+    """
+    refusal = None
+    try:
+        if hosts.first:
+            locks.check_writable(workdir)
+        check(workdir, chosen)
+    except paths.WorkdirError as error:
+        refusal = str(error)
+    for line in hosts.exchange(refusal):
+        if line is not None:
+            raise paths.WorkdirError(line)
+
+
 def check_kinds(workdir: epath.Path) -> None:
     """paths.WorkdirError where a file has the name of a folder of runs, or a folder of a file."""
     for name in (*FILES, *FOLDERS):

@@ -147,6 +147,7 @@ from gdsd_jax import (
     hub,
     json_files,
     mask_rows,
+    misplaced,
     model_card,
     models,
     tokenizers,
@@ -204,6 +205,8 @@ def origin_of(args: argparse.Namespace) -> Iterator[Origin]:
     if hub.is_name(args.from_hf) and not folder.exists():
         found = hub.download(args.from_hf)
         folder, name = epath.Path(found.folder), found.name
+    if misplaced.are_adapters(folder):
+        raise ValueError(f"--from_hf={misplaced.adapters_line(folder)}")
     config = models.config_from_hf(folder)
     entries = json_files.read_object(folder / "config.json")
     files = [file for file in sorted(folder.iterdir()) if is_hashed(file.name)]

@@ -164,7 +164,17 @@ def read_thresholds(text: str) -> list[float]:
 if __name__ == "__main__":
     arguments()  # tells what is wrong before the imports below, which take seconds
 
-from gdsd_jax import checkpoint, evaluation, hosts, progress, settings, weights
+from gdsd_jax import (
+    checkpoint,
+    evaluation,
+    hosts,
+    json_files,
+    misplaced,
+    progress,
+    sampling,
+    settings,
+    weights,
+)
 from gdsd_jax.evaluation import comparison, record, rescoring
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experiment import prepare
@@ -229,6 +239,8 @@ def settings_of(args: argparse.Namespace) -> Settings:
             f"--checkpoint={args.checkpoint} is a converted model: give --config too, which names "
             "the problems"
         )
+    if checkpoint.latest_iteration(args.checkpoint) is None:
+        raise ValueError(f"--checkpoint={misplaced.line_of(args.checkpoint)}")
     return settings.read(args.checkpoint)
 
 
@@ -266,8 +278,9 @@ def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -
         except Exception as error:
             opened.close()  # the live line, before the error's
             return told(error, debug)
-        if note is not None and here.first:
-            progress.say(note)
+        for line in (note, *doubts_of(chosen, folder)):
+            if line is not None and here.first:
+                progress.say(line)
         try:
             items = record.answer_all(experiment, model, job.plan, finished)
         except KeyboardInterrupt:
@@ -282,6 +295,20 @@ def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -
                 print(line)
         finished.remove()
     return 0
+
+
+def doubts_of(chosen: Settings, folder: str) -> list[str]:
+    """Notes on a config and a checkpoint that go together, but hardly as they are meant."""
+    learnt = weights.settings_of(folder).sampler.kind
+    found = sampling.attention_doubts(chosen.sampler.kind, learnt, "these weights")
+    if not checkpoint.is_converted(folder):
+        task = json_files.read_object(epath.Path(folder) / "config.json").get("task")
+        if task not in (None, chosen.task):
+            found.append(
+                f"the run in {folder} is of task={task}, the problems here are of "
+                f"task={chosen.task}"
+            )
+    return [f"note: {doubt}" for doubt in found]
 
 
 def lines_of(content: Mapping[str, Any], place: str) -> list[str]:

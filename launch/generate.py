@@ -188,6 +188,8 @@ def read_model(args) -> Model:
     own = weights.kept_tokenizer(chosen, args.checkpoint)
     model, tokenizer = weights.read_model(chosen, own)
     sampling.check_model(model, sampler)
+    for doubt in sampling.attention_doubts(sampler.kind, chosen.sampler.kind, "these weights"):
+        print(f"note: {doubt}", file=sys.stderr)
     return Model(weights.on_mesh(model, mesh), tokenizer, sampler, mesh, chosen)
 
 

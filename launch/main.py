@@ -89,6 +89,7 @@ from gdsd_jax import (
     settings,
     tasks,
     train,
+    workdirs,
 )
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.settings import Settings
@@ -127,7 +128,8 @@ def explain(chosen: Settings, args: argparse.Namespace) -> int:
         "--config, as key=value.\n"
     )
     print("\n".join(settings.explained(chosen, width)))
-    print(f"\nA round: {banner.arithmetic_of(chosen)}.")
+    if chosen.rounds:
+        print(f"\nA round: {banner.arithmetic_of(chosen)}.")
     return 0
 
 
@@ -136,6 +138,7 @@ def launch(chosen: Settings, args: argparse.Namespace, here: Hosts) -> int:
     name = settings.run_name(chosen.name, split_config(args.config)[1])
     try:
         workdir = output_folder("--workdir", args.workdir or f"runs/{name}")
+        workdirs.check_before(here, workdir, chosen)
     except Exception as error:
         return told(error, args.debug)
     if jax.default_backend() != "cpu" and jax.config.jax_compilation_cache_dir is None:

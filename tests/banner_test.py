@@ -50,6 +50,33 @@ def test_it_names_what_the_run_is_made_of(prepared, tmp_path):
     assert told["workdir"] == f"{tmp_path / 'run'}, a new run; metrics also to tensorboard"
 
 
+def test_a_run_without_rounds_speaks_of_none(prepared):
+    alone = changed(prepared, {"rounds": 0, "temperature": 0.0, "inner_iterations": 1})
+    said = "\n".join(banner.lines_of(alone, "/none/here"))
+    assert "600 supervised steps of 16 answers; 20 held-out problems are asked at the end" in said
+    assert "coding; 1,024 problems of the supervised phase, 448 held out" in said
+    assert not any(word in said for word in ("round ", "rounds", "gdsd;", "note"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"rounds": 1, "sft.steps": 1, "sft.batch": 1, "eval_problems": 1},
+            "1 supervised step of 1 answer, then 1 round of gdsd; 1 held-out problem is asked "
+            "before the rounds and at the end",
+        ),
+        (
+            {"rounds": 7, "sft.steps": 0, "eval_every": 1},
+            "7 rounds of gdsd; 20 held-out problems are asked every round",
+        ),
+        ({"rounds": 0, "sft.steps": 0}, "none; 20 held-out problems are asked at the end"),
+    ],
+)
+def test_one_is_no_plural(prepared, changes, said):
+    assert banner.training_text(changed(prepared, changes)) == said
+
+
 def test_it_says_where_a_run_goes_on(prepared, workdir):
     *_, said = banner.lines_of(prepared, workdir)
     assert f"{workdir}, goes on from checkpoint 5;" in said
@@ -83,6 +110,11 @@ DOUBTS = {
         {"rounds": 5},
         {},
         "optimizer.warmup_steps=10 is not below the 10 updates",
+    ),
+    "a supervised warm-up longer than the phase": (
+        {"sft.steps": 20},
+        {},
+        "sft_optimizer.warmup_steps=40 is not below the 20 updates of the supervised phase",
     ),
     "answers that are all the same": ({"temperature": 0.0}, {}, "temperature=0: the answers"),
 }

@@ -110,6 +110,18 @@ def test_thresholds_are_set_beside_the_schedule(evaluate, workdir):
     assert blocks["forwards_per_token"] < found["forwards_per_token"] == never["forwards_per_token"]
 
 
+def test_another_task_and_another_attention_are_noted(workdir):
+    """They go together, and may be meant."""
+    own = settings.read(workdir)
+    assert launch_eval.doubts_of(own, str(workdir)) == []
+    config = "countdown:tiny,sampler.kind=block"
+    attention, task = launch_eval.doubts_of(settings.parse(cli.load_config(config)), str(workdir))
+    assert attention.startswith("note: sampler.kind=block takes block-causal attention, but these")
+    assert task == (
+        f"note: the run in {workdir} is of task=coding, the problems here are of task=countdown"
+    )
+
+
 def test_what_cannot_be_evaluated_is_said_in_one_line(evaluate, tmp_path, data_dir):
     (tmp_path / "empty").mkdir()
 

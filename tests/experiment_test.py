@@ -7,7 +7,7 @@ import json
 import pytest
 
 from configs import coding
-from gdsd_jax import experiment, settings, tokenizers
+from gdsd_jax import experiment, meanings, metrics, settings, tokenizers
 from gdsd_jax.sandbox import SandboxError
 from gdsd_jax.tasks import coding as coding_task
 
@@ -158,6 +158,32 @@ def test_some_faults_are_found_before_the_task_is_made(data_dir, opened, overrid
         with prepared(data_dir, override):
             pass
     assert "\n" not in str(error.value) and opened == []
+
+
+@pytest.mark.parametrize("metric", ["reward_mean", "-kl", "threshold_pass_at_1", "loss", ""])
+def test_the_number_to_keep_by_is_one_that_evaluations_tell(data_dir, tmp_path, opened, metric):
+    """Found before problems are built, of a task of ours also where it could be a part."""
+    said = "evaluations of this run tell pass_at_1, mean_reward, .*: choose one"
+    with pytest.raises(ValueError, match=f"^keep_best={metric}: {said}"):
+        with prepared(tmp_path / "data", f"keep_best={metric}"):
+            pass
+    assert all(opened) and not (tmp_path / "data").exists()
+    for known in ("tests", "-looping"):
+        with prepared(data_dir, f"keep_best={known}"):
+            pass
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text('{"question": "a", "solution": "b"}\n' * 4)
+    own = (f"data_file={chats}", "task=chats", "rounds=0", "keep_best=pass_at_1")
+    with pytest.raises(ValueError, match="tell problems, forwards_per_token, looping: choose"):
+        with prepared(data_dir, *own):
+            pass
+
+
+def test_evaluations_tell_what_is_foreseen(workdir):
+    rows = metrics.read_metrics(workdir / "metrics.jsonl")
+    told = next(row for row in rows if row["phase"] == "eval")
+    foreseen = meanings.of_evaluations(("tests", "format"), True, taught=False, threshold=False)
+    assert {*told} - {"phase", "step", "wall_s"} == {*foreseen}
 
 
 def test_rewards_need_a_task_that_grades(data_dir):

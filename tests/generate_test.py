@@ -194,6 +194,8 @@ def test_every_sampler(generate, converted, expected, tmp_path, sampler):
     ]
     code, _, said = generate(*flags, f"--sampler={SAMPLER}{changes}")
     assert code == 0, said
+    doubt = "note: sampler.kind=block takes block-causal attention, but these weights have learnt"
+    assert (doubt in said) == (sampler.get("kind") == "block")
     wanted = expected(tokenizer.encode("[a b]"), 0, 0.7, **sampler)
     (line,) = read(tmp_path / "o.jsonl")
     assert {key: line[key] for key in wanted} == wanted

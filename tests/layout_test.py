@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST = "types chips hlo hosts curriculum sandbox hub json_files interrupts"
 SECOND = (
     "keys sharding topologies extensions chat_templates hf_tokenizer rows checksums damage locks "
-    "scoring metrics"
+    "scoring metrics misplaced"
 )
 THIRD = "models sampling advantages optimizer reference checkpoint tasks report __main__"
 GROUPS = (

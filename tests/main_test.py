@@ -8,7 +8,17 @@ import sys
 
 import pytest
 
-from gdsd_jax import checkpoint, hosts, paths, tokenizers, train, weights
+from configs import coding
+from gdsd_jax import (
+    checkpoint,
+    experiment,
+    hosts,
+    paths,
+    settings,
+    tokenizers,
+    train,
+    weights,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -184,17 +194,38 @@ def test_an_interrupted_run_promises_a_checkpoint_where_there_is_one(
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
+    argument = f"tiny,data_dir={data_dir}"
     if has_checkpoint:
         (tmp_path / "checkpoints" / "5").mkdir(parents=True)
+        settings.write(tmp_path, settings.parse(coding.get_config(argument)), "tests")
     monkeypatch.setattr(train, "train", interrupt)
     monkeypatch.setattr(hosts, "leave", sys.exit)  # which ends the process at once
-    config = f"--config={ROOT}/configs/coding.py:tiny,data_dir={data_dir}"
+    config = f"--config={ROOT}/configs/coding.py:{argument}"
     monkeypatch.setattr(sys, "argv", ["main.py", config, f"--workdir={tmp_path}"])
     with pytest.raises(SystemExit, match="^130$"):
         main()
     (line,) = capsys.readouterr().err.splitlines()
     assert ("before the first checkpoint" in line) == (not has_checkpoint)
     assert ("goes on from the last checkpoint" in line) == has_checkpoint
+
+
+@pytest.mark.parametrize("kind", ["other settings", "read-only"])
+def test_a_workdir_that_cannot_be_used_is_told_first(
+    main, monkeypatch, capsys, workdir, tmp_path, kind
+):
+    """Before the problems are read, and before all that a run says of itself."""
+    monkeypatch.setattr(experiment, "prepare", lambda *_, **__: pytest.fail("the run began"))
+    place, said = workdir, "the run there has other settings, "
+    if kind == "read-only":
+        monkeypatch.setattr("os.access", lambda *_, **__: False)  # root may write everywhere
+        place, said = tmp_path / "new" / "run", "nothing can be written there (Permission denied)"
+    config = f"--config={ROOT}/configs/coding.py:tiny,seed=7"
+    monkeypatch.setattr(sys, "argv", ["main.py", config, f"--workdir={place}"])
+    assert main() == 2
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
+    assert line.startswith(f"error: {place}: {said}") and told.out == ""
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_default_workdir_is_named_by_the_overrides(main, monkeypatch, data_dir):

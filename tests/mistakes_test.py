@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import coding
+from configs import coding, gsm8k
 from gdsd_jax import cli, experiment, mistakes, settings
 
 
@@ -62,6 +62,34 @@ TOGETHER = {  # overrides of coding:tiny -> the begin of each line
         "length_ramp.start=100 must be at most",
         "answers='mine': choose student",
     ],
+    # the same beside values that are wrong alone
+    "sampler.steps=100,group_size=1,dtype=bf16,optimizer.learning_rate=-1,optimizer.clip_norm=0": [
+        "sampler.steps=100: each pass commits a token",
+        "optimizer.learning_rate=-1.0 must be above 0",
+        "optimizer.clip_norm=0.0 must be above 0",
+        "dtype='bf16': choose one of",
+        "group_size=1: advantages compare completions",
+    ],
+    # but of what a wrong value belongs to nothing else is said
+    "group_size=0,slices=3,lora_rank=-1,objective=opd,sampler.steps=x": [
+        "config key 'sampler.steps' takes int values",
+        "group_size=0 must be at least 1",
+        "lora_rank=-1 must be at least 0",
+    ],
+    # several of one section
+    "sampler.gen_length=10,sampler.top_p=2,sampler.remasking=best": [
+        "unknown remasking 'best', known: ",
+        "sampler.steps=12: each pass commits a token",
+        "sampler.gen_length=10 must be a multiple of block_length=8",
+        "sampler.top_p=2.0 must lie in",
+    ],
+    "gdsd.psi=-1,gdsd.masks=some,gdsd.count=few,threshold_ramp.end=2,threshold_ramp.hold=-1": [
+        "threshold_ramp.hold=-1 must not be negative",
+        "threshold_ramp.end=2.0 must lie in",
+        "gdsd.count='few': choose one of",
+        "gdsd.masks='some': choose one of",
+        "gdsd.psi=-1.0 must not be negative",
+    ],
     # keys that may belong to an objective that is not known are left alone
     "objective=best,best.beta=1,task=cooking,num_generations=4,seed=-1": [
         "unknown objective 'best'",
@@ -95,3 +123,24 @@ def test_what_needs_devices_is_told_together():
         experiment.prepare(chosen)
     rows, batch, sink = found.value.lines
     assert "=1 must be a multiple" in rows and "sft.batch=3" in batch and "'paper'" in sink
+
+
+def lines_of_start(config) -> tuple[str, ...]:
+    """What is said of a run before anything is built."""
+    with pytest.raises(mistakes.Mistakes) as found:
+        experiment.prepare(settings.parse(config))
+    return found.value.lines
+
+
+def test_files_are_told_beside_what_needs_none(tmp_path):
+    """Where reading them builds nothing."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "q", "answer": "#### 3"}\n{"question": "q"}\n')
+    files = f"data_file={rows},heldout_file={tmp_path / 'none.jsonl'}"
+    start, heldout, train = lines_of_start(gsm8k.get_config(f"llada,{files}"))
+    assert "starts from released weights" in start and "none.jsonl is not a readable" in heldout
+    assert train.startswith(f"{rows}:2: ")
+    start, file = lines_of_start(gsm8k.get_config(f"llada,data_dir={tmp_path}"))
+    assert "starts from released weights" in start and file.startswith("add data_file=FILE.jsonl")
+    (start,) = lines_of_start(coding.get_config("llada"))  # which has problems of its own
+    assert "starts from released weights" in start

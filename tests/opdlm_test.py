@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from configs import opdlm
-from gdsd_jax import experiment, metrics, models, settings, train
+from gdsd_jax import experiment, meanings, metrics, models, settings, train
 from gdsd_jax.optimizer import make_optimizer
 from tests.report.rows import unexplained
 
@@ -129,6 +129,8 @@ def test_a_student_is_distilled_from_the_model_it_started_from(undisturbed):
     rows, state = undisturbed
     assert unexplained(rows, parts=("tests", "format")) == []
     first, last = [row for row in rows if row["phase"] == "eval"]
+    foreseen = meanings.of_evaluations(("tests", "format"), True, taught=True, threshold=True)
+    assert {*first} - {"phase", "step", *CLOCK} == {*foreseen}
     for name in ("kl", "kl_common", "teacher_nats"):
         assert first[name] > 0 and last[name] != first[name]
     assert first["teacher_pass_at_1"] == last["teacher_pass_at_1"]

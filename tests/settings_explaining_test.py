@@ -7,7 +7,6 @@ from pathlib import Path
 from ml_collections import ConfigDict
 import pytest
 
-from configs import coding, opdlm
 from gdsd_jax import objectives, settings, tasks
 from gdsd_jax.cli import load_config
 from gdsd_jax.settings import explaining, keys
@@ -108,12 +107,3 @@ def test_help_alone_needs_no_config(main, monkeypatch, capsys):
         main()
     said = capsys.readouterr().out
     assert "Trains, or resumes, one run." in said and "--print_config" in said
-
-
-def test_near_keys_come_by_the_names_of_other_trainers():
-    """TRL's and verl's; each leads to a key that there is."""
-    known = {entry.key.name for entry in explaining.entries_of(recipe("coding:tiny"))}
-    assert set(keys.ELSEWHERE.values()) <= known and not known & keys.ELSEWHERE.keys()
-    for get_config in (coding.get_config, opdlm.get_config):
-        with pytest.raises(ValueError, match="near it: sampler.gen_length$"):
-            settings.parse(get_config("tiny,max_completion_length=9"))

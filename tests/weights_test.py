@@ -155,6 +155,16 @@ def test_a_run_of_an_earlier_version_has_its_tasks_tokenizer(workdir, data_dir, 
         weights.load(without)
 
 
+def test_names_and_adapters_are_told_how_to_become_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"^owner/name is no folder here: .*--from_hf=owner/name "):
+        gdsd_jax.load("owner/name")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match=f"--from_hf=MODEL --adapter={tmp_path} --to_orbax=DIR"):
+        gdsd_jax.load(tmp_path)
+
+
 def test_other_folders_are_refused(workdir, tmp_path):
     with pytest.raises(ValueError, match="neither the manifest.json"):
         weights.settings_of(tmp_path)

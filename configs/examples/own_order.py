@@ -2,6 +2,9 @@
 sampler.remasking=left_to_right. The highest number is committed first.
 
 python launch/main.py --config=configs/examples/own_order.py
+    as long as the embedded default of configs/coding.py: about 9 minutes on 2 cores
+python launch/main.py --config=configs/examples/own_order.py:tiny,sft.steps=20,rounds=2
+    to try the file: a minute, too short to learn anything
 
 Any other recipe takes the file too: --config=configs/coding.py:llada,\
 sampler.remasking=own_order.py,... B rows, C columns, V vocabulary.

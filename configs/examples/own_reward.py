@@ -1,6 +1,9 @@
 """A reward of your own for a task of ours: Countdown, where each character of an answer costs.
 
 python launch/main.py --config=configs/examples/own_reward.py
+    as long as the embedded default of configs/countdown.py: a few minutes on 2 cores
+python launch/main.py --config=configs/examples/own_reward.py:tiny,sft.steps=20,rounds=2
+    to try the file: a minute, too short to learn anything
 
 Any other recipe of that task takes the file too: --config=configs/countdown.py:llada,\
 task=own_reward.py,... N answers.

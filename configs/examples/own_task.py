@@ -1,6 +1,9 @@
 """A task of your own: problems, prompts, a grade, and answers for the supervised start.
 
 python launch/main.py --config=configs/examples/own_task.py
+    as long as the embedded default of configs/coding.py: about 9 minutes on 2 cores
+python launch/main.py --config=configs/examples/own_task.py:tiny,sft.steps=20,rounds=2
+    to try the file: a minute, too short to learn anything
 python launch/main.py --config=configs/examples/own_task.py:tiny,options.largest=50
 
 Any other recipe takes the file too: --config=configs/coding.py:llada,task=own_task.py,...

@@ -3,13 +3,14 @@ them."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+import warnings
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
 from gdsd_jax import experience, settings, sharding, tokenizers, weights
-from gdsd_jax.sampling import SamplerConfig
+from gdsd_jax.sampling import SamplerConfig, attention_doubts
 from gdsd_jax.sharding import MeshConfig
 from gdsd_jax.steps import make_sampler
 from gdsd_jax.tokenizers import Tokenizer
@@ -46,7 +47,7 @@ class Model(NamedTuple):
 
 
 def load_model(checkpoint: str, sampler: str = "", mesh: str = "") -> Model:
-    """The model of a converted folder or a workdir.
+    """The model of a converted folder or a workdir; warns of a sampler that is not its own kind's.
 
     Raises:
       ValueError: no model there, or settings that cannot work; one line.
@@ -54,6 +55,8 @@ def load_model(checkpoint: str, sampler: str = "", mesh: str = "") -> Model:
     devices = mesh_of(mesh)
     own = weights.settings_of(checkpoint).sampler
     chosen = settings.section("--sampler", sampler, SamplerConfig, own.given())
+    for doubt in attention_doubts(chosen.kind, own.kind, "these weights"):
+        warnings.warn(doubt, stacklevel=2)
     denoiser, params, tokenizer = weights.load(checkpoint, devices)
     make_sampler(denoiser, chosen, devices)  # these two say here what cannot work
     sharding.by_vocabulary(devices, denoiser)

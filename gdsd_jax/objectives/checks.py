@@ -1,5 +1,6 @@
 """Refusals, by name: of impossible settings, and of batches that lack what an objective reads."""
 
+from gdsd_jax.mistakes import Gathered
 from gdsd_jax.types import Batch
 
 # field of a batch -> (its dtype and shape, what it holds). B rows, L columns, G of the completion,
@@ -32,11 +33,13 @@ def check_fields(reader: str, batch: Batch, *fields: str) -> None:
 
 
 def check_choices(config, **choices: tuple) -> None:
-    """ValueError naming the first field whose value is not among those allowed."""
+    """Mistakes naming the fields whose values are not among those allowed."""
+    wrong = Gathered()
     for key, allowed in choices.items():
         value = getattr(config, key)
         if value not in allowed:
-            raise ValueError(f"{key}={value!r}: choose one of {allowed}")
+            wrong.lines.append(f"{key}={value!r}: choose one of {allowed}")
+    wrong.end()
 
 
 def check_clip(config) -> None:
@@ -59,10 +62,12 @@ def check_probability(config, key: str) -> None:
 
 
 def check_least(config, **least: float) -> None:
-    """ValueError naming the first field below its least value."""
+    """Mistakes naming the fields below their least values."""
+    wrong = Gathered()
     for key, value in least.items():
         if not getattr(config, key) >= value:
-            raise ValueError(f"{key}={getattr(config, key)} must be at least {value}")
+            wrong.lines.append(f"{key}={getattr(config, key)} must be at least {value}")
+    wrong.end()
 
 
 def check_exact(name: str, sampler, temperature: float, threshold: float | None) -> None:

@@ -15,6 +15,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from gdsd_jax.mistakes import Gathered
 from gdsd_jax.objectives.checks import check_choices, check_fields, check_least
 from gdsd_jax.objectives.divergences import DIVERGENCES
 from gdsd_jax.objectives.moves import shares
@@ -81,41 +82,53 @@ class GdsdConfig:
     preset: str | None = None
 
     def __post_init__(self):
-        check_choices(
-            self,
-            weighting=("elbo", "uniform"),
-            centring=("none", "vocab", "top_k"),
-            trust_sides=("one", "two"),
-            divergence=tuple(DIVERGENCES),
-            anchor=("old", "reference"),
-            count=("full", "answer"),
-            masks=("uniform", "block_random", "block_confidence"),
-            preset=(None, "r1", "r2"),
-        )
+        wrong = Gathered()
+        with wrong.check():
+            check_choices(
+                self,
+                weighting=("elbo", "uniform"),
+                centring=("none", "vocab", "top_k"),
+                trust_sides=("one", "two"),
+                divergence=tuple(DIVERGENCES),
+                anchor=("old", "reference"),
+                count=("full", "answer"),
+                masks=("uniform", "block_random", "block_confidence"),
+                preset=(None, "r1", "r2"),
+            )
+        with wrong.check():
+            check_least(self, mask_block=1, centring_k=1)
+        wrong.lines += [
+            f"{key}={getattr(self, key)} must not be negative"
+            for key in ("psi", "beta")
+            if getattr(self, key) < 0
+        ]
         if self.trust is not None and not (len(self.trust) == 2 and min(self.trust) > 0):
-            raise ValueError(
+            wrong.lines.append(
                 f"trust={self.trust!r}: give two positive numbers, (low, high), or None"
             )
+        wrong.end()
+        self.check_together()
+
+    def check_together(self) -> None:
+        """Mistakes of fields that are right alone."""
+        wrong = Gathered()
         if self.preset is not None and (self.trust is None or self.trust[0] >= 1):
-            raise ValueError(
+            wrong.lines.append(
                 f"preset={self.preset!r} needs trust=(epsilon_low, epsilon_high), "
                 "epsilon_low below 1"
             )
         if self.preset is not None and (self.divergence, self.anchor) != ("squared", "old"):
-            raise ValueError(
+            wrong.lines.append(
                 f"preset={self.preset!r} regresses on the old policy: leave divergence and anchor "
                 "out"
             )
         if self.anchor == "reference" and self.centring != "none":
-            raise ValueError(
+            wrong.lines.append(
                 f"anchor='reference' compares normalised scores: not centring={self.centring!r}"
             )
         if self.preset == "r2" and self.weighting != "elbo":
-            raise ValueError(f"preset='r2' is ELBO-weighted, not weighting={self.weighting!r}")
-        check_least(self, mask_block=1, centring_k=1)
-        for key in ("psi", "beta"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key}={getattr(self, key)} must not be negative")
+            wrong.lines.append(f"preset='r2' is ELBO-weighted, not weighting={self.weighting!r}")
+        wrong.end()
 
 
 def views(config: GdsdConfig, batch: Batch, draws: int, rng: Array) -> Array:

@@ -1,7 +1,7 @@
 """Samplers: one engine for training rollouts and evaluation."""
 
 from gdsd_jax.sampling.cache import branch_shares
-from gdsd_jax.sampling.config import SamplerConfig
+from gdsd_jax.sampling.config import SamplerConfig, attention_doubts
 from gdsd_jax.sampling.drift import Drift, drift, take_rows
 from gdsd_jax.sampling.orders import ORDERS
 from gdsd_jax.sampling.replay import existing, pass_numbers, replay
@@ -20,6 +20,7 @@ __all__ = [
     "Passes",
     "SamplerConfig",
     "SamplerState",
+    "attention_doubts",
     "branch_shares",
     "check_model",
     "drift",

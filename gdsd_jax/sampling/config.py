@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from gdsd_jax.mistakes import Gathered
 from gdsd_jax.sampling import orders
 
 CACHES = {  # kind -> the caches it can have
@@ -72,39 +73,63 @@ class SamplerConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "_given", dict(vars(self)))
-        self.check_name("kind", tuple(CACHES))
-        orders.find_order(self.remasking, orders.REMASKING, "remasking")
-        orders.find_order(self.alg, orders.ALGS, "alg")
         for key, default in self.defaults().items():
             if getattr(self, key) is None:
                 object.__setattr__(self, key, default)
-        if self.cache not in CACHES[self.kind]:
-            raise ValueError(
+        wrong = Gathered()
+        for check in (self.check_names, self.check_lengths, self.check_numbers):
+            with wrong.check():
+                check()
+        wrong.end()
+
+    def check_names(self) -> None:
+        """Mistakes of what has a name."""
+        wrong = Gathered()
+        with wrong.check():
+            self.check_name("kind", tuple(CACHES))
+        for key, names in (("remasking", orders.REMASKING), ("alg", orders.ALGS)):
+            with wrong.check():
+                orders.find_order(getattr(self, key), names, key)
+        if self.kind in CACHES and self.cache not in CACHES[self.kind]:
+            wrong.lines.append(
                 f"cache={self.cache!r}: kind {self.kind!r} has {', '.join(CACHES[self.kind])}"
             )
-        for key in ("gen_length", "block_length", "steps"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}={getattr(self, key)} must be at least 1")
+        wrong.end()
+
+    def check_lengths(self) -> None:
+        """Mistakes of lengths and steps; of those below 1 no more is said."""
+        wrong, keys = Gathered(), ("gen_length", "block_length", "steps")
+        for key in keys:
+            is_given = key == "gen_length" or self._given[key] is not None
+            if is_given and getattr(self, key) < 1:
+                wrong.lines.append(f"{key}={getattr(self, key)} must be at least 1")
+        wrong.end()
         if self.steps > self.gen_length and self.kind != "dream" and not self.reference_quirks:
-            raise ValueError(
+            wrong.lines.append(
                 f"steps={self.steps}: each pass commits a token at least, so the "
                 f"{self.gen_length} of gen_length take no more than {self.gen_length} steps"
             )
-        if self.cache == "prefix" and self.blocks > PREFIX_BLOCKS:
-            raise ValueError(
-                f"cache='prefix' compiles a forward for each of {self.blocks} blocks, at most "
-                f"{PREFIX_BLOCKS}: take a longer block_length or cache='dual'"
-            )
         if self.gen_length % self.block_length:
-            raise ValueError(
+            wrong.lines.append(
                 f"gen_length={self.gen_length} must be a multiple of "
                 f"block_length={self.block_length}"
             )
+        if self.cache == "prefix" and self.blocks > PREFIX_BLOCKS:
+            wrong.lines.append(
+                f"cache='prefix' compiles a forward for each of {self.blocks} blocks, at most "
+                f"{PREFIX_BLOCKS}: take a longer block_length or cache='dual'"
+            )
+        wrong.end()
+
+    def check_numbers(self) -> None:
+        """Mistakes of the other numbers."""
+        wrong = Gathered()
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} must lie in (0, 1]")
+            wrong.lines.append(f"top_p={self.top_p} must lie in (0, 1]")
         for key in ("refresh_every", "cfg_scale", "alg_temp"):
             if getattr(self, key) < 0:
-                raise ValueError(f"{key}={getattr(self, key)} must not be negative")
+                wrong.lines.append(f"{key}={getattr(self, key)} must not be negative")
+        wrong.end()
 
     def check_name(self, key: str, names: tuple[str, ...]) -> None:
         """ValueError unless the field is one of the names."""
@@ -162,3 +187,21 @@ class SamplerConfig:
     def approximate(self) -> bool:
         """Whether a pass may see other keys and values than a full forward would give it."""
         return self.cache in ("prefix", "dual") and self.refresh_every != 1
+
+
+def attention_doubts(kind: str, learnt: str, whose: str) -> list[str]:
+    """A doubt where weights are sampled with another attention than they have learnt with.
+
+    Args:
+      kind: of the sampler.
+      learnt: the kind that is the weights' own.
+      whose: the weights, in words.
+    """
+    by_blocks = kind == "block"
+    if by_blocks == (learnt == "block"):
+        return []
+    had, now = ("full", "block-causal") if by_blocks else ("block-causal", "full")
+    return [
+        f"sampler.kind={kind} takes {now} attention, but {whose} have learnt with {had} attention: "
+        f"sampler.kind={learnt} is their own"
+    ]

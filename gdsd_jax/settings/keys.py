@@ -1,7 +1,7 @@
 """The keys of a run's settings: their sections, types and meanings, and what is near an unknown
 one."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 import difflib
 import inspect
@@ -11,50 +11,15 @@ import typing
 from etils import epath
 
 from gdsd_jax import extensions, objectives, row_schema, tasks
-from gdsd_jax.settings.schema import Settings
-from gdsd_jax.settings.values import default_of
+from gdsd_jax.settings import elsewhere
+from gdsd_jax.settings.schema import Settings, default_of
 
 OPTION_SECTIONS = ("options", "option", "data", "task")  # where users look for a task's own
 CHOSEN = ("objective_config", "options")  # fields of Settings that are sections, of a chosen type
-# what other trainers (TRL, verl) call some of our keys
-ELSEWHERE = {
-    "lr": "optimizer.learning_rate",
-    "num_generations": "group_size",
-    "rollout_n": "group_size",
-    "batch_size": "prompts_per_round",
-    "train_batch_size": "prompts_per_round",
-    "per_device_train_batch_size": "prompts_per_round",
-    "gradient_accumulation_steps": "slices",
-    "micro_batch_size": "slices",
-    "num_iterations": "inner_iterations",
-    "ppo_epochs": "inner_iterations",
-    "max_steps": "rounds",
-    "num_train_epochs": "rounds",
-    "epochs": "rounds",
-    "max_prompt_length": "prompt_length",
-    "max_completion_length": "sampler.gen_length",
-    "max_new_tokens": "sampler.gen_length",
-    "max_tokens": "sampler.gen_length",
-    "diffusion_steps": "sampler.steps",
-    "model_name_or_path": "init_from",
-    "model_path": "init_from",
-    "dataset": "data_file",
-    "dataset_name": "data_file",
-    "train_files": "data_file",
-    "val_files": "heldout_file",
-    "max_grad_norm": "optimizer.clip_norm",
-    "warmup_ratio": "optimizer.warmup_steps",
-    "adam_beta1": "optimizer.b1",
-    "adam_beta2": "optimizer.b2",
-    "lora_r": "lora_rank",
-    "target_modules": "lora_targets",
-    "gradient_checkpointing": "remat",
-    "bf16": "dtype",
-    "save_steps": "checkpoint_every",
-    "save_total_limit": "keep_checkpoints",
-    "eval_steps": "eval_every",
-    "report_to": "sinks",
-}
+GENERAL = {"train", "batch", "epoch", "row"}  # words that tell no task's settings apart
+NEAR = 0.6  # likeness of a section's names from which on one may be meant by the other
+NEAR_ANYWHERE = 0.7  # of any names
+ALL = "`python launch/main.py --config=... --print_config` lists all"
 
 
 class Key(typing.NamedTuple):
@@ -139,8 +104,6 @@ def first_sentence(text: str) -> str:
 def unknown(values: Iterable[str], sections: Mapping[str, type], all_known: bool) -> dict[str, str]:
     """{unknown key: a line with the known ones that are near}.
 
-    The task's own settings are told by what they mean too: numbers is counts of Countdown.
-
     Args:
       values: the keys that are given.
       sections: where they may be.
@@ -154,12 +117,31 @@ def unknown(values: Iterable[str], sections: Mapping[str, type], all_known: bool
         section = key.rpartition(".")[0]
         if key in known or section in mappings or not (all_known or section in sections):
             continue
-        columns = columns_meant(key)
-        near = ", ".join(dict.fromkeys([*columns, *near_keys(key, known)]))
-        line = f"unknown config key {key!r}" + (f"; near it: {near}" if near else "")
-        meant = [] if columns else options_meant(key, sections.get("options"))
-        found[key] = line + (f"; of this task: {', '.join(meant)}" if meant else "")
+        found[key] = f"unknown config key {key!r}; {mend(key, known, sections)}"
     return found
+
+
+def mend(key: str, known: list[str], sections: Mapping[str, type]) -> str:
+    """What stands behind an unknown key.
+
+    The keys that are near; else the task's own settings that its words speak of: numbers is counts
+    of Countdown; else the keys of its section; else how all are listed.
+    """
+    fixed = fixed_sections()
+    own = next((name for name in sections if name not in fixed and name != "options"), None)
+    near = [*columns_meant(key), *elsewhere.meant(key, known, own)]
+    near = near or list(near_keys(key, known, sections))
+    if near:
+        return f"near it: {', '.join(dict.fromkeys(near))}"
+    section = key.rpartition(".")[0]
+    if section not in {*fixed, own} - {""}:
+        options = options_meant(key, sections.get("options"))
+        if options:
+            return f"of this task: {', '.join(options)}"
+    beside = [other for other in known if section and within(other, section)]
+    if beside:
+        return f"there are {', '.join(beside)}"
+    return f"none is like it, {ALL}"
 
 
 def columns_meant(key: str) -> list[str]:
@@ -169,14 +151,30 @@ def columns_meant(key: str) -> list[str]:
     return [f"columns.{name} (=NAME of that column in the data_file)"] if is_column else []
 
 
-def near_keys(key: str, known: list[str]) -> Iterator[str]:
-    """Known keys that may be meant, the likeliest first."""
-    elsewhere = ELSEWHERE.get(key)
-    if elsewhere in known:
-        yield elsewhere
-        return
-    yield from (other for other in known if is_short_for(key, other))
-    yield from difflib.get_close_matches(key, known, n=3, cutoff=0.4)
+def near_keys(key: str, known: list[str], sections: Mapping[str, type]) -> Iterable[str]:
+    """Known keys that may be meant: those of the same last part, else the likest ones, but none
+    that is far."""
+    section, _, name = key.rpartition(".")
+    same = [other for other in known if other.rpartition(".")[2] == name]
+    if same:
+        return [other for other in same if within(other, section)] or same
+    if key in sections:
+        return [other for other in known if within(other, key)]
+    above = [other for other in mappings_of(sections) if key.startswith(f"{other}.")]
+    if above:
+        return above
+    if section in sections and section:
+        beside = {other.rpartition(".")[2]: other for other in known if within(other, section)}
+        return [beside[one] for one in difflib.get_close_matches(name, beside, n=3, cutoff=NEAR)]
+    names = dict.fromkeys([*known, *(other.rpartition(".")[2] for other in known)])
+    close = [other for other in names if other.startswith(f"{name}_")]
+    close = close or difflib.get_close_matches(name, names, n=3, cutoff=NEAR_ANYWHERE)
+    return [other for one in close for other in known if one in (other, other.rpartition(".")[2])]
+
+
+def within(key: str, section: str) -> bool:
+    """Whether a key lies in a section."""
+    return key.rpartition(".")[0] == section
 
 
 def options_meant(key: str, options: type | None) -> list[str]:
@@ -190,7 +188,7 @@ def options_meant(key: str, options: type | None) -> list[str]:
         for field in dataclasses.fields(options)
     }
     section, _, name = key.rpartition(".")
-    wanted = words_of(name)
+    wanted = words_of(name) - GENERAL
     meant = [one for one, text in meanings.items() if wanted & words_of(f"{one} {text}")]
     if not meant and section in OPTION_SECTIONS:
         meant = list(meanings)
@@ -200,12 +198,3 @@ def options_meant(key: str, options: type | None) -> list[str]:
 def words_of(text: str) -> set[str]:
     """The words of a text or name, without the s of a plural."""
     return {word.removesuffix("s") for word in re.findall("[a-z]{2,}", text.lower())}
-
-
-def is_short_for(key: str, other: str) -> bool:
-    """Whether a key lacks a section, or has only the first letters of words: optimizer.lr or
-    learning_rate of optimizer.learning_rate."""
-    section, _, name = key.rpartition(".")
-    other_section, _, other_name = other.rpartition(".")
-    letters = "".join(word[:1] for word in other_name.split("_"))
-    return section in ("", other_section) and name in (other_name, letters)

@@ -20,7 +20,7 @@ from gdsd_jax import (
 )
 from gdsd_jax.curriculum import ThresholdRamp
 from gdsd_jax.mistakes import Gathered
-from gdsd_jax.settings import keys, schema
+from gdsd_jax.settings import checks, keys, schema
 from gdsd_jax.settings.schema import Settings
 from gdsd_jax.settings.values import Text, entries_of, typed
 
@@ -118,6 +118,7 @@ def build(values: Mapping[str, Any]) -> Settings:
     own: dict[str, type] = {}
     with wrong.check():
         own = keys.own_section(choice(values, "objective"))
+    broken = set() if own else {"objective", "objective_config"}  # fields that are not right
     with wrong.check():
         sections |= keys.own_options(choice(values, "task"))
     sections |= own
@@ -125,14 +126,18 @@ def build(values: Mapping[str, Any]) -> Settings:
     wrong.lines += unknown.values()
     known = {key: value for key, value in values.items() if key not in unknown}
     fields, unread = read_fields(known, sections, wrong)
+    broken |= {"objective_config" if name in own else name for name in unread}
     for section, kind in sections.items():
-        if section and section not in unread:  # of a part that is not whole nothing is said
+        field = "objective_config" if section in own else section
+        if section and field not in broken:  # of a part that is not whole nothing is said
+            faults = len(wrong.lines)
             with wrong.check():
-                field = "objective_config" if section in own else section
                 fields[""][field] = made(kind, fields[section], f"{section}.")
+            if len(wrong.lines) > faults:
+                broken.add(field)
     if wrong.lines:
         with wrong.check():
-            schema.check_alone(fields[""])
+            checks.check_all(schema.unchecked(fields[""]), broken)
     wrong.end()
     return made(Settings, fields[""], "")
 
@@ -145,8 +150,8 @@ def choice(values: Mapping[str, Any], key: str) -> str:
 def read_fields(
     values: Mapping[str, Any], sections: Mapping[str, type], wrong: Gathered
 ) -> tuple[dict[str, dict[str, Any]], set[str]]:
-    """({section: {field: its value}}, the sections with a value that cannot be read); keys of other
-    sections are left out."""
+    """({section: {field: its value}}, the sections, and of settings without one the fields, with a
+    value that cannot be read); keys of other sections are left out."""
     fields: dict[str, dict] = {section: {} for section in sections}
     hints = {section: keys.hints_of(kind) for section, kind in sections.items()}
     mappings, unread = keys.mappings_of(sections), set()
@@ -161,7 +166,7 @@ def read_fields(
             elif section in sections:
                 fields[section][name] = whole_paths(key, typed(key, value, hints[section][name]))
         if len(wrong.lines) > faults:
-            unread.add(section)
+            unread.add(section or name)
     return fields, unread
 
 

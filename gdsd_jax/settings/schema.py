@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 import dataclasses
-import types
 from typing import Any
 
 from gdsd_jax import objectives
-from gdsd_jax.advantages import BASELINES
 from gdsd_jax.curriculum import LengthRamp, ThresholdRamp
 from gdsd_jax.mistakes import Gathered
 from gdsd_jax.models import PROJECTIONS
@@ -14,43 +12,9 @@ from gdsd_jax.optimizer import OptimizerConfig
 from gdsd_jax.reference import ReferenceSync
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.sandbox import SandboxConfig
-from gdsd_jax.settings.values import defaults_of
-from gdsd_jax.sharding import ROLLOUT_WEIGHTS, MeshConfig
+from gdsd_jax.settings import checks
+from gdsd_jax.sharding import MeshConfig
 from gdsd_jax.tasks import RewardConfig, TaskSettings
-
-MOST = 1 << 20  # of tokens or rows of anything; far more than fits, and arrays of more take long
-ONE_OR_MORE = (
-    "prompts_per_round",
-    "group_size",
-    "inner_iterations",
-    "minibatches",
-    "slices",
-    "rollout_parts",
-    "mask_draws",
-    "prompt_length",
-    "eval_every",
-    "eval_problems",
-    "checkpoint_every",
-    "keep_checkpoints",
-)
-ZERO_OR_MORE = (
-    *("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound"),
-    "prompt_multiple",
-)
-ZERO_OR_MORE += ("probe_rows",)
-CHOICES = {
-    "dtype": ("float32", "bfloat16"),
-    "param_dtype": (None, "float32", "bfloat16"),
-    "teacher_dtype": (None, "float32", "bfloat16"),
-    "heldout_half": (None, "development", "test"),
-    "remat": ("none", "dots", "full"),
-    "rollout_weights": ROLLOUT_WEIGHTS,
-    "rollout_quant": ("none", "int8"),
-    "score_masks": ("fresh", "shared"),
-    "too_long": ("drop", "cut"),
-    "not_finite": ("stop", "skip"),
-    "baseline": tuple(BASELINES),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,15 +49,15 @@ class SftPhase:
     def __post_init__(self):
         wrong = Gathered()
         with wrong.check():
-            check_least(self, 1, "batch", "log_every", "checkpoint_every")
+            checks.check_least(self, 1, "batch", "log_every", "checkpoint_every")
         with wrong.check():
-            check_least(self, 0, "steps", "heldout_problems")
+            checks.check_least(self, 0, "steps", "heldout_problems")
         with wrong.check():
-            check_most(self, MOST, "batch")
+            checks.check_most(self, checks.MOST, "batch")
         with wrong.check():
-            check_share(self, "share", "(0, 1]")
+            checks.check_share(self, "share", "(0, 1]")
         with wrong.check():
-            check_share(self, "noise", "[0, 1]")
+            checks.check_share(self, "noise", "[0, 1]")
         with wrong.check():
             self.check_objective()
         wrong.end()
@@ -286,12 +250,7 @@ class Settings:
     sandbox: SandboxConfig = dataclasses.field(default_factory=SandboxConfig)
 
     def __post_init__(self):
-        check_alone(vars(self))
-        wrong = Gathered()
-        for check in (check_lora, check_rows, check_lengths, check_objective, check_reference):
-            with wrong.check():
-                check(self)
-        wrong.end()
+        checks.check_all(self)
 
     @property
     def rows(self) -> int:
@@ -331,165 +290,21 @@ class Settings:
         return self.rows // (self.minibatches * self.slices)
 
 
-def check_alone(values: Mapping[str, Any]) -> None:
-    """Mistakes of values that are wrong whatever the others are.
-
-    Args:
-      values: fields of `Settings`; the defaults stand for the others.
-    """
-    given = defaults_of(Settings) | dict(values)
-    settings, wrong = types.SimpleNamespace(**given), Gathered()
-    with wrong.check():
-        check_least(settings, 1, *ONE_OR_MORE)
-    with wrong.check():
-        check_least(settings, 0, *ZERO_OR_MORE)
-    for key in ("prompts_per_round", "group_size", "mask_draws", "prompt_length"):
-        with wrong.check():
-            check_most(settings, MOST, key)
-    for key in ("seed", "heldout_seed"):
-        with wrong.check():
-            check_seed(settings, key)
-    for key, choices in CHOICES.items():
-        with wrong.check():
-            check_choice(settings, key, choices)
-    for key, span in {
-        "drift_share": "(0, 1]",
-        "threshold": "(0, 1]",
-        "heldout_share": "[0, 1)",
-    }.items():
-        with wrong.check():
-            check_share(settings, key, span)
-    if not settings.data_dir:
-        wrong.lines.append("data_dir= is empty: name a folder, such as data_dir=runs/data")
-    for domain, tokens in settings.max_lengths.items():
-        if tokens < 1:
-            wrong.lines.append(f"max_lengths.{domain}={tokens} must be at least 1")
-    wrong.end()
+def unchecked(values: Mapping[str, Any]) -> Settings:
+    """Settings of these fields, and of the defaults for the others, which may be wrong."""
+    found = object.__new__(Settings)
+    for name, value in (defaults_of(Settings) | dict(values)).items():
+        object.__setattr__(found, name, value)
+    return found
 
 
-def check_least(config, least: int, *keys: str) -> None:
-    """Mistakes naming the fields below `least`."""
-    wrong = Gathered()
-    for key in keys:
-        if not getattr(config, key) >= least:
-            wrong.lines.append(f"{key}={getattr(config, key)} must be at least {least}")
-    wrong.end()
+def defaults_of(kind: type) -> dict[str, Any]:
+    """{field: its default}, of a dataclass whose fields all have one."""
+    return {field.name: default_of(field) for field in dataclasses.fields(kind)}
 
 
-def check_most(config, most: int, key: str) -> None:
-    """ValueError naming the field where it is above `most`."""
-    if getattr(config, key) > most:
-        raise ValueError(f"{key}={getattr(config, key)} must be at most {most}")
-
-
-def check_seed(config, key: str) -> None:
-    """ValueError where the field has more bits than a key of jax."""
-    if getattr(config, key) >= 1 << 32:
-        raise ValueError(f"{key}={getattr(config, key)} must be below 2**32")
-
-
-def check_choice(config, key: str, choices: tuple) -> None:
-    """ValueError unless the field is one of the choices."""
-    if getattr(config, key) not in choices:
-        known = ", ".join(map(str, choices))
-        raise ValueError(f"{key}={getattr(config, key)!r}: choose one of {known}")
-
-
-def check_share(config, key: str, span: str) -> None:
-    """ValueError unless the field is None or lies in a span from 0 to 1, such as "(0, 1]"."""
-    value = getattr(config, key)
-    if value is None:
-        return
-    above = value > 0 or (value == 0 and span[0] == "[")
-    below = value < 1 or (value == 1 and span[-1] == "]")
-    if not (above and below):
-        raise ValueError(f"{key}={value} must lie in {span}")
-
-
-def check_lora(settings: Settings) -> None:
-    """ValueError where adapters would change nothing."""
-    if settings.lora_rank and not settings.lora_alpha > 0:
-        raise ValueError(
-            f"lora_alpha={settings.lora_alpha}: adapters would change nothing; give it above 0, "
-            f"such as lora_rank={settings.lora_rank}"
-        )
-    if settings.lora_rank and not settings.lora_targets:
-        raise ValueError("lora_targets=(): name a projection, such as lora_targets=(q, v)")
-
-
-def check_rows(settings: Settings) -> None:
-    """ValueError where a round's completions do not go into its slices."""
-    rows, parts = settings.rows, settings.rollout_parts
-    if rows % (settings.minibatches * settings.slices):
-        raise ValueError(
-            f"minibatches={settings.minibatches} times slices={settings.slices} must divide the "
-            f"{rows} completions of a round"
-        )
-    if rows % parts:
-        raise ValueError(f"rollout_parts={parts} must divide the {rows} completions of a round")
-    if parts > 1 and settings.sampler.reference_quirks:
-        raise ValueError(
-            f"rollout_parts={parts}: with sampler.reference_quirks a row's tokens depend on the "
-            "other rows: set rollout_parts=1"
-        )
-
-
-def check_lengths(settings: Settings) -> None:
-    """ValueError where completions are too long, or begin longer than they end."""
-    longest, start = settings.sampler.gen_length, settings.length_ramp.start
-    check_most(settings.sampler, MOST, "gen_length")
-    if start is not None and start > longest:
-        raise ValueError(f"length_ramp.start={start} must be at most sampler.gen_length={longest}")
-
-
-def check_objective(settings: Settings) -> None:
-    """ValueError where the objective cannot do what the other settings ask for."""
-    objective, sampler = objectives.find(settings.objective), settings.sampler
-    if objective.rollouts is not None:
-        objective.rollouts(sampler, settings.temperature, settings.threshold)
-        if settings.rollout_quant != "none":
-            raise ValueError(
-                f"rollout_quant={settings.rollout_quant}: objective {settings.objective!r} takes "
-                "each token for a draw from the model's softmax at its state: set "
-                "rollout_quant=none"
-            )
-    if objective.rewards and settings.group_size < 2:
-        raise ValueError(
-            f"group_size={settings.group_size}: advantages compare completions, give at least 2"
-        )
-    whose = ("student", "teacher") if objective.teacher else ("student",)
-    if settings.answers not in whose:
-        raise ValueError(
-            f"answers={settings.answers!r}: choose student, or teacher for an objective that "
-            "distils one"
-        )
-    if objective.teacher and not (sampler.kind == "block" and sampler.block_length):
-        raise ValueError(
-            f"objective {settings.objective!r} trains a block-causal model: set "
-            "sampler.kind=block and sampler.block_length"
-        )
-    if objective.by_group and settings.slice_rows % settings.group_size:
-        raise ValueError(
-            f"objective {settings.objective!r} compares the completions of a prompt: the "
-            f"{settings.slice_rows} completions of a slice must be a multiple of "
-            f"group_size={settings.group_size}; choose other slices"
-        )
-
-
-def check_reference(settings: Settings) -> None:
-    """ValueError where a reference should move that is not there, or that cannot."""
-    every = settings.reference_sync.every
-    if not every:
-        return
-    objective = objectives.find(settings.objective)
-    if objective.teacher or not objective.reference(settings.objective_config):
-        raise ValueError(
-            f"reference_sync.every={every}: objective {settings.objective!r} compares with no "
-            "reference; give it a beta above 0, or set reference_sync.every=0"
-        )
-    if settings.lora_rank:
-        raise ValueError(
-            f"reference_sync.every={every} with lora_rank={settings.lora_rank}: the mean of two "
-            "adapters' factors is not the mean of their weights; set reference_sync.every=0, or "
-            "lora_rank=0"
-        )
+def default_of(field: dataclasses.Field) -> Any:
+    """The default of a dataclass's field; dataclasses.MISSING: it must be given."""
+    if field.default_factory is dataclasses.MISSING:
+        return field.default
+    return field.default_factory()

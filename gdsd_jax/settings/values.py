@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Mapping
-import dataclasses
 import math
 import re
 import types
@@ -99,15 +98,3 @@ def converted_tuple(value: Any, kinds: tuple) -> tuple | None:
         kinds = kinds[:1] * len(value)
     found = tuple(converted(one, kind) for one, kind in zip(value, kinds))
     return None if None in found or len(kinds) != len(value) else found
-
-
-def defaults_of(kind: type) -> dict[str, Any]:
-    """{field: its default}, of a dataclass whose fields all have one."""
-    return {field.name: default_of(field) for field in dataclasses.fields(kind)}
-
-
-def default_of(field: dataclasses.Field) -> Any:
-    """The default of a dataclass's field; dataclasses.MISSING: it must be given."""
-    if field.default_factory is dataclasses.MISSING:
-        return field.default
-    return field.default_factory()

@@ -32,6 +32,7 @@ from gdsd_jax.tasks.task import (
 )
 
 __all__ = [
+    "FROM_FILES",
     "OPTIONS",
     "TASKS",
     "GradeError",
@@ -47,6 +48,7 @@ __all__ = [
     "options_of",
     "parts_of",
     "read_files",
+    "reads_files",
 ]
 
 TASKS: Mapping[str, Callable[[TaskSettings], Task]] = types.MappingProxyType(
@@ -79,6 +81,8 @@ OPTIONS: Mapping[str, type | None] = types.MappingProxyType(
     }
 )
 
+FROM_FILES = ("chats", "gsm8k", "math", "prompts")  # without problems of their own
+
 
 def find(name: str) -> Callable[[TaskSettings], Task]:
     """The `make` of a task of ours, or of a file that ends in .py; ValueError, in one line."""
@@ -99,3 +103,9 @@ def options_of(name: str) -> type | None:
     ):
         raise ValueError(f"task={name}: OPTIONS is not a dataclass: add @dataclasses.dataclass")
     return options
+
+
+def reads_files(name: str, *files: str | None) -> bool:
+    """Whether a task of ours reads its problems from the user's files, or wants some."""
+    given = any(file is not None for file in files)
+    return not extensions.is_file(name) and (given or name in FROM_FILES)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gdsd_jax import row_schema, rows
+from gdsd_jax.mistakes import Gathered
 from gdsd_jax.sandbox import SandboxConfig
 
 Record = Mapping[str, Any]
@@ -229,8 +230,14 @@ def read_files(
     def records(path: str) -> list[Record]:
         return rows.read_records(path, read, wanted, settings.columns)
 
-    heldout = None if settings.heldout_file is None else records(settings.heldout_file)
-    return records(settings.data_file), heldout
+    wrong, heldout = Gathered(), None
+    if settings.heldout_file is not None:
+        with wrong.check():
+            heldout = records(settings.heldout_file)
+    with wrong.check():
+        train = records(settings.data_file)
+    wrong.end()
+    return train, heldout
 
 
 def file_task(

@@ -277,12 +277,43 @@ CONVERTED = {
 CASES += [
     Case(f"{GENERATE} # {name}", said, {}, damage) for name, (damage, *said) in CONVERTED.items()
 ]
+ON_HUB = "convert it with `python launch/convert.py --from_hf=owner/name --to_orbax="
+PEFT = {"a/adapter_config.json": "{}", "a/adapter_model.safetensors": ""}
+NO_MODEL = "holds adapters of the PEFT library and no model"
+OVER_MODEL = "--from_hf=MODEL --adapter=DIR/a --to_orbax="
 NEITHER = "has neither the manifest.json of a converted model nor a run's config.json"
 CASES += [
     Case("generate --checkpoint=DIR/none --prompt=a", ("DIR/none", NEITHER)),
     Case("generate --checkpoint=DIR/empty/.. --prompt=a", (NEITHER,), {"empty/x": ""}),
     Case("generate --checkpoint=DIR/file --prompt=a", ("DIR/file", NEITHER), {"file": "x"}),
     Case("generate --checkpoint=HF --prompt=a", ("is a Hugging Face folder: convert it with",)),
+    Case("generate --checkpoint=owner/name --prompt=a", ("owner/name is no folder here", ON_HUB)),
+    Case("eval --checkpoint=owner/name --out=DIR/x", ("=owner/name is no folder here", ON_HUB)),
+    Case(
+        "main --config=configs/coding.py:tiny,init_from=owner/name --workdir=DIR/w",
+        ("init_from=owner/name is no folder here", ON_HUB),
+    ),
+    Case(
+        "generate --checkpoint=DIR/work/checkpoints/57 --prompt=a",
+        ("DIR/work/checkpoints/57 is a part of DIR/work: give DIR/work",),
+        {"work/config.json": {"format": 2}, "work/checkpoints/57/x": ""},
+    ),
+    Case(
+        "generate --checkpoint=DIR/good/params --prompt=a",
+        ("DIR/good/params is a part of DIR/good: give DIR/good",),
+    ),
+    Case(
+        "generate --checkpoint=DIR/model.gguf --prompt=a",
+        ("is a GGUF file: convert it with", "--from_gguf=DIR/model.gguf"),
+        {"model.gguf": ""},
+    ),
+    Case("generate --checkpoint=DIR/a --prompt=a", (NO_MODEL, OVER_MODEL), PEFT),
+    Case("convert --from_hf=DIR/a --to_orbax=DIR/out", (NO_MODEL, OVER_MODEL), PEFT),
+    Case(
+        "main --config=configs/coding.py:tiny,init_from=DIR/a --workdir=DIR/w",
+        (f"init_from=DIR/a {NO_MODEL}", OVER_MODEL),
+        PEFT,
+    ),
     Case(
         "generate --checkpoint=DIR/work --prompt=a",
         ("DIR/work/config.json: not readable JSON",),
