@@ -40,8 +40,8 @@ def test_it_names_what_the_run_is_made_of(prepared, tmp_path):
         "coding; 1,024 problems of the supervised phase, 1,024 of the rounds, 448 held out"
     )
     assert told["training"] == (
-        "600 supervised steps of 16 answers, then 110 rounds of gdsd; 20 held-out problems are "
-        "asked every 30 rounds"
+        "600 supervised steps of 16 answers, then 60 rounds of gdsd; 20 held-out problems are "
+        "asked every 20 rounds"
     )
     assert told["round"] == (
         "8 prompts x 4 answers = 32 completions = 2 minibatches x 2 slices x 8 rows; 2 updates, "

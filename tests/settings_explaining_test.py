@@ -62,7 +62,7 @@ def lines_by_key(lines: list[str]) -> dict[str, str]:
 
 def test_values_that_are_not_the_default_are_marked():
     lines = lines_by_key(settings.explained(recipe("coding:tiny")))
-    assert lines["rounds"].startswith("* rounds=110 ") and "(default 100)" in lines["rounds"]
+    assert lines["rounds"].startswith("* rounds=60 ") and "(default 100)" in lines["rounds"]
     assert lines["seed"].startswith("  seed=0 ") and "default" not in lines["seed"]
     assert " int " in lines["seed"] and " float or none " in lines["threshold"]
     assert {"gdsd.psi", "options.hard", "sandbox.cpu_s", "max_lengths"} <= lines.keys()

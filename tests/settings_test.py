@@ -446,6 +446,9 @@ def write_format_1(folder, entries) -> None:
 def test_a_config_of_the_first_format_is_todays(tmp_path):
     """It held every objective's settings, and of a file alone nothing was held out."""
     argument = "tiny,objective=spg,rounds=2,sft.steps=60,eval_every=2,eval_problems=64"
+    # what the embedded recipe was when the file was written
+    argument += ",sampler.steps=12,inner_iterations=2,minibatches=1,optimizer.learning_rate=2e-4"
+    argument += ",optimizer.decay_steps=0,optimizer.final_share=0"
     today = settings.parse(coding.get_config(argument))
     entries = json.loads(FORMAT_1) | {"greeting": today.greeting}
     write_format_1(tmp_path, entries)
