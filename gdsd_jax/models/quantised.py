@@ -10,8 +10,8 @@ input's width (arXiv 2404.00456): x W = (x H) (H' W), and x H has no such entrie
 that lowers the error of log-probabilities from 0.40 to 0.10 nats, and changes the likeliest token
 at 6% of the positions instead of 17%.
 
-The package qwix multiplies in int8 too, but does not rotate, and keeps parameters in a class of its
-own, whose scales are bfloat16 where the weights are.
+The package qwix multiplies in int8 too, as precisely; it keeps parameters in a class of its own,
+whose scales are bfloat16 where the weights are.
 """
 
 from collections.abc import Callable
