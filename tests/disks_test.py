@@ -97,7 +97,7 @@ def test_a_garbled_line_is_named_and_nothing_changes(runs, copy):
     path.write_text("".join([lines[0], lines[1][:20] + "\n", *lines[2:]]))
     before = files_of(copy)
     code, line = run_on(runs, "true", copy)
-    assert code == 2 and f"{path}, line 2 is not JSON" in line and "mend the line" in line
+    assert code == 2 and f"{path}, line 2 is not JSON" in line and "mend that, or give" in line
     assert files_of(copy) == before
 
 
