@@ -281,8 +281,8 @@ def operations(jaxpr: Any, passes: int = 1, shares: Shares = (), dtype: str | No
     A multiply and an add are two. A loop without a known length runs `passes` times. Of a
     condition's branches the costliest is taken. Where `shares` says how often each branch is, it
     is their mean: its first entry is of conditions that stand in no other, the next of those in
-    one other, and so on. What each device of a mesh does for itself counts for all of them, and a
-    Pallas kernel as often as its grid has tiles.
+    one other, and so on; a Pallas kernel's own are none of them. What each device of a mesh does
+    for itself counts for all of them, and a Pallas kernel as often as its grid has tiles.
     """
     total = 0
     for equation in jaxpr.eqns:
@@ -290,6 +290,8 @@ def operations(jaxpr: Any, passes: int = 1, shares: Shares = (), dtype: str | No
             total += products(equation)
         conditional = equation.primitive.name == "cond"
         deeper = shares[1:] if conditional else shares
+        if equation.primitive.name == "pallas_call":
+            deeper = ()  # its conditions are the kernel's own
         inside = [operations(one, passes, deeper, dtype) for one in subjaxprs(equation.params)]
         if inside and conditional and shares:
             assert len(shares[0]) == len(inside), "shares of other branches"

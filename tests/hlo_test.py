@@ -3,6 +3,7 @@
 import types
 
 import jax
+from jax.experimental import pallas as pl
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -187,6 +188,26 @@ def test_operations_of_cudnn_are_those_of_its_products(monkeypatch, masked):
     product = 2 * 2 * 4 * 6 * 10 * 8
     assert count("cudnn", False) == count("xla", False) == 2 * product
     assert count("cudnn", True) == count("xla", True) + product == 7 * product
+
+
+def test_conditions_of_a_kernel_are_not_those_that_shares_tell_of():
+    def kernel(x_ref, y_ref):
+        y_ref[...] = jnp.zeros((8, 8))
+
+        @pl.when(x_ref[0, 0] > 0)
+        def _():
+            y_ref[...] = x_ref[...] @ x_ref[...]
+
+    def call(x):
+        return pl.pallas_call(kernel, jax.ShapeDtypeStruct((8, 8), jnp.float32), interpret=True)(x)
+
+    def fn(x):
+        return jax.lax.cond(x[0, 0] > 1, call, lambda x: x, x)
+
+    jaxpr = jax.make_jaxpr(fn)(jnp.ones((8, 8))).jaxpr
+    # the branch that is not taken first, then the kernel; the next entry has three branches
+    counted = hlo.operations(jaxpr, shares=((0.75, 0.25), (0.2, 0.3, 0.5)))
+    assert counted == 0.25 * 2 * 8**3
 
 
 def test_operations_of_branches_are_their_mean_where_shares_are_told():
