@@ -26,7 +26,7 @@ GLOO = re.compile(
 DEVICES = 8
 SFT_STEPS = 60
 CONFIG = (
-    "tiny,rounds=5,prompts_per_round=4,group_size=4,inner_iterations=1,gdsd.beta=0.0,"
+    "tiny,rounds=5,prompts_per_round=4,group_size=4,inner_iterations=1,minibatches=1,gdsd.beta=0.0,"
     "remat=none,sampler.steps=6,"
     f"sft.steps={SFT_STEPS},sft.batch=16,sft.log_every=20,sft_optimizer.learning_rate=1e-2,"
     f"sft_optimizer.warmup_steps=5,"

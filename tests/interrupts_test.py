@@ -1,6 +1,7 @@
 """Ctrl-C wherever it comes: one line, exit code 130."""
 
 from pathlib import Path
+import signal
 import subprocess
 import sys
 
@@ -46,7 +47,13 @@ sys.exit(run(lambda: Object() and time.sleep(60)))
 def test_ctrl_c_is_one_line(place):
     command = [sys.executable, "-c", BEGIN + PLACES[place]]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert (done.returncode, done.stderr) == (130, "error: interrupted\n")
 

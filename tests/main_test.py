@@ -55,8 +55,8 @@ BAD = {
     "tiny,gdsd.trust=(1,)": "config key 'gdsd.trust' takes tuple values",
     "tiny,gdsd.trust=(1,-1)": "trust=(1.0, -1.0): give two positive numbers",
     "tiny,gdsd.centring=some": "centring='some': choose one of",
-    "tiny,slices=3": "minibatches=1 times slices=3 must divide the 256 completions of a round",
-    "tiny,prompts_per_round=2,group_size=3": (
+    "tiny,slices=3": "minibatches=2 times slices=3 must divide the 256 completions of a round",
+    "tiny,prompts_per_round=2,group_size=3,minibatches=1": (
         "prompts_per_round * group_size / (minibatches * slices)=6 must be a multiple of the"
     ),
     "tiny,group_size=1": "group_size=1: advantages compare completions",

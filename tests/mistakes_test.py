@@ -58,7 +58,7 @@ TOGETHER = {  # overrides of coding:tiny -> the begin of each line
     # what depends on several values
     "slices=3,lora_rank=4,length_ramp.start=100,answers=mine": [
         "lora_alpha=0.0: adapters would change nothing",
-        "minibatches=1 times slices=3 must divide",
+        "minibatches=2 times slices=3 must divide",
         "length_ramp.start=100 must be at most",
         "answers='mine': choose student",
     ],
@@ -79,7 +79,7 @@ TOGETHER = {  # overrides of coding:tiny -> the begin of each line
     # several of one section
     "sampler.gen_length=10,sampler.top_p=2,sampler.remasking=best": [
         "unknown remasking 'best', known: ",
-        "sampler.steps=12: each pass commits a token",
+        "sampler.steps=24: each pass commits a token",
         "sampler.gen_length=10 must be a multiple of block_length=8",
         "sampler.top_p=2.0 must lie in",
     ],
@@ -118,7 +118,9 @@ def test_what_needs_devices_is_told_together():
         experiment.prepare(chosen)
     start, mesh, sink = found.value.lines
     assert "init_from=DIR" in start and mesh.startswith("mesh ") and "'paper'" in sink
-    chosen = settings.parse(coding.get_config("tiny,slices=256,sft.batch=3,sinks=(paper,)"))
+    chosen = settings.parse(
+        coding.get_config("tiny,minibatches=1,slices=256,sft.batch=3,sinks=(paper,)")
+    )
     with pytest.raises(mistakes.Mistakes) as found:
         experiment.prepare(chosen)
     rows, batch, sink = found.value.lines

@@ -17,7 +17,10 @@ from gdsd_jax import experiment, settings, train, weights
 from gdsd_jax.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = "tiny,prompts_per_round=4,group_size=2,inner_iterations=1,eval_every=1,eval_problems=8"
+TINY = (
+    "tiny,prompts_per_round=4,group_size=2,inner_iterations=1,minibatches=1,eval_every=1,"
+    "eval_problems=8"
+)
 
 TASK = '''
 """Counting letters: no programs, no files, no tokenizer of its own."""

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = (
     "tiny,prompts_per_round=4,group_size=4,sampler.gen_length=32,sampler.block_length=8,"
     "sampler.steps=16,prompt_length=16,"
-    "dtype=bfloat16,gdsd.beta=0.0,inner_iterations=2,remat=full,mesh.data=1"
+    "dtype=bfloat16,gdsd.beta=0.0,inner_iterations=2,minibatches=1,remat=full,mesh.data=1"
 )
 V = 8192  # words, so that logits are no small part of memory
 SIDES = {"v4": "v4:2x2x1", "v5e": "v5e:2x2", "v5p": "v5p:2x2x1", "v6e": "v6e:2x2"}

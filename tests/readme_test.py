@@ -83,7 +83,8 @@ def test_the_guides_examples_train_together(data_dir, tmp_path, monkeypatch):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
-    small = "prompts_per_round=4,group_size=2,inner_iterations=1,eval_problems=8,rounds=1"
+    small = "prompts_per_round=4,group_size=2,inner_iterations=1,minibatches=1,eval_problems=8"
+    small += ",rounds=1"
     config = f"mine.py:tiny,{','.join(overrides)},{small},data_dir={data_dir},sft.steps=2"
     prepared = experiment.prepare(settings.parse(cli.load_config(config)), say=len)
     train.train(prepared, tmp_path / "run", say=len)

@@ -12,8 +12,8 @@ from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.steps import Scored, abstract_round, make_steps
 
 SMALL = (
-    "tiny,prompts_per_round=8,group_size=2,inner_iterations=3,slices=2,sft.steps=0,mesh.data=4,"
-    "mesh.fsdp=2"
+    "tiny,prompts_per_round=8,group_size=2,inner_iterations=3,minibatches=1,slices=2,sft.steps=0,"
+    "mesh.data=4,mesh.fsdp=2"
 )
 PROGRESS = resume.Progress("rl", step=0, round=1, inner=2, lines=7)
 ITERATION = 6  # of the checkpoint

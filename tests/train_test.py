@@ -139,7 +139,9 @@ def test_narrow_rounds_are_the_wide_ones(data_dir, tmp_path, monkeypatch):
 
     compile_updates = train.compile_updates
     monkeypatch.setattr(train, "compile_updates", noting)
-    overrides = "rounds=4,prompts_per_round=2,group_size=4,slices=1,eval_every=4,probe_rows=4"
+    overrides = (
+        "rounds=4,prompts_per_round=2,group_size=4,minibatches=1,slices=1,eval_every=4,probe_rows=4"
+    )
     found = {}
     for multiple in (0, 1):
         chosen = small(data_dir, overrides, f"prompt_multiple={multiple}")
