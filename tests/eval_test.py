@@ -27,6 +27,7 @@ def evaluate(monkeypatch, capsys, data_dir, tmp_path):
             "tiny",
             "prompts_per_round=8",
             "group_size=2",
+            "minibatches=1",
             "eval_problems=20",
             f"data_dir={data_dir}",
             *overrides,

@@ -78,7 +78,7 @@ def test_the_task_says_what_is_graded(data_dir):
         assert found.parts == ("format", "tests") and found.task.score == "tests"
         assert found.teacher is None and found.hosts.first
         assert found.settings.prompts_per_round == 8
-        assert found.sft_problems is found.train
+        assert found.sft_problems.index is found.train.index
 
 
 def test_without_a_working_sandbox_one_line_says_so(data_dir, monkeypatch):

@@ -212,6 +212,7 @@ def test_two_updates(experience, name):
     """
     denoiser, params, rollout, prompts, rewards = experience
     entries = f"tiny,objective={name},minibatches=1,{SMALL},mask_draws=1,optimizer.warmup_steps=0"
+    entries += ",optimizer.decay_steps=0"
     # just_grpo learns from one token a pass
     chosen = parsed(f"{entries},sampler.steps={G}" if name == "just_grpo" else entries)
     calls = steps.make_steps(denoiser, chosen, sharding.make_mesh({}, jax.devices()[:1]))
