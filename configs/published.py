@@ -81,7 +81,7 @@ def shared() -> ConfigDict:
 # and masks that all updates of a round share, so that they are scored once. Where the sampler has
 # none of the released quirks also a cache, whose keys and values take memory.
 FAST = {"score_masks": "shared", "rollout_quant": "int8", "drift_share": 0.034}
-CACHED = {"sampler": {"cache": "prefix"}, "rollout_parts": 2}
+CACHED = {"sampler": {"cache": "prefix"}, "rollout_parts": 5}
 
 
 def quicken(recipe: ConfigDict, overrides: dict[str, str]) -> None:

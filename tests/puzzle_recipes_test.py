@@ -74,7 +74,7 @@ def test_a_recipe_may_be_fast(config, model):
     changed = {key: value for key, value in fast.items() if slow[key] != value}
     wanted = {"score_masks": "shared", "rollout_quant": "int8", "drift_share": 0.034}
     if model == "llada" and config is coding:  # the others have the released sampler's quirks
-        wanted |= {"sampler.cache": "prefix", "rollout_parts": 2}
+        wanted |= {"sampler.cache": "prefix", "rollout_parts": 5}
     assert changed == wanted
     with pytest.raises(ValueError, match="fast=1: choose true or false"):
         config.get_config(f"{model},fast=1")
