@@ -1,7 +1,9 @@
 """Work of others, such as a template, within a time and a memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import ctypes
+import pathlib
 import resource
 import threading
 import time
@@ -37,19 +39,11 @@ def within(seconds: float, size: int, work: Callable[[], Any]) -> Any:
             raised.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    most = address_space() + size
-    bounded = soft == resource.RLIM_INFINITY or most < soft
-    if bounded:
-        resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-    try:
+    with no_more_memory(size):
         thread.start()
         thread.join(seconds)
         if thread.is_alive():
             end(thread)
-    finally:
-        if bounded:
-            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     if thread.is_alive() or any(isinstance(error, _OutOfTime) for error in raised):
         raise TimeoutError(f"it takes more than {seconds:g} s")
     if any(isinstance(error, MemoryError) for error in raised):
@@ -68,7 +62,20 @@ def end(thread: threading.Thread) -> None:
         thread.join(0.05)
 
 
-def address_space() -> int:
-    """Bytes of this process's address space."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
+@contextlib.contextmanager
+def no_more_memory(size: int) -> Iterator[None]:
+    """Within the block this process may take `size` bytes more; where the system does not tell how
+    much it has, as only Linux does, as much as it likes."""
+    usage = pathlib.Path("/proc/self/statm")
+    if not usage.exists():
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = int(usage.read_text().split()[0]) * resource.getpagesize() + size
+    if soft != resource.RLIM_INFINITY:
+        most = min(most, soft)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -129,7 +129,7 @@ def make_sampler(
         rng_B = row_keys(rng, prompts.index_B, prompts.sample_B)
         params = denoiser.bind(trainable, frozen)
         params = rollout_params(params, denoiser.config, weights, mesh, quant)
-        count = math.gcd(parts, len(rng_B) // sharding.row_shards(mesh))
+        count = math.gcd(parts, len(rng_B) // shards)
         if count == 1:
             rollout = rollout_fn(params, prompts, rng_B)
         else:

@@ -59,6 +59,13 @@ def random_params(config: models.ModelConfig, seed: int = 0):
     return random_tree(models.param_shapes(config), seed)
 
 
+def attending_params(config: models.ModelConfig, seed: int = 6):
+    """Random weights whose attention weighs enough that masked positions differ."""
+    params = random_params(config, seed)
+    params["layers"]["o"]["kernel"] *= 4.0
+    return params
+
+
 def random_adapters(config: models.ModelConfig, seed: int = 5):
     """Adapters that are not zero."""
     shapes = jax.eval_shape(lambda rng: models.init_lora(config, rng), jax.random.key(0))

@@ -81,7 +81,7 @@ def quantise_layers(config: ModelConfig, params: PyTree) -> PyTree:
     """
     found = jax.tree.map(lambda x: x.astype(config.dtype), params)
     for name in PROJECTIONS:
-        # one layer after the other, so that no rotated copy of all is held
+        # all layers together: a loop over them would hold a copy of each kernel more
         kernel, scale = jax.vmap(quantise_kernel)(params["layers"][name]["kernel"])
         found["layers"][name] |= {"kernel": kernel, "scale": scale}
     return found

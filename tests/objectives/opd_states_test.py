@@ -15,7 +15,7 @@ from gdsd_jax import models, objectives, sampling, scoring
 from gdsd_jax.objectives import OpdConfig
 from gdsd_jax.sampling import make_passes, with_defaults
 from gdsd_jax.types import Batch, Prompts
-from tests.reference import MASK, PAD, forward, log_softmax, random_params, tiny
+from tests.reference import MASK, PAD, attending_params, forward, log_softmax, random_params, tiny
 
 ROWS, P, G, BLOCK, V = 8, 6, 12, 4, 24
 MODEL = tiny(vocab_size=V, layers=1, qk_norm=True, stop_ids=(5, 9))
@@ -24,9 +24,7 @@ SAMPLER = sampling.SamplerConfig(kind="block", gen_length=G, block_length=BLOCK,
 
 @pytest.fixture(scope="module")
 def params():
-    params = random_params(MODEL, seed=6)
-    params["layers"]["o"]["kernel"] *= 4.0  # what a position attends to matters
-    return params
+    return attending_params(MODEL)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from gdsd_jax import hlo, models, sampling
 from gdsd_jax.models import flops
 from gdsd_jax.sampling import cache
 from gdsd_jax.types import Prompts
-from tests.reference import PAD, forward, log_softmax, random_params, tiny
+from tests.reference import PAD, attending_params, forward, log_softmax, tiny
 
 ROWS, P, G = 4, 5, 12
 KEY = jax.random.key(7)
@@ -37,12 +37,6 @@ EQUAL = {  # two samplers that must give the same tokens
 }
 
 
-def weights(model):
-    params = random_params(model, seed=6)
-    params["layers"]["o"]["kernel"] *= 4.0
-    return params
-
-
 @pytest.fixture(scope="module")
 def prompts():
     tokens = np.random.default_rng(1).integers(2, 24, (ROWS, P)).astype(np.int32)
@@ -61,7 +55,7 @@ def rolled(model, prompts, **settings):
     config = sampling.SamplerConfig(**{"gen_length": G, "block_length": 6, "steps": 12, **settings})
     rollout_fn = sampling.make_rollout_fn(models.make_denoiser(model), config)
     rng_B = jax.random.split(KEY, ROWS)
-    return config, jax.tree.map(np.asarray, rollout_fn(weights(model), prompts, rng_B))
+    return config, jax.tree.map(np.asarray, rollout_fn(attending_params(model), prompts, rng_B))
 
 
 @pytest.mark.parametrize("name", EQUAL)
@@ -78,7 +72,7 @@ def test_what_is_exact_gives_the_same_tokens(name, prompts, monkeypatch):
 
 def drift_of(model, config, prompts, rollout):
     fn = jax.jit(lambda *args: sampling.drift(models.make_denoiser(model), config, *args))
-    return tuple(float(x) for x in fn(weights(model), prompts, rollout))
+    return tuple(float(x) for x in fn(attending_params(model), prompts, rollout))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +98,7 @@ def test_drift_is_the_float64_rendering(prompts):
             tokens = np.concatenate(
                 [prompts.tokens_BxP[row], np.where(known, written, model.mask_id)]
             )
-            logits = forward(model, weights(model), tokens[None], valid[None])[0, P + i]
+            logits = forward(model, attending_params(model), tokens[None], valid[None])[0, P + i]
             differences.append(abs(log_softmax(logits)[written[i]] - rollout.logp_BxG[row, i]))
     mean, worst = drift_of(model, config, prompts, rollout)
     assert worst > 1e-3  # a stale cache shows
@@ -152,7 +146,11 @@ def test_operations_are_counted_as_they_are_made(settings, monkeypatch):
         **{name: counted(getattr(plain, name)) for name in ("features", "extend", "unembed")}
     )
     tokens_BxP = jnp.ones((ROWS, P), jnp.int32)
-    arguments = weights(model), Prompts(tokens_BxP, tokens_BxP > 0), jax.random.split(KEY, ROWS)
+    arguments = (
+        attending_params(model),
+        Prompts(tokens_BxP, tokens_BxP > 0),
+        jax.random.split(KEY, ROWS),
+    )
     jax.block_until_ready(sampling.make_rollout_fn(counting, config)(*arguments))
     jax.effects_barrier()
     jaxpr = jax.make_jaxpr(sampling.make_rollout_fn(plain, config))(*arguments).jaxpr

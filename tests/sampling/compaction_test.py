@@ -12,7 +12,7 @@ from gdsd_jax import models, sampling, sharding
 from gdsd_jax.sampling import compaction
 from gdsd_jax.steps import make_sampler
 from gdsd_jax.types import Prompts
-from tests.reference import PAD, random_params, tiny
+from tests.reference import PAD, attending_params, tiny
 
 ROWS, P, G = 32, 5, 16
 KEY = jax.random.key(7)
@@ -25,12 +25,6 @@ CASES = {
     "dual, shifted": (SHIFTED, dict(cache="dual")),
     "dream": (NORMED, dict(kind="dream", alg="origin")),
 }
-
-
-def weights(model):
-    params = random_params(model, seed=6)
-    params["layers"]["o"]["kernel"] *= 4.0
-    return params
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +61,7 @@ def test_the_tokens_are_the_same(name, prompts):
     model, settings = CASES[name]
     config, rng_B = of(**settings), jax.random.split(KEY, ROWS)
     assert compaction.sizes_of(config, ROWS, 1) == (32, 16, 8)
-    denoiser, params, seen = models.make_denoiser(model), weights(model), []
+    denoiser, params, seen = models.make_denoiser(model), attending_params(model), []
 
     def unembed(params, h):
         jax.debug.callback(functools.partial(seen.append, len(h)))
@@ -87,7 +81,9 @@ def test_every_device_keeps_its_rows(prompts):
     """On a mesh of 8: the same tokens, and no more crosses it than without."""
     mesh = sharding.make_mesh({"data": 4, "fsdp": 2})
     assert compaction.sizes_of(of(kind="block"), ROWS, 8) == (4, 2, 1)
-    params = jax.device_put(weights(NORMED), sharding.shardings(mesh, weights(NORMED)))
+    params = jax.device_put(
+        attending_params(NORMED), sharding.shardings(mesh, attending_params(NORMED))
+    )
     rows = sharding.global_rows(mesh, jax.tree.map(np.asarray, prompts))
     found = []
     for compact in (True, False):

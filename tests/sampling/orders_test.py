@@ -8,7 +8,7 @@ import pytest
 from gdsd_jax import models, sampling
 from gdsd_jax.types import Prompts
 from tests import twins
-from tests.reference import PAD, constant_denoiser, random_params, tiny
+from tests.reference import PAD, attending_params, constant_denoiser, tiny
 
 ROWS, P, G, WIDTH = 4, 5, 12, 4
 MODEL = tiny(vocab_size=32, stop_ids=(5, 9), qk_norm=True)
@@ -45,10 +45,7 @@ def order_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def params():
-    """Attention weighs enough that masked positions differ."""
-    params = random_params(MODEL, seed=6)
-    params["layers"]["o"]["kernel"] *= 4.0
-    return params
+    return attending_params(MODEL)
 
 
 @pytest.fixture(scope="module")
