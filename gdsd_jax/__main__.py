@@ -8,9 +8,6 @@ import sys
 import types
 
 from gdsd_jax import interrupts
-
-interrupts.watch()  # the imports below take their time
-
 from gdsd_jax.cli import ROOT, fail
 
 COMMANDS = {  # name -> (script, what it does)
@@ -27,6 +24,7 @@ COMMANDS = {  # name -> (script, what it does)
 
 def main() -> int:
     """Runs `gdsd COMMAND ...`; the exit code is the script's, 2 where there is no such command."""
+    interrupts.watch()
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print("usage: gdsd COMMAND ..., and gdsd COMMAND --help\n")

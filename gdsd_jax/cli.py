@@ -18,7 +18,7 @@ from typing import NoReturn, TextIO
 
 from etils import epath
 
-from gdsd_jax import extensions, mistakes, paths
+from gdsd_jax import extensions, interrupts, mistakes, paths
 
 PACKAGE = pathlib.Path(__file__).resolve().parent
 SHIPPED = PACKAGE / "shipped"  # in a wheel alone
@@ -229,6 +229,7 @@ def told(error: Exception, debug: bool) -> int:
 def run(main: Callable[[], int]) -> int:
     """The exit code of a script's `main`. What ends its long work, in whatever thread, is told in
     one line too: exit code 1, and 130 after Ctrl-C."""
+    interrupts.raises()
     threading.excepthook = lambda told: print(f"error: {fault(told.exc_value)}", file=sys.stderr)
     try:
         return main()

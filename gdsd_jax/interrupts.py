@@ -9,21 +9,30 @@ LATER_S = 0.05  # after which an interrupt that was dropped comes again
 
 
 def watch() -> None:
-    """From now on Ctrl-C ends this process by a line, wherever it comes.
+    """From now on Ctrl-C ends this process at once by a line, until `raises` is called; a process
+    that ignores it goes on doing so.
 
-    While modules are imported nothing is there to end: one line is said. Where Python calls back
-    into code whose exceptions it only prints, such as a collector's or a destructor, the interrupt
-    would be lost with them: it comes again behind that.
+    For while modules are imported nothing is there to end, and an exception in the midst of a
+    compiled one may crash the interpreter.
     """
-    uncaught, ignored = sys.excepthook, sys.unraisablehook
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end)
 
-    def end(kind, error, trace) -> None:
-        if not issubclass(kind, KeyboardInterrupt):
-            uncaught(kind, error, trace)
-            return
-        sys.stderr.write("error: interrupted\n")
-        sys.stderr.flush()
-        os._exit(130)
+
+def end(*_) -> None:
+    os.write(2, b"error: interrupted\n")
+    os._exit(130)
+
+
+def raises() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt again, as there is work that has to end.
+
+    Where Python calls back into code whose exceptions it only prints, such as a collector's or a
+    destructor, the interrupt would be lost with them: it comes again behind that.
+    """
+    if signal.getsignal(signal.SIGINT) is not end:
+        return
+    ignored = sys.unraisablehook
 
     def again(fault) -> None:
         if not issubclass(fault.exc_type, KeyboardInterrupt):
@@ -35,4 +44,5 @@ def watch() -> None:
         later.daemon = True
         later.start()
 
-    sys.excepthook, sys.unraisablehook = end, again
+    sys.unraisablehook = again
+    signal.signal(signal.SIGINT, signal.default_int_handler)

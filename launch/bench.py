@@ -9,7 +9,6 @@ and tells peak memory. Each timing is a median and stands beside a square matrix
 right before and after it, because a machine's pace drifts. MFU is the operations needed per second
 over the product's rate. A round of GDSD, 8 updates on 4 mask pairs each of 2 answers, takes minutes
 and is left out unless it is asked for; it tells which share is whose.
-
 On one H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers. These are random
 weights of 16 GB; an update of all of them needs several devices.
 
@@ -29,7 +28,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from gdsd_jax import interrupts
 
-interrupts.watch()  # the imports below take their time
+if __name__ == "__main__":
+    interrupts.watch()  # the imports below take their time
 
 from gdsd_jax.cli import Parser, output_path, run
 from gdsd_jax.mistakes import Gathered, prefixed

@@ -34,7 +34,8 @@ sys.path.insert(0, str(ROOT))
 
 from gdsd_jax import interrupts
 
-interrupts.watch()  # the imports below take their time
+if __name__ == "__main__":
+    interrupts.watch()  # the imports below take their time
 
 from gdsd_jax import metrics, paths, report
 from gdsd_jax.cli import Parser, load_config, output_folder, run, split_config, told

@@ -43,7 +43,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from gdsd_jax import interrupts
 
-interrupts.watch()  # the imports below take their time
+if __name__ == "__main__":
+    interrupts.watch()  # the imports below take their time
 
 from etils import epath
 

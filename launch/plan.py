@@ -39,7 +39,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from gdsd_jax import interrupts
 
-interrupts.watch()  # the imports below take their time
+if __name__ == "__main__":
+    interrupts.watch()  # the imports below take their time
 
 from gdsd_jax.cli import Parser, load_config, output_path, replacing, run, told
 from gdsd_jax.mistakes import Gathered
