@@ -19,6 +19,7 @@ from tests.processes import (
     TAUGHT,
     Runs,
     assert_same_run,
+    children_of,
     ended,
     last_state,
 )
@@ -48,24 +49,24 @@ def orphans() -> Iterator[None]:
     lives on."""
     libc, subreaper = ctypes.CDLL(None), 36
     libc.prctl(subreaper, 1)
-    before = children()
+    before = set(children_of("self"))
     try:
         yield
         until = time.monotonic() + 10.0
-        while (left := children() - before) and time.monotonic() < until:
+        while (left := set(children_of("self")) - before) and time.monotonic() < until:
             for pid in left:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, os.WNOHANG)
             time.sleep(0.1)
-        assert not left, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
+        assert not left, [command_of(pid) for pid in left]
     finally:
         libc.prctl(subreaper, 0)
 
 
-def children() -> set[int]:
-    """Processes that this one has started or adopted."""
-    threads = Path("/proc/self/task").iterdir()
-    return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
+def command_of(pid: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b"ended"
 
 
 def assert_clean(workdir) -> None:

@@ -1,5 +1,6 @@
 """Small runs of the embedded default as processes of their own: started, killed, compared."""
 
+import contextlib
 import os
 from pathlib import Path
 import socket
@@ -63,6 +64,17 @@ def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("", 0))
         return taken.getsockname()[1]
+
+
+def children_of(pid: int | str) -> list[int]:
+    """Processes that this one ("self": the caller's) has started or adopted. A thread, or the
+    process, that ends while it is asked has none."""
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 def spawn(*command, **environment) -> subprocess.Popen:

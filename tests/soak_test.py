@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax.checkpoint import Checkpoints
-from tests.processes import TAUGHT, Runs, assert_same_run, without_clock
+from tests.processes import TAUGHT, Runs, assert_same_run, children_of, without_clock
 
 MINUTES = float(os.environ.get("GDSD_SOAK_MINUTES", "15"))
 ENDLESS = "rounds=1000000,eval_every=10,checkpoint_every=2"
@@ -40,9 +40,7 @@ def family_of(pid: int) -> list[int]:
     """The process and all that come from it."""
     found = [pid]
     for one in found:
-        with contextlib.suppress(OSError):
-            for thread in Path(f"/proc/{one}/task").iterdir():
-                found += map(int, (thread / "children").read_text().split())
+        found += children_of(one)
     return found
 
 
