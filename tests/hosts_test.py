@@ -11,13 +11,11 @@ import socket
 import subprocess
 import time
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from gdsd_jax.hosts import Hosts, start, watch_sigterm
-from tests.processes import PATIENCE, ended, free_port, spawn, without_clock
+from tests.processes import PATIENCE, ended, free_port, spawn, state_of, without_clock
 
 # What Gloo writes of its own, in pieces that lines of several threads may cut anywhere.
 GLOO = re.compile(
@@ -239,20 +237,7 @@ def alone(launch, tmp_path_factory):
 
 
 def state_after(workdir: Path, rounds: int) -> dict[str, np.ndarray]:
-    """Every array of the checkpoint after so many rounds, by its path, whatever devices wrote
-    it."""
-    folder, handler = (
-        workdir / "checkpoints" / str(SFT_STEPS + 1 + rounds) / "state",
-        ocp.PyTreeCheckpointHandler(),
-    )
-    whole = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree
-    )
-    restored = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=whole))
-    return {
-        jax.tree_util.keystr(path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
-    }
+    return state_of(workdir, SFT_STEPS + 1 + rounds)
 
 
 def assert_same_numbers(workdir: Path, other: Path) -> None:

@@ -175,16 +175,23 @@ class Runs:
             process.wait()
 
 
-def last_state(workdir) -> dict:
-    """Every array of the newest checkpoint by its path."""
-    with ocp.CheckpointManager(Path(workdir) / "checkpoints") as manager:
-        saved = manager.restore(
-            manager.latest_step(), args=ocp.args.Composite(state=ocp.args.StandardRestore())
-        )
+def state_of(workdir, step: int) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint by its path, whatever devices wrote it."""
+    folder = Path(workdir) / "checkpoints" / str(step) / "state"
+    handler = ocp.PyTreeCheckpointHandler()
+    whole = jax.tree.map(
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(folder).tree
+    )
+    restored = handler.restore(folder, args=ocp.args.PyTreeRestore(restore_args=whole))
     return {
-        jax.tree_util.keystr(path): np.asarray(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(saved.state)
+        jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(restored)
     }
+
+
+def last_state(workdir) -> dict[str, np.ndarray]:
+    steps = [path.name for path in (Path(workdir) / "checkpoints").iterdir()]
+    return state_of(workdir, max(int(name) for name in steps if name.isdigit()))
 
 
 def without_clock(workdir) -> list[dict]:
