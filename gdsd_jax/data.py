@@ -252,6 +252,8 @@ def make_loader(
         found = source[row]
         return found if transform is None else transform(position, found)
 
-    rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    # repeated as often as 64 bits can count: without a number no batch of one row is taken
+    passes = (1 << 62) // max(len(source), 1)
+    rows = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(passes)
     batches = rows.map_with_index(fetch).batch(batch)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)))

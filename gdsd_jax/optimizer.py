@@ -70,7 +70,7 @@ def make_schedule(config: OptimizerConfig) -> optax.Schedule:
     rate, warmup_steps = config.learning_rate, config.warmup_steps
     if config.decay_steps:
         return optax.warmup_cosine_decay_schedule(
-            0.0, rate, max(warmup_steps, 1), config.decay_steps, config.final_share * rate
+            0.0, rate, warmup_steps, config.decay_steps, config.final_share * rate
         )
     return optax.linear_schedule(rate / (warmup_steps + 1), rate, warmup_steps)
 

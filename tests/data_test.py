@@ -116,6 +116,13 @@ def test_batches_have_fixed_shapes_and_every_epoch_sees_each_problem_once(proble
     )
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_batch_may_be_one_row(count):
+    loader = data.make_loader([{"row": i} for i in range(count)], batch=1, seed=0)
+    rows = [batch["row"].tolist() for batch in take(loader, 2 * count)]
+    assert sorted(rows[:count]) == sorted(rows[count:]) == [[i] for i in range(count)]
+
+
 @pytest.mark.parametrize("taken", [0, 1, 9])
 def test_cursor_restores_exactly_in_a_new_loader(problems, tokenizer, taken):
     answers = data.answers_of(task_of(answer), problems, tokenizer, 16, seed=3)

@@ -91,8 +91,9 @@ def run(steps, count, **changes):
         (dict(warmup_steps=3), [0.025, 0.05, 0.075, 0.1, 0.1]),
         # half a cosine behind the warm-up
         (dict(warmup_steps=2, decay_steps=4), [0.0, 0.05, 0.1, 0.05, 0.0]),
+        (dict(decay_steps=2), [0.1, 0.05, 0.0]),
     ],
-    ids=["constant", "warm-up", "cosine"],
+    ids=["constant", "warm-up", "cosine", "cosine from the start"],
 )
 def test_steps_are_numpys(schedule, rates):
     state, history = run(len(rates), 1, **schedule)
