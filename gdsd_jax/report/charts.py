@@ -207,12 +207,16 @@ def cost_charts(rows: Rows) -> list[Chart]:
         "distinct": "different texts in a group",
         "flat_groups": "groups with equal rewards",
         "repetition": "runs of four tokens that repeat",
+        "truncated": "cut before an end token",
     }
+    spread = lines(rows, "rollout", {"reward_std": "standard deviation"})
+    of_spread = sentence(meaning_of("rollout", "reward_std"))
     return [
         Chart("Time", "Seconds a round", seconds, unit="seconds", group=COST),
         Chart("Speed", "Completion tokens in the rollout", speed, unit="tokens/s", group=COST),
         Chart("Length", "Mean tokens of a completion", length, unit="tokens"),
         Chart("Variety", "Of a round's completions", lines(rows, "rollout", variety), share=True),
+        Chart("Spread of rewards", of_spread, spread),
     ]
 
 
