@@ -196,7 +196,7 @@ def test_the_readmes_example_runs_outside_of_the_checkout(run):
     tokenizer.save(str(source / "tokenizer.json"))
     template = "{% for turn in messages %}{{ turn.content }}{% endfor %}"
     (source / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
-    run("gdsd", "convert", "--from_hf=source", "--to_orbax=runs/smollm2/student")
+    run("gdsd", "convert", "--from_hf=source", "--to_orbax=runs/opdlm-smollm2_135m")
 
     (run.here / "door.py").write_text(DOOR)
     assert len(DOOR.splitlines()) <= 25
