@@ -2,6 +2,8 @@ r"""GDSD on coding: completions are Python programs, rewards are their tests.
 
 python launch/main.py --config=configs/coding.py
     the embedded default: any machine, about 9 minutes on 2 cores
+python launch/main.py --config=configs/coding.py:tiny,gdsd.recipe=regression
+    the same with targets that its moves can reach
 python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
     LLaDA-8B, the mended recipe on rows such as AceCode's
 python launch/main.py --config=configs/coding.py:dream,init_from=DIR,data_file=FILE.jsonl
