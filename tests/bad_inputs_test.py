@@ -1,6 +1,7 @@
 """Bad inputs, each as a user would give it: exit code 2, one line on stderr that names the thing
 and the mend, no traceback, and nothing on the disk that was not there before."""
 
+from collections.abc import Iterator
 import importlib.util
 from pathlib import Path
 import re
@@ -107,7 +108,15 @@ def test_a_fault_of_ours_is_told_as_one(tmp_path, whole, monkeypatch, capsys):
     assert code == 1 and errors.startswith("error: IndexError: list index out of range (a fault;")
 
 
-def test_what_ends_long_work_is_one_line_and_a_file(capsys, monkeypatch, tmp_path):
+@pytest.fixture
+def heeding() -> Iterator[None]:
+    """Ctrl-C as a terminal's programs have it; what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_ends_long_work_is_one_line_and_a_file(capsys, monkeypatch, tmp_path, heeding):
     """Also where a thread of its own fails; with --debug the traceback stands before the line."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
