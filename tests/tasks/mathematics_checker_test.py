@@ -169,6 +169,18 @@ def test_what_takes_too_long_is_wrong_and_the_process_lives_on():
         assert process_of(one).pid == first
 
 
+@pytest.mark.parametrize(
+    "answer",
+    ["99**99**99999", "10^{10^{10}}", "(2^{99999999}, 3)", "2^9999999999 - 1", "2⁹⁹⁹⁹⁹⁹⁹⁹⁹"],
+)
+def test_a_vast_number_is_wrong_at_once_unless_it_is_the_gold_text(answer):
+    with Checker(1) as one:
+        assert equal("\\sqrt{5}", answer, one) is False
+        assert equal(answer, "\\sqrt{5}", one) is False
+        assert equal(answer, answer, one) is True
+        assert process_of(one) is None
+
+
 def test_a_killed_process_is_started_again():
     with Checker(1) as one:
         assert equal("\\sin 2k", "\\sin(k + k)", one) is True

@@ -1,5 +1,6 @@
 """Formulas as exact sums: against SymPy, and what is no sum."""
 
+import math
 import random
 
 import pytest
@@ -105,3 +106,31 @@ def test_verdicts(gold, answer, same):
 )
 def test_large_formulas_are_no_sums(text):
     assert exact.sum_of(text) is None
+
+
+@pytest.mark.parametrize(
+    "text, is_vast",
+    [
+        ("2^{2023}", False),
+        ("x^{99999999999}", False),
+        ("1^{99999999999}+0^{99999999999}", False),
+        ("99^{99}^{9}", False),
+        ("99^{99}^{99999}", True),
+        ("2^{2^{4}}", False),
+        ("2^{10^{10}}", True),
+        ("3+2^{2^{2^{2^{2^{2}}}}}", True),
+        ("9" * 399 + "!", False),
+    ],
+)
+def test_vast_numbers_are_known_and_not_written_out(text, is_vast):
+    assert exact.is_vast(text) is is_vast
+
+
+def test_powers_are_vast_where_their_numbers_have_too_many_bits():
+    """Against numbers written out, with a bound near them: up to twice the bits are estimated."""
+    rng = random.Random(0)
+    for _ in range(200):
+        base, power = rng.randint(2, 99), rng.randint(1, 1_000_000)
+        bits = math.log2(base) * power
+        found = exact.is_vast(f"1+{base}^{{{power}}}x")
+        assert not found if 2 * bits <= exact.VAST_BITS else found or bits <= exact.VAST_BITS

@@ -21,6 +21,7 @@ MOST_BITS = 2048  # of a factor's numerator, and of its denominator
 MOST_UNDER_ROOT = 10**8
 MOST_POWER = 64
 MOST_DEPTH = 24
+VAST_BITS = 1 << 22  # of a number that algebra is spared
 PI = "\\pi"
 _ONE: Term = (1, ())
 
@@ -32,6 +33,7 @@ EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
 _THOUSANDS = re.compile(r"[0-9],[0-9]{3}(?![0-9])")
 _INFINITE = ("\\infty", "-\\infty", "+\\infty")
 _PLAIN = re.compile(r"[0-9]+")
+_RAISED = re.compile(r"(?P<base>[0-9]+)(?P<powers>(?:\s*\^\s*\{\s*[0-9]+\s*\})+)")
 
 
 class _NoSum(Exception):
@@ -124,6 +126,19 @@ def rational_of(text: str) -> Fraction | None:
     if found is None or set(found) - {_ONE}:
         return None
     return found.get(_ONE, Fraction(0))
+
+
+def is_vast(text: str) -> bool:
+    r"""Whether a formula in LaTeX has a number to the power of numbers, as in 2^{10^{10}}, that no
+    library writes out in time: of more than VAST_BITS bits."""
+    while (hit := _RAISED.search(text)) is not None:
+        base, power = int(hit["base"]), math.prod(map(int, _PLAIN.findall(hit["powers"])))
+        bits = base.bit_length() * power if base > 1 else 1
+        if bits > VAST_BITS:
+            return True
+        value = base**power if bits < 64 else 1 << 64  # as a power of another one that is vast
+        text = f"{text[: hit.start()]}{value}{text[hit.end() :]}"
+    return False
 
 
 def _sorted_sum(text: str) -> list | None:

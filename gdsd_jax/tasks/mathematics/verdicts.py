@@ -62,7 +62,9 @@ def decide(gold: str, answer: str) -> bool | None:
         return False  # prose
     if number is not None and not number.percent:  # the units say nothing to a formula
         text = rf"\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
-    return exact.verdict(*map(writing.as_latex, (gold_text, text)))
+    formulas = [writing.as_latex(gold_text), writing.as_latex(text)]
+    verdict = exact.verdict(*formulas)
+    return False if verdict is None and any(map(exact.is_vast, formulas)) else verdict
 
 
 def _is_false(text: str) -> bool:

@@ -17,8 +17,8 @@ def judge(request: tuple[str, str]) -> bool:
     from math_verify import verify
 
     gold, answer = request
-    found = parsed(gold), parsed(answer)
-    return bool(all(found) and verify(*found, timeout_seconds=None))
+    found = parsed(answer)  # first, since most wrong ones cannot be read
+    return bool(found and parsed(gold) and verify(parsed(gold), found, timeout_seconds=None))
 
 
 def warm() -> None:
