@@ -171,7 +171,9 @@ def make_drift(denoiser: Denoiser, settings: Settings) -> Callable | None:
     def drift(trainable, frozen, prompts: Prompts, rollout: Rollout) -> sampling.Drift:
         chosen, rollout = sampling.take_rows((prompts, rollout), count)
         params = denoiser.bind(trainable, frozen)
-        return sampling.drift(denoiser, settings.sampler, params, chosen, rollout)
+        return sampling.drift(
+            denoiser, settings.sampler, params, chosen, rollout, settings.drift_tokens
+        )
 
     return jax.jit(drift)
 

@@ -16,6 +16,7 @@ Exit codes: 0 done; 2 bad arguments; 1 a fault.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import resource
@@ -62,6 +63,7 @@ SIZES = {
 PARTS = ("rollout", "update", "samplers", "programs")
 ROUND = {"prompts_per_round": 1, "group_size": 2, "inner_iterations": 8, "mask_draws": 4}
 ROUND["gdsd.beta"] = 0.05  # the recipe's; lengths and types come with the size
+ROUND["probe_rows"] = 0  # which are 8 of the recipe's 480 rows, and would be all of these
 
 
 def arguments() -> argparse.Namespace:
@@ -313,28 +315,21 @@ def samplers(size: Size, dtype: str) -> dict:
 
 def measure_sampler(denoiser, params, changes: dict, size: Size, dtype: str) -> dict:
     """Seconds, tokens a second, operations and MFU of one sampler's rollout."""
+    length, steps = size.sampler_completion, size.sampler_steps
     config = sampling.SamplerConfig(
-        gen_length=size.sampler_completion,
-        block_length=size.block,
-        steps=size.sampler_steps,
-        **changes,
+        gen_length=length, block_length=size.block, steps=steps, **changes
     )
-    before = product_rate(size.product, dtype)
-    ends = (0, config.blocks - 1)
-    seconds = config.blocks * statistics.mean(
-        block_seconds(denoiser, params, config, size, end) for end in ends
-    )
-    operations = config.blocks * statistics.mean(
-        sampler_flops(denoiser.config, size, config.cache, end, config.steps_per_block)
-        for end in ends
-    )
-    rate = statistics.mean([before, product_rate(size.product, dtype)])
-    return {
-        "seconds": seconds,
-        "tokens_per_s": size.rows * config.gen_length / seconds,
-        "gflops": operations / 1e9,
-        "mfu": operations / seconds / rate,
-    }
+
+    def rollout(size: Size, _) -> tuple[float, float, dict]:
+        ends, per_block = (0, config.blocks - 1), config.steps_per_block
+        found = [block_seconds(denoiser, params, config, size, end) for end in ends]
+        counts = [
+            sampler_flops(denoiser.config, size, config.cache, end, per_block) for end in ends
+        ]
+        seconds, operations = (config.blocks * statistics.mean(x) for x in (found, counts))
+        return seconds, operations, {"tokens_per_s": size.rows * length / seconds}
+
+    return beside_product(rollout, size, dtype)
 
 
 def update(size: Size, dtype: str) -> tuple[float, int, dict]:
@@ -395,8 +390,11 @@ def settings_of(size: Size, dtype: str, text: str) -> settings.Settings:
         return settings.build(values | {key: settings.Text(value) for key, _, value in entries})
 
 
-def whole_round(size: Size, dtype: str, chosen: settings.Settings, here: Hosts) -> dict:
-    """A round's seconds and shares; every process runs its share of the programs."""
+def whole_round(
+    chosen: settings.Settings, here: Hosts, size: Size, dtype: str
+) -> tuple[float, float, dict]:
+    """A round's seconds, operations of one device, and shares; every process runs its share of the
+    programs."""
     batch = small_programs(chosen.rows)[here.share(chosen.rows)]
     number_B = np.arange(chosen.rows)
     with open_sandbox() as sandbox:
@@ -409,14 +407,14 @@ def whole_round(size: Size, dtype: str, chosen: settings.Settings, here: Hosts) 
 
         found = round_times(config_of(size, dtype), chosen, grade)
     seconds = sum(found.seconds.values())
-    return {
-        "seconds": seconds,
+    extra = {
         "shares": {name: part / seconds for name, part in found.seconds.items()},
         "scoring": found.scoring / seconds,
         "idle": found.idle / seconds,
         "drift": found.drift,
-        "gflops": {name: count / 1e9 for name, count in found.operations.items()},
+        "gflops_of": {name: count / 1e9 for name, count in found.operations.items()},
     }
+    return seconds, sum(found.operations.values()) / jax.device_count(), extra
 
 
 def peak_memory() -> dict:
@@ -453,11 +451,12 @@ def measure_all(
         progress.say(f"programs {told}")
     if "round" in parts:
         with progress.phase("round"):
-            found = whole_round(size, dtype, chosen, here)
+            found = beside_product(functools.partial(whole_round, chosen, here), size, dtype)
         results["round"] = found | {"settings": settings.to_json(chosen)}
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found["shares"].items())
         busy = f"scores for {found['scoring']:.0%}, is idle for {found['idle']:.0%}"
-        progress.say(f"round    {found['seconds']:8.2f} s: {shares}; the device {busy}")
+        rate = f"{found['mfu']:.0%} of a product's rate"
+        progress.say(f"round    {found['seconds']:8.2f} s, {rate}: {shares}; the device {busy}")
     memory = peak_memory()
     results["memory"] = memory
     progress.say(f"memory   {', '.join(f'{key} {value:,.0f}' for key, value in memory.items())}")

@@ -30,7 +30,8 @@ def test_every_part_is_measured(tmp_path):
     assert all(row["speed_up"] > 0 < row["bandwidth"] for row in found["samplers"].values())
     assert found["rollout"]["tokens_per_s"] > 0 and found["memory"]["host_peak_mib"] > 50
     whole = found["round"]
-    assert list(whole["shares"]) == ["rollout", "rewards", "scores", "updates", "probe"]
+    assert list(whole["shares"]) == ["rollout", "rewards", "scores", "updates"]
+    assert 0 < whole["mfu"] < 2 and list(whole["gflops_of"]) == ["rollout", "scores", "updates"]
     assert sum(whole["shares"].values()) == pytest.approx(1) and whole["seconds"] > 0
     assert 0 <= whole["idle"] <= whole["shares"]["rewards"] and whole["drift"] is None
     assert found["rewards"].get("error") or found["rewards"]["passed"] == found["size"]["programs"]

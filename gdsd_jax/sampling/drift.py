@@ -2,7 +2,7 @@
 
 A rollout with an approximate cache or a threshold records other numbers than full forwards at the
 same states would give.
-B rows, G completion columns.
+B rows, G completion columns, S passes.
 """
 
 from typing import NamedTuple
@@ -11,38 +11,69 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.sampling.config import SamplerConfig
-from gdsd_jax.sampling.replay import replay
+from gdsd_jax.sampling.replay import is_doubled, pass_numbers, replay
 from gdsd_jax.types import Array, Denoiser, Prompts, PyTree, Rollout
 
 
 class Drift(NamedTuple):
-    """|recorded - recomputed| over the tokens of the rows looked at, float32 nats."""
+    """|recorded - recomputed| over the tokens looked at, float32 nats."""
 
     mean: Array
     max: Array
 
 
 def drift(
-    denoiser: Denoiser, config: SamplerConfig, params: PyTree, prompts: Prompts, rollout: Rollout
+    denoiser: Denoiser,
+    config: SamplerConfig,
+    params: PyTree,
+    prompts: Prompts,
+    rollout: Rollout,
+    tokens: int = 0,
 ) -> Drift:
     """The drift of a rollout, by a replay of it.
 
-    That costs about as much as an exact rollout of these rows. Give it a share of them:
-    `take_rows`.
+    That of all tokens costs about as much as an exact rollout of these rows, that of a few a pass
+    of the rows each. Give it a share of the rows: `take_rows`.
+
+    Args:
+      tokens: of each answer that are looked at, evenly spread; 0 = all.
     """
+    step_map_BxG, block = rollout.uncut.step_map_BxG, config.causal_block
+    looked_BxG = jnp.arange(config.gen_length)[None, :] < rollout.length_B[:, None]
+    picked_SxB = None
+    if 0 < tokens < config.gen_length:
+        looked_BxG &= spread(rollout.length_B, tokens, config.gen_length)
+        number_BxG = pass_numbers(step_map_BxG, block if is_doubled(denoiser, block) else None)
+        picked_SxB = passes_of(jnp.where(looked_BxG, number_BxG, 0), tokens)
     logp_BxG = replay(
         denoiser,
         params,
         prompts.tokens_BxP,
         prompts.valid_BxP,
         rollout.uncut,
-        block=config.causal_block,
+        block=block,
         passes=config.most_passes,
+        picked_SxB=picked_SxB,
     )
-    inside_BxG = jnp.arange(config.gen_length)[None, :] < rollout.length_B[:, None]
-    difference_BxG = jnp.where(inside_BxG, jnp.abs(logp_BxG - rollout.logp_BxG), 0.0)
-    tokens = jnp.maximum(jnp.sum(rollout.length_B), 1)
-    return Drift(jnp.sum(difference_BxG) / tokens, jnp.max(difference_BxG))
+    difference_BxG = jnp.where(looked_BxG, jnp.abs(logp_BxG - rollout.logp_BxG), 0.0)
+    count = jnp.maximum(jnp.sum(looked_BxG), 1)
+    return Drift(jnp.sum(difference_BxG) / count, jnp.max(difference_BxG))
+
+
+def spread(length_B: Array, tokens: int, gen_length: int) -> Array:
+    """bool [B, G], at most so many columns of each answer, evenly spread, others in each row."""
+    rows = len(length_B)
+    offset_B = (jnp.arange(rows) + 0.5) / rows
+    place_BxS = (jnp.arange(tokens)[None, :] + offset_B[:, None]) / tokens * length_B[:, None]
+    column_1x1xG = jnp.arange(gen_length)[None, None, :]
+    return jnp.any(place_BxS.astype(jnp.int32)[:, :, None] == column_1x1xG, axis=1)
+
+
+def passes_of(number_BxG: Array, most: int) -> Array:
+    """int32 [S, B], the passes that a row's columns name, each once, and else 0; at most `most`."""
+    sorted_BxG = -jnp.sort(-number_BxG, axis=1)
+    again_BxG = jnp.diff(sorted_BxG, axis=1, prepend=0) == 0
+    return -jnp.sort(-jnp.where(again_BxG, 0, sorted_BxG), axis=1)[:, :most].T
 
 
 def take_rows(tree: PyTree, count: int) -> PyTree:

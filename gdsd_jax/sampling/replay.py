@@ -51,8 +51,7 @@ def replay(
         the tokens of others get 0. None = all.
     """
     gen_length = uncut.tokens_BxG.shape[1]
-    # with a shift a clean column scores a block's first token, which a noised stream does not have
-    doubled = block is not None and not getattr(denoiser.config, "shift", False)
+    doubled = is_doubled(denoiser, block)
     number_BxG = pass_numbers(uncut.step_map_BxG, block if doubled else None)
     most = min(block, gen_length) if doubled else passes or gen_length
     exists_BxG, undecided_id = existing(denoiser.config, uncut), undecided(denoiser.config)
@@ -89,6 +88,12 @@ def summed(
         return total_BxG + of_slot(params, *slot), None
 
     return jax.lax.scan(add, jnp.zeros(number_BxG.shape, jnp.float32), slots)[0]
+
+
+def is_doubled(denoiser: Denoiser, block: int | None) -> bool:
+    """Whether a forward is one of all blocks, so that passes are counted in each block."""
+    # with a shift a clean column scores a block's first token, which a noised stream does not have
+    return block is not None and not getattr(denoiser.config, "shift", False)
 
 
 def existing(model, uncut: Uncut) -> Array:

@@ -161,6 +161,8 @@ class Settings:
         stay as they are. Tokens then differ a little, as with a cache. "none": nothing is in int8.
       drift_share: with a cache, a threshold or int8, the share of rollout rows whose
         log-probabilities are recomputed.
+      drift_tokens: of each of these answers the tokens for which that is done, evenly spread; it
+        costs a pass of the rows for each. 0 = all tokens.
       drift_bound: mean drift, nats a token, above which the next round samples exactly.
       probe_rows: completions of a round whose ELBO and likelihood are told before and after its
         updates, whole groups where one fits; 0 = none (gdsd_jax/probe.py says what it costs).
@@ -238,6 +240,7 @@ class Settings:
     rollout_parts: int = 1
     rollout_quant: str = "none"
     drift_share: float = 0.125
+    drift_tokens: int = 16
     drift_bound: float = 0.1
     probe_rows: int = 8
     not_finite: str = "stop"

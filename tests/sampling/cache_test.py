@@ -14,6 +14,7 @@ import pytest
 from gdsd_jax import hlo, models, sampling
 from gdsd_jax.models import flops
 from gdsd_jax.sampling import cache
+from gdsd_jax.sampling.drift import spread
 from gdsd_jax.types import Prompts
 from tests.reference import PAD, attending_params, forward, log_softmax, tiny
 
@@ -70,8 +71,9 @@ def test_what_is_exact_gives_the_same_tokens(name, prompts, monkeypatch):
     np.testing.assert_allclose(first.logp_BxG, second.logp_BxG, atol=1e-5)
 
 
-def drift_of(model, config, prompts, rollout):
-    fn = jax.jit(lambda *args: sampling.drift(models.make_denoiser(model), config, *args))
+def drift_of(model, config, prompts, rollout, tokens=0):
+    denoiser = models.make_denoiser(model)
+    fn = jax.jit(lambda *args: sampling.drift(denoiser, config, *args, tokens))
     return tuple(float(x) for x in fn(attending_params(model), prompts, rollout))
 
 
@@ -85,22 +87,50 @@ def test_exact_rollouts_do_not_drift(settings, prompts):
     assert drift_of(NORMED, config, prompts, rollout)[1] < 2e-5
 
 
-def test_drift_is_the_float64_rendering(prompts):
+@pytest.mark.parametrize("tokens", [1, 4])
+@pytest.mark.parametrize("model", [NORMED, SHIFTED], ids=["plain", "shifted"])
+@pytest.mark.parametrize(
+    "settings",
+    [dict(cache="none"), dict(kind="block"), dict(kind="dream", block_length=None), dict(steps=4)],
+    ids=str,
+)
+def test_a_few_tokens_of_each_answer_tell_the_drift(settings, model, tokens, prompts):
+    """Of recorded numbers that are off by one, also where passes commit several tokens."""
+    config, rollout = rolled(model, prompts, **settings)
+    off = rollout.replace(logp_BxG=rollout.logp_BxG + 1)
+    np.testing.assert_allclose(drift_of(model, config, prompts, off, tokens), 1, atol=2e-5)
+    none = rollout.replace(length_B=0 * rollout.length_B)
+    assert drift_of(model, config, prompts, none, tokens) == (0, 0)
+
+
+def test_the_tokens_looked_at_are_spread_and_others_in_each_row():
+    length_B = np.array([12, 12, 12, 12, 3, 1])
+    looked_BxG = np.asarray(spread(length_B, 3, G))
+    assert looked_BxG.sum(axis=1).tolist() == [3, 3, 3, 3, 3, 1]
+    thirds_4x3x4 = looked_BxG[:4].reshape(4, 3, 4)
+    assert (thirds_4x3x4.sum(axis=2) == 1).all()
+    assert len({row.tobytes() for row in looked_BxG[:4]}) > 2
+    assert not np.any(looked_BxG & (np.arange(G) >= length_B[:, None]))
+
+
+@pytest.mark.parametrize("looked_at", [0, 3])
+def test_drift_is_the_float64_rendering(looked_at, prompts):
     model = SHIFTED
     config, rollout = rolled(model, prompts, cache="dual")
+    looked_BxG = spread(rollout.length_B, looked_at or G, G)
     differences = []
     for row in range(ROWS):
         cap = int(prompts.max_length_B[row])
         valid = np.concatenate([prompts.valid_BxP[row], np.arange(G) < cap])
         steps, written = rollout.uncut.step_map_BxG[row], rollout.uncut.tokens_BxG[row]
-        for i in range(rollout.length_B[row]):
+        for i in np.flatnonzero(looked_BxG[row]):
             known = (steps > 0) & (steps < steps[i]) | (np.arange(G) >= cap)
             tokens = np.concatenate(
                 [prompts.tokens_BxP[row], np.where(known, written, model.mask_id)]
             )
             logits = forward(model, attending_params(model), tokens[None], valid[None])[0, P + i]
             differences.append(abs(log_softmax(logits)[written[i]] - rollout.logp_BxG[row, i]))
-    mean, worst = drift_of(model, config, prompts, rollout)
+    mean, worst = drift_of(model, config, prompts, rollout, looked_at)
     assert worst > 1e-3  # a stale cache shows
     np.testing.assert_allclose(
         [mean, worst], [np.mean(differences), np.max(differences)], rtol=1e-3, atol=1e-5
