@@ -420,7 +420,7 @@ def whole_round(
 def peak_memory() -> dict:
     """Largest resident size of this process, and of the accelerator where it tells."""
     found = {"host_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    stats = jax.devices()[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         found["device_peak_mib"] = stats["peak_bytes_in_use"] / 2**20
     return found

@@ -1,6 +1,7 @@
 """launch/bench.py runs, and its operation counts are the compiler's."""
 
 import json
+import os
 from pathlib import Path
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from gdsd_jax import models
 from gdsd_jax.models import flops
 from launch import bench
+from tests.processes import PATIENCE, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,6 +37,25 @@ def test_every_part_is_measured(tmp_path):
     assert sum(whole["shares"].values()) == pytest.approx(1) and whole["seconds"] > 0
     assert 0 <= whole["idle"] <= whole["shares"]["rewards"] and whole["drift"] is None
     assert found["rewards"].get("error") or found["rewards"]["passed"] == found["size"]["programs"]
+
+
+@pytest.mark.slow
+def test_processes_share_a_round(tmp_path):
+    """Each grades its own rows and tells its own memory; the first writes the numbers."""
+    file = tmp_path / "bench.json"
+    command = [sys.executable, "launch/bench.py", "--size=tiny", "--parts=round", f"--json={file}"]
+    command += ["--settings=inner_iterations=1,mask_draws=1,gdsd.beta=0"]
+    command += [f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--process_id"]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    one_device = {"cwd": ROOT, "env": os.environ | {"XLA_FLAGS": ""}}
+    started = [
+        subprocess.Popen([*command, str(number)], **one_device, **output) for number in range(2)
+    ]
+    said = [process.communicate(timeout=PATIENCE)[0].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    found = json.loads(file.read_text())
+    assert found["devices"] == 2 and found["round"]["seconds"] > 0
+    assert all("host_peak_mib" in text for text in said)
 
 
 def test_a_file_that_cannot_be_written_is_named_before_anything_is_measured(
