@@ -24,7 +24,7 @@ from gdsd_jax.objectives.checks import (
 from gdsd_jax.objectives.clipping import token_loss
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.objectives.trajectory import replayed
-from gdsd_jax.sampling import pass_numbers
+from gdsd_jax.sampling import pass_numbers, passes_of
 from gdsd_jax.scoring import counted, ranks
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
@@ -96,7 +96,7 @@ def scores(
     def score(scored_BxG):
         picked_SxB = None
         if config.states:
-            picked_SxB = drawn_passes(jnp.where(scored_BxG, number_BxG, 0), config.states, batch)
+            picked_SxB = passes_of(jnp.where(scored_BxG, number_BxG, 0), config.states)
         logp_BxG = replayed(denoiser, params, batch, picked_SxB=picked_SxB)
         return jnp.where(scored_BxG, logp_BxG, 0.0)
 
@@ -107,15 +107,6 @@ def scores(
 def scored(batch: Batch) -> Array:
     """bool [K, B, G], the answer tokens that the views ask for."""
     return batch.masks_KxBxL[:, :, batch.prompt_len :] & (numbers_of(batch) > 0)[None]
-
-
-def drawn_passes(number_BxG: Array, states: int, batch: Batch) -> Array:
-    """int32 [S, B], the passes that some scored token has, 0 where a row has fewer of them."""
-    most = batch.block or number_BxG.shape[1]
-    pass_N = 1 + jnp.arange(most, dtype=jnp.int32)
-    is_drawn_BxN = jnp.any(number_BxG[:, None, :] == pass_N[None, :, None], axis=-1)
-    drawn_BxN = jnp.where(is_drawn_BxN, pass_N[None, :], 0)
-    return -jnp.sort(-drawn_BxN, axis=1)[:, :states].T
 
 
 def weights(config: JustGrpoConfig, batch: Batch) -> Array:

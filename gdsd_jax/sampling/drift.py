@@ -2,7 +2,7 @@
 
 A rollout with an approximate cache or a threshold records other numbers than full forwards at the
 same states would give.
-B rows, G completion columns, S passes.
+B rows, G completion columns, S passes of each row.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.sampling.config import SamplerConfig
-from gdsd_jax.sampling.replay import is_doubled, pass_numbers, replay
+from gdsd_jax.sampling.replay import is_doubled, pass_numbers, passes_of, replay
 from gdsd_jax.types import Array, Denoiser, Prompts, PyTree, Rollout
 
 
@@ -67,13 +67,6 @@ def spread(length_B: Array, tokens: int, gen_length: int) -> Array:
     place_BxS = (jnp.arange(tokens)[None, :] + offset_B[:, None]) / tokens * length_B[:, None]
     column_1x1xG = jnp.arange(gen_length)[None, None, :]
     return jnp.any(place_BxS.astype(jnp.int32)[:, :, None] == column_1x1xG, axis=1)
-
-
-def passes_of(number_BxG: Array, most: int) -> Array:
-    """int32 [S, B], the passes that a row's columns name, each once, and else 0; at most `most`."""
-    sorted_BxG = -jnp.sort(-number_BxG, axis=1)
-    again_BxG = jnp.diff(sorted_BxG, axis=1, prepend=0) == 0
-    return -jnp.sort(-jnp.where(again_BxG, 0, sorted_BxG), axis=1)[:, :most].T
 
 
 def take_rows(tree: PyTree, count: int) -> PyTree:

@@ -114,6 +114,14 @@ def pass_numbers(step_map_BxG: Array, block: int | None) -> Array:
     return jnp.where(taken_BxNxC, step_BxNxC - begun_BxNx1 + 1, 0).reshape(step_map_BxG.shape)
 
 
+def passes_of(number_BxG: Array, count: int) -> Array:
+    """int32 [S, B], the passes that a row's tokens have, each once, and 0 where they are fewer than
+    `count`, which is S; the last ones where they are more."""
+    number_BxG = -jnp.sort(-number_BxG, axis=1)
+    is_new_BxG = jnp.diff(number_BxG, axis=1, prepend=0) != 0
+    return -jnp.sort(-jnp.where(is_new_BxG, number_BxG, 0), axis=1)[:, :count].T
+
+
 def slots(
     number_BxG: Array, passes: int, groups: int, picked_SxB: Array | None
 ) -> tuple[Array, Array]:
