@@ -411,7 +411,7 @@ FORMAT_1 = """{
   "answers": "student", "threshold": null,
   "threshold_ramp": {"end": null, "hold": 0, "rounds": 0, "shape": "cos"},
   "length_ramp": {"start": null, "rounds": 0, "shape": "cos"}, "max_lengths": {},
-  "drift_share": 0.125, "drift_tokens": 16, "drift_bound": 0.1,
+  "drift_share": 0.125, "drift_bound": 0.1,
   "sandbox": {"mode": "auto", "cpu_s": 1.0, "wall_s": 20.0, "memory_mib": 512},
   "name": "coding-tiny-spg", "greeting": "GREETING", "model": "llada_tiny", "init_from": null,
   "require_init": false, "seed": 0, "task": "coding", "data_file": null, "heldout_file": null,

@@ -33,7 +33,9 @@ EQUALS = re.compile(r"(?<![<>!=\\])=(?!=)")
 _THOUSANDS = re.compile(r"[0-9],[0-9]{3}(?![0-9])")
 _INFINITE = ("\\infty", "-\\infty", "+\\infty")
 _PLAIN = re.compile(r"[0-9]+")
-_RAISED = re.compile(r"(?P<base>[0-9]+)(?P<powers>(?:\s*\^\s*\{\s*[0-9]+\s*\})+)")
+_RAISED = re.compile(
+    r"(?P<base>[0-9]+|\(\s*-?\s*[0-9]+\s*\))(?P<powers>(?:\s*\^\s*\{\s*-?\s*[0-9]+\s*\})+)"
+)
 
 
 class _NoSum(Exception):
@@ -132,11 +134,13 @@ def is_vast(text: str) -> bool:
     r"""Whether a formula in LaTeX has a number to the power of numbers, as in 2^{10^{10}}, that no
     library writes out in time: of more than VAST_BITS bits."""
     while (hit := _RAISED.search(text)) is not None:
-        base, power = int(hit["base"]), math.prod(map(int, _PLAIN.findall(hit["powers"])))
-        bits = base.bit_length() * power if base > 1 else 1
+        base = int(_PLAIN.search(hit["base"])[0])
+        power = math.prod(map(int, _PLAIN.findall(hit["powers"])))
+        bits = math.log2(max(base, 1)) * min(power, VAST_BITS + 1)
         if bits > VAST_BITS:
             return True
         value = base**power if bits < 64 else 1 << 64  # as a power of another one that is vast
+        value = 0 if "-" in hit["powers"] else value  # a fraction, which no power is vast by
         text = f"{text[: hit.start()]}{value}{text[hit.end() :]}"
     return False
 

@@ -18,7 +18,8 @@ def judge(request: tuple[str, str]) -> bool:
 
     gold, answer = request
     found = parsed(answer)  # first, since most wrong ones cannot be read
-    return bool(found and parsed(gold) and verify(parsed(gold), found, timeout_seconds=None))
+    wanted = found and parsed(gold)
+    return bool(wanted and verify(wanted, found, timeout_seconds=None))
 
 
 def warm() -> None:
