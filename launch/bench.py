@@ -320,7 +320,7 @@ def measure_sampler(denoiser, params, changes: dict, size: Size, dtype: str) -> 
         gen_length=length, block_length=size.block, steps=steps, **changes
     )
 
-    def rollout(size: Size, _) -> tuple[float, float, dict]:
+    def measure(size: Size, _) -> tuple[float, float, dict]:
         ends, per_block = (0, config.blocks - 1), config.steps_per_block
         found = [block_seconds(denoiser, params, config, size, end) for end in ends]
         counts = [
@@ -329,7 +329,7 @@ def measure_sampler(denoiser, params, changes: dict, size: Size, dtype: str) -> 
         seconds, operations = (config.blocks * statistics.mean(x) for x in (found, counts))
         return seconds, operations, {"tokens_per_s": size.rows * length / seconds}
 
-    return beside_product(rollout, size, dtype)
+    return beside_product(measure, size, dtype)
 
 
 def update(size: Size, dtype: str) -> tuple[float, int, dict]:

@@ -24,7 +24,7 @@ from gdsd_jax.objectives.checks import (
 from gdsd_jax.objectives.clipping import token_loss
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.objectives.trajectory import replayed
-from gdsd_jax.sampling import pass_numbers, passes_of
+from gdsd_jax.sampling import pass_numbers
 from gdsd_jax.scoring import counted, ranks
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
@@ -91,13 +91,12 @@ def scores(
 ) -> tuple[Array, Array]:
     """(old, reference) log-probabilities of the tokens that are scored, [K, B, G] nats."""
     check_fields("a score of objective 'just_grpo'", batch, "step_map_BxG")
-    number_BxG = numbers_of(batch)
 
     def score(scored_BxG):
-        picked_SxB = None
-        if config.states:
-            picked_SxB = passes_of(jnp.where(scored_BxG, number_BxG, 0), config.states)
-        logp_BxG = replayed(denoiser, params, batch, picked_SxB=picked_SxB)
+        picked_BxG = scored_BxG if config.states else None
+        logp_BxG = replayed(
+            denoiser, params, batch, picked_BxG=picked_BxG, most_picked=config.states
+        )
         return jnp.where(scored_BxG, logp_BxG, 0.0)
 
     logp_KxBxG = jax.lax.map(score, scored(batch))

@@ -69,10 +69,9 @@ def views(config: TrajectoryConfig, batch: Batch, draws: int, rng: Array) -> Arr
     return jnp.broadcast_to(is_completion_L[None, None], (1, *batch.tokens_BxL.shape))
 
 
-def replayed(
-    denoiser: Denoiser, params: PyTree, batch: Batch, groups: int = 0, picked_SxB=None
-) -> Array:
-    """float32 [B, G], each token at its state, of a batch of an objective that is `uncut`."""
+def replayed(denoiser: Denoiser, params: PyTree, batch: Batch, **which) -> Array:
+    """float32 [B, G], each token at its state, of a batch of an objective that is `uncut`; `which`
+    tells `replay` the groups, or the picked tokens."""
     columns = batch.prompt_len
     return replay(
         denoiser,
@@ -82,8 +81,7 @@ def replayed(
         Uncut(batch.tokens_BxL[:, columns:], batch.step_map_BxG, batch.logp_BxG),
         block=batch.block,
         passes=batch.passes,
-        groups=groups,
-        picked_SxB=picked_SxB,
+        **which,
     )
 
 
@@ -95,7 +93,7 @@ def scores(
     Exact old ones are those that the rollout recorded.
     """
     check_fields("a score of objective 'trajectory'", batch, "step_map_BxG", "logp_BxG")
-    logp_1xBxG = replayed(denoiser, params, batch, config.groups)[None]
+    logp_1xBxG = replayed(denoiser, params, batch, groups=config.groups)[None]
     old_1xBxG = logp_1xBxG if config.groups else batch.logp_BxG[None]
     return old_1xBxG, logp_1xBxG
 
@@ -113,7 +111,7 @@ def loss(
     "squared": mean over rows of (move - psi A / L)^2 + beta (l - l_ref)^2 / 2L, with l the sum over
     the L committed tokens of a row and move = (l - l_old) / L, limited to the epsilons.
     """
-    logp_1xBxG = replayed(denoiser, params, batch, config.groups)[None]
+    logp_1xBxG = replayed(denoiser, params, batch, groups=config.groups)[None]
     if config.form == "ppo":
         return token_loss(logp_1xBxG, batch, config, committed(batch)[None])
     score_B = jnp.sum(logp_1xBxG[0], axis=1)

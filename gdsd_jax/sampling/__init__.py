@@ -4,7 +4,7 @@ from gdsd_jax.sampling.cache import branch_shares
 from gdsd_jax.sampling.config import SamplerConfig, attention_doubts
 from gdsd_jax.sampling.drift import Drift, drift, take_rows
 from gdsd_jax.sampling.orders import ORDERS
-from gdsd_jax.sampling.replay import existing, pass_numbers, passes_of, replay
+from gdsd_jax.sampling.replay import existing, pass_numbers, replay
 from gdsd_jax.sampling.rollout import (
     Passes,
     SamplerState,
@@ -28,7 +28,6 @@ __all__ = [
     "make_passes",
     "make_rollout_fn",
     "pass_numbers",
-    "passes_of",
     "replay",
     "take_rows",
     "with_defaults",

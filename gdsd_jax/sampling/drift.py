@@ -2,7 +2,7 @@
 
 A rollout with an approximate cache or a threshold records other numbers than full forwards at the
 same states would give.
-B rows, G completion columns, S passes of each row.
+B rows, G completion columns, S tokens of a row.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.sampling.config import SamplerConfig
-from gdsd_jax.sampling.replay import is_doubled, pass_numbers, passes_of, replay
+from gdsd_jax.sampling.replay import replay
 from gdsd_jax.types import Array, Denoiser, Prompts, PyTree, Rollout
 
 
@@ -38,22 +38,20 @@ def drift(
     Args:
       tokens: of each answer that are looked at, evenly spread; 0 = all.
     """
-    step_map_BxG, block = rollout.uncut.step_map_BxG, config.causal_block
     looked_BxG = jnp.arange(config.gen_length)[None, :] < rollout.length_B[:, None]
-    picked_SxB = None
-    if 0 < tokens < config.gen_length:
+    some = 0 < tokens < config.gen_length
+    if some:
         looked_BxG &= spread(rollout.length_B, tokens, config.gen_length)
-        number_BxG = pass_numbers(step_map_BxG, block if is_doubled(denoiser, block) else None)
-        picked_SxB = passes_of(jnp.where(looked_BxG, number_BxG, 0), tokens)
     logp_BxG = replay(
         denoiser,
         params,
         prompts.tokens_BxP,
         prompts.valid_BxP,
         rollout.uncut,
-        block=block,
+        block=config.causal_block,
         passes=config.most_passes,
-        picked_SxB=picked_SxB,
+        picked_BxG=looked_BxG if some else None,
+        most_picked=tokens,
     )
     difference_BxG = jnp.where(looked_BxG, jnp.abs(logp_BxG - rollout.logp_BxG), 0.0)
     count = jnp.maximum(jnp.sum(looked_BxG), 1)

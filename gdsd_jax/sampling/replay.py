@@ -27,7 +27,8 @@ def replay(
     block: int | None = None,
     passes: int | None = None,
     groups: int = 0,
-    picked_SxB: Array | None = None,
+    picked_BxG: Array | None = None,
+    most_picked: int = 0,
 ) -> Array:
     """float32 [B, G], nats of each committed token at its state, and 0 where none was committed.
 
@@ -47,11 +48,13 @@ def replay(
       passes: the most that a row took, as `SamplerConfig.most_passes`; None = one a token.
       groups: 0 = exact. Else so many groups of consecutive passes of each row, whose tokens are
         scored at the state before the group: cheaper, and not the law of the rollout.
-      picked_SxB: int32, the passes of each row that are replayed, counted as `pass_numbers` does;
-        the tokens of others get 0. None = all.
+      picked_BxG: bool, the tokens whose passes are replayed; those of other passes get 0. None =
+        all.
+      most_picked: the most passes that a row's picked tokens have.
     """
     gen_length = uncut.tokens_BxG.shape[1]
-    doubled = is_doubled(denoiser, block)
+    # with a shift a clean column scores a block's first token, which a noised stream does not have
+    doubled = block is not None and not getattr(denoiser.config, "shift", False)
     number_BxG = pass_numbers(uncut.step_map_BxG, block if doubled else None)
     most = min(block, gen_length) if doubled else passes or gen_length
     exists_BxG, undecided_id = existing(denoiser.config, uncut), undecided(denoiser.config)
@@ -65,7 +68,12 @@ def replay(
         logp_BxG, _ = token_scores(denoiser, params, h_BxGxD, uncut.tokens_BxG, NO_CENTRING)
         return jnp.where(now_BxG, logp_BxG, 0.0)
 
-    return summed(scores, params, number_BxG, slots(number_BxG, most, groups, picked_SxB))
+    if picked_BxG is None:
+        found = slots(number_BxG, most, groups)
+    else:
+        pass_SxB = distinct_passes(jnp.where(picked_BxG, number_BxG, 0), most_picked)
+        found = pass_SxB, pass_SxB
+    return summed(scores, params, number_BxG, found)
 
 
 def summed(
@@ -90,12 +98,6 @@ def summed(
     return jax.lax.scan(add, jnp.zeros(number_BxG.shape, jnp.float32), slots)[0]
 
 
-def is_doubled(denoiser: Denoiser, block: int | None) -> bool:
-    """Whether a forward is one of all blocks, so that passes are counted in each block."""
-    # with a shift a clean column scores a block's first token, which a noised stream does not have
-    return block is not None and not getattr(denoiser.config, "shift", False)
-
-
 def existing(model, uncut: Uncut) -> Array:
     """bool [B, G], the columns that existed for the row: committed, or left undecided."""
     return (uncut.step_map_BxG > 0) | (uncut.tokens_BxG == undecided(model))
@@ -114,20 +116,16 @@ def pass_numbers(step_map_BxG: Array, block: int | None) -> Array:
     return jnp.where(taken_BxNxC, step_BxNxC - begun_BxNx1 + 1, 0).reshape(step_map_BxG.shape)
 
 
-def passes_of(number_BxG: Array, count: int) -> Array:
-    """int32 [S, B], the passes that a row's tokens have, each once, and 0 where they are fewer than
-    `count`, which is S; the last ones where they are more."""
-    number_BxG = -jnp.sort(-number_BxG, axis=1)
-    is_new_BxG = jnp.diff(number_BxG, axis=1, prepend=0) != 0
-    return -jnp.sort(-jnp.where(is_new_BxG, number_BxG, 0), axis=1)[:, :count].T
+def distinct_passes(number_BxG: Array, count: int) -> Array:
+    """int32 [S, B], the passes above 0 that a row's tokens have, each once; S is `count`, and NEVER
+    stands where they are fewer."""
+    number_BxG = jnp.sort(number_BxG, axis=1)
+    is_new_BxG = jnp.diff(number_BxG, axis=1, prepend=0) > 0
+    return jnp.sort(jnp.where(is_new_BxG, number_BxG, NEVER), axis=1)[:, :count].T
 
 
-def slots(
-    number_BxG: Array, passes: int, groups: int, picked_SxB: Array | None
-) -> tuple[Array, Array]:
+def slots(number_BxG: Array, passes: int, groups: int) -> tuple[Array, Array]:
     """(first, last pass of what each forward scores), both int32 [S, B]."""
-    if picked_SxB is not None:
-        return picked_SxB, picked_SxB
     rows = len(number_BxG)
     if not groups or groups >= passes:
         every_SxB = jnp.tile(1 + jnp.arange(passes, dtype=jnp.int32)[:, None], (1, rows))
