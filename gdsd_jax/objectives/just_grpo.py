@@ -93,10 +93,8 @@ def scores(
     check_fields("a score of objective 'just_grpo'", batch, "step_map_BxG")
 
     def score(scored_BxG):
-        picked_BxG = scored_BxG if config.states else None
-        logp_BxG = replayed(
-            denoiser, params, batch, picked_BxG=picked_BxG, most_picked=config.states
-        )
+        picked = (scored_BxG, config.states) if config.states else None
+        logp_BxG = replayed(denoiser, params, batch, picked=picked)
         return jnp.where(scored_BxG, logp_BxG, 0.0)
 
     logp_KxBxG = jax.lax.map(score, scored(batch))

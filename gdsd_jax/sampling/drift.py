@@ -39,9 +39,10 @@ def drift(
       tokens: of each answer that are looked at, evenly spread; 0 = all.
     """
     looked_BxG = jnp.arange(config.gen_length)[None, :] < rollout.length_B[:, None]
-    some = 0 < tokens < config.gen_length
-    if some:
+    picked = None
+    if 0 < tokens < config.gen_length:
         looked_BxG &= spread(rollout.length_B, tokens, config.gen_length)
+        picked = looked_BxG, tokens
     logp_BxG = replay(
         denoiser,
         params,
@@ -50,8 +51,7 @@ def drift(
         rollout.uncut,
         block=config.causal_block,
         passes=config.most_passes,
-        picked_BxG=looked_BxG if some else None,
-        most_picked=tokens,
+        picked=picked,
     )
     difference_BxG = jnp.where(looked_BxG, jnp.abs(logp_BxG - rollout.logp_BxG), 0.0)
     count = jnp.maximum(jnp.sum(looked_BxG), 1)

@@ -27,8 +27,7 @@ def replay(
     block: int | None = None,
     passes: int | None = None,
     groups: int = 0,
-    picked_BxG: Array | None = None,
-    most_picked: int = 0,
+    picked: tuple[Array, int] | None = None,
 ) -> Array:
     """float32 [B, G], nats of each committed token at its state, and 0 where none was committed.
 
@@ -48,32 +47,22 @@ def replay(
       passes: the most that a row took, as `SamplerConfig.most_passes`; None = one a token.
       groups: 0 = exact. Else so many groups of consecutive passes of each row, whose tokens are
         scored at the state before the group: cheaper, and not the law of the rollout.
-      picked_BxG: bool, the tokens whose passes are replayed; those of other passes get 0. None =
-        all.
-      most_picked: the most passes that a row's picked tokens have.
+      picked: (tokens, bool [B, G]; the most passes that they have in a row). Those passes are
+        replayed, and the tokens of others get 0. None = all.
     """
     gen_length = uncut.tokens_BxG.shape[1]
     # with a shift a clean column scores a block's first token, which a noised stream does not have
     doubled = block is not None and not getattr(denoiser.config, "shift", False)
     number_BxG = pass_numbers(uncut.step_map_BxG, block if doubled else None)
     most = min(block, gen_length) if doubled else passes or gen_length
-    exists_BxG, undecided_id = existing(denoiser.config, uncut), undecided(denoiser.config)
-    features = make_features(
-        denoiser, tokens_BxP, valid_BxP, uncut.tokens_BxG, exists_BxG, block, doubled
-    )
+    features = make_features(denoiser, tokens_BxP, valid_BxP, uncut, block, doubled)
 
     def scores(params, first_B, now_BxG):
-        known_BxG = ((number_BxG > 0) & (number_BxG < first_B[:, None])) | ~exists_BxG
-        h_BxGxD = features(params, jnp.where(known_BxG, uncut.tokens_BxG, undecided_id))
+        h_BxGxD = features(params, (number_BxG > 0) & (number_BxG < first_B[:, None]))
         logp_BxG, _ = token_scores(denoiser, params, h_BxGxD, uncut.tokens_BxG, NO_CENTRING)
         return jnp.where(now_BxG, logp_BxG, 0.0)
 
-    if picked_BxG is None:
-        found = slots(number_BxG, most, groups)
-    else:
-        pass_SxB = distinct_passes(jnp.where(picked_BxG, number_BxG, 0), most_picked)
-        found = pass_SxB, pass_SxB
-    return summed(scores, params, number_BxG, found)
+    return summed(scores, params, number_BxG, slots(number_BxG, most, groups, picked))
 
 
 def summed(
@@ -124,8 +113,14 @@ def distinct_passes(number_BxG: Array, count: int) -> Array:
     return jnp.sort(jnp.where(is_new_BxG, number_BxG, NEVER), axis=1)[:, :count].T
 
 
-def slots(number_BxG: Array, passes: int, groups: int) -> tuple[Array, Array]:
+def slots(
+    number_BxG: Array, passes: int, groups: int, picked: tuple[Array, int] | None
+) -> tuple[Array, Array]:
     """(first, last pass of what each forward scores), both int32 [S, B]."""
+    if picked is not None:
+        picked_BxG, most = picked
+        pass_SxB = distinct_passes(jnp.where(picked_BxG, number_BxG, 0), most)
+        return pass_SxB, pass_SxB
     rows = len(number_BxG)
     if not groups or groups >= passes:
         every_SxB = jnp.tile(1 + jnp.arange(passes, dtype=jnp.int32)[:, None], (1, rows))
@@ -140,23 +135,25 @@ def make_features(
     denoiser: Denoiser,
     tokens_BxP: Array,
     valid_BxP: Array,
-    clean_BxG: Array,
-    exists_BxG: Array,
+    uncut: Uncut,
     block: int | None,
     doubled: bool,
 ) -> Callable[[PyTree, Array], Array]:
-    """`features(params, state_BxG) -> h_BxGxD` of the completion in that state."""
-    prompt_len, gen_length = tokens_BxP.shape[1], clean_BxG.shape[1]
+    """`features(params, known_BxG) -> h_BxGxD` of the completion in which these tokens are known
+    and the others undecided."""
+    prompt_len, gen_length = tokens_BxP.shape[1], uncut.tokens_BxG.shape[1]
+    exists_BxG, undecided_id = existing(denoiser.config, uncut), undecided(denoiser.config)
     before_BxL, valid_BxL = tokens_BxP, jnp.concatenate([valid_BxP, exists_BxG], axis=1)
     forward = denoiser.features
     if doubled:
-        before_BxL = jnp.concatenate([tokens_BxP, clean_BxG], axis=1)
+        before_BxL = jnp.concatenate([tokens_BxP, uncut.tokens_BxG], axis=1)
         valid_BxL = jnp.concatenate([valid_BxL, exists_BxG], axis=1)
         forward = functools.partial(forward, attention=denoiser.doubled(prompt_len, block))
     elif block is not None:
         forward = functools.partial(forward, attention=denoiser.block_causal(block, prompt_len))
 
-    def features(params: PyTree, state_BxG: Array) -> Array:
+    def features(params: PyTree, known_BxG: Array) -> Array:
+        state_BxG = jnp.where(known_BxG | ~exists_BxG, uncut.tokens_BxG, undecided_id)
         row_BxL = jnp.concatenate([before_BxL, state_BxG], axis=1)
         return forward(params, row_BxL, valid_BxL=valid_BxL)[:, -gen_length:]
 
