@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from tests import xla
 from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,7 +297,7 @@ def test_a_file_where_the_folder_should_be_is_named(compare, monkeypatch, capsys
 def test_a_variant_trains_from_the_shared_start(compare, monkeypatch, tmp_path):
     """Also one without the reference policy that the config's own objective has; also from another
     folder than the repository's."""
-    monkeypatch.setenv("XLA_FLAGS", xla.flags(1))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     monkeypatch.chdir(tmp_path)
     given = (f"--config={SMALL},data_dir=data", "--out=out", "--seeds=3", "b=objective=wd1")
     arguments(monkeypatch, *given)
@@ -314,7 +313,7 @@ def test_a_variant_trains_from_the_shared_start(compare, monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_the_other_half_is_reported(compare, monkeypatch, tmp_path):
     """Runs are asked one half, the table tells of the other; a second call asks nothing again."""
-    monkeypatch.setenv("XLA_FLAGS", xla.flags(1))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     config = f"--config={SMALL},eval_problems=6,data_dir={tmp_path / 'data'}"
     out = tmp_path / "out"
     test = ("--test", "--samples=2", "--split=misled")
@@ -342,7 +341,7 @@ def test_the_other_half_is_reported(compare, monkeypatch, tmp_path):
 def test_distillation_beside_its_control(compare, monkeypatch, tmp_path):
     """Both from the same teacher and student, on as many answers; a second call only draws the
     table again."""
-    monkeypatch.setenv("XLA_FLAGS", xla.flags(1))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     config = (
         f"{OPDLM}:tiny,rounds=1,prompts_per_round=8,inner_iterations=1,minibatches=1,sft.steps=2,"
         f"sft.batch=8,eval_every=1,eval_problems=8,mesh.data=1,data_dir={tmp_path / 'data'}"

@@ -10,14 +10,12 @@ from pathlib import Path
 import shutil
 import tempfile
 
-from tests import xla
-
 # jax reads these when it is first imported, which is after this file.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        xla.flags(8),
         os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
         # a busy machine with two cores may need more than 40
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
     ]
@@ -35,9 +33,9 @@ import pytest
 from gdsd_jax import progress, topologies
 from tests.bucket import Bucket, serve
 
-# Programs that a test starts keep the default.
+# Compiling is most of the tests' time; programs that a test starts keep the default.
 jax.config.update("jax_disable_most_optimizations", True)
-# Tests read what programs say, to which a slow machine adds nothing.
+# Tests read what a program says, to which a slow machine adds nothing.
 progress.QUIET_S = math.inf
 
 

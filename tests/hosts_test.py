@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from gdsd_jax.hosts import Hosts, start, watch_sigterm
-from tests import xla
 from tests.processes import PATIENCE, ended, free_port, spawn, state_of, without_clock
 
 # What Gloo writes of its own, in pieces that lines of several threads may cut anywhere.
@@ -174,7 +173,9 @@ def launch(data_dir):
             if count > 1
             else []
         )
-        flags = environment | {"XLA_FLAGS": xla.flags(DEVICES // count)}
+        flags = environment | {
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // count}"
+        }
         processes = [
             spawn(*command, *address, *([f"--process_id={index}"] if address else []), **flags)
             for index in range(count)

@@ -15,7 +15,6 @@ import pytest
 from configs import coding
 from gdsd_jax import experiment, settings, train, weights
 from gdsd_jax.metrics import read_metrics
-from tests import xla
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -186,7 +185,7 @@ def letters(tmp_path_factory):
         command = [sys.executable, str(ROOT / "launch/main.py")]
         command += [f"--config={config}", f"--workdir={folder / 'two'}"]
         environment = os.environ | {
-            "XLA_FLAGS": xla.flags(1),
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
         done = subprocess.run(

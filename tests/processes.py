@@ -14,7 +14,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gdsd_jax import metrics
-from tests import xla
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 1800  # seconds, of a machine that is busy
@@ -81,7 +80,9 @@ def children_of(pid: int | str) -> list[int]:
 def spawn(*command, **environment) -> subprocess.Popen:
     """Output and errors go to files, which do not fill up as pipes do while another process is
     waited for."""
-    environment = os.environ | {"XLA_FLAGS": xla.flags(1)} | environment
+    environment = {
+        name: value for name, value in os.environ.items() if name != "XLA_FLAGS"
+    } | environment
     files = [tempfile.TemporaryFile("w+") for _ in range(2)]
     command = [sys.executable, *map(str, command)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=files[0], stderr=files[1])
@@ -113,7 +114,7 @@ class Runs:
             "JAX_PLATFORMS": "cpu",
             **COMPILED,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "XLA_FLAGS": xla.flags(1),
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         }
         self.running: list[subprocess.Popen] = []
 
