@@ -62,7 +62,16 @@ def reasoned(count: int) -> list[str]:
 
 
 def seconds_of(call) -> float:
-    """Processor seconds of a call, which a busy machine does not change."""
-    began = time.process_time()
+    """Processor seconds of a call at a `pace` of one, so that a busy machine changes little."""
+    before, began = pace(), time.process_time()
     call()
-    return time.process_time() - began
+    own = time.process_time() - began
+    return own * (before + pace()) / 2
+
+
+def pace() -> float:
+    """How fast a plain loop goes just now: one at 40 million turns a processor second."""
+    began, turns = time.process_time(), 200_000
+    for _ in range(turns):
+        pass
+    return turns / 40e6 / (time.process_time() - began)

@@ -55,6 +55,7 @@ _CHECK = re.compile(
     re.IGNORECASE,
 )
 _HEADING_CHARACTERS = 200
+_ROW_CHARACTERS = 5000  # far above 16 cells of coloured LaTeX; what is longer is not looked at
 _WIDE = {0xFF10 + digit: str(digit) for digit in range(10)}
 _BETWEEN = re.compile(r"[\s|,&(){}\[\]\u2500-\u257f]+")
 
@@ -134,6 +135,8 @@ def _rows(text: str) -> Iterator[tuple[int, str]]:
 
 def _digits_of(row: str) -> str | None:
     """The digits of a row of the grid; "" for an empty row or a frame, None for anything else."""
+    if len(row) > _ROW_CHARACTERS:
+        return None
     for pattern in _DECORATION:
         row = pattern.sub(" ", row)
     if _FRAME.fullmatch(row):
