@@ -101,5 +101,5 @@ def test_the_gradient_knows_no_slices(batch, name):
 def test_the_released_form_does(batch, name):
     """Whose means over tokens are those of a slice, so that its short answers count for more."""
     one, four = (step_of(name, batch, slices, apart=True)[1] for slices in (1, 4))
-    assert distance(one, step_of(name, batch, 1)[1]) == 0.0
+    assert distance(one, step_of(name, batch, 1)[1]) < 1e-6
     assert distance(one, four) > 0.01
