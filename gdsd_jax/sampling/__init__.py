@@ -4,7 +4,7 @@ from gdsd_jax.sampling.cache import branch_shares
 from gdsd_jax.sampling.config import SamplerConfig, attention_doubts
 from gdsd_jax.sampling.drift import Drift, drift, take_rows
 from gdsd_jax.sampling.orders import ORDERS
-from gdsd_jax.sampling.replay import existing, pass_numbers, replay
+from gdsd_jax.sampling.replay import existing, is_doubled, pass_numbers, replay
 from gdsd_jax.sampling.rollout import (
     Passes,
     SamplerState,
@@ -25,6 +25,7 @@ __all__ = [
     "check_model",
     "drift",
     "existing",
+    "is_doubled",
     "make_passes",
     "make_rollout_fn",
     "pass_numbers",

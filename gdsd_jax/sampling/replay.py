@@ -50,9 +50,7 @@ def replay(
       picked: (tokens, bool [B, G]; the most passes that they have in a row). Those passes are
         replayed, and the tokens of others get 0. None = all.
     """
-    gen_length = uncut.tokens_BxG.shape[1]
-    # with a shift a clean column scores a block's first token, which a noised stream does not have
-    doubled = block is not None and not getattr(denoiser.config, "shift", False)
+    gen_length, doubled = uncut.tokens_BxG.shape[1], is_doubled(denoiser, block)
     number_BxG = pass_numbers(uncut.step_map_BxG, block if doubled else None)
     most = min(block, gen_length) if doubled else passes or gen_length
     features = make_features(denoiser, tokens_BxP, valid_BxP, uncut, block, doubled)
@@ -63,6 +61,14 @@ def replay(
         return jnp.where(now_BxG, logp_BxG, 0.0)
 
     return summed(scores, params, number_BxG, slots(number_BxG, most, groups, picked))
+
+
+def is_doubled(denoiser: Denoiser, block: int | None) -> bool:
+    """Whether one forward of [prompt | clean | noised] scores a pass of every block.
+
+    With a shift a clean column scores a block's first token, which a noised stream does not have.
+    """
+    return block is not None and not getattr(denoiser.config, "shift", False)
 
 
 def summed(

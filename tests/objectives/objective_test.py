@@ -125,6 +125,26 @@ def test_views_need_the_fields_that_they_name(case):
             views_fn(batch.replace(**{field: None}), 2, rng)
 
 
+@pytest.mark.parametrize("block", [None, 4])
+@pytest.mark.parametrize("shift", [False, True])
+def test_drawn_states_have_the_scores_that_all_have(params, shift, block):
+    """Of a row, of all its blocks in one forward, and block by block where states are shifted."""
+    denoiser = models.make_denoiser(dataclasses.replace(MODEL, shift=shift))
+    steps = jnp.tile(1 + jnp.arange(G, dtype=jnp.int32), (4, 1))
+    batch = full_batch().replace(step_map_BxG=steps, completion_len_B=jnp.full(4, G), block=block)
+
+    def scored(states):
+        config = objectives.JustGrpoConfig(states=states)
+        masks = objectives.make_views_fn("just_grpo", config)(batch, 1, jax.random.key(0))
+        score_fn = objectives.make_score_fn("just_grpo", denoiser, config)
+        return masks[0, :, P:], score_fn(params, batch.replace(masks_KxBxL=masks))[0][0]
+
+    (drawn, some), (every, whole) = scored(2), scored(0)
+    assert every.all() and np.all(drawn.sum(axis=1) == 2 * (1 if block is None else G // block))
+    np.testing.assert_allclose(some, np.where(drawn, whole, 0.0), rtol=1e-5)
+    assert np.all(whole < 0)
+
+
 # ---------------------------------------------------------------- by name, or from a file
 
 
