@@ -30,11 +30,13 @@ class Scored(NamedTuple):
 
     [S, K, b], or [S, K, b, G] where the objective compares tokens, for each inner iteration whose
     views no other one has (`view_sets`). None: nothing is compared.
+
+    Attributes:
+      old: without those of iteration 0, which compares with its own, where no other one sees them.
+      ref: of the reference policy.
     """
 
-    old: (
-        Array | None
-    )  # without those of iteration 0 if only it, which compares with its own, sees them
+    old: Array | None
     ref: Array | None
 
 
