@@ -5,34 +5,33 @@ from collections.abc import Callable, Iterator
 import contextlib
 import importlib.util
 import math
-import mmap
 import os
 from pathlib import Path
 import shutil
+import subprocess
+import sys
 import tempfile
 
 
 def is_known(flag: str) -> bool:
-    """Whether this jaxlib has a flag of XLA, which ends a process that names another."""
-    library = Path(importlib.util.find_spec("jaxlib").origin).parent / "libjax_common.so"
-    if not library.is_file():
-        return False
-    with (
-        open(library, "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
-        return content.find(flag.encode()) >= 0
+    """Whether this jaxlib takes a flag of XLA, which ends a process that names another."""
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    env = os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, env=env, capture_output=True).returncode == 0
 
 
-# Compiling is most of the tests' time. The older way to emit fusions takes a third of it, and
-# fewer optimizations (below) less still. Programs that a test starts keep the defaults.
-OLDER = "xla_cpu_use_fusion_emitters"
+# Compiling is most of the tests' time. The older way to emit fusions, where there still is one,
+# takes a third of it, and fewer optimizations (below) less still. Programs that a test starts keep
+# the defaults.
+OLDER = "--xla_cpu_use_fusion_emitters=false"
+flags = os.environ.get("XLA_FLAGS", "")  # in a worker of pytest those that were found already
+if OLDER not in flags and is_known(OLDER):
+    flags += f" {OLDER}"
 # jax reads these when it is first imported, which is after this file.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        f"--{OLDER}=false" if is_known(OLDER) else "",
-        os.environ.get("XLA_FLAGS", ""),
+        flags,
         "--xla_force_host_platform_device_count=8",
         # a busy machine with two cores may need more than 40
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
