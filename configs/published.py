@@ -1,5 +1,4 @@
-"""What GDSD's released scripts have in common, for the recipes of configs/sudoku.py and
-configs/countdown.py.
+"""What GDSD's released scripts have in common, for the full-size recipes.
 
 arXiv 2605.29398 and its repository, scripts of the later release over train_gdsd.yaml: 8 devices,
 groups of 16, completions of 256 tokens. The released prompts and reward rules come with it.

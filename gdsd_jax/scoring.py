@@ -179,15 +179,16 @@ def token_scores(
 
 
 def vocab_part(denoiser: Denoiser) -> int:
-    """How many logits of a position a device holds."""
+    """Logits that a device holds for each row: its words, where it holds all rows, and fewer where
+    rows are split too."""
     return denoiser.config.vocab_size // denoiser.logit_shards
 
 
 def by_chunks(score: Callable, logits: int, *arrays: Array) -> PyTree:
     """`score(*arrays)` of arrays [B, G, ...], a tree of [B, G], for a few columns at a time.
 
-    `logits` is how many float32 logits of a position a device holds. A chunk's logits take about
-    `CHUNK_BYTES`, and the backward pass computes them again.
+    `logits` times the rows is how many float32 logits of a column a device holds. A chunk's logits
+    take about `CHUNK_BYTES`, and the backward pass computes them again.
     """
     rows, columns = arrays[0].shape[:2]
     fitting = max(1, CHUNK_BYTES // (4 * rows * logits))

@@ -1,4 +1,4 @@
-"""The mesh and which array lies where on it; the only file that knows the mesh axes' names.
+"""The mesh and which array lies where on it; the library's only file that knows its axes' names.
 
 `data` and `fsdp` split the rows of a batch; `fsdp` and `tensor` split parameters.
 """

@@ -160,7 +160,7 @@ def make_teach(teacher: Denoiser, gen_length: int, mesh: jax.sharding.Mesh) -> C
 
 
 def make_drift(denoiser: Denoiser, settings: Settings) -> Callable | None:
-    """`Steps.drift`, of the first rows of a rollout.
+    """`Steps.drift`, of some rows of a rollout, evenly spread.
 
     Where nothing is compared with the recorded log-probabilities, as in distillation, they may be
     what they are.
@@ -361,18 +361,13 @@ def make_distance(denoiser: Denoiser, teacher: Denoiser) -> Callable:
 
 def make_sft_step(denoiser: Denoiser, settings: Settings) -> Callable:
     """`step(state, frozen, arrays, rng) -> (state, metrics)` on given completions, jitted."""
-    name, config = settings.sft.objective, settings.sft.objective_config()
-    loss_fn = objectives.make_loss_fn(name, denoiser, config)
-    views_fn = objectives.make_views_fn(name, config)
+    loss_fn, batch_of = supervised_loss(denoiser, settings)
     skip = settings.not_finite == "skip"
     update_fn = make_update(loss_fn, make_optimizer(settings.sft_optimizer), skip)
-    block = settings.sampler.causal_block
 
     def step(state: TrainState, frozen, arrays: dict[str, Array], rng: Array):
-        answers = arrays["completion"], arrays["completion_len"]
-        batch = as_batch(arrays["tokens"], arrays["valid"], *answers, block)
-        batch = batch.replace(masks_KxBxL=views_fn(batch, 1, rng))
-        return update_fn(state, frozen, jax.tree.map(lambda x: x[None], batch))
+        slices = jax.tree.map(lambda x: x[None], batch_of(arrays, rng))
+        return update_fn(state, frozen, slices)
 
     return jax.jit(step, donate_argnums=0)
 
@@ -380,17 +375,26 @@ def make_sft_step(denoiser: Denoiser, settings: Settings) -> Callable:
 def make_sft_loss(denoiser: Denoiser, settings: Settings) -> Callable:
     """`loss(trainable, frozen, arrays, rng) -> nats a token` of the supervised phase on given
     completions, jitted; nothing is trained."""
+    loss_fn, batch_of = supervised_loss(denoiser, settings)
+
+    def loss(trainable, frozen, arrays: dict[str, Array], rng: Array) -> Array:
+        return loss_fn(trainable, frozen, batch_of(arrays, rng))[0]
+
+    return jax.jit(loss)
+
+
+def supervised_loss(denoiser: Denoiser, settings: Settings) -> tuple[Callable, Callable]:
+    """(loss_fn of the supervised phase, `batch_of(arrays, rng)` under one draw of views)."""
     name, config = settings.sft.objective, settings.sft.objective_config()
-    loss_fn = objectives.make_loss_fn(name, denoiser, config)
     views_fn = objectives.make_views_fn(name, config)
     block = settings.sampler.causal_block
 
-    def loss(trainable, frozen, arrays: dict[str, Array], rng: Array) -> Array:
+    def batch_of(arrays: dict[str, Array], rng: Array) -> Batch:
         answers = arrays["completion"], arrays["completion_len"]
         batch = as_batch(arrays["tokens"], arrays["valid"], *answers, block)
-        return loss_fn(trainable, frozen, batch.replace(masks_KxBxL=views_fn(batch, 1, rng)))[0]
+        return batch.replace(masks_KxBxL=views_fn(batch, 1, rng))
 
-    return jax.jit(loss)
+    return objectives.make_loss_fn(name, denoiser, config), batch_of
 
 
 def as_batch(

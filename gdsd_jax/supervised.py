@@ -94,7 +94,9 @@ def line_of(
 ) -> str:
     """A line in the terminal."""
     heldout = "" if heldout_loss is None else f", held-out {heldout_loss:.3f}"
-    return f"sft step {done}/{steps} | loss {loss:.3f}{heldout} nats a token | {left_s:.0f} s left"
+    left_out = f" | {skipped} skipped" if skipped else ""
+    loss_part = f"loss {loss:.3f}{heldout} nats a token{left_out}"
+    return f"sft step {done}/{steps} | {loss_part} | {left_s:.0f} s left"
 
 
 def make_heldout_loss(loop: Loop) -> Callable[[TrainState, dict], float] | None:

@@ -9,8 +9,8 @@ and tells peak memory. Each timing is a median and stands beside a square matrix
 right before and after it, because a machine's pace drifts. MFU is the operations needed per second
 over the product's rate. A round of GDSD, 8 updates on 4 mask pairs each of 2 answers, takes minutes
 and is left out unless it is asked for; it tells which share is whose.
-On one H200 or the like: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers. These are random
-weights of 16 GB; an update of all of them needs several devices.
+On one GPU of 80 GB or more: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers. These are
+random weights of 16 GB; an update of all of them needs several devices.
 
 Exit codes: 0 done; 2 bad arguments; 1 a fault.
 """

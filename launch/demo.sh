@@ -23,6 +23,7 @@ if [ "${1:-}" = real ]; then
     shift
     [ -f $student/manifest.json ] || convert_smollm2
     config=configs/opdlm.py:smollm2_135m,init_from=$student
+    set -- --workdir=runs/opdlm-smollm2_135m "$@" # where README looks for it; a later --workdir counts
     answers=8
 fi
 

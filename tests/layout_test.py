@@ -254,6 +254,28 @@ def top_level_violations(root: Path) -> list[str]:
     ]
 
 
+def guide_violations(root: Path) -> list[str]:
+    """Files that their folder's guide does not name, and in the library imports of what its guide
+    names further down."""
+    found = []
+    for guide in sorted((root / "gdsd_jax").rglob("README.md")):
+        text = guide.read_text()
+        files = [path.name for path in guide.parent.glob("*.py") if path.name[0] != "_"]
+        folders = [f"{path.parent.name}/" for path in guide.parent.glob("*/__init__.py")]
+        place = guide.relative_to(root).as_posix()
+        unnamed = [name for name in sorted(files + folders) if f"`{name}`" not in text]
+        found += [f"{place} does not name {name}" for name in unnamed]
+    guide = root / "gdsd_jax" / "README.md"
+    listed = re.findall(r"^- (.*?):", guide.read_text() if guide.exists() else "", re.M | re.S)
+    order = re.findall(r"`(\w+)(?:\.py|/)`", " ".join(listed))
+    for file, names in all_imports(root).items():
+        part = part_of(file)
+        for target in {part_of(name) for name in names} & {*order} - {part}:
+            if part in order and order.index(target) > order.index(part):
+                found.append(f"gdsd_jax/README.md: {file} imports {target}, which stands below")
+    return sorted(found)
+
+
 CHECKS = (
     arrow_violations,
     unplaced,
@@ -264,6 +286,7 @@ CHECKS = (
     size_violations,
     form_violations,
     top_level_violations,
+    guide_violations,
 )
 
 
@@ -410,6 +433,17 @@ BAD = {  # (file, its text, what must be said about it)
         (".gitignore", "/runs/", None),
         ("runs/x", "", None),
         ("README.md", "", None),
+    ],
+    guide_violations: [
+        ("gdsd_jax/README.md", "- `b.py`, `c/`: x.\n- `a.py`: y.\n\n`d.py` is not there.", None),
+        ("gdsd_jax/a.py", "from gdsd_jax import b", None),
+        ("gdsd_jax/b.py", "from gdsd_jax import a", "gdsd_jax/b.py imports a, which stands below"),
+        ("gdsd_jax/c/__init__.py", "", None),
+        ("gdsd_jax/c/README.md", "- `x.py`: x", None),
+        ("gdsd_jax/c/x.py", "", None),
+        ("gdsd_jax/c/y.py", "", "gdsd_jax/c/README.md does not name y.py"),
+        ("gdsd_jax/e.py", "", "gdsd_jax/README.md does not name e.py"),
+        ("gdsd_jax/f/__init__.py", "", "gdsd_jax/README.md does not name f/"),
     ],
 }
 

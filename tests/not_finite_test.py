@@ -72,6 +72,8 @@ def test_or_such_steps_are_left_out_and_counted(breaking, tmp_path):
     told = [line for line in said if "sft step" in line and "the step is left out" in line]
     (line,) = (row for row in rows if row["phase"] == "sft")
     assert 0 < line["skipped"] == len(told) < 8 and np.isfinite(line["loss"])
+    (shown,) = (line for line in said if line.startswith("sft step 8/8"))
+    assert f"| {len(told)} skipped |" in shown
     (rollout,) = (row for row in rows if row["phase"] == "rollout")
     assert 0 < rollout["judged"] < 1 and np.isfinite(rollout["reward"])
     assert any("answers count as not judged" in line for line in said)

@@ -174,7 +174,7 @@ def answer(
         grades = grades_of(
             experiment.hosts, experiment.task, records, texts, experiment.parts, skip
         )
-    return Answers(texts, grades, length_B, forwards_of(settings.sampler, length_B, passes_B))
+    return Answers(texts, grades, length_B, passes_B)
 
 
 # ---------------------------------------------------------------- what is kept of a batch
@@ -217,14 +217,6 @@ def from_json(kept: Mapping[str, Any]) -> Answers:
         )
     length_B, forwards_B = (np.array(kept[name], np.int32) for name in ("length", "forwards"))
     return Answers(list(kept["texts"]), grades, length_B, forwards_B)
-
-
-def forwards_of(sampler: SamplerConfig, length_B: np.ndarray, passes_B: np.ndarray) -> np.ndarray:
-    """Forwards of the model a row, int [B]: its denoising passes, and for kind "block" one that
-    saves each of its blocks."""
-    if sampler.kind != "block":
-        return passes_B
-    return passes_B + -(-length_B // sampler.block_length)
 
 
 # ---------------------------------------------------------------- what a run says of itself

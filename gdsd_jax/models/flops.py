@@ -35,10 +35,8 @@ def rollout_flops(config: ModelConfig, rows: int, columns: int, block: int, pass
     return passes * (features_flops(config, rows, columns) + unembed_flops(config, rows * block))
 
 
-def update_flops(
-    config: ModelConfig, rows: int, columns: int, completion: int, draws: int = 1
-) -> int:
-    """An update of all weights on `draws` pairs: two views and one projection each."""
+def update_flops(config: ModelConfig, rows: int, columns: int, completion: int) -> int:
+    """An update of all weights on a pair of views, which need one projection together."""
     views = features_flops(config, 2 * rows, columns)
     projection = unembed_flops(config, rows * completion)
-    return 3 * draws * (views + projection)  # backward is twice forward
+    return 3 * (views + projection)  # backward is twice forward

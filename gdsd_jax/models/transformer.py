@@ -1,7 +1,7 @@
 """The one forward of all families: a pre-norm decoder, scanned over stacked layers.
 
 B rows, L columns, D width, H heads, d head width, F feed-forward width, V vocabulary, N layers.
-Flax is used in this file alone. Everybody else sees plain nested dicts of arrays.
+Flax's modules are used in this file alone. Everybody else sees plain nested dicts of arrays.
 """
 
 from collections.abc import Callable

@@ -30,7 +30,7 @@ def headlines(rows: Rows, score: str) -> list[tuple[str, str, str, str]]:
             numbers[part] = f"held-out {part}, temperature 1"
     costs = {
         "kl_common": "held-out KL to the teacher, nats a token",
-        "threshold_forwards_per_token": "forwards a token by the threshold, saving passes counted",
+        "threshold_forwards_per_token": "forwards a token by the threshold",
     }
     found = []
     for names, told in ((shares, told_share), (numbers, told_number), (costs, told_cost)):

@@ -127,7 +127,7 @@ def teacher_charts(rows: Rows) -> list[Chart]:
         ),
         Chart(
             "Forwards a token",
-            "Held-out, temperature 0, saving passes counted",
+            "Held-out, temperature 0",
             lines(rows, "eval", forwards),
             unit="forwards",
             group=COST,

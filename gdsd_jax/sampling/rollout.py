@@ -359,7 +359,7 @@ def end_block(
     stopped_B = jnp.any(is_stop(block.of(tokens_BxG), config.stop_ids), axis=1)
     valid_BxL = state.valid_BxL
     if config.reference_quirks:
-        ended, done_B = quirky_end(state, config, stopped_B)
+        ended, done_B = quirky_end(state, config)
         if config.kind == "block":
             prompt_valid_BxP = valid_BxL[:, : -config.gen_length]
             valid_BxL = jnp.concatenate([prompt_valid_BxP, tokens_BxG != pad_id], axis=1)
@@ -382,7 +382,7 @@ def end_block(
     )
 
 
-def quirky_end(state: SamplerState, config: SamplerConfig, stopped_B: Array) -> tuple[Array, Array]:
+def quirky_end(state: SamplerState, config: SamplerConfig) -> tuple[Array, Array]:
     """(block ended, rows done) as the released samplers have it.
 
     A block ends after a fixed number of passes, and all rows are done together.

@@ -43,7 +43,7 @@ MEND = (
     "systempaths=unconfined, as root also --cap-add SYS_ADMIN; on a host set "
     "user.max_user_namespaces > 0, kernel.unprivileged_userns_clone=1 and "
     "kernel.apparmor_restrict_unprivileged_userns=0; or, without any protection, choose "
-    "sandbox='unsafe' by hand"
+    "sandbox.mode=unsafe by hand"
 )
 PROBE = """
 import os, socket
@@ -368,13 +368,13 @@ def open_sandbox(
       SandboxError: no jail works here; one line naming the mend.
     """
     if mode not in jail.MODES:
-        raise ValueError(f"sandbox={mode!r} should be one of {', '.join(jail.MODES)}")
+        raise ValueError(f"sandbox.mode={mode!r} should be one of {', '.join(jail.MODES)}")
     workers = len(os.sched_getaffinity(0)) if workers is None else workers
     if workers < 1:
         raise ValueError(f"sandbox workers={workers} should be at least 1")
     if mode == "unsafe":
         print(
-            "warning: sandbox='unsafe' runs model-written programs without isolation: they can "
+            "warning: sandbox.mode=unsafe runs model-written programs without isolation: they can "
             "read and write this user's files and reach the network",
             file=sys.stderr,
         )

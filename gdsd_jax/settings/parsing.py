@@ -38,9 +38,7 @@ CHOICES = (
     "sampler.alg",
     "sinks",
 )
-# config.json of earlier versions: keys that have another name now, keys that are gone, and what a
-# file meant without saying so
-RENAMED: dict[str, str] = {}
+# config.json of format 1: keys that are gone, and what a file meant without saying so
 DROPPED = ("opd.fill",)
 UNSAID = {"heldout_share": 0.0}
 
@@ -318,8 +316,5 @@ def without_files(values: Mapping[str, Any]) -> dict[str, Any]:
 def from_format_1(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entries in today's names; it held the settings of every objective."""
     others = set(objectives.OBJECTIVES) - {values.get("objective"), "sft"}
-    kept = {}
-    for key, value in values.items():
-        if key not in DROPPED and key.partition(".")[0] not in others:
-            kept[RENAMED.get(key, key)] = value
-    return UNSAID | kept
+    gone = {key for key in values if key in DROPPED or key.partition(".")[0] in others}
+    return UNSAID | {key: value for key, value in values.items() if key not in gone}

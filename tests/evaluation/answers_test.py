@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import coding, opdlm
-from gdsd_jax import data, evaluation, models, sampling, settings, sharding, steps
+from gdsd_jax import data, evaluation, models, sampling, sharding, steps
 from gdsd_jax.evaluation import Request
 from gdsd_jax.experience import prompts_of
 from gdsd_jax.hosts import Hosts
@@ -285,15 +284,6 @@ def test_people_are_shown_the_last_question():
     assert evaluation.question_of(TASK._replace(messages=turns), RECORDS[3]) == "question 3"
     silent = TASK._replace(messages=lambda record: [{"role": "system", "content": "be brief"}])
     assert evaluation.question_of(silent, RECORDS[3]) == ""
-
-
-def test_forwards_count_passes_and_saves():
-    """Answers of 5 and 4 tokens in 4 and 2 passes: blocks of 4 are saved twice and once; other
-    samplers save nothing."""
-    length_B, passes_B = np.array([5, 4]), np.array([4, 2])
-    by_blocks, other = (settings.parse(recipe.get_config()) for recipe in (opdlm, coding))
-    assert evaluation.forwards_of(by_blocks.sampler, length_B, passes_B).tolist() == [6, 3]
-    assert evaluation.forwards_of(other.sampler, length_B, passes_B).tolist() == [4, 2]
 
 
 def test_what_repeats_itself_loops():

@@ -91,7 +91,7 @@ def test_without_tools_it_refuses_and_names_the_mend(monkeypatch):
         "seccomp=unconfined",
         "SYS_ADMIN",
         "max_user_namespaces",
-        "sandbox='unsafe'",
+        "sandbox.mode=unsafe",
     ):
         assert part in message
 
