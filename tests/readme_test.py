@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from configs import coding, opdlm
 from gdsd_jax import cli, experiment, settings, tasks, train
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.tasks import TaskSettings
@@ -58,6 +59,20 @@ def test_links_lead_somewhere():
     assert len(links) > 40 and len({guide for guide, _ in links}) > 5
     folders = {guide: (ROOT / guide).parent for guide, _ in links}
     assert [x for x in links if not (folders[x[0]] / x[1].split("#")[0]).exists()] == []
+
+
+def test_runs_that_are_looked_at_are_made_before():
+    """By a command that names the folder, or by a recipe that needs no overrides to run."""
+    readme, guide = ((ROOT / file).read_text() for file in ("README.md", "configs/README.md"))
+    scripts = (ROOT / "launch" / "demo.sh").read_text()
+    made = set(re.findall(r"--(?:workdir|out)=(runs/[\w-]+)", readme + guide + scripts))
+    for config in (coding, opdlm):
+        recipes = [config.get_config(model).recipe for model in config.MODELS]
+        made |= {f"runs/{one.name}" for one in recipes if not one.get("require_init")}
+    looked_at = set(re.findall(r"runs/[\w-]+", readme)) | set(
+        re.findall(r"init_from=(runs/[\w-]+)", guide)
+    )
+    assert len(looked_at) >= 4 and looked_at - made == set()
 
 
 def examples_of_guides() -> tuple[dict[str, str], list[str]]:
