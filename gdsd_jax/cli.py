@@ -68,6 +68,12 @@ class Parser(argparse.ArgumentParser):
             "--debug", action="store_true", help="show the traceback of what a line tells"
         )
 
+    def add_hosts(self) -> None:
+        """The flags of several processes, as `hosts.start` takes them."""
+        self.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
+        self.add_argument("--num_processes", type=int)
+        self.add_argument("--process_id", type=int)
+
     def error(self, message: str) -> NoReturn:
         if message.startswith(UNKNOWN):
             given = message.removeprefix(UNKNOWN).split()

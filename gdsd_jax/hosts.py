@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from jax._src import distributed  # the service's client has no public name
@@ -354,7 +354,22 @@ def naming_failures(hosts: Hosts, told: Callable[[BaseException], str]) -> Itera
         leave(1)
 
 
-def leave(code: int, line: str | None = None) -> None:
+def run_together(
+    hosts: Hosts, work: Callable[[], int], told: Callable[[BaseException], str]
+) -> int:
+    """The exit code that `work` returns. One of several processes does not come back: it ends when
+    all have; `told` is that of `naming_failures`."""
+    if hosts.count == 1:
+        return work()
+    with naming_failures(hosts, told):
+        code = work()
+        if code in (0, 143):
+            hosts.finish()
+    hosts.linger()
+    leave(code)
+
+
+def leave(code: int, line: str | None = None) -> NoReturn:
     """Ends this process at once, without waiting for the others, who then notice."""
     if line is not None:
         complain(line)

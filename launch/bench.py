@@ -75,9 +75,7 @@ def arguments() -> argparse.Namespace:
         "--parts", default=",".join(PARTS), help="what is measured, of %(default)s and round"
     )
     parser.add_argument("--settings", default="", help="KEY=VALUE,... of the round")
-    parser.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
-    parser.add_argument("--num_processes", type=int)
-    parser.add_argument("--process_id", type=int)
+    parser.add_hosts()
     return parser.checked(check_flags)
 
 
@@ -472,13 +470,7 @@ def main() -> int:
             experiment.check_settings(chosen, experiment.make_mesh(chosen))
     except Exception as error:
         return told(error, args.debug)
-    if here.count == 1:
-        return measure(args, chosen, here)
-    with hosts.naming_failures(here, fault):
-        code = measure(args, chosen, here)
-        here.finish()
-    here.linger()
-    hosts.leave(code)
+    return hosts.run_together(here, lambda: measure(args, chosen, here), fault)
 
 
 def measure(args: argparse.Namespace, chosen: settings.Settings, here: Hosts) -> int:

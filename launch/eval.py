@@ -32,6 +32,7 @@ Exit codes: 0 done; 2 bad configuration or input, one line says which; 130 after
 import argparse
 from collections.abc import Mapping
 import contextlib
+import functools
 import json
 import math
 import pathlib
@@ -69,9 +70,7 @@ def arguments() -> argparse.Namespace:
         "--thresholds", default="", help="probabilities in (0, 1], separated by commas"
     )
     parser.add_argument("--fresh", action="store_true", help="pass over finished batches")
-    parser.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
-    parser.add_argument("--num_processes", type=int)
-    parser.add_argument("--process_id", type=int)
+    parser.add_hosts()
     return parser.checked(check_flags)
 
 
@@ -206,14 +205,8 @@ def main() -> int:
         here = hosts.start(args.coordinator, args.num_processes, args.process_id)
     except Exception as error:
         return told(error, args.debug)
-    if here.count == 1:
-        return evaluate(job, out, here, args.fresh, args.debug)
-    with hosts.naming_failures(here, fault):
-        code = evaluate(job, out, here, args.fresh, args.debug)
-        if code == 0:
-            here.finish()
-    here.linger()
-    hosts.leave(code)
+    work = functools.partial(evaluate, job, out, here, args.fresh, args.debug)
+    return hosts.run_together(here, work, fault)
 
 
 # ---------------------------------------------------------------- a checkpoint

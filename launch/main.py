@@ -40,9 +40,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--workdir", help="local folder or gs:// address; by default runs/NAME-OVERRIDES"
     )
-    parser.add_argument("--coordinator", help="HOST:PORT of process 0, which listens there")
-    parser.add_argument("--num_processes", type=int)
-    parser.add_argument("--process_id", type=int)
+    parser.add_hosts()
     parser.add_argument(
         "--profile",
         type=int,
@@ -105,17 +103,10 @@ def main() -> int:
         here = hosts.start(args.coordinator, args.num_processes, args.process_id)
     except Exception as error:
         return told(error, args.debug)
-    if here.count == 1:
-        code = launch(chosen, args, here)
-        if code in (130, 143):
-            hosts.leave(code)  # a thread may be compiling still
-        return code
-    with hosts.naming_failures(here, fault):
-        code = launch(chosen, args, here)
-        if code in (0, 143):
-            here.finish()
-    here.linger()
-    hosts.leave(code)
+    code = hosts.run_together(here, lambda: launch(chosen, args, here), fault)
+    if code in (130, 143):
+        hosts.leave(code)  # a thread may be compiling still
+    return code
 
 
 def explain(chosen: Settings, args: argparse.Namespace) -> int:
