@@ -293,37 +293,24 @@ def _text_or_number(field: Field, value: Any) -> str | None:
     return None
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _integer(field: Field, value: Any) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return None
-    return f"{field.name} is not a whole number"
+    return None if _is_integer(value) else f"{field.name} is not a whole number"
 
 
-def _integers(field: Field, value: Any) -> str | None:
-    if not isinstance(value, list) or not value:
-        return f"{field.name} is not a non-empty list"
-    for number, item in enumerate(value):
-        if not isinstance(item, int) or isinstance(item, bool):
-            return f"{field.name}[{number}] is not a whole number"
-    return None
+def _list_of(fits: Callable[[Any], bool], called: str) -> Callable[[Field, Any], str | None]:
+    """What is wrong with a list of at least one item, each of which `fits`."""
 
+    def check(field: Field, value: Any) -> str | None:
+        if not isinstance(value, list) or not value:
+            return f"{field.name} is not a non-empty list"
+        wrong = [number for number, item in enumerate(value) if not fits(item)]
+        return f"{field.name}[{wrong[0]}] is not {called}" if wrong else None
 
-def _texts(field: Field, value: Any) -> str | None:
-    if not isinstance(value, list) or not value:
-        return f"{field.name} is not a non-empty list"
-    for number, item in enumerate(value):
-        if not isinstance(item, str):
-            return f"{field.name}[{number}] is not a string"
-    return None
-
-
-def _objects(field: Field, value: Any) -> str | None:
-    if not isinstance(value, list) or not value:
-        return f"{field.name} is not a non-empty list"
-    for number, item in enumerate(value):
-        if not isinstance(item, dict):
-            return f"{field.name}[{number}] is not an object"
-    return None
+    return check
 
 
 def _turns(field: Field, value: Any) -> str | None:
@@ -345,9 +332,9 @@ KINDS: Mapping[str, Callable[[Field, Any], str | None]] = types.MappingProxyType
         "non-empty text": _nonempty_text,
         "text or number": _text_or_number,
         "integer": _integer,
-        "integers": _integers,  # at least one
-        "texts": _texts,  # at least one
-        "objects": _objects,  # at least one
+        "integers": _list_of(_is_integer, "a whole number"),
+        "texts": _list_of(lambda item: isinstance(item, str), "a string"),
+        "objects": _list_of(lambda item: isinstance(item, dict), "an object"),
         "turns": _turns,  # of a conversation, at least one
     }
 )
