@@ -54,3 +54,22 @@ def prefixed(prefix: str, suffix: str = "") -> Iterator[None]:
     with gathered.check(prefix, suffix):
         yield
     gathered.end()
+
+
+def check_choices(config, **choices: Iterable) -> None:
+    """Mistakes naming the fields whose values are not among those allowed."""
+    wrong = Gathered()
+    for key, allowed in choices.items():
+        value = getattr(config, key)
+        if value not in (known := tuple(allowed)):
+            wrong.lines.append(f"{key}={value!r}: choose one of {', '.join(map(str, known))}")
+    wrong.end()
+
+
+def check_least(config, **least: float) -> None:
+    """Mistakes naming the fields below their least values."""
+    wrong = Gathered()
+    for key, value in least.items():
+        if not getattr(config, key) >= value:  # nan is not, either
+            wrong.lines.append(f"{key}={getattr(config, key)} must be at least {value}")
+    wrong.end()

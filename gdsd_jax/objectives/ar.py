@@ -4,7 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from gdsd_jax.objectives.checks import check_choices
+from gdsd_jax.mistakes import check_choices
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import (
     NO_CENTRING,

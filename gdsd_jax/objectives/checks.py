@@ -1,6 +1,5 @@
 """Refusals, by name: of impossible settings, and of batches that lack what an objective reads."""
 
-from gdsd_jax.mistakes import Gathered
 from gdsd_jax.types import Batch
 
 # field of a batch -> (its dtype and shape, what it holds). B rows, L columns, G of the completion,
@@ -32,16 +31,6 @@ def check_fields(reader: str, batch: Batch, *fields: str) -> None:
             )
 
 
-def check_choices(config, **choices: tuple) -> None:
-    """Mistakes naming the fields whose values are not among those allowed."""
-    wrong = Gathered()
-    for key, allowed in choices.items():
-        value = getattr(config, key)
-        if value not in allowed:
-            wrong.lines.append(f"{key}={value!r}: choose one of {allowed}")
-    wrong.end()
-
-
 def check_clip(config) -> None:
     """ValueError unless 0 <= epsilon_low <= 1, 0 <= epsilon_high and 0 <= beta."""
     if not 0 <= config.epsilon_low <= 1 or config.epsilon_high < 0:
@@ -59,15 +48,6 @@ def check_probability(config, key: str) -> None:
     value = getattr(config, key)
     if not 0 <= value <= 1:
         raise ValueError(f"{key}={value} is no probability, give 0 .. 1")
-
-
-def check_least(config, **least: float) -> None:
-    """Mistakes naming the fields below their least values."""
-    wrong = Gathered()
-    for key, value in least.items():
-        if not getattr(config, key) >= value:
-            wrong.lines.append(f"{key}={getattr(config, key)} must be at least {value}")
-    wrong.end()
 
 
 def check_exact(name: str, sampler, temperature: float, threshold: float | None) -> None:

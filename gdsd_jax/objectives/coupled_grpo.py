@@ -11,7 +11,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.objectives.checks import check_choices, check_clip
+from gdsd_jax.mistakes import check_choices
+from gdsd_jax.objectives.checks import check_clip
 from gdsd_jax.objectives.clipping import token_loss, tokens
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, half_weights, pair_token_scores, ranks, view_token_scores

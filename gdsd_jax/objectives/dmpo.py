@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.advantages import group_count, group_softmax
-from gdsd_jax.objectives.checks import check_choices
+from gdsd_jax.mistakes import check_choices
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, pair_scores, score_length
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree

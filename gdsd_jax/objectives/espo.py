@@ -6,7 +6,8 @@ old scores from the same function as the loss, both without dropout. Padding is 
 
 import dataclasses
 
-from gdsd_jax.objectives.checks import check_choices, check_clip
+from gdsd_jax.mistakes import check_choices
+from gdsd_jax.objectives.checks import check_clip
 from gdsd_jax.objectives.clipping import sequence_loss
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted_length, draw_masks, pair_scores, rows_counted

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax.objectives.checks import check_choices, check_clip
+from gdsd_jax.mistakes import check_choices
+from gdsd_jax.objectives.checks import check_clip
 from gdsd_jax.objectives.clipping import sequence_loss
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, counted_length, pair_token_scores, ranks, rows_counted

@@ -15,8 +15,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.mistakes import Gathered
-from gdsd_jax.objectives.checks import check_choices, check_fields, check_least
+from gdsd_jax.mistakes import Gathered, check_choices, check_least
+from gdsd_jax.objectives.checks import check_fields
 from gdsd_jax.objectives.divergences import DIVERGENCES
 from gdsd_jax.objectives.moves import shares
 from gdsd_jax.objectives.objective import Objective, compares_with_reference

@@ -14,13 +14,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.objectives.checks import (
-    check_clip,
-    check_exact,
-    check_fields,
-    check_least,
-    check_left_to_right,
-)
+from gdsd_jax.mistakes import check_least
+from gdsd_jax.objectives.checks import check_clip, check_exact, check_fields, check_left_to_right
 from gdsd_jax.objectives.clipping import token_loss
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.objectives.trajectory import replayed

@@ -17,7 +17,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.objectives.checks import check_choices, check_fields, check_probability
+from gdsd_jax.mistakes import check_choices
+from gdsd_jax.objectives.checks import check_fields, check_probability
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import by_chunks, counted, largest, view_features, vocab_part
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree

@@ -9,8 +9,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from gdsd_jax.mistakes import check_choices, check_least
 from gdsd_jax.objectives import gdsd
-from gdsd_jax.objectives.checks import check_choices, check_least
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted_length, pair_scores, row_mean, score_length
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree

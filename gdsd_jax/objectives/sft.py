@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from gdsd_jax.objectives.checks import check_choices
+from gdsd_jax.mistakes import check_choices
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import (
     counted_length,

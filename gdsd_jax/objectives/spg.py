@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax.objectives.checks import check_choices, check_probability
+from gdsd_jax.mistakes import check_choices
+from gdsd_jax.objectives.checks import check_probability
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, draw_columns, draw_full_masks, ranks, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree

@@ -12,13 +12,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.objectives.checks import (
-    check_choices,
-    check_clip,
-    check_exact,
-    check_fields,
-    check_least,
-)
+from gdsd_jax.mistakes import check_choices, check_least
+from gdsd_jax.objectives.checks import check_clip, check_exact, check_fields
 from gdsd_jax.objectives.clipping import token_loss
 from gdsd_jax.objectives.moves import shares
 from gdsd_jax.objectives.objective import Objective

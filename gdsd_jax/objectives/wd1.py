@@ -11,7 +11,8 @@ import dataclasses
 import jax.numpy as jnp
 
 from gdsd_jax.advantages import group_count, group_softmax
-from gdsd_jax.objectives.checks import check_choices, check_probability
+from gdsd_jax.mistakes import check_choices
+from gdsd_jax.objectives.checks import check_probability
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, draw_full_masks, score_length, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree

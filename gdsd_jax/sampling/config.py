@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from gdsd_jax.mistakes import Gathered
+from gdsd_jax.mistakes import Gathered, check_choices
 from gdsd_jax.sampling import orders
 
 CACHES = {  # kind -> the caches it can have
@@ -86,7 +86,7 @@ class SamplerConfig:
         """Mistakes of what has a name."""
         wrong = Gathered()
         with wrong.check():
-            self.check_name("kind", tuple(CACHES))
+            check_choices(self, kind=CACHES)
         for key, names in (("remasking", orders.REMASKING), ("alg", orders.ALGS)):
             with wrong.check():
                 orders.find_order(getattr(self, key), names, key)
@@ -130,12 +130,6 @@ class SamplerConfig:
             if getattr(self, key) < 0:
                 wrong.lines.append(f"{key}={getattr(self, key)} must not be negative")
         wrong.end()
-
-    def check_name(self, key: str, names: tuple[str, ...]) -> None:
-        """ValueError unless the field is one of the names."""
-        value = getattr(self, key)
-        if value not in names:
-            raise ValueError(f"{key}={value!r}: choose one of {', '.join(names)}")
 
     def defaults(self) -> dict:
         """What None stands for. A refresh after 0 passes means: never inside a block."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from gdsd_jax import objectives
 from gdsd_jax.advantages import BASELINES
-from gdsd_jax.mistakes import Gathered
+from gdsd_jax.mistakes import Gathered, check_choices, check_least
 from gdsd_jax.sharding import ROLLOUT_WEIGHTS
 
 MOST = 1 << 20  # of tokens or rows of anything; far more than fits, and arrays of more take long
@@ -62,18 +62,17 @@ def check_alone(settings) -> None:
     """Mistakes of values that are wrong whatever the others are."""
     wrong = Gathered()
     with wrong.check():
-        check_least(settings, 1, *ONE_OR_MORE)
+        check_least(settings, **dict.fromkeys(ONE_OR_MORE, 1))
     with wrong.check():
-        check_least(settings, 0, *ZERO_OR_MORE)
+        check_least(settings, **dict.fromkeys(ZERO_OR_MORE, 0))
     for key in ("prompts_per_round", "group_size", "mask_draws", "prompt_length"):
         with wrong.check():
             check_most(settings, MOST, key)
     for key in ("seed", "heldout_seed"):
         with wrong.check():
             check_seed(settings, key)
-    for key, choices in CHOICES.items():
-        with wrong.check():
-            check_choice(settings, key, choices)
+    with wrong.check():
+        check_choices(settings, **CHOICES)
     for key, span in {
         "drift_share": "(0, 1]",
         "threshold": "(0, 1]",
@@ -89,15 +88,6 @@ def check_alone(settings) -> None:
     wrong.end()
 
 
-def check_least(config, least: int, *keys: str) -> None:
-    """Mistakes naming the fields below `least`."""
-    wrong = Gathered()
-    for key in keys:
-        if not getattr(config, key) >= least:
-            wrong.lines.append(f"{key}={getattr(config, key)} must be at least {least}")
-    wrong.end()
-
-
 def check_most(config, most: int, key: str) -> None:
     """ValueError naming the field where it is above `most`."""
     if getattr(config, key) > most:
@@ -108,13 +98,6 @@ def check_seed(config, key: str) -> None:
     """ValueError where the field has more bits than a key of jax."""
     if getattr(config, key) >= 1 << 32:
         raise ValueError(f"{key}={getattr(config, key)} must be below 2**32")
-
-
-def check_choice(config, key: str, choices: tuple) -> None:
-    """ValueError unless the field is one of the choices."""
-    if getattr(config, key) not in choices:
-        known = ", ".join(map(str, choices))
-        raise ValueError(f"{key}={getattr(config, key)!r}: choose one of {known}")
 
 
 def check_share(config, key: str, span: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gdsd_jax import objectives
 from gdsd_jax.curriculum import LengthRamp, ThresholdRamp
-from gdsd_jax.mistakes import Gathered
+from gdsd_jax.mistakes import Gathered, check_least
 from gdsd_jax.models import PROJECTIONS
 from gdsd_jax.optimizer import OptimizerConfig
 from gdsd_jax.reference import ReferenceSync
@@ -49,9 +49,7 @@ class SftPhase:
     def __post_init__(self):
         wrong = Gathered()
         with wrong.check():
-            checks.check_least(self, 1, "batch", "log_every", "checkpoint_every")
-        with wrong.check():
-            checks.check_least(self, 0, "steps", "heldout_problems")
+            check_least(self, batch=1, log_every=1, checkpoint_every=1, steps=0, heldout_problems=0)
         with wrong.check():
             checks.check_most(self, checks.MOST, "batch")
         with wrong.check():
