@@ -5,7 +5,7 @@ from collections.abc import Callable
 import dataclasses
 import math
 
-from gdsd_jax.mistakes import Gathered
+from gdsd_jax.mistakes import Gathered, check_choices
 
 SHAPES: dict[str, Callable[[float], float]] = {  # 0..1 -> 0..1
     "linear": lambda share: share,
@@ -31,7 +31,7 @@ class LengthRamp:
     def __post_init__(self):
         wrong = Gathered()
         with wrong.check():
-            check_shape(self.shape)
+            check_choices(self, shape=SHAPES)
         with wrong.check():
             check_counts(rounds=self.rounds, start=self.start or 0)
         wrong.end()
@@ -56,7 +56,7 @@ class ThresholdRamp:
     def __post_init__(self):
         wrong = Gathered()
         with wrong.check():
-            check_shape(self.shape)
+            check_choices(self, shape=SHAPES)
         with wrong.check():
             check_counts(hold=self.hold, rounds=self.rounds)
         if self.end is not None and not 0 < self.end <= 1:
@@ -71,12 +71,6 @@ def check_counts(**counts: int) -> None:
         if value < 0:
             wrong.lines.append(f"{key}={value} must not be negative")
     wrong.end()
-
-
-def check_shape(shape: str) -> None:
-    """ValueError unless there is such a shape."""
-    if shape not in SHAPES:
-        raise ValueError(f"shape={shape!r}: choose one of {', '.join(SHAPES)}")
 
 
 def longest(number: int, gen_length: int, block: int, ramp: LengthRamp) -> int:

@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 from gdsd_jax import json_files
+from gdsd_jax.mistakes import check_choices
 
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")
 MOST_LAYERS = 10_000  # far more than any model has; each has names of its own
@@ -115,11 +116,7 @@ class ModelConfig:
             raise ValueError(
                 f"mask_id={self.mask_id} lies outside the vocabulary of {self.vocab_size}"
             )
-        choices = {"attention": ("full", "causal"), "remat": ("none", "dots", "full")}
-        for key, allowed in choices.items():
-            value = getattr(self, key)
-            if value not in allowed:
-                raise ValueError(f"{key}={value!r}: choose one of {', '.join(allowed)}")
+        check_choices(self, attention=("full", "causal"), remat=("none", "dots", "full"))
         unknown = set(self.lora_targets) - set(PROJECTIONS)
         if unknown:
             raise ValueError(

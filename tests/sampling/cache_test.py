@@ -71,6 +71,43 @@ def test_what_is_exact_gives_the_same_tokens(name, prompts, monkeypatch):
     np.testing.assert_allclose(first.logp_BxG, second.logp_BxG, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "settings, beside",
+    [
+        (dict(kind="block", cache="block", block_length=1), 1),  # the prompt's
+        (
+            dict(kind="block", cache="block"),
+            0,
+        ),  # the prompt is one block, which the first pass saves
+        (dict(kind="block", cache="none"), 0),
+        (dict(cache="dual"), 0),
+        (dict(cache="prefix"), 0),
+        (dict(cache="none"), 0),
+    ],
+    ids=str,
+)
+def test_forwards_are_the_passes(settings, beside, prompts):
+    """Counted while one row is answered: none but the prompt's does nothing but writing."""
+    denoiser, forwards = models.make_denoiser(NORMED), []
+
+    def counted(forward):
+        def counting(*args, **kwargs):
+            jax.debug.callback(lambda: forwards.append(1))
+            return forward(*args, **kwargs)
+
+        return counting
+
+    config = sampling.SamplerConfig(**{"gen_length": G, "block_length": 6, "steps": 12, **settings})
+    denoiser = denoiser._replace(
+        features=counted(denoiser.features), extend=counted(denoiser.extend)
+    )
+    one = jax.tree.map(lambda x: x[2:3], prompts)  # several tokens a pass
+    rollout_fn = sampling.make_rollout_fn(denoiser, config)
+    rollout = rollout_fn(attending_params(NORMED), one, jax.random.split(KEY, 1))
+    jax.effects_barrier()
+    assert len(forwards) - beside == rollout.passes_B[0] > 1
+
+
 def drift_of(model, config, prompts, rollout, tokens=0):
     denoiser = models.make_denoiser(model)
     fn = jax.jit(lambda *args: sampling.drift(denoiser, config, *args, tokens))

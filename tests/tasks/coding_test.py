@@ -176,6 +176,8 @@ def test_records_are_what_was_generated(built, generated):
         assert [(r["spec"], r["question"], r["solution"], tuple(r["tests"])) for r in records] == [
             (p.spec, p.question, p.solution, p.tests) for p in found
         ]
+        # which the hash of an evaluation's problems knows
+        assert {tuple(r) for r in records} == {("question", "tests", "solution", "spec", "misled")}
     with pytest.raises(ValueError, match="heldout"):
         dataset.records(built, "test")
 

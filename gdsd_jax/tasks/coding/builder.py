@@ -37,7 +37,11 @@ def read(folder: Path, split: str) -> list[dict[str, Any]]:
 
     misled: whether the supervised text is wrong there more often than right (`habitual_slips`).
     """
-    return [row | {"misled": is_misled(row["spec"])} for row in array_records.read(folder, split)]
+    names = ("question", "tests", "solution", "spec")  # evaluations hash records in this order
+    return [
+        {name: row[name] for name in names} | {"misled": is_misled(row["spec"])}
+        for row in array_records.read(folder, split)
+    ]
 
 
 def is_misled(spec: str) -> bool:
