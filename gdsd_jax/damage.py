@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 import contextlib
+import logging
 import re
 import sys
+import warnings
 
 from etils import epath
 
@@ -52,8 +54,11 @@ def silence_late_writes() -> None:
     """From now on nothing is printed of arrays that end their way to disk after their save failed.
 
     The threads that write them then find the loop that waited for them closed, and each prints a
-    traceback.
+    traceback. Of arrays that fail together one error is raised, asyncio logs the others, and those
+    that were not begun are warned of.
     """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     if getattr(sys.unraisablehook, "before", None) is not None:
         return
     before = sys.unraisablehook

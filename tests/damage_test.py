@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import os
 import resource
 import shutil
+import subprocess
+import sys
 
 from etils import epath
 import jax
@@ -248,6 +251,29 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "\n" not in str(error.value) and "File too large)" in str(error.value)
     assert checkpoints.iterations() == [1]
+
+
+ARRAYS_THAT_FAIL = """
+import logging, resource, sys
+import jax
+from gdsd_jax import checkpoint
+
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+arrays = {f"a{i}": jax.random.normal(jax.random.key(i), (1000,)) for i in range(64)}
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+try:
+    checkpoint.Checkpoints(sys.argv[1]).save(1, arrays, {})
+except checkpoint.NotSaved:
+    print("not saved")
+"""
+
+
+def test_of_arrays_that_fail_together_one_is_told(tmp_path):
+    """Also when the process ends, and forgets the others."""
+    command = [sys.executable, "-c", ARRAYS_THAT_FAIL, tmp_path]
+    environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"}  # warns where it cannot write
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "not saved\n" and done.stderr == ""
 
 
 # ---------------------------------------------------------------- a run

@@ -16,6 +16,7 @@ from gdsd_jax.tasks.mathematics import (
     grading,
     gsm8k,
     released,
+    verdicts,
 )
 from gdsd_jax.tasks.mathematics.checker import Checker
 from tests.tasks import texts
@@ -316,9 +317,8 @@ def test_long_texts_take_no_more_than_a_second(variant):
             assert seconds < 1, (text[:20], text[-20:], seconds)
 
 
-@pytest.mark.slow
-def test_ten_thousand_completions_of_256_tokens_take_less_than_30_seconds_on_two_cores():
-    """Of 625 problems 16 answers each, every fourth another formula."""
+def ten_thousand() -> tuple[list[dict], list[str]]:
+    """Records and answers: of 625 problems 16 answers each, every fourth another formula."""
     rng = random.Random(0)
     fraction = "\\frac{{{}+\\sqrt{{{}}}}}{{{}}}".format
     golds = [fraction(*rng.choices(range(2, 99), k=3)) for _ in range(625)]
@@ -328,7 +328,23 @@ def test_ten_thousand_completions_of_256_tokens_take_less_than_30_seconds_on_two
         for _ in range(16)
     ]
     sent = [text[:1000] + f"\\boxed{{{end}}}" for text, end in zip(texts.reasoned(10_000), ends)]
-    records = [{"answer": gold} for gold in golds for _ in range(16)]
+    return [{"answer": gold} for gold in golds for _ in range(16)], sent
+
+
+@pytest.mark.slow
+def test_of_ten_thousand_completions_a_third_takes_no_algebra():
+    """math-verify, which is asked for the others, takes most of the time."""
+    records, sent = ten_thousand()
+    pairs = [(one["answer"], answers.find(text).answer) for one, text in zip(records, sent)]
+    found = [None if answer is None else verdicts.decide(gold, answer) for gold, answer in pairs]
+    unanswered = sum(answer is None for _, answer in pairs)
+    assert found.count(None) - unanswered < 6_667
+
+
+@pytest.mark.long
+def test_ten_thousand_completions_of_256_tokens_take_less_than_30_seconds_on_two_cores():
+    """On a machine that does nothing else."""
+    records, sent = ten_thousand()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with Checker(2) as two:
         own = texts.seconds_of(
