@@ -16,7 +16,7 @@ import tensorstore as ts
 
 from gdsd_jax import json_files, paths, version
 from gdsd_jax.checksums import checksums, read_json, read_sums, sum_of
-from gdsd_jax.damage import Damaged, naming_damage, reason_of, silence_late_writes
+from gdsd_jax.damage import Damaged, naming_damage, reason_of, silence_late_arrays
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.types import LazyArray, PyTree
 
@@ -124,7 +124,7 @@ class Checkpoints:
     @contextlib.contextmanager
     def naming_faults(self) -> Iterator[None]:
         """NotSaved, one line, in place of whatever orbax raises while it writes."""
-        silence_late_writes()
+        silence_late_arrays()
         try:
             yield
         except Exception as error:
@@ -367,6 +367,7 @@ def save_params(folder, params: PyTree, manifest: dict, adapters: PyTree | None 
     The leaves are jax arrays, or `LazyArray`s, of which only a slab is in memory at a time.
     """
     folder = paths.absolute(folder)
+    silence_late_arrays()
     registry = ocp.type_handlers.create_type_handler_registry(
         (jax.Array, ocp.type_handlers.ArrayHandler()), (LazyArray, _Streamed())
     )

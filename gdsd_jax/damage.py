@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import inspect
 import logging
 import re
 import sys
@@ -13,7 +14,7 @@ from gdsd_jax import paths
 
 PASSING = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "PERMISSION_DENIED")
 PASSING += ("UNAUTHENTICATED", "CANCELLED", "ABORTED")  # status words of tensorstore and XLA
-LATE = "Event loop is closed"  # of what waits for writes
+LATE = "Event loop is closed"  # of what waits for arrays
 
 
 class Damaged(paths.WorkdirError):
@@ -24,6 +25,7 @@ class Damaged(paths.WorkdirError):
 def naming_damage(place: epath.Path) -> Iterator[None]:
     """Damaged, one line, in place of whatever reading the checkpoint at `place` raises; OSError
     where the files may be whole and another try may succeed, such as without a network."""
+    silence_late_arrays()
     try:
         yield
     except Exception as error:
@@ -50,21 +52,23 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def silence_late_writes() -> None:
-    """From now on nothing is printed of arrays that end their way to disk after their save failed.
+def silence_late_arrays() -> None:
+    """From now on nothing is printed of arrays that end their way to or from disk after one of
+    them has failed: that one's error is raised, and tells enough.
 
-    The threads that write them then find the loop that waited for them closed, and each prints a
-    traceback. Of arrays that fail together one error is raised, asyncio logs the others, and those
-    that were not begun are warned of.
+    The threads of the others find the loop that waited for them closed, and each prints a
+    traceback; asyncio logs those that failed too, and those that were not begun, or are thrown away
+    half done, are warned of.
     """
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     if getattr(sys.unraisablehook, "before", None) is not None:
         return
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     before = sys.unraisablehook
 
     def tell(fault) -> None:
-        if not (isinstance(fault.exc_value, RuntimeError) and LATE in str(fault.exc_value)):
+        is_late = isinstance(fault.exc_value, RuntimeError) and LATE in str(fault.exc_value)
+        if not (is_late or inspect.iscoroutine(fault.object)):
             before(fault)
 
     tell.before = before

@@ -253,27 +253,44 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
     assert checkpoints.iterations() == [1]
 
 
-ARRAYS_THAT_FAIL = """
-import logging, resource, sys
+ARRAYS = """
+import logging, pathlib, resource, signal, sys
 import jax
 from gdsd_jax import checkpoint
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)
-arrays = {f"a{i}": jax.random.normal(jax.random.key(i), (1000,)) for i in range(64)}
-resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+folder = pathlib.Path(sys.argv[1])
+small = {f"a{i}": jax.random.normal(jax.random.key(i), (1000,)) for i in range(64)}
+large = {f"a{i}": jax.random.normal(jax.random.key(i), (100, 100)) for i in range(64)}
+
+def fill_the_disk():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+
+def spoil():
+    for path in folder.rglob("0.0"):
+        path.write_bytes(b"damage")
+
 try:
-    checkpoint.Checkpoints(sys.argv[1]).save(1, arrays, {})
-except checkpoint.NotSaved:
-    print("not saved")
+    CALLS
+except Exception as error:
+    print(type(error).__name__)
 """
+CALLS = {
+    "NotSaved": "fill_the_disk(); checkpoint.Checkpoints(folder).save(1, small, {})",
+    "ValueError": "fill_the_disk(); checkpoint.save_params(folder, large, {})",
+    "Damaged": "checkpoint.save_params(folder, large, {}); spoil(); "
+    "checkpoint.load_params(folder, large)",
+}
 
 
-def test_of_arrays_that_fail_together_one_is_told(tmp_path):
-    """Also when the process ends, and forgets the others."""
-    command = [sys.executable, "-c", ARRAYS_THAT_FAIL, tmp_path]
+@pytest.mark.parametrize("error", CALLS)
+def test_of_arrays_that_fail_together_one_is_told(tmp_path, error):
+    """And nothing more when the process ends, and forgets the others."""
+    command = [sys.executable, "-c", ARRAYS.replace("CALLS", CALLS[error]), tmp_path]
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"}  # warns where it cannot write
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout == "not saved\n" and done.stderr == ""
+    assert done.stdout == f"{error}\n" and done.stderr == ""
 
 
 # ---------------------------------------------------------------- a run
