@@ -16,7 +16,8 @@ on where it was.
 
 A variant is NAME=OVERRIDES of the config's keys, but for those of the supervised phase: the
 variants of a seed start from the same supervised model, which is trained once. OUT holds a folder a
-run, and report.html with the curves and the tables, which curves.png and table.md hold alone.
+run, and report.html with the curves and the tables, which curves.png, probes.png (where rewards ask
+for moves) and table.md hold alone.
 Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fails.
 """
 
@@ -328,7 +329,7 @@ def write(
     summary: str,
     tests: Mapping[str, Sequence[Sequence[str]]] = {},
 ) -> None:
-    """Writes table.md, curves.png and report.html, and prints the tables."""
+    """Writes table.md, the pictures and report.html, and prints the tables."""
     scores = table(runs)
     score = score_in([workdir for workdirs in runs.values() for workdir in workdirs])
     curves = {
@@ -340,6 +341,9 @@ def write(
         told += f"\n{heading}\n\n{markdown(rows)}"
     (out / "table.md").write_text(told)
     (out / "curves.png").write_bytes(report.curve_figure(curves, score))
+    probes = report.probe_figure(curves)
+    if probes is not None:
+        (out / "probes.png").write_bytes(probes)
     page = report.comparison_page("Comparison", summary, curves, scores, score, tests=tests)
     (out / "report.html").write_text(page)
     print(told, end="")

@@ -82,6 +82,7 @@ def test_finished_runs_are_only_tabled(compare, monkeypatch, capsys, tmp_path):
     assert row.split(" | ")[1] in page and "Mean tests of the answers, temperature 1" in page
     assert row in (tmp_path / "table.md").read_text()
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    assert not (tmp_path / "probes.png").exists()
 
 
 def test_every_part_has_a_column_by_its_name(compare, tmp_path):
@@ -332,6 +333,7 @@ def test_the_other_half_is_reported(compare, monkeypatch, tmp_path):
     assert a[heads.index("tests, sampled")] == " → ".join(f"{value:.1%}" for value in values)
     assert a[3] == "-" and b[3].endswith((": no difference shown", ": higher", ": lower"))
     assert "<h2>Test half, misled True</h2>" in (out / "report.html").read_text()
+    assert (out / "probes.png").read_bytes()[:4] == b"\x89PNG"
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained again"))
     monkeypatch.setattr(compare.subprocess, "run", lambda *_, **__: pytest.fail("asked again"))
     assert compare.main() == 0 and (out / "table.md").read_text() == told

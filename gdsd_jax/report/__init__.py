@@ -2,7 +2,7 @@
 
 from gdsd_jax.report.answers import answer_lines
 from gdsd_jax.report.before_after import headline_lines
-from gdsd_jax.report.figures import curve_figure
+from gdsd_jax.report.figures import curve_figure, probe_figure
 from gdsd_jax.report.page import comparison_page, write_report
 from gdsd_jax.report.sinks import SINKS, Sink, SinkError, find_sink, open_sinks
 
@@ -16,5 +16,6 @@ __all__ = [
     "find_sink",
     "headline_lines",
     "open_sinks",
+    "probe_figure",
     "write_report",
 ]

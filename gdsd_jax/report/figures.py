@@ -11,7 +11,6 @@ from gdsd_jax.report.charts import (
     Series,
     is_distilled,
     moving_mean,
-    points,
     run_series,
 )
 
@@ -146,7 +145,6 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
       score: name of what eval lines call mean_reward.
       format: "png" (dark text on white) or "svg".
     """
-    rows = [row for seeds in runs.values() for seed in seeds for row in seed]
     panels = {
         "mean_reward": f"Held-out {score}, temperature 1",
         "pass_at_1": "Held-out problems solved, temperature 0",
@@ -155,24 +153,53 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
     if distilled:
         del panels["mean_reward"]
         panels = {"kl_common": "Held-out KL to the teacher, nats a token"} | panels
-    shown = {key: title for key, title in panels.items() if points(rows, "eval", key)[0]}
-    shown = shown or panels
-    figure = new_figure(4.2 * len(shown), 3.1)
-    for place, (key, title) in enumerate(shown.items(), 1):
-        axes = figure.add_subplot(1, len(shown), place)
-        series = run_series(runs, "eval", key, by_tokens=distilled)
-        layers = layers_of(series)
-        for number, line in enumerate(series):
-            draw(axes, line, hue_of(number), 0.3 / len(runs), layers[number])
-        axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
-        share = key == "pass_at_1" or (key == "mean_reward" and score != REWARD)
-        dress(axes, "answer tokens" if distilled else "round", share)
+    shares = {"pass_at_1"} | ({"mean_reward"} if score != REWARD else set())
+    charts = [
+        Chart(
+            title,
+            "",
+            run_series(runs, "eval", key, by_tokens=distilled),
+            xlabel="answer tokens" if distilled else "round",
+            share=key in shares,
+        )
+        for key, title in panels.items()
+    ]
+    return side_by_side([chart for chart in charts if is_drawn(chart)] or charts, format)
+
+
+def probe_figure(runs: Mapping[str, Sequence[Rows]], format: str = "png") -> bytes | None:
+    """What the updates of several runs did to a few completions of each round (gdsd_jax/probe.py);
+    None where no run was probed. The arguments are those of `curve_figure`."""
+    panels = {
+        "move_share": "Share of the target that the updates made",
+        "mismatch_gap": "ELBO less likelihood, nats a token",
+    }
+    charts = [Chart(title, "", run_series(runs, "probe", key)) for key, title in panels.items()]
+    charts = [chart for chart in charts if is_drawn(chart)]
+    return side_by_side(charts, format) if charts else None
+
+
+def is_drawn(chart: Chart) -> bool:
+    """Whether any of its lines has a point."""
+    return any(line.x for line in chart.series)
+
+
+def side_by_side(charts: Sequence[Chart], format: str) -> bytes:
+    """Charts of the same runs as panels of one picture, whose legend they share."""
+    figure = new_figure(4.2 * len(charts), 3.1)
+    for place, chart in enumerate(charts, 1):
+        axes = figure.add_subplot(1, len(charts), place)
+        layers = layers_of(chart.series)
+        for number, line in enumerate(chart.series):
+            draw(axes, line, hue_of(number), 0.3 / len(chart.series), layers[number])
+        axes.set_title(chart.title, fontsize=10, color=INK, loc="left", pad=8)
+        dress(axes, chart.xlabel, chart.share)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles,
         labels,
         loc="outside lower left",
-        ncols=7 if len(shown) > 1 else 3,
+        ncols=7 if len(charts) > 1 else 3,
         frameon=False,
         fontsize=8,
         labelcolor=INK,

@@ -351,6 +351,20 @@ def test_curves_show_the_panels_that_have_numbers():
     assert b"Held-out reward, temperature 1" in rewards and b"0.6" in rewards, "not in percent"
 
 
+def test_probes_of_several_runs_are_drawn_where_there_are_any():
+    def probed(**numbers):
+        return [{"phase": "probe", "step": step, **numbers} for step in (1, 2)]
+
+    both = {"a": [probed(move_share=0.5, mismatch_gap=-0.1)], "b": [ROWS]}
+    picture = figures.probe_figure(both, format="svg")
+    assert b"Share of the target that the updates made" in picture
+    assert b"ELBO less likelihood, nats a token" in picture
+    assert b"\xe2\x88\x920.1" in picture, "the numbers themselves"
+    one = figures.probe_figure({"a": [probed(mismatch_gap=-0.1)]}, format="svg")
+    assert b"Share of the target" not in one
+    assert figures.probe_figure({"a": [ROWS]}) is None
+
+
 def test_names_are_no_formulas():
     picture = figures.curve_figure({r"$\nonsense$": [PUZZLE]}, r"$\frac$", format="svg")
     assert rb"Held-out $\frac$, temperature 1" in picture and rb"$\nonsense$" in picture
