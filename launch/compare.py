@@ -136,7 +136,7 @@ def choose(plan: Plan, name: str, overrides: str) -> tuple[str, ...]:
         rounds = -(-whole // 2**halving)
         budget = (f"rounds={rounds}",) if halving else ()
         merits = {
-            best: merit(
+            best: merit_after(
                 finished(
                     plan.config,
                     plan.out,
@@ -151,6 +151,17 @@ def choose(plan: Plan, name: str, overrides: str) -> tuple[str, ...]:
         left.sort(key=lambda best: -merits[best])
         left = left[: -(-len(left) // 2)] if halving else left[:1]
     return left[0]
+
+
+def merit_after(workdir: pathlib.Path, rounds: int | None) -> float:
+    """The merit of a run after so many rounds, kept: a run that goes on forgets the evaluation at
+    its earlier end, and the command that is started again must choose as it did."""
+    if rounds is None:
+        return merit(workdir)
+    kept = workdir / f"merit-{rounds}"
+    if not kept.exists():
+        kept.write_text(repr(merit(workdir, rounds)))
+    return float(kept.read_text())
 
 
 def choices_of(grid: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:

@@ -200,7 +200,7 @@ def test_the_best_rate_of_the_first_seed_is_used(compare, monkeypatch, tmp_path)
 
 def test_the_better_half_goes_on(compare, monkeypatch, tmp_path):
     """Four values for two rounds, two of them for four, one to the end; a second call finds all of
-    it done, also the choices, which do not see what a run did later."""
+    it done, also the choices: a run that goes on forgets the evaluation at its earlier end."""
     trained = []
     scores = {"1": (0.5, 0.5, 0.5), "2": (0.6, 0.9, 0.3), "3": (0.7, 0.6, 0.9), "4": (0.4, 1, 1)}
 
@@ -210,9 +210,8 @@ def test_the_better_half_goes_on(compare, monkeypatch, tmp_path):
         workdir.mkdir(exist_ok=True)
         place = {0: None, 2: 0, 4: 1, 8: 2}[rounds]  # a start has no rounds
         score = 0.4 if place is None else scores[workdir.name.split("-")[1]][place]
-        with open(workdir / "metrics.jsonl", "a") as file:
-            row = {"phase": "eval", "step": rounds, "wall_s": 1.0, "mean_reward": score}
-            file.write(json.dumps(row) + "\n")
+        row = {"phase": "eval", "step": rounds, "wall_s": 1.0, "mean_reward": score}
+        (workdir / "metrics.jsonl").write_text(json.dumps(row) + "\n")
 
     monkeypatch.setattr(compare, "train", train)
     monkeypatch.setattr(compare, "rounds_of", lambda *_: 8)
