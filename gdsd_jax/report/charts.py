@@ -289,7 +289,7 @@ def comparison_charts(runs: Mapping[str, Sequence[Rows]], score: str) -> list[Ch
     for phase, key, title, unit in compared(score):
         by_tokens = distilled and phase == "eval"
         series = run_series(runs, phase, key, by_tokens)
-        if not any(line.x for line in series):
+        if not have_points(series):
             continue
         note = sentence(meaning_of(phase, key))
         if key == "mean_reward":
@@ -299,9 +299,14 @@ def comparison_charts(runs: Mapping[str, Sequence[Rows]], score: str) -> list[Ch
         charts.append(Chart(title, note, series, unit, xlabel, **look))
     for name in parts_of([row for rows in every(runs) for row in rows]):
         series = run_series(runs, "eval", name)
-        if any(line.x for line in series) and name not in score.split(" / "):
+        if have_points(series) and name not in score.split(" / "):
             charts.append(Chart(f"Held-out {name}", "Part of the grades, temperature 1", series))
     return charts
+
+
+def have_points(series: Sequence[Series]) -> bool:
+    """Whether any of the lines has a point."""
+    return any(line.x for line in series)
 
 
 def compared(score: str) -> list[tuple[str, str, str, str]]:

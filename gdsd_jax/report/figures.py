@@ -9,6 +9,7 @@ from gdsd_jax.report.charts import (
     Chart,
     Rows,
     Series,
+    have_points,
     is_distilled,
     moving_mean,
     run_series,
@@ -164,7 +165,7 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
         )
         for key, title in panels.items()
     ]
-    return side_by_side([chart for chart in charts if is_drawn(chart)] or charts, format)
+    return side_by_side([one for one in charts if have_points(one.series)] or charts, format)
 
 
 def probe_figure(runs: Mapping[str, Sequence[Rows]], format: str = "png") -> bytes | None:
@@ -175,13 +176,8 @@ def probe_figure(runs: Mapping[str, Sequence[Rows]], format: str = "png") -> byt
         "mismatch_gap": "ELBO less likelihood, nats a token",
     }
     charts = [Chart(title, "", run_series(runs, "probe", key)) for key, title in panels.items()]
-    charts = [chart for chart in charts if is_drawn(chart)]
+    charts = [one for one in charts if have_points(one.series)]
     return side_by_side(charts, format) if charts else None
-
-
-def is_drawn(chart: Chart) -> bool:
-    """Whether any of its lines has a point."""
-    return any(line.x for line in chart.series)
 
 
 def side_by_side(charts: Sequence[Chart], format: str) -> bytes:
