@@ -12,7 +12,8 @@ on where it was.
   ... --test --samples=8 --temperatures=0.5,1 --split=misled
       half of the held-out problems chooses, and the other half, which no run has seen, is
       reported: gains with 95% intervals over problems and seeds, and how each variant differs
-      from the first one. --split tells the problems apart by a column of theirs
+      from the first one. All answer by the sampler of --config, whatever a variant says of its
+      rollouts. --split tells the problems apart by a column of theirs
 
 A variant is NAME=OVERRIDES of the config's keys, but for those of the supervised phase: the
 variants of a seed start from the same supervised model, which is trained once. OUT holds a folder a
@@ -24,6 +25,7 @@ Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fa
 import argparse
 from collections.abc import Mapping, Sequence
 import itertools
+import json
 import pathlib
 import re
 import subprocess
@@ -108,7 +110,6 @@ class Tuned(NamedTuple):
     """The runs of a variant at the values that were best for its first seed."""
 
     name: str
-    overrides: tuple[str, ...]
     workdirs: list[pathlib.Path]
     edges: list[str]  # the values that are the least or the largest tried
 
@@ -125,7 +126,7 @@ def tuned(plan: Plan, name: str, overrides: str) -> Tuned:
     folder = folder_of(name, best)
     workdirs = [finished(plan.config, plan.out, folder, seed, *chosen) for seed in plan.seeds]
     label = " ".join([name, *(text.partition("=")[2] for text in best)])
-    return Tuned(label, chosen, workdirs, edges(plan.grid, best))
+    return Tuned(label, workdirs, edges(plan.grid, best))
 
 
 def choose(plan: Plan, name: str, overrides: str) -> tuple[str, ...]:
@@ -155,7 +156,11 @@ def choose(plan: Plan, name: str, overrides: str) -> tuple[str, ...]:
 
 def merit_after(workdir: pathlib.Path, rounds: int | None) -> float:
     """The merit of a run after so many rounds, kept: a run that goes on forgets the evaluation at
-    its earlier end, and the command that is started again must choose as it did."""
+    its earlier end, and the command that is started again must choose as it did.
+
+    Raises:
+      ValueError: it has gone on past these rounds already, under a command of fewer halvings.
+    """
     if rounds is None:
         return merit(workdir)
     kept = workdir / f"merit-{rounds}"
@@ -218,15 +223,18 @@ class Test(NamedTuple):
 
 
 def evaluated(
-    plan: Plan, workdir: pathlib.Path, seed: int, test: Test, temperature: str | None, *chosen: str
+    plan: Plan, workdir: pathlib.Path, seed: int, test: Test, temperature: str | None
 ) -> pathlib.Path:
-    """The evaluation of a run's newest checkpoint on the half that no run was asked."""
+    """The evaluation of a run's newest checkpoint on the half that no run was asked.
+
+    The start and all variants are asked alike, by the config alone: what a variant overrides is of
+    its training.
+    """
     by = () if temperature is None else (f"temperature={temperature}",)
     place = "-".join(["test", str(test.samples), *(one.replace("=", "-") for one in by)])
     file = workdir / f"{place}.json"
-    if not file.exists():
-        half = "heldout_half=test"
-        argument = argument_of(plan.config, f"seed={seed}", *chosen, *by, half)
+    argument = argument_of(plan.config, f"seed={seed}", *by, "heldout_half=test")
+    if not file.exists() or json.loads(file.read_text())["config"] != argument:
         print(f"== {workdir.name}: {file.name}", flush=True)
         flags = [f"--config={argument}", f"--checkpoint={workdir}", f"--samples={test.samples}"]
         run_script("eval.py", *flags, f"--out={file}", output=subprocess.DEVNULL)
@@ -250,7 +258,7 @@ def test_tables(plan: Plan, runs: Sequence[Tuned], test: Test) -> dict[str, list
         paths = {}
         for one in runs:
             after = [
-                evaluated(plan, workdir, seed, test, temperature, *one.overrides)
+                evaluated(plan, workdir, seed, test, temperature)
                 for seed, workdir in zip(plan.seeds, one.workdirs)
             ]
             paths[one.name] = (before, after)
@@ -413,15 +421,15 @@ def main() -> int:
         out.mkdir(parents=True, exist_ok=True)
     except Exception as error:
         return told(error, args.debug)
-    runs = compare(plan)
+    try:
+        runs = compare(plan)
+        tests = test_tables(plan, runs, test) if args.test else {}
+    except ValueError as error:  # all runs and answers are kept
+        return told(error, args.debug)
     at_edge = [f"{one.name}: {text} is at the edge" for one in runs for text in one.edges]
     summary = [args.config, f"seeds {args.seeds}", "mean and range over the seeds", *at_edge]
     if args.test:
         summary.append("test half: mean and 95% interval over problems and seeds")
-    try:
-        tests = test_tables(plan, runs, test) if args.test else {}
-    except ValueError as error:  # a column that no problem has; all runs and answers are kept
-        return told(error, args.debug)
     write(out, {one.name: one.workdirs for one in runs}, " · ".join(summary), tests)
     for line in at_edge:
         print(f"note: {line} of the values tried: give --tune further ones")

@@ -221,9 +221,22 @@ def test_the_better_half_goes_on(compare, monkeypatch, tmp_path):
     assert runs[:4] == [(f"a-{value}-0", 2) for value in "1234"]
     assert sorted(runs[4:6]) == [("a-2-0", 4), ("a-3-0", 4)]
     assert runs[6:] == [("a-2-0", 8), ("a-2-1", 8)]
-    assert found.overrides == ("", "gdsd.psi=2") and found.edges == []
+    assert found.name == "a 2" and found.edges == []
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained again"))
     assert compare.compare(plan) == [found]
+
+
+def test_a_run_that_went_past_a_halving_is_no_measure_of_it(compare, tmp_path):
+    """Its last evaluation before is that of the start, or of half of the rounds."""
+    rows = [
+        {"phase": "eval", "step": step, "mean_reward": score}
+        for step, score in ((0, 0.4), (20, 0.6), (40, 0.7))
+    ]
+    run = run_with(tmp_path / "a-0", *rows)
+    assert compare.merit_after(run, 20) == 0.6 and compare.merit_after(run, None) == 0.7
+    with pytest.raises(ValueError, match="a-0 has no evaluation after 15 rounds"):
+        compare.merit_after(run, 15)
+    assert not (run / "merit-15").exists()
 
 
 def test_a_value_at_the_edge_is_told(compare):
@@ -317,12 +330,15 @@ def test_the_other_half_is_reported(compare, monkeypatch, tmp_path):
     config = f"--config={SMALL},eval_problems=6,data_dir={tmp_path / 'data'}"
     out = tmp_path / "out"
     test = ("--test", "--samples=2", "--split=misled")
-    arguments(monkeypatch, config, f"--out={out}", "--seeds=3", *test, "a=", "b=objective=rft")
+    variants = ("a=", "b=objective=rft,sampler.remasking=random,temperature=2.0")
+    arguments(monkeypatch, config, f"--out={out}", "--seeds=3", *test, *variants)
     assert compare.main() == 0
     asked = json.loads((out / "a-3" / "samples" / "000001.json").read_text())
     files = [json.loads((out / name / "test-2.json").read_text()) for name in ("start-3", "a-3")]
     questions = {item["question"] for item in files[1]["items"]}
     assert len(questions) == 6 and not questions & {one["question"] for one in asked}
+    asked_b = json.loads((out / "b-3" / "test-2.json").read_text())
+    assert asked_b["config"] == files[0]["config"], "a variant's own sampler is for its training"
     told = (out / "table.md").read_text()
     for heading in ("Test half\n", "Test half, misled False\n", "Test half, misled True\n"):
         assert heading in told

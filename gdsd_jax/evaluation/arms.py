@@ -69,11 +69,11 @@ def values_of(arms: Mapping[str, Arm], column: str) -> list[Any]:
     """
     keys = dict.fromkeys(key for arm in arms.values() for file in arm.after for key in file.keys)
     records = [record for record in map(json.loads, keys) if isinstance(record, dict)]
-    found = {record[column] for record in records if column in record}
+    found = {json.dumps(record[column]): record[column] for record in records if column in record}
     if not found:
         names = ", ".join(sorted({name for record in records for name in record}))
         raise ValueError(f"no held-out problem has a column {column!r}: choose one of {names}")
-    return sorted(found, key=str)
+    return [found[text] for text in sorted(found)]
 
 
 def numbers_of(arms: Mapping[str, Arm], only: Mapping[str, Any]) -> dict[str, Numbers]:

@@ -18,8 +18,17 @@ NOTHING = "-"  # a cell without a number
 
 def merit(workdir: pathlib.Path, rounds: int | None = None) -> float:
     """How good a run is at its end or after so many rounds, the more the better: its score, or
-    where nothing is graded the nearness to its teacher."""
-    asked = [row for row in lines_of(workdir, "eval") if rounds is None or row["step"] <= rounds]
+    where nothing is graded the nearness to its teacher.
+
+    Raises:
+      ValueError: it was not evaluated after so many rounds.
+    """
+    asked = [row for row in lines_of(workdir, "eval") if rounds in (None, row["step"])]
+    if not asked:
+        raise ValueError(
+            f"{workdir} has no evaluation after {rounds} rounds, it went on without one: give "
+            "another --out"
+        )
     last = asked[-1]
     score, distance = last.get("mean_reward"), last.get("kl_common")
     if score is not None:
