@@ -118,6 +118,26 @@ def fold(metric: str) -> Callable:
     return jnp.maximum if metric.endswith("_max") else jnp.add
 
 
+WEIGHT = "_weight"
+
+
+def weighed(metrics: dict[str, Array]) -> dict[str, Array]:
+    """A slice's metrics as they add up: a ratio times the weight beside it."""
+    return {name: x * metrics.get(f"{name}{WEIGHT}", 1.0) for name, x in metrics.items()}
+
+
+def mean_of(total: dict[str, Array], count: int) -> dict[str, Array]:
+    """The metrics of all `count` slices, of what `weighed` and `fold` made of theirs."""
+    found = {}
+    for name, x in total.items():
+        weight = total.get(f"{name}{WEIGHT}", count)
+        if fold(name) is jnp.maximum:
+            found[name] = x
+        elif not (name.endswith(WEIGHT) and name.removesuffix(WEIGHT) in total):
+            found[name] = x / jnp.where(weight > 0, weight, 1)
+    return found
+
+
 BROKEN = ("broken_slice", "broken_tensor")
 
 
@@ -134,8 +154,10 @@ def make_update(
 
     `slices` is a `Batch` with a leading slice axis: the gradient is accumulated slice by slice, so
     that memory is that of one slice. Metrics are means over the slices, or the largest where the
-    name ends in `_max`. `BROKEN` say where numbers are not finite, int32, -1 = nowhere: the first
-    slice with such a loss or gradient, and the first such leaf of the gradient.
+    name ends in `_max`; of a ratio whose denominator stands beside it as `NAME_weight` the mean is
+    weighed by that, and the weight is left out. `BROKEN` say where numbers are not finite, int32,
+    -1 = nowhere: the first slice with such a loss or gradient, and the first such leaf of the
+    gradient.
 
     Args:
       loss_fn: of `objectives.make_loss_fn`.
@@ -173,9 +195,8 @@ def mean_gradient(
         (loss, metrics), grads = gradient_fn(trainable, frozen, batch)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
         grads = jax.tree.map(jnp.add, total[0], grads)
-        metrics = {
-            name: fold(name)(total[1][name], x) for name, x in {"loss": loss, **metrics}.items()
-        }
+        metrics = weighed({"loss": loss, **metrics})
+        metrics = {name: fold(name)(total[1][name], x) for name, x in metrics.items()}
         return (grads, metrics), finite
 
     first = jax.tree.map(lambda x: x[0], slices)
@@ -184,7 +205,7 @@ def mean_gradient(
     total, finite_S = jax.lax.scan(accumulate, zeros, slices)
     count = jax.tree.leaves(slices)[0].shape[0]
     grads = jax.tree.map(lambda x: x / count, total[0])
-    metrics = {name: x if fold(name) is jnp.maximum else x / count for name, x in total[1].items()}
+    metrics = mean_of(total[1], count)
     finite_N = jnp.stack([jnp.isfinite(optax.tree.norm(x)) for x in jax.tree.leaves(grads)])
     metrics |= {"grad_norm": optax.tree.norm(grads)}
     return grads, metrics | dict(zip(BROKEN, map(first_broken, (finite_S, finite_N))))

@@ -4,8 +4,8 @@ objectives.
 Of at most `probe_rows` rows the ELBO under fixed masks and the likelihood of the rollout's own
 commits are taken before the updates and after the last one. Both are of the same tokens, those that
 the sampler committed, with everything behind them masked. A round costs 2 x 4 mask pairs and one
-replay of these rows; two replays where the rollout's cache approximates. R rows, P prompt columns,
-G completion columns; nats.
+replay of these rows; two replays where a cache or int8 approximates the rollout. R rows, P prompt
+columns, G completion columns; nats.
 """
 
 from collections.abc import Callable
@@ -51,11 +51,10 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
     quirks, whose completions have gaps.
     """
     row_R, group_R = rows_of(settings)
-    sampler = settings.sampler
-    rewarded = objectives.find(settings.objective).rewards
-    if not len(row_R) or not rewarded or sampler.reference_quirks:
+    sampler, objective = settings.sampler, objectives.find(settings.objective)
+    if not len(row_R) or not objective.rewards or sampler.reference_quirks:
         return None
-    psi, place = tilt(settings.objective_config), sharding.replicated(mesh)
+    place = sharding.replicated(mesh)
 
     def before(trainable, frozen, prompts: Prompts, rollout: Rollout, rng: Array) -> Probed:
         params = denoiser.bind(trainable, frozen)
@@ -68,7 +67,7 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
             jnp.zeros(len(row_R)),
             jnp.sum(uncut.logp_BxG, axis=1),
         )
-        if sampler.approximate:
+        if settings.approximate:  # what was recorded is not the law of exact rollouts
             found = found._replace(trajectory_R=likelihoods(denoiser, sampler, params, found))
         found = found._replace(elbo_R=bounds(denoiser, sampler, params, found, rng))
         return jax.lax.with_sharding_constraint(found, place)
@@ -77,8 +76,12 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
         params = denoiser.bind(trainable, frozen)
         elbo_R = bounds(denoiser, sampler, params, probed, rng)
         trajectory_R = likelihoods(denoiser, sampler, params, probed)
-        advantage_R = slices.advantages_B.reshape(-1)[row_R]
-        found = numbers(probed, elbo_R, trajectory_R, psi * advantage_R, group_R)
+        asked_R = objective.asked(
+            settings.objective_config,
+            slices.advantages_B.reshape(-1)[row_R],
+            committed_length(probed),
+        )
+        found = numbers(probed, elbo_R, trajectory_R, asked_R, group_R)
         return jax.lax.with_sharding_constraint(found, place)
 
     return Probe(jax.jit(before), jax.jit(after))
@@ -124,17 +127,14 @@ def rows_of(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
     return row_NxG.reshape(-1), np.repeat(np.arange(groups), size)
 
 
-def tilt(config) -> float:
-    """Nats per unit of advantage that the objective asks a completion's score to move by; 1 where
-    it does not say, or says it per token."""
-    if getattr(config, "preset", None) is not None:
-        return 1.0
-    return getattr(config, "psi", 1.0)
-
-
 def uncut_of(probed: Probed) -> Uncut:
     """The rows' completions, without what was recorded of each token."""
     return Uncut(probed.tokens_RxG, probed.step_map_RxG, None)
+
+
+def committed_length(probed: Probed) -> Array:
+    """int32 [R], how many tokens the sampler committed."""
+    return jnp.sum(probed.step_map_RxG > 0, axis=1)
 
 
 def committed_batch(model, probed: Probed, block: int | None, rng: Array) -> Batch:
@@ -143,7 +143,7 @@ def committed_batch(model, probed: Probed, block: int | None, rng: Array) -> Bat
     Behind that the uncut completion holds the mask already, or columns that do not exist.
     """
     exists_RxG = existing(model, uncut_of(probed))
-    length_R = jnp.sum(probed.step_map_RxG > 0, axis=1)
+    length_R = committed_length(probed)
     prompt_len, columns = probed.tokens_RxP.shape[1], probed.tokens_RxG.shape[1]
     return Batch(
         tokens_BxL=jnp.concatenate([probed.tokens_RxP, probed.tokens_RxG], axis=1),
@@ -156,7 +156,7 @@ def committed_batch(model, probed: Probed, block: int | None, rng: Array) -> Bat
 
 
 def numbers(
-    probed: Probed, elbo_R: Array, trajectory_R: Array, tilt_R: Array, group_R: np.ndarray
+    probed: Probed, elbo_R: Array, trajectory_R: Array, asked_R: Array, group_R: np.ndarray
 ) -> dict[str, Array]:
     """The numbers of a probe line; `meanings.MEANINGS` says what each is.
 
@@ -164,13 +164,13 @@ def numbers(
       probed: before the updates.
       elbo_R: after them, nats.
       trajectory_R: after them, nats.
-      tilt_R: psi times the advantage, nats.
+      asked_R: nats that the objective asks for.
       group_R: rows of one prompt share a number.
     """
-    length_R = jnp.maximum(jnp.sum(probed.step_map_RxG > 0, axis=1), 1).astype(jnp.float32)
+    length_R = jnp.maximum(committed_length(probed), 1).astype(jnp.float32)
     move_R = (elbo_R - probed.elbo_R) / length_R
     true_move_R = (trajectory_R - probed.trajectory_R) / length_R
-    target_R = tilt_R / length_R
+    target_R = asked_R / length_R
     weight_R = jax.nn.softmax(elbo_R - probed.elbo_R)
     asked = jnp.sum(jnp.square(target_R))
     bound_R, truth_R = probed.elbo_R / length_R, probed.trajectory_R / length_R

@@ -154,6 +154,29 @@ def test_the_largest_of_a_metric_stays_the_largest():
     assert metrics["x_max"] == 1.0 and metrics["x"] == pytest.approx(TARGET.mean(), abs=1e-6)
 
 
+def test_a_ratio_is_that_of_the_sums_however_many_slices():
+    """Nothing asked in one slice, little in another; a weight of nothing is a metric as others."""
+
+    def loss_fn(trainable, frozen, batch):
+        part, whole = jnp.sum(batch.rewards_B), jnp.sum(batch.advantages_B)
+        found = {"share": part / jnp.maximum(whole, 1e-9), "share_weight": whole, "own_weight": 3.0}
+        return jnp.sum(trainable["w"]), found
+
+    parts = jnp.array([[0.0, 0.0], [0.5, 1.5], [0.5, 0.5]])
+    wholes = jnp.array([[0.0, 0.0], [4.0, 4.0], [1.0, 1.0]])
+    optimizer = make_optimizer(OptimizerConfig(**SETTINGS))
+    state = init_state({"w": jnp.zeros(2)}, optimizer)
+    update = jax.jit(make_update(loss_fn, optimizer))
+    for shape in ((3, 2), (1, 6)):
+        part, whole = parts.reshape(shape), wholes.reshape(shape)
+        batch = Batch(None, None, None, None, rewards_B=part, advantages_B=whole)
+        metrics = update(state, {}, batch)[1]
+        assert metrics["share"] == pytest.approx(0.3), shape
+        assert metrics["own_weight"] == 3.0 and "share_weight" not in metrics
+    nothing = batch.replace(rewards_B=jnp.zeros((1, 6)), advantages_B=jnp.zeros((1, 6)))
+    assert update(state, {}, nothing)[1]["share"] == 0.0
+
+
 def test_first_moments_may_be_kept_in_half_the_bytes():
     """The step is that of float32 moments but for their rounding, 2^-8 of each."""
     exact, _ = run(4, 2)

@@ -27,6 +27,7 @@ def settings_of(rows=8, prompts=6, size=3, **fields):
         objective="gdsd",
         objective_config=objectives.GdsdConfig(psi=2.0),
         sampler=sampler,
+        approximate=False,
     )
     return types.SimpleNamespace(**given | fields)
 
@@ -40,11 +41,26 @@ def test_whole_groups_are_looked_at_evenly_spread():
     assert len(probe.rows_of(settings_of(rows=0))[0]) == 0
 
 
-def test_how_far_a_completion_should_move():
-    """psi where it is of the whole sequence; else one nat per unit of advantage."""
-    assert probe.tilt(objectives.GdsdConfig(psi=3.0)) == 3.0
-    assert probe.tilt(objectives.GdsdConfig(psi=3.0, preset="r1")) == 1.0
-    assert probe.tilt(objectives.EspoConfig()) == 1.0
+FAR = {
+    "psi of the sequence": ("gdsd", objectives.GdsdConfig(psi=3.0), [3.0, -6.0]),
+    "psi a token": ("gdsd", objectives.GdsdConfig(psi=3.0, preset="r1"), [12.0, -48.0]),
+    "no target": ("gdsd", objectives.GdsdConfig(psi=3.0, divergence="linear"), [1.0, -2.0]),
+    "not said": ("espo", objectives.EspoConfig(), [1.0, -2.0]),
+    "psi of the commits": (
+        "trajectory",
+        objectives.OBJECTIVES["trajectory"].config(form="squared", psi=3.0),
+        [3.0, -6.0],
+    ),
+    "clipped": ("trajectory", objectives.OBJECTIVES["trajectory"].config(psi=3.0), [1.0, -2.0]),
+}
+
+
+@pytest.mark.parametrize(("name", "config", "wanted"), FAR.values(), ids=FAR)
+def test_how_far_a_completion_should_move(name, config, wanted):
+    """Advantages 1 and -2 of completions of 4 and 8 tokens; a nat per unit of advantage where the
+    objective does not say."""
+    found = objectives.find(name).asked(config, jnp.array([1.0, -2.0]), jnp.array([4, 8]))
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("flat", [False, True])
@@ -116,6 +132,18 @@ def test_both_halves_see_the_same_rows_under_the_same_masks(rolled):
     other = before(toy.params(seed=1), {}, prompts, rollout, rng)
     moves = np.asarray(other.elbo_R - probed.elbo_R) / toy.G
     assert moved["move"] == pytest.approx(np.abs(moves).mean(), rel=1e-5)
+
+
+def test_what_an_approximate_rollout_recorded_is_not_taken(rolled):
+    """Of int8 as of a cache: the likelihood before is replayed, as that after the updates is."""
+    _, prompts, rollout = rolled
+    settings = settings_of(approximate=True)
+    params, rng = toy.params(), jax.random.key(3)
+    probed = made(settings).before(params, {}, prompts, rollout, rng)
+    again = probe.likelihoods(toy.denoiser(), settings.sampler, params, probed)
+    np.testing.assert_allclose(probed.trajectory_R, again, rtol=1e-6)
+    rows, _ = probe.rows_of(settings)
+    assert not np.allclose(probed.trajectory_R, rollout.logp_BxG[rows].sum(axis=1), rtol=1e-3)
 
 
 def test_the_bound_is_below_the_likelihood_of_random_orders(rolled):

@@ -19,7 +19,7 @@ from gdsd_jax.mistakes import Gathered, check_choices, check_least
 from gdsd_jax.objectives.checks import check_fields
 from gdsd_jax.objectives.divergences import DIVERGENCES
 from gdsd_jax.objectives.moves import shares
-from gdsd_jax.objectives.objective import Objective, compares_with_reference
+from gdsd_jax.objectives.objective import Objective, compares_with_reference, one_nat
 from gdsd_jax.scoring import (
     Centring,
     Scores,
@@ -181,9 +181,10 @@ def loss(
     advantage_1xB = batch.advantages_B[None]
 
     move_KxB = score.centred_KxB - old_KxB
+    told_KxB = move_KxB / length_1xB
     kl_KxB = 0.5 * jnp.square(score.plain_KxB - ref_KxB) / length_1xB
     if config.preset is None:
-        move_KxB = move_KxB / length_1xB
+        move_KxB = told_KxB
         target_1xB = config.psi * advantage_1xB / length_1xB
         limited_KxB, outside_KxB = within_trust(move_KxB, advantage_1xB, config)
         if config.anchor == "reference":
@@ -209,7 +210,7 @@ def loss(
         "target": jnp.mean(jnp.abs(target_1xB)),
         "residual": jnp.mean(jnp.abs(residual_KxB)),
         **shares(residual_KxB, target_1xB),
-        **diagnostics(score.centred_KxB / length_1xB, move_KxB, outside_KxB, slope_KxB),
+        **diagnostics(score.centred_KxB / length_1xB, told_KxB, outside_KxB, slope_KxB),
     }
     return main + config.beta * kl, metrics
 
@@ -250,8 +251,8 @@ def diagnostics(
 ) -> dict[str, Array]:
     """Numbers that the later release logs.
 
-    Scores are per token, and their noise is that over the masks. The slope is the main term's with
-    respect to a score; its mean over its spread is a signal-to-noise ratio.
+    Scores and moves are per token, and their noise is that over the masks. The slope is the main
+    term's with respect to a score; its mean over its spread is a signal-to-noise ratio.
     """
     spread, noise_B = jnp.float32(0.0), jnp.zeros(score_KxB.shape[1])
     if slope_KxB.size > 1:
@@ -276,4 +277,13 @@ def compares(config: GdsdConfig) -> bool:
     return compares_with_reference(config) or config.anchor == "reference"
 
 
-OBJECTIVE = Objective(GdsdConfig, loss, views, scores, reference=compares, count=rows_counted)
+def asked(config: GdsdConfig, advantages_B: Array, length_B: Array) -> Array:
+    """psi A nats, under a preset a token; the linear divergence has no target."""
+    if config.divergence == "linear":
+        return one_nat(config, advantages_B, length_B)
+    return config.psi * advantages_B * (1 if config.preset is None else length_B)
+
+
+OBJECTIVE = Objective(
+    GdsdConfig, loss, views, scores, reference=compares, count=rows_counted, asked=asked
+)

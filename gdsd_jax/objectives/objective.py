@@ -9,6 +9,12 @@ def compares_with_reference(config) -> bool:
     return getattr(config, "beta", 0.0) > 0
 
 
+def one_nat(config, advantages_B, length_B):
+    """What an objective asks that does not say how far scores are to move: a nat per unit of
+    advantage."""
+    return advantages_B
+
+
 class Objective(NamedTuple):
     """An objective: its config, its functions, and facts about them.
 
@@ -31,6 +37,8 @@ class Objective(NamedTuple):
         answer: tokens and steps of `Rollout.uncut`.
       reads: the fields of a batch that the loss reads besides tokens, validity and lengths, and
         that may not be None.
+      asked: `(config, advantages_B, length_B) -> [B]`, nats by which the loss asks the scores of
+        completions of so many tokens to move. The probe measures moves by it.
       rollouts: `(sampler, temperature, threshold) -> None`, ValueError in one line where the loss
         cannot learn from completions that are drawn so. None: it can from all.
       count: `(config, batch) -> float32`, how many tokens, or rows that have some, the loss is a
@@ -49,4 +57,5 @@ class Objective(NamedTuple):
     uncut: bool = False
     reads: tuple[str, ...] = ("masks_KxBxL", "advantages_B")
     count: Callable | None = None
+    asked: Callable = one_nat
     rollouts: Callable | None = None

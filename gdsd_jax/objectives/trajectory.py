@@ -16,7 +16,7 @@ from gdsd_jax.mistakes import check_choices, check_least
 from gdsd_jax.objectives.checks import check_clip, check_exact, check_fields
 from gdsd_jax.objectives.clipping import token_loss
 from gdsd_jax.objectives.moves import shares
-from gdsd_jax.objectives.objective import Objective
+from gdsd_jax.objectives.objective import Objective, one_nat
 from gdsd_jax.sampling import replay
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree, Uncut
 
@@ -145,6 +145,13 @@ def count(config: TrajectoryConfig, batch: Batch) -> Array:
     return jnp.maximum(jnp.sum(found_BxG), 1).astype(jnp.float32)
 
 
+def asked(config: TrajectoryConfig, advantages_B: Array, length_B: Array) -> Array:
+    """psi A nats of "squared"; "ppo" has no target."""
+    if config.form == "ppo":
+        return one_nat(config, advantages_B, length_B)
+    return config.psi * advantages_B
+
+
 OBJECTIVE = Objective(
     TrajectoryConfig,
     loss,
@@ -153,5 +160,6 @@ OBJECTIVE = Objective(
     uncut=True,
     reads=("step_map_BxG", "advantages_B"),
     count=count,
+    asked=asked,
     rollouts=rollouts,
 )
