@@ -3,15 +3,15 @@ r"""GDSD on coding: completions are Python programs, rewards are their tests.
 python launch/main.py --config=configs/coding.py
     the embedded default: any machine, about 9 minutes on 2 cores
 python launch/main.py --config=configs/coding.py:tiny,gdsd.recipe=regression
-    the same with targets that its moves can reach
+    the same with targets that its moves can reach; of every task and model
 python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=FILE.jsonl
     LLaDA-8B, the mended recipe on rows such as AceCode's
 python launch/main.py --config=configs/coding.py:dream,init_from=DIR,data_file=FILE.jsonl
     Dream-7B, Dream-Coder-7B or DiffuCoder-7B, the same with the sampler of the Dream recipes for
     other tasks; of GDSD's authors neither a recipe nor a figure is published for Dream on code
     launch/plan.py --topology=v5p:2x2x4: at best 342 s a round, 1,519 chip-hours for 1,000 rounds
-...:llada,gdsd.recipe=r2,lora_targets=(q,k,v,up),sampler.reference_quirks=true,\
-options.hard=true,init_from=DIR,data_file=FILE.jsonl,heldout_file=HumanEval.jsonl.gz
+...:llada,gdsd.recipe=r2,options.hard=true,init_from=DIR,data_file=FILE.jsonl,\
+heldout_file=HumanEval.jsonl.gz
     the later release's, with its prompts, rewards, adapters and noise, on that part of
     AceCode-87K's own rows that it trains on
 ...:llada,lora_rank=0,init_from=DIR,...
@@ -42,14 +42,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipes = (objectives.EMBEDDED,)
-    if model == "tiny" and overrides.get("gdsd.recipe") == "regression":
-        del overrides["gdsd.recipe"]
-        recipes = (objectives.EMBEDDED, REGRESSION)
     if not model.startswith("tiny"):
         name = published.choose(recipe, overrides)
+        if model == "llada" and name != "mended":
+            recipe.update(ConfigDict(RELEASED))
         own = published.gdsd(name, psi=10.0, beta=5e-2, top_k=64)
         recipes = objectives.published("coding", own, model)
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
+    objectives.select(recipe, overrides, recipes)
+    published.quicken(recipe, overrides)
     return common.config(recipe, overrides)
 
 
@@ -149,8 +149,12 @@ def a2d() -> ConfigDict:
     return recipe
 
 
-# a target within reach of a round's updates, which they regress on; psi 10 asks for ten times that
-REGRESSION = {"gdsd": {"gdsd": {"psi": 1.0}}}
+# 3 completions a device and slice
+RELEASED = {
+    "slices": 20,
+    "lora_targets": published.LLADA_TARGETS,
+    "sampler": {"reference_quirks": True},
+}
 
 MODELS = {
     "tiny": embedded,

@@ -38,14 +38,15 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"gsm8k-{model}", "gsm8k"
     if model == "tiny":
-        objectives.select(recipe, overrides.pop("objective", "gdsd"), (objectives.EMBEDDED,))
+        objectives.select(recipe, overrides, (objectives.EMBEDDED,))
         return common.config(recipe, overrides)
     recipe.rounds = 163  # 1,300 updates of 8 a round, as far as the reward figure goes
     recipe.optimizer.learning_rate = 3e-6
     # LLaDA's scripts, also for the others
     own = published.gdsd(published.choose(recipe, overrides), psi=10.0, beta=1e-3, top_k=64)
     recipes = objectives.published("gsm8k", own, model)
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
+    objectives.select(recipe, overrides, recipes)
+    published.quicken(recipe, overrides)
     return common.config(recipe, overrides)
 
 

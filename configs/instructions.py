@@ -62,10 +62,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if model == "smollm2_135m":
         recipes += (CONVERTED,)
     elif model != "tiny":
-        published.quicken(recipe, overrides)
         # the authors' prompts and rewards are of other tasks
         recipes = objectives.published("instructions", {"gdsd": {"beta": 1e-3}}, model)
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
+    objectives.select(recipe, overrides, recipes)
+    published.quicken(recipe, overrides)
     return common.config(recipe, overrides)
 
 

@@ -38,13 +38,14 @@ def get_config(arg: str | None = None) -> ConfigDict:
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"math-{model}", "math"
     if model == "tiny":
-        objectives.select(recipe, overrides.pop("objective", "gdsd"), (objectives.EMBEDDED,))
+        objectives.select(recipe, overrides, (objectives.EMBEDDED,))
         return common.config(recipe, overrides)
     recipe.prompts_per_round = 16  # 8 completions a device and slice
     # LLaDA's scripts, also for the others
     own = published.gdsd(published.choose(recipe, overrides), psi=10.0, beta=1e-4, top_k=64)
     recipes = objectives.published("math", own, model)
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
+    objectives.select(recipe, overrides, recipes)
+    published.quicken(recipe, overrides)
     return common.config(recipe, overrides)
 
 

@@ -166,9 +166,26 @@ def published(task: str, gdsd: dict, model: str) -> tuple[Recipes, ...]:
     return BASELINES, TASKS.get(task, {}), own
 
 
-def select(recipe: ConfigDict, name: str, recipes: Iterable[Recipes]) -> None:
-    """Makes `name` the recipe's objective, with what each of `recipes` says of it, one over the
-    other."""
+# a target within reach of a round's updates, which they regress on; psi 10 asks for ten times that
+REGRESSION: Recipes = {"gdsd": {"gdsd": {"psi": 1.0}}}
+
+
+def select(recipe: ConfigDict, overrides: dict[str, str], recipes: Iterable[Recipes]) -> None:
+    """Takes `objective` out of the overrides, by default "gdsd", and makes it the recipe's, with
+    what each of `recipes` says of it, one over the other; with `gdsd.recipe=regression`, which is
+    taken out too, `REGRESSION` over all.
+
+    Raises:
+      ValueError: that recipe with another objective.
+    """
+    name = overrides.pop("objective", "gdsd")
+    if overrides.get("gdsd.recipe") == "regression":
+        if name != "gdsd":
+            raise ValueError(
+                f"gdsd.recipe=regression is a target of objective gdsd: leave it out with {name}"
+            )
+        del overrides["gdsd.recipe"]
+        recipes = (*recipes, REGRESSION)
     recipe.objective = name
     if name != "gdsd":
         recipe.name += f"-{name.rpartition('/')[2].removesuffix('.py')}"

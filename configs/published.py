@@ -77,47 +77,61 @@ def shared() -> ConfigDict:
 
 
 # What no publication has, and makes rounds faster: rollouts in int8, whose drift some tokens of a
-# row a chip tell, and masks that all updates of a round share, so that they are scored once. Where
-# the sampler has none of the released quirks also a cache, whose keys and values take memory.
-FAST = {"score_masks": "shared", "rollout_quant": "int8", "drift_share": 0.034, "drift_tokens": 64}
-CACHED = {"sampler": {"cache": "prefix"}, "rollout_parts": 5}
+# row a chip tell, and masks that all updates of a round share, so that they are scored once.
+SHARED = {"score_masks": "shared"}
+FAST = SHARED | {"rollout_quant": "int8", "drift_share": 0.034, "drift_tokens": 64}
+# where the sampler has none of the released quirks; the keys and values take memory, which parts
+# of a rollout, at most so many, take one after the other
+CACHED, PARTS = {"sampler": {"cache": "prefix"}}, 5
+EXACT = ("trajectory", "just_grpo")  # learn from the law of exact rollouts alone
 
 
 def quicken(recipe: ConfigDict, overrides: dict[str, str]) -> None:
-    """Takes `fast` out of the overrides; with `fast=true` the recipe gets `FAST`.
+    """Takes `fast` out of the overrides of a full-size recipe, whose objective is chosen already;
+    with `fast=true` it gets `FAST`, as far as the objective allows.
 
     Raises:
       ValueError: it is neither true nor false.
     """
+    if not recipe.get("require_init", False):
+        return
     said = overrides.pop("fast", "false").lower()
     if said not in ("true", "false"):
         raise ValueError(f"fast={said}: choose true or false")
-    if said == "true":
-        recipe.update(ConfigDict(FAST))
-        quirks = recipe.sampler.get("reference_quirks", False)
-        if recipe.sampler.get("kind", "llada") == "llada" and not quirks:
-            recipe.update(ConfigDict(CACHED))
+    if said == "false":
+        return
+    if recipe.objective in EXACT:
+        recipe.update(ConfigDict(SHARED))
+        return
+    recipe.update(ConfigDict(FAST))
+    quirks = recipe.sampler.get("reference_quirks", False)
+    if recipe.sampler.get("kind", "llada") == "llada" and not quirks:
+        recipe.update(ConfigDict(CACHED))
+        rows = recipe.prompts_per_round * recipe.group_size
+        recipe.rollout_parts = max(parts for parts in range(1, PARTS + 1) if rows % parts == 0)
 
 
-NAMES = ("mended", "r1", "r2")
+NAMES = ("mended", "r1", "r2", "regression")
 
 
 def choose(recipe: ConfigDict, overrides: dict[str, str]) -> str:
     """Takes `gdsd.recipe` out of the overrides, by default "mended", and sets the prompts and the
     rule of rewards that come with it, whatever the objective.
 
+    "regression" is "mended" with another target: it stays there for `objectives.select`.
+
     Raises:
       ValueError: there is no recipe of that name.
     """
-    name = overrides.pop("gdsd.recipe", "mended")
-    if name not in NAMES:
-        raise ValueError(f"gdsd.recipe={name}: choose one of {', '.join(NAMES)}")
-    recipe.greeting += f", {name} recipe"
+    said = overrides.get("gdsd.recipe", "mended")
+    if said not in NAMES:
+        raise ValueError(f"gdsd.recipe={said}: choose one of {', '.join(NAMES)}")
+    recipe.greeting += f", {said} recipe"
+    name = "mended" if said == "regression" else overrides.pop("gdsd.recipe", "mended")
     recipe.prompt = "full" if name == "mended" else "released"
     recipe.reward = ConfigDict({"variant": "mended" if name == "mended" else "released"})
     recipe.slices_apart = name != "mended"
     if name == "mended":
-        quicken(recipe, overrides)
         return name
     recipe.prompt_multiple = 0  # all rows are as wide, as theirs
     if "fast" in overrides:

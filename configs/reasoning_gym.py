@@ -27,10 +27,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     model, overrides = common.parse(arg, MODELS)
     recipe = MODELS[model]()
     recipe.name, recipe.task = f"reasoning-gym-{model}", "reasoning_gym"
-    published.quicken(recipe, overrides)
     # the authors' prompts and rewards are of other tasks
     recipes = objectives.published("reasoning_gym", {"gdsd": {"beta": 1e-3}}, model)
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
+    objectives.select(recipe, overrides, recipes)
+    published.quicken(recipe, overrides)
     return common.config(recipe, overrides)
 
 

@@ -37,7 +37,8 @@ def get_config(arg: str | None = None) -> ConfigDict:
     if model != "tiny":
         name = published.choose(recipe, overrides)
         recipes = objectives.published("sudoku", published.gdsd(name, **GDSD[model]), model)
-    objectives.select(recipe, overrides.pop("objective", "gdsd"), recipes)
+    objectives.select(recipe, overrides, recipes)
+    published.quicken(recipe, overrides)
     return common.config(recipe, overrides)
 
 

@@ -3,9 +3,10 @@
 import pytest
 
 from configs import coding, countdown, gsm8k, instructions, math, sft, sudoku
-from gdsd_jax import experiment, settings, tasks
+from gdsd_jax import experiment, objectives, settings, tasks
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.train import train
+from tests.objectives.recipes_test import NAMES, TASKS, check
 
 CONFIGS = {"sudoku": sudoku, "countdown": countdown}
 # prompts a round, inner iterations, slices, draws, rate, weight decay, psi, beta, trust, centring
@@ -135,11 +136,34 @@ def test_notes_of_a_task_are_said(tmp_path):
     assert f"{path}: 2 of 2 puzzles have a solved grid that is trained on, 2 have one" in said[0]
 
 
-def test_the_embedded_target_may_be_within_reach():
-    """GDSD as a regression: the same run but for psi."""
-    usual = settings.flat(settings.parse(coding.get_config("tiny")))
-    near = settings.flat(settings.parse(coding.get_config("tiny,gdsd.recipe=regression")))
-    assert {key for key in usual if usual[key] != near[key]} == {"gdsd.psi"}
-    assert near["gdsd.psi"] * 10 == usual["gdsd.psi"]
-    with pytest.raises(ValueError, match="gdsd.recipe=regression"):
-        coding.get_config("llada,gdsd.recipe=regression")
+@pytest.mark.parametrize("config", (coding, sudoku, countdown, instructions, gsm8k, math))
+@pytest.mark.parametrize("model", ["tiny", "llada", "dream", "a2d"])
+def test_the_target_may_be_within_reach(config, model):
+    """GDSD as a regression: the same run but for psi; no other objective has such a target."""
+    usual = settings.flat(settings.parse(config.get_config(model)))
+    near = settings.flat(settings.parse(config.get_config(f"{model},gdsd.recipe=regression")))
+    changed = {key for key in usual if usual[key] != near[key]} - {"greeting"}
+    assert changed == {"gdsd.psi"} and near["gdsd.psi"] * 10 == usual["gdsd.psi"]
+    with pytest.raises(ValueError, match="regression is a target of objective gdsd: leave it out"):
+        config.get_config(f"{model},objective=espo,gdsd.recipe=regression")
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("model", ["llada", "dream"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_of_any_objective_may_be_fast(task, model, name):
+    """As far as the objective allows: those that learn from the law of exact rollouts share masks
+    alone."""
+    chosen = check(f"{model},objective={name},fast=true", task=task)
+    assert chosen.score_masks == "shared" and chosen.rows % chosen.rollout_parts == 0
+    exact = chosen.rollout_quant == "none"
+    assert exact == (objectives.find(name).rollouts is not None)
+
+
+def test_the_released_recipe_on_code_is_whole():
+    """Its adapters, its noise, three completions a device and slice; Dream has none of these."""
+    for name in ("r1", "r2"):
+        chosen = settings.parse(coding.get_config(f"llada,gdsd.recipe={name}"))
+        assert chosen.lora_targets == ("q", "k", "v", "up") and chosen.sampler.reference_quirks
+        assert chosen.rows // chosen.slices == 3 * 8
+    assert not settings.parse(coding.get_config("dream,gdsd.recipe=r2")).sampler.reference_quirks
