@@ -40,7 +40,8 @@ class GdsdConfig:
     Attributes:
       psi: guidance, nats per unit of advantage on the whole sequence (paper Table 4: 10); per token
         under a preset.
-      weighting: weights of token scores, "elbo" (their expected sum is then the ELBO) or "uniform".
+      weighting: weights of token scores, "elbo" (their expected sum is then the ELBO) or "uniform",
+        a half each: psi and trust are then of half the sum of log-probabilities.
       centring: mean that is taken off token logits: "none", "vocab" (token-logit centralisation,
         Eq. 8) or "top_k" (over the `centring_k` best tokens).
       centring_k: tokens in the mean of "top_k" (released: 64; 8 for Dream on sudoku).

@@ -163,7 +163,8 @@ class Settings:
         costs a pass of the rows for each. 0 = all tokens.
       drift_bound: mean drift, nats a token, above which the next round samples exactly.
       probe_rows: completions of a round whose ELBO and likelihood are told before and after its
-        updates, whole groups where one fits; 0 = none (gdsd_jax/probe.py says what it costs).
+        updates, whole groups where one fits; 0 = none, as under sampler.reference_quirks
+        (gdsd_jax/probe.py says what it costs).
       not_finite: what becomes of an optimizer step whose loss or gradient is not finite, and of
         answers whose grade is none: "stop" the run, naming them, or "skip" them: the step changes
         nothing, the answers count as not judged.
