@@ -31,13 +31,19 @@ def config(recipe: ConfigDict, overrides: dict[str, str]) -> ConfigDict:
     gdsd_jax/settings/schema.py, and `overrides`, texts "key=value".
 
     Raises:
-      ValueError: a recipe other than "mended", where nobody took that choice out of the overrides.
+      ValueError: a recipe other than "mended", or `fast`, where nobody took that choice out of the
+        overrides.
     """
     name = overrides.get("gdsd.recipe", "mended")
     if name != "mended":
         raise ValueError(
             f"gdsd.recipe={name}: the releases have no values for this model on this task; take "
             "mended, or leave it out"
+        )
+    if "fast" in overrides:
+        raise ValueError(
+            f"fast={overrides['fast']}: is of the full-size recipes of reinforcement learning; "
+            "leave it out"
         )
     others = {key: text for key, text in overrides.items() if key != "gdsd.recipe"}
     texts = tuple(f"{key}={text}" for key, text in others.items())

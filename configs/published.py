@@ -104,11 +104,24 @@ def quicken(recipe: ConfigDict, overrides: dict[str, str]) -> None:
         recipe.update(ConfigDict(SHARED))
         return
     recipe.update(ConfigDict(FAST))
-    quirks = recipe.sampler.get("reference_quirks", False)
-    if recipe.sampler.get("kind", "llada") == "llada" and not quirks:
-        recipe.update(ConfigDict(CACHED))
-        rows = recipe.prompts_per_round * recipe.group_size
+    quirks = chosen(recipe, overrides, "sampler.reference_quirks", "false").lower() == "true"
+    if quirks or chosen(recipe, overrides, "sampler.kind", "llada") != "llada":
+        return
+    recipe.update(ConfigDict(CACHED))
+    sizes = [chosen(recipe, overrides, key) for key in ("prompts_per_round", "group_size")]
+    if all(text.isdecimal() for text in sizes):  # else the settings say what is wrong
+        rows = int(sizes[0]) * int(sizes[1])
         recipe.rollout_parts = max(parts for parts in range(1, PARTS + 1) if rows % parts == 0)
+
+
+def chosen(recipe: ConfigDict, overrides: dict[str, str], key: str, default: str = "") -> str:
+    """The text of a key's value: the override's, else the recipe's, else the default."""
+    if key in overrides:
+        return overrides[key].strip()
+    *folders, name = key.split(".")
+    for folder in folders:
+        recipe = recipe.get(folder, {})
+    return str(recipe.get(name, default))
 
 
 NAMES = ("mended", "r1", "r2", "regression")

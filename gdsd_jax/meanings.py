@@ -13,8 +13,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "wall_s": "seconds of running so far, those before a resume included",
         },
         "sft": {
-            "loss": "mean loss of the answers that are learnt since the line before, nats a token; of "
-            "sft.weighting=uniform half of it",
+            "loss": "mean loss of the answers that are learnt since the line before, nats a token; "
+            "of sft.weighting=uniform half of it",
             "heldout_loss": "the same loss of held-out answers, nats a token",
             "skipped": "how many steps since the line before were not finite and changed nothing, "
             "with not_finite=skip alone",
@@ -44,8 +44,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "grad_norm": "norm of the gradient before it is clipped",
             "update_s": "seconds of an optimizer step",
             "kl": "divergence from the reference or the teacher, nats",
-            "score": "mean score of the completions, their estimated log-likelihood, nats a token; of "
-            "weighting=uniform half of it",
+            "score": "mean score of the completions, their estimated log-likelihood, nats a token; "
+            "of weighting=uniform half of it",
             "trust": "share of the completions at the edge of the trust region",
             "skipped": "1 where the step was not finite and changed nothing, else 0, with "
             "not_finite=skip alone",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import coding, countdown, gsm8k, instructions, math, sft, sudoku
+from configs import coding, countdown, gsm8k, instructions, math, opdlm, sft, sudoku
 from gdsd_jax import experiment, objectives, settings, tasks
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.train import train
@@ -158,6 +158,30 @@ def test_a_recipe_of_any_objective_may_be_fast(task, model, name):
     assert chosen.score_masks == "shared" and chosen.rows % chosen.rollout_parts == 0
     exact = chosen.rollout_quant == "none"
     assert exact == (objectives.find(name).rollouts is not None)
+
+
+FASTER = {
+    "prompts_per_round=24,slices=12": ("prefix", 4),
+    "prompts_per_round=36,group_size=8,slices=12": ("prefix", 4),
+    "sampler.reference_quirks=true": (None, 1),
+    "sampler.kind=block,sampler.block_length=4": (None, 1),
+    "rollout_parts=3": ("prefix", 3),
+}
+
+
+@pytest.mark.parametrize("given", FASTER)
+def test_fast_rounds_fit_what_else_is_asked(given):
+    fast = settings.parse(coding.get_config(f"llada,fast=true,{given}"))
+    plain = settings.parse(coding.get_config(f"llada,{given}"))
+    cache, parts = FASTER[given]
+    assert (fast.sampler.cache, fast.rollout_parts) == (cache or plain.sampler.cache, parts)
+    assert fast.rollout_quant == "int8" and fast.score_masks == "shared"
+
+
+@pytest.mark.parametrize("config", (coding, sudoku, instructions, sft, opdlm))
+def test_fast_rounds_are_of_full_size_recipes(config):
+    with pytest.raises(ValueError, match="fast=true: is of the full-size recipes of reinforcement"):
+        config.get_config("tiny,fast=true")
 
 
 def test_the_released_recipe_on_code_is_whole():
