@@ -59,11 +59,24 @@ progress.QUIET_S = math.inf
 def golden() -> Path:
     """Folder of the golden numbers, made by the reference implementations; without it the test is
     skipped."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "golden"
-    folder = Path(os.environ.get("GDSD_GOLDEN", beside))
+    folder = golden_folder()
     if not folder.is_dir():
         pytest.skip(f"no golden numbers in {folder}; set GDSD_GOLDEN to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def released() -> Path:
+    """Folder of those of the released losses and samplers, whole or the part that lies here: tiny
+    models of random weights, inputs, and float32 numbers of the authors' PyTorch code."""
+    folder = golden_folder()
+    return folder if folder.is_dir() else Path(__file__).resolve().parent / "golden" / "released"
+
+
+def golden_folder() -> Path:
+    """Where all golden numbers are, if they are."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "golden"
+    return Path(os.environ.get("GDSD_GOLDEN", beside))
 
 
 @pytest.fixture(scope="session")

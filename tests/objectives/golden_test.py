@@ -22,15 +22,17 @@ CASES = [
     *(("spg_llada", case) for case in ("mix_block", "mix_random", "eubo_block")),
 ]
 
+WHOLE = ("grad_lm_head", "grad_embed")  # too large for the numbers that lie in the repository
+
 
 @pytest.fixture(scope="module")
-def model_of(golden):
+def model_of(released):
     """(params, denoiser) of a family."""
 
     @functools.cache
     def load(family):
-        config = models.config_from_hf(golden / family)
-        return hf.load(golden / family, config), models.make_denoiser(config)
+        config = models.config_from_hf(released / family)
+        return hf.load(released / family, config), models.make_denoiser(config)
 
     return load
 
@@ -99,10 +101,10 @@ class Case:
 
 
 @pytest.mark.parametrize("file, case", CASES)
-def test_losses_gradients_and_scores(golden, model_of, file, case):
+def test_losses_gradients_and_scores(released, model_of, file, case):
     algorithm, _, family = file.rpartition("_")
     params, denoiser = model_of(family)
-    stored = Case(np.load(golden / "loss" / f"{file}.npz"), case)
+    stored = Case(np.load(released / "loss" / f"{file}.npz"), case)
     objective, config = stored.config(algorithm)
     loss_fn, batch = objectives.make_loss_fn(objective, denoiser, config), stored.batch()
     score_fn = objectives.make_score_fn(objective, denoiser, config) or (
@@ -123,6 +125,8 @@ def test_losses_gradients_and_scores(golden, model_of, file, case):
         (grads["embed"]["embedding"], "grad_embed"),
         (grads["layers"]["q"]["kernel"][0].T, "grad_layer0_q_proj_weight"),
     ):
+        if key in WHOLE and not stored.has(key):
+            continue
         # 1e-4 of the largest entry: gradients pass through all views and all layers
         np.testing.assert_allclose(
             found, stored.get(key), atol=1e-4 * np.abs(stored.get(key)).max(), rtol=0

@@ -12,9 +12,9 @@ KINDS = {"llada": "llada", "dream": "dream", "a2d-qwen3": "block"}
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def released(request, golden):
+def sampler(request, released):
     """(kind of sampler, denoiser, weights, stored cases)."""
-    folder = golden / request.param
+    folder = released / request.param
     config = models.config_from_hf(folder)
     return (
         KINDS[request.param],
@@ -48,8 +48,8 @@ def settings_of(kind, stored, case):
     return fields, ids, get("attention_mask").astype(bool), ids.shape[1]
 
 
-def test_tokens_are_the_references(released):
-    kind, denoiser, weights, stored = released
+def test_tokens_are_the_references(sampler):
+    kind, denoiser, weights, stored = sampler
     cases = [str(name) for name in stored["case_names"]]
     assert cases
     for case in cases:
@@ -66,9 +66,9 @@ def test_tokens_are_the_references(released):
         assert np.all(rollout.length_B == wanted.shape[1]), case
 
 
-def test_without_quirks_nothing_is_left_masked(released):
+def test_without_quirks_nothing_is_left_masked(sampler):
     """Not in the case either in which the reference leaves most masks behind."""
-    kind, denoiser, weights, stored = released
+    kind, denoiser, weights, stored = sampler
     case = max(
         stored["case_names"],
         key=lambda name: np.sum(stored[f"{name}/output_ids"] == denoiser.config.mask_id),
