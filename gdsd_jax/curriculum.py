@@ -19,7 +19,7 @@ class LengthRamp:
     """How long completions may be.
 
     Attributes:
-      start: tokens in the first round; None = the sampler's gen_length throughout.
+      start: tokens that the ramp goes from; None = the sampler's gen_length throughout.
       rounds: rounds until gen_length is reached.
       shape: "linear", "cos" (slow at first) or "sin" (fast at first).
     """

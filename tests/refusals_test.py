@@ -5,7 +5,7 @@ import json
 from ml_collections import ConfigDict
 import pytest
 
-from configs import coding
+from configs import coding, opdlm
 from gdsd_jax import cli, settings
 from gdsd_jax.rows import read_rows
 
@@ -21,6 +21,14 @@ CANNOT_WORK = {
     "threshold_ramp.end=2": "threshold_ramp.end=2.0 must lie in",
     "threshold_ramp.end=0.5": "threshold_ramp.end=0.5 changes no threshold, for there is none: add",
     "threshold_ramp.hold=3,threshold_ramp.rounds=4": "threshold_ramp.hold=3 changes no threshold",
+    "threshold=0.9,threshold_ramp.rounds=40": "threshold_ramp.rounds=40 changes no threshold, for "
+    "the ramp ends nowhere: add threshold_ramp.end=0.7",
+    "length_ramp.start=8": "length_ramp.start=8 changes no length, for the ramp takes no rounds: "
+    "add length_ramp.rounds=20",
+    "length_ramp.rounds=80": "length_ramp.rounds=80 changes no length, for the ramp begins "
+    "nowhere: add length_ramp.start=8",
+    "sft.objective=ar": "sft.objective=ar: with objective=gdsd a denoiser learns in the supervised "
+    "phase: set sft.objective=sft",
     "max_lengths.math=-5": "max_lengths.math=-5 must be at least 1",
     "sampler.steps=25": "sampler.steps=25: each pass commits a token at least, so the 24 of",
     "sampler.kind=block,sampler.steps=100": "sampler.steps=100: each pass commits a token at",
@@ -43,6 +51,20 @@ def refusal(overrides):
 @pytest.mark.parametrize("override", CANNOT_WORK)
 def test_values_that_cannot_work_are_named(override):
     assert CANNOT_WORK[override] in refusal(override)
+
+
+def test_a_teacher_learns_the_next_token(tmp_path):
+    """Masked tokens are for denoisers; an objective of one's own is taken as it is, and so is what
+    a run of an earlier version has."""
+    with pytest.raises(ValueError, match="sft.objective=sft: with objective=opd an autoregressive"):
+        settings.parse(opdlm.get_config("tiny,sft.objective=sft"))
+    settings.parse(opdlm.get_config("tiny,sft.objective=sft,sft.steps=0"))
+    own = tmp_path / "own.py"
+    own.write_text("from gdsd_jax.objectives.ar import OBJECTIVE\n")
+    chosen = settings.parse(coding.get_config(f"tiny,sft.objective={own}"))
+    chosen = settings.replace(chosen, {"sft.objective": "ar"})
+    settings.write(tmp_path, chosen, "tests")
+    assert settings.read(tmp_path) == chosen
 
 
 def test_dream_may_take_more_steps_than_tokens():

@@ -70,19 +70,57 @@ def parse(config: ml_collections.ConfigDict) -> Settings:
     overrides = dict(text.split("=", 1) for text in listed)
     texts = {key: Text(value) for key, value in overrides.items()}
     chosen = build(dict(leaves(config.recipe.to_dict())) | texts)
-    check_ramp(chosen)
+    wrong = Gathered()
+    # not among the checks of `Settings`: runs of earlier versions may have such settings
+    for check in (check_threshold_ramp, check_length_ramp, check_supervised):
+        with wrong.check():
+            check(chosen)
+    wrong.end()
     return chosen
 
 
-def check_ramp(settings: Settings) -> None:
-    """ValueError where a ramp of the threshold would change nothing, since there is none. Runs of
-    earlier versions may have such settings."""
+def check_threshold_ramp(settings: Settings) -> None:
+    """ValueError where a ramp of the threshold would change nothing."""
     ramp, unset = vars(settings.threshold_ramp), vars(ThresholdRamp())
     given = [f"threshold_ramp.{name}={ramp[name]}" for name in ramp if ramp[name] != unset[name]]
     if settings.threshold is None and given:
         raise ValueError(
             f"{given[0]} changes no threshold, for there is none: add threshold=0.9, say, from "
             "which the ramp goes, or leave it out"
+        )
+    if settings.threshold_ramp.end is None and given:
+        raise ValueError(
+            f"{given[0]} changes no threshold, for the ramp ends nowhere: add "
+            "threshold_ramp.end=0.7, say, or leave it out"
+        )
+
+
+def check_length_ramp(settings: Settings) -> None:
+    """ValueError where a ramp of the lengths would change nothing."""
+    ramp = settings.length_ramp
+    if ramp.start is None and ramp.rounds:
+        raise ValueError(
+            f"length_ramp.rounds={ramp.rounds} changes no length, for the ramp begins nowhere: add "
+            "length_ramp.start=8, say, or set length_ramp.rounds=0"
+        )
+    if ramp.start is not None and not ramp.rounds:
+        raise ValueError(
+            f"length_ramp.start={ramp.start} changes no length, for the ramp takes no rounds: add "
+            "length_ramp.rounds=20, say, or set length_ramp.start=none"
+        )
+
+
+def check_supervised(settings: Settings) -> None:
+    """ValueError where the supervised phase's objective is not that of the model that learns in it;
+    a user's own may be any."""
+    taught = objectives.find(settings.objective).teacher
+    wrong, right, who = (
+        ("sft", "ar", "an autoregressive teacher") if taught else ("ar", "sft", "a denoiser")
+    )
+    if settings.sft.steps and settings.sft.objective == wrong:
+        raise ValueError(
+            f"sft.objective={wrong}: with objective={settings.objective} {who} learns in the "
+            f"supervised phase: set sft.objective={right}"
         )
 
 

@@ -26,7 +26,8 @@ class SftPhase:
       steps: optimizer steps of the supervised phase; 0 = there is none.
       batch: answers of a step.
       noise: share of the answers that are made wrong, 0..1; the task says how.
-      weighting: weight of a token's log-probability with "sft", "uniform" or "elbo".
+      weighting: weight of a token's log-probability under "sft", "uniform" or "elbo"; "ar" weighs
+        all alike, whatever stands here.
       count: positions that count, the "answer" through its end token or the "full" width.
       log_every: steps from one line of metrics.jsonl to the next.
       checkpoint_every: steps from one checkpoint to the next.
