@@ -87,7 +87,13 @@ class Checkpoints:
         return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
 
     def save(
-        self, iteration: int, state: PyTree, host: dict, sums: dict[str, np.ndarray] | None = None
+        self,
+        iteration: int,
+        state: PyTree,
+        host: dict,
+        sums: dict[str, np.ndarray] | None = None,
+        *,
+        instead: bool = False,
     ) -> None:
         """Starts writing, on CPUs writes; arrays may be donated when this returns.
 
@@ -96,15 +102,21 @@ class Checkpoints:
           state: tree of arrays.
           host: JSON.
           sums: `checksums_of(state)`; None = they are computed here, after what the devices do now.
+          instead: it takes the place of those of its number and later ones.
 
         Raises:
+          ValueError: there is a later one, without `instead`.
           FloatingPointError: a number that is not finite; names its array, and nothing is written.
           NotSaved: this checkpoint, or the one before, could not be written.
         """
         with self.naming_faults():
             # orbax remembers what this process began: all processes get the same answer
-            if self.manager.latest_step() == iteration:
+            newest = self.manager.latest_step()
+        if newest is not None and not instead:
+            if newest == iteration:
                 return
+            if newest > iteration:  # orbax would pass over it in silence
+                raise ValueError(f"{self.folder}: {newest} is there, {iteration} cannot follow it")
         sums = checksums_of(state) if sums is None else sums
         for name, (_, finite) in sums.items():
             if not finite:
@@ -116,6 +128,9 @@ class Checkpoints:
             checksums=ocp.args.JsonSave(told),
         )
         with self.naming_faults():
+            for later in self.manager.all_steps():
+                if later >= iteration:
+                    self.manager.delete(later)
             self.manager.save(iteration, args=items)
         if not self.beside:
             trim_heap()
@@ -185,9 +200,10 @@ class Checkpoints:
                 raise Damaged(told)
         return found
 
-    def put_aside(self, iteration: int) -> epath.Path:
-        """Moves a damaged checkpoint out of the way, to the folder that this returns."""
-        aside = self.folder.parent / "damaged"
+    def put_aside(self, iteration: int, where: str = "damaged") -> epath.Path:
+        """Moves a checkpoint out of the way, to the folder that this returns, in `where` beside
+        the checkpoints."""
+        aside = self.folder.parent / where
         number = 1
         while (place := aside / f"{iteration}-{number}").exists():
             number += 1

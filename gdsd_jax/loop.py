@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from gdsd_jax import paths, sharding
-from gdsd_jax.checkpoint import Checkpoints, checksums_of, named
+from gdsd_jax.checkpoint import Checkpoints, Damaged, checksums_of, named
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.keys import make_keys
 from gdsd_jax.metrics import MetricsWriter
 from gdsd_jax.optimizer import BROKEN
 from gdsd_jax.progress import phase
-from gdsd_jax.resume import Buffer, Progress, as_host, as_saved
+from gdsd_jax.resume import Buffer, Progress, as_host, as_saved, from_host
 from gdsd_jax.steps import Steps
 from gdsd_jax.types import PyTree, TrainState
 
@@ -172,30 +172,40 @@ def keeper(
 
 def keep_if_best(
     loop: Loop, state: TrainState, frozen: dict, progress: Progress, numbers: Mapping[str, float]
-) -> Progress:
+) -> None:
     """Keeps the state besides where `keep_best` has never been better than in this evaluation.
-
-    Returns where the run stands, with the best number so far.
 
     Raises:
       paths.WorkdirError: the evaluation has no such number.
     """
     metric = loop.experiment.settings.keep_best
     if metric is None:
-        return progress
+        return
     name = metric.removeprefix("-")
     if name not in numbers:
         raise paths.WorkdirError(f"keep_best={metric}: evaluations tell {', '.join(numbers)}")
     merit = -numbers[name] if metric.startswith("-") else numbers[name]
-    if not merit > (progress.best or {}).get(metric, -math.inf):  # NaN is never the best
-        return progress
-    progress = progress._replace(best={metric: merit})
+    if not merit > best_so_far(loop.best).get(metric, -math.inf):  # NaN is never the best
+        return
     tree = as_saved(state, frozen if progress.has_rl_state else {}, None)
+    host = as_host(progress._replace(best={metric: merit}))
     with phase("writing the best checkpoint"):
-        loop.best.save(iteration_of(loop.experiment, progress), tree, as_host(progress))
-        loop.best.wait()  # later checkpoints say that it is there
+        # a run that goes on from an earlier checkpoint may find it before what is kept
+        loop.best.save(iteration_of(loop.experiment, progress), tree, host, instead=True)
+        loop.best.wait()
     loop.say(f"best {name} so far, {numbers[name]:.4g}: kept in {loop.best.folder.parent}")
-    return progress
+
+
+def best_so_far(best: Checkpoints) -> dict[str, float]:
+    """{a `keep_best`: its number} of what is kept there. The run's own checkpoints do not say it:
+    the last of them is older than the last evaluation."""
+    newest = best.latest()
+    if newest is None:
+        return {}
+    try:
+        return from_host(best.host(newest))[0].best or {}
+    except Damaged:
+        return {}
 
 
 def iteration_of(experiment: Experiment, progress: Progress) -> int:

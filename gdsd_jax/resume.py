@@ -32,7 +32,8 @@ class Progress(NamedTuple):
     # the present round's rollout drifted too far: the next one goes without cache and threshold
     exact: bool = False
     losses: tuple[float, ...] = ()  # of supervised steps since the last line about them
-    best: dict[str, float] | None = None  # the setting keep_best and its best number, the greater
+    # of the checkpoint that keep_best keeps: that setting and its number, the greater the better
+    best: dict[str, float] | None = None
 
     @property
     def has_rl_state(self) -> bool:

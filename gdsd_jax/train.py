@@ -89,7 +89,7 @@ def train(
         key = seed_key_of(experiment)
         found = begin_until_stopped(experiment, steps, checkpoints, key, signalled)
         state, frozen, buffer, progress, damaged = found
-        tell_beginning(workdir, checkpoints, progress, damaged, changed, say)
+        tell_beginning(workdir, checkpoints, best, progress, damaged, changed, say)
         with workdirs.opened(experiment, workdir, progress.lines, say) as writer:
             loop = Loop(
                 experiment, workdir, steps, key, checkpoints, best, writer, signalled, say, profile
@@ -118,17 +118,22 @@ def begin_until_stopped(
 def tell_beginning(
     workdir: epath.Path,
     checkpoints: Checkpoints,
+    best: Checkpoints,
     progress: Progress,
     damaged: dict[int, str],
     changed: settings.Changes,
     say: Callable[[str], None],
 ) -> None:
-    """Says where a run goes on, with which other settings; puts damaged checkpoints aside."""
+    """Says where a run goes on, with which other settings; puts damaged checkpoints aside, and the
+    best one of a run that was there before."""
     for number, reason in damaged.items():
         say(f"{reason}: moved to {checkpoints.put_aside(number)}")
     if checkpoints.latest() is not None:
         where = f"{progress.phase}, round {progress.round}, step {progress.step}"
         say(f"resuming {workdir}: {where}")
+    for number in best.iterations() if checkpoints.latest() is None else ():
+        aside = best.put_aside(number, "earlier")
+        say(f"{best.place(number)}, the best of an earlier run there: moved to {aside}")
     if changed:
         say(f"settings that are others now: {settings.listed(changed)}")
 
@@ -197,7 +202,7 @@ def reinforce(
         if buffer is None:
             if number % chosen.eval_every == 0:
                 numbers = evaluate(loop, state, frozen, number, teacher, keep)
-                progress = keep_if_best(loop, state, frozen, progress, numbers)
+                keep_if_best(loop, state, frozen, progress, numbers)
             buffer, summary = collect(loop, state, frozen, next(loader), keys, progress, keep)
             exact = drifted(loop, number, summary)
         here = progress._replace(cursor=loader.get_state(), exact=exact)

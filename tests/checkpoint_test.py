@@ -110,6 +110,21 @@ def test_the_newest_state_of_a_run_can_be_read(tmp_path, caplog):
     assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == []
 
 
+def test_a_number_below_the_newest_is_no_checkpoint(tmp_path):
+    """Nor is one passed over in silence; it may take the place of later ones."""
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=2)
+    for iteration in (3, 5):
+        checkpoints.save(iteration, {"state": jnp.int32(iteration)}, {"round": iteration})
+    with pytest.raises(ValueError, match=f"{tmp_path}: 5 is there, 4 cannot follow it"):
+        checkpoints.save(4, {"state": jnp.int32(4)}, {"round": 4})
+    with pytest.raises(FloatingPointError):
+        checkpoints.save(4, {"state": jnp.float32(np.nan)}, {"round": 4}, instead=True)
+    assert checkpoints.iterations() == [5, 3]
+    checkpoints.save(4, {"state": jnp.int32(4)}, {"round": 4}, instead=True)
+    checkpoints.wait()
+    assert checkpoints.iterations() == [4, 3] and checkpoints.host(4) == {"round": 4}
+
+
 def test_wrong_folders_are_named(folder, tmp_path):
     other = {**TREE, "embed": {"embedding": jax.ShapeDtypeStruct((8, 7), jnp.float32)}}
     with pytest.raises(ValueError, match="another model, first difference at .*embedding"):

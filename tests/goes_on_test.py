@@ -5,9 +5,20 @@ import contextlib
 import json
 import shutil
 
+import jax.numpy as jnp
 import pytest
 
-from gdsd_jax import checkpoint, experiment, metrics, paths, settings, train, weights, workdirs
+from gdsd_jax import (
+    checkpoint,
+    experiment,
+    metrics,
+    paths,
+    resume,
+    settings,
+    train,
+    weights,
+    workdirs,
+)
 from gdsd_jax.checkpoint import Checkpoints, OtherSettings
 from gdsd_jax.checksums import sum_of
 from tests.workdirs_test import files_of
@@ -116,6 +127,21 @@ def test_what_may_change_is_told(prepared, copy):
         "\n".join(said)
     )
     assert settings.read(copy).eval_every == 7
+
+
+def test_the_best_of_an_earlier_run_makes_room(copy):
+    """Of one whose checkpoints were deleted to start afresh; one that goes on keeps it."""
+    checkpoints, best = (Checkpoints(copy / name / "checkpoints") for name in ("", workdirs.BEST))
+    best.save(7, {"state": jnp.arange(4.0)}, {"round": 3})
+    best.wait()
+    said = []
+    given = resume.Progress(), {}, {}, said.append
+    train.tell_beginning(copy, checkpoints, best, *given)
+    assert best.iterations() == [7] and said[0].startswith("resuming ")
+    shutil.rmtree(copy / "checkpoints")
+    train.tell_beginning(copy, checkpoints, best, *given)
+    assert best.iterations() == [] and (copy / workdirs.BEST / "earlier" / "7-1").is_dir()
+    assert said[1].endswith(f"moved to {copy}/{workdirs.BEST}/earlier/7-1")
 
 
 STARTS = {

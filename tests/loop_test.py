@@ -1,10 +1,11 @@
 """What the phases of a run share: stopping with the state saved, refusing broken numbers."""
 
-import json
 import threading
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from gdsd_jax import paths, resume
@@ -74,16 +75,34 @@ def test_the_best_of_a_metric_is_kept(tmp_path):
         for number, value in enumerate(values):
             progress = progress._replace(round=number)
             numbers = {metric.strip("-"): value, "other": 1.0}
-            progress = keep_if_best(loop, {"weights": jnp.arange(4.0)}, {}, progress, numbers)
-            # what a checkpoint holds of it comes back
-            host = json.loads(json.dumps(resume.as_host(progress)))
-            progress, _ = resume.from_host(host)
+            keep_if_best(loop, {"weights": jnp.arange(4.0)}, {}, progress, numbers)
+            # a run that goes on knows it by what is kept
+            loop = loop._replace(best=Checkpoints(best.folder, keep=1))
             if not kept or kept[-1] != best.latest():
                 kept.append(best.latest())
         assert kept == [7 + 2 * step for step in steps] and len(best.iterations()) == 1
         assert best.host(kept[-1])["round"] == 4
     with pytest.raises(paths.WorkdirError, match="keep_best=-kl_common: evaluations tell other"):
         keep_if_best(loop, {}, {}, progress, {"other": 1.0})
+
+
+def test_what_is_kept_is_the_best_wherever_a_run_goes_on(tmp_path):
+    """The last evaluation comes after the last checkpoint, and a run may go on from one before what
+    is kept."""
+    chosen, said = SimpleNamespace(inner_iterations=2, keep_best="solved"), []
+    alone = SimpleNamespace(hosts=Hosts(), settings=chosen)
+    for number, value, wanted in ((4, 0.9, 9), (5, 0.85, 9), (2, 0.95, 5), (2, 0.97, 5)):
+        best = Checkpoints(tmp_path / "checkpoints", keep=1)
+        loop = loop_of(alone, None, None)._replace(best=best, say=said.append)
+        weights, progress = jnp.full(4, value), resume.Progress("rl", round=number)
+        keep_if_best(loop, {"weights": weights}, {}, progress, {"solved": value})
+        assert best.iterations() == [wanted]
+    assert best.host(5)["best"] == {"solved": 0.97} and len(said) == 3
+    found = best.restore(5, jax.eval_shape(lambda: {"state": {"weights": weights}}))
+    np.testing.assert_array_equal(found["state"]["weights"], np.full(4, 0.97, np.float32))
+    (tmp_path / "checkpoints" / "5" / "host" / "metadata").write_text("{")
+    keep_if_best(loop, {"weights": weights}, {}, progress._replace(round=7), {"solved": 0.1})
+    assert best.iterations() == [15], "of what cannot be read nobody knows how good it is"
 
 
 def test_broken_numbers_stop_the_run(tmp_path):
