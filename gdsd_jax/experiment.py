@@ -224,7 +224,8 @@ def model_of(
     become.
     """
     if folder is not None:
-        theirs = weights.settings_of(folder)
+        thinks = settings.enable_thinking  # of what is asked, not of how the weights came about
+        theirs = dataclasses.replace(weights.settings_of(folder), enable_thinking=thinks)
         found = weights.read_model(theirs, weights.kept_tokenizer(theirs, folder))
         weights.check_preset(settings, found[0], folder)
         return found

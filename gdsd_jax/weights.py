@@ -147,6 +147,7 @@ def read_model(settings: Settings, own: Tokenizer | None = None) -> tuple[ModelC
         check_adapters(settings, model)
     else:
         before = settings_of(settings.init_from)
+        before = dataclasses.replace(before, enable_thinking=settings.enable_thinking)
         if before.lora_rank:
             raise ValueError(
                 f"init_from={settings.init_from}: a run of adapters; sum them up first with "

@@ -16,8 +16,9 @@ import tokenizers as hf_tokenizers
 
 from configs import coding, opdlm
 import gdsd_jax
-from gdsd_jax import checkpoint, models, settings, sharding, tokenizers, weights
+from gdsd_jax import checkpoint, experiment, models, settings, sharding, tokenizers, weights
 from tests import folders
+from tests.generate_test import SIZES, save_converted
 from tests.reference import random_params, tiny
 
 
@@ -112,6 +113,25 @@ def test_a_run_goes_on_from_anothers_weights(workdir, lora_workdir, data_dir):
     assert_equal_trees(weights.base_weights(chosen, model, mesh, None), load(workdir)[3])
     with pytest.raises(ValueError, match="init_from=.*: a run of adapters"):
         weights.read_model(of_coding(f"init_from={lora_workdir}", f"data_dir={data_dir}"))
+
+
+def test_chat_templates_are_told_what_the_run_asks(tmp_path):
+    """Whether its weights are a converted model's, another run's, or are only evaluated."""
+    converted, before = tmp_path / "converted", tmp_path / "before"
+    converted.mkdir()
+    save_converted(converted, models.ModelConfig(family="llada", **SIZES))
+    start = f"init_from={converted}"
+    (before / "checkpoints" / "3").mkdir(parents=True)
+    settings.write(before, of_coding("model=none", start, "enable_thinking=true"), "tests")
+    for folder in (converted, before):
+        for thinks in (False, True):
+            chosen = of_coding("model=none", f"init_from={folder}", f"enable_thinking={thinks}")
+            for _, tokenizer in (
+                weights.read_model(chosen),
+                experiment.model_of(chosen, None, folder),
+            ):
+                asked = tokenizer.chat_text([{"role": "user", "content": "ab"}])
+                assert asked == ("[ab]!" if thinks else "[ab]"), (folder.name, thinks)
 
 
 def with_config(workdir, folder, **changes):
