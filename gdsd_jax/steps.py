@@ -83,12 +83,14 @@ def make_steps(
     config = settings.objective_config
     if teacher is not None:
         config = dataclasses.replace(config, teacher=sharding.by_vocabulary(mesh, teacher))
-    sampler, exact = settings.sampler, settings.sampler
-    if sampler.approximate:
-        exact = dataclasses.replace(sampler, cache="none")
+    sampler = settings.sampler
+    exact = dataclasses.replace(sampler, cache="none") if sampler.approximate else sampler
+    if sampler.stop_ids is not None:  # objectives ask the model where answers end
+        model = dataclasses.replace(denoiser.config, stop_ids=sampler.stop_ids)
+        denoiser = denoiser._replace(config=model)
     teach = distance = None
     if teacher is not None:
-        teach = make_teach(teacher, sampler.gen_length, mesh)
+        teach = make_teach(teacher, sampler, mesh)
         distance = make_distance(denoiser, config.teacher)
     weights, parts = settings.rollout_weights, settings.rollout_parts
     sample = make_sampler(denoiser, sampler, mesh, weights, settings.rollout_quant, parts)
@@ -142,12 +144,13 @@ def make_sampler(
     return jax.jit(sample)
 
 
-def make_teach(teacher: Denoiser, gen_length: int, mesh: jax.sharding.Mesh) -> Callable:
-    """`Steps.teach`.
+def make_teach(teacher: Denoiser, sampler: SamplerConfig, mesh: jax.sharding.Mesh) -> Callable:
+    """`Steps.teach`: answers that end where the student's do.
 
     One token after another is block diffusion by blocks of one, exactly, for a causal model.
     """
-    config = SamplerConfig(kind="block", gen_length=gen_length, block_length=1, steps=gen_length)
+    length = sampler.gen_length
+    config = SamplerConfig("block", length, 1, steps=length, stop_ids=sampler.stop_ids)
     rollout_fn = sampling.make_rollout_fn(teacher, config, sharding.row_shards(mesh))
 
     def teach(trainable, frozen, prompts: Prompts, rng: Array) -> Rollout:

@@ -35,6 +35,7 @@ from gdsd_jax.loop import (
 from gdsd_jax.metrics import Pace, round_line
 from gdsd_jax.progress import phase
 from gdsd_jax.resume import Buffer, Progress, Resumed, fresh_state, resume_newest
+from gdsd_jax.sampling import stop_ids_of
 from gdsd_jax.steps import Steps, make_steps
 from gdsd_jax.supervised import supervise
 from gdsd_jax.types import Batch, Prompts, PyTree, TrainState
@@ -346,9 +347,7 @@ def experience_of(
         if steps.probe is not None:
             probed = steps.probe.before(*weights, prompts, rollout, keys["probe"])
     summary = {"tokens_per_s": float(length_B.sum() / (sampled - began))}
-    stop_ids = chosen.sampler.stop_ids
-    if stop_ids is None:
-        stop_ids = experiment.denoiser.config.stop_ids
+    stop_ids = stop_ids_of(chosen.sampler, experiment.denoiser.config)
     numbers = {
         "length": length_B.mean(),
         "truncated": truncated(tokens_BxG, length_B, stop_ids),

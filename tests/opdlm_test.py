@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from configs import opdlm
-from gdsd_jax import experiment, meanings, metrics, models, settings, train
+from gdsd_jax import experiment, meanings, metrics, models, settings, sharding, steps, train
 from gdsd_jax.optimizer import make_optimizer
 from tests.report.rows import unexplained
 
@@ -50,6 +50,25 @@ def test_recipes_are_the_published_ones(size):
     assert (adamw.b1, adamw.b2, adamw.weight_decay, adamw.clip_norm) == (0.9, 0.999, 0.0, 1.0)
     math = recipe(f"qwen3_{size},math=1,init_from=DIR,data_file=FILE")
     assert (math.sampler.gen_length, math.rounds, math.objective_config.top_k) == (2000, 630, None)
+
+
+def test_objectives_take_the_samplers_ends_of_answers(monkeypatch):
+    """`exclude_stop` asks the model for them."""
+    seen = {}
+    for name in ("make_score", "make_round_update", "make_distance"):
+
+        def note(denoiser, *_, name=name):
+            seen[name] = denoiser.config.stop_ids
+
+        monkeypatch.setattr(steps, name, note)
+    for stop_ids in ("none", "(7,)"):
+        chosen = recipe(f"tiny,sampler.stop_ids={stop_ids}")
+        student = models.preset(chosen.model)
+        denoiser = models.make_denoiser(student)
+        teacher = models.make_denoiser(models.to_autoregressive(student))
+        steps.make_steps(denoiser, chosen, sharding.make_mesh({"fsdp": 8}), teacher)
+        wanted = student.stop_ids if stop_ids == "none" else (7,)
+        assert len(seen) == 3 and set(seen.values()) == {wanted}
 
 
 def test_the_learning_rate_is_the_published_schedule():

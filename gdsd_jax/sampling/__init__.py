@@ -1,7 +1,7 @@
 """Samplers: one engine for training rollouts and evaluation."""
 
 from gdsd_jax.sampling.cache import branch_shares
-from gdsd_jax.sampling.config import SamplerConfig, attention_doubts
+from gdsd_jax.sampling.config import SamplerConfig, attention_doubts, stop_ids_of
 from gdsd_jax.sampling.drift import Drift, drift, take_rows
 from gdsd_jax.sampling.orders import ORDERS
 from gdsd_jax.sampling.replay import existing, is_doubled, pass_numbers, replay
@@ -30,6 +30,7 @@ __all__ = [
     "make_rollout_fn",
     "pass_numbers",
     "replay",
+    "stop_ids_of",
     "take_rows",
     "with_defaults",
 ]

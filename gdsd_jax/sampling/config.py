@@ -183,6 +183,12 @@ class SamplerConfig:
         return self.cache in ("prefix", "dual") and self.refresh_every != 1
 
 
+def stop_ids_of(config: SamplerConfig, model) -> tuple[int, ...]:
+    """Tokens that end a completion: the sampler's, or where it names none those of the
+    `ModelConfig`."""
+    return tuple(model.stop_ids if config.stop_ids is None else config.stop_ids)
+
+
 def attention_doubts(kind: str, learnt: str, whose: str) -> list[str]:
     """A doubt where weights are sampled with another attention than they have learnt with.
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from gdsd_jax.sampling import schedule
 from gdsd_jax.sampling.cache import Forward, columns, make_forward
 from gdsd_jax.sampling.compaction import all_passes, sizes_of
-from gdsd_jax.sampling.config import SamplerConfig
+from gdsd_jax.sampling.config import SamplerConfig, stop_ids_of
 from gdsd_jax.sampling.noise import BLOCK_NOISE, fold_rows, row_uniform
 from gdsd_jax.sampling.orders import find_order
 from gdsd_jax.sampling.proposals import Proposal, propose
@@ -97,8 +97,7 @@ def make_passes(denoiser: Denoiser, config: SamplerConfig) -> Passes:
     """
     check(denoiser, config)
     model, order = denoiser.config, find_order(config.order)
-    if config.stop_ids is None:
-        config = dataclasses.replace(config, stop_ids=tuple(model.stop_ids))
+    config = dataclasses.replace(config, stop_ids=stop_ids_of(config, model))
 
     def begin(params, prompts):
         state = fresh_state(prompts, config, model)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import models, sampling
+from gdsd_jax import models, sampling, sharding, steps
 from gdsd_jax.types import Prompts
 from tests import twins
 from tests.reference import attending_params, log_softmax, tiny
@@ -131,3 +131,24 @@ def test_a_denoiser_needs_a_mask():
     model = dataclasses.replace(MODEL, attention="full")
     with pytest.raises(ValueError, match="a denoiser needs a mask"):
         sampling.make_rollout_fn(models.make_denoiser(model), sampling.SamplerConfig())
+
+
+def test_a_teacher_ends_where_the_sampler_says(params, prompts):
+    """As the student does, whose answers its own stand beside."""
+    mesh = sharding.make_mesh({}, jax.devices()[:1])
+    numbers, frozen = jnp.arange(ROWS), {"teacher": params}
+    asked = prompts.replace(temperature_B=jnp.zeros(ROWS), index_B=numbers, sample_B=numbers)
+
+    def taught(stop_ids):
+        sampler = sampling.SamplerConfig(gen_length=G, block_length=G, stop_ids=stop_ids)
+        teach = steps.make_teach(models.make_denoiser(MODEL), sampler, mesh)
+        found = teach({}, frozen, asked, jax.random.key(0))
+        return np.asarray(found.tokens_BxG), np.asarray(found.length_B)
+
+    tokens_BxG, length_B = taught(None)
+    end = int(tokens_BxG[0, 1])
+    assert length_B[0] > 2 and end not in MODEL.stop_ids
+    ended_BxG, ended_B = taught((end,))
+    first = tokens_BxG[0].tolist().index(end) + 1
+    assert ended_B[0] == first <= 2
+    np.testing.assert_array_equal(ended_BxG[0, :first], tokens_BxG[0, :first])
