@@ -29,6 +29,8 @@ CANNOT_WORK = {
     "nowhere: add length_ramp.start=8",
     "sft.objective=ar": "sft.objective=ar: with objective=gdsd a denoiser learns in the supervised "
     "phase: set sft.objective=sft",
+    "objective=wd1,wd1.softmax_over=batch,slices=4": "wd1.softmax_over=batch weighs the rows of a "
+    "slice, so that slices=4 would change the gradient: set slices=1, or slices_apart=true",
     "max_lengths.math=-5": "max_lengths.math=-5 must be at least 1",
     "sampler.steps=25": "sampler.steps=25: each pass commits a token at least, so the 24 of",
     "sampler.kind=block,sampler.steps=100": "sampler.steps=100: each pass commits a token at",
@@ -65,6 +67,16 @@ def test_a_teacher_learns_the_next_token(tmp_path):
     chosen = settings.replace(chosen, {"sft.objective": "ar"})
     settings.write(tmp_path, chosen, "tests")
     assert settings.read(tmp_path) == chosen
+
+
+def test_rows_of_a_slice_are_weighed_together_where_slices_are_apart(tmp_path):
+    """Or where there is one; what a run of an earlier version has is read."""
+    batch = "tiny,objective=wd1,wd1.softmax_over=batch"
+    for slices in ("slices=1", "slices=4,slices_apart=true"):
+        settings.parse(coding.get_config(f"{batch},{slices}"))
+    chosen = settings.parse(coding.get_config(f"{batch},slices=1"))
+    settings.write(tmp_path, settings.replace(chosen, {"slices": 4}), "tests")
+    assert settings.read(tmp_path).slices == 4
 
 
 def test_dream_may_take_more_steps_than_tokens():

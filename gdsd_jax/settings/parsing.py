@@ -72,7 +72,7 @@ def parse(config: ml_collections.ConfigDict) -> Settings:
     chosen = build(dict(leaves(config.recipe.to_dict())) | texts)
     wrong = Gathered()
     # not among the checks of `Settings`: runs of earlier versions may have such settings
-    for check in (check_threshold_ramp, check_length_ramp, check_supervised):
+    for check in (check_threshold_ramp, check_length_ramp, check_supervised, check_softmax):
         with wrong.check():
             check(chosen)
     wrong.end()
@@ -121,6 +121,17 @@ def check_supervised(settings: Settings) -> None:
         raise ValueError(
             f"sft.objective={wrong}: with objective={settings.objective} {who} learns in the "
             f"supervised phase: set sft.objective={right}"
+        )
+
+
+def check_softmax(settings: Settings) -> None:
+    """ValueError where the rows of a slice are weighed together, whose number then matters, though
+    slices are not apart."""
+    over = getattr(settings.objective_config, "softmax_over", "group")
+    if over == "batch" and settings.slices > 1 and not settings.slices_apart:
+        raise ValueError(
+            f"{settings.objective}.softmax_over=batch weighs the rows of a slice, so that slices="
+            f"{settings.slices} would change the gradient: set slices=1, or slices_apart=true"
         )
 
 
