@@ -4,6 +4,7 @@ B rows (completions), P prompt columns, G completion columns.
 """
 
 from collections.abc import Callable, Sequence
+import itertools
 import math
 
 import jax
@@ -91,10 +92,13 @@ def grades_of(
 
     Raises:
       tasks.GradeError: grades that cannot be used; one line names the task's file. With `skip`,
-        which takes that line, such answers count as not judged.
+        which takes that line from whichever host, such answers count as not judged.
     """
-    own = hosts.share(len(texts))
-    graded = tasks.graded(task, records[own], texts[own], parts, skip)
+    own, told = hosts.share(len(texts)), []
+    graded = tasks.graded(task, records[own], texts[own], parts, skip and told.append)
+    if skip is not None:
+        for line in itertools.chain.from_iterable(hosts.exchange(told)):
+            skip(line)
     fields = graded._asdict()
     by_name = fields.pop("parts")
     merged = hosts.merge(fields | {f"part {name}": by_name[name] for name in parts}, len(texts))

@@ -148,6 +148,23 @@ def test_each_process_grades_its_share_alone():
         np.testing.assert_array_equal(a, b)
 
 
+def test_what_another_host_could_not_grade_is_told():
+    """Only the first process says lines, also those of another's share."""
+
+    class First(Second):
+        def exchange(self, value):
+            assert value == []
+            return [value, ["of the other's share"]]
+
+    firsts = {"reward_N": np.zeros(2, np.float32), "solved_N": np.zeros(2, bool)}
+    firsts |= {"judged_N": np.ones(2, bool), "points_Nx2": np.zeros((2, 2), np.int64)}
+    firsts |= {f"part {name}": np.zeros(2, np.float32) for name in ("half", "long")}
+    said, given = [], (TASK, RECORDS * 2, ["a", "b", "c", "d"], ("half", "long"))
+    experience.grades_of(First(firsts), *given, said.append)
+    assert said == ["of the other's share"]
+    experience.grades_of(Second(firsts), *given)  # nothing is exchanged where nothing is left out
+
+
 def test_a_mean_is_over_what_was_judged():
     values = np.array([1.0, 5.0, 3.0], np.float32)
     assert experience.mean_of(values, np.array([True, False, True])) == 2.0

@@ -15,7 +15,7 @@ from gdsd_jax import sharding
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
 from gdsd_jax.experiment import Experiment, ignore
-from gdsd_jax.progress import phase
+from gdsd_jax.progress import phase, say
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.tasks import Grades, Record, Task
 from gdsd_jax.tasks.repeating import is_repeating
@@ -170,7 +170,7 @@ def answer(
     if experiment.task.grade is not None:
         skip = None
         if settings.not_finite == "skip":
-            skip = print if experiment.hosts.first else ignore
+            skip = say if experiment.hosts.first else ignore
         grades = grades_of(
             experiment.hosts, experiment.task, records, texts, experiment.parts, skip
         )

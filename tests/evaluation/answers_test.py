@@ -1,6 +1,7 @@
 """What an evaluation asks of the model, what it counts, and what it says."""
 
 import dataclasses
+import io
 import math
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import data, evaluation, models, sampling, sharding, steps
+from gdsd_jax import data, evaluation, models, progress, sampling, sharding, steps
 from gdsd_jax.evaluation import Request
 from gdsd_jax.experience import prompts_of
 from gdsd_jax.hosts import Hosts
@@ -151,6 +152,10 @@ def test_answers_that_are_left_out_are_told_by_the_first_process_alone(first, ca
     table = evaluation.evaluate(given, Sampler(), Request())
     assert not table.judged
     assert ("answers count as not judged" in capsys.readouterr().out) == first
+    with progress.shown(screen := io.StringIO()):  # not beside the live line, which it would tear
+        evaluation.evaluate(given, Sampler(), Request())
+    assert ("answers count as not judged" in screen.getvalue()) == first
+    assert capsys.readouterr().out == ""
 
 
 def test_what_is_requested_reaches_every_row():
