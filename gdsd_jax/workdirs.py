@@ -169,7 +169,7 @@ def repeat_supervised(writer: MetricsWriter, workdir) -> None:
     path = epath.Path(workdir) / "metrics.jsonl"
     for row in read_metrics(path) if path.exists() else []:
         if row["phase"] == "sft":
-            del row["wall_s"]
+            row.pop("wall_s", None)
             told = {key: math.nan if value is None else value for key, value in row.items()}
             writer.write(told.pop("phase"), told.pop("step"), **told)
 

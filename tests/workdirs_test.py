@@ -1,5 +1,6 @@
 """What a run writes besides checkpoints, and that a refused one writes nothing."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -64,6 +65,15 @@ def test_a_report_of_damaged_lines_is_left_out(prepared, tmp_path):
     (line,) = said
     assert line.startswith("report.html is not redrawn: ") and "line 2 is not JSON" in line
     assert not (tmp_path / "report.html").exists()
+
+
+def test_lines_of_another_runs_supervised_phase_need_no_clock(tmp_path):
+    """`metrics.read_metrics` takes lines without one."""
+    (tmp_path / "metrics.jsonl").write_text('{"phase": "sft", "step": 1, "loss": 0.5}\n')
+    with contextlib.closing(metrics.MetricsWriter(tmp_path / "new.jsonl")) as writer:
+        workdirs.repeat_supervised(writer, tmp_path)
+    (row,) = metrics.read_metrics(tmp_path / "new.jsonl")
+    assert (row["phase"], row["step"], row["loss"]) == ("sft", 1, 0.5)
 
 
 def test_the_page_of_a_run_that_goes_on_is_a_minute_old_at_most(workdir, prepared, tmp_path):
