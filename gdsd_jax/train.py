@@ -91,6 +91,8 @@ def train(
         found = begin_until_stopped(experiment, steps, checkpoints, key, signalled)
         state, frozen, buffer, progress, damaged = found
         tell_beginning(workdir, checkpoints, best, progress, damaged, changed, say)
+        if profile is not None and profile <= progress.round:
+            say(f"--profile={profile}: that round is over, nothing is traced")
         with workdirs.opened(experiment, workdir, progress.lines, say) as writer:
             loop = Loop(
                 experiment, workdir, steps, key, checkpoints, best, writer, signalled, say, profile

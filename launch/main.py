@@ -100,6 +100,7 @@ def main() -> int:
         chosen = settings.parse(load_config(args.config))
         if args.help or args.print_config:
             return explain(chosen, args)
+        check_profile(chosen, args.profile)
         here = hosts.start(args.coordinator, args.num_processes, args.process_id)
     except Exception as error:
         return told(error, args.debug)
@@ -107,6 +108,15 @@ def main() -> int:
     if code in (130, 143):
         hosts.leave(code)  # a thread may be compiling still
     return code
+
+
+def check_profile(chosen: Settings, profile: int | None) -> None:
+    """ValueError where the round that is to be traced is none of the run's."""
+    if profile is not None and not 1 <= profile <= chosen.rounds:
+        raise ValueError(
+            f"--profile={profile}: the run has rounds={chosen.rounds}, counted from 1: name one of "
+            "them, or leave it out"
+        )
 
 
 def explain(chosen: Settings, args: argparse.Namespace) -> int:

@@ -144,6 +144,17 @@ def test_the_best_of_an_earlier_run_makes_room(copy):
     assert said[1].endswith(f"moved to {copy}/{workdirs.BEST}/earlier/7-1")
 
 
+def test_a_round_that_is_over_is_not_traced(prepared, copy, monkeypatch):
+    """A line says so."""
+    found, said = resume.Resumed(None, {}, None, resume.Progress("rl", round=2), {}), []
+    monkeypatch.setattr(train, "begin_until_stopped", lambda *_: found)
+    monkeypatch.setattr(train, "run", lambda *_: None)
+    for profile in (None, 3, 2):
+        train.train(prepared, copy, said.append, profile)
+        told = [line for line in said if "--profile" in line]
+        assert told == ["--profile=2: that round is over, nothing is traced"] * (profile == 2)
+
+
 STARTS = {
     "nothing there": (
         lambda folder: shutil.rmtree(folder / "checkpoints"),

@@ -21,6 +21,8 @@ FLAGS = {
     "generate --checkpoint=GOOD --prompt=a --batch-size=2": "near it: --batch; --help tells all",
     "generate --checkpoint=GOOD --prompt=a --beams=2": "unrecognized arguments: --beams=2; --help",
     f"main {CODING} --profile=x": "argument --profile: invalid int value: 'x'",
+    f"main {CODING},rounds=3 --profile=0": "--profile=0: the run has rounds=3, counted from 1:",
+    f"main {CODING},rounds=3 --profile=4": "--profile=4: the run has rounds=3, counted from 1:",
     f"main {CODING} --num_processes=two": "argument --num_processes: invalid int value: 'two'",
     f"main {CODING} --num_processes=2": "give --coordinator=HOST:PORT",
     f"main {CODING} --coordinator=a:b --num_processes=2 --process_id=0": "--coordinator=a:b: give",
