@@ -4,7 +4,8 @@ import jax
 
 from gdsd_jax.types import Array
 
-# what randomness is for; a new stream at the end changes no other
+# what randomness is for; a new stream at the end changes no other, and "shuffle", from which nobody
+# draws, keeps the places of those behind it
 STREAMS = ("init", "sft", "rollout", "masks", "shuffle", "evaluation", "probe")
 
 
