@@ -3,7 +3,6 @@ complete."""
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
-import ctypes
 import functools
 import json
 from typing import Any
@@ -17,7 +16,7 @@ import tensorstore as ts
 from gdsd_jax import json_files, paths, version
 from gdsd_jax.checksums import checksums, read_json, read_sums, sum_of
 from gdsd_jax.damage import Damaged, naming_damage, reason_of, silence_late_arrays
-from gdsd_jax.hosts import Hosts
+from gdsd_jax.hosts import Hosts, trim_heap
 from gdsd_jax.types import LazyArray, PyTree
 
 
@@ -91,9 +90,8 @@ class Checkpoints:
         iteration: int,
         state: PyTree,
         host: dict,
-        sums: dict[str, np.ndarray] | None = None,
-        *,
-        instead: bool = False,
+        sums: dict | None = None,
+        over: bool = False,
     ) -> None:
         """Starts writing, on CPUs writes; arrays may be donated when this returns.
 
@@ -102,21 +100,20 @@ class Checkpoints:
           state: tree of arrays.
           host: JSON.
           sums: `checksums_of(state)`; None = they are computed here, after what the devices do now.
-          instead: it takes the place of those of its number and later ones.
+          over: it takes the place of those of its number and of later ones.
 
         Raises:
-          ValueError: there is a later one, without `instead`.
+          ValueError: there is a later one, and `over` is not set.
           FloatingPointError: a number that is not finite; names its array, and nothing is written.
           NotSaved: this checkpoint, or the one before, could not be written.
         """
         with self.naming_faults():
             # orbax remembers what this process began: all processes get the same answer
             newest = self.manager.latest_step()
-        if newest is not None and not instead:
+        if newest is not None and newest >= iteration and not over:
             if newest == iteration:
-                return
-            if newest > iteration:  # orbax would pass over it in silence
-                raise ValueError(f"{self.folder}: {newest} is there, {iteration} cannot follow it")
+                return  # below it orbax would do nothing either
+            raise ValueError(f"{self.folder}: {newest} is there, {iteration} cannot follow it")
         sums = checksums_of(state) if sums is None else sums
         for name, (_, finite) in sums.items():
             if not finite:
@@ -201,8 +198,7 @@ class Checkpoints:
         return found
 
     def put_aside(self, iteration: int, where: str = "damaged") -> epath.Path:
-        """Moves a checkpoint out of the way, to the folder that this returns, in `where` beside
-        the checkpoints."""
+        """Moves a checkpoint out of the way, into `where` beside the others; returns its place."""
         aside = self.folder.parent / where
         number = 1
         while (place := aside / f"{iteration}-{number}").exists():
@@ -220,15 +216,10 @@ class Checkpoints:
             self.manager.wait_until_finished()
 
     def close(self) -> None:
-        self.manager.close()
-
-
-def trim_heap() -> None:
-    """Gives the system back what the host has freed; glibc keeps what its threads allocated, after
-    a checkpoint about half the size of it."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
+        """Ends what writes here, when everything is complete on disk; raises NotSaved."""
+        if "manager" in vars(self):
+            with self.naming_faults():
+                self.manager.close()
 
 
 def iterations_in(folder: epath.Path) -> list[int]:

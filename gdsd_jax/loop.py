@@ -75,7 +75,7 @@ def unless_stopped(loop: Loop, work: Callable[[], Any], keep: Callable[[], None]
 
 def checked(
     loop: Loop,
-    phase: str,
+    kind: str,
     step: int,
     outcome: Mapping[str, Any],
     trainable: PyTree,
@@ -87,7 +87,7 @@ def checked(
 
     Args:
       loop: whose setting `not_finite` is asked.
-      phase: "sft" or "train".
+      kind: of its line, "sft" or "train".
       step: its number.
       outcome: the metrics of `make_update`, on the host.
       trainable: whose gradient it was, for the names.
@@ -101,7 +101,7 @@ def checked(
     if not wrong:
         return told
     piece, tensor = (int(outcome[name]) for name in BROKEN)
-    line = f"{phase} step {step}: {wrong[0]} is {told[wrong[0]]}"
+    line = f"{kind} step {step}: {wrong[0]} is {told[wrong[0]]}"
     if tensor >= 0:
         line += f", the gradient of {list(named(trainable))[tensor]} is not finite"
     if piece >= 0:
@@ -191,7 +191,7 @@ def keep_if_best(
     host = as_host(progress._replace(best={metric: merit}))
     with phase("writing the best checkpoint"):
         # a run that goes on from an earlier checkpoint may find it before what is kept
-        loop.best.save(iteration_of(loop.experiment, progress), tree, host, instead=True)
+        loop.best.save(iteration_of(loop.experiment, progress), tree, host, over=True)
         loop.best.wait()
     loop.say(f"best {name} so far, {numbers[name]:.4g}: kept in {loop.best.folder.parent}")
 

@@ -116,7 +116,7 @@ def one_round(
         moments.append(max(moments[-1], ready.result()))
 
     rewards = sharding.global_rows(mesh, (rewards_B, rewards_B > 0))
-    slices = calls.reward(slices, *rewards)
+    slices = calls.advantages(slices, *rewards)
     operations = operations_of(calls, settings, state, frozen, prompts, slices, scored, rng)
     moments.append(time.perf_counter())  # counting is no part of a round
     for number in range(updates):

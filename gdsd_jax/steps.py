@@ -66,7 +66,8 @@ class Steps(NamedTuple):
     drift: Callable | None
     slices: Callable  # (rollout, prompts) -> Batch [S, b, ...] without masks
     score: Callable  # (trainable, frozen, slices, rng) -> Scored
-    reward: Callable  # (slices, rewards_B, solved_B, judged_B | None) -> slices, graded
+    # (slices, rewards_B, solved_B, judged_B | None) -> slices with rewards and advantages
+    advantages: Callable
     # (state, frozen, slices, scored, number, rng, first) -> (state, metrics); first: number is 0
     update: Callable
     # (trainable, reference) -> the moved reference; None: it stays where it is
@@ -104,7 +105,7 @@ def make_steps(
         make_drift(denoiser, settings),
         make_slices(settings, mesh),
         make_score(denoiser, settings, config, mesh),
-        make_reward(settings),
+        make_advantages(settings),
         make_round_update(denoiser, settings, config, mesh),
         make_sync(settings, mesh),
         distance,
@@ -281,12 +282,12 @@ def make_score(denoiser: Denoiser, settings: Settings, config, mesh: jax.shardin
     return jax.jit(score)
 
 
-def make_reward(settings: Settings) -> Callable:
-    """`Steps.reward`."""
+def make_advantages(settings: Settings) -> Callable:
+    """`Steps.advantages`."""
     baseline = BASELINES[settings.baseline]
     reads_solved = "solved_B" in objectives.find(settings.objective).reads
 
-    def reward(
+    def advantages(
         batch: Batch, rewards_B: Array, solved_B: Array, judged_B: Array | None = None
     ) -> Batch:
         advantages_B = baseline(rewards_B, settings.group_size, settings.scale_rewards, judged_B)
@@ -297,7 +298,7 @@ def make_reward(settings: Settings) -> Callable:
             solved_B=solved_B.reshape(shape) if reads_solved else None,
         )
 
-    return jax.jit(reward)
+    return jax.jit(advantages)
 
 
 def make_round_update(
@@ -484,7 +485,7 @@ def abstract_round(
     slices = jax.eval_shape(calls.slices, rollout, prompts)
     scored = jax.eval_shape(calls.score, trainable, frozen, slices, rng)
     if objectives.find(settings.objective).rewards:
-        slices = jax.eval_shape(calls.reward, slices, row(jnp.float32), row(bool))
+        slices = jax.eval_shape(calls.advantages, slices, row(jnp.float32), row(bool))
     probed = None
     if calls.probe is not None:
         probed = jax.eval_shape(calls.probe.before, trainable, frozen, prompts, rollout, rng)

@@ -1,4 +1,10 @@
-"""The one loop: prompts, rollout_fn, rewards, advantages, masked views, loss_fn, update."""
+"""The one loop: prompts, rollout_fn, rewards, advantages, masked views, loss_fn, update.
+
+`experience_of` is the first half: prompts of `training_prompts`, rollout_fn (sampling/rollout.py),
+rewards of `grade_round` by the task (tasks/), advantages (advantages.py). `run_updates` is the
+second: `Steps.update` (steps.py) draws masked views and takes loss_fn (both of objectives/) and
+update (optimizer.py).
+"""
 
 from collections.abc import Callable
 import functools
@@ -38,7 +44,7 @@ from gdsd_jax.resume import Buffer, Progress, Resumed, fresh_state, resume_newes
 from gdsd_jax.sampling import stop_ids_of
 from gdsd_jax.steps import Steps, make_steps
 from gdsd_jax.supervised import supervise
-from gdsd_jax.types import Batch, Prompts, PyTree, TrainState
+from gdsd_jax.types import Prompts, PyTree, TrainState
 from gdsd_jax.weights import (
     abstract,
     base_weights,
@@ -89,17 +95,15 @@ def train(
         steps = make_steps(experiment.denoiser, chosen, experiment.mesh, experiment.teacher)
         key = seed_key_of(experiment)
         found = begin_until_stopped(experiment, steps, checkpoints, key, signalled)
-        state, frozen, buffer, progress, damaged = found
-        tell_beginning(workdir, checkpoints, best, progress, damaged, changed, say)
-        if profile is not None and profile <= progress.round:
-            say(f"--profile={profile}: that round is over, nothing is traced")
-        with workdirs.opened(experiment, workdir, progress.lines, say) as writer:
+        tell_beginning(workdir, checkpoints, best, found, changed, say)
+        with workdirs.opened(experiment, workdir, found.progress.lines, say) as writer:
             loop = Loop(
                 experiment, workdir, steps, key, checkpoints, best, writer, signalled, say, profile
             )
-            run(loop, state, frozen, buffer, progress)
-            with phase("writing a checkpoint"):
-                checkpoints.wait()  # here, where SIGTERM is still noted
+            run(loop, *found[:-1])
+            with phase("writing a checkpoint"):  # here, where SIGTERM is still noted
+                checkpoints.close()
+                best.close()
 
 
 def begin_until_stopped(
@@ -122,14 +126,14 @@ def tell_beginning(
     workdir: epath.Path,
     checkpoints: Checkpoints,
     best: Checkpoints,
-    progress: Progress,
-    damaged: dict[int, str],
+    found: Resumed,
     changed: settings.Changes,
     say: Callable[[str], None],
 ) -> None:
     """Says where a run goes on, with which other settings; puts damaged checkpoints aside, and the
     best one of a run that was there before."""
-    for number, reason in damaged.items():
+    progress = found.progress
+    for number, reason in found.damaged.items():
         say(f"{reason}: moved to {checkpoints.put_aside(number)}")
     if checkpoints.latest() is not None:
         where = f"{progress.phase}, round {progress.round}, step {progress.step}"
@@ -166,6 +170,8 @@ def run(
 ) -> None:
     """The phases, from where the run stands."""
     experiment, chosen = loop.experiment, loop.experiment.settings
+    if loop.profile is not None and loop.profile <= progress.round:
+        loop.say(f"--profile={loop.profile}: that round is over, nothing is traced")
     if progress.phase == "sft":
         state = supervise(loop, state, frozen, progress)
         # callers hold this state too: its moments, which nobody reads again, are freed by name
@@ -195,12 +201,12 @@ def reinforce(
     pace, compiling = Pace(chosen.rounds - progress.round), chips.Compiling()
     first_round = progress.round
     compiled: set[int] = set()  # columns of prompts whose updates are compiled
-    teacher = ask_teacher(loop, state, frozen, keeper(loop, state, frozen, progress, buffer))
+    keep = keeper(loop, state, frozen, progress, buffer)
+    teacher = ask_teacher(loop, state, frozen, keep)
     for number in range(progress.round, chosen.rounds):
         if number + 1 == loop.profile:
             jax.profiler.start_trace(str(loop.workdir / "profile"))
         keys, exact = loop.keys(number), progress.exact
-        keep = keeper(loop, state, frozen, progress, buffer)
         summary = {}  # of a round that is resumed: its rollout line is written already
         if buffer is None:
             if number % chosen.eval_every == 0:
@@ -219,15 +225,15 @@ def reinforce(
             summary["kl"] = means["kl"]
         progress = here._replace(round=number + 1, inner=0, lines=loop.writer.cursor())
         buffer, stop = None, loop.stopping()
+        keep = keeper(loop, state, frozen, progress)
         last = progress.round == chosen.rounds
         if stop or last or progress.round % chosen.checkpoint_every == 0:
-            save(loop, state, frozen, progress, stop=stop)
+            keep(stop=stop)
         if progress.round == loop.profile:
             jax.profiler.stop_trace()
         if number == first_round:
             loop.say(f"first round: {compiling.seconds:.0f} s of compiling{chips.peak_line()}")
         loop.say(round_line(progress.round, chosen.rounds, seconds_left=pace.left(), **summary))
-    keep = keeper(loop, state, frozen, progress)
     numbers = evaluate(loop, state, frozen, progress.round, teacher, keep)
     keep_if_best(loop, state, frozen, progress, numbers)
     return state
@@ -325,47 +331,54 @@ def experience_of(
 
     Completions come from the device, rewards from the host while the device scores.
     """
-    experiment, chosen, steps = loop.experiment, loop.experiment.settings, loop.steps
-    number, exact, mesh = progress.round, progress.exact, loop.experiment.mesh
-    weights = state.trainable, frozen
-    prompts = training_prompts(experiment, rows, number, exact)
-    answer = steps.sample_exactly if exact else steps.sample
-    if chosen.answers == "teacher":
-        answer = steps.teach
+    steps, mesh, exact = loop.steps, loop.experiment.mesh, progress.exact
+    weights, rollout_fn = (state.trainable, frozen), sampler_of(loop, exact)
+    prompts = training_prompts(loop.experiment, rows, progress.round, exact)
     with phase("compiling the rollout"):  # the first time that prompts have so many columns
-        answer.lower(*weights, prompts, keys["rollout"]).compile()
+        rollout_fn.lower(*weights, prompts, keys["rollout"]).compile()
     began = time.monotonic()
     with phase("rollout"):
-        rollout = answer(*weights, prompts, keys["rollout"])
+        rollout = rollout_fn(*weights, prompts, keys["rollout"])
         slices = steps.slices(rollout, prompts)
         tokens_BxG, length_B = sharding.fetch(mesh, (rollout.tokens_BxG, rollout.length_B))
-    sampled = time.monotonic()
-    drift = {}
+    sampled, drift, probed = time.monotonic(), {}, None
     if steps.drift is not None and not exact:
         drift = steps.drift(*weights, prompts, rollout)._asdict()
     with phase("scores"):  # the first time they are compiled; they run while the host grades
         scored = steps.score(*weights, slices, keys["masks"])
-        probed = None
         if steps.probe is not None:
             probed = steps.probe.before(*weights, prompts, rollout, keys["probe"])
-    summary = {"tokens_per_s": float(length_B.sum() / (sampled - began))}
-    stop_ids = stop_ids_of(chosen.sampler, experiment.denoiser.config)
-    numbers = {
-        "length": length_B.mean(),
-        "truncated": truncated(tokens_BxG, length_B, stop_ids),
-        "tokens": int(length_B.sum()),
-        "rollout_s": sampled - began,
-    }
-    if objectives.find(chosen.objective).rewards:
-        slices, graded, further = with_rewards(loop, slices, rows, tokens_BxG, length_B, number)
-        summary |= graded
-        numbers |= further
-        numbers["reward_s"] = time.monotonic() - sampled
+    summary, numbers = numbers_of(loop, tokens_BxG, length_B, sampled - began)
+    if objectives.find(loop.experiment.settings.objective).rewards:
+        rewards, means, watched = grade_round(loop, rows, tokens_BxG, length_B, progress.round)
+        slices = steps.advantages(slices, *sharding.global_rows(mesh, rewards))
+        summary |= means
+        numbers |= watched | {"reward_s": time.monotonic() - sampled}
     # not before the answers are graded: the device may be at it still
     with phase("scores"):
         drift = jax.device_get(drift)
     summary |= {f"drift_{name}": float(value) for name, value in drift.items()}
     return Buffer(slices, scored, probed), summary, numbers
+
+
+def sampler_of(loop: Loop, exact: bool) -> Callable:
+    """The rollout_fn of `Steps` whose completions a round learns from."""
+    if loop.experiment.settings.answers == "teacher":
+        return loop.steps.teach
+    return loop.steps.sample_exactly if exact else loop.steps.sample
+
+
+def numbers_of(
+    loop: Loop, tokens_BxG: np.ndarray, length_B: np.ndarray, seconds: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What a rollout of so many seconds tells of itself: (in the terminal, besides)."""
+    stop_ids = stop_ids_of(loop.experiment.settings.sampler, loop.experiment.denoiser.config)
+    return {"tokens_per_s": float(length_B.sum() / seconds)}, {
+        "length": length_B.mean(),
+        "truncated": truncated(tokens_BxG, length_B, stop_ids),
+        "tokens": int(length_B.sum()),
+        "rollout_s": seconds,
+    }
 
 
 def training_prompts(experiment: Experiment, rows: data.Row, number: int, exact: bool) -> Prompts:
@@ -387,15 +400,11 @@ def training_prompts(experiment: Experiment, rows: data.Row, number: int, exact:
     )
 
 
-def with_rewards(
-    loop: Loop,
-    slices: Batch,
-    rows: data.Row,
-    tokens_BxG: np.ndarray,
-    length_B: np.ndarray,
-    number: int,
-) -> tuple[Batch, dict[str, float], dict[str, float]]:
-    """(the slices with advantages, means of the grades by name, what else is watched)."""
+def grade_round(
+    loop: Loop, rows: data.Row, tokens_BxG: np.ndarray, length_B: np.ndarray, number: int
+) -> tuple[list[np.ndarray], dict[str, float], dict[str, float]]:
+    """The host's part of rewards: (what `Steps.advantages` takes beside the slices, means of the
+    grades by name, what else is watched)."""
     experiment, chosen = loop.experiment, loop.experiment.settings
     index_B = np.repeat(rows["index"], chosen.group_size)
     records = [experiment.train.records[index] for index in index_B]
@@ -418,8 +427,7 @@ def with_rewards(
         rng = np.random.default_rng((chosen.seed, number))
         order_B = rng.permuted(place_NxG, axis=1).reshape(-1)
         arrays = [x_B[order_B] for x_B in arrays]
-    slices = loop.steps.reward(slices, *sharding.global_rows(experiment.mesh, arrays))
-    return slices, means, watched
+    return arrays, means, watched
 
 
 def drifted(loop: Loop, number: int, summary: dict) -> bool:

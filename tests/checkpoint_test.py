@@ -118,9 +118,9 @@ def test_a_number_below_the_newest_is_no_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=f"{tmp_path}: 5 is there, 4 cannot follow it"):
         checkpoints.save(4, {"state": jnp.int32(4)}, {"round": 4})
     with pytest.raises(FloatingPointError):
-        checkpoints.save(4, {"state": jnp.float32(np.nan)}, {"round": 4}, instead=True)
+        checkpoints.save(4, {"state": jnp.float32(np.nan)}, {"round": 4}, over=True)
     assert checkpoints.iterations() == [5, 3]
-    checkpoints.save(4, {"state": jnp.int32(4)}, {"round": 4}, instead=True)
+    checkpoints.save(4, {"state": jnp.int32(4)}, {"round": 4}, over=True)
     checkpoints.wait()
     assert checkpoints.iterations() == [4, 3] and checkpoints.host(4) == {"round": 4}
 

@@ -135,7 +135,7 @@ def test_the_best_of_an_earlier_run_makes_room(copy):
     best.save(7, {"state": jnp.arange(4.0)}, {"round": 3})
     best.wait()
     said = []
-    given = resume.Progress(), {}, {}, said.append
+    given = resume.Resumed(None, {}, None, resume.Progress(), {}), {}, said.append
     train.tell_beginning(copy, checkpoints, best, *given)
     assert best.iterations() == [7] and said[0].startswith("resuming ")
     shutil.rmtree(copy / "checkpoints")
@@ -148,7 +148,7 @@ def test_a_round_that_is_over_is_not_traced(prepared, copy, monkeypatch):
     """A line says so."""
     found, said = resume.Resumed(None, {}, None, resume.Progress("rl", round=2), {}), []
     monkeypatch.setattr(train, "begin_until_stopped", lambda *_: found)
-    monkeypatch.setattr(train, "run", lambda *_: None)
+    monkeypatch.setattr(train, "reinforce", lambda *_: None)
     for profile in (None, 3, 2):
         train.train(prepared, copy, said.append, profile)
         told = [line for line in said if "--profile" in line]

@@ -46,7 +46,7 @@ class Round:
         self.params, reference = make(jax.random.key(0)), make(jax.random.key(1))
         self.frozen, self.key = {"reference": reference}, jax.random.key(2)
         slices = self.calls.slices(rollout, prompts)
-        self.slices = self.calls.reward(
+        self.slices = self.calls.advantages(
             slices, jnp.asarray(rng.random(ROWS), jnp.float32), jnp.ones(ROWS, bool)
         )
         self.scored_from = self.params, self.frozen, slices, self.key

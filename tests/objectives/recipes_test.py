@@ -225,7 +225,7 @@ def test_two_updates(experience, name):
     # the first inner iteration compares with its own score
     assert len(scored.old) == 1 if reads else scored.old is None
     assert len(scored.ref) == 2 if frozen else scored.ref is None
-    slices = calls.reward(slices, jnp.asarray(rewards, jnp.float32), jnp.asarray(rewards > 0.5))
+    slices = calls.advantages(slices, jnp.asarray(rewards, jnp.float32), jnp.asarray(rewards > 0.5))
     state = init_state(jax.tree.map(jnp.copy, params), make_optimizer(chosen.optimizer))
     before = params
     for _ in range(2):
