@@ -29,7 +29,7 @@ class Scored(NamedTuple):
     """Scores at the parameters of the rollout, nats: what the loss compares with.
 
     [S, K, b], or [S, K, b, G] where the objective compares tokens, for each inner iteration whose
-    views no other one has (`view_sets`). None: nothing is compared.
+    views no other one has (`ViewSets`). None: nothing is compared.
 
     Attributes:
       old: without those of iteration 0, which compares with its own, where no other one sees them.
@@ -53,9 +53,11 @@ class Distance(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What a round calls on the device, in this order.
+    """What the loop calls on the device.
 
-    `number` is the inner iteration, 0 .. mu - 1.
+    A round calls `sample`, or in its place `sample_exactly` or `teach`, then `slices`, `drift`,
+    `score`, the probe and `advantages`; then for each inner iteration `update`, and `sync` between
+    some of them. `distance` belongs to evaluations. `inner` is the inner iteration, 0 .. mu - 1.
     """
 
     # (trainable, frozen, prompts, rng) -> Rollout
@@ -68,7 +70,7 @@ class Steps(NamedTuple):
     score: Callable  # (trainable, frozen, slices, rng) -> Scored
     # (slices, rewards_B, solved_B, judged_B | None) -> slices with rewards and advantages
     advantages: Callable
-    # (state, frozen, slices, scored, number, rng, first) -> (state, metrics); first: number is 0
+    # (state, frozen, slices, scored, inner, rng, first) -> (state, metrics); first: inner is 0
     update: Callable
     # (trainable, reference) -> the moved reference; None: it stays where it is
     sync: Callable | None
@@ -205,58 +207,74 @@ def make_slices(settings: Settings, mesh: jax.sharding.Mesh) -> Callable:
     return jax.jit(slices)
 
 
-def view_sets(settings: Settings) -> tuple[int, int]:
-    """(inner iterations of a round whose views no other one has, the first of them that needs the
-    score of the rollout's parameters).
+class ViewSets(NamedTuple):
+    """Which views the inner iterations of a round see.
 
-    Iteration `number` sees the views of `number % count`. Shared, the views of a minibatch are
-    drawn once, and all passes over it see them.
+    Shared, the views of a minibatch are drawn once, and all passes over it see them.
+
+    Attributes:
+      count: sets of views; the first so many iterations see one each, the others one of these.
+      first_old: the first set that needs the score of the rollout's parameters.
     """
+
+    count: int
+    first_old: int
+
+    def of(self, inner):
+        """The set that an inner iteration sees."""
+        return inner % self.count
+
+    def old_of(self, inner):
+        """Its place in `Scored.old`."""
+        return self.of(inner) - self.first_old
+
+
+def view_sets(settings: Settings) -> ViewSets:
+    """Those of a round."""
     count = settings.inner_iterations
     if settings.score_masks == "shared":
         count = min(count, settings.minibatches)
-    return count, int(count == settings.inner_iterations)
+    return ViewSets(count, int(count == settings.inner_iterations))
 
 
 def make_masked(settings: Settings, config, mesh) -> Callable[[Batch, Array, Array], Batch]:
-    """`masked(slices, number, rng)`: the slices of inner iteration `number` under fresh views.
+    """`masked(batch, inner, rng)`: the slices of an inner iteration under fresh views.
 
     Views are drawn, and tokens or rows counted, for the whole optimizer step before it is cut: so
     its gradient is the same however many slices it has.
     """
-    parts, draws = settings.slices, settings.mask_draws
-    count, _ = view_sets(settings)
+    slices, draws, sets = settings.slices, settings.mask_draws, view_sets(settings)
     views_fn = objectives.make_views_fn(settings.objective, config)
     count_fn = objectives.make_count_fn(settings.objective, config)
 
     def of_step(batch: Batch, rng: Array) -> Batch:
         whole = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+        # the key of a single slice, so that slices_apart changes nothing where there is one
         masks = views_fn(whole, draws, jax.random.split(rng, 1)[0])
         masks = jnp.moveaxis(masks.reshape(len(masks), *batch.tokens_BxL.shape), 1, 0)
         masks = jax.lax.with_sharding_constraint(masks, sharding.rows(mesh, leading=2))
         mean_count = None
         if count_fn is not None:
-            mean_count = jnp.full(parts, count_fn(whole) / parts)
+            mean_count = jnp.full(slices, count_fn(whole) / slices)
         return batch.replace(masks_KxBxL=masks, mean_count=mean_count)
 
     def of_slices(batch: Batch, rng: Array) -> Batch:
-        keys_S = jax.random.split(rng, parts)
+        keys_S = jax.random.split(rng, slices)
         masks = jax.vmap(lambda one, key: views_fn(one, draws, key))(batch, keys_S)
         return batch.replace(masks_KxBxL=masks)
 
-    def masked(batch: Batch, number: Array, rng: Array) -> Batch:
-        first = (number % settings.minibatches) * parts
-        batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, parts), batch)
+    def masked(batch: Batch, inner: Array, rng: Array) -> Batch:
+        first = (inner % settings.minibatches) * slices
+        batch = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, slices), batch)
         draw = of_slices if settings.slices_apart else of_step
-        return draw(batch, jax.random.fold_in(rng, number % count))
+        return draw(batch, jax.random.fold_in(rng, sets.of(inner)))
 
     return masked
 
 
 def make_score(denoiser: Denoiser, settings: Settings, config, mesh: jax.sharding.Mesh) -> Callable:
     """`Steps.score`: the views of one inner iteration after another, a slice at a time."""
-    count, first_old = view_sets(settings)
-    masked = make_masked(settings, config, mesh)
+    sets, masked = view_sets(settings), make_masked(settings, config, mesh)
     scorer = sharding.by_vocabulary(mesh, denoiser)
     score_fn = objectives.make_score_fn(settings.objective, scorer, config)
     compares = objectives.find(settings.objective).reference(config)
@@ -266,15 +284,15 @@ def make_score(denoiser: Denoiser, settings: Settings, config, mesh: jax.shardin
             return Scored(None, None)
 
         def scores(params, first: int, which: int) -> Array:
-            def of_iteration(number):
-                views = masked(batch, number, rng)
+            def of_iteration(inner):
+                views = masked(batch, inner, rng)
                 return jax.lax.map(lambda one: score_fn(params, one)[which], views)
 
-            return jax.lax.map(of_iteration, jnp.arange(first, count))
+            return jax.lax.map(of_iteration, jnp.arange(first, sets.count))
 
         old = ref = None
-        if count > first_old:
-            old = scores(denoiser.bind(trainable, frozen), first_old, 0)
+        if sets.count > sets.first_old:
+            old = scores(denoiser.bind(trainable, frozen), sets.first_old, 0)
         if compares:
             ref = scores(objectives.frozen_params(denoiser, frozen, "reference"), 0, 1)
         return jax.lax.with_sharding_constraint(Scored(old, ref), sharding.rows(mesh, leading=3))
@@ -305,22 +323,21 @@ def make_round_update(
     denoiser: Denoiser, settings: Settings, config, mesh: jax.sharding.Mesh
 ) -> Callable:
     """`Steps.update`: one optimizer step over the slices of an inner iteration."""
-    count, first_old = view_sets(settings)
-    masked = make_masked(settings, config, mesh)
+    sets, masked = view_sets(settings), make_masked(settings, config, mesh)
     scorer = sharding.by_vocabulary(mesh, denoiser)
     loss_fn = objectives.make_loss_fn(settings.objective, scorer, config)
     skip = settings.not_finite == "skip"
     update_fn = make_update(loss_fn, make_optimizer(settings.optimizer), skip)
 
     def update(
-        state: TrainState, frozen, batch: Batch, scored: Scored, number, rng: Array, first: bool
+        state: TrainState, frozen, batch: Batch, scored: Scored, inner, rng: Array, first: bool
     ) -> tuple[TrainState, dict[str, Array]]:
         old = ref = None
         if scored.old is not None and not first:
-            old = scored.old[number % count - first_old]
+            old = scored.old[sets.old_of(inner)]
         if scored.ref is not None:
-            ref = scored.ref[number % count]
-        batch = masked(batch, number, rng).replace(old_KxB=old, ref_KxB=ref)
+            ref = scored.ref[sets.of(inner)]
+        batch = masked(batch, inner, rng).replace(old_KxB=old, ref_KxB=ref)
         rate = learning_rate(settings.optimizer, state.opt_state)
         state, metrics = update_fn(state, frozen, batch)
         return state, metrics | {"learning_rate": rate}
@@ -360,44 +377,6 @@ def make_distance(denoiser: Denoiser, teacher: Denoiser) -> Callable:
         return jax.tree.map(jnp.mean, jax.lax.map(of_slice, slices))
 
     return jax.jit(distance)
-
-
-def make_sft_step(denoiser: Denoiser, settings: Settings) -> Callable:
-    """`step(state, frozen, arrays, rng) -> (state, metrics)` on given completions, jitted."""
-    loss_fn, batch_of = supervised_loss(denoiser, settings)
-    skip = settings.not_finite == "skip"
-    update_fn = make_update(loss_fn, make_optimizer(settings.sft_optimizer), skip)
-
-    def step(state: TrainState, frozen, arrays: dict[str, Array], rng: Array):
-        slices = jax.tree.map(lambda x: x[None], batch_of(arrays, rng))
-        return update_fn(state, frozen, slices)
-
-    return jax.jit(step, donate_argnums=0)
-
-
-def make_sft_loss(denoiser: Denoiser, settings: Settings) -> Callable:
-    """`loss(trainable, frozen, arrays, rng) -> nats a token` of the supervised phase on given
-    completions, jitted; nothing is trained."""
-    loss_fn, batch_of = supervised_loss(denoiser, settings)
-
-    def loss(trainable, frozen, arrays: dict[str, Array], rng: Array) -> Array:
-        return loss_fn(trainable, frozen, batch_of(arrays, rng))[0]
-
-    return jax.jit(loss)
-
-
-def supervised_loss(denoiser: Denoiser, settings: Settings) -> tuple[Callable, Callable]:
-    """(loss_fn of the supervised phase, `batch_of(arrays, rng)` under one draw of views)."""
-    name, config = settings.sft.objective, settings.sft.objective_config()
-    views_fn = objectives.make_views_fn(name, config)
-    block = settings.sampler.causal_block
-
-    def batch_of(arrays: dict[str, Array], rng: Array) -> Batch:
-        answers = arrays["completion"], arrays["completion_len"]
-        batch = as_batch(arrays["tokens"], arrays["valid"], *answers, block)
-        return batch.replace(masks_KxBxL=views_fn(batch, 1, rng))
-
-    return objectives.make_loss_fn(name, denoiser, config), batch_of
 
 
 def as_batch(

@@ -7,13 +7,15 @@ import time
 import jax
 import numpy as np
 
-from gdsd_jax import data, sharding, tokenizers
+from gdsd_jax import data, objectives, sharding, tokenizers
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.loop import Loop, checked, keeper, save, unless_stopped
+from gdsd_jax.optimizer import make_optimizer, make_update
 from gdsd_jax.progress import counted, phase
 from gdsd_jax.resume import Progress
-from gdsd_jax.steps import make_sft_loss, make_sft_step
-from gdsd_jax.types import PyTree, TrainState
+from gdsd_jax.settings import Settings
+from gdsd_jax.steps import as_batch
+from gdsd_jax.types import Array, Batch, Denoiser, PyTree, TrainState
 
 SFT_FIELDS = ("tokens", "valid", "completion", "completion_len")
 
@@ -139,3 +141,41 @@ def supervised_loader(experiment: Experiment, progress: Progress):
     if progress.cursor:
         loader.set_state(progress.cursor)
     return loader
+
+
+def make_sft_step(denoiser: Denoiser, settings: Settings) -> Callable:
+    """`step(state, frozen, arrays, rng) -> (state, metrics)` on given completions, jitted."""
+    loss_fn, batch_of = supervised_loss(denoiser, settings)
+    skip = settings.not_finite == "skip"
+    update_fn = make_update(loss_fn, make_optimizer(settings.sft_optimizer), skip)
+
+    def step(state: TrainState, frozen, arrays: dict[str, Array], rng: Array):
+        slices = jax.tree.map(lambda x: x[None], batch_of(arrays, rng))
+        return update_fn(state, frozen, slices)
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def make_sft_loss(denoiser: Denoiser, settings: Settings) -> Callable:
+    """`loss(trainable, frozen, arrays, rng) -> nats a token` of the supervised phase on given
+    completions, jitted; nothing is trained."""
+    loss_fn, batch_of = supervised_loss(denoiser, settings)
+
+    def loss(trainable, frozen, arrays: dict[str, Array], rng: Array) -> Array:
+        return loss_fn(trainable, frozen, batch_of(arrays, rng))[0]
+
+    return jax.jit(loss)
+
+
+def supervised_loss(denoiser: Denoiser, settings: Settings) -> tuple[Callable, Callable]:
+    """(loss_fn of the supervised phase, `batch_of(arrays, rng)` under one draw of views)."""
+    name, config = settings.sft.objective, settings.sft.objective_config()
+    views_fn = objectives.make_views_fn(name, config)
+    block = settings.sampler.causal_block
+
+    def batch_of(arrays: dict[str, Array], rng: Array) -> Batch:
+        answers = arrays["completion"], arrays["completion_len"]
+        batch = as_batch(arrays["tokens"], arrays["valid"], *answers, block)
+        return batch.replace(masks_KxBxL=views_fn(batch, 1, rng))
+
+    return objectives.make_loss_fn(name, denoiser, config), batch_of

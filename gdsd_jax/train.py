@@ -309,8 +309,8 @@ def arguments_of_update(
     loop: Loop, state: TrainState, frozen: dict, buffer: Buffer, rng: jax.Array, inner: int
 ) -> tuple:
     """What `Steps.update` takes for an inner iteration, but for `first`."""
-    number = sharding.everywhere(loop.experiment.mesh, np.int32(inner))
-    return state, frozen, buffer.slices, buffer.scored, number, rng
+    everywhere = sharding.everywhere(loop.experiment.mesh, np.int32(inner))
+    return state, frozen, buffer.slices, buffer.scored, everywhere, rng
 
 
 def collect(

@@ -147,7 +147,7 @@ class Batch:
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything on the device that a resumed run needs (the host part is the data cursor)."""
+    """What an update changes; `resume.as_saved` says what else a checkpoint holds."""
 
     trainable: PyTree  # weights, or adapters over frozen["base"]
     opt_state: PyTree
