@@ -45,11 +45,6 @@ def is_count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def is_nothing(value: Any) -> bool:
-    """No value: there is no such entry."""
-    return False
-
-
 KINDS: Mapping[str, Callable[[Any], bool]] = types.MappingProxyType(
     {  # what the entries of a `Progress` are, as JSON
         "phase": lambda value: value in ("sft", "rl"),
@@ -98,7 +93,7 @@ def from_host(entries: Mapping[str, Any]) -> tuple[Progress, int]:
     number = format_of(entries)
     told = {key: entries[key] for key in entries if key not in (version.FORMAT, version.VERSION)}
     for name, value in told.items():
-        if not KINDS.get(name, is_nothing)(value):
+        if name not in KINDS or not KINDS[name](value):
             raise Damaged(f"a checkpoint's entries are not those of a run: {name}={value!r:.40}")
     return Progress(**told), number
 
@@ -145,9 +140,7 @@ def resume_newest(
     damaged = {}
     for iteration in checkpoints.iterations():
         try:
-            found = resume(experiment, steps, checkpoints, iteration, rng)
-            progress, _ = from_host(checkpoints.host(iteration))
-            return Resumed(*found, progress, damaged)
+            return Resumed(*resume(experiment, steps, checkpoints, iteration, rng), damaged)
         except Damaged as error:
             damaged[iteration] = str(error)
     raise Damaged(
@@ -162,8 +155,8 @@ def resume(
     checkpoints: Checkpoints,
     iteration: int,
     rng: Array,
-) -> tuple[TrainState, dict, Buffer | None]:
-    """(state, frozen, buffer) of a checkpoint, read into the places that they take.
+) -> tuple[TrainState, dict, Buffer | None, Progress]:
+    """(state, frozen, buffer, progress) of a checkpoint, read into the places that they take.
 
     What it does not hold, a frozen base, is made as for a fresh run.
 
@@ -183,16 +176,16 @@ def resume(
         frozen["base"] = base_weights(settings, model, mesh, rng)
     if progress.has_rl_state:
         copies = abstract(mesh, lambda rng: copies_of(settings, make(rng)))
-        stored = checkpoints.shapes(iteration).keys()
-        if not settings.lora_rank or copies.keys() <= stored:
+        stored = checkpoints.shapes(iteration)
+        if not settings.lora_rank or copies.keys() <= stored.keys():
             frozen |= copies
         # else earlier versions wrote it, which compared adapters with their base
     buffer = written = None
-    if progress.inner:
-        columns = prompt_columns(checkpoints, iteration, settings.sampler.gen_length)
+    if progress.inner:  # a round has begun: its shapes are read above
+        columns = prompt_columns(stored["buffer"], settings.sampler.gen_length)
         _, *parts = abstract_round(steps, settings, mesh, state.trainable, frozen, columns)
         buffer = Buffer(*parts)
-        buffer, written = as_written(checkpoints, iteration, buffer, settings.minibatches)
+        buffer, written = as_written(stored["buffer"], buffer, settings.minibatches)
     if buffer is not None and number == 1:
         saved = restore_format_1(checkpoints, iteration, as_saved(state, frozen, None), buffer)
     else:
@@ -204,25 +197,20 @@ def resume(
         found = filled(buffer, saved["buffer"])
         cut = functools.partial(recut, slices=settings.slices, minibatches=settings.minibatches)
         buffer = jax.jit(cut, out_shardings=jax.tree.map(lambda x: x.sharding, buffer))(found)
-    return saved["state"], frozen, buffer
+    return saved["state"], frozen, buffer, progress
 
 
-def prompt_columns(checkpoints: Checkpoints, iteration: int, gen_length: int) -> int | None:
-    """How many columns the prompts of the saved round have; None = the most, as in format 1."""
-    stored = checkpoints.shapes(iteration)["buffer"]
+def prompt_columns(stored: PyTree, gen_length: int) -> int | None:
+    """How many columns the prompts of the stored buffer have; None = the most, as in format 1."""
     if not isinstance(stored, Mapping):
         return None
     return stored["slices"]["tokens_BxL"].shape[-1] - gen_length
 
 
-def as_written(
-    checkpoints: Checkpoints, iteration: int, buffer: Buffer, minibatches: int
-) -> tuple[Buffer, Buffer]:
-    """(the abstract buffer without a probe where the checkpoint has none, the same in as many
-    slices as the checkpoint has); where these are others, which the mesh may not divide, on all
-    devices."""
-    stored = checkpoints.shapes(iteration)["buffer"]
-    if "probed" not in stored:
+def as_written(stored: PyTree, buffer: Buffer, minibatches: int) -> tuple[Buffer, Buffer]:
+    """(the abstract buffer without a probe where the stored one has none, the same in as many
+    slices as that); where these are others, which the mesh may not divide, on all devices."""
+    if not isinstance(stored, Mapping) or "probed" not in stored:
         buffer = buffer._replace(probed=None)
     if not isinstance(stored, Mapping):
         return buffer, buffer  # of format 1

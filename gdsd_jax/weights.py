@@ -39,7 +39,6 @@ from gdsd_jax.mistakes import prefixed
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.settings import Settings, build
 from gdsd_jax.settings import read as read_settings
-from gdsd_jax.sharding import MeshConfig
 from gdsd_jax.tasks import Task
 from gdsd_jax.tokenizers import Tokenizer
 from gdsd_jax.types import Array, Denoiser, PyTree
@@ -99,7 +98,7 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTre
       ValueError: no model there, or one that the mesh does not divide; one line.
     """
     if mesh is None:
-        mesh = sharding.make_mesh(vars(MeshConfig(data=1, fsdp=-1)))
+        mesh = sharding.make_mesh(sharding.BY_FSDP)
     if is_hugging_face(folder):
         return load_hugging_face(folder, mesh)
     settings = settings_of(folder)

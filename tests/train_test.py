@@ -182,7 +182,7 @@ def test_a_state_is_read_into_its_place_alone(
     made = []
     monkeypatch.setattr(resume, "base_weights", lambda *_: made.append("weights"))
     monkeypatch.setattr(resume, "fresh_state", lambda *_: made.append("state"))
-    state, frozen, buffer = resume.resume(
+    state, frozen, buffer, _ = resume.resume(
         prepared._replace(settings=chosen), None, checkpoints, checkpoints.latest(), None
     )
     assert not made and buffer is None and set(frozen) == {"reference"}
