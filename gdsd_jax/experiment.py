@@ -63,9 +63,9 @@ def prepare(
       settings: of the run.
       hosts: the processes that run together; None = this one alone.
       folder: whose model is evaluated, a converted one or a workdir; None = the settings' own.
-      workdir: of the run, where one that goes on has kept its tokenizer; None = a fresh run.
       say: gets the task's notes, a line about prompts that are too long, and about what is held
         out.
+      workdir: of the run, where one that goes on has kept its tokenizer; None = a fresh run.
 
     Raises:
       ValueError: anything that is wrong with the settings or their files; a line for each that
@@ -74,7 +74,7 @@ def prepare(
     hosts = Hosts() if hosts is None else hosts
     say = say if hosts.first else ignore
     model_settings = settings if folder is None else weights.settings_of(folder)
-    mesh = mesh_of(settings, model_settings, folder is None)
+    mesh = check_before_data(settings, model_settings, folder is None)
     from_nothing = model_settings.init_from is None
     with phase("reading the problems"):
         task = hosts.one_by_one(lambda: make_task(settings, from_nothing))
@@ -136,8 +136,10 @@ def assemble(
     )
 
 
-def mesh_of(settings: Settings, model_settings: Settings, trains: bool) -> jax.sharding.Mesh:
-    """The mesh, where all that needs neither data nor weights is right.
+def check_before_data(
+    settings: Settings, model_settings: Settings, trains: bool
+) -> jax.sharding.Mesh:
+    """Everything that needs neither data nor weights; returns the mesh.
 
     Args:
       settings: of the run.
@@ -163,7 +165,7 @@ def mesh_of(settings: Settings, model_settings: Settings, trains: bool) -> jax.s
         check_settings(settings, mesh)
     if trains:
         with wrong.check():
-            check_kept(settings)
+            check_kept_early(settings)
     if wrong.lines and tasks.reads_files(settings.task, settings.data_file, settings.heldout_file):
         with wrong.check():  # what is wrong with those is told too, but nothing is built
             make_task(settings, model_settings.init_from is None).close()
@@ -182,27 +184,28 @@ def check_start(settings: Settings) -> None:
         raise ValueError(f"init_from={error}") from None
 
 
-def check_kept(settings: Settings, task: Task | None = None) -> None:
-    """ValueError where `keep_best` is no number that evaluations will tell.
-
-    Args:
-      settings: of a run.
-      task: its task, opened; None: it is not made yet, whose problems may take minutes. A part of
-        its grades is then looked for where it is a task of ours.
-    """
-    name = (settings.keep_best or "").removeprefix("-")
-    is_a_part = not meanings.is_reserved(name)
-    if settings.keep_best is None or (is_a_part and not task and extensions.is_file(settings.task)):
+def check_kept_early(settings: Settings) -> None:
+    """`check_kept` before the task is made, whose problems may take minutes: a part of the grades
+    is looked for where it is a task of ours."""
+    if settings.keep_best is None:
         return
-    if task is None and is_a_part:
-        with contextlib.closing(make_task(settings, False, only_grades=True)) as own:
-            check_kept(settings, own)
+    if meanings.is_reserved(settings.keep_best.removeprefix("-")):
+        check_kept(settings, None)
+    elif not extensions.is_file(settings.task):
+        with contextlib.closing(make_task(settings, False, only_grades=True)) as task:
+            check_kept(settings, task)
+
+
+def check_kept(settings: Settings, task: Task | None) -> None:
+    """ValueError where `keep_best` is no number that evaluations will tell; None: of a task whose
+    parts are not known yet."""
+    if settings.keep_best is None:
         return
     parts = () if task is None else tasks.parts_of(task)
     is_graded = task is None or task.grade is not None
     taught, threshold = objectives.find(settings.objective).teacher, settings.threshold
     told = meanings.of_evaluations(parts, is_graded, taught, threshold is not None)
-    if name not in told:
+    if settings.keep_best.removeprefix("-") not in told:
         others = " and the parts of the task's grades" if task is None and is_graded else ""
         raise ValueError(
             f"keep_best={settings.keep_best}: evaluations of this run tell {', '.join(told)}"
@@ -393,9 +396,10 @@ def check_settings(settings: Settings, mesh: jax.sharding.Mesh | None) -> None:
         such sink; each in a line.
     """
     wrong = Gathered()
-    for check in (check_rows, check_kernel) if mesh is not None else ():
-        with wrong.check():
-            check(settings, mesh)
+    if mesh is not None:
+        for check in (check_rows, check_kernel):
+            with wrong.check():
+                check(settings, mesh)
     for check in (check_views, check_columns):
         with wrong.check():
             check(settings)

@@ -138,9 +138,10 @@ def tell_beginning(
     if checkpoints.latest() is not None:
         where = f"{progress.phase}, round {progress.round}, step {progress.step}"
         say(f"resuming {workdir}: {where}")
-    for number in best.iterations() if checkpoints.latest() is None else ():
-        aside = best.put_aside(number, "earlier")
-        say(f"{best.place(number)}, the best of an earlier run there: moved to {aside}")
+    else:
+        for number in best.hosts.exchange(best.iterations())[0]:  # before one is moved
+            aside = best.put_aside(number, "earlier")
+            say(f"{best.place(number)}, the best of an earlier run there: moved to {aside}")
     if changed:
         say(f"settings that are others now: {settings.listed(changed)}")
 

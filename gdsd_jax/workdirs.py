@@ -167,7 +167,9 @@ def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
 def repeat_supervised(writer: MetricsWriter, workdir) -> None:
     """Writes the lines of another run's supervised phase, but for their clock."""
     path = epath.Path(workdir) / "metrics.jsonl"
-    for row in read_metrics(path) if path.exists() else []:
+    if not path.exists():
+        return
+    for row in read_metrics(path):
         if row["phase"] == "sft":
             row.pop("wall_s", None)
             told = {key: math.nan if value is None else value for key, value in row.items()}

@@ -176,7 +176,8 @@ def check_group(settings) -> None:
 def check_answers(settings) -> None:
     """ValueError where there is nobody whose answers are asked for."""
     teacher = objectives.find(settings.objective).teacher
-    if settings.answers not in (("student", "teacher") if teacher else ("student",)):
+    allowed = ("student", "teacher") if teacher else ("student",)
+    if settings.answers not in allowed:
         raise ValueError(
             f"answers={settings.answers!r}: choose student, or teacher for an objective that "
             "distils one"

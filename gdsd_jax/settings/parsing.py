@@ -69,7 +69,7 @@ def parse(config: ml_collections.ConfigDict) -> Settings:
         raise ValueError(f"overrides is no list of texts key=value: {wanted}")
     overrides = dict(text.split("=", 1) for text in listed)
     texts = {key: Text(value) for key, value in overrides.items()}
-    chosen = build(dict(leaves(config.recipe.to_dict())) | texts)
+    chosen = build(leaves_of(config.recipe.to_dict()) | texts)
     wrong = Gathered()
     # not among the checks of `Settings`: runs of earlier versions may have such settings
     for check in (check_threshold_ramp, check_length_ramp, check_supervised, check_softmax):
@@ -285,18 +285,19 @@ def to_json(settings: Settings) -> dict[str, Any]:
 
 
 def leaves_of(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """{dotted key: value} of what a config.json says, and nothing that it does not say."""
+    """{dotted key: value} of nested mappings, such as a config.json; nothing that they do not
+    say."""
     return dict(leaves(entries))
 
 
 def from_json(entries: Mapping[str, Any]) -> Settings:
     """The settings that `to_json` was given; raises as `parse`."""
-    return build(dict(leaves(entries)))
+    return build(leaves_of(entries))
 
 
 def flat(settings: Settings) -> dict[str, Any]:
     """{dotted key: value} of every setting, as the user writes the keys."""
-    return dict(leaves(to_json(settings)))
+    return leaves_of(to_json(settings))
 
 
 def write(workdir, settings: Settings, score: str, command: str | None = None) -> None:
@@ -334,7 +335,7 @@ def read(workdir, of_model: bool = False) -> Settings:
     version.format_of(entries, metrics.FORMAT, str(path), metrics.FORMAT_KEY)
     for name in NO_SETTINGS:
         entries.pop(name, None)
-    values = dict(leaves(entries))
+    values = leaves_of(entries)
     if number == 1:
         values = from_format_1(values)
     if of_model:
