@@ -23,6 +23,19 @@ def test_the_same_settings_are_no_change():
     assert settings.changes_of_run(again, told) == ({}, {})
 
 
+def test_a_ramp_that_changes_nothing_is_no_setting():
+    """Earlier versions took it; what this one asks for in its place lets such a run go on."""
+    for idle in (
+        {"length_ramp.rounds": 60, "length_ramp.shape": "sin"},
+        {"length_ramp.start": 8},
+        {"threshold_ramp.end": 0.5},
+    ):
+        assert settings.changes_of_run(settings.replace(parsed(), idle), parsed()) == ({}, {})
+    ramp = {"length_ramp.start": 8, "length_ramp.rounds": 60}
+    _, refused = settings.changes_of_run(settings.replace(parsed(), ramp), parsed())
+    assert refused.keys() == {*ramp, "length_ramp.shape"}
+
+
 FREE = (
     *("rounds=9", "eval_every=2", "checkpoint_every=3", "keep_checkpoints=5", "sinks=(csv,)"),
     *("keep_best=pass_at_1", "mesh.data=1", "mesh.fsdp=2", "data_dir=elsewhere", "remat=none"),

@@ -37,9 +37,16 @@ def is_under(key: str, names: tuple[str, ...]) -> bool:
 
 
 def resolved(settings: Settings) -> dict[str, Any]:
-    """{dotted key: value}, with the sampler's own choices where none was given."""
-    sampler = settings.sampler
-    return flat(settings) | {f"sampler.{name}": getattr(sampler, name) for name in sampler.given()}
+    """{dotted key: value}, with the sampler's own choices where none was given, and without ramps
+    that change nothing, which only earlier versions took."""
+    sampler, idle = settings.sampler, []
+    if settings.threshold is None or settings.threshold_ramp.end is None:
+        idle.append("threshold_ramp")
+    if settings.length_ramp.start is None or not settings.length_ramp.rounds:
+        idle.append("length_ramp")
+    own = {f"sampler.{name}": getattr(sampler, name) for name in sampler.given()}
+    found = flat(settings) | own
+    return {key: value for key, value in found.items() if not is_under(key, tuple(idle))}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Changes:
