@@ -36,11 +36,13 @@ def read_tokenizer(folder: epath.Path, config: Mapping[str, Any]) -> tokenizers.
     if not path.is_file():
         return byte_level_bpe(folder, config)
     try:
-        return tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises no narrower class
         raise ValueError(
             f"{path} is not a readable tokenizer ({one_line(error)}): copy it again"
         ) from None
+    add_tokens(tokenizer, folder, config)
+    return tokenizer
 
 
 def read_bpe(folder: epath.Path) -> tokenizers.models.BPE:
@@ -69,14 +71,38 @@ def byte_level_bpe(folder: epath.Path, config: Mapping[str, Any]) -> tokenizers.
         ]
     )
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    for i, token in added_tokens(folder, config):
-        tokenizer.add_tokens([token])
+    add_tokens(tokenizer, folder, config)
+    return tokenizer
+
+
+def add_tokens(
+    tokenizer: tokenizers.Tokenizer, folder: epath.Path, config: Mapping[str, Any]
+) -> None:
+    """Adds what the settings know beside the vocabulary, as transformers does: tokens with an id,
+    then those with a role that are not among them.
+
+    Raises:
+      ValueError: a token that would get another id than the stated one; one line names it.
+    """
+    stated = dict(added_tokens(folder, config))
+    if config.get("added_tokens_decoder") is None:  # the file's own go before added_tokens.json's
+        stated |= tokenizer.get_added_tokens_decoder()
+    with_role = set(special_tokens(config).values())
+    for token in stated.values():
+        token.special = token.special or token.content in with_role
+    tokenizer.add_tokens([token for _, token in sorted(stated.items(), key=lambda one: one[0])])
+    for i, token in stated.items():
         if tokenizer.token_to_id(token.content) != i:
             raise ValueError(
                 f"{folder} wants {token.content!r} at id {i}, which is taken or leaves a gap: "
                 "copy it again"
             )
-    return tokenizer
+    known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    others = {}
+    for token in tokens_with_role(config):
+        if token.content not in known:
+            others.setdefault(token.content, token)
+    tokenizer.add_tokens(list(others.values()))
 
 
 def read_settings(folder: epath.Path) -> dict[str, Any]:
@@ -93,7 +119,7 @@ def read_settings(folder: epath.Path) -> dict[str, Any]:
         found |= read_json(roles)
         path = roles if roles.is_file() else path
     with prefixed(f"{path}: "):
-        special_tokens(found)
+        tokens_with_role(found)
         added_tokens(folder, found)
     return found
 
@@ -118,13 +144,17 @@ def added_tokens(
             json_files.entry(ids, token, "id"): {"content": token, "special": token in special}
             for token in ids
         }
-    flags = ("special", "normalized", "lstrip", "rstrip", "single_word")
-    found = []
-    for i, entry in sorted(entries.items()):
-        chosen = {flag: json_files.entry(entry, flag, "flag", False) for flag in flags}
-        content = json_files.entry(entry, "content", "text")
-        found.append((i, tokenizers.AddedToken(content, **chosen)))
-    return found
+    return [(i, token_of(entry)) for i, entry in sorted(entries.items())]
+
+
+def token_of(entry: Mapping[str, Any]) -> tokenizers.AddedToken:
+    """The token of an entry with its flags; a special one is by default found before the text is
+    normalised."""
+    special = json_files.entry(entry, "special", "flag", False)
+    flags = dict.fromkeys(("lstrip", "rstrip", "single_word"), False) | {"normalized": not special}
+    chosen = {flag: json_files.entry(entry, flag, "flag", flags[flag]) for flag in flags}
+    content = json_files.entry(entry, "content", "text")
+    return tokenizers.AddedToken(content, special=special, **chosen)
 
 
 def id_of(text: str) -> int:
@@ -139,14 +169,33 @@ def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
 
     A setting such as "add_bos_token" is none: it holds no spelling.
     """
+    found = {name: content_of(name, token) for name, token in named_tokens(config).items()}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def named_tokens(config: Mapping[str, Any]) -> dict[str, Any]:
+    """{"bos_token": what the settings give for it, ...}, the roles that all models know first."""
     own = config.get("extra_special_tokens")
     own = own if isinstance(own, Mapping) else {}
-    named = {name: value for name, value in config.items() if name.endswith("_token")} | dict(own)
-    found = {}
-    for name, token in named.items():
-        if name in ROLES or is_token(token):
-            found[name] = content_of(name, token)
-    return {name: text for name, text in found.items() if text is not None}
+    named = {name: config[name] for name in ROLES if name in config}
+    others = {name: token for name, token in config.items() if name.endswith("_token")} | dict(own)
+    return named | {name: token for name, token in others.items() if is_token(token)}
+
+
+def tokens_with_role(config: Mapping[str, Any]) -> list[tokenizers.AddedToken]:
+    """The special tokens that the settings know by a role or in a list of further ones."""
+    listed = [(name, token) for name, token in named_tokens(config).items()]
+    further = "extra_special_tokens"
+    if isinstance(config.get(further), Mapping) or not config.get(further):
+        further = "additional_special_tokens"  # transformers 4's name of the list
+    listed += [(further, token) for token in json_files.entry(config, further, "list", ())]
+    found = []
+    for name, token in listed:
+        text = content_of(name, token)
+        if text:
+            flags = token if isinstance(token, Mapping) else {}
+            found.append(token_of({**flags, "content": text, "special": True}))
+    return found
 
 
 def is_token(value: Any) -> bool:

@@ -11,7 +11,7 @@ import json
 from etils import epath
 import numpy as np
 
-from gdsd_jax import json_files, tokenizers
+from gdsd_jax import hf_tokenizer, json_files, tokenizers
 from gdsd_jax.types import LazyArray, PyTree
 
 MASK = "<|mask|>"
@@ -112,6 +112,12 @@ def add_to_tokenizer(folder: epath.Path, mask_id: int, token: str | None = None)
     name = token or MASK
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     entry = {"content": name, **flags, "special": True}
+    # All added ones are listed: some files may know them that others do not, and the mask's id
+    # counts them. They stand in the order of ids, by which the library counts.
+    tokenizer = hf_tokenizer.read_tokenizer(folder, hf_tokenizer.read_settings(folder))
+    added = json.loads(tokenizer.to_str())["added_tokens"]
+    added = {one.pop("id"): one for one in added} | {mask_id: entry}
+    added = {i: added[i] for i in sorted(added)}
 
     def rewrite(file: str, change) -> None:
         if (folder / file).exists():
@@ -121,19 +127,19 @@ def add_to_tokenizer(folder: epath.Path, mask_id: int, token: str | None = None)
             (folder / file).write_text(text, encoding="utf-8")
 
     def to_tokenizer(found: dict) -> None:
-        others = [one for one in found.get("added_tokens") or () if one["id"] != mask_id]
-        # in the order of ids, by which the library counts those that the vocabulary lacks
-        found["added_tokens"] = sorted([*others, {"id": mask_id, **entry}], key=id_of)
-
-    def id_of(one: dict) -> int:
-        return one["id"]
+        found["added_tokens"] = [{"id": i, **one} for i, one in added.items()]
 
     def to_config(found: dict) -> None:
         found["mask_token"] = name
         if found.get("added_tokens_decoder") is not None:
-            found["added_tokens_decoder"][str(mask_id)] = entry
+            found["added_tokens_decoder"] |= {str(i): one for i, one in added.items()}
 
+    def to_ids(found: dict) -> None:
+        found.update({one["content"]: i for i, one in added.items()})
+
+    if not (folder / "tokenizer.json").exists() and not (folder / "added_tokens.json").exists():
+        (folder / "added_tokens.json").write_text("{}")
     rewrite("tokenizer.json", to_tokenizer)
-    rewrite("added_tokens.json", lambda found: found.update({name: mask_id}))
+    rewrite("added_tokens.json", to_ids)
     rewrite("tokenizer_config.json", to_config)
     rewrite("special_tokens_map.json", lambda found: found.update({"mask_token": name}))

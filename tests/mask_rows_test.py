@@ -91,6 +91,23 @@ def test_a_token_of_the_tokenizer_becomes_the_mask(tmp_path):
     assert settings["mask_token"] == settings["added_tokens_decoder"]["3"]["content"] == "w3"
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_token_that_only_the_settings_know_keeps_its_id(tmp_path, listed):
+    """The mask takes the next one, also in what is written."""
+    write(tmp_path / "in", LLAMA[True])
+    entries = {"added_tokens_decoder": {"40": {"content": "<pad>", "special": True}}}
+    roles = {"pad_token": "<pad>", "image_token": "<image>"}
+    text = json.dumps(roles | (entries if listed else {}))
+    (tmp_path / "in" / "tokenizer_config.json").write_text(text)
+    config = dataclasses.replace(LLAMA[True], vocab_size=48)
+    folders.write(tmp_path / "in", config)
+    assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'out'}", "--a2d") == 0
+    found = checkpoint.read_manifest(tmp_path / "out")["model"]
+    assert (found["mask_id"], found["vocab_size"]) == (42, 48)
+    tokenizer = tokenizers.load(tmp_path / "out", pad_id=2, mask_id=42, stop_ids=(2,))
+    assert tokenizer.encode("<pad><image><|mask|>") == [40, 41, 42] and tokenizer.vocab_size == 43
+
+
 @pytest.mark.parametrize(
     "token, words",
     [("w1 w3", "no single token"), ("<|no|>", "no single token"), ("w1", "begins"), ("w2", "ends")],

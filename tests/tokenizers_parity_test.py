@@ -345,3 +345,70 @@ def test_vocab_and_merges_agree_with_plain_python(bpe):
     assert len(texts) >= 500
     for text in texts:
         assert ours.encode(text) == theirs(text), text
+
+
+# ---------------------------------------------------------------- beside tokenizer.json
+
+BESIDE = {  # what a folder says of tokens that tokenizer.json does not know, or knows otherwise
+    "roles": {"pad_token": "<pad>", "eos_token": "<end>", "mask_token": "<|mask|>"},
+    "extra": {"eos_token": "<end>", "extra_special_tokens": ["<a>", "<b>"]},
+    "additional": {"additional_special_tokens": ["<a>", "<end>"], "boi_token": "<image>"},
+    "named": {"extra_special_tokens": {"boi_token": "<image>"}, "bos_token": "<s>"},
+    "map": {
+        "special_tokens_map.json": {
+            "pad_token": {"content": "<pad>", "lstrip": True, "rstrip": False, "normalized": False}
+        }
+    },
+    "ids": {"added_tokens.json": {"<a>": VOCAB + 4, "<e\u0301>": VOCAB + 5}, "eos_token": "<a>"},
+    "flags": {
+        "added_tokens_decoder": {
+            str(VOCAB + 1): {"content": "<think>", "lstrip": True, "special": True},
+            str(VOCAB + 4): {"content": "<a>", "rstrip": True, "normalized": False},
+            str(VOCAB + 5): {"content": "<end>", "single_word": True, "special": False},
+        },
+        "eos_token": "<end>",
+        "pad_token": "<pad>",
+    },
+}
+SPOKEN = ["<s>", "<pad>", "<end>", "<a>", "<b>", "<image>", "<think>", "<e\u0301>", "<\u00e9>"]
+
+
+def write_beside(bpe, folder, beside):
+    """A folder whose tokenizer.json has four added tokens, and these settings."""
+    as_fast(bpe, folder, ["<|endoftext|>"])
+    whole = json.loads((folder / "tokenizer.json").read_text())
+    whole["added_tokens"] = [
+        {**token, "id": VOCAB + i, "content": text}
+        for i, (token, text) in enumerate(
+            zip(whole["added_tokens"] * 4, ["<|endoftext|>", "<think>", "</think>", "<|mask|>"])
+        )
+    ]
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+    files = {name: value for name, value in beside.items() if name.endswith(".json")}
+    settings = {name: value for name, value in beside.items() if name not in files}
+    for name, value in (files | {"tokenizer_config.json": settings}).items():
+        (folder / name).write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_tokens_that_only_the_settings_know_are_transformers(bpe, tmp_path, beside):
+    write_beside(bpe, tmp_path, BESIDE[beside])
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    ours = tokenizers.load(tmp_path, pad_id=0, mask_id=-1, stop_ids=(VOCAB,))
+    assert ours.vocab_size == max(theirs.get_vocab().values()) + 1 > VOCAB + 3
+    for token in SPOKEN:
+        for text in (f"x {token} y", f"{token}{token}", f"a{token}b "):
+            ids = theirs.encode(text, add_special_tokens=False)
+            assert ours.encode(text) == ids, text
+            assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True), text
+
+
+def test_a_token_at_another_id_than_the_stated_one_is_refused(bpe, tmp_path):
+    for name, i, value in (
+        ("added_tokens.json", VOCAB + 5, {"<a>": VOCAB + 5}),
+        ("added_tokens_decoder", VOCAB + 1, {str(VOCAB + 1): {"content": "<a>"}}),
+    ):
+        write_beside(bpe, tmp_path, {name: value})
+        with pytest.raises(ValueError, match=f"wants '<a>' at id {i}"):
+            tokenizers.load(tmp_path, pad_id=0, mask_id=-1, stop_ids=(0,))
+        (tmp_path / "added_tokens.json").unlink(missing_ok=True)
