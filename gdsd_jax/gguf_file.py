@@ -8,6 +8,7 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md says what a file holds
 from collections.abc import Mapping
 import dataclasses
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -51,6 +52,18 @@ ENDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")
 FREQUENCIES = "rope_freqs.weight"  # what Llama 3's scaling divides the frequencies by
 # its parameters besides the factor, which the file does not hold
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+# keys behind the architecture's name that change what is computed -> the values that do not
+NEUTRAL = {
+    "attention.causal": (True,),
+    "attention.clamp_kqv": (0,),
+    "attention.max_alibi_bias": (0,),
+    "attention.sliding_window": (0,),
+    "attn_logit_softcapping": (0,),
+    "final_logit_softcapping": (0,),
+    "logit_scale": (1, 0),
+    "residual_scale": (1, 0),
+    "embedding_scale": (1, 0),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,17 +108,33 @@ def open_file(path) -> GgufFile:
         raise ValueError(
             f"{path} is not a whole GGUF file ({one_line(error)}): download it again"
         ) from None
-    name = required(metadata, "general.architecture", path)
+    if reader.byte_order != "I":  # quantised values would be read as others
+        raise ValueError(
+            f"{path}: its numbers have the byte order of other machines (big-endian): take the "
+            "little-endian file of this model"
+        )
+    check_kind(metadata, path)
+    return GgufFile(path, metadata, {one.name: one for one in reader.tensors})
+
+
+def check_kind(metadata: Mapping[str, Any], path: pathlib.Path) -> None:
+    """ValueError where a file is not a whole model of an architecture that can be read."""
+    name = required(metadata, "general.architecture", path, str)
     if name not in INTERLEAVED:
         raise ValueError(
             f"{path}: architecture {name!r} is not supported, known: {', '.join(INTERLEAVED)}"
         )
-    if metadata.get("split.count", 1) > 1:
+    kind = metadata.get("general.type", "model")
+    if kind != "model":
         raise ValueError(
-            f"{path} is one of {metadata['split.count']} parts: join them with llama.cpp's "
-            "`llama-gguf-split --merge`"
+            f"{path}: general.type={kind!r} is not supported, only 'model': give the model's file"
         )
-    return GgufFile(path, metadata, {one.name: one for one in reader.tensors})
+    with prefixed(f"{path}: ", "; download it again"):
+        parts = json_files.entry(metadata, "split.count", "whole number", 1)
+    if parts > 1:
+        raise ValueError(
+            f"{path} is one of {parts} parts: join them with llama.cpp's `llama-gguf-split --merge`"
+        )
 
 
 def plain(value: Any) -> Any:
@@ -140,7 +169,11 @@ def entries_of(file: GgufFile) -> dict[str, Any]:
             json_files.entry(entries, entry, "size")
             for entry in ("hidden_size", "num_attention_heads")
         )
-    head_dim = metadata.get(f"{name}.attention.key_length", width // heads)
+        head_dim = json_files.entry(
+            metadata, f"{name}.attention.key_length", "size", width // heads
+        )
+        theta = json_files.entry(metadata, f"{name}.rope.freq_base", "number", 10_000.0)
+    refuse_other_computations(file, head_dim)
     if "token_embd.weight" not in file.stored:
         raise ValueError(f"{file.path}: token_embd.weight is missing among its tensors")
     ends = [metadata[key] for key in ENDS if key in metadata]
@@ -152,8 +185,8 @@ def entries_of(file: GgufFile) -> dict[str, Any]:
         "num_key_value_heads": metadata.get(f"{name}.attention.head_count_kv", heads),
         "head_dim": head_dim,
         "hidden_act": "silu",
-        "rope_theta": metadata.get(f"{name}.rope.freq_base", 10_000.0),
-        "rope_scaling": scaling_of(file),
+        "rope_theta": theta,
+        "rope_scaling": scaling_of(file, head_dim, theta),
         "tie_word_embeddings": "output.weight" not in file.stored,
         "eos_token_id": list(dict.fromkeys(ends)),
     }
@@ -167,21 +200,49 @@ def entries_of(file: GgufFile) -> dict[str, Any]:
     return entries | {entry: metadata[key] for entry, key in further.items() if key in metadata}
 
 
-def scaling_of(file: GgufFile) -> dict[str, Any] | None:
+def refuse_other_computations(file: GgufFile, head_dim: int) -> None:
+    """ValueError naming the first key whose value the forward does not compute."""
+    name, metadata = file.architecture, file.metadata
+    neutral = NEUTRAL | {
+        "rope.dimension_count": (head_dim,),
+        "attention.scale": (head_dim**-0.5, 0),
+    }
+    longest = metadata.get(f"{name}.context_length")
+    window = metadata.get(f"{name}.attention.sliding_window")
+    if json_files.is_whole(longest) and json_files.is_whole(window) and window >= longest:
+        neutral["attention.sliding_window"] = (window,)  # every text fits into it
+    for key, values in neutral.items():
+        value = metadata.get(f"{name}.{key}", values[0])
+        is_number = isinstance(value, bool | int | float)
+        if not is_number or not any(math.isclose(value, one, rel_tol=1e-5) for one in values):
+            raise ValueError(
+                f"{file.path}: {name}.{key}={value!r:.60} is not supported, only {values[0]!r}"
+            )
+
+
+def scaling_of(file: GgufFile, head_dim: int, theta: float) -> dict[str, Any] | None:
     """The entry "rope_scaling": what the metadata names, or Llama 3's, told from its tensor.
+
+    As in llama.cpp a kind that is not named is linear, and no factor, 0 or 1 scales nothing.
 
     Raises:
       ValueError: that tensor is not what the published parameters give.
     """
     name, metadata = file.architecture, file.metadata
-    kind = metadata.get(f"{name}.rope.scaling.type", "none")
-    if kind != "none":
-        return {"rope_type": kind, "factor": metadata.get(f"{name}.rope.scaling.factor")}
+    kind = metadata.get(f"{name}.rope.scaling.type", "linear")
+    old = metadata.get(f"{name}.rope.scale_linear", 0)
+    factor = metadata.get(f"{name}.rope.scaling.factor", old)
+    if kind != "none" and not (kind == "linear" and factor in (0, 1)):
+        return {"rope_type": kind, "factor": factor}
     if FREQUENCIES not in file.stored:
         return None
     stored = lazy_tensor(file.stored[FREQUENCIES]).read().astype(np.float64)
+    if stored.shape != (head_dim // 2,):
+        raise ValueError(
+            f"{file.path}: {FREQUENCIES} has shape {list(stored.shape)}, "
+            f"its metadata says {[head_dim // 2]}: download it again"
+        )
     factor = float(stored.max())
-    theta = metadata.get(f"{name}.rope.freq_base", 10_000.0)
     wavelength = 2 * np.pi * theta ** (np.arange(len(stored)) / len(stored))
     low, high, original = LLAMA3.values()
     kept = np.clip((original / wavelength - low) / (high - low), 0, 1)
@@ -208,7 +269,8 @@ def tensors_of(file: GgufFile) -> dict[str, LazyArray]:
         if name == FREQUENCIES:
             continue
         rows = None
-        if INTERLEAVED[file.architecture] and name.split(".")[-2] in ("attn_q", "attn_k"):
+        stem = name.rpartition(".")[0]
+        if INTERLEAVED[file.architecture] and stem.endswith((".attn_q", ".attn_k")):
             rows = half_split(shape_of(stored)[0], head_dim)
         check_type(file, stored)
         found[hugging_face_name(name)] = lazy_tensor(stored, rows)

@@ -82,8 +82,9 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
     Raises:
       ValueError: metadata is missing, or names a tokenizer that cannot be rebuilt; one line.
     """
-    rule, tokens = rule_of(metadata, source), required(metadata, "tokenizer.ggml.tokens", source)
-    required(metadata, "tokenizer.ggml.merges", source)
+    rule = rule_of(metadata, source)
+    tokens = required(metadata, "tokenizer.ggml.tokens", source, list)
+    required(metadata, "tokenizer.ggml.merges", source, list)
     roles = {
         role: tokens[metadata[key]]
         for role, key in ROLES.items()
@@ -110,7 +111,8 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
         "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False),
     }
     if "tokenizer.chat_template" in metadata:
-        files["chat_template.jinja"] = metadata["tokenizer.chat_template"]
+        template = required(metadata, "tokenizer.chat_template", source, str)
+        files["chat_template.jinja"] = template
     return files
 
 
@@ -122,7 +124,7 @@ def rule_of(metadata: Mapping[str, Any], source) -> Rule:
             f"{source}: tokenizer.ggml.model={kind!r} is not supported, only 'gpt2' (byte-level "
             "BPE): convert the Hugging Face folder of this model instead"
         )
-    name = required(metadata, "tokenizer.ggml.pre", source)
+    name = required(metadata, "tokenizer.ggml.pre", source, str)
     if name not in RULES:
         raise ValueError(
             f"{source}: tokenizer.ggml.pre={name!r}: how it splits text is not known here, known: "
@@ -131,11 +133,15 @@ def rule_of(metadata: Mapping[str, Any], source) -> Rule:
     return RULES[name]
 
 
-def required(metadata: Mapping[str, Any], key: str, source) -> Any:
-    """The value of a key; ValueError where it is missing."""
+def required(metadata: Mapping[str, Any], key: str, source, kind: type = object) -> Any:
+    """The value of a key; ValueError where it is missing or not of the kind."""
     if key not in metadata:
         raise ValueError(f"{source}: {key} is missing in its metadata")
-    return metadata[key]
+    value = metadata[key]
+    if not isinstance(value, kind):
+        wanted = {str: "a text", list: "a list"}[kind]
+        raise ValueError(f"{source}: {key}={value!r:.60} is not {wanted}: download it again")
+    return value
 
 
 def byte_level_bpe(metadata: Mapping[str, Any], rule: Rule) -> tokenizers.Tokenizer:

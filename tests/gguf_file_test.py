@@ -385,12 +385,66 @@ def test_files_that_are_none_are_refused(tmp_path, capsys):
         ({"llama.expert_count": 8}, "num_experts=8 is not supported"),
         ({"llama.feed_forward_length": 65}, "has shape"),
         ({"split.count": 3}, "one of 3 parts"),
+        ({"split.count": "3"}, "split.count='3': give a whole number"),
+        ({"general.type": "adapter"}, "general.type='adapter' is not supported"),
+        ({"tokenizer.chat_template": 5}, "tokenizer.chat_template=5 is not a text"),
+        ({"tokenizer.ggml.pre": 5}, "tokenizer.ggml.pre=5 is not a text"),
+        ({"llama.rope.freq_base": "x"}, "llama.rope.freq_base='x': give a finite number"),
+        ({"llama.rope.scaling.factor": 4.0}, "rope_scaling={'rope_type': 'linear', 'factor': 4.0"),
+        ({"llama.rope.scale_linear": 2.0}, "rope_scaling={'rope_type': 'linear', 'factor': 2.0"),
+        ({"llama.rope.dimension_count": 4}, "rope.dimension_count=4 is not supported, only 8"),
+        ({"llama.attention.causal": False}, "attention.causal=False is not supported, only True"),
+        ({"llama.attention.sliding_window": 127}, "attention.sliding_window=127 is not supported"),
+        ({"llama.attention.scale": 0.5}, "attention.scale=0.5 is not supported, only 0.35"),
+        ({"llama.attention.clamp_kqv": 8.0}, "attention.clamp_kqv=8.0 is not supported"),
+        ({"llama.logit_scale": 0.5}, "logit_scale=0.5 is not supported, only 1"),
+        ({"llama.residual_scale": 0.22}, "residual_scale=0.22 is not supported"),
+        ({"llama.embedding_scale": 12.0}, "embedding_scale=12.0 is not supported"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_metadata_that_cannot_be_used_is_refused(tmp_path, capsys, changes, words):
     write(tmp_path / "in.gguf", config_of("llama"), **changes)
     refused(tmp_path, capsys, words)
+
+
+def test_keys_that_change_nothing_are_read_over(tmp_path):
+    """What llama.cpp's converter states of models that are computed as ever."""
+    neutral = {
+        "general.type": "model",
+        "split.count": 1,
+        "llama.rope.dimension_count": 8,
+        "llama.rope.scaling.factor": 1.0,
+        "llama.attention.causal": True,
+        "llama.attention.sliding_window": 128,
+        "llama.attention.scale": 8**-0.5,
+        "llama.attention.clamp_kqv": 0.0,
+        "llama.logit_scale": 1.0,
+        "llama.residual_scale": 0.0,
+    }
+    plain = config_of("llama")
+    write(tmp_path / "in.gguf", plain, **neutral)
+    assert run(f"--from_gguf={tmp_path / 'in.gguf'}", f"--to_orbax={tmp_path / 'out'}") == 0
+    manifest = checkpoint.read_manifest(tmp_path / "out")
+    assert models.config_from_json(manifest["model"]) == plain
+    scaling = {"llama.rope.scaling.type": "none", "llama.rope.scaling.factor": 4.0}
+    write(tmp_path / "none.gguf", plain, **scaling)
+    assert gguf_file.entries_of(gguf_file.open_file(tmp_path / "none.gguf"))["rope_scaling"] is None
+
+
+@pytest.mark.parametrize(
+    "name, words", [("strange", "unknown strange"), ("rope_freqs.weight", "has shape [3]")]
+)
+def test_tensors_that_cannot_be_used_are_refused(tmp_path, capsys, name, words):
+    write(tmp_path / "in.gguf", config_of("llama"), {name: np.ones(3, np.float32)})
+    refused(tmp_path, capsys, words)
+
+
+def test_a_file_of_other_machines_is_refused(tmp_path, capsys, monkeypatch):
+    big = functools.partial(gguf.GGUFWriter, endianess=gguf.GGUFEndian.BIG)
+    monkeypatch.setattr(gguf, "GGUFWriter", big)
+    write(tmp_path / "in.gguf", config_of("llama"))
+    refused(tmp_path, capsys, "the byte order of other machines (big-endian)")
 
 
 def test_the_package_is_named_where_it_is_missing(tmp_path, capsys, monkeypatch):
