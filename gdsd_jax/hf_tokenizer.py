@@ -61,7 +61,12 @@ def read_bpe(folder: epath.Path) -> tokenizers.models.BPE:
 
 def byte_level_bpe(folder: epath.Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """The tokenizer of a folder with Qwen2's vocab.json and merges.txt but no tokenizer.json, as
-    Dream's."""
+    Dream's.
+
+    Raises:
+      ValueError: files that cannot be read, or of a tokenizer that splits text otherwise.
+    """
+    check_words(folder, config)
     tokenizer = tokenizers.Tokenizer(read_bpe(folder))
     tokenizer.normalizer = tokenizers.normalizers.NFC()
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
@@ -73,6 +78,23 @@ def byte_level_bpe(folder: epath.Path, config: Mapping[str, Any]) -> tokenizers.
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     add_tokens(tokenizer, folder, config)
     return tokenizer
+
+
+def check_words(folder: epath.Path, config: Mapping[str, Any]) -> None:
+    """ValueError where a folder says that its vocab.json is of another tokenizer than Qwen2's.
+
+    The files do not hold how words are split: the tokenizer's class says it, else the model's type.
+    """
+    name, known = "tokenizer_class", ("qwen2", "dream")
+    said = json_files.entry(config, name, "text", None)
+    if said is None:
+        name, known = "model_type", ("qwen", "a2d-qwen", "dream", "sdar")
+        said = json_files.entry(read_json(folder / "config.json"), name, "text", None)
+    if said is not None and not said.lower().startswith(known):
+        raise ValueError(
+            f"{folder}: how {name}={said!r:.60} splits words is not known from vocab.json: add "
+            "tokenizer.json, which transformers' AutoTokenizer writes by save_pretrained"
+        )
 
 
 def add_tokens(

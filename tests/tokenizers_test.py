@@ -170,6 +170,24 @@ def test_added_tokens_keep_their_ids(folder, tmp_path):
     assert gap.vocab_size == 5001 and gap.decode([5000, 4000]) == "<far>"
 
 
+def test_only_qwen2s_vocabulary_is_read_without_its_rules(folder, tmp_path):
+    """vocab.json and merges.txt do not say how words are split."""
+    path, special = folder
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_bytes((path / name).read_bytes())
+    wanted = tokenizers.load(tmp_path, **special).encode("a 12")
+    for cls in ("Qwen2Tokenizer", "Qwen2TokenizerFast", "DreamTokenizer"):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": cls}))
+        assert tokenizers.load(tmp_path, **special).encode("a 12") == wanted
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+    with pytest.raises(ValueError, match="tokenizer_class='GPT2Tokenizer' .* add tokenizer.json"):
+        tokenizers.load(tmp_path, **special)
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ValueError, match="model_type='llama' .* add tokenizer.json"):
+        tokenizers.load(tmp_path, **special)
+
+
 def test_templates_run_in_a_sandbox(folder, tmp_path):
     path, special = folder
     (tmp_path / "tokenizer.json").write_text((path / "tokenizer.json").read_text())
