@@ -182,3 +182,8 @@ def ids_of(
     if pad_id is None:
         pad_id = next(iter(stop_ids))
     return mask_id, pad_id, tuple(stop_ids)
+
+
+def ends_entry(config: ModelConfig) -> int | list[int]:
+    """The entry "eos_token_id": all ids that stop, a list where they are several."""
+    return config.stop_ids[0] if len(config.stop_ids) == 1 else list(config.stop_ids)

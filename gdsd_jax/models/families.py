@@ -88,7 +88,35 @@ def config_from_hf(folder) -> ModelConfig:
     path = epath.Path(folder) / "config.json"
     if not path.exists():
         raise ValueError(f"{folder}: no config.json there; give a Hugging Face model folder")
-    return config_from_entries(path, json_files.read_object(path))
+    return config_from_entries(path, with_generation(folder, json_files.read_object(path)))
+
+
+def with_generation(folder, entries: dict) -> dict:
+    """config.json's entries with the ids that generation_config.json says: further ends, and what
+    pads where config.json says none.
+
+    Raises:
+      ValueError: an id that is none; one line.
+    """
+    path = epath.Path(folder) / "generation_config.json"
+    if not path.exists():
+        return entries
+    found = json_files.read_object(path)
+    with prefixed(f"{path}: "):
+        further = as_list(json_files.entry(found, "eos_token_id", "ids", []))
+        pad = json_files.entry(found, "pad_token_id", "id", None)
+    with prefixed(f"{epath.Path(folder) / 'config.json'}: "):
+        ends = as_list(json_files.entry(entries, "eos_token_id", "ids", []))
+    if further:
+        entries = entries | {"eos_token_id": list(dict.fromkeys([*ends, *further]))}
+    if entries.get("pad_token_id") is None:
+        entries = entries | {"pad_token_id": pad}
+    return entries
+
+
+def as_list(ids: int | list[int]) -> list[int]:
+    """The ids of an entry that may be one alone."""
+    return ids if isinstance(ids, list) else [ids]
 
 
 def config_from_entries(path, entries: dict) -> ModelConfig:

@@ -4,7 +4,7 @@ arXiv 2502.09992 and the released checkpoints' config.json.
 """
 
 from gdsd_jax import json_files
-from gdsd_jax.models.config import ModelConfig, ids_of
+from gdsd_jax.models.config import ModelConfig, ends_entry, ids_of
 
 MODEL_TYPES = {"llada": "LLaDAModelLM"}  # model_type -> architecture, as config.json has them
 AUTOREGRESSIVE, DIFFUSION = None, "llada"  # model types; None: there is no such model
@@ -128,6 +128,6 @@ def config_to_hf(config: ModelConfig) -> dict:
         "weight_tying": config.tied,
         "mask_token_id": config.mask_id,
         "pad_token_id": config.pad_id,
-        "eos_token_id": config.stop_ids[0],
+        "eos_token_id": ends_entry(config),
         **REQUIRED,
     }

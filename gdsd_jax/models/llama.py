@@ -6,7 +6,7 @@ they add.
 """
 
 from gdsd_jax import json_files
-from gdsd_jax.models.config import ModelConfig, ids_of
+from gdsd_jax.models.config import ModelConfig, ends_entry, ids_of
 
 MODEL_TYPES = {"llama": "LlamaForCausalLM", "a2d-llama": "A2DLlamaLMHeadModel"}
 AUTOREGRESSIVE, DIFFUSION = "llama", "a2d-llama"
@@ -178,7 +178,7 @@ def entries_of(config: ModelConfig, architecture: str) -> dict:
         **{entry: getattr(config, field) for field, entry in ENTRIES.items()},
         "mask_token_id": config.mask_id,
         "pad_token_id": config.pad_id,
-        "eos_token_id": config.stop_ids[0],
+        "eos_token_id": ends_entry(config),
     }
 
 
@@ -214,7 +214,6 @@ def config_to_hf(config: ModelConfig) -> dict:
         scaling = {"rope_type": "llama3", **dict(zip(SCALING, config.rope_scaling))}
     return {
         **entries_of(config, MODEL_TYPES[config.family]),
-        "eos_token_id": list(config.stop_ids),
         "head_dim": config.head_dim,
         "rope_scaling": scaling,
         **REQUIRED,

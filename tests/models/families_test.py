@@ -72,6 +72,36 @@ def test_config_json_leads_back(name, tmp_path):
     assert models.config_from_hf(tmp_path) == models.MODELS[name]
 
 
+@pytest.mark.parametrize("model_type", models.FAMILIES)
+def test_all_ids_that_stop_are_in_config_json(model_type, tmp_path):
+    """Also those that no family knows."""
+    (one, *_) = [config for config in models.MODELS.values() if config.family == model_type]
+    for ends in ((7,), (7, 3, 5)):
+        config = dataclasses.replace(one, vocab_size=100, mask_id=9, pad_id=2, stop_ids=ends)
+        (tmp_path / "config.json").write_text(json.dumps(models.config_to_hf(config)))
+        assert models.config_from_hf(tmp_path).stop_ids == ends
+
+
+def test_generation_config_names_further_ends(tmp_path):
+    """After those of config.json, which decides what pads."""
+    entries = LLAMA | {"eos_token_id": 7, "pad_token_id": None}
+    further = {"eos_token_id": [3, 7], "pad_token_id": 5}
+
+    def found(**changes):
+        (tmp_path / "config.json").write_text(json.dumps(entries | changes))
+        config = models.config_from_hf(tmp_path)
+        return config.stop_ids, config.pad_id
+
+    (tmp_path / "generation_config.json").write_text("{}")
+    assert found() == ((7,), 7)
+    (tmp_path / "generation_config.json").write_text(json.dumps(further))
+    assert found() == ((7, 3), 5) and found(pad_token_id=6) == ((7, 3), 6)
+    assert found(eos_token_id=None) == ((3, 7), 5)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": "</s>"}')
+    with pytest.raises(ValueError, match="generation_config.json: eos_token_id='</s>': give an id"):
+        found()
+
+
 def test_who_attends_and_who_shifts():
     """By the model type alone."""
     ways = {name: (config.attention, config.shift) for name, config in models.MODELS.items()}
