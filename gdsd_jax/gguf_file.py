@@ -5,7 +5,7 @@ Quantised tensors are computed back to float32 by the library `gguf`, a few rows
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md says what a file holds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import json
 import math
@@ -198,6 +198,11 @@ def entries_of(file: GgufFile) -> dict[str, Any]:
         "num_experts": f"{name}.expert_count",
     }
     return entries | {entry: metadata[key] for entry, key in further.items() if key in metadata}
+
+
+def spelling_of(file: GgufFile) -> Callable[[int], str | None]:
+    """The spelling of ids by the file's tokenizer; None where it has no such id."""
+    return dict(enumerate(required(file.metadata, "tokenizer.ggml.tokens", file.path, list))).get
 
 
 def refuse_other_computations(file: GgufFile, head_dim: int) -> None:

@@ -191,7 +191,7 @@ def origin_of(args: argparse.Namespace) -> Iterator[Origin]:
     if args.from_gguf is not None:
         file = gguf_file.open_file(args.from_gguf)
         entries = gguf_file.entries_of(file)
-        config = models.config_from_entries(file.path, entries)
+        config = models.config_from_entries(file.path, entries, gguf_file.spelling_of(file))
 
         def opened(config, dtype=None):
             return hf.open_tensors(file.path, gguf_file.tensors_of(file), config, dtype)

@@ -7,11 +7,13 @@ path -> the checkpoint's tensor), REQUIRED (what the forward assumes of config.j
 functions `config_from_hf(entries)` and `config_to_hf(config)`.
 """
 
+from collections.abc import Callable
 import dataclasses
+import functools
 
 from etils import epath
 
-from gdsd_jax import extensions, json_files
+from gdsd_jax import extensions, hf_tokenizer, json_files
 from gdsd_jax.mistakes import prefixed
 from gdsd_jax.models import dream, llada, llama, qwen2, qwen3, sdar
 from gdsd_jax.models.config import ModelConfig
@@ -46,6 +48,14 @@ TOLD = tuple(
     for field in dataclasses.fields(ModelConfig)
     if field.name not in ("tokenizer_size", "dtype", "remat", *LORA)
 )
+Spelling = Callable[[int], str | None]  # an id's token; None: it stands for none
+# how released tokenizers spell the ids that stand in for absent entries, masks apart
+SPELLED = {
+    llada.END_OF_TEXT: "<|endoftext|>",
+    llada.END_OF_TURN: "<|eot_id|>",
+    qwen3.END_OF_TEXT: "<|endoftext|>",
+    qwen3.END_OF_TURN: "<|im_end|>",
+}
 # entries of config.json that count experts
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -88,7 +98,21 @@ def config_from_hf(folder) -> ModelConfig:
     path = epath.Path(folder) / "config.json"
     if not path.exists():
         raise ValueError(f"{folder}: no config.json there; give a Hugging Face model folder")
-    return config_from_entries(path, with_generation(folder, json_files.read_object(path)))
+    entries = with_generation(folder, json_files.read_object(path))
+    return config_from_entries(path, entries, spelling_in(epath.Path(folder)))
+
+
+def spelling_in(folder: epath.Path) -> Spelling | None:
+    """The spelling of ids by a folder's tokenizer, which is read when it is asked for the first
+    time; None where there is none that lists its tokens."""
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        return None
+
+    @functools.cache
+    def tokenizer():
+        return hf_tokenizer.read_tokenizer(folder, hf_tokenizer.read_settings(folder))
+
+    return lambda i: tokenizer().id_to_token(i)
 
 
 def with_generation(folder, entries: dict) -> dict:
@@ -119,8 +143,11 @@ def as_list(ids: int | list[int]) -> list[int]:
     return ids if isinstance(ids, list) else [ids]
 
 
-def config_from_entries(path, entries: dict) -> ModelConfig:
+def config_from_entries(path, entries: dict, spelled: Spelling | None = None) -> ModelConfig:
     """`ModelConfig` of config.json's entries; errors name `path`, where they are from.
+
+    With `spelled`, by the model's tokenizer, released ids stand in for absent entries only where
+    they are the same tokens there.
 
     Raises:
       ValueError: as `config_from_hf`.
@@ -135,9 +162,25 @@ def config_from_entries(path, entries: dict) -> ModelConfig:
         # null is absent, as it is in Hugging Face's classes
         given = {key: value for key, value in entries.items() if value is not None}
         config = FAMILIES[name].config_from_hf(given)
+    if spelled is not None:
+        config = without_strangers(config, given, spelled)
     if config.mask_id is None and name == FAMILIES[name].DIFFUSION:
         raise ValueError(f"{path}: entry 'mask_token_id' is missing; add the mask token's id")
     return config
+
+
+def without_strangers(config: ModelConfig, entries: dict, spelled: Spelling) -> ModelConfig:
+    """The config without ids that no entry names and that are other tokens than the released."""
+    ends = as_list(entries["eos_token_id"])
+    same = {i for i, text in SPELLED.items() if spelled(i) == text}
+    stop_ids = tuple(i for i in config.stop_ids if i in ends or i in same)
+    pad_id, mask_id = config.pad_id, config.mask_id
+    is_pad = "pad_token_id" in entries or pad_id in stop_ids or pad_id in same
+    if mask_id is not None and "mask_token_id" not in entries:
+        text = spelled(mask_id)
+        mask_id = mask_id if text is None or "mask" in text.lower() else None
+    pad_id = pad_id if is_pad else stop_ids[0]
+    return dataclasses.replace(config, mask_id=mask_id, pad_id=pad_id, stop_ids=stop_ids)
 
 
 def config_to_hf(config: ModelConfig) -> dict:

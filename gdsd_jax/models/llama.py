@@ -170,6 +170,11 @@ def config_of(entries: dict, conventions: dict, ids: dict, **fields) -> ModelCon
     )
 
 
+def ids_for(model_type: str, ids: dict) -> dict:
+    """What `ids_of` takes of a family of two types: an autoregressive model has no mask."""
+    return ids if model_type.startswith("a2d-") else ids | {"mask": None}
+
+
 def entries_of(config: ModelConfig, architecture: str) -> dict:
     """The inverse, head_dim apart, with the model's type and ids."""
     return {

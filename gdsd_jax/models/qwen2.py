@@ -61,7 +61,7 @@ REQUIRED = {
 
 def config_from_hf(entries: dict) -> ModelConfig:
     """`ModelConfig` from the entries of config.json; ValueError names what is wrong."""
-    return llama.config_of(entries, CONVENTIONS, IDS)
+    return llama.config_of(entries, CONVENTIONS, llama.ids_for(entries["model_type"], IDS))
 
 
 def config_to_hf(config: ModelConfig) -> dict:

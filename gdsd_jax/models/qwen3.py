@@ -70,7 +70,8 @@ REQUIRED = {
 def config_from_hf(entries: dict) -> ModelConfig:
     """`ModelConfig` from the entries of config.json; ValueError names what is wrong."""
     head_dim = json_files.entry(entries, "head_dim", "size")
-    return llama.config_of(entries, CONVENTIONS, IDS, head_dim=head_dim)
+    ids = llama.ids_for(entries["model_type"], IDS)
+    return llama.config_of(entries, CONVENTIONS, ids, head_dim=head_dim)
 
 
 def config_to_hf(config: ModelConfig) -> dict:

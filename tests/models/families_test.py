@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import tokenizers as hf_tokenizers
 
 from gdsd_jax import hf, models, sampling
 from gdsd_jax.models import families
@@ -149,6 +150,45 @@ def test_ids_of_another_vocabulary(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(entries))
     config = models.config_from_hf(tmp_path)
     assert (config.mask_id, config.pad_id, config.stop_ids) == (None, 7, (7, 3))
+
+
+RELEASED_TOKENS = {"w": 0, "<|endoftext|>": 151_643, "<|im_end|>": 151_645}
+OTHER_TOKENS = {"w": 0, "<EOS>": 151_643, "<Assistant>": 151_645, "<think>": 151_665}
+
+
+@pytest.mark.parametrize(
+    "tokens, changes, wanted",
+    [
+        (RELEASED_TOKENS, {}, (None, 151_643, (151_645, 151_643))),
+        (OTHER_TOKENS, {}, (None, 151_645, (151_645,))),
+        (OTHER_TOKENS, {"eos_token_id": 151_643}, (None, 151_643, (151_643,))),
+        (OTHER_TOKENS, {"pad_token_id": 3}, (None, 3, (151_645,))),
+        (None, {}, (None, 151_643, (151_645, 151_643))),
+        (RELEASED_TOKENS, {"model_type": "a2d-qwen2"}, (151_665, 151_643, (151_645, 151_643))),
+        (
+            RELEASED_TOKENS | {"<|MASK|>": 151_665},
+            {"model_type": "a2d-qwen2", "eos_token_id": 151_643},
+            (151_665, 151_643, (151_643, 151_645)),
+        ),
+        (OTHER_TOKENS, {"model_type": "a2d-qwen2", "mask_token_id": 9}, (9, 151_645, (151_645,))),
+        (OTHER_TOKENS, {"model_type": "a2d-qwen2"}, None),
+    ],
+)
+def test_released_ids_stand_in_where_the_tokenizer_spells_them_so(
+    tmp_path, tokens, changes, wanted
+):
+    """An autoregressive model has no mask, and none is a token that means something else."""
+    entries = QWEN2 | {"eos_token_id": 151_645, "mask_token_id": None, "pad_token_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(entries | changes))
+    if tokens is not None:
+        model = hf_tokenizers.models.WordLevel(tokens, unk_token="w")
+        hf_tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    if wanted is None:
+        with pytest.raises(ValueError, match="'mask_token_id' is missing; add the mask token's id"):
+            models.config_from_hf(tmp_path)
+        return
+    config = models.config_from_hf(tmp_path)
+    assert (config.mask_id, config.pad_id, config.stop_ids) == wanted
 
 
 @pytest.mark.parametrize(
