@@ -75,6 +75,8 @@ def prepare(
     say = say if hosts.first else ignore
     model_settings = settings if folder is None else weights.settings_of(folder)
     mesh = check_before_data(settings, model_settings, folder is None)
+    if folder is None and (workdir is None or weights.latest_iteration(workdir) is None):
+        weights.check_teacher(settings)  # of a run that goes on the teacher is kept
     from_nothing = model_settings.init_from is None
     with phase("reading the problems"):
         task = hosts.one_by_one(lambda: make_task(settings, from_nothing))

@@ -118,7 +118,9 @@ def is_hugging_face(folder) -> bool:
 
 def load_hugging_face(folder, mesh: jax.sharding.Mesh) -> tuple[Denoiser, PyTree, Tokenizer]:
     """`load` of a Hugging Face folder, in bfloat16 where it is stored so, else in float32."""
-    model, tokenizer = with_tokenizer(models.config_from_hf(folder), folder)
+    model = models.config_from_hf(folder)
+    # what a converted folder's prompts are told too, where the settings do not say otherwise
+    model, tokenizer = with_tokenizer(model, folder, enable_thinking=Settings().enable_thinking)
     stored = {leaf.dtype.name for leaf in jax.tree.leaves(hf.open_folder(folder, model))}
     model = dataclasses.replace(model, dtype="bfloat16" if "bfloat16" in stored else "float32")
     return on_mesh(model, mesh), hf.load(folder, model, model.dtype, mesh), tokenizer
@@ -215,6 +217,24 @@ def check_adapters(settings: Settings, model: ModelConfig) -> None:
                 f"init_from={settings.init_from} holds adapters of {name}={held}, the settings ask "
                 f"for {wanted}: set {name}={held}, or convert again without --lora=keep"
             )
+
+
+def check_teacher(settings: Settings) -> None:
+    """ValueError where a run would distil what another has distilled: a copy of what it starts from
+    is the teacher, and that is no longer the autoregressive model."""
+    start, folder = settings.init_from, settings.init_from
+    if not objectives.find(settings.objective).teacher:
+        return
+    while folder is not None and not is_converted(folder):
+        before = settings_of(folder)
+        if objectives.find(before.objective).teacher and before.rounds:
+            first = before.init_from
+            mend = "leave init_from out" if first is None else f"give init_from={first}"
+            raise ValueError(
+                f"init_from={start}: its weights are the student of objective={before.objective}, "
+                f"which would become the teacher: {mend}, as in that run, or another objective"
+            )
+        folder = before.init_from
 
 
 def task_tokenizer(task: Task) -> Tokenizer:

@@ -3,6 +3,7 @@ tokenizer; others are refused."""
 
 import dataclasses
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import tokenizers as hf_tokenizers
 from configs import coding, opdlm
 import gdsd_jax
 from gdsd_jax import checkpoint, experiment, models, settings, sharding, tokenizers, weights
+from launch import convert
 from tests import folders
 from tests.generate_test import SIZES, save_converted
 from tests.reference import random_params, tiny
@@ -142,6 +144,35 @@ def with_config(workdir, folder, **changes):
     return folder
 
 
+def test_a_student_does_not_become_the_teacher(monkeypatch, tmp_path):
+    """Neither of the next run nor of one after that; what has only been taught may teach."""
+    distilling = settings.parse(opdlm.get_config("tiny,init_from=base"))
+    runs = {
+        "student": distilling,
+        "after": of_coding("init_from=student"),
+        "taught": settings.replace(distilling, {"rounds": 0}),
+        "own": settings.replace(distilling, {"init_from": None}),
+    }
+    monkeypatch.setattr(weights, "settings_of", lambda folder: runs[pathlib.Path(folder).name])
+    monkeypatch.setattr(weights, "is_converted", lambda folder: folder.endswith("/base"))
+
+    def check(start):
+        weights.check_teacher(settings.replace(distilling, {"init_from": start}))
+
+    for start in ("student", "after"):
+        said = f"init_from=.*/{start}: .* would become the teacher: give init_from=.*/base, as in"
+        with pytest.raises(ValueError, match=said):
+            check(start)
+        weights.check_teacher(of_coding(f"init_from={start}"))
+    with pytest.raises(ValueError, match="would become the teacher: leave init_from out"):
+        check("own")
+    for start in ("taught", "base", None):
+        check(start)
+    new = settings.replace(distilling, {"init_from": "student"})
+    with pytest.raises(ValueError, match="would become the teacher"):
+        experiment.prepare(new, workdir=tmp_path)
+
+
 def test_a_run_from_nothing_keeps_its_tokenizer(workdir, tmp_path):
     """Its workdir is all that its model needs: the problems that the tokenizer came from may be
     gone."""
@@ -232,6 +263,19 @@ def test_a_hugging_face_folder_loads_by_the_package_itself(dtype, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(ValueError, match="unknown model_type 'gpt2'"):
         gdsd_jax.load(tmp_path)
+
+
+def test_a_folder_and_its_conversion_ask_alike(tmp_path):
+    """Templates are told of thinking in both, though Hugging Face's folders have no settings."""
+    folders.write(tmp_path / "in", folders.LLADA)
+    folders.write_tokenizer(tmp_path / "in")
+    template = "a{% if enable_thinking is defined and enable_thinking is false %}b{% endif %}"
+    (tmp_path / "in" / "chat_template.jinja").write_text(template)
+    assert convert.main([f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'out'}"]) == 0
+    mesh = sharding.make_mesh({}, devices=jax.devices()[:1])
+    turns = [{"role": "user", "content": "x"}]
+    theirs, ours = (gdsd_jax.load(tmp_path / name, mesh)[2] for name in ("in", "out"))
+    assert theirs.chat_text(turns) == ours.chat_text(turns) == "ab"
 
 
 def test_the_package_exports_load_alone_and_is_quick_to_import():
