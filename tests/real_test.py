@@ -128,7 +128,7 @@ def test_chats_are_transformers(teacher, theirs):
     for question in QUESTIONS:
         turns = [{"role": "user", "content": question}]
         text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        assert ours.decode(ours.apply_chat(turns)) == ours.decode(ours.encode(text))
+        assert ours.apply_chat(turns) == ours.encode(text)
     same = [ours.encode(text) == tokenizer.encode(text) for text in TEXTS]
     assert np.mean(same) > 0.95
 
