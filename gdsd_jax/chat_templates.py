@@ -116,9 +116,8 @@ def read(folder: epath.Path, config: Mapping[str, Any]) -> jinja2.Template | Non
       ValueError: it is no text, does not compile, or takes for ever or all memory to render a word;
         one line.
     """
-    path = folder / "chat_template.jinja"
     try:
-        source = path.read_text(encoding="utf-8") if path.is_file() else source_of(config)
+        source = source_in(folder, config)
         return None if source is None else compiled(source)
     except (TimeoutError, MemoryError) as error:
         reason = f"cannot be rendered: {one_line(error)}"
@@ -127,6 +126,12 @@ def read(folder: epath.Path, config: Mapping[str, Any]) -> jinja2.Template | Non
     except (OSError, ValueError, RecursionError) as error:
         reason = f"cannot be read: {one_line(error)}"
     raise ValueError(f"the chat template of {folder} {reason}") from None
+
+
+def source_in(folder: epath.Path, config: Mapping[str, Any]) -> str | None:
+    """The text of the template that `read` compiles."""
+    path = folder / "chat_template.jinja"
+    return path.read_text(encoding="utf-8") if path.is_file() else source_of(config)
 
 
 def compiled(source: str) -> jinja2.Template:

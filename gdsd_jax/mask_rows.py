@@ -1,4 +1,4 @@
-"""A mask token for a model that has none: an own token of its tokenizer, a free row of its
+"""A mask token for a model that has none: a special token of its tokenizer, a free row of its
 embedding, or a new one.
 
 V rows of the vocabulary, D width.
@@ -6,12 +6,13 @@ V rows of the vocabulary, D width.
 
 from collections.abc import Callable
 import dataclasses
+import itertools
 import json
 
 from etils import epath
 import numpy as np
 
-from gdsd_jax import hf_tokenizer, json_files, tokenizers
+from gdsd_jax import chat_templates, hf_tokenizer, json_files, tokenizers
 from gdsd_jax.types import LazyArray, PyTree
 
 MASK = "<|mask|>"
@@ -36,23 +37,36 @@ def with_mask(folder: epath.Path, config, token: str | None = None):
         raise ValueError(
             f"{folder}: a mask cannot be added to tokenizer.model: copy tokenizer.json there"
         )
+    taken = (*config.stop_ids, config.pad_id, known.bos_id)
     mask_id = known.id_of(token or MASK)
     if token is not None:
-        if mask_id is None or known.encode(token) != [mask_id]:
-            raise ValueError(
-                f"--mask_token={token}: no single token of the tokenizer; name one of its special "
-                "tokens, or leave it out"
-            )
-        if mask_id in (*config.stop_ids, config.pad_id, known.bos_id):
-            raise ValueError(
-                f"--mask_token={token}: it begins, ends or pads texts; name another token"
-            )
+        check_token(folder, known, token)
     if mask_id is None:
-        mask_id = known.vocab_size
+        mask_id = next(i for i in itertools.count(known.vocab_size) if i not in taken)
+    if mask_id in taken:
+        raise ValueError(
+            f"--mask_token={token or MASK}: it begins, ends or pads texts; name another token"
+        )
     rows = config.vocab_size
     if mask_id >= rows:
         rows = tokenizers.bucket(mask_id + 1, MULTIPLE)
     return dataclasses.replace(config, mask_id=mask_id, vocab_size=rows)
+
+
+def check_token(folder: epath.Path, known: tokenizers.HuggingFace, token: str) -> None:
+    """ValueError where a text may hold a token of the tokenizer as something else than the mask."""
+    mend = "name one of its special tokens, or leave it out"
+    i = known.id_of(token)
+    if i is None or known.encode(token) != [i]:
+        raise ValueError(f"--mask_token={token}: no single token of the tokenizer; {mend}")
+    if not known.is_special(i):
+        raise ValueError(f"--mask_token={token}: texts use it, it is not special; {mend}")
+    settings = hf_tokenizer.read_settings(folder)
+    template = chat_templates.source_in(folder, settings) or ""
+    roles = hf_tokenizer.special_tokens(settings).items()
+    names = [name for name, text in roles if text == token and name != "mask_token"]
+    if any(text in template for text in (token, *names)):
+        raise ValueError(f"--mask_token={token}: the chat template writes it; name another token")
 
 
 def enlarge(params: PyTree, vocab_size: int) -> PyTree:
@@ -108,6 +122,9 @@ def add_to_tokenizer(folder: epath.Path, mask_id: int, token: str | None = None)
     """Makes `mask_id` the mask token in every tokenizer file of a folder that lists added tokens.
 
     With `token` it is one of them already, and only its role is written.
+
+    Raises:
+      ValueError: the library gives it another id; one line.
     """
     name = token or MASK
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
@@ -117,6 +134,9 @@ def add_to_tokenizer(folder: epath.Path, mask_id: int, token: str | None = None)
     tokenizer = hf_tokenizer.read_tokenizer(folder, hf_tokenizer.read_settings(folder))
     added = json.loads(tokenizer.to_str())["added_tokens"]
     added = {one.pop("id"): one for one in added} | {mask_id: entry}
+    first = tokenizer.get_vocab_size()
+    for i in range(first, mask_id):  # ids that only config.json knows; the library allows no gap
+        added.setdefault(i, entry | {"content": f"<|unused_{i}|>"})
     added = {i: added[i] for i in sorted(added)}
 
     def rewrite(file: str, change) -> None:
@@ -143,3 +163,9 @@ def add_to_tokenizer(folder: epath.Path, mask_id: int, token: str | None = None)
     rewrite("added_tokens.json", to_ids)
     rewrite("tokenizer_config.json", to_config)
     rewrite("special_tokens_map.json", lambda found: found.update({"mask_token": name}))
+    tokenizer = hf_tokenizer.read_tokenizer(folder, hf_tokenizer.read_settings(folder))
+    if tokenizer.token_to_id(name) != mask_id:
+        raise ValueError(
+            f"{name} cannot be added to the tokenizer at id {mask_id}: its ids have gaps; name one "
+            "of its special tokens by --mask_token"
+        )

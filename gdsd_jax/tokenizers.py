@@ -217,6 +217,11 @@ class HuggingFace:
         """The id of a token by its spelling, None where there is no such token."""
         return self._tokenizer.token_to_id(token)
 
+    def is_special(self, i: int) -> bool:
+        """Whether an id stands for a special token, which no ordinary text spells."""
+        token = self._tokenizer.get_added_tokens_decoder().get(i)
+        return token is not None and token.special
+
     def decode(self, ids: Iterable[int]) -> str:
         return self._tokenizer.decode(_meaningful(ids, self), skip_special_tokens=True)
 

@@ -110,16 +110,45 @@ def test_a_token_that_only_the_settings_know_keeps_its_id(tmp_path, listed):
 
 @pytest.mark.parametrize(
     "token, words",
-    [("w1 w3", "no single token"), ("<|no|>", "no single token"), ("w1", "begins"), ("w2", "ends")],
+    [
+        ("w1 w3", "no single token"),
+        ("<|no|>", "no single token"),
+        ("w1", "begins"),
+        ("w2", "ends"),
+        ("w5", "texts use it, it is not special"),
+        ("<turn>", "the chat template writes it"),
+        ("<unk>", "the chat template writes it"),
+    ],
 )
 def test_a_token_that_cannot_be_the_mask_is_refused(tmp_path, capsys, token, words):
-    write(tmp_path / "in", LLAMA[True])
+    write(tmp_path / "in", dataclasses.replace(LLAMA[True], vocab_size=48))
+    settings = {
+        "added_tokens_decoder": {},
+        "bos_token": "w1",
+        "unk_token": "<unk>",
+        "additional_special_tokens": ["<turn>"],
+        "chat_template": "<turn>{{ unk_token }}",
+    }
+    (tmp_path / "in" / "tokenizer_config.json").write_text(json.dumps(settings))
     out = tmp_path / "out"
     flags = "--a2d", f"--mask_token={token}"
     assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={out}", *flags) == 2
     assert words in capsys.readouterr().err and not out.exists()
     with pytest.raises(SystemExit):
         run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={out}", "--mask_token=w3")
+
+
+def test_the_mask_is_no_id_that_only_config_json_knows(tmp_path):
+    """What pads and ends there need not be a token; the mask comes behind."""
+    config = dataclasses.replace(LLAMA[True], vocab_size=43, pad_id=40, stop_ids=(2, 41))
+    write(tmp_path / "in", config)
+    words = hf_tokenizers.models.WordLevel({f"w{i}": i for i in range(40)}, unk_token="w0")
+    hf_tokenizers.Tokenizer(words).save(str(tmp_path / "in" / "tokenizer.json"))
+    (tmp_path / "in" / "tokenizer_config.json").write_text("{}")
+    assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'out'}", "--a2d") == 0
+    assert checkpoint.read_manifest(tmp_path / "out")["model"]["mask_id"] == 42
+    tokenizer = tokenizers.load(tmp_path / "out", pad_id=40, mask_id=42, stop_ids=(2, 41))
+    assert tokenizer.encode("<|mask|>") == [42] and tokenizer.vocab_size == 43
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -162,11 +162,22 @@ def config_from_entries(path, entries: dict, spelled: Spelling | None = None) ->
         # null is absent, as it is in Hugging Face's classes
         given = {key: value for key, value in entries.items() if value is not None}
         config = FAMILIES[name].config_from_hf(given)
+        refuse_outside(config)
     if spelled is not None:
         config = without_strangers(config, given, spelled)
     if config.mask_id is None and name == FAMILIES[name].DIFFUSION:
         raise ValueError(f"{path}: entry 'mask_token_id' is missing; add the mask token's id")
     return config
+
+
+def refuse_outside(config: ModelConfig) -> None:
+    """ValueError where an id has no row in the embedding."""
+    for entry, ids in (("pad_token_id", (config.pad_id,)), ("eos_token_id", config.stop_ids)):
+        if max(ids) >= config.vocab_size:
+            raise ValueError(
+                f"{entry}={max(ids)} lies outside the vocabulary of {config.vocab_size}: give the "
+                "id of a token that the model has"
+            )
 
 
 def without_strangers(config: ModelConfig, entries: dict, spelled: Spelling) -> ModelConfig:

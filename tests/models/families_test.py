@@ -227,6 +227,8 @@ def test_released_ids_stand_in_where_the_tokenizer_spells_them_so(
         (QWEN3 | {"use_sliding_window": True, "sliding_window": 4096}, "use_sliding_window"),
         (QWEN3 | {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         (QWEN3 | {"attention_bias": True}, "attention_bias"),
+        (LLAMA | {"pad_token_id": 128_256}, "pad_token_id=128256 lies outside the vocabulary"),
+        (DREAM | {"eos_token_id": [3, 152_064]}, "eos_token_id=152064 lies outside the vocab"),
         (QWEN3 | {"num_attention_heads": 7}, "kv_heads=8"),
         ("{", "not readable JSON"),
         (None, "no config.json"),
