@@ -217,7 +217,7 @@ def origin_of(args: argparse.Namespace) -> Iterator[Origin]:
 def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
     """Writes the folder --to_orbax; ValueError in one line, before anything is written."""
     adapter, entries = args.adapter, origin.entries
-    check_tokenizer(origin)
+    check_tokenizer(origin, args.a2d)
     params, pairs, config = with_adapter(origin, args)
     if args.a2d:
         config = mask_rows.with_mask(origin.folder, models.to_denoiser(config), args.mask_token)
@@ -377,8 +377,9 @@ def arrays_of(tree: dict) -> dict:
 # ---------------------------------------------------------------- files
 
 
-def check_tokenizer(origin: Origin) -> None:
-    """Warns where there is none; ValueError where there is one that cannot be read."""
+def check_tokenizer(origin: Origin, grows: bool) -> None:
+    """Warns where there is none; ValueError where there is one that cannot be read, or that has
+    more ids than the model has rows, which a vocabulary that `grows` will have."""
     if not any((origin.folder / name).exists() for name in TOKENIZERS):
         warnings.warn(
             f"{origin.name}: no tokenizer there, so none is copied; training will need one",
@@ -387,7 +388,13 @@ def check_tokenizer(origin: Origin) -> None:
         return
     config = origin.config
     mask_id = -1 if config.mask_id is None else config.mask_id
-    tokenizers.load(origin.folder, pad_id=config.pad_id, mask_id=mask_id, stop_ids=config.stop_ids)
+    ids = {"pad_id": config.pad_id, "mask_id": mask_id, "stop_ids": config.stop_ids}
+    size = tokenizers.load(origin.folder, **ids).vocab_size
+    if size > config.vocab_size and not grows:
+        raise ValueError(
+            f"{origin.name}: the tokenizer has {size} ids, the model only {config.vocab_size}; "
+            "copy the model's own tokenizer there"
+        )
 
 
 def copy_companions(source: epath.Path, destination: epath.Path) -> list[str]:

@@ -73,9 +73,11 @@ def test_there_and_back_is_byte_for_byte(tmp_path, config, dtype, shards, capsys
 
 
 def test_the_manifest_says_where_the_weights_came_from(tmp_path):
-    entries = models.config_to_hf(LLADA) | {"auto_map": {"AutoModel": "code.Model"}}
-    folders.write(tmp_path / "in", shards=2, entries=entries)
     dataset.build(tmp_path / "data")
+    size = tokenizers.load(dataset.folder(tmp_path / "data")).vocab_size
+    config = dataclasses.replace(LLADA, vocab_size=size)
+    entries = models.config_to_hf(config) | {"auto_map": {"AutoModel": "code.Model"}}
+    folders.write(tmp_path / "in", config, shards=2, entries=entries)
     for name in ("tokenizer.model", "code.py", "generation_config.json", "weights.bin"):
         (tmp_path / "in" / name).write_bytes(b"{}")
     shutil.copyfile(
@@ -85,7 +87,7 @@ def test_the_manifest_says_where_the_weights_came_from(tmp_path):
     there_and_back(tmp_path, tmp_path / "in", "--dtype=bfloat16")
     manifest = checkpoint.read_manifest(tmp_path / "orbax")
     assert manifest["family"] == "llada" and manifest["dtype"] == ["bfloat16"]
-    assert models.config_from_json(manifest["model"]) == LLADA
+    assert models.config_from_json(manifest["model"]) == config
     hashed = {path.name for path in (tmp_path / "in").glob("model*")} | {"config.json"}
     assert manifest["sha256"] == {
         name: hashlib.sha256((tmp_path / "in" / name).read_bytes()).hexdigest() for name in hashed
@@ -184,11 +186,16 @@ def broken_tokenizer(folder):
     (folder / "tokenizer.json").write_text("{")
 
 
+def larger_tokenizer(folder):
+    folders.write_tokenizer(folder, dataclasses.replace(LLADA, vocab_size=43))
+
+
 DAMAGES = {
     no_folder: "no config.json there",
     unknown_family: "unknown model_type 'gpt2', known: llada",
     cut_shard: "unreadable safetensors file",
     extra_tensor: "unknown extra",
+    larger_tokenizer: "in: the tokenizer has 41 ids, the model only 40; copy the model's own",
     broken_tokenizer: "tokenizer.json is not a readable tokenizer",
 }
 
