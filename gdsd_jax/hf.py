@@ -25,6 +25,8 @@ from gdsd_jax.types import LazyArray, PyTree
 DTYPES = {"F32": np.dtype("float32"), "F16": np.dtype("float16"), "BF16": np.dtype(jnp.bfloat16)}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 INDEX = "model.safetensors.index.json"
+BUFFER = ".rotary_emb.inv_freq"  # of older models: what config.json says of rotations
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 SHOWN = 6  # tensors of a fault that are named
 BLOCK_BYTES = 4 << 20  # of a tensor, read at a time
 
@@ -167,7 +169,9 @@ def open_tensors(
             flat[path] = lazy_array(path, leaf.shape, np.dtype(dtype or stored), parts)
     if config.tied:  # the head may be stored once more
         wanted.add(FAMILIES[config.family].TENSORS["lm_head.kernel"])
-    problems += [f"unknown {name}" for name in tensors if name not in wanted]
+    problems += [
+        f"unknown {name}" for name in tensors if name not in wanted and not name.endswith(BUFFER)
+    ]
     if problems:
         raise ValueError(f"{source}: {first_of(problems)}")
     return nested(flat)
@@ -265,6 +269,11 @@ def tensors_of(folder: epath.Path) -> tuple[dict[str, Tensor], list[str]]:
 def header_in(folder: epath.Path, file: str) -> dict[str, Tensor]:
     """`read_header` of a folder's file; ValueError also where it is not there."""
     if not (folder / file).exists():
+        if any((folder / name).exists() for name in PICKLED):
+            raise ValueError(
+                f"{folder}: no {file} there, only pytorch_model.bin, which can run any code: save "
+                "the model as safetensors with transformers' save_pretrained"
+            )
         raise ValueError(f"{folder}: no {file} there; download the whole model folder")
     return read_header(folder / file)
 

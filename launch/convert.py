@@ -244,7 +244,7 @@ def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
         }
         if args.a2d:
             mask_rows.add_to_tokenizer(partial, config.mask_id, args.mask_token)
-        checkpoint.save_params(partial, watched(params, bar), manifest, pairs)
+        checkpoint.save_params(partial, watched(params, bar, args.dtype), manifest, pairs)
 
 
 def with_adapter(
@@ -293,7 +293,7 @@ def from_orbax(args: argparse.Namespace) -> None:
         hf.save(
             partial,
             found.config,
-            watched(params, bar),
+            watched(params, bar, dtype),
             dtype=dtype,
             max_shard_bytes=int(args.max_shard_gb * 1e9),
             entries=found.entries,
@@ -433,18 +433,34 @@ def progress(leaves: Collection, files: Sequence[epath.Path] = ()):
     return tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1000, desc="converting")
 
 
-def watched(params: dict, bar) -> dict:
-    """The same lazy arrays, each moving the bar when it is read."""
+def watched(params: dict, bar, dtype: str | None = None) -> dict:
+    """The same lazy arrays, each moving the bar when it is read.
 
-    def watch(leaf):
+    ValueError names the first that does not fit the `dtype` it is to have.
+    """
+
+    def watch(name, leaf):
         def read(index=None):
             values = leaf.read(index)
+            if dtype == "float16":  # the others reach as far as float32
+                check_fits(name, values)
             bar.update(values.nbytes)
             return values
 
         return dataclasses.replace(leaf, read=read)
 
-    return jax.tree.map(watch, params)
+    return hf.nested({name: watch(name, leaf) for name, leaf in hf.paths_of(params).items()})
+
+
+def check_fits(name: str, values: np.ndarray) -> None:
+    """ValueError where float16 makes values of a tensor infinite."""
+    with np.errstate(over="ignore"):
+        broken = int(np.isinf(values.astype(np.float16, copy=False)).sum())
+    if broken:
+        raise ValueError(
+            f"--dtype=float16: {name} has {broken} values that are infinite in it, beyond 65504: "
+            "take bfloat16 or float32"
+        )
 
 
 def show_warning(message, *_) -> None:

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from gdsd_jax import hf, models, sharding
+from launch import convert
 from tests import folders
 from tests.folders import DREAM, LLADA, LLAMA, QWEN2, QWEN3, SDAR
 from tests.reference import PAD
@@ -56,6 +57,14 @@ def test_parameters_take_the_dtype_asked_for_or_the_stored_one(tmp_path):
     for dtype, wanted in (("bfloat16", "bfloat16"), (None, "float32")):
         params = hf.load(tmp_path, LLADA, dtype=dtype)
         assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(wanted)}
+
+
+def test_frequencies_that_older_models_store_are_left_out(tmp_path):
+    """A buffer, which config.json says as well."""
+    name = "model.layers.{}.self_attn.rotary_emb.inv_freq"
+    buffers = {name.format(i): np.ones(4, np.float32) for i in range(LLAMA.layers)}
+    folders.write(tmp_path, LLAMA, folders.random_tensors(LLAMA) | buffers)
+    assert "rotary_emb" not in str(hf.paths_of(hf.load(tmp_path, LLAMA)).keys())
 
 
 @pytest.mark.parametrize("duplicate", [False, True])
@@ -190,6 +199,10 @@ def leave_a_gap(entries):
     offsets[:] = [offsets[0] + 96, offsets[1] + 96]
 
 
+def only_pickled(folder):
+    (folder / hf.INDEX).rename(folder / "pytorch_model.bin.index.json")
+
+
 DAMAGES = {
     drop_a_shard: "no model-00002-of-00002.safetensors there; download",
     cut_a_shard: "model-00002-of-00002.safetensors: unreadable safetensors file.*download it again",
@@ -207,6 +220,7 @@ DAMAGES = {
     ),
     lambda folder: (folder / hf.INDEX).write_text("{"): "index.json: not readable JSON",
     lambda folder: (folder / hf.INDEX).unlink(): "no model.safetensors there",
+    only_pickled: "there, only pytorch_model.bin, .*: save the model as safetensors with",
 }
 
 
@@ -279,6 +293,19 @@ def test_broken_numbers_warn(tmp_path):
     folders.write(tmp_path)
     with warnings.catch_warnings(action="error"):
         hf.load(tmp_path, LLADA)
+
+
+@pytest.mark.parametrize("way", [("from_hf", "to_orbax"), ("from_orbax", "to_hf")])
+def test_values_beyond_float16_are_not_made_infinite(tmp_path, capsys, way):
+    tensors = folders.random_tensors(QWEN3)
+    tensors["model.layers.1.self_attn.k_proj.weight"][3, 2] = 1e5
+    folders.write(tmp_path / "in", QWEN3, tensors)
+    assert convert.main([f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'orbax'}"]) == 0
+    source = tmp_path / ("in" if way[0] == "from_hf" else "orbax")
+    flags = [f"--{way[0]}={source}", f"--{way[1]}={tmp_path / 'out'}", "--dtype=float16"]
+    assert convert.main(flags) == 2
+    said = "error: --dtype=float16: layers.k.kernel has 1 values that are infinite in it"
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

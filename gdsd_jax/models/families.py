@@ -294,6 +294,7 @@ def refuse_unsupported(entries: dict, required: dict) -> None:
     """
     for key, wanted in required.items():
         value = entries.get(key, wanted)
+        value = "silu" if value == "swish" else value  # two names of one function
         off = value is None and not wanted
         if value != wanted and not off:
             raise ValueError(f"{key}={value!r} is not supported, only {wanted!r}")

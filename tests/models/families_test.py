@@ -139,6 +139,12 @@ def test_what_older_llamas_leave_out_is_transformers_default(tmp_path):
     assert config.head_dim == config.d_model // config.heads and config.rope_scaling is None
 
 
+def test_an_activation_has_two_names(tmp_path):
+    for entries in (QWEN2 | {"hidden_act": "swish"}, LLADA | {"activation_type": "swish"}):
+        (tmp_path / "config.json").write_text(json.dumps(entries))
+        assert models.config_from_hf(tmp_path).family == entries["model_type"]
+
+
 def test_ids_of_another_vocabulary(tmp_path):
     """The released ids stand in only where the vocabulary has them."""
     entries = QWEN3 | {
