@@ -118,26 +118,40 @@ def mean_along(leaf: LazyArray, others: slice, along: Callable, axis: int) -> np
     return (total / size).astype(np.float32)
 
 
+def added_with(folder: epath.Path, mask_id: int, entry: dict) -> dict[int, dict]:
+    """{id: entry} of all added tokens of a folder's tokenizer and the mask, which is `entry`.
+
+    All, since some files may know tokens that others do not, and the mask's id counts them; in the
+    order of ids, by which the library counts.
+
+    Raises:
+      ValueError: the library gives the mask another id; one line.
+    """
+    tokenizer = hf_tokenizer.read_tokenizer(folder, hf_tokenizer.read_settings(folder))
+    added = json.loads(tokenizer.to_str())["added_tokens"]
+    added = {one.pop("id"): one for one in added} | {mask_id: entry}
+    first = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+    for i in range(first, mask_id):  # what only config.json knows; the library leaves no gap
+        added.setdefault(i, entry | {"content": f"<|unused_{i}|>"})
+    added = {i: added[i] for i in sorted(added)}
+    tokenizer.add_special_tokens([one["content"] for i, one in added.items() if i >= first])
+    if tokenizer.token_to_id(entry["content"]) != mask_id:
+        raise ValueError(
+            f"{entry['content']} cannot be added to the tokenizer at id {mask_id}: its ids have "
+            "gaps; name one of its special tokens by --mask_token"
+        )
+    return added
+
+
 def add_to_tokenizer(folder: epath.Path, mask_id: int, token: str | None = None) -> None:
     """Makes `mask_id` the mask token in every tokenizer file of a folder that lists added tokens.
 
-    With `token` it is one of them already, and only its role is written.
-
-    Raises:
-      ValueError: the library gives it another id; one line.
+    With `token` it is one of them already, and only its role is written. Raises as `added_with`.
     """
     name = token or MASK
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     entry = {"content": name, **flags, "special": True}
-    # All added ones are listed: some files may know them that others do not, and the mask's id
-    # counts them. They stand in the order of ids, by which the library counts.
-    tokenizer = hf_tokenizer.read_tokenizer(folder, hf_tokenizer.read_settings(folder))
-    added = json.loads(tokenizer.to_str())["added_tokens"]
-    added = {one.pop("id"): one for one in added} | {mask_id: entry}
-    first = tokenizer.get_vocab_size()
-    for i in range(first, mask_id):  # ids that only config.json knows; the library allows no gap
-        added.setdefault(i, entry | {"content": f"<|unused_{i}|>"})
-    added = {i: added[i] for i in sorted(added)}
+    added = added_with(folder, mask_id, entry)
 
     def rewrite(file: str, change) -> None:
         if (folder / file).exists():
@@ -163,9 +177,3 @@ def add_to_tokenizer(folder: epath.Path, mask_id: int, token: str | None = None)
     rewrite("added_tokens.json", to_ids)
     rewrite("tokenizer_config.json", to_config)
     rewrite("special_tokens_map.json", lambda found: found.update({"mask_token": name}))
-    tokenizer = hf_tokenizer.read_tokenizer(folder, hf_tokenizer.read_settings(folder))
-    if tokenizer.token_to_id(name) != mask_id:
-        raise ValueError(
-            f"{name} cannot be added to the tokenizer at id {mask_id}: its ids have gaps; name one "
-            "of its special tokens by --mask_token"
-        )

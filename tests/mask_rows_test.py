@@ -151,6 +151,16 @@ def test_the_mask_is_no_id_that_only_config_json_knows(tmp_path):
     assert tokenizer.encode("<|mask|>") == [42] and tokenizer.vocab_size == 43
 
 
+def test_a_tokenizer_with_gaps_in_its_ids_gets_no_other_mask(tmp_path, capsys):
+    """The library counts on from the number of tokens, where another has its row."""
+    write(tmp_path / "in", LLAMA[True])
+    words = hf_tokenizers.models.WordLevel({"w0": 0, "w1": 1, "far": 30}, unk_token="w0")
+    hf_tokenizers.Tokenizer(words).save(str(tmp_path / "in" / "tokenizer.json"))
+    assert run(f"--from_hf={tmp_path / 'in'}", f"--to_orbax={tmp_path / 'out'}", "--a2d") == 2
+    said = "<|mask|> cannot be added to the tokenizer at id 31: its ids have gaps; name"
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_parts_of_a_grown_matrix_are_those_of_the_whole(axis):
     rng = np.random.default_rng(axis)
