@@ -15,7 +15,7 @@ from gdsd_jax.hf_tokenizer import QWEN2_WORDS
 from gdsd_jax.mistakes import one_line
 
 # what a token is, in tokenizer.ggml.token_type
-CONTROL, USER_DEFINED, UNUSED = 3, 4, 5
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 ROLES = {  # of tokenizer_config.json -> the id's key
     "bos_token": "tokenizer.ggml.bos_token_id",
     "eos_token": "tokenizer.ggml.eos_token_id",
@@ -85,10 +85,12 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
     rule = rule_of(metadata, source)
     tokens = required(metadata, "tokenizer.ggml.tokens", source, list)
     required(metadata, "tokenizer.ggml.merges", source, list)
-    roles = {
+    types = metadata.get("tokenizer.ggml.token_type")
+    types = dict(enumerate(types if isinstance(types, list) else ()))
+    roles = {  # a token with a role is a special one, which a comma that begins no text is not
         role: tokens[metadata[key]]
         for role, key in ROLES.items()
-        if metadata.get(key) in range(len(tokens))
+        if metadata.get(key) in range(len(tokens)) and types.get(metadata[key]) != NORMAL
     }
     add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", rule.bos)) and "bos_token" in roles
     try:

@@ -344,6 +344,16 @@ def test_texts_are_split_as_the_name_says(tmp_path, learned, pre):
         assert tokenizer.encode(text) == wanted, repr(text)
 
 
+def test_an_ordinary_token_is_made_special_by_no_role(tmp_path):
+    """Files of Qwens name a comma as what begins texts."""
+    letters = {"tokenizer.ggml.bos_token_id": 3, "tokenizer.chat_template": None}
+    write(tmp_path / "in.gguf", config_of("llama"), **letters)
+    assert run(f"--from_gguf={tmp_path / 'in.gguf'}", f"--to_orbax={tmp_path / 'out'}") == 0
+    tokenizer = tokenizers.load(tmp_path / "out", pad_id=2, mask_id=-1, stop_ids=(2,))
+    assert tokenizer.bos_id is None
+    assert tokenizer.encode("ab") == [22] and tokenizer.decode([3, 4]) == "ab"
+
+
 # ---------------------------------------------------------------- refusals
 
 
