@@ -169,9 +169,10 @@ def make_drift(denoiser: Denoiser, settings: Settings) -> Callable | None:
     """`Steps.drift`, of some rows of a rollout, evenly spread.
 
     Where nothing is compared with the recorded log-probabilities, as in distillation, they may be
-    what they are. A threshold alone commits more tokens at a state, but at a full forward's own.
+    what they are.
     """
-    if not settings.approximate or not objectives.find(settings.objective).rewards:
+    approximate = settings.approximate or settings.threshold is not None
+    if not approximate or not objectives.find(settings.objective).rewards:
         return None
     count = max(1, round(settings.drift_share * settings.rows))
 

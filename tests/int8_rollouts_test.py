@@ -93,13 +93,6 @@ def test_distillation_looks_at_no_drift():
     assert chosen.approximate and steps.make_drift(models.make_denoiser(MODEL), chosen) is None
 
 
-@pytest.mark.parametrize("cache, looks", [("none", False), ("dual", True)])
-def test_a_threshold_alone_has_no_drift(cache, looks):
-    """Its tokens are recorded at the states of full forwards, which a replay computes again."""
-    chosen = settings.parse(coding.get_config(f"tiny,threshold=0.9,sampler.cache={cache}"))
-    assert (steps.make_drift(models.make_denoiser(MODEL), chosen) is not None) is looks
-
-
 @pytest.mark.parametrize("quant, whole", [("none", False), ("int8", True)])
 def test_8b_weights_are_whole_on_a_v5e_chip_in_int8(monkeypatch, quant, whole):
     monkeypatch.setattr(chips, "memory_of", lambda device: chips.CHIPS["TPU v5 lite"].memory)
