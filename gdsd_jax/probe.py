@@ -9,6 +9,7 @@ columns, G completion columns; nats.
 """
 
 from collections.abc import Callable
+import math
 from typing import NamedTuple
 
 import jax
@@ -54,7 +55,15 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
     sampler, objective = settings.sampler, objectives.find(settings.objective)
     if not len(row_R) or not objective.rewards or sampler.reference_quirks:
         return None
-    place = sharding.replicated(mesh)
+    place, shards = sharding.replicated(mesh), sharding.row_shards(mesh)
+
+    def likelihoods_of(params, probed: Probed) -> Array:
+        wide = widened(probed, shards)
+        return likelihoods(denoiser, sampler, params, wide)[: len(row_R)]
+
+    def bounds_of(params, probed: Probed, rng: Array) -> Array:
+        wide = widened(probed, shards)
+        return bounds(denoiser, sampler, params, wide, rng)[: len(row_R)]
 
     def before(trainable, frozen, prompts: Prompts, rollout: Rollout, rng: Array) -> Probed:
         params = denoiser.bind(trainable, frozen)
@@ -68,14 +77,13 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
             jnp.sum(uncut.logp_BxG, axis=1),
         )
         if settings.approximate:  # what was recorded is not the law of exact rollouts
-            found = found._replace(trajectory_R=likelihoods(denoiser, sampler, params, found))
-        found = found._replace(elbo_R=bounds(denoiser, sampler, params, found, rng))
+            found = found._replace(trajectory_R=likelihoods_of(params, found))
+        found = found._replace(elbo_R=bounds_of(params, found, rng))
         return jax.lax.with_sharding_constraint(found, place)
 
     def after(trainable, frozen, slices: Batch, probed: Probed, rng: Array) -> dict[str, Array]:
         params = denoiser.bind(trainable, frozen)
-        elbo_R = bounds(denoiser, sampler, params, probed, rng)
-        trajectory_R = likelihoods(denoiser, sampler, params, probed)
+        elbo_R, trajectory_R = bounds_of(params, probed, rng), likelihoods_of(params, probed)
         asked_R = objective.asked(
             settings.objective_config,
             slices.advantages_B.reshape(-1)[row_R],
@@ -85,6 +93,14 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
         return jax.lax.with_sharding_constraint(found, place)
 
     return Probe(jax.jit(before), jax.jit(after))
+
+
+def widened(probed: Probed, shards: int) -> Probed:
+    """The rows and then some of them again, so many that `shards` devices divide them: else each
+    device computes all of them."""
+    rows = len(probed.elbo_R)
+    row_W = np.resize(np.arange(rows), math.ceil(rows / shards) * shards)
+    return jax.tree.map(lambda x: x[row_W], probed)
 
 
 def likelihoods(

@@ -104,7 +104,7 @@ def make_steps(
         sample,
         sample_exactly,
         teach,
-        make_drift(denoiser, settings),
+        make_drift(denoiser, settings, sharding.row_shards(mesh)),
         make_slices(settings, mesh),
         make_score(denoiser, settings, config, mesh),
         make_advantages(settings),
@@ -165,16 +165,18 @@ def make_teach(teacher: Denoiser, sampler: SamplerConfig, mesh: jax.sharding.Mes
     return jax.jit(teach)
 
 
-def make_drift(denoiser: Denoiser, settings: Settings) -> Callable | None:
-    """`Steps.drift`, of some rows of a rollout, evenly spread.
+def make_drift(denoiser: Denoiser, settings: Settings, shards: int = 1) -> Callable | None:
+    """`Steps.drift`, of some rows of a rollout, evenly spread; so many that `shards` devices divide
+    them, since else each computes all of them.
 
     Where nothing is compared with the recorded log-probabilities, as in distillation, they may be
-    what they are.
+    what they are. A threshold alone moves them by rounding only.
     """
     approximate = settings.approximate or settings.threshold is not None
     if not approximate or not objectives.find(settings.objective).rewards:
         return None
     count = max(1, round(settings.drift_share * settings.rows))
+    count = min(math.ceil(count / shards) * shards, settings.rows)
 
     def drift(trainable, frozen, prompts: Prompts, rollout: Rollout) -> sampling.Drift:
         chosen, rollout = sampling.take_rows((prompts, rollout), count)

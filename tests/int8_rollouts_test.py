@@ -87,6 +87,21 @@ def test_drift_is_that_of_int8(inputs, in_int8):
     assert calls.drift is None and calls.sample is calls.sample_exactly
 
 
+@pytest.mark.parametrize("share, shards, rows", [(0.125, 8, 8), (0.14, 8, 16), (0.9, 8, 64)])
+def test_drift_is_of_rows_that_the_devices_divide(monkeypatch, share, shards, rows):
+    """Of 64; else each device would compute all of them."""
+    counts = []
+    monkeypatch.setattr(
+        steps.sampling, "take_rows", lambda tree, count: (counts.append(count), tree)[1]
+    )
+    monkeypatch.setattr(steps.sampling, "drift", lambda *_: jnp.zeros(()))
+    given = f"tiny,prompts_per_round=8,group_size=8,rollout_quant=int8,drift_share={share}"
+    chosen = settings.parse(coding.get_config(given))
+    denoiser = models.make_denoiser(MODEL)
+    jax.eval_shape(steps.make_drift(denoiser, chosen, shards), {}, {}, {}, {})
+    assert counts == [rows]
+
+
 def test_distillation_looks_at_no_drift():
     """As with a cache: nothing is compared with what the rollout recorded."""
     chosen = settings.parse(opdlm.get_config("tiny,rollout_quant=int8"))

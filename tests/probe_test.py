@@ -134,6 +134,23 @@ def test_both_halves_see_the_same_rows_under_the_same_masks(rolled):
     assert moved["move"] == pytest.approx(np.abs(moves).mean(), rel=1e-5)
 
 
+def test_rows_that_the_devices_do_not_divide_are_widened(rolled):
+    """6 rows go round 4 devices as 8, one each on 8; what is told is of the 6."""
+    settings, prompts, rollout = rolled
+    params, rng = toy.params(), jax.random.key(3)
+    alone = made(settings).before(params, {}, prompts, rollout, rng)
+    slices = Batch(None, None, None, None, advantages_B=jnp.ones((2, 9)))
+    for count in (4, 8):
+        assert len(probe.widened(alone, count).elbo_R) == 8
+        mesh = sharding.make_mesh({"data": 1, "fsdp": count}, devices=jax.devices()[:count])
+        before, after = probe.make_probe(toy.denoiser(), settings, mesh)
+        probed = before(params, {}, prompts, rollout, rng)
+        assert probed.elbo_R.shape == (6,) and np.all(np.isfinite(probed.elbo_R))
+        found = after(params, {}, slices, probed, rng)
+        assert found["move"] == 0.0 and found["target"] == pytest.approx(2.0 / toy.G)
+        np.testing.assert_allclose(probed.trajectory_R, alone.trajectory_R, rtol=1e-6)
+
+
 def test_what_an_approximate_rollout_recorded_is_not_taken(rolled):
     """Of int8 as of a cache: the likelihood before is replayed, as that after the updates is."""
     _, prompts, rollout = rolled

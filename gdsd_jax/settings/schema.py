@@ -127,7 +127,7 @@ class Settings:
       inner_iterations: optimizer steps of a round.
       minibatches: parts of a round's completions; inner iterations take one after the other.
       slices: gradient accumulation: parts of a step's completions, one after the other; the
-        gradient is the same however many there are.
+        gradient is the same however many there are, unless they are apart.
       slices_apart: draw views and take means over tokens for each slice alone, as released code
         does; then their number matters.
       mask_draws: views of a completion in a step; complementary pairs, or single ones.
@@ -159,7 +159,7 @@ class Settings:
         weights with a scale a column, inputs with a scale a token; embedding, head and adapters
         stay as they are. Tokens then differ a little, as with a cache. "none": nothing is in int8.
       drift_share: with a cache, a threshold or int8, the share of rollout rows whose
-        log-probabilities are recomputed.
+        log-probabilities are recomputed, rounded up to rows that the devices divide.
       drift_tokens: of each of these answers the tokens for which that is done, evenly spread; it
         costs a pass of the rows for each. 0 = all tokens.
       drift_bound: mean drift, nats a token, above which the next round samples exactly.
