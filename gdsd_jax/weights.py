@@ -1,6 +1,6 @@
 """A model and its parameters: from a preset, a converted folder, or the workdir of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 import hashlib
 from typing import Any
@@ -37,7 +37,7 @@ from gdsd_jax.checksums import are_finite
 from gdsd_jax.keys import make_keys
 from gdsd_jax.mistakes import prefixed
 from gdsd_jax.models import ModelConfig
-from gdsd_jax.settings import Settings, build
+from gdsd_jax.settings import Settings, build, replace
 from gdsd_jax.settings import read as read_settings
 from gdsd_jax.tasks import Task
 from gdsd_jax.tokenizers import Tokenizer
@@ -61,14 +61,19 @@ def settings_of(folder) -> Settings:
     folder = epath.Path(folder)
     if is_converted(folder):
         model, manifest = read_manifest_model(folder)
-        dtype = "bfloat16" if "bfloat16" in (manifest.get("dtype") or ()) else "float32"
-        sampler = {f"sampler.{key}": value for key, value in models.default_sampler(model).items()}
-        given = {"init_from": str(folder), "dtype": dtype, "param_dtype": dtype, "remat": "none"}
-        kept = {name: getattr(model, name) for name in LORA} if model.lora_rank else {}
-        return build(given | sampler | kept)
+        return settings_to_use(folder, model, manifest.get("dtype") or ())
     if (folder / "config.json").exists() and latest_iteration(folder) is not None:
         return read_settings(folder, of_model=True)
     raise ValueError(misplaced.line_of(folder))
+
+
+def settings_to_use(folder, model: ModelConfig, stored: Collection[str]) -> Settings:
+    """Those that tell how to use a folder's model, whose arrays are stored in these types."""
+    dtype = "bfloat16" if "bfloat16" in stored else "float32"
+    sampler = {f"sampler.{key}": value for key, value in models.default_sampler(model).items()}
+    given = {"init_from": str(folder), "dtype": dtype, "param_dtype": dtype, "remat": "none"}
+    kept = {name: getattr(model, name) for name in LORA} if model.lora_rank else {}
+    return build(given | sampler | kept)
 
 
 def read_manifest_model(folder) -> tuple[ModelConfig, dict[str, Any]]:
@@ -100,7 +105,8 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTre
     if mesh is None:
         mesh = sharding.make_mesh(sharding.BY_FSDP)
     if is_hugging_face(folder):
-        return load_hugging_face(folder, mesh)
+        _, model, tokenizer = read_hugging_face(folder)
+        return on_mesh(model, mesh), hf.load(folder, model, model.dtype, mesh), tokenizer
     settings = settings_of(folder)
     model, tokenizer = read_model(settings, kept_tokenizer(settings, folder))
     denoiser = on_mesh(model, mesh)
@@ -110,20 +116,19 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTre
 def is_hugging_face(folder) -> bool:
     """Whether a folder holds weights as Hugging Face models have them, and nothing of ours."""
     folder = epath.Path(folder)
-    is_ours = is_converted(folder) or latest_iteration(folder) is not None
-    if is_ours or misplaced.are_adapters(folder):
-        return False
-    return any(folder.glob("*.safetensors"))
+    ours = is_converted(folder) or latest_iteration(folder) is not None
+    return not (ours or misplaced.are_adapters(folder)) and any(folder.glob("*.safetensors"))
 
 
-def load_hugging_face(folder, mesh: jax.sharding.Mesh) -> tuple[Denoiser, PyTree, Tokenizer]:
-    """`load` of a Hugging Face folder, in bfloat16 where it is stored so, else in float32."""
+def read_hugging_face(
+    folder, changes: Mapping[str, Any] = {}
+) -> tuple[Settings, ModelConfig, Tokenizer]:
+    """What `settings_of` and `read_model` give of a converted folder; some settings changed."""
     model = models.config_from_hf(folder)
-    # what a converted folder's prompts are told too, where the settings do not say otherwise
-    model, tokenizer = with_tokenizer(model, folder, enable_thinking=Settings().enable_thinking)
     stored = {leaf.dtype.name for leaf in jax.tree.leaves(hf.open_folder(folder, model))}
-    model = dataclasses.replace(model, dtype="bfloat16" if "bfloat16" in stored else "float32")
-    return on_mesh(model, mesh), hf.load(folder, model, model.dtype, mesh), tokenizer
+    settings = replace(settings_to_use(folder, model, stored), changes)
+    model, tokenizer = with_tokenizer(model, folder, enable_thinking=settings.enable_thinking)
+    return settings, with_settings(model, settings), tokenizer
 
 
 # ---------------------------------------------------------------- the model

@@ -6,14 +6,14 @@
   ... --sampler=gen_length=128,block_length=32,steps=64 --temperature=0.7 --threshold=0.9 \\
       --seed=1 --batch=16
 
-DIR is a folder that launch/convert.py wrote, or the workdir of a run, whose newest checkpoint,
-sampler settings and tokenizer are taken. Each line of --prompts is {"question": "..."}, also called
-"prompt", or {"messages": [{"role": ..., "content": ...}, ...]}, of which a last turn of the
-assistant is continued; other entries are kept. Each line of --out is the same with "text" (the
-answer, with that turn as its begin), "tokens" (ids up to and including the stop id), "step_map"
-(the pass at which each was committed), "length" (tokens), "passes" and "tokens_per_s" (of its
-batch, without compiling; with --show everything counts). A prompt's answer depends on the seed and
-its place in the file, not on the batch.
+DIR is a folder that launch/convert.py wrote, the workdir of a run, whose newest checkpoint, sampler
+settings and tokenizer are taken, or a Hugging Face folder of a family that we know. Each line of
+--prompts is {"question": "..."}, also called "prompt", or {"messages": [{"role": ..., "content":
+...}, ...]}, of which a last turn of the assistant is continued; other entries are kept. Each line
+of --out is the same with "text" (the answer, with that turn as its begin), "tokens" (ids up to and
+including the stop id), "step_map" (the pass at which each was committed), "length" (tokens),
+"passes" and "tokens_per_s" (of its batch, without compiling; with --show everything counts). A
+prompt's answer depends on the seed and its place in the file, not on the batch.
 
 --chat asks for a line after another, until Ctrl-D or the end of a piped file; each is answered with
 the turns before it in mind, of which the oldest are forgotten where they exceed --prompt_length.
@@ -144,7 +144,7 @@ if __name__ == "__main__":
 import jax
 import numpy as np
 
-from gdsd_jax import progress, row_schema, sampling, settings, sharding, tokenizers, weights
+from gdsd_jax import hf, progress, row_schema, sampling, settings, sharding, tokenizers, weights
 from gdsd_jax.inference import generation
 from gdsd_jax.keys import row_keys
 from gdsd_jax.report import unmasking
@@ -177,21 +177,31 @@ class Model(NamedTuple):
 
 def read_model(args) -> Model:
     """ValueError, in one line, for a folder or setting that cannot work."""
-    chosen = weights.settings_of(args.checkpoint)
     changes = {}
     if args.thinking:
         changes["enable_thinking"] = True
     if args.dtype:
         changes["dtype"] = args.dtype
-    chosen = settings.replace(chosen, changes)
+    if weights.is_hugging_face(args.checkpoint):
+        chosen, model, tokenizer = weights.read_hugging_face(args.checkpoint, changes)
+    else:
+        chosen = settings.replace(weights.settings_of(args.checkpoint), changes)
+        own = weights.kept_tokenizer(chosen, args.checkpoint)
+        model, tokenizer = weights.read_model(chosen, own)
     sampler = settings.section("--sampler", args.sampler, SamplerConfig, chosen.sampler.given())
-    mesh = generation.mesh_of(args.mesh)
-    own = weights.kept_tokenizer(chosen, args.checkpoint)
-    model, tokenizer = weights.read_model(chosen, own)
     sampling.check_model(model, sampler)
     for doubt in sampling.attention_doubts(sampler.kind, chosen.sampler.kind, "these weights"):
         print(f"note: {doubt}", file=sys.stderr)
+    mesh = generation.mesh_of(args.mesh)
     return Model(weights.on_mesh(model, mesh), tokenizer, sampler, mesh, chosen)
+
+
+def load_weights(folder: str, model: Model) -> tuple[PyTree, dict]:
+    """(trainable, frozen) of the folder's model."""
+    config = model.denoiser.config
+    if weights.is_hugging_face(folder):
+        return hf.load(folder, config, config.dtype, model.mesh), {}
+    return weights.load_weights(folder, model.settings, config, model.mesh)
 
 
 def read_prompts(args, tokenizer) -> Iterator[Row]:
@@ -352,9 +362,7 @@ def main() -> int:
         if not rows and not args.chat:
             raise ValueError("no prompt is left: raise --prompt_length")
         with progress.shown(sys.stderr), progress.phase("loading the weights"):
-            loaded = weights.load_weights(
-                args.checkpoint, model.settings, model.denoiser.config, model.mesh
-            )
+            loaded = load_weights(args.checkpoint, model)
     except Exception as error:
         return told(error, args.debug)
     begun = sum(row.begin != "" for row in rows)

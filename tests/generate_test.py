@@ -25,7 +25,9 @@ from gdsd_jax import (
 )
 from gdsd_jax.report import unmasking
 from gdsd_jax.types import Prompts
+from launch import convert
 from launch import generate as launch_generate
+from tests import folders
 from tests.reference import random_params
 from tests.scripts import code_of
 
@@ -232,6 +234,28 @@ def test_a_converted_model_answers_with_its_familys_sampler(
     (line,) = read(tmp_path / "o.jsonl")
     wanted = expected(ids, 0, 0.7, kind="llada", block_length=None)
     assert {key: line[key] for key in wanted} == wanted
+
+
+@pytest.mark.parametrize("family", ["LLADA", "QWEN3"])
+def test_a_hugging_face_folder_answers_as_its_conversion(generate, family, tmp_path):
+    """By the family's sampler; also an autoregressive one, and in another precision."""
+    folders.write(tmp_path / "raw", getattr(folders, family))
+    folders.write_tokenizer(tmp_path / "raw")
+    given = [f"--from_hf={tmp_path / 'raw'}", f"--to_orbax={tmp_path / 'converted'}"]
+    assert convert.main(given) == 0
+    answers = {}
+    for name in ("raw", "converted"):
+        flags = [f"--checkpoint={tmp_path / name}", "--prompt=a b", "--raw", "--dtype=bfloat16"]
+        flags += [
+            "--sampler=gen_length=8",
+            "--mesh=data=-1,fsdp=1",
+            f"--out={tmp_path / name}.jsonl",
+        ]
+        code, _, errors = generate(*flags)
+        assert code == 0, errors
+        (answers[name],) = read(tmp_path / f"{name}.jsonl")
+        answers[name].pop("tokens_per_s")
+    assert answers["raw"] == answers["converted"] and answers["raw"]["length"] > 0
 
 
 def test_an_autoregressive_model_answers_token_by_token(generate, tmp_path):

@@ -286,7 +286,7 @@ CASES += [
     Case("generate --checkpoint=DIR/none --prompt=a", ("DIR/none", NEITHER)),
     Case("generate --checkpoint=DIR/empty/.. --prompt=a", (NEITHER,), {"empty/x": ""}),
     Case("generate --checkpoint=DIR/file --prompt=a", ("DIR/file", NEITHER), {"file": "x"}),
-    Case("generate --checkpoint=HF --prompt=a", ("is a Hugging Face folder: convert it with",)),
+    Case("eval --checkpoint=HF --out=DIR/x", ("is a Hugging Face folder: convert it with",)),
     Case("generate --checkpoint=owner/name --prompt=a", ("owner/name is no folder here", ON_HUB)),
     Case("eval --checkpoint=owner/name --out=DIR/x", ("=owner/name is no folder here", ON_HUB)),
     Case(
