@@ -69,16 +69,18 @@ class Visit(NamedTuple):
     open_loop: bool
 
 
-def collectives(text: str, passes: int = 1) -> list[Collective]:
+def collectives(text: str, passes: int = 1, shares: Shares = ()) -> list[Collective]:
     """The exchanges of a compiled program.
 
     A loop whose length is not known runs `passes` times. Of a condition's branches the one that
-    sends the most is taken.
+    sends the most is taken. Where `shares` says how often each branch is, as for `operations`, the
+    exchanges of all are, each as often as its branch; a condition that the compiler has made into
+    one of other branches is none of those.
     """
     bodies, entry = computations(text)
     begun: set[str] = set()  # channels whose exchange is found already
 
-    def within(name: str, visit: Visit) -> list[Collective]:
+    def within(name: str, visit: Visit, shares: Shares) -> list[Collective]:
         scattered = name.startswith("all-reduce-scatter")
         found = []
         for one in bodies.get(name, ()):
@@ -93,20 +95,33 @@ def collectives(text: str, passes: int = 1) -> list[Collective]:
             elif one.operation == "send" and MEGASCALE.search(one.rest):
                 found.append(transfer(one, visit))
             inner = looped(bodies, one, visit, passes) if one.operation == "while" else visit
-            called = [within(other, inner) for other in called_by(one)]
-            if one.operation == "conditional":
+            names, conditional = called_by(one), one.operation == "conditional"
+            shared = conditional and bool(shares) and len(shares[0]) == len(names)
+            visits = parted(inner, shares[0]) if shared else [inner] * len(names)
+            deeper = shares[1:] if conditional else shares
+            called = [within(*other, deeper) for other in zip(names, visits)]
+            if conditional and not shared:
                 called = [max(called, key=sent_by)]
             for exchanges in called:
                 found += exchanges
         return found
 
-    return within(entry, Visit(1, 0, False))
+    return within(entry, Visit(1, 0, False), shares)
+
+
+def parted(visit: Visit, shares: Sequence[float]) -> list[Visit]:
+    """How often each branch of a condition runs."""
+    return [visit._replace(times=round(share * visit.times)) for share in shares]
 
 
 def called_by(instruction: Instruction) -> list[str]:
-    """Names of the computations that an instruction runs."""
+    """Names of the computations that an instruction runs; of a condition in the order of a jaxpr,
+    what is done where it is false before the rest."""
     branches = " ".join(BRANCHES.findall(instruction.rest))
-    return CALLED.findall(instruction.rest) + re.findall(r"[\w.\-]+", branches)
+    names = CALLED.findall(instruction.rest)
+    if "true_computation=" in instruction.rest:  # which HLO writes first
+        names.reverse()
+    return names + re.findall(r"[\w.\-]+", branches)
 
 
 def looped(bodies: dict, loop: Instruction, visit: Visit, passes: int) -> Visit:
@@ -115,6 +130,38 @@ def looped(bodies: dict, loop: Instruction, visit: Visit, passes: int) -> Visit:
     if not trips:
         return Visit(visit.times * passes, visit.depth + 1, True)
     return Visit(visit.times * trips, visit.depth + 1, visit.open_loop)
+
+
+def exchanged(
+    text: str, passes: int, shares: Shares = (), hosts: Sequence[int] | None = None
+) -> dict:
+    """Collectives added up by kind, and the bytes that each pass of a rollout collects, in one
+    piece or around a ring.
+
+    Args:
+      text: of a compiled program.
+      passes: of its loop without a known length.
+      shares: of those, that go into each branch.
+      hosts: the host of each device in the program's order; None: their links leave hosts too.
+    """
+    kinds = {}
+    gathers = 0
+    for one in collectives(text, passes, shares):
+        across, sent = one.between_slices, one.sent
+        places = [hosts[number] for number in one.devices] if hosts else []
+        if len(set(places)) > 1:  # a ring through each of the host's network cards
+            across, sent = True, sent // places.count(places[0])
+        entry = kinds.setdefault(
+            (one.kind, across), {"kind": one.kind, "crosses": across, "count": 0, "bytes": 0}
+        )
+        entry["count"] += one.times
+        entry["bytes"] += one.times * sent
+        if one.open_loop and one.kind in ("all-gather", "collective-permute"):
+            gathers += one.times * one.sent // passes
+    return {
+        "collectives": sorted(kinds.values(), key=lambda entry: -entry["bytes"]),
+        "gathers_per_pass": gathers,
+    }
 
 
 def sent_by(exchanges: list[Collective]) -> int:

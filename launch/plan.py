@@ -295,7 +295,7 @@ def measure(call: Call, mesh) -> dict:
         )
         found |= {
             "temporaries": memory.temp_size_in_bytes,
-            **exchanged(compiled.as_text(), call.loops, hosts_of(mesh)),
+            **hlo.exchanged(compiled.as_text(), call.loops, call.shares, hosts_of(mesh)),
         }
         inside = sum(one["bytes"] for one in found["collectives"] if not one["crosses"])
         across = sum(one["bytes"] for one in found["collectives"] if one["crosses"])
@@ -324,29 +324,6 @@ def hosts_of(mesh) -> list[int] | None:
     """The host of each GPU in a program's order; None of TPUs, whose links leave hosts too."""
     flat = list(mesh.devices.flat)
     return [device.process_index for device in flat] if flat[0].platform == "gpu" else None
-
-
-def exchanged(text: str, passes: int, hosts: list[int] | None = None) -> dict:
-    """Collectives added up by kind, and the bytes that each pass of a rollout collects, in one
-    piece or around a ring."""
-    kinds = {}
-    gathers = 0
-    for one in hlo.collectives(text, passes):
-        across, sent = one.between_slices, one.sent
-        places = [hosts[number] for number in one.devices] if hosts else []
-        if len(set(places)) > 1:  # a ring through each of the host's network cards
-            across, sent = True, sent // places.count(places[0])
-        entry = kinds.setdefault(
-            (one.kind, across), {"kind": one.kind, "crosses": across, "count": 0, "bytes": 0}
-        )
-        entry["count"] += one.times
-        entry["bytes"] += one.times * sent
-        if one.open_loop and one.kind in ("all-gather", "collective-permute"):
-            gathers += one.times * one.sent // passes
-    return {
-        "collectives": sorted(kinds.values(), key=lambda entry: -entry["bytes"]),
-        "gathers_per_pass": gathers,
-    }
 
 
 def predict(chosen: Settings, found: dict, others: dict[str, float], count: int) -> dict:

@@ -167,6 +167,49 @@ def test_collectives_are_counted_through_loops_and_conditions():
     ]
 
 
+BRANCHES = """HloModule m
+%read (a: f32[4]) -> f32[4] {
+  ROOT %s = f32[4] conditional(%i, %a, %a), branch_computations={%few, %many}
+}
+%few (a: f32[4]) -> f32[4] {
+  ROOT %x = f32[4] all-to-all(%a), replica_groups={{0,1}}
+}
+%many (a: f32[4]) -> f32[4] {
+  ROOT %x = f32[64] all-to-all(%a), replica_groups={{0,1}}
+}
+%write (a: f32[4]) -> f32[4] {
+  ROOT %x = f32[256] all-to-all(%a), replica_groups={{0,1}}
+}
+%body (a: f32[4]) -> f32[4] {
+  ROOT %o = f32[4] conditional(%i, %a, %a), CHOICE
+}
+%open (p: f32[4]) -> pred[] {
+  ROOT %a = pred[] and(%x, %y)
+}
+ENTRY %main (a: f32[4]) -> f32[4] {
+  ROOT %v = f32[4] while(%t), condition=%open, body=%body
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["branch_computations={%read, %write}", "true_computation=%write, false_computation=%read"],
+)
+def test_exchanges_of_branches_are_shared_out(choice):
+    """Of 64 passes four write; a quarter of the others reads few."""
+    text = BRANCHES.replace("CHOICE", choice)
+
+    def times(shares):
+        return {one.sent: one.times for one in hlo.collectives(text, 64, shares)}
+
+    assert times(()) == {512: 64}  # the costliest
+    assert times(((0.9375, 0.0625), (0.25, 0.75))) == {8: 15, 128: 45, 512: 4}
+    assert times(((0.9375, 0.0625),)) == {128: 60, 512: 4}
+    # the compiler has made another condition of it
+    assert times(((0.9375, 0.0625), (0.25, 0.25, 0.5))) == {128: 60, 512: 4}
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_operations_of_cudnn_are_those_of_its_products(monkeypatch, masked):
     """Forward as XLA's; the gradient computes the scores once more."""

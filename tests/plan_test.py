@@ -131,6 +131,26 @@ def test_rollouts_in_int8_are_counted_at_their_own_rate_and_bytes(plan):
 
 
 @pytest.mark.slow
+def test_rollouts_with_a_cache_exchange_as_much_less_as_they_compute(plan):
+    """Split over tensor, every column of a pass is exchanged; most passes have few."""
+    mesh = sharding.make_mesh({"data": 1, "tensor": 2}, jax.devices()[:2])
+    found = {}
+    for cache in ("none", "dual", "prefix"):
+        told = f"tiny,prompts_per_round=2,group_size=2,sampler.cache={cache},prompt_length=64"
+        lengths = ",sampler.gen_length=32,sampler.block_length=16,sampler.steps=32"
+        chosen = settings.parse(coding.get_config(told + lengths))
+        call = plan.programs(chosen, plan.model_of(chosen), mesh).calls["rollout"]
+        traced = call.function.trace(*call.arguments)
+        text = traced.lower().compile().as_text()
+        kinds = hlo.exchanged(text, call.loops, call.shares)["collectives"]
+        operations = hlo.operations(traced.jaxpr.jaxpr, call.loops, call.shares)
+        found[cache] = np.array([sum(kind["bytes"] for kind in kinds), operations])
+    for cache in ("dual", "prefix"):
+        sent, computed = found[cache] / found["none"]
+        assert sent == pytest.approx(computed, rel=0.05) and sent < 0.6
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("generation", SIDES)
 def test_a_small_plan_for_each_generation(call, texts, monkeypatch, generation):
     wide = dataclasses.replace(models.MODELS["llada_tiny"], vocab_size=V, mask_id=V - 1)
