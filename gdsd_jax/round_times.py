@@ -146,7 +146,7 @@ def operations_of(
 ) -> dict[str, int]:
     """Operations of a round's matrix products, by what it calls."""
     sampler, trees = settings.sampler, (state.trainable, frozen)
-    passes = sampler.blocks * sampler.steps_per_block
+    passes = sampler.most_passes
     shares = sampling.branch_shares(sampler, prompts.tokens_BxP.shape[1])
     update = calls.update.trace(state, frozen, slices, scored, np.int32(0), rng, first=False)
 

@@ -84,6 +84,7 @@ from gdsd_jax import (
     progress,
     sampling,
     settings,
+    sharding,
     steps,
     topologies,
     weights,
@@ -165,6 +166,8 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
         "memory": chips.memory_of(devices[0]),
         "mesh": dict(mesh.shape),
         "rollout_weights": "whole" if whole else "split",
+        "rollout_parts": parts_of(chosen, mesh),
+        "notes": notes(chosen, mesh),
         "remat": chosen.remat,
         "slices_of_update": chosen.slices,
         "parameters": parameters,
@@ -173,6 +176,18 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
         "programs": found,
         "prediction": predict(chosen, found, others, len(devices)),
     }
+
+
+def notes(chosen: Settings, mesh) -> list[str]:
+    """Lines on settings that a run on this mesh cannot take whole."""
+    asked, parts, shards = chosen.rollout_parts, parts_of(chosen, mesh), sharding.row_shards(mesh)
+    if parts == asked:
+        return []
+    each = chosen.rows // shards
+    return [
+        f"note: rollout_parts={asked} is {parts} here: a chip has {each} of the {chosen.rows} "
+        f"completions, and {asked} does not divide {each}"
+    ]
 
 
 def model_of(chosen: Settings) -> models.ModelConfig:
@@ -207,7 +222,7 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
     first = chosen.inner_iterations == 1
     update = (state, used("base", "teacher"), slices, scored, number, rng, first)
     reads = 3 * chosen.slices * chosen.mask_draws
-    passes = chosen.sampler.blocks * chosen.sampler.steps_per_block
+    passes = chosen.sampler.most_passes
     params = jax.eval_shape(denoiser.bind, state.trainable, frozen)
     plain, sampled = (
         jax.eval_shape(functools.partial(steps.cast, config=model, quant=quant), params)
@@ -219,7 +234,7 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
             (state.trainable, used("base"), prompts, rng),
             held((state.opt_state, used("reference", "teacher"))),
             passes,
-            passes * chosen.rollout_parts,
+            passes * parts_of(chosen, mesh),
             bytes_of(sampled),
             sampling.branch_shares(chosen.sampler, chosen.prompt_length),
         ),
@@ -233,6 +248,11 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
         for name, traced in others.items()
     }
     return Programs(found, shares, whole)
+
+
+def parts_of(chosen: Settings, mesh) -> int:
+    """How many parts a rollout has: what `rollout_parts` and a device's rows have in common."""
+    return math.gcd(chosen.rollout_parts, chosen.rows // sharding.row_shards(mesh))
 
 
 def bytes_of(params: dict) -> int:
@@ -445,6 +465,7 @@ def table(found: dict) -> str:
     gathers = found["programs"]["rollout"]["gathers_per_pass"]
     if gathers:
         lines.append(f"each pass of the rollout collects {gib(gathers)} a chip")
+    lines += found["notes"]
     guess = found["prediction"]
     percent = guess["exchange_share"]
     lines += [

@@ -107,6 +107,19 @@ def test_scores_are_counted_as_often_as_a_round_takes_them(plan, masks, minibatc
     assert others["score"] * update == pytest.approx((old + ref) * pair, rel=1e-6)
 
 
+def test_passes_and_parts_are_those_that_run(plan):
+    """A pass that commits nothing is left out; two rows of a device are no three parts."""
+    told = "tiny,prompts_per_round=2,group_size=6,sampler.kind=dream,sampler.gen_length=8"
+    told += ",sampler.block_length=8,sampler.steps=32,slices=1,minibatches=1,rollout_parts="
+    for parts, shards, taken in ((1, 1, 1), (6, 1, 6), (6, 6, 2), (3, 6, 1)):
+        chosen = settings.parse(coding.get_config(f"{told}{parts}"))
+        mesh = sharding.make_mesh({"data": shards}, jax.devices()[:shards])
+        rollout = plan.programs(chosen, plan.model_of(chosen), mesh).calls["rollout"]
+        assert (rollout.loops, rollout.weight_reads) == (8, 8 * taken)
+        said = [f"rollout_parts={parts} is {taken} here: a chip has 2 of the 12 completions"]
+        assert [said[0] in line for line in plan.notes(chosen, mesh)] == [True] * (taken < parts)
+
+
 def test_rollouts_in_int8_are_counted_at_their_own_rate_and_bytes(plan):
     told = "tiny,prompts_per_round=4,group_size=4,sampler.gen_length=32,rollout_parts=2"
     chosen = settings.parse(

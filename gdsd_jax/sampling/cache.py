@@ -152,14 +152,15 @@ def seen_part(total: int) -> int:
 
 
 def branch_shares(config: SamplerConfig, prompt_len: int) -> tuple[tuple[float, ...], ...]:
-    """Shares of a rollout's passes that go into each branch, if no row is done early.
+    """Shares of a rollout's passes, at most `most_passes`, that go into each branch, if no row is
+    done early.
 
     First of (reading, writing), then, where reading has branches of its own, of those. Without a
     cache there are no branches.
     """
     if config.cache == "none":
         return ()
-    passes, every = config.steps_per_block, config.refresh_every
+    passes, every = config.most_passes // config.blocks, config.refresh_every
     writes = -(-passes // every) if every else 1
     shares = (1 - writes / passes, writes / passes)
     if config.cache == "dual":

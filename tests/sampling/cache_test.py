@@ -184,6 +184,15 @@ def test_only_stale_caches_are_approximate():
     assert not sampling.SamplerConfig(kind="block", gen_length=G).approximate
 
 
+def test_passes_that_commit_nothing_have_no_share():
+    """Of the 16 steps of a block at most three commit something, and one of those writes."""
+    dream = dict(kind="dream", gen_length=G, block_length=3, cache="dual")
+    few, many = (sampling.SamplerConfig(**dream, steps=steps) for steps in (G, 64))
+    assert (
+        sampling.branch_shares(few, P) == sampling.branch_shares(many, P) == ((1 - 1 / 3, 1 / 3),)
+    )
+
+
 @pytest.mark.parametrize(
     "settings",
     [
