@@ -3,21 +3,34 @@
 B rows (completions).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import concurrent.futures
+import dataclasses
+import functools
+import math
 import time
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from gdsd_jax import experiment, hlo, sampling, sharding, weights
+from gdsd_jax import experiment, hlo, objectives, sampling, sharding, weights
 from gdsd_jax.experience import prompts_of
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.resume import fresh_state
-from gdsd_jax.settings import Settings
-from gdsd_jax.steps import Steps, make_steps
-from gdsd_jax.types import Array, Prompts, PyTree, Rollout, TrainState
+from gdsd_jax.settings import Settings, replace
+from gdsd_jax.steps import Scored, Steps, make_steps
+from gdsd_jax.types import Array, Batch, Denoiser, Prompts, PyTree, Rollout, TrainState
+
+# fields of Settings that decide what a timed round does, beside the objective's own
+TIMED = (
+    *("sampler", "prompt_length", "temperature", "threshold", "objective", "objective_config"),
+    *("prompts_per_round", "group_size", "inner_iterations", "minibatches", "slices"),
+    *("slices_apart", "mask_draws", "score_masks", "baseline", "scale_rewards", "optimizer"),
+    *("lora_rank", "lora_alpha", "lora_targets", "dtype", "param_dtype", "remat"),
+    *("attention_kernel", "mesh", "rollout_weights", "rollout_parts", "rollout_quant"),
+    *("drift_share", "drift_tokens", "probe_rows", "not_finite"),
+)
 
 
 class RoundTimes(NamedTuple):
@@ -39,10 +52,31 @@ class RoundTimes(NamedTuple):
     drift: float | None
 
 
+def check_timed(settings: Settings, given: Iterable[str]) -> None:
+    """ValueError where a key that is given asks for what a timed round does not do.
+
+    Args:
+      settings: of the round.
+      given: dotted keys.
+    """
+    passed_over = {field.name for field in dataclasses.fields(Settings)} - {*TIMED}
+    names = [key for key in given if key.split(".")[0] in passed_over]
+    if names:
+        raise ValueError(
+            f"{', '.join(names)}: a round that is timed does nothing of it; leave it out"
+        )
+    if not objectives.find(settings.objective).rewards:
+        raise ValueError(
+            f"objective={settings.objective}: a round that is timed learns from rewards; choose an "
+            "objective that does"
+        )
+
+
 def round_times(
     model: ModelConfig, settings: Settings, grade: Callable[[Rollout], np.ndarray]
 ) -> RoundTimes:
-    """Times one round in which all weights of a random model are trained, on all devices.
+    """Times one round in which all weights of a random model are trained, or its adapters, on all
+    devices.
 
     Prompts are random tokens, as many as there may be. What a round calls is compiled first, by one
     of completions of one token and two updates.
@@ -59,18 +93,18 @@ def round_times(
     experiment.check_settings(settings, mesh)
     model = weights.with_settings(model, settings)
     denoiser, _ = weights.make_denoisers(settings, model, mesh)
-    make, place = weights.make_trainable(settings, model), sharding.replicated(mesh)
+    place = sharding.replicated(mesh)
     keys = jax.jit(lambda: jax.random.split(jax.random.key(0), 3), out_shardings=place)()
-    places = sharding.shardings(mesh, jax.eval_shape(make, keys[0]))
-    params = jax.jit(make, out_shardings=places)(keys[0])
-    frozen = weights.copies_of(settings, params)
-    state = fresh_state(mesh, params, settings.optimizer)
+    trainable, frozen = weights.initial_weights(settings, model, mesh, keys[0])
+    frozen |= weights.copies_of(settings, trainable)
+    state = fresh_state(mesh, trainable, settings.optimizer)
     calls = make_steps(denoiser, settings, mesh)
+    count = functools.partial(operations_of, denoiser, calls, settings, mesh)
     found = None
     for key, longest, updates in ((keys[1], 1, 2), (keys[2], None, settings.inner_iterations)):
         prompts = random_prompts(mesh, model, settings, longest)
         updates = min(updates, settings.inner_iterations)
-        state, found = one_round(calls, settings, mesh, state, frozen, prompts, grade, key, updates)
+        state, found = one_round(calls, count, mesh, state, frozen, prompts, grade, key, updates)
     return found
 
 
@@ -85,14 +119,14 @@ def random_prompts(
         "index": np.arange(shape[0]),
         "max_length": np.full(shape[0], settings.sampler.gen_length, np.int32),
     }
-    return prompts_of(
-        mesh, rows, settings.group_size, temperature=settings.temperature, longest=longest
-    )
+    threshold = math.inf if settings.threshold is None else settings.threshold
+    asked = {"temperature": settings.temperature, "threshold": threshold, "longest": longest}
+    return prompts_of(mesh, rows, settings.group_size, **asked)
 
 
 def one_round(
     calls: Steps,
-    settings: Settings,
+    count: Callable[..., dict[str, int]],
     mesh: jax.sharding.Mesh,
     state: TrainState,
     frozen: dict,
@@ -101,7 +135,8 @@ def one_round(
     rng: Array,
     updates: int,
 ) -> tuple[TrainState, RoundTimes]:
-    """(the state after so many updates, what the round took)."""
+    """(the state after so many updates, what the round took); `count` is `operations_of` behind its
+    first four arguments."""
     trees, moments = (state.trainable, frozen), [time.perf_counter()]
     rollout = calls.sample(*trees, prompts, rng)
     slices = calls.slices(rollout, prompts)
@@ -117,7 +152,7 @@ def one_round(
 
     rewards = sharding.global_rows(mesh, (rewards_B, rewards_B > 0))
     slices = calls.advantages(slices, *rewards)
-    operations = operations_of(calls, settings, state, frozen, prompts, slices, scored, rng)
+    operations = count(state, frozen, prompts, rollout, slices, scored, rng)
     moments.append(time.perf_counter())  # counting is no part of a round
     for number in range(updates):
         inner = sharding.everywhere(mesh, np.int32(number))
@@ -142,19 +177,44 @@ def moment_of(arrays: PyTree) -> float:
 
 
 def operations_of(
-    calls: Steps, settings: Settings, state, frozen, prompts, slices, scored, rng
+    denoiser: Denoiser,
+    calls: Steps,
+    settings: Settings,
+    mesh: jax.sharding.Mesh,
+    state: TrainState,
+    frozen: dict,
+    prompts: Prompts,
+    rollout: Rollout,
+    slices: Batch,
+    scored: Scored,
+    rng: Array,
 ) -> dict[str, int]:
     """Operations of a round's matrix products, by what it calls."""
-    sampler, trees = settings.sampler, (state.trainable, frozen)
-    passes = sampler.most_passes
-    shares = sampling.branch_shares(sampler, prompts.tokens_BxP.shape[1])
+    trees, passes = (state.trainable, frozen), int(sharding.fetch(mesh, rollout.passes_B).max())
     update = calls.update.trace(state, frozen, slices, scored, np.int32(0), rng, first=False)
-
-    def count(traced, passes: int = 1, shares: hlo.Shares = ()) -> int:
-        return hlo.operations(traced.jaxpr.jaxpr, passes, shares)
-
+    score = calls.score.trace(*trees, slices, rng)
     return {
-        "rollout": count(calls.sample.trace(*trees, prompts, rng), passes, shares),
-        "scores": count(calls.score.trace(*trees, slices, rng)),
-        "updates": settings.inner_iterations * count(update),
+        "rollout": rollout_operations(denoiser, settings, mesh, trees, prompts, rng, passes),
+        "scores": hlo.operations(score.jaxpr.jaxpr),
+        "updates": settings.inner_iterations * hlo.operations(update.jaxpr.jaxpr),
     }
+
+
+def rollout_operations(
+    denoiser: Denoiser,
+    settings: Settings,
+    mesh: jax.sharding.Mesh,
+    trees: tuple[PyTree, dict],
+    prompts: Prompts,
+    rng: Array,
+    passes: int,
+) -> int:
+    """Operations of a rollout of so many passes, in which no row is done early.
+
+    So none leaves: a program that lets rows leave has a loop for each number of rows, and each
+    would count as long as all.
+    """
+    whole = replace(settings, {"sampler.compact": False})
+    traced = make_steps(denoiser, whole, mesh).sample.trace(*trees, prompts, rng)
+    shares = sampling.branch_shares(whole.sampler, prompts.tokens_BxP.shape[1], passes)
+    return hlo.operations(traced.jaxpr.jaxpr, passes, shares)

@@ -107,7 +107,7 @@ from gdsd_jax.cli import fault, told
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.models import flops
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
-from gdsd_jax.round_times import round_times
+from gdsd_jax.round_times import check_timed, round_times
 from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
 from gdsd_jax.types import Batch, Prompts
 
@@ -384,8 +384,13 @@ def settings_of(size: Size, dtype: str, text: str) -> settings.Settings:
     values |= {"sampler.gen_length": size.sampler_completion, "sampler.block_length": size.block}
     values["sampler.steps"] = size.sampler_completion
     entries = [entry.partition("=") for entry in settings.entries_of(text)]
+    given = {key: settings.Text(value) for key, _, value in entries}
+    if given.get("objective", "gdsd") != "gdsd":
+        del values["gdsd.beta"]  # which no other objective has
     with prefixed("--settings: "):
-        return settings.build(values | {key: settings.Text(value) for key, _, value in entries})
+        chosen = settings.build(values | given)
+        check_timed(chosen, given)
+    return chosen
 
 
 def whole_round(

@@ -8,9 +8,10 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from gdsd_jax import models
+from gdsd_jax import models, round_times, sharding, steps, weights
 from gdsd_jax.models import flops
 from launch import bench
 from tests.processes import PATIENCE, free_port
@@ -88,6 +89,66 @@ def test_settings_of_a_round_are_those_of_a_run_with_fewer_answers(capsys, monke
     with pytest.raises(SystemExit, match="^2$"):
         bench.main()
     assert "add --parts=round" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (
+            "reference_sync.every=2",
+            "reference_sync.every: a round that is timed does nothing of it",
+        ),
+        ("task=countdown,model=llada", "task, model: a round that is timed does nothing of it"),
+        ("init_from=x,prompt_multiple=8", "init_from, prompt_multiple: a round that is timed"),
+        ("objective=opd,sampler.kind=block", "objective=opd: a round that is timed learns from"),
+    ],
+)
+def test_what_a_timed_round_does_not_do_is_refused(capsys, monkeypatch, given, said):
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--parts=round", f"--settings={given}"])
+    assert bench.main() == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: --settings: {said}") and told.count("\n") == 1
+
+
+def test_a_timed_round_may_have_any_objective_with_rewards():
+    assert bench.settings_of(bench.SIZES["tiny"], "float32", "objective=espo").objective == "espo"
+
+
+@pytest.mark.slow
+def test_adapters_and_thresholds_are_timed():
+    """A low threshold commits everything at once: two passes, one of each block."""
+    size = bench.SIZES["tiny"]._replace(sampler_completion=8)
+    told = "group_size=8,lora_rank=2,lora_alpha=2,inner_iterations=1,mask_draws=1,threshold="
+    found = {}
+    for threshold in ("none", "1e-6"):
+        chosen = bench.settings_of(size, "float32", told + threshold)
+        found[threshold] = round_times.round_times(
+            bench.config_of(size, "float32"), chosen, lambda rollout: np.float32(np.arange(8) % 2)
+        )
+    assert found["none"].operations["rollout"] == 4 * found["1e-6"].operations["rollout"]
+    assert found["none"].operations["updates"] == found["1e-6"].operations["updates"] > 0
+    assert found["none"].drift is None and found["1e-6"].drift < 1e-4
+
+
+def test_operations_of_a_rollout_are_those_of_one_loop():
+    """16 rows and 8 blocks have a loop for each number of rows that are left."""
+    size = bench.SIZES["tiny"]._replace(sampler_completion=32)
+    mesh, counts = sharding.make_mesh({}, jax.devices()[:1]), []
+    for compact in (True, False):
+        told = f"prompts_per_round=2,group_size=8,gdsd.beta=0,sampler.compact={compact}"
+        chosen = bench.settings_of(size, "float32", told)
+        model = weights.with_settings(bench.config_of(size, "float32"), chosen)
+        denoiser, _ = weights.make_denoisers(chosen, model, mesh)
+        trees = weights.abstract(mesh, weights.make_trainable(chosen, model)), {}
+        calls = steps.make_steps(denoiser, chosen, mesh)
+        prompts = steps.abstract_round(calls, chosen, mesh, *trees)[0]
+        rng = jax.eval_shape(lambda: jax.random.key(0))
+        counts.append(
+            round_times.rollout_operations(denoiser, chosen, mesh, trees, prompts, rng, passes=32)
+        )
+    columns = size.sampler_prompt + 32
+    passes = flops.rollout_flops(model, 16, columns, size.block, passes=32)
+    assert counts[0] == counts[1] == pytest.approx(passes, rel=0.02)
 
 
 def test_counted_operations_are_the_compiled_ones():

@@ -7,6 +7,7 @@ fewer columns and leaves the cache alone.
 
 from collections.abc import Callable
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -151,18 +152,21 @@ def seen_part(total: int) -> int:
     return max(SEEN_LEAST, -(-total // SEEN_PARTS))
 
 
-def branch_shares(config: SamplerConfig, prompt_len: int) -> tuple[tuple[float, ...], ...]:
-    """Shares of a rollout's passes, at most `most_passes`, that go into each branch, if no row is
-    done early.
+def branch_shares(
+    config: SamplerConfig, prompt_len: int, passes: int | None = None
+) -> tuple[tuple[float, ...], ...]:
+    """Shares of a rollout's passes, of which None are `most_passes`, that go into each branch, if
+    no row is done early.
 
     First of (reading, writing), then, where reading has branches of its own, of those. Without a
     cache there are no branches.
     """
     if config.cache == "none":
         return ()
-    passes, every = config.most_passes // config.blocks, config.refresh_every
-    writes = -(-passes // every) if every else 1
-    shares = (1 - writes / passes, writes / passes)
+    most, every = config.most_passes, config.refresh_every
+    of_block = max(1, (most if passes is None else passes) / config.blocks)
+    writes = math.ceil(of_block / every) if every else 1
+    shares = (1 - writes / of_block, writes / of_block)
     if config.cache == "dual":
         return (shares,)
     if config.cache == "prefix":
