@@ -7,6 +7,7 @@ descriptions of these cards say (xla/backends/gpu/target_config/specs). Their ne
 DGX user guides: a ConnectX for each GPU, 200 Gb/s beside an A100 and 400 Gb/s beside the others.
 """
 
+import math
 import os
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ class Chip(NamedTuple):
 
 
 GIB = 1 << 30
+FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+GPUS_A_HOST = 8  # of the form that the rates are of
 CHIPS = {  # by jax's device_kind
     "TPU v4": Chip(275e12, 275e12, 31 * GIB, 1.23e12, 90e9, 3.1e9),
     "TPU v5 lite": Chip(197e12, 394e12, int(15.75 * GIB), 0.82e12, 90e9, 3.1e9),
@@ -47,8 +50,24 @@ def memory_of(device) -> int | None:
     if device.platform != "gpu":
         return known and known.memory
     if known is not None:
-        return int(known.memory * float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75)))
+        return int(known.memory * memory_fraction())
     return (device.memory_stats() or {}).get("bytes_limit")
+
+
+def memory_fraction() -> float:
+    """The share of a GPU's memory that jax takes.
+
+    Raises:
+      ValueError: the environment says what is no share.
+    """
+    text = os.environ.get(FRACTION, "0.75")
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < math.inf:
+        raise ValueError(f"{FRACTION}={text} in the environment: give a share such as 0.9")
+    return share
 
 
 def peak_line() -> str:

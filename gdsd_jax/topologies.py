@@ -65,6 +65,8 @@ def devices(name: str, slices: int = 1) -> list:
         )
     if slices < 1 or (gpu and slices > 1):
         raise ValueError(f"--num_slices={slices}: TPUs have one or more, GPUs none")
+    if gpu:
+        check_gpus(name, shape)
     try:
         with quiet():
             return gpus(kind, shape) if gpu else tpus(kind, shape, slices)
@@ -72,6 +74,20 @@ def devices(name: str, slices: int = 1) -> list:
         raise ValueError(str(error)) from None
     except Exception as error:  # whatever a compiler raises says why
         raise ValueError(f"--topology={name}: {error}") from None
+
+
+def check_gpus(name: str, shape: str) -> None:
+    """ValueError where hosts have other numbers of GPUs than there are, or jax's share of their
+    memory is none."""
+    hosts, _, each = shape.rpartition("x")
+    most = chips.GPUS_A_HOST
+    if int(hosts or 1) < 1 or not 0 < int(each) <= most:
+        card = name.partition(":")[0]
+        raise ValueError(
+            f"--topology={name}: a host has 1 to {most} of these GPUs, give {card}:{most} or, of "
+            f"two hosts, {card}:2x{most}"
+        )
+    chips.memory_fraction()
 
 
 class MissingCompiler(Exception):

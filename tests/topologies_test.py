@@ -42,3 +42,16 @@ def test_gpus_are_what_they_are_called(compiler, monkeypatch, card, gigabytes, c
     assert chips.memory_of(devices[0]) == pytest.approx(0.75e9 * gigabytes, rel=0.08)
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", ".9")
     assert chips.memory_of(devices[0]) == pytest.approx(0.9e9 * gigabytes, rel=0.08)
+
+
+@pytest.mark.parametrize("name", ["h100:0", "h100:12", "h100:0x8", "b200:2x16"])
+def test_hosts_have_at_most_eight_gpus(name):
+    with pytest.raises(ValueError, match=f"^--topology={name}: a host has 1 to 8 of these GPUs"):
+        topologies.devices(name)
+
+
+@pytest.mark.parametrize("share", ["abc", "", "0", "-1", "nan", "inf"])
+def test_a_share_of_memory_that_is_none_is_named(monkeypatch, share):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", share)
+    with pytest.raises(ValueError, match=f"^XLA_PYTHON_CLIENT_MEM_FRACTION={share} in the env"):
+        topologies.devices("h100:8")
