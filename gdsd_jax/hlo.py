@@ -3,7 +3,7 @@
 What it sends is read from its text (HLO), what it computes from its jaxpr.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 import math
 import re
 from typing import Any, NamedTuple
@@ -325,21 +325,45 @@ def operations(jaxpr: Any, passes: int = 1, shares: Shares = (), dtype: str | No
     """Operations of all matrix products of a jaxpr, recomputation included; with `dtype`, such as
     "int8", of those alone whose factors are both of that type.
 
-    A multiply and an add are two. A loop without a known length runs `passes` times. Of a
-    condition's branches the costliest is taken. Where `shares` says how often each branch is, it
-    is their mean: its first entry is of conditions that stand in no other, the next of those in
-    one other, and so on; a Pallas kernel's own are none of them. What each device of a mesh does
-    for itself counts for all of them, and a Pallas kernel as often as its grid has tiles.
+    A multiply and an add are two. `added` says how often each is taken.
+    """
+
+    def of(equation: Any) -> int:
+        return products(equation) if dtype is None or is_product_of(equation, dtype) else 0
+
+    return added(jaxpr, of, passes, shares)
+
+
+def weights_read(jaxpr: Any, shapes: Collection[tuple[int, ...]], passes: int = 1) -> int:
+    """Bytes of the second factors of all matrix products whose shape is one of `shapes`, each as
+    often as it is read; `added` says how often that is."""
+
+    def of(equation: Any) -> int:
+        if equation.primitive.name != "dot_general":
+            return 0
+        factor = equation.invars[1].aval
+        return factor.size * factor.dtype.itemsize if factor.shape in shapes else 0
+
+    return added(jaxpr, of, passes)
+
+
+def added(jaxpr: Any, of: Callable[[Any], int], passes: int = 1, shares: Shares = ()) -> int:
+    """The sum of `of(equation)` over all equations of a jaxpr, each as often as it is computed.
+
+    A loop without a known length runs `passes` times. Of a condition's branches the costliest is
+    taken. Where `shares` says how often each branch is, it is their mean: its first entry is of
+    conditions that stand in no other, the next of those in one other, and so on; a Pallas kernel's
+    own are none of them. What each device of a mesh does for itself counts for all of them, and a
+    Pallas kernel as often as its grid has tiles.
     """
     total = 0
     for equation in jaxpr.eqns:
-        if dtype is None or is_product_of(equation, dtype):
-            total += products(equation)
+        total += of(equation)
         conditional = equation.primitive.name == "cond"
         deeper = shares[1:] if conditional else shares
         if equation.primitive.name == "pallas_call":
             deeper = ()  # its conditions are the kernel's own
-        inside = [operations(one, passes, deeper, dtype) for one in subjaxprs(equation.params)]
+        inside = [added(one, of, passes, deeper) for one in subjaxprs(equation.params)]
         if inside and conditional and shares:
             assert len(shares[0]) == len(inside), "shares of other branches"
             total += round(sum(share * cost for share, cost in zip(shares[0], inside)))

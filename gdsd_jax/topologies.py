@@ -20,6 +20,7 @@ from jax.experimental import topologies
 
 from gdsd_jax import chips
 
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 GENERATIONS = {"v4": {"chip_config_name": "megacore"}, "v5e": {}, "v5p": {}, "v6e": {}}
 # as Google Cloud names slices, by chips or by cores of which a chip has two -> (generation, cores)
 CLOUD = {"v4": ("v4", 2), "v5litepod": ("v5e", 1), "v5p": ("v5p", 2), "v6e": ("v6e", 1)}
@@ -180,6 +181,29 @@ runtime_version {{ major: 12 minor: 8 }}
 dnn_version_info {{ major: {major} minor: {minor} patch: {patch} }}
 device_description_str: "{kind}"
 """
+
+
+class DoesNotCompile(Exception):
+    """The compiler found no room; `needed` is what it wanted, bytes a chip, with the arguments or
+    without."""
+
+    def __init__(self, needed: int, with_arguments: bool):
+        super().__init__(needed)
+        self.needed, self.with_arguments = needed, with_arguments
+
+
+def compile_for(platform: str, lowered):
+    """The compiled program; DoesNotCompile where a TPU's compiler finds it larger than the chip's
+    memory. That of GPUs compiles what does not fit too."""
+    try:
+        return lowered.compile(OPTIONS[platform])
+    except jax.errors.JaxRuntimeError as error:
+        wanted = re.search(r"(Used |HLO temporaries \()([\d.]+)([KMGT])", str(error))
+        if not wanted:
+            raise
+        raise DoesNotCompile(
+            int(float(wanted[2]) * UNITS[wanted[3]]), with_arguments=wanted[1] == "Used "
+        ) from None
 
 
 @contextlib.contextmanager

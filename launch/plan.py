@@ -25,7 +25,6 @@ import json
 import math
 import os
 import pathlib
-import re
 import sys
 import time
 from typing import NamedTuple
@@ -75,6 +74,7 @@ if __name__ == "__main__":
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gdsd_jax import (
     chips,
@@ -91,17 +91,7 @@ from gdsd_jax import (
 )
 from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.settings import Settings
-
-UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-class DoesNotCompile(Exception):
-    """The compiler found no room; `needed` is what it wanted, bytes a chip, with the arguments or
-    without."""
-
-    def __init__(self, needed: int, with_arguments: bool):
-        super().__init__(needed)
-        self.needed, self.with_arguments = needed, with_arguments
+from gdsd_jax.topologies import DoesNotCompile, compile_for
 
 
 class Call(NamedTuple):
@@ -116,11 +106,18 @@ class Call(NamedTuple):
     shares: hlo.Shares = ()  # of those passes, that go into each branch
 
 
+class Other(NamedTuple):
+    """One of the run's programs that is not compiled."""
+
+    operations: int
+    read: int  # bytes of the layers' weights that its products read, on all chips
+
+
 class Programs(NamedTuple):
     """What a round computes."""
 
     calls: dict[str, Call]  # the rollout and an update, which are compiled
-    others: dict[str, float]  # operations of the rest, over those of an update
+    others: dict[str, Other]  # the rest
     whole: bool  # whether the rollout's weights are
 
 
@@ -160,6 +157,7 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
         with progress.phase(f"compiling the {name}"):
             found[name] = measure(call, mesh)
     missing = max(program["missing"] for program in found.values())
+    beside = {f"{name}_s": least_seconds(other, mesh) for name, other in others.items()}
     return {
         "chips": len(devices),
         "chip": devices[0].device_kind,
@@ -174,7 +172,7 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
         "fits": missing <= 0,
         "missing": max(missing, 0),
         "programs": found,
-        "prediction": predict(chosen, found, others, len(devices)),
+        "prediction": predict(chosen, found, beside, len(devices)),
     }
 
 
@@ -242,12 +240,12 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
     }
     whole = steps.are_whole(sampled, chosen.rollout_weights, mesh)
     others = others_of(calls, (state.trainable, frozen), prompts, slices, probed, rng)
-    update_ops = hlo.operations(calls.update.trace(*update).jaxpr.jaxpr)
-    shares = {
-        name: hlo.operations(traced.jaxpr.jaxpr, passes) / update_ops
-        for name, traced in others.items()
+    kernels = {leaf.shape[1:] for leaf in jax.tree.leaves(plain["layers"]) if leaf.ndim == 3}
+    counted = {
+        name: Other(hlo.operations(jaxpr, passes), hlo.weights_read(jaxpr, kernels, passes))
+        for name, jaxpr in ((name, traced.jaxpr.jaxpr) for name, traced in others.items())
     }
-    return Programs(found, shares, whole)
+    return Programs(found, counted, whole)
 
 
 def parts_of(chosen: Settings, mesh) -> int:
@@ -326,27 +324,30 @@ def measure(call: Call, mesh) -> dict:
     return found | {"compile_s": round(time.monotonic() - began, 1)}
 
 
-def compile_for(platform: str, lowered):
-    """The compiled program; DoesNotCompile where a TPU's compiler finds it larger than the chip's
-    memory. That of GPUs compiles what does not fit too."""
-    try:
-        return lowered.compile(topologies.OPTIONS[platform])
-    except jax.errors.JaxRuntimeError as error:
-        wanted = re.search(r"(Used |HLO temporaries \()([\d.]+)([KMGT])", str(error))
-        if not wanted:
-            raise
-        raise DoesNotCompile(
-            int(float(wanted[2]) * UNITS[wanted[3]]), with_arguments=wanted[1] == "Used "
-        ) from None
-
-
 def hosts_of(mesh) -> list[int] | None:
     """The host of each GPU in a program's order; None of TPUs, whose links leave hosts too."""
     flat = list(mesh.devices.flat)
     return [device.process_index for device in flat] if flat[0].platform == "gpu" else None
 
 
-def predict(chosen: Settings, found: dict, others: dict[str, float], count: int) -> dict:
+def least_seconds(other: Other, mesh) -> float:
+    """The fastest that the data sheet allows a program that is not compiled.
+
+    Each forward collects the layers' weights that are split over fsdp; sums over tensor, and what
+    becomes of rows that do not go round the mesh, are left out.
+    """
+    chip, shape = chips.CHIPS[mesh.devices.flat[0].device_kind], mesh.shape
+    read = other.read / shape["tensor"]
+    collected = read * (shape["fsdp"] - 1) / shape["fsdp"]
+    hosts = hosts_of(mesh)  # of a group that shares weights
+    group = np.reshape(hosts, mesh.devices.shape)[0, :, 0].tolist() if hosts else [0]
+    exchange = collected / chip.links
+    if len(set(group)) > 1:  # a ring through each of the host's network cards
+        exchange = collected / group.count(group[0]) / chip.network
+    return max(other.operations / chip.flops / mesh.size, read / chip.bandwidth, exchange)
+
+
+def predict(chosen: Settings, found: dict, beside: dict[str, float], count: int) -> dict:
     """The fastest that the data sheet allows, everything overlapped; seconds, tokens, and hours of
     one chip."""
     rollout = max(found["rollout"]["seconds"].values())
@@ -358,7 +359,6 @@ def predict(chosen: Settings, found: dict, others: dict[str, float], count: int)
     work = {
         name: max(found[name]["seconds"][part] for part in ("compute", "memory")) for name in found
     }
-    beside = {f"{name}_s": share * update for name, share in others.items()}
     round_s = rollout + sum(beside.values()) + chosen.inner_iterations * update
     tokens = chosen.prompts_per_round * chosen.group_size * chosen.sampler.gen_length
     return {
@@ -436,6 +436,26 @@ def gib(size: float) -> str:
     return f"{size / chips.GIB:.2f} GiB"
 
 
+def computed(found: dict) -> list[str]:
+    """Lines on what the programs compute and exchange."""
+    lines = []
+    for name, one in found["programs"].items():
+        in_int8 = f" ({one['int8_share']:.0%} in int8)" if one["int8_share"] else ""
+        lines.append(
+            f"{name}: {one['flops']:.3g} operations{in_int8}, compiled in {one['compile_s']:.0f} s"
+        )
+        for entry in one["collectives"]:
+            where = " over the network" if entry["crosses"] else ""
+            lines.append(
+                f"  {entry['kind']}{where}: {entry['count']} times, "
+                f"{gib(entry['bytes'])} sent by each chip"
+            )
+    gathers = found["programs"]["rollout"]["gathers_per_pass"]
+    if gathers:
+        lines.append(f"each pass of the rollout collects {gib(gathers)} a chip")
+    return lines
+
+
 def table(found: dict) -> str:
     """The plan for people."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
@@ -451,21 +471,7 @@ def table(found: dict) -> str:
             for part in ("arguments", "temporaries", "beside", "total")
         )
         lines.append(f"{name:22}{sizes}{found['memory'] / chips.GIB:8.2f}")
-    for name, one in found["programs"].items():
-        in_int8 = f" ({one['int8_share']:.0%} in int8)" if one["int8_share"] else ""
-        lines.append(
-            f"{name}: {one['flops']:.3g} operations{in_int8}, compiled in {one['compile_s']:.0f} s"
-        )
-        for entry in one["collectives"]:
-            where = " over the network" if entry["crosses"] else ""
-            lines.append(
-                f"  {entry['kind']}{where}: {entry['count']} times, "
-                f"{gib(entry['bytes'])} sent by each chip"
-            )
-    gathers = found["programs"]["rollout"]["gathers_per_pass"]
-    if gathers:
-        lines.append(f"each pass of the rollout collects {gib(gathers)} a chip")
-    lines += found["notes"]
+    lines += [*computed(found), *found["notes"]]
     guess = found["prediction"]
     percent = guess["exchange_share"]
     lines += [
@@ -477,8 +483,8 @@ def table(found: dict) -> str:
             for name in found["programs"]
         ),
         *(
-            f"  {name}: {guess[f'{name}_s']:.1f} s"
-            for name in ("score", "drift")
+            f"  {name.replace('_', ' ')}: {guess[f'{name}_s']:.1f} s"
+            for name in ("score", "drift", "probe_before", "probe_after")
             if guess.get(f"{name}_s")
         ),
         f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, "

@@ -8,13 +8,14 @@ import math
 from pathlib import Path
 import re
 import sys
+import types
 
 import jax
 import numpy as np
 import pytest
 
 from configs import coding
-from gdsd_jax import hlo, models, scoring, settings, sharding, topologies
+from gdsd_jax import chips, hlo, models, scoring, settings, sharding, topologies
 from gdsd_jax.models import flops, lora
 from tests.scripts import code_of
 
@@ -97,14 +98,15 @@ def test_scores_are_counted_as_often_as_a_round_takes_them(plan, masks, minibatc
     told = f"tiny,score_masks={masks},minibatches={minibatches},inner_iterations=4,gdsd.beta=0.01"
     chosen = settings.parse(coding.get_config(f"{told},prompts_per_round=4,group_size=4,slices=2"))
     model = plan.model_of(chosen)
-    calls, others, _ = plan.programs(chosen, model, sharding.make_mesh({}, jax.devices()[:1]))
-    update = calls["update"]
-    update = hlo.operations(update.function.trace(*update.arguments).jaxpr.jaxpr)
+    others = plan.programs(chosen, model, sharding.make_mesh({}, jax.devices()[:1])).others
     rows, length = chosen.rows // minibatches, chosen.sampler.gen_length
     # two views of each row, and each token of its completion is predicted in one of them
     pair = flops.features_flops(model, 2 * rows, chosen.prompt_length + length)
     pair += flops.unembed_flops(model, rows * length)
-    assert others["score"] * update == pytest.approx((old + ref) * pair, rel=1e-6)
+    assert others["score"].operations == pytest.approx((old + ref) * pair, rel=1e-6)
+    # one forward of each slice, in which every layer's projections are read
+    kernels = model.layers * sum(map(math.prod, lora.projection_shapes(model).values()))
+    assert others["score"].read == chosen.slices * (old + ref) * 4 * kernels
 
 
 def test_passes_and_parts_are_those_that_run(plan):
@@ -140,7 +142,41 @@ def test_rollouts_in_int8_are_counted_at_their_own_rate_and_bytes(plan):
         sum(shape[1] for shape in lora.projection_shapes(model).values()),
     )
     assert update.weights - call.weights == model.layers * (3 * kernels - 4 * scales)
-    assert call.weight_reads == 2 * call.loops and others["drift"] > 0
+    assert call.weight_reads == 2 * call.loops
+    # one forward for each of the tokens that are looked at
+    drift = others["drift"]
+    assert drift.operations > 0 and drift.read == chosen.drift_tokens * 4 * model.layers * kernels
+
+
+@pytest.mark.parametrize(
+    "kind, hosts, seconds",
+    [
+        # 15 of 16 parts by the links of a slice; by those of a host of eight, or by its network
+        ("TPU v5 lite", [0] * 16, 15e12 / 90e9),
+        ("NVIDIA H100 80GB HBM3", [0] * 16, 15e12 / 450e9),
+        ("NVIDIA H100 80GB HBM3", [0] * 8 + [1] * 8, 15e12 / 8 / 50e9),
+    ],
+)
+def test_what_is_not_compiled_collects_its_weights(plan, kind, hosts, seconds):
+    """Half of the bytes are read where tensor splits them, and none collected without fsdp."""
+
+    def mesh(**shape):
+        platform = "gpu" if "NVIDIA" in kind else "tpu"
+        devices = [
+            types.SimpleNamespace(device_kind=kind, platform=platform, process_index=host)
+            for host in hosts
+        ]
+        grid = np.array(devices).reshape(1, shape["fsdp"], shape["tensor"])
+        return types.SimpleNamespace(shape=shape, devices=grid, size=grid.size)
+
+    chip = chips.CHIPS[kind]
+    other = plan.Other(operations=int(1e9), read=int(16e12))
+    assert plan.least_seconds(other, mesh(fsdp=16, tensor=1)) == pytest.approx(seconds)
+    reading = 16e12 / 16 / chip.bandwidth
+    assert plan.least_seconds(other, mesh(fsdp=1, tensor=16)) == pytest.approx(reading)
+    busy = other._replace(operations=int(1e20))
+    computing = 1e20 / 16 / chip.flops
+    assert plan.least_seconds(busy, mesh(fsdp=16, tensor=1)) == pytest.approx(computing)
 
 
 @pytest.mark.slow
