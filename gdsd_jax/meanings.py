@@ -74,6 +74,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "target": "mean distance that the advantages ask of it, by one nat per unit of "
             "advantage where the objective does not say how far, nats a token",
             "move_share": "share of the targets that the moves have made",
+            "residual_share": "mean distance of the moves from their targets, a share of these",
             "ess": "effective share of the completions under weights exp(move of the whole ELBO)",
             "mismatch_gap": "mean of the ELBO less the likelihood of the rollout's own commits, "
             "before the updates, nats a token",

@@ -188,7 +188,8 @@ def numbers(
     true_move_R = (trajectory_R - probed.trajectory_R) / length_R
     target_R = asked_R / length_R
     weight_R = jax.nn.softmax(elbo_R - probed.elbo_R)
-    asked = jnp.sum(jnp.square(target_R))
+    asked, size = jnp.sum(jnp.square(target_R)), jnp.sum(jnp.abs(target_R))
+    left = jnp.sum(jnp.abs(move_R - target_R))
     bound_R, truth_R = probed.elbo_R / length_R, probed.trajectory_R / length_R
     one_R, other_R = within(bound_R, group_R), within(truth_R, group_R)
     spreads = {
@@ -200,7 +201,9 @@ def numbers(
     return {
         "move": jnp.mean(jnp.abs(move_R)),
         "target": jnp.mean(jnp.abs(target_R)),
-        "move_share": jnp.sum(move_R * target_R) / asked,  # NaN, not told, if none is
+        # NaN, not told, if nothing is asked for
+        "move_share": jnp.sum(move_R * target_R) / asked,
+        "residual_share": jnp.where(size > 0, left / size, jnp.nan),
         "ess": 1.0 / (len(weight_R) * jnp.sum(jnp.square(weight_R))),
         "mismatch_gap": jnp.mean(bound_R - truth_R),
         "mismatch_corr": spreads["mismatch_cov"] / scale,

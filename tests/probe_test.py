@@ -89,13 +89,15 @@ def test_the_numbers_are_their_definitions(flat):
         "mismatch_trajectory_var": np.mean(inside[1] ** 2),
         "mismatch_cov": np.mean(inside[0] * inside[1]),
     }
-    share = found.pop("move_share")
+    share, left = found.pop("move_share"), found.pop("residual_share")
     assert found == pytest.approx(wanted, rel=1e-4, abs=1e-6)
     if flat:
-        assert np.isnan(share)  # nothing was asked for
+        assert np.isnan(share) and np.isnan(left)  # nothing was asked for
     else:
         done = np.sum((move * target)[asked]) / np.sum(target[asked] ** 2)
         assert share == pytest.approx(done, rel=1e-4)
+        away = np.abs(move - target).sum() / np.abs(target).sum()
+        assert left == pytest.approx(away, rel=1e-4)
 
 
 @pytest.fixture(scope="module")
