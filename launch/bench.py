@@ -8,7 +8,8 @@ It times a rollout, the samplers' caches and an update of one denoiser, and prog
 and tells peak memory. Each timing is a median and stands beside a square matrix product, timed
 right before and after it, because a machine's pace drifts. MFU is the operations needed per second
 over the product's rate. A round of GDSD, 8 updates on 4 mask pairs each of 2 answers, takes minutes
-and is left out unless it is asked for; it tells which share is whose.
+and is left out unless it is asked for; it tells which share is whose. So is attention: the time of
+cuDNN's and XLA's in bfloat16, and how far both are from float32.
 On one GPU of 80 GB or more: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers. These are
 random weights of 16 GB; an update of all of them needs several devices.
 
@@ -61,6 +62,7 @@ SIZES = {
     "tiny": Size(32, 2, 1, 64, 128, 8, 16, 4, 4, 128, 8, 8, 16, 8),
 }
 PARTS = ("rollout", "update", "samplers", "programs")
+ASKED = ("round", "attention")  # parts that are left out unless they are asked for
 ROUND = {"prompts_per_round": 1, "group_size": 2, "inner_iterations": 8, "mask_draws": 4}
 ROUND["gdsd.beta"] = 0.05  # the recipe's; lengths and types come with the size
 ROUND["probe_rows"] = 0  # which are 8 of the recipe's 480 rows, and would be all of these
@@ -72,7 +74,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="standard")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument(
-        "--parts", default=",".join(PARTS), help="what is measured, of %(default)s and round"
+        "--parts",
+        default=",".join(PARTS),
+        help="what is measured, of %(default)s, round and attention",
     )
     parser.add_argument("--settings", default="", help="KEY=VALUE,... of the round")
     parser.add_hosts()
@@ -83,8 +87,8 @@ def check_flags(args: argparse.Namespace) -> None:
     """Mistakes of the flags."""
     wrong = Gathered()
     for part in args.parts.split(","):
-        if part not in (*PARTS, "round"):
-            known = ", ".join((*PARTS, "round"))
+        if part not in (*PARTS, *ASKED):
+            known = ", ".join((*PARTS, *ASKED))
             wrong.lines.append(f"--parts={args.parts}: {part!r} is none of {known}")
     if args.settings and "round" not in args.parts.split(","):
         wrong.lines.append("--settings are those of a round: add --parts=round")
@@ -107,36 +111,10 @@ from gdsd_jax.cli import fault, told
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.models import flops
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer, make_update
+from gdsd_jax.rates import attention_rates, copy_rate, product_rate, timed
 from gdsd_jax.round_times import check_timed, round_times
 from gdsd_jax.sandbox import Program, SandboxError, open_sandbox
 from gdsd_jax.types import Batch, Prompts
-
-
-def timed(fn, *args, repeats: int) -> float:
-    """Median seconds of `fn(*args)`, without the first call, which compiles.
-
-    `fn` must not donate its arguments.
-    """
-    jax.block_until_ready(fn(*args))
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(fn(*args))
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
-
-
-def product_rate(side: int, dtype: str) -> float:
-    """Operations a second of one `side` x `side` matrix product."""
-    a = jax.random.normal(jax.random.key(0), (side, side), dtype)
-    b = jax.random.normal(jax.random.key(1), (side, side), dtype)
-    return 2 * side**3 / timed(jax.jit(jnp.matmul), a, b, repeats=9)
-
-
-def copy_rate(dtype: str) -> float:
-    """Bytes a second that an array of a quarter GiB is read and written with."""
-    x = jnp.ones((1 << 28) // jnp.dtype(dtype).itemsize, dtype)
-    return 2 * x.nbytes / timed(jax.jit(lambda x: x + 1), x, repeats=9)
 
 
 def beside_product(measure, size: Size, dtype: str) -> dict:
@@ -420,6 +398,18 @@ def whole_round(
     return seconds, sum(found.operations.values()) / jax.device_count(), extra
 
 
+def attention(size: Size) -> dict:
+    """cuDNN's and XLA's, for rows of the samplers' table."""
+    config, columns = config_of(size, "bfloat16"), size.sampler_prompt + size.sampler_completion
+    found = attention_rates(config, size.rows, columns, size.block)
+    for name, masks in found.items():
+        said = masks.get("left_out") or "; ".join(
+            f"{mask} {one['ms']:.2f} ms, {one['error']:.1%} off" for mask, one in masks.items()
+        )
+        progress.say(f"attention {name}: {said}")
+    return found
+
+
 def peak_memory() -> dict:
     """Largest resident size of this process, and of the accelerator where it tells."""
     found = {"host_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -460,6 +450,8 @@ def measure_all(
         busy = f"scores for {found['scoring']:.0%}, is idle for {found['idle']:.0%}"
         rate = f"{found['mfu']:.0%} of a product's rate"
         progress.say(f"round    {found['seconds']:8.2f} s, {rate}: {shares}; the device {busy}")
+    if "attention" in parts:
+        results["attention"] = attention(size)
     memory = peak_memory()
     results["memory"] = memory
     progress.say(f"memory   {', '.join(f'{key} {value:,.0f}' for key, value in memory.items())}")

@@ -41,6 +41,37 @@ def test_every_part_is_measured(tmp_path):
 
 
 @pytest.mark.slow
+def test_one_script_collects_what_a_gpu_tells(tmp_path):
+    """Where there is none cuDNN and the plan are left out; parts that are done stay as they are."""
+    done_before = ("rollout", "samplers", "update")
+    for name in done_before:
+        (tmp_path / f"{name}.json").write_text('{"device": "cpu", "before": true}')
+    command = ["bash", "launch/gpu.sh", "--size=tiny", f"--out={tmp_path}"]
+    environment = os.environ | {"PYTHON": sys.executable, "XLA_FLAGS": ""}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "attention cudnn: attention_kernel='cudnn' needs an NVIDIA GPU" in done.stdout
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert all(found[name]["before"] for name in done_before)
+    attention = found["attention"]["attention"]
+    assert "needs an NVIDIA GPU" in attention["cudnn"]["left_out"]
+    assert attention["xla"].keys() == {"full", "padding", "block-causal"}
+    assert all(one["ms"] > 0 and one["error"] < 0.02 for one in attention["xla"].values())
+    assert found["plan"]["failed"].startswith("plan: left out")
+    beside = found["measured_and_predicted"]
+    assert beside["rollout_s"]["measured"] > 0 < beside["update_s"]["measured"]
+
+
+def test_the_script_for_gpus_refuses_other_flags():
+    done = subprocess.run(
+        ["bash", "launch/gpu.sh", "--size=small"], cwd=ROOT, capture_output=True, check=False
+    )
+    assert done.returncode == 2 and b"error: --size=small: give --out=FOLDER" in done.stderr
+
+
+@pytest.mark.slow
 def test_processes_share_a_round(tmp_path):
     """Each grades its own rows and tells its own memory; the first writes the numbers."""
     file = tmp_path / "bench.json"

@@ -35,7 +35,7 @@ GROUPS = (
     ("inference",),
     ("experiment",),
     ("resume",),
-    ("loop", "round_times"),
+    ("loop", "round_times", "rates"),
     ("evaluation",),
     ("workdirs", "supervised", "banner"),
     ("train", "model_card"),
