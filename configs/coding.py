@@ -127,6 +127,7 @@ def full() -> ConfigDict:
     # fsdp as far as a slice's completions go round
     recipe.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": -1})
     recipe.eval_every, recipe.eval_problems, recipe.checkpoint_every = 25, 480, 5
+    recipe.probe_tokens = 16  # of 256: each is a forward that collects all weights
     recipe.sandbox = ConfigDict({"cpu_s": 2.0, "wall_s": 40.0})
     return recipe
 

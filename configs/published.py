@@ -73,6 +73,7 @@ def shared() -> ConfigDict:
     # fsdp as far as a slice's completions go round
     recipe.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": -1})
     recipe.eval_every, recipe.eval_problems, recipe.checkpoint_every = 25, 256, 5
+    recipe.probe_tokens = 16  # of 256: each is a forward that collects all weights
     return recipe
 
 

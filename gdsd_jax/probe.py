@@ -4,7 +4,9 @@ objectives.
 Of at most `probe_rows` rows the ELBO under fixed masks and the likelihood of the rollout's own
 commits are taken before the updates and after the last one. Both are of the same tokens, those that
 the sampler committed, with everything behind them masked. A round costs 2 x 4 mask pairs and one
-replay of these rows; two replays where a cache or int8 approximates the rollout. R rows, P prompt
+replay of these rows; two replays where a cache or int8 approximates the rollout. A replay is a
+forward a pass, which for large weights is bound by their way to the chips: with `probe_tokens` the
+likelihood is estimated from a few tokens of each row, the same before and after. R rows, P prompt
 columns, G completion columns; nats.
 """
 
@@ -17,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdsd_jax import objectives, sharding
-from gdsd_jax.sampling import SamplerConfig, existing, replay
+from gdsd_jax.sampling import SamplerConfig, existing, replay, spread
 from gdsd_jax.scoring import draw_masks, pair_scores
 from gdsd_jax.settings import Settings
 from gdsd_jax.types import Array, Batch, Denoiser, Prompts, PyTree, Rollout, Uncut
@@ -56,10 +58,11 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
     if not len(row_R) or not objective.rewards or sampler.reference_quirks:
         return None
     place, shards = sharding.replicated(mesh), sharding.row_shards(mesh)
+    tokens = settings.probe_tokens if settings.probe_tokens < sampler.gen_length else 0
 
     def likelihoods_of(params, probed: Probed) -> Array:
         wide = widened(probed, shards)
-        return likelihoods(denoiser, sampler, params, wide)[: len(row_R)]
+        return likelihoods(denoiser, sampler, params, wide, tokens)[: len(row_R)]
 
     def bounds_of(params, probed: Probed, rng: Array) -> Array:
         wide = widened(probed, shards)
@@ -74,8 +77,9 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
             uncut.tokens_BxG,
             uncut.step_map_BxG,
             jnp.zeros(len(row_R)),
-            jnp.sum(uncut.logp_BxG, axis=1),
+            jnp.zeros(len(row_R)),
         )
+        found = found._replace(trajectory_R=totals(found, uncut.logp_BxG, tokens))
         if settings.approximate:  # what was recorded is not the law of exact rollouts
             found = found._replace(trajectory_R=likelihoods_of(params, found))
         found = found._replace(elbo_R=bounds_of(params, found, rng))
@@ -103,10 +107,29 @@ def widened(probed: Probed, shards: int) -> Probed:
     return jax.tree.map(lambda x: x[row_W], probed)
 
 
+def looked_at(probed: Probed, tokens: int) -> Array:
+    """bool [R, G], `tokens` of each row's commits, evenly spread; 0 = all."""
+    committed_RxG = probed.step_map_RxG > 0
+    if not tokens:
+        return committed_RxG
+    return committed_RxG & spread(committed_length(probed), tokens, committed_RxG.shape[1])
+
+
+def totals(probed: Probed, logp_RxG: Array, tokens: int) -> Array:
+    """float32 [R], nats of the rows' own commits, from the tokens that are looked at."""
+    if not tokens:
+        return jnp.sum(logp_RxG, axis=1)
+    looked_RxG = looked_at(probed, tokens)
+    count_R = jnp.maximum(jnp.sum(looked_RxG, axis=1), 1)
+    total_R = jnp.sum(jnp.where(looked_RxG, logp_RxG, 0.0), axis=1)
+    return total_R / count_R * committed_length(probed)
+
+
 def likelihoods(
-    denoiser: Denoiser, sampler: SamplerConfig, params: PyTree, probed: Probed
+    denoiser: Denoiser, sampler: SamplerConfig, params: PyTree, probed: Probed, tokens: int = 0
 ) -> Array:
-    """float32 [R], nats of the rows' own commits."""
+    """float32 [R], nats of the rows' own commits, by a replay."""
+    picked = (looked_at(probed, tokens), tokens) if tokens else None
     logp_RxG = replay(
         denoiser,
         params,
@@ -115,8 +138,9 @@ def likelihoods(
         uncut_of(probed),
         block=sampler.causal_block,
         passes=sampler.most_passes,
+        picked=picked,
     )
-    return jnp.sum(logp_RxG, axis=1)
+    return totals(probed, logp_RxG, tokens)
 
 
 def bounds(

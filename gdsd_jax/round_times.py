@@ -29,7 +29,7 @@ TIMED = (
     *("slices_apart", "mask_draws", "score_masks", "baseline", "scale_rewards", "optimizer"),
     *("lora_rank", "lora_alpha", "lora_targets", "dtype", "param_dtype", "remat"),
     *("attention_kernel", "mesh", "rollout_weights", "rollout_parts", "rollout_quant"),
-    *("drift_share", "drift_tokens", "probe_rows", "not_finite"),
+    *("drift_share", "drift_tokens", "probe_rows", "probe_tokens", "not_finite"),
 )
 
 

@@ -28,6 +28,7 @@ def settings_of(rows=8, prompts=6, size=3, **fields):
         objective_config=objectives.GdsdConfig(psi=2.0),
         sampler=sampler,
         approximate=False,
+        probe_tokens=0,
     )
     return types.SimpleNamespace(**given | fields)
 
@@ -151,6 +152,34 @@ def test_rows_that_the_devices_do_not_divide_are_widened(rolled):
         found = after(params, {}, slices, probed, rng)
         assert found["move"] == 0.0 and found["target"] == pytest.approx(2.0 / toy.G)
         np.testing.assert_allclose(probed.trajectory_R, alone.trajectory_R, rtol=1e-6)
+
+
+def test_a_likelihood_may_be_of_a_few_tokens(rolled):
+    """Two of three, the same ones before and after, times the length over their number; another
+    pair in other rows. All of them where there are no more."""
+    _, prompts, rollout = rolled
+    params, rng = toy.params(), jax.random.key(3)
+    rows, _ = probe.rows_of(settings_of())
+    logp = np.asarray(rollout.logp_BxG, np.float64)[rows]
+    few, exact = settings_of(probe_tokens=2), settings_of(probe_tokens=3)
+    probed = made(few).before(params, {}, prompts, rollout, rng)
+    looked = np.asarray(probe.looked_at(probed, 2))
+    assert (looked.sum(axis=1) == 2).all() and len({tuple(row) for row in looked}) > 1
+    np.testing.assert_allclose(
+        probed.trajectory_R, (logp * looked).sum(axis=1) / 2 * toy.G, rtol=1e-6
+    )
+    whole = made(exact).before(params, {}, prompts, rollout, rng)
+    np.testing.assert_allclose(whole.trajectory_R, logp.sum(axis=1), rtol=1e-6)
+    # replayed: each of these tokens at its own state
+    answers, steps = np.asarray(probed.tokens_RxG), np.asarray(probed.step_map_RxG)
+    again = probe.likelihoods(toy.denoiser(), few.sampler, params, probed, 2)
+    for row in range(len(answers)):
+        total = 0.0
+        for column in np.flatnonzero(looked[row]):
+            known = steps[row] < steps[row, column]
+            state = np.where(known, answers[row], MASK)
+            total += toy.logp(params, list(state))[column, answers[row, column]]
+        assert again[row] == pytest.approx(total / 2 * toy.G, rel=1e-5)
 
 
 def test_what_an_approximate_rollout_recorded_is_not_taken(rolled):

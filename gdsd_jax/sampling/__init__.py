@@ -2,7 +2,7 @@
 
 from gdsd_jax.sampling.cache import branch_shares
 from gdsd_jax.sampling.config import SamplerConfig, attention_doubts, stop_ids_of
-from gdsd_jax.sampling.drift import Drift, drift, take_rows
+from gdsd_jax.sampling.drift import Drift, drift, spread, take_rows
 from gdsd_jax.sampling.orders import ORDERS
 from gdsd_jax.sampling.replay import existing, is_doubled, pass_numbers, replay
 from gdsd_jax.sampling.rollout import (
@@ -31,6 +31,7 @@ __all__ = [
     "pass_numbers",
     "replay",
     "stop_ids_of",
+    "spread",
     "take_rows",
     "with_defaults",
 ]

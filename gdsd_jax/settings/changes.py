@@ -17,7 +17,7 @@ FREE = (
     *("rounds", "eval_every", "checkpoint_every", "keep_checkpoints", "keep_best", "not_finite"),
     *("sft.log_every", "sft.checkpoint_every"),
     *("mesh", "slices", "rollout_weights", "rollout_parts", "attention_kernel", "remat"),
-    *("sampler.compact", "prompt_multiple"),
+    *("sampler.compact", "prompt_multiple", "probe_tokens"),
 )
 # What the supervised phase depends on, besides the blocks of a block-causal model.
 SUPERVISED = (

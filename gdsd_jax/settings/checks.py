@@ -24,7 +24,7 @@ ONE_OR_MORE = (
     "keep_checkpoints",
 )
 ZERO_OR_MORE = ("rounds", "lora_rank", "seed", "heldout_seed", "temperature", "drift_bound")
-ZERO_OR_MORE += ("probe_rows", "prompt_multiple", "drift_tokens")
+ZERO_OR_MORE += ("probe_rows", "probe_tokens", "prompt_multiple", "drift_tokens")
 CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "param_dtype": (None, "float32", "bfloat16"),

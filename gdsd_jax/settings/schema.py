@@ -166,6 +166,8 @@ class Settings:
       probe_rows: completions of a round whose ELBO and likelihood are told before and after its
         updates, whole groups where one fits; 0 = none, as under sampler.reference_quirks
         (gdsd_jax/probe.py says what it costs).
+      probe_tokens: of each of these completions the tokens from which its likelihood is estimated,
+        evenly spread; it costs a pass of the rows for each. 0 = all tokens, exactly.
       not_finite: what becomes of an optimizer step whose loss or gradient is not finite, and of
         answers whose grade is none: "stop" the run, naming them, or "skip" them: the step changes
         nothing, the answers count as not judged.
@@ -243,6 +245,7 @@ class Settings:
     drift_tokens: int = 16
     drift_bound: float = 0.1
     probe_rows: int = 8
+    probe_tokens: int = 0
     not_finite: str = "stop"
     eval_every: int = 25
     eval_problems: int = 512
