@@ -5,12 +5,13 @@ groups of 16, completions of 256 tokens. The released prompts and reward rules c
 
 What a run of `gdsd.recipe=r2` still does otherwise than the released one: adapters have no dropout
 (0.05 there, in rollouts too). Masks and noise come from folded keys; there one of 4,096 seeds, set
-globally at each loss, fixes them, and seeds repeat after some dozens of rounds. Prompts' padding is
-never attended to; their loss passes no attention mask. Probabilities, confidences and noise are
-float32 with the noise cut where theirs ends; there they are bfloat16. Text behind a stop token is
-cut before it is graded. Whether the centre of TLC passes a gradient could not be read in the
-release; here it does. Warm-up is 8 steps, a thousandth of a run there; rounds are as many as their
-figures show.
+globally at each loss, fixes them, and seeds repeat after some dozens of rounds. The shares of
+masked tokens are spread evenly over the rows of a slice; there over those of one device. Prompts'
+padding is never attended to; their loss passes no attention mask. Probabilities, confidences and
+noise are float32 with the noise cut where theirs ends; there they are bfloat16. Text behind a stop
+token is cut before it is graded. Whether the centre of TLC passes a gradient could not be read in
+the release; here it does. Warm-up is 8 steps, a thousandth of a run there; rounds are as many as
+their figures show.
 """
 
 from ml_collections import ConfigDict
