@@ -54,19 +54,17 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
     quirks, whose completions have gaps.
     """
     row_R, group_R = rows_of(settings)
-    sampler, objective = settings.sampler, objectives.find(settings.objective)
-    if not len(row_R) or not objective.rewards or sampler.reference_quirks:
+    rows, sampler, objective = len(row_R), settings.sampler, objectives.find(settings.objective)
+    if not rows or not objective.rewards or sampler.reference_quirks:
         return None
     place, shards = sharding.replicated(mesh), sharding.row_shards(mesh)
     tokens = settings.probe_tokens if settings.probe_tokens < sampler.gen_length else 0
 
     def likelihoods_of(params, probed: Probed) -> Array:
-        wide = widened(probed, shards)
-        return likelihoods(denoiser, sampler, params, wide, tokens)[: len(row_R)]
+        return likelihoods(denoiser, sampler, params, widened(probed, shards), tokens)[:rows]
 
     def bounds_of(params, probed: Probed, rng: Array) -> Array:
-        wide = widened(probed, shards)
-        return bounds(denoiser, sampler, params, wide, rng)[: len(row_R)]
+        return bounds(denoiser, sampler, params, widened(probed, shards), rng)[:rows]
 
     def before(trainable, frozen, prompts: Prompts, rollout: Rollout, rng: Array) -> Probed:
         params = denoiser.bind(trainable, frozen)
@@ -76,13 +74,15 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
             prompts.valid_BxP,
             uncut.tokens_BxG,
             uncut.step_map_BxG,
-            jnp.zeros(len(row_R)),
-            jnp.zeros(len(row_R)),
+            jnp.zeros(rows),
+            jnp.zeros(rows),
         )
-        found = found._replace(trajectory_R=totals(found, uncut.logp_BxG, tokens))
         if settings.approximate:  # what was recorded is not the law of exact rollouts
-            found = found._replace(trajectory_R=likelihoods_of(params, found))
-        found = found._replace(elbo_R=bounds_of(params, found, rng))
+            trajectory_R = likelihoods_of(params, found)
+        else:
+            trajectory_R = totals(found, uncut.logp_BxG, tokens)
+        elbo_R = bounds_of(params, found, rng)
+        found = found._replace(elbo_R=elbo_R, trajectory_R=trajectory_R)
         return jax.lax.with_sharding_constraint(found, place)
 
     def after(trainable, frozen, slices: Batch, probed: Probed, rng: Array) -> dict[str, Array]:

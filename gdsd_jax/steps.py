@@ -136,7 +136,7 @@ def make_sampler(
         rng_B = row_keys(rng, prompts.index_B, prompts.sample_B)
         params = denoiser.bind(trainable, frozen)
         params = rollout_params(params, denoiser.config, weights, mesh, quant)
-        count = math.gcd(parts, len(rng_B) // shards)
+        count = parts_of(parts, len(rng_B), shards)
         if count == 1:
             rollout = rollout_fn(params, prompts, rng_B)
         else:
@@ -145,6 +145,12 @@ def make_sampler(
         return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
 
     return jax.jit(sample)
+
+
+def parts_of(parts: int, rows: int, shards: int) -> int:
+    """How many parts a rollout of so many rows has: what `parts` and a device's rows have in
+    common."""
+    return math.gcd(parts, rows // shards)
 
 
 def make_teach(teacher: Denoiser, sampler: SamplerConfig, mesh: jax.sharding.Mesh) -> Callable:

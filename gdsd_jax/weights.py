@@ -104,11 +104,7 @@ def load(folder, mesh: jax.sharding.Mesh | None = None) -> tuple[Denoiser, PyTre
     """
     if mesh is None:
         mesh = sharding.make_mesh(sharding.BY_FSDP)
-    if is_hugging_face(folder):
-        _, model, tokenizer = read_hugging_face(folder)
-        return on_mesh(model, mesh), hf.load(folder, model, model.dtype, mesh), tokenizer
-    settings = settings_of(folder)
-    model, tokenizer = read_model(settings, kept_tokenizer(settings, folder))
+    settings, model, tokenizer = read_folder(folder)
     denoiser = on_mesh(model, mesh)
     return denoiser, denoiser.bind(*load_weights(folder, settings, model, mesh)), tokenizer
 
@@ -120,10 +116,12 @@ def is_hugging_face(folder) -> bool:
     return not (ours or misplaced.are_adapters(folder)) and any(folder.glob("*.safetensors"))
 
 
-def read_hugging_face(
-    folder, changes: Mapping[str, Any] = {}
-) -> tuple[Settings, ModelConfig, Tokenizer]:
-    """What `settings_of` and `read_model` give of a converted folder; some settings changed."""
+def read_folder(folder, changes: Mapping[str, Any] = {}) -> tuple[Settings, ModelConfig, Tokenizer]:
+    """(the settings that tell how to use the model of a folder that `load` takes, with these
+    changes, the model, its tokenizer); `load_weights` reads its weights."""
+    if not is_hugging_face(folder):
+        settings = replace(settings_of(folder), changes)
+        return settings, *read_model(settings, kept_tokenizer(settings, folder))
     model = models.config_from_hf(folder)
     stored = {leaf.dtype.name for leaf in jax.tree.leaves(hf.open_folder(folder, model))}
     settings = replace(settings_to_use(folder, model, stored), changes)
@@ -368,14 +366,16 @@ def load_weights(
 ) -> tuple[PyTree, dict]:
     """(trainable, frozen) of a folder's model, placed on the mesh.
 
-    `settings` are those that `settings_of` gives for the folder, `model` what `read_model` makes
-    of them. `denoiser.bind(trainable, frozen)` gives the parameters.
+    `settings` and `model` are those of `read_folder`, or of `settings_of` and `read_model`;
+    `denoiser.bind(trainable, frozen)` gives the parameters.
 
     Raises:
       ValueError: no weights there, or another model's; one line names the folder and the mend.
     """
     if is_converted(folder):
         return initial_weights(settings, model, mesh, None)
+    if is_hugging_face(folder):
+        return hf.load(folder, model, model.dtype, mesh), {}
     frozen = {}
     if settings.lora_rank:
         # a base of random weights is drawn again

@@ -144,7 +144,7 @@ if __name__ == "__main__":
 import jax
 import numpy as np
 
-from gdsd_jax import hf, progress, row_schema, sampling, settings, sharding, tokenizers, weights
+from gdsd_jax import progress, row_schema, sampling, settings, sharding, tokenizers, weights
 from gdsd_jax.inference import generation
 from gdsd_jax.keys import row_keys
 from gdsd_jax.report import unmasking
@@ -182,26 +182,13 @@ def read_model(args) -> Model:
         changes["enable_thinking"] = True
     if args.dtype:
         changes["dtype"] = args.dtype
-    if weights.is_hugging_face(args.checkpoint):
-        chosen, model, tokenizer = weights.read_hugging_face(args.checkpoint, changes)
-    else:
-        chosen = settings.replace(weights.settings_of(args.checkpoint), changes)
-        own = weights.kept_tokenizer(chosen, args.checkpoint)
-        model, tokenizer = weights.read_model(chosen, own)
+    chosen, model, tokenizer = weights.read_folder(args.checkpoint, changes)
     sampler = settings.section("--sampler", args.sampler, SamplerConfig, chosen.sampler.given())
     sampling.check_model(model, sampler)
     for doubt in sampling.attention_doubts(sampler.kind, chosen.sampler.kind, "these weights"):
         print(f"note: {doubt}", file=sys.stderr)
     mesh = generation.mesh_of(args.mesh)
     return Model(weights.on_mesh(model, mesh), tokenizer, sampler, mesh, chosen)
-
-
-def load_weights(folder: str, model: Model) -> tuple[PyTree, dict]:
-    """(trainable, frozen) of the folder's model."""
-    config = model.denoiser.config
-    if weights.is_hugging_face(folder):
-        return hf.load(folder, config, config.dtype, model.mesh), {}
-    return weights.load_weights(folder, model.settings, config, model.mesh)
 
 
 def read_prompts(args, tokenizer) -> Iterator[Row]:
@@ -362,7 +349,9 @@ def main() -> int:
         if not rows and not args.chat:
             raise ValueError("no prompt is left: raise --prompt_length")
         with progress.shown(sys.stderr), progress.phase("loading the weights"):
-            loaded = load_weights(args.checkpoint, model)
+            loaded = weights.load_weights(
+                args.checkpoint, model.settings, model.denoiser.config, model.mesh
+            )
     except Exception as error:
         return told(error, args.debug)
     begun = sum(row.begin != "" for row in rows)

@@ -249,8 +249,8 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
 
 
 def parts_of(chosen: Settings, mesh) -> int:
-    """How many parts a rollout has: what `rollout_parts` and a device's rows have in common."""
-    return math.gcd(chosen.rollout_parts, chosen.rows // sharding.row_shards(mesh))
+    """How many parts the run's rollouts have."""
+    return steps.parts_of(chosen.rollout_parts, chosen.rows, sharding.row_shards(mesh))
 
 
 def bytes_of(params: dict) -> int:

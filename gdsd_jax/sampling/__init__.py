@@ -30,8 +30,8 @@ __all__ = [
     "make_rollout_fn",
     "pass_numbers",
     "replay",
-    "stop_ids_of",
     "spread",
+    "stop_ids_of",
     "take_rows",
     "with_defaults",
 ]
