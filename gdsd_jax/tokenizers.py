@@ -392,6 +392,15 @@ def pad_left(
     return tokens, valid
 
 
+def check_rows(tokenizer: Tokenizer, rows: int, source) -> None:
+    """ValueError where a tokenizer has more ids than the model of that source has rows."""
+    if tokenizer.vocab_size > rows:
+        raise ValueError(
+            f"{source}: the tokenizer has {tokenizer.vocab_size} ids, the model only {rows}; copy "
+            "the model's own tokenizer there"
+        )
+
+
 def bucket(length: int, multiple: int = 32) -> int:
     """`length` rounded up, so that batches of prompts come in few shapes, each compiled once."""
     return max(1, -(-length // multiple)) * multiple

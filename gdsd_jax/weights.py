@@ -184,11 +184,7 @@ def with_tokenizer(
         stop_ids=model.stop_ids,
         template_arguments=template_arguments,
     )
-    if tokenizer.vocab_size > model.vocab_size:
-        raise ValueError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
-            f"{model.vocab_size}; copy the model's own tokenizer there"
-        )
+    tokenizers.check_rows(tokenizer, model.vocab_size, folder)
     return dataclasses.replace(model, tokenizer_size=tokenizer.vocab_size), tokenizer
 
 
