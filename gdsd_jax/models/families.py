@@ -56,6 +56,8 @@ SPELLED = {
     qwen3.END_OF_TEXT: "<|endoftext|>",
     qwen3.END_OF_TURN: "<|im_end|>",
 }
+# what every forward assumes of config.json, and of autoregressive models besides
+COMMON, CAUSAL = {"partial_rotary_factor": 1.0}, {"is_causal": True}
 # entries of config.json that count experts
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -161,6 +163,8 @@ def config_from_entries(path, entries: dict, spelled: Spelling | None = None) ->
             entries = entries | {"num_key_value_heads": entries.get("num_attention_heads")}
         # null is absent, as it is in Hugging Face's classes
         given = {key: value for key, value in entries.items() if value is not None}
+        is_causal = name == FAMILIES[name].AUTOREGRESSIVE
+        refuse_unsupported(given, COMMON | (CAUSAL if is_causal else {}))
         config = FAMILIES[name].config_from_hf(given)
         refuse_outside(config)
     if spelled is not None:

@@ -139,6 +139,17 @@ def test_what_older_llamas_leave_out_is_transformers_default(tmp_path):
     assert config.head_dim == config.d_model // config.heads and config.rope_scaling is None
 
 
+def test_entries_of_what_is_computed_anyway_are_read_over(tmp_path):
+    """Also the wider attention of a model that is no autoregressive one."""
+    for entries in (
+        LLAMA | {"partial_rotary_factor": 1.0, "is_causal": True},
+        QWEN2 | {"partial_rotary_factor": None, "is_causal": None},
+        DREAM | {"is_causal": False},
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(entries))
+        assert models.config_from_hf(tmp_path).family == entries["model_type"]
+
+
 def test_an_activation_has_two_names(tmp_path):
     for entries in (QWEN2 | {"hidden_act": "swish"}, LLADA | {"activation_type": "swish"}):
         (tmp_path / "config.json").write_text(json.dumps(entries))
@@ -214,6 +225,9 @@ def test_released_ids_stand_in_where_the_tokenizer_spells_them_so(
         ),
         (LLAMA | {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor"),
         (LLAMA | {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        (LLAMA | {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported"),
+        (QWEN2 | {"is_causal": False}, "is_causal=False is not supported, only True"),
+        (DREAM | {"partial_rotary_factor": 0.25}, "partial_rotary_factor=0.25 is not supported"),
         (LLAMA | {"model_type": "a2d-llama"}, "'mask_token_id' is missing"),
         (QWEN2 | {"use_sliding_window": True}, "use_sliding_window"),
         (QWEN2 | {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_scaling.*yarn"),
