@@ -10,7 +10,7 @@ def from_group_mean(
 ) -> Array:
     """A_i = r_i - mean over the completions of its prompt, float32 [B].
 
-    Consecutive rows are a group.
+    Consecutive rows are a group. Where all its rewards are equal, A is exactly 0.
 
     Args:
       rewards_B: float32; where it is not finite there is no verdict.
@@ -20,7 +20,10 @@ def from_group_mean(
         None = all True.
     """
     judged_NxG = known(rewards_B, judged_B).reshape(-1, group_size)
-    rewards_NxG = jnp.where(judged_NxG, rewards_B.reshape(judged_NxG.shape), 0.0)
+    rewards_NxG = rewards_B.reshape(judged_NxG.shape)
+    # counted from the least one, since the mean of equal numbers is not always that number
+    least_Nx1 = jnp.min(rewards_NxG, axis=1, keepdims=True, where=judged_NxG, initial=jnp.inf)
+    rewards_NxG = jnp.where(judged_NxG, rewards_NxG - least_Nx1, 0.0)
     # without any verdict a group's mean is over nothing
     mean_Nx1 = jnp.nan_to_num(jnp.mean(rewards_NxG, axis=1, keepdims=True, where=judged_NxG))
     advantages_NxG = rewards_NxG - mean_Nx1

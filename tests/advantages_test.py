@@ -3,6 +3,7 @@
 import math
 import statistics
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -25,6 +26,19 @@ def test_each_reward_is_compared_with_the_others_of_its_prompt(group_size, scale
     found = np.asarray(leave_one_out(jnp.array(REWARDS), group_size, scale))
     # float32 rounding; a group of equal rewards divided by 1e-4 must still be 0 to it
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("reward", [0.1, 1 / 3, -2.7, 1e30])
+@pytest.mark.parametrize("baseline", [leave_one_out, from_group_mean])
+@pytest.mark.parametrize("scale", [False, True])
+def test_equal_rewards_teach_nothing(reward, baseline, scale):
+    """Exactly: what is next to nothing would be a target that moves are measured by."""
+    for group_size in range(2, 17):
+        judged = jnp.arange(3 * group_size) % 5 != 1
+        rewards = jnp.where(judged, reward, 7.0)
+        found = jax.jit(baseline, static_argnums=(1, 2))(rewards, group_size, scale, judged)
+        assert not np.any(np.asarray(found))
+        assert not np.any(np.asarray(baseline(jnp.full(group_size, reward), group_size, scale)))
 
 
 def test_group_mean_and_factor():
