@@ -9,7 +9,7 @@ python launch/main.py --config=configs/coding.py:llada,init_from=DIR,data_file=F
 python launch/main.py --config=configs/coding.py:dream,init_from=DIR,data_file=FILE.jsonl
     Dream-7B, Dream-Coder-7B or DiffuCoder-7B, the same with the sampler of the Dream recipes for
     other tasks; of GDSD's authors neither a recipe nor a figure is published for Dream on code
-    launch/plan.py --topology=v5p:2x2x4: at best 342 s a round, 1,519 chip-hours for 1,000 rounds
+    launch/plan.py --topology=v5p:2x2x4: at best 343 s a round, 1,527 chip-hours for 1,000 rounds
 ...:llada,gdsd.recipe=r2,options.hard=true,init_from=DIR,data_file=FILE.jsonl,\
 heldout_file=HumanEval.jsonl.gz
     the later release's, with its prompts, rewards, adapters and noise, on that part of
