@@ -21,8 +21,8 @@ def is_known(flag: str) -> bool:
 
 
 # Compiling is most of the tests' time. The older way to emit fusions, where there still is one,
-# takes a third of it, and fewer optimizations (below) less still. Programs that a test starts keep
-# the defaults.
+# takes a third of it, and fewer optimizations less still; programs that a test starts inherit both,
+# but for those of real weights.
 OLDER = "--xla_cpu_use_fusion_emitters=false"
 flags = os.environ.get("XLA_FLAGS", "")  # in a worker of pytest those that were found already
 if OLDER not in flags and is_known(OLDER):
@@ -37,6 +37,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
     ]
 ).strip()
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # What one test compiles, others and the programs they start load.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -50,7 +51,6 @@ import pytest
 from gdsd_jax import progress, topologies
 from tests.bucket import Bucket, serve
 
-jax.config.update("jax_disable_most_optimizations", True)
 # Tests read what a program says, to which a slow machine adds nothing.
 progress.QUIET_S = math.inf
 

@@ -156,10 +156,7 @@ def test_a_process_that_nobody_meets_says_so():
 def launch(data_dir):
     """`launch(workdir, count)`: the run as `count` processes that share eight CPU devices; with
     `out` its evaluation."""
-    environment = {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "2"}
     running = []
 
     def start(workdir, count: int, out=None) -> list[subprocess.Popen]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax import meanings, metrics
-from gdsd_jax.metrics import MetricsWriter, duration, read_metrics, round_line
+from gdsd_jax.metrics import MetricsWriter, Pace, duration, read_metrics, round_line
 from tests.report.rows import unexplained
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,6 +186,12 @@ def test_round_lines_align():
         round_line(1, 10, kl=0.5, drift_mean=0.125)
         == "round  1/10 | KL  0.500 nats a token | drift_mean    0.125 |        - left"
     )
+
+
+def test_time_left_forgets_how_long_compiling_took():
+    clock = iter([0.0, 300.0, 310.0, 322.0]).__next__
+    pace = Pace(10, clock)
+    assert [pace.left() for _ in range(3)] == [2700, 80, 77]
 
 
 def test_round_lines_show_the_parts_of_any_task():

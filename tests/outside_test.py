@@ -184,10 +184,7 @@ def letters(tmp_path_factory):
         )
         command = [sys.executable, str(ROOT / "launch/main.py")]
         command += [f"--config={config}", f"--workdir={folder / 'two'}"]
-        environment = os.environ | {
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        }
+        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
         done = subprocess.run(
             command, cwd=folder / "work", env=environment, capture_output=True, text=True
         )

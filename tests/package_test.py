@@ -63,7 +63,7 @@ def run(wheel, tmp_path_factory) -> Iterator:
     target, here = (tmp_path_factory.mktemp(name) for name in ("target", "empty"))
     install = ["install", "--no-deps", "--no-index", "--target", target, wheel]
     subprocess.run([*PIP, *install], check=True)
-    environment = os.environ | {"PYTHONPATH": str(target), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(target)}
     environment["PATH"] = os.pathsep.join([str(target / "bin"), environment["PATH"]])
 
     def run(*command, code: int = 0):
