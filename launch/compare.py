@@ -23,13 +23,16 @@ Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fa
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import itertools
 import json
+import os
 import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -67,6 +70,23 @@ def run_script(script: str, *flags: str, output: int | None = None) -> None:
     done = subprocess.run(command, check=False, stdout=output)
     if done.returncode:
         raise SystemExit(done.returncode)
+
+
+@contextlib.contextmanager
+def compiled_once(name: str = "JAX_COMPILATION_CACHE_DIR") -> Iterator[None]:
+    """What one script compiles, those started after it load: many of their programs are the same.
+
+    Not kept in OUT, which may go to a machine that lacks what this one's processor can do.
+    """
+    if name in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="compiled-") as folder:
+        os.environ[name] = folder
+        try:
+            yield
+        finally:
+            del os.environ[name]
 
 
 def finished(config: str, out: pathlib.Path, name: str, seed: int, *overrides: str) -> pathlib.Path:
@@ -422,8 +442,9 @@ def main() -> int:
     except Exception as error:
         return told(error, args.debug)
     try:
-        runs = compare(plan)
-        tests = test_tables(plan, runs, test) if args.test else {}
+        with compiled_once():
+            runs = compare(plan)
+            tests = test_tables(plan, runs, test) if args.test else {}
     except ValueError as error:  # all runs and answers are kept
         return told(error, args.debug)
     at_edge = [f"{one.name}: {text} is at the edge" for one in runs for text in one.edges]

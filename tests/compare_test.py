@@ -4,6 +4,7 @@ the runs say."""
 from collections.abc import Sequence
 import importlib.util
 import json
+import os
 from pathlib import Path
 import sys
 
@@ -58,6 +59,18 @@ def finished_run(
 
 def column_of(table: list[list[str]], head: str, row: int = 1) -> str:
     return table[row][table[0].index(head)]
+
+
+def test_scripts_of_one_call_share_what_they_compile(compare, monkeypatch):
+    """In a folder that goes with the call; in a given one where there is one."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    with compare.compiled_once():
+        folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+        assert folder.is_dir()
+        with compare.compiled_once():
+            assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(folder)
+        assert folder.is_dir()
+    assert not folder.exists() and "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
 def test_finished_runs_are_only_tabled(compare, monkeypatch, capsys, tmp_path):
