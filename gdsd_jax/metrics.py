@@ -334,25 +334,26 @@ def duration(seconds: float) -> str:
 
 
 class Pace:
-    """Seconds left, from the mean of the rounds so far without the first, which compiles.
+    """Seconds left of what takes many like steps, from the mean of those so far, but for the ones
+    before `left` is first asked: they compile.
 
     Args:
-      rounds: that are to come.
+      count: of all steps.
+      done: those of them that are done already.
       clock: seconds.
     """
 
-    def __init__(self, rounds: int, clock: Callable[[], float] = time.monotonic):
-        self.clock, self.rounds, self.done = clock, rounds, 0
-        self.began = clock()
+    def __init__(self, count: int, done: int = 0, clock: Callable[[], float] = time.monotonic):
+        self.clock, self.count = clock, count
+        self.began, self.since, self.settled = clock(), done, False
 
-    def left(self) -> float:
-        """At the end of each round; of the first, as if all took as long."""
-        now, self.done = self.clock(), self.done + 1
-        counted = max(self.done - 1, 1)
-        seconds = (now - self.began) / counted * (self.rounds - self.done)
-        if self.done == 1:
-            self.began = now
-        return seconds
+    def left(self, done: int) -> float:
+        """After `done` steps, more than at the last call; at the first, as if all took as long."""
+        now = self.clock()
+        mean = (now - self.began) / (done - self.since)
+        if not self.settled:
+            self.began, self.since, self.settled = now, done, True
+        return mean * (self.count - done)
 
 
 def _whole_lines(path: epath.Path) -> list[str]:

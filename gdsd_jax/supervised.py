@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import math
-import time
 
 import jax
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from gdsd_jax import data, objectives, sharding, tokenizers
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.loop import Loop, checked, keeper, save, unless_stopped
+from gdsd_jax.metrics import Pace
 from gdsd_jax.optimizer import make_optimizer, make_update
 from gdsd_jax.progress import counted, phase
 from gdsd_jax.resume import Progress
@@ -30,7 +30,7 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
     loader = supervised_loader(experiment, progress)
     sft_step = make_sft_step(experiment.teacher or experiment.denoiser, chosen)
     heldout_loss = make_heldout_loss(loop)
-    began = time.monotonic()
+    pace = Pace(sft.steps, progress.step)
     losses, outcomes = [np.float32(loss) for loss in progress.losses], []
     for step in counted(range(progress.step, sft.steps), "supervised step"):
         rows = next(loader)
@@ -55,8 +55,7 @@ def supervise(loop: Loop, state: TrainState, frozen: dict, progress: Progress) -
             if heldout_loss is not None:
                 numbers["heldout_loss"] = heldout_loss(state, frozen)
             loop.writer.write("sft", done, **numbers)
-            left = (time.monotonic() - began) / (done - progress.step) * (sft.steps - done)
-            loop.say(line_of(done, sft.steps, left, **numbers))
+            loop.say(line_of(done, sft.steps, pace.left(done), **numbers))
             losses = []
         if keeps:
             here = Progress(

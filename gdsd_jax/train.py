@@ -199,7 +199,7 @@ def reinforce(
     )
     if progress.cursor:
         loader.set_state(progress.cursor)
-    pace, compiling = Pace(chosen.rounds - progress.round), chips.Compiling()
+    pace, compiling = Pace(chosen.rounds, progress.round), chips.Compiling()
     first_round = progress.round
     compiled: set[int] = set()  # columns of prompts whose updates are compiled
     keep = keeper(loop, state, frozen, progress, buffer)
@@ -234,7 +234,8 @@ def reinforce(
             jax.profiler.stop_trace()
         if number == first_round:
             loop.say(f"first round: {compiling.seconds:.0f} s of compiling{chips.peak_line()}")
-        loop.say(round_line(progress.round, chosen.rounds, seconds_left=pace.left(), **summary))
+        left = pace.left(progress.round)
+        loop.say(round_line(progress.round, chosen.rounds, seconds_left=left, **summary))
     numbers = evaluate(loop, state, frozen, progress.round, teacher, keep)
     keep_if_best(loop, state, frozen, progress, numbers)
     return state

@@ -18,13 +18,13 @@ on where it was.
 A variant is NAME=OVERRIDES of the config's keys, but for those of the supervised phase: the
 variants of a seed start from the same supervised model, which is trained once. OUT holds a folder a
 run, and report.html with the curves and the tables, which curves.png, probes.png (where rewards ask
-for moves) and table.md hold alone.
+for moves) and table.md hold alone, and compiled/, from which scripts load what earlier ones
+compiled (JAX_COMPILATION_CACHE_DIR names another place).
 Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fails.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-import contextlib
+from collections.abc import Mapping, Sequence
 import itertools
 import json
 import os
@@ -32,7 +32,6 @@ import pathlib
 import re
 import subprocess
 import sys
-import tempfile
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -70,23 +69,6 @@ def run_script(script: str, *flags: str, output: int | None = None) -> None:
     done = subprocess.run(command, check=False, stdout=output)
     if done.returncode:
         raise SystemExit(done.returncode)
-
-
-@contextlib.contextmanager
-def compiled_once(name: str = "JAX_COMPILATION_CACHE_DIR") -> Iterator[None]:
-    """What one script compiles, those started after it load: many of their programs are the same.
-
-    Not kept in OUT, which may go to a machine that lacks what this one's processor can do.
-    """
-    if name in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="compiled-") as folder:
-        os.environ[name] = folder
-        try:
-            yield
-        finally:
-            del os.environ[name]
 
 
 def finished(config: str, out: pathlib.Path, name: str, seed: int, *overrides: str) -> pathlib.Path:
@@ -439,12 +421,13 @@ def main() -> int:
     try:
         check(plan, test)
         out.mkdir(parents=True, exist_ok=True)
+        # what one script compiles, those after it load: many of their programs are the same
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
     except Exception as error:
         return told(error, args.debug)
     try:
-        with compiled_once():
-            runs = compare(plan)
-            tests = test_tables(plan, runs, test) if args.test else {}
+        runs = compare(plan)
+        tests = test_tables(plan, runs, test) if args.test else {}
     except ValueError as error:  # all runs and answers are kept
         return told(error, args.debug)
     at_edge = [f"{one.name}: {text} is at the edge" for one in runs for text in one.edges]

@@ -61,16 +61,21 @@ def column_of(table: list[list[str]], head: str, row: int = 1) -> str:
     return table[row][table[0].index(head)]
 
 
-def test_scripts_of_one_call_share_what_they_compile(compare, monkeypatch):
-    """In a folder that goes with the call; in a given one where there is one."""
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    with compare.compiled_once():
-        folder = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-        assert folder.is_dir()
-        with compare.compiled_once():
-            assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(folder)
-        assert folder.is_dir()
-    assert not folder.exists() and "JAX_COMPILATION_CACHE_DIR" not in os.environ
+@pytest.mark.parametrize("given", [None, "elsewhere"])
+def test_scripts_of_a_comparison_share_what_they_compile(compare, monkeypatch, tmp_path, given):
+    """In its folder, unless another one is given."""
+    name, seen = "JAX_COMPILATION_CACHE_DIR", set()
+    monkeypatch.delenv(name)
+    if given is not None:
+        monkeypatch.setenv(name, given)
+
+    def train(config, workdir, *_):
+        seen.add(os.environ[name])
+        finished_run(workdir, (0.4, 0.4))
+
+    monkeypatch.setattr(compare, "train", train)
+    arguments(monkeypatch, f"--config={SMALL}", f"--out={tmp_path}", "--seeds=0", "a=", "b=")
+    assert compare.main() == 0 and seen == {given or str(tmp_path / "compiled")}
 
 
 def test_finished_runs_are_only_tabled(compare, monkeypatch, capsys, tmp_path):

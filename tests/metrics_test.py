@@ -189,9 +189,10 @@ def test_round_lines_align():
 
 
 def test_time_left_forgets_how_long_compiling_took():
-    clock = iter([0.0, 300.0, 310.0, 322.0]).__next__
-    pace = Pace(10, clock)
-    assert [pace.left() for _ in range(3)] == [2700, 80, 77]
+    """Also of what goes on after four steps."""
+    for before in (0, 4):
+        pace = Pace(before + 10, before, clock=iter([0.0, 300.0, 310.0, 322.0]).__next__)
+        assert [pace.left(before + done) for done in (1, 2, 3)] == [2700, 80, 77]
 
 
 def test_round_lines_show_the_parts_of_any_task():

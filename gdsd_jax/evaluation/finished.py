@@ -3,14 +3,13 @@ goes on from there."""
 
 from collections.abc import Callable, Mapping
 import json
-import time
 from typing import Any
 
 from etils import epath
 
 from gdsd_jax import json_files, paths
 from gdsd_jax.hosts import Hosts
-from gdsd_jax.metrics import duration
+from gdsd_jax.metrics import Pace, duration
 
 
 class Finished:
@@ -55,7 +54,7 @@ class Finished:
         if fault is not None:
             raise ValueError(fault)
         self.batches: dict[str, Any] = known
-        self._began, self._resumed = time.monotonic(), len(known)
+        self._pace = Pace(batches, len(known))
         if known and hosts.first:
             say(f"{len(known)} of {batches} batches are done, in {self.path}")
 
@@ -81,9 +80,7 @@ class Finished:
     def _tell(self) -> None:
         """Says how far the evaluation is, and how long it will take."""
         done = len(self.batches)
-        seconds = time.monotonic() - self._began
-        left = seconds / (done - self._resumed) * (self._count - done)
-        self._say(f"batch {done}/{self._count} | {duration(left)} left")
+        self._say(f"batch {done}/{self._count} | {duration(self._pace.left(done))} left")
 
     def _write(self) -> None:
         """Writes the whole file, without what was torn."""
