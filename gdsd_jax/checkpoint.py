@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import functools
 import json
+import operator
 from typing import Any
 
 from etils import epath
@@ -291,9 +292,9 @@ def has_adapters(folder) -> bool:
     return (paths.absolute(folder) / ADAPTERS).exists()
 
 
-def load_trainable(workdir, abstract: PyTree) -> PyTree:
+def load_trainable(workdir, abstract: PyTree, *keys: str) -> PyTree:
     """Weights or adapters of a run's newest checkpoint, without its optimizer state, placed as
-    `abstract` says.
+    `abstract` says; others than the trained ones by the `keys` under which they lie.
 
     Raises:
       ValueError: no checkpoint, one of another model, or a damaged one; one line names the folder
@@ -306,15 +307,16 @@ def load_trainable(workdir, abstract: PyTree) -> PyTree:
             f"train with launch/main.py --workdir={workdir}"
         )
     place = paths.absolute(workdir) / "checkpoints" / str(newest)
-    item = {"state": {"trainable": abstract}}  # the tree of resume.as_saved
+    keys = keys or ("state", "trainable")  # of resume.as_saved
+    item = functools.reduce(lambda tree, key: {key: tree}, reversed(keys), abstract)
     try:
         format_of(read_host(place), str(place))
-        same_shapes(workdir, stored_in(place)["state"]["trainable"], abstract)
+        same_shapes(workdir, functools.reduce(operator.getitem, keys, stored_in(place)), abstract)
         restored, sums = read_state(place, item)
         check_sums(place, restored, sums)
     except Damaged as error:
         raise Damaged(f"{error}: move that folder away, then the one before it is used") from None
-    return restored["state"]["trainable"]
+    return functools.reduce(operator.getitem, keys, restored)
 
 
 def latest_iteration(workdir) -> int | None:

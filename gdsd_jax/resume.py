@@ -8,14 +8,32 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax import sharding, version
-from gdsd_jax.checkpoint import FORMAT, Checkpoints, Damaged, format_of
+from gdsd_jax import objectives, paths, sharding, version
+from gdsd_jax.checkpoint import (
+    FORMAT,
+    Checkpoints,
+    Damaged,
+    format_of,
+    latest_iteration,
+    load_trainable,
+    read_host,
+    stored_in,
+)
 from gdsd_jax.experiment import Experiment
+from gdsd_jax.models import ModelConfig
 from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer
 from gdsd_jax.probe import Probed
+from gdsd_jax.settings import Settings
 from gdsd_jax.steps import Scored, Steps, abstract_round
 from gdsd_jax.types import Array, Batch, PyTree, TrainState
-from gdsd_jax.weights import abstract, base_weights, copies_of, make_trainable
+from gdsd_jax.weights import (
+    abstract,
+    base_weights,
+    copies_of,
+    initial_weights,
+    make_trainable,
+    settings_of,
+)
 
 COPIES = ("reference", "teacher")  # of weights or adapters, frozen; a checkpoint holds them
 
@@ -198,6 +216,35 @@ def resume(
         cut = functools.partial(recut, slices=settings.slices, minibatches=settings.minibatches)
         buffer = jax.jit(cut, out_shardings=jax.tree.map(lambda x: x.sharding, buffer))(found)
     return saved["state"], frozen, buffer, progress
+
+
+def teacher_of(
+    folder, settings: Settings, model: ModelConfig, mesh: jax.sharding.Mesh, trainable: PyTree
+) -> dict | None:
+    """The frozen {"teacher"} of a folder's student, {} where its adapters' base is the teacher;
+    None where none is known.
+
+    It is the copy that a run has kept, before its first round the student itself, and for other
+    folders the model that `settings` start from.
+
+    Args:
+      folder: a run's workdir or a model's folder, whose weights or adapters are `trainable`.
+      settings: of an objective with a teacher.
+    """
+    number = latest_iteration(folder)
+    theirs = settings if number is None else settings_of(folder)
+    if number is not None and objectives.find(theirs.objective).teacher:
+        place = paths.absolute(folder) / "checkpoints" / str(number)
+        if not from_host(read_host(place))[0].has_rl_state:
+            return copies_of(theirs, trainable)
+        if "teacher" not in stored_in(place):
+            return {}
+        make = make_trainable(theirs, model)
+        copies = abstract(mesh, lambda rng: copies_of(theirs, make(rng)))
+        return {"teacher": load_trainable(folder, copies["teacher"], "teacher")}
+    if settings.init_from is None or settings.lora_rank:
+        return None
+    return copies_of(settings, initial_weights(settings, model, mesh, None)[0])
 
 
 def prompt_columns(stored: PyTree, gen_length: int) -> int | None:

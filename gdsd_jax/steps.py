@@ -17,6 +17,7 @@ from gdsd_jax import chips, models, objectives, sampling, sharding
 from gdsd_jax.advantages import BASELINES
 from gdsd_jax.keys import row_keys
 from gdsd_jax.models import ModelConfig
+from gdsd_jax.objectives import ar, opd
 from gdsd_jax.optimizer import learning_rate, make_optimizer, make_update
 from gdsd_jax.probe import Probe, Probed, make_probe
 from gdsd_jax.reference import moved
@@ -41,11 +42,11 @@ class Scored(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """How far student and teacher are apart at some answers.
+    """How far student and teacher are apart at each answer, float32 [S, b].
 
     Attributes:
-      kl: float32, KL(teacher || student) over the whole vocabulary, nats a masked token.
-      teacher_nats: float32, -log-probability of the answers by the teacher, nats a token.
+      kl: KL(teacher || student) over the whole vocabulary, nats a masked token.
+      teacher_nats: -log-probability of the answer by the teacher, nats a token.
     """
 
     kl: Array
@@ -369,21 +370,20 @@ def make_sync(settings: Settings, mesh: jax.sharding.Mesh) -> Callable | None:
 def make_distance(denoiser: Denoiser, teacher: Denoiser) -> Callable:
     """`Steps.distance`, at states of the rollout, whatever is trained on."""
     config = objectives.OpdConfig(teacher)
-    loss_fn = objectives.make_loss_fn("opd", denoiser, config)
     views_fn = objectives.make_views_fn("opd", config)
-    nats_fn = objectives.make_loss_fn("ar", teacher, objectives.ArConfig())
 
     def distance(trainable, frozen, slices: Batch, rng: Array) -> Distance:
+        params = denoiser.bind(trainable, frozen)
         weights = objectives.frozen_params(teacher, frozen, "teacher")
 
         def of_slice(one: Batch) -> Distance:
-            kl = loss_fn(trainable, frozen, one)[1]["kl"]
-            return Distance(kl, nats_fn(weights, {}, one)[0])
+            found = opd.apart(denoiser, config, params, one, weights)
+            nats_B = ar.nats_of_rows(teacher, objectives.ArConfig(), weights, one)
+            return Distance(found.divergence_B, nats_B)
 
         keys_S = jax.random.split(rng, len(slices.completion_len_B))
         masks = jax.vmap(lambda one, key: views_fn(one, 1, key))(slices, keys_S)
-        slices = slices.replace(masks_KxBxL=masks)
-        return jax.tree.map(jnp.mean, jax.lax.map(of_slice, slices))
+        return jax.lax.map(of_slice, slices.replace(masks_KxBxL=masks))
 
     return jax.jit(distance)
 

@@ -11,9 +11,10 @@ on where it was.
       the end; the other seeds take the best. Without --halvings all go to the end
   ... --test --samples=8 --temperatures=0.5,1 --split=misled
       half of the held-out problems chooses, and the other half, which no run has seen, is
-      reported: gains with 95% intervals over problems and seeds, and how each variant differs
-      from the first one. All answer by the sampler of --config, whatever a variant says of its
-      rollouts. --split tells the problems apart by a column of theirs
+      reported: gains with 95% intervals over problems and seeds (of distilled students the distance
+      to the teacher), and how each variant differs from the first one. All answer by the sampler of
+      --config, whatever a variant says of its rollouts. --split tells the problems apart by a
+      column of theirs
 
 A variant is NAME=OVERRIDES of the config's keys, but for those of the supervised phase: the
 variants of a seed start from the same supervised model, which is trained once. OUT holds a folder a

@@ -20,7 +20,9 @@ launch/convert.py wrote, or the workdir of a run, whose newest checkpoint is tak
 its own settings hold. FILE.json holds the numbers of metrics.jsonl's eval lines, those of the
 grades' parts inside `parts`, `metrics` with all numbers, their 95% `intervals`, the same for each
 length in `evaluations`, every answer with its grades in `items`, and a `manifest` of what they
-follow from. The same command writes the same bytes, on whichever day.
+follow from. The same command writes the same bytes, on whichever day. Of a distilled student they
+hold the distance to its teacher too: that of its run, or of another folder what the config starts
+from.
 
 Finished batches are kept in FILE.json.partial.jsonl: the same command goes on from there, --fresh
 begins again. On several hosts the same command on each, as for launch/main.py:
@@ -171,16 +173,18 @@ from gdsd_jax import (
     json_files,
     misplaced,
     progress,
+    resume,
     sampling,
     settings,
     weights,
 )
 from gdsd_jax.evaluation import comparison, record, rescoring
 from gdsd_jax.evaluation.finished import Finished
-from gdsd_jax.experiment import prepare
+from gdsd_jax.experiment import Experiment, prepare
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.progress import phase
 from gdsd_jax.settings import Settings
+from gdsd_jax.types import PyTree
 
 
 class Job(NamedTuple):
@@ -258,16 +262,15 @@ def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -
         try:
             experiment = prepare(chosen, here, folder=folder, say=progress.say)
             opened.callback(experiment.task.close)
-            theirs = weights.settings_of(folder)
             with phase("loading the weights"):
-                model = weights.load_weights(
-                    folder, theirs, experiment.denoiser.config, experiment.mesh
-                )
+                model, is_taught = model_of(experiment, folder)
             with phase("hashing the weights"):
                 manifest = record.manifest_of(experiment, job.plan, folder)
             note = None if job.before is None else record.check_same(job.before, manifest)
             kept = out.with_name(f"{out.name}.partial.jsonl")
-            batches = job.plan.batches(evaluation.problems_asked(experiment), chosen.rows)
+            asked = evaluation.problems_asked(experiment)
+            rounds = math.ceil(asked / chosen.prompts_per_round) if is_taught else 0
+            batches = job.plan.batches(asked, chosen.rows, rounds)
             finished = Finished(kept, manifest, here, batches, fresh, progress.say)
         except Exception as error:
             opened.close()  # the live line, before the error's
@@ -276,7 +279,7 @@ def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -
             if line is not None and here.first:
                 progress.say(line)
         try:
-            items = record.answer_all(experiment, model, job.plan, finished)
+            items = record.answer_all(experiment, model, job.plan, finished, is_taught)
         except KeyboardInterrupt:
             opened.close()
             return fail(f"interrupted; the same command goes on from {kept}", 130)
@@ -289,6 +292,16 @@ def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -
                 print(line)
         finished.remove()
     return 0
+
+
+def model_of(experiment: Experiment, folder: str) -> tuple[tuple[PyTree, dict], bool]:
+    """((trainable, frozen) of a checkpoint, whether its teacher is known and among them)."""
+    place = experiment.denoiser.config, experiment.mesh
+    trainable, frozen = weights.load_weights(folder, weights.settings_of(folder), *place)
+    teacher = None
+    if experiment.teacher is not None:
+        teacher = resume.teacher_of(folder, experiment.settings, *place, trainable)
+    return (trainable, frozen | (teacher or {})), teacher is not None
 
 
 def doubts_of(chosen: Settings, folder: str) -> list[str]:

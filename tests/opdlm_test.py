@@ -2,6 +2,7 @@
 student, and its resuming."""
 
 import contextlib
+import json
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from configs import opdlm
 from gdsd_jax import experiment, meanings, metrics, models, settings, sharding, steps, train
 from gdsd_jax.optimizer import make_optimizer
+from launch import eval as launch_eval
 from tests.report.rows import unexplained
 
 SMALL = (
@@ -139,8 +141,21 @@ def trained(workdir, data_dir, *overrides):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data_dir, tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("undisturbed"), data_dir)
+def student(tmp_path_factory):
+    """The workdir of `undisturbed`."""
+    return tmp_path_factory.mktemp("undisturbed")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir, student):
+    return trained(student, data_dir)
+
+
+def evaluated(monkeypatch, checkpoint, out):
+    """What launch/eval.py says of a run, by its own settings."""
+    monkeypatch.setattr("sys.argv", ["eval.py", f"--checkpoint={checkpoint}", f"--out={out}"])
+    assert launch_eval.main() == 0
+    return json.loads(out.read_text())
 
 
 @pytest.mark.slow
@@ -170,6 +185,24 @@ def test_a_student_is_distilled_from_the_model_it_started_from(undisturbed):
         for path, leaf in teacher.items()
     ]
     assert len(moved) > 10 and min(moved) > 0
+
+
+@pytest.mark.slow
+def test_an_evaluation_says_how_far_the_teacher_is(
+    undisturbed, student, data_dir, tmp_path, monkeypatch
+):
+    """Of a run the copy that it keeps, before its first round the model itself: as the run's own
+    evaluations said, and problem by problem."""
+    lines = [row for row in undisturbed[0] if row["phase"] == "eval"]
+    trained(tmp_path / "start", data_dir, "rounds=0")
+    for line, workdir in ((lines[0], tmp_path / "start"), (lines[1], student)):
+        found = evaluated(monkeypatch, workdir, tmp_path / f"{line['step']}.json")
+        for name in ("kl_common", "kl", "teacher_nats"):
+            assert found[name] == pytest.approx(line[name], rel=1e-5), name
+            low, high = found["intervals"][name]
+            assert low < found[name] < high
+            given = [item["distance"][name] for item in found["items"] if "distance" in item]
+            assert len(given) == 16 and np.mean(given) == pytest.approx(found[name])
 
 
 @pytest.mark.slow

@@ -50,6 +50,8 @@ class Table(NamedTuple):
     grades: Grades | None  # of N x S answers, [N, S] each; None: the task grades nothing
     lengths_NxS: np.ndarray  # int, tokens through the stop id
     forwards_NxS: np.ndarray  # int, of the model
+    # of the student that answers to its teacher, of `distances`, by name; None: no teacher
+    distances: Mapping[str, np.ndarray] | None = None
 
     @property
     def forwards_per_token(self) -> float:

@@ -16,7 +16,11 @@ from gdsd_jax.evaluation.comparison import File, check_alike, tables_of
 from gdsd_jax.evaluation.figures import chances_of, grouped, ratios_of
 from gdsd_jax.evaluation.intervals import Ratio
 
-MEASURES = {"mean_reward": "sampled", "pass_at_1": "greedy pass@1"}  # and pass@k of the most k
+MEASURES = {  # and pass@k of the most k
+    "kl_common": "held-out KL, nats",
+    "mean_reward": "sampled",
+    "pass_at_1": "greedy pass@1",
+}
 
 
 class Arm(NamedTuple):
@@ -160,7 +164,8 @@ def table(arms: Mapping[str, Arm], score: str, only: Mapping[str, Any]) -> list[
 
 def form_of(name: str, score: str) -> str:
     """How a measure is written; a score that is no part's may have any scale."""
-    return ".3f" if (name, score) == ("mean_reward", "reward") else ".1%"
+    free = name == "kl_common" or (name, score) == ("mean_reward", "reward")
+    return ".3f" if free else ".1%"
 
 
 def told(one: Gain, form: str) -> str:

@@ -9,19 +9,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from gdsd_jax import curriculum, sharding
+from gdsd_jax import sharding
 from gdsd_jax.evaluation.answers import (
     Request,
     Table,
     evaluate,
     greedy_and_sampled,
-    problems_asked,
     summary,
 )
-from gdsd_jax.experience import prompts_of
+from gdsd_jax.evaluation.distances import apart, heldout_rounds, threshold_after
 from gdsd_jax.experiment import Experiment
-from gdsd_jax.settings import Settings
-from gdsd_jax.steps import Distance, Steps
+from gdsd_jax.steps import Steps
 from gdsd_jax.types import Batch, Prompts, PyTree, Rollout
 
 
@@ -121,14 +119,14 @@ def against_teacher(
     def sample(prompts: Prompts) -> Rollout:
         return steps.sample(trainable, frozen, prompts, rng)
 
-    def distance(batch: Batch) -> Distance:
-        found = steps.distance(trainable, frozen, batch, rng)
-        return Distance(*map(float, jax.device_get(found)))
+    def distance(*rounds: Batch) -> dict[str, float]:
+        found = apart(experiment, steps, (trainable, frozen), rng, rounds)
+        return {name: float(values.mean()) for name, values in found._asdict().items()}
 
     threshold = threshold_after(experiment.settings, number)
     own = heldout_rounds(experiment, threshold)[0]
-    numbers = distance(steps.slices(sample(own), own))._asdict()
-    numbers["kl_common"] = float(np.mean([distance(one).kl for one in teacher.rounds]))
+    numbers = distance(steps.slices(sample(own), own))
+    numbers["kl_common"] = distance(*teacher.rounds)["kl"]
     judged = teacher.greedy.judged
     if judged:
         numbers["teacher_pass_at_1"] = teacher.greedy.mean("solved")
@@ -138,27 +136,3 @@ def against_teacher(
             numbers["threshold_pass_at_1"] = found.mean("solved")
         numbers["threshold_forwards_per_token"] = found.forwards_per_token
     return numbers
-
-
-def heldout_rounds(experiment: Experiment, threshold: float) -> list[Prompts]:
-    """The held-out prompts by rounds, asked as in training; the last one is filled up from the
-    first."""
-    settings, problems = experiment.settings, experiment.heldout
-    count = settings.prompts_per_round
-    return [
-        prompts_of(
-            experiment.mesh,
-            problems[np.arange(start, start + count) % len(problems)],
-            settings.group_size,
-            temperature=settings.temperature,
-            threshold=threshold,
-            widths=problems.widths,
-        )
-        for start in range(0, problems_asked(experiment), count)
-    ]
-
-
-def threshold_after(settings: Settings, number: int) -> float:
-    """The confidence threshold of the round that follows `number` rounds, or of the last one."""
-    last = max(settings.rounds - 1, 0)
-    return curriculum.threshold(min(number, last), settings.threshold, settings.threshold_ramp)

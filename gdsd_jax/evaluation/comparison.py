@@ -39,6 +39,11 @@ def check_graded(items: Sequence[Item], path: str | os.PathLike) -> None:
     """ValueError where answers have no grades, though their task grades."""
     for place, item in enumerate(items):
         grades = item.get("grades", "")
+        distance = item.get("distance") or {}
+        if not isinstance(distance, dict) or not all(map(_is_number, distance.values())):
+            raise ValueError(
+                f"{path}: {rescoring.OWN}[{place}]: its distance holds no numbers: evaluate again"
+            )
         numbers = grades.values() if isinstance(grades, dict) else ()
         is_one = {"reward", "solved"} <= grades.keys() if isinstance(grades, dict) else False
         if (grades is not None and not is_one) or not all(map(_is_number, numbers)):

@@ -19,7 +19,8 @@ Item = dict[str, Any]
 
 
 def items_of(questions: Sequence[str], table: Table, **asked: Any) -> list[Item]:
-    """An item for each answer, those to one problem one after another.
+    """An item for each answer, those to one problem one after another; distances to a teacher stand
+    in the first of them.
 
     Args:
       questions: of the N problems.
@@ -36,10 +37,18 @@ def items_of(questions: Sequence[str], table: Table, **asked: Any) -> list[Item]
             "tokens": int(table.lengths_NxS[row, number]),
             "forwards": int(table.forwards_NxS[row, number]),
             **verdict(table.grades, (row, number)),
+            **({} if number else distance(table, row)),
         }
         for row, texts in enumerate(table.texts)
         for number, text in enumerate(texts)
     ]
+
+
+def distance(table: Table, row: int) -> Item:
+    """{"distance": by name}; nothing where there is no teacher."""
+    if table.distances is None:
+        return {}
+    return {"distance": {name: float(values[row]) for name, values in table.distances.items()}}
 
 
 def verdict(grades: Grades | None, place: Any) -> Item:
@@ -87,7 +96,11 @@ def table_of(items: Sequence[Item], names: Sequence[str]) -> Table:
     lengths_NxS, forwards_NxS = (
         array(lambda item, key=key: item.get(key) or 0, np.int64) for key in ("tokens", "forwards")
     )
-    return Table(texts, grades, lengths_NxS, forwards_NxS)
+    distances, firsts = None, [row[0].get("distance") for row in rows]
+    if all(firsts):
+        shared = [name for name in firsts[0] if all(name in one for one in firsts)]
+        distances = {name: np.array([one[name] for one in firsts], float) for name in shared}
+    return Table(texts, grades, lengths_NxS, forwards_NxS, distances)
 
 
 # ---------------------------------------------------------------- numbers
@@ -151,6 +164,8 @@ def ratios_of(greedy: Table, sampled: Table, score: str) -> dict[str, Ratio]:
         found["forwards_per_token"] = Ratio(
             greedy.forwards_NxS.sum(axis=1), greedy.lengths_NxS.sum(axis=1)
         )
+    for name, values_N in (greedy.distances or {}).items():
+        found[name] = Ratio(values_N, np.ones(len(values_N), np.int64))
     return found
 
 

@@ -17,13 +17,14 @@ from gdsd_jax import data, settings, version, weights
 from gdsd_jax.checkpoint import latest_iteration
 from gdsd_jax.evaluation import answers, intervals
 from gdsd_jax.evaluation.answers import Request
+from gdsd_jax.evaluation.distances import distances
 from gdsd_jax.evaluation.figures import Item, evaluations_of, items_of
 from gdsd_jax.evaluation.finished import Finished, difference
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.loop import keys_of, seed_key_of
 from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings
-from gdsd_jax.steps import make_sampler
+from gdsd_jax.steps import make_sampler, make_steps
 from gdsd_jax.tasks import Record
 from gdsd_jax.types import Prompts, PyTree, Rollout
 
@@ -59,10 +60,10 @@ class Plan(NamedTuple):
         by_threshold = [Request(threshold=threshold) for threshold in self.thresholds]
         return [Request(temperature=0.0), self.sampled, *by_threshold]
 
-    def batches(self, problems: int, rows: int) -> int:
-        """How many batches of `rows` answers that takes."""
+    def batches(self, problems: int, rows: int, rounds: int = 0) -> int:
+        """How many batches of `rows` answers that takes, and `rounds` beside a teacher."""
         asked = sum(request.samples for request in self.requests())
-        return len(self.samplers) * asked * math.ceil(problems / rows)
+        return len(self.samplers) * (asked * math.ceil(problems / rows) + rounds)
 
 
 def plan_of(
@@ -119,8 +120,15 @@ def answer_all(
     model: tuple[PyTree, dict],
     plan: Plan,
     finished: Finished | None = None,
+    is_taught: bool = False,
 ) -> list[Item]:
-    """Every answer that the plan asks for, with the noise of the run's own evaluations."""
+    """Every answer that the plan asks for, with the noise of the run's own evaluations.
+
+    Args:
+      model: (trainable, frozen), with a teacher where `is_taught`: then the distance to it is
+        measured besides.
+      finished: batches that are done.
+    """
     chosen, mesh = experiment.settings, experiment.mesh
     rng = keys_of(experiment, seed_key_of(experiment), 0)["evaluation"]
     questions = [answers.question_of(experiment.task, one) for one in records_of(experiment)]
@@ -134,6 +142,10 @@ def answer_all(
             return call(*model, prompts, rng)
 
         greedy, sampled = answers.greedy_and_sampled(here, sample, plan.sampled, finished)
+        if is_taught:
+            steps = make_steps(experiment.denoiser, here.settings, mesh, experiment.teacher)
+            found = distances(here, steps, model, rng, finished)
+            greedy = greedy._replace(distances=found)
         tables = [greedy, sampled]
         for request in plan.requests()[2:]:
             tables.append(answers.evaluate(here, sample, request, finished))

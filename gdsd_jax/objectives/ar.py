@@ -39,7 +39,13 @@ def views(config: ArConfig, batch: Batch, draws: int, rng: Array) -> Array:
 def loss(
     denoiser: Denoiser, config: ArConfig, params: PyTree, batch: Batch
 ) -> tuple[Array, dict[str, Array]]:
-    """Nats per counted token, mean over rows.
+    """Nats per counted token, mean over rows."""
+    nats = row_mean(nats_of_rows(denoiser, config, params, batch), batch, config)
+    return nats, {"score": -nats}
+
+
+def nats_of_rows(denoiser: Denoiser, config: ArConfig, params: PyTree, batch: Batch) -> Array:
+    """Nats per counted token of each row, float32 [B].
 
     The states of an autoregressive model are shifted, so that column i scores token i.
     """
@@ -48,8 +54,7 @@ def loss(
     tokens_BxG = batch.tokens_BxL[:, batch.prompt_len :]
     logp_BxG, _ = token_scores(denoiser, params, h_BxGxD, tokens_BxG, NO_CENTRING)
     total_B = jnp.sum(jnp.where(counted(batch, config.count), logp_BxG, 0.0), axis=1)
-    nats = -row_mean(total_B / score_length(batch, config.count), batch, config)
-    return nats, {"score": -nats}
+    return -total_B / score_length(batch, config.count)
 
 
 OBJECTIVE = Objective(ArConfig, loss, views, rewards=False, reads=(), count=rows_counted)

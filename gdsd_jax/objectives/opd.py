@@ -13,6 +13,7 @@ reads the answer once, causally, with a mask of its own.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -182,10 +183,44 @@ def divergence(config: OpdConfig, teacher_xV: Array, student_xV: Array) -> Array
     return weight * kl(t_xV, m_xV) + (1 - weight) * kl(s_xV, m_xV)
 
 
+class Apart(NamedTuple):
+    """Student and teacher at each row's states, float32 [B] each.
+
+    Attributes:
+      divergence_B: mean over the row's states of the mean over their masked answer tokens, nats.
+      score_B: the same of the answer's log-probability by the student, nats.
+      masked_B: masked answer tokens of all its states.
+    """
+
+    divergence_B: Array
+    score_B: Array
+    masked_B: Array
+
+
 def loss(
     denoiser: Denoiser, config: OpdConfig, params: PyTree, batch: Batch, teacher_params: PyTree
 ) -> tuple[Array, dict[str, Array]]:
-    """Mean over rows of the mean over their states of the mean divergence at masked answer tokens.
+    """Mean over rows of their divergence.
+
+    Raises:
+      ValueError: as `apart`.
+    """
+    found = apart(denoiser, config, params, batch, teacher_params)
+    loss = jnp.mean(found.divergence_B)
+    metrics = {
+        "score": jnp.mean(found.score_B),
+        # the divergence; under "nll" from the answer's own tokens, each a distribution of one
+        "kl": loss,
+        "trust": jnp.float32(0.0),  # nothing is clipped
+        "masked": jnp.mean(found.masked_B),
+    }
+    return loss, metrics
+
+
+def apart(
+    denoiser: Denoiser, config: OpdConfig, params: PyTree, batch: Batch, teacher_params: PyTree
+) -> Apart:
+    """How far student and teacher are apart, row by row.
 
     Raises:
       ValueError: a teacher with another vocabulary, or a batch with neither masks nor states.
@@ -217,18 +252,10 @@ def loss(
     divergence_KxB, score_KxB, some_KxB, count_KxB = jax.lax.map(one_state, masks_KxBxL)
 
     def over_states(x_KxB):
-        return jnp.mean(jnp.sum(x_KxB, axis=0) / jnp.maximum(jnp.sum(some_KxB, axis=0), 1))
+        return jnp.sum(x_KxB, axis=0) / jnp.maximum(jnp.sum(some_KxB, axis=0), 1)
 
-    loss = over_states(divergence_KxB)
-    metrics = {
-        "score": over_states(score_KxB),
-        # the divergence; under "nll" from the answer's own tokens, each a distribution of one
-        "kl": loss,
-        "trust": jnp.float32(0.0),  # nothing is clipped
-        # tokens a row that are scored
-        "masked": jnp.mean(jnp.sum(count_KxB, axis=0).astype(jnp.float32)),
-    }
-    return loss, metrics
+    masked_B = jnp.sum(count_KxB, axis=0).astype(jnp.float32)
+    return Apart(over_states(divergence_KxB), over_states(score_KxB), masked_B)
 
 
 def states(denoiser: Denoiser, batch: Batch) -> Array:

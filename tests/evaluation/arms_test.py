@@ -46,6 +46,24 @@ def test_gains_and_differences(file):
     assert two[greedy + 1] == "+100.0 points (+100.0 to +100.0)"
 
 
+def test_students_differ_in_their_distance_to_a_teacher(file):
+    """Problem by problem, in nats; the less the nearer."""
+
+    def student(shift):
+        path = file([4] * 20)
+        whole = json.loads(path.read_text())
+        for place, item in enumerate(whole["items"]):
+            item["distance"] = {"kl_common": 1.0 + place + shift, "kl": 0.0}
+        path.write_text(json.dumps(whole))
+        return [path]
+
+    sides = {"near": (student(1.0), student(-0.5)), "far": (student(1.0), student(0.0))}
+    head, near, far = table(sides, "reward", {})
+    assert head[1:4] == ["held-out KL, nats", "gain", "against near"]
+    assert near[1:3] == ["11.500 → 10.000", "-1.500 (-1.500 to -1.500)"]
+    assert far[3] == "+0.500 (+0.500 to +0.500): higher"
+
+
 def test_where_the_interval_holds_0_nobody_wins(file):
     before = [file([0] * 40)]
     first = (before, [file([4, 0] * 20)])

@@ -77,6 +77,20 @@ def test_a_clear_difference_is_shown(compare):
     assert compare(content([4] * 9), content([0] * 9))[2].count(": lower") == 4
 
 
+def test_distances_to_a_teacher_are_compared(compare):
+    """Problem by problem; what is no number is named."""
+    near, far = content([4] * 9), content([4] * 9)
+    for place, (one, other) in enumerate(zip(near["items"], far["items"])):
+        one["distance"], other["distance"] = {"kl_common": place}, {"kl_common": place + 0.5}
+    code, found, said = compare(far, near)
+    assert code == 0 and of(found, "kl_common")["difference"] == -0.5
+    assert "kl_common 4.500 -> 4.000, -0.500 (95% -0.500 to -0.500, 9 problems): lower" in said
+    for broken in ({"kl_common": None}, [1.0]):
+        near["items"][2]["distance"] = broken
+        code, _, said = compare(far, near)
+        assert code == 2 and "items[2]: its distance holds no numbers: evaluate again" in said
+
+
 def test_parts_stand_by_themselves(compare):
     """Whatever their names; the score's mean is said once."""
 

@@ -51,6 +51,24 @@ def test_items_hold_the_answers():
     assert found.grades.reward_N.dtype == np.float32
 
 
+def test_distances_to_a_teacher_stand_with_the_first_answer_to_a_problem():
+    """Means over problems with intervals; none where a problem lacks one."""
+    values = {"kl_common": np.array([0.5, 1.0, 1.5, 2.0, 2.5]), "kl": np.arange(5.0)}
+    given = table()._replace(distances=values)
+    made = items(given)
+    assert [item["sample"] for item in made if "distance" in item] == [0] * 5
+    back = figures.table_of(made, NAMES)
+    for name in values:
+        np.testing.assert_array_equal(back.distances[name], values[name])
+    found = figures.figures(back, back, "cells", NAMES)
+    assert found["metrics"]["kl_common"] == 1.5 and found["metrics"]["kl"] == 2.0
+    low, high = found["intervals"]["kl_common"]
+    assert 0.5 < low < 1.5 < high < 2.5
+    del made[3]["distance"]  # of the second problem
+    assert figures.table_of(made, NAMES).distances is None
+    assert "kl" not in figures.figures(table(), table(), "cells", NAMES)["metrics"]
+
+
 def test_batches_come_back_from_json_as_they_were():
     """Also the float32 numbers that have no short decimals."""
     grades = table().grades

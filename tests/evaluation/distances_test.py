@@ -1,0 +1,44 @@
+"""A student beside its teacher; tests/opdlm_test.py asks real ones."""
+
+import math
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import coding, opdlm
+from gdsd_jax import settings, sharding
+from gdsd_jax.evaluation import distances
+from gdsd_jax.steps import Distance
+
+
+def test_the_threshold_is_that_of_the_next_round():
+    """And of the last round after it."""
+    ramp = "threshold=0.9,threshold_ramp.end=0.5,threshold_ramp.rounds=4"
+    chosen = settings.parse(opdlm.get_config(f"tiny,rounds=4,{ramp},threshold_ramp.shape=linear"))
+    found = [distances.threshold_after(chosen, number) for number in range(6)]
+    assert found == pytest.approx([0.8, 0.7, 0.6, 0.5, 0.5, 0.5])
+    # rounds that end before the ramp does: the last one's, not the next one's
+    chosen = settings.replace(chosen, {"rounds": 2})
+    assert distances.threshold_after(chosen, 2) == pytest.approx(0.7)
+    assert distances.threshold_after(settings.parse(coding.get_config("tiny")), 0) == math.inf
+
+
+def test_each_problem_counts_once():
+    """Three problems in two rounds of two, with two answers each: the row that fills the last round
+    up is left out."""
+    chosen = types.SimpleNamespace(group_size=2, eval_problems=3)
+    mesh = sharding.make_mesh({"fsdp": 8})
+    experiment = types.SimpleNamespace(settings=chosen, mesh=mesh, heldout=range(9))
+
+    def distance(trainable, frozen, batch, rng):
+        return Distance(jnp.asarray(batch, jnp.float32), jnp.asarray(batch, jnp.float32) + 1)
+
+    steps = types.SimpleNamespace(distance=distance)
+    rounds = [[[1, 2], [3, 5]], [[6, 8], [100, 200]]]  # slices of two rows
+    found = distances.apart(experiment, steps, ({}, {}), None, rounds)
+    np.testing.assert_array_equal(found.kl, [1.5, 4.0, 7.0])
+    np.testing.assert_array_equal(found.teacher_nats, [2.5, 5.0, 8.0])
+    alone = distances.apart(experiment, steps, ({}, {}), None, rounds[:1])
+    np.testing.assert_array_equal(alone.kl, [1.5, 4.0])
