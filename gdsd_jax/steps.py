@@ -155,13 +155,8 @@ def parts_of(parts: int, rows: int, shards: int) -> int:
 
 
 def make_teach(teacher: Denoiser, sampler: SamplerConfig, mesh: jax.sharding.Mesh) -> Callable:
-    """`Steps.teach`: answers that end where the student's do.
-
-    One token after another is block diffusion by blocks of one, exactly, for a causal model.
-    """
-    length = sampler.gen_length
-    config = SamplerConfig("block", length, 1, steps=length, stop_ids=sampler.stop_ids)
-    rollout_fn = sampling.make_rollout_fn(teacher, config, sharding.row_shards(mesh))
+    """`Steps.teach`: answers that end where the student's do."""
+    rollout_fn = sampling.make_rollout_fn(teacher, teachers(sampler), sharding.row_shards(mesh))
 
     def teach(trainable, frozen, prompts: Prompts, rng: Array) -> Rollout:
         weights = objectives.frozen_params(teacher, frozen, "teacher")
@@ -170,6 +165,15 @@ def make_teach(teacher: Denoiser, sampler: SamplerConfig, mesh: jax.sharding.Mes
         return jax.lax.with_sharding_constraint(rollout, sharding.rows(mesh))
 
     return jax.jit(teach)
+
+
+def teachers(sampler: SamplerConfig) -> SamplerConfig:
+    """How an autoregressive teacher answers in a student's place.
+
+    One token after another is block diffusion by blocks of one, exactly, for a causal model.
+    """
+    length, compact = sampler.gen_length, sampler.compact
+    return SamplerConfig("block", length, 1, length, compact=compact, stop_ids=sampler.stop_ids)
 
 
 def make_drift(denoiser: Denoiser, settings: Settings, shards: int = 1) -> Callable | None:

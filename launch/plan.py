@@ -20,14 +20,12 @@ Exit codes: 0 it fits; 3 it does not, and by how much; 2 bad arguments, one line
 import argparse
 import bisect
 from collections.abc import Callable
-import functools
 import json
 import math
 import os
 import pathlib
 import sys
 import time
-from typing import NamedTuple
 
 # before jax is imported: this machine's accelerator is not asked
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -73,7 +71,6 @@ if __name__ == "__main__":
     arguments()  # tells what is wrong before the imports below, which take seconds
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gdsd_jax import (
@@ -82,43 +79,14 @@ from gdsd_jax import (
     hlo,
     models,
     progress,
-    sampling,
+    round_programs,
     settings,
     sharding,
-    steps,
     topologies,
     weights,
 )
-from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.settings import Settings
 from gdsd_jax.topologies import DoesNotCompile, compile_for
-
-
-class Call(NamedTuple):
-    """One of the run's programs with the shapes and places of its arguments."""
-
-    function: object
-    arguments: tuple
-    beside: int  # bytes a chip that lie in memory meanwhile and are no arguments
-    loops: int  # passes of its loop without a known length
-    weight_reads: int  # times that each weight is read from memory
-    weights: int  # bytes of all weights without adapters, of the type that products read
-    shares: hlo.Shares = ()  # of those passes, that go into each branch
-
-
-class Other(NamedTuple):
-    """One of the run's programs that is not compiled."""
-
-    operations: int
-    read: int  # bytes of the layers' weights that its products read, on all chips
-
-
-class Programs(NamedTuple):
-    """What a round computes."""
-
-    calls: dict[str, Call]  # the rollout and an update, which are compiled
-    others: dict[str, Other]  # the rest
-    whole: bool  # whether the rollout's weights are
 
 
 def main() -> int:
@@ -147,7 +115,7 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
     mesh = experiment.make_mesh(chosen, devices)
     model = model_of(chosen)
     experiment.check(chosen, mesh, model)
-    calls, others, whole = programs(chosen, model, mesh)
+    calls, others, whole = round_programs.programs(chosen, model, mesh)
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.param_shapes(model)))
     found = {"rollout": rollout} if rollout else {}
     for name, call in calls.items():
@@ -164,7 +132,7 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
         "memory": chips.memory_of(devices[0]),
         "mesh": dict(mesh.shape),
         "rollout_weights": "whole" if whole else "split",
-        "rollout_parts": parts_of(chosen, mesh),
+        "rollout_parts": round_programs.parts_of(chosen, mesh),
         "notes": notes(chosen, mesh),
         "remat": chosen.remat,
         "slices_of_update": chosen.slices,
@@ -178,7 +146,11 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
 
 def notes(chosen: Settings, mesh) -> list[str]:
     """Lines on settings that a run on this mesh cannot take whole."""
-    asked, parts, shards = chosen.rollout_parts, parts_of(chosen, mesh), sharding.row_shards(mesh)
+    asked, parts, shards = (
+        chosen.rollout_parts,
+        round_programs.parts_of(chosen, mesh),
+        sharding.row_shards(mesh),
+    )
     if parts == asked:
         return []
     each = chosen.rows // shards
@@ -197,87 +169,7 @@ def model_of(chosen: Settings) -> models.ModelConfig:
     return weights.with_settings(models.preset(chosen.model), chosen)
 
 
-def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
-    """What a round of the run computes, with the shapes and places of all arguments."""
-    # counted are rollouts of which no row is done early: none leaves
-    chosen = settings.replace(chosen, {"sampler.compact": False})
-    denoiser, teacher = weights.make_denoisers(chosen, model, mesh)
-    calls = steps.make_steps(denoiser, chosen, mesh, teacher)
-    make = weights.make_trainable(chosen, model)
-    optimizer = make_optimizer(chosen.optimizer)
-    state = weights.abstract(mesh, lambda rng: init_state(make(rng), optimizer))
-    frozen = weights.abstract(mesh, lambda rng: weights.copies_of(chosen, make(rng)))
-    if chosen.lora_rank:
-        frozen["base"] = weights.abstract(mesh, weights.make_weights(chosen, model))
-    prompts, slices, scored, probed = steps.abstract_round(
-        calls, chosen, mesh, state.trainable, frozen
-    )
-    rng, number = weights.abstract(mesh, lambda rng: (rng, jnp.int32(0)))
-
-    def used(*names):
-        return {name: frozen[name] for name in names if name in frozen}
-
-    first = chosen.inner_iterations == 1
-    update = (state, used("base", "teacher"), slices, scored, number, rng, first)
-    reads = 3 * chosen.slices * chosen.mask_draws
-    passes = chosen.sampler.most_passes
-    params = jax.eval_shape(denoiser.bind, state.trainable, frozen)
-    plain, sampled = (
-        jax.eval_shape(functools.partial(steps.cast, config=model, quant=quant), params)
-        for quant in ("none", chosen.rollout_quant)
-    )
-    found = {
-        "rollout": Call(
-            calls.sample,
-            (state.trainable, used("base"), prompts, rng),
-            held((state.opt_state, used("reference", "teacher"))),
-            passes,
-            passes * parts_of(chosen, mesh),
-            bytes_of(sampled),
-            sampling.branch_shares(chosen.sampler, chosen.prompt_length),
-        ),
-        "update": Call(calls.update, update, held(used("reference")), 1, reads, bytes_of(plain)),
-    }
-    whole = steps.are_whole(sampled, chosen.rollout_weights, mesh)
-    others = others_of(calls, (state.trainable, frozen), prompts, slices, probed, rng)
-    kernels = {leaf.shape[1:] for leaf in jax.tree.leaves(plain["layers"]) if leaf.ndim == 3}
-    counted = {
-        name: Other(hlo.operations(jaxpr, passes), hlo.weights_read(jaxpr, kernels, passes))
-        for name, jaxpr in ((name, traced.jaxpr.jaxpr) for name, traced in others.items())
-    }
-    return Programs(found, counted, whole)
-
-
-def parts_of(chosen: Settings, mesh) -> int:
-    """How many parts the run's rollouts have."""
-    return steps.parts_of(chosen.rollout_parts, chosen.rows, sharding.row_shards(mesh))
-
-
-def bytes_of(params: dict) -> int:
-    """Bytes of abstract parameters on all chips, each array once, without adapters."""
-    base = {name: tree for name, tree in params.items() if name != "lora"}
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(base))
-
-
-def others_of(calls: steps.Steps, trees: tuple, prompts, slices, probed, rng) -> dict:
-    """What a round computes besides rollout and updates, traced."""
-    found = {"score": calls.score.trace(*trees, slices, rng)}
-    rollout = jax.eval_shape(calls.sample, *trees, prompts, rng)
-    if calls.drift is not None:
-        found["drift"] = calls.drift.trace(*trees, prompts, rollout)
-    if calls.probe is not None:
-        found["probe_before"] = calls.probe.before.trace(*trees, prompts, rollout, rng)
-        found["probe_after"] = calls.probe.after.trace(*trees, slices, probed, rng)
-    return found
-
-
-def held(tree) -> int:
-    """Bytes a chip of abstract arrays; other leaves are no arguments of the compiled program."""
-    arrays = [x for x in jax.tree.leaves(tree) if isinstance(x, jax.ShapeDtypeStruct)]
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in arrays)
-
-
-def measure(call: Call, mesh) -> dict:
+def measure(call: round_programs.Call, mesh) -> dict:
     """What the compiler and the data sheet say of one program."""
     began = time.monotonic()
     device = mesh.devices.flat[0]
@@ -290,7 +182,7 @@ def measure(call: Call, mesh) -> dict:
         "compute": ((flops - in_int8) / chip.flops + in_int8 / chip.int8) / mesh.size,
         "memory": call.weight_reads * read / chip.bandwidth,
     }
-    arguments = held(call.arguments)
+    arguments = round_programs.held(call.arguments)
     found = {
         "flops": flops,
         "int8_share": in_int8 / flops,
@@ -330,7 +222,7 @@ def hosts_of(mesh) -> list[int] | None:
     return [device.process_index for device in flat] if flat[0].platform == "gpu" else None
 
 
-def least_seconds(other: Other, mesh) -> float:
+def least_seconds(other: round_programs.Other, mesh) -> float:
     """The fastest that the data sheet allows a program that is not compiled.
 
     Each forward collects the layers' weights that are split over fsdp; sums over tensor, and what

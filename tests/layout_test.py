@@ -35,7 +35,7 @@ GROUPS = (
     ("inference",),
     ("experiment",),
     ("resume",),
-    ("loop", "round_times", "rates"),
+    ("loop", "round_times", "round_programs", "rates"),
     ("evaluation",),
     ("workdirs", "supervised", "banner"),
     ("train", "model_card"),

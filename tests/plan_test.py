@@ -14,8 +14,17 @@ import jax
 import numpy as np
 import pytest
 
-from configs import coding
-from gdsd_jax import chips, hlo, models, scoring, settings, sharding, topologies
+from configs import coding, opdlm
+from gdsd_jax import (
+    chips,
+    hlo,
+    models,
+    round_programs,
+    scoring,
+    settings,
+    sharding,
+    topologies,
+)
 from gdsd_jax.models import flops, lora
 from tests.scripts import code_of
 
@@ -98,7 +107,9 @@ def test_scores_are_counted_as_often_as_a_round_takes_them(plan, masks, minibatc
     told = f"tiny,score_masks={masks},minibatches={minibatches},inner_iterations=4,gdsd.beta=0.01"
     chosen = settings.parse(coding.get_config(f"{told},prompts_per_round=4,group_size=4,slices=2"))
     model = plan.model_of(chosen)
-    others = plan.programs(chosen, model, sharding.make_mesh({}, jax.devices()[:1])).others
+    others = round_programs.programs(
+        chosen, model, sharding.make_mesh({}, jax.devices()[:1])
+    ).others
     rows, length = chosen.rows // minibatches, chosen.sampler.gen_length
     # two views of each row, and each token of its completion is predicted in one of them
     pair = flops.features_flops(model, 2 * rows, chosen.prompt_length + length)
@@ -116,10 +127,44 @@ def test_passes_and_parts_are_those_that_run(plan):
     for parts, shards, taken in ((1, 1, 1), (6, 1, 6), (6, 6, 2), (3, 6, 1)):
         chosen = settings.parse(coding.get_config(f"{told}{parts}"))
         mesh = sharding.make_mesh({"data": shards}, jax.devices()[:shards])
-        rollout = plan.programs(chosen, plan.model_of(chosen), mesh).calls["rollout"]
+        rollout = round_programs.programs(chosen, plan.model_of(chosen), mesh).calls["rollout"]
         assert (rollout.loops, rollout.weight_reads) == (8, 8 * taken)
         said = [f"rollout_parts={parts} is {taken} here: a chip has 2 of the 12 completions"]
         assert [said[0] in line for line in plan.notes(chosen, mesh)] == [True] * (taken < parts)
+
+
+def test_answers_of_a_teacher_are_counted_as_its_own(plan):
+    """One column a pass, the prompt once; the updates that learn from them read no teacher."""
+    mesh = sharding.make_mesh({}, jax.devices()[:1])
+    found = {}
+    for control in ("none", "sft", "kd"):
+        chosen = settings.parse(opdlm.get_config(f"tiny,control={control},teacher_dtype=bfloat16"))
+        found[control], _, _ = round_programs.programs(chosen, plan.model_of(chosen), mesh)
+    counted = {
+        name: {part: operations_of(call) for part, call in calls.items()}
+        for name, calls in found.items()
+    }
+    rollout = found["sft"]["rollout"]
+    assert (rollout.loops, rollout.weight_reads) == (24, 24)
+    assert rollout.weights == found["none"]["rollout"].weights / 2  # in bfloat16
+    state = found["sft"]["update"].arguments[0]
+    assert rollout.beside == round_programs.held(state)  # the student waits meanwhile
+    assert counted["sft"]["rollout"] == counted["kd"]["rollout"]
+    # a token takes two columns of a pass, its own and the one before it, and the logits of one; a
+    # student's pass takes a block, and every fourth the block before it too
+    model = plan.model_of(chosen)
+    kernels = model.layers * sum(map(math.prod, lora.projection_shapes(model).values()))
+    head, prompt = model.d_model * model.vocab_size, chosen.prompt_length
+    for name, first, columns, logits in (("sft", 1, 2, 1), ("none", 4, 5, 4)):
+        least = 2 * chosen.rows * ((prompt - first + 24 * columns) * kernels + 24 * logits * head)
+        assert least < counted[name]["rollout"] < 1.6 * least, name  # attention besides
+    assert counted["sft"]["update"] < 0.9 * counted["kd"]["update"]
+    assert counted["kd"]["update"] == counted["none"]["update"]
+
+
+def operations_of(call):
+    jaxpr = call.function.trace(*call.arguments).jaxpr.jaxpr
+    return hlo.operations(jaxpr, call.loops, call.shares)
 
 
 def test_rollouts_in_int8_are_counted_at_their_own_rate_and_bytes(plan):
@@ -128,7 +173,9 @@ def test_rollouts_in_int8_are_counted_at_their_own_rate_and_bytes(plan):
         coding.get_config(f"{told},rollout_quant=int8,lora_rank=2,lora_alpha=2")
     )
     model = plan.model_of(chosen)
-    calls, others, _ = plan.programs(chosen, model, sharding.make_mesh({}, jax.devices()[:1]))
+    calls, others, _ = round_programs.programs(
+        chosen, model, sharding.make_mesh({}, jax.devices()[:1])
+    )
     call = calls["rollout"]
     jaxpr = call.function.trace(*call.arguments).jaxpr.jaxpr
     columns = chosen.rows * (chosen.prompt_length + 32)
@@ -170,7 +217,7 @@ def test_what_is_not_compiled_collects_its_weights(plan, kind, hosts, seconds):
         return types.SimpleNamespace(shape=shape, devices=grid, size=grid.size)
 
     chip = chips.CHIPS[kind]
-    other = plan.Other(operations=int(1e9), read=int(16e12))
+    other = round_programs.Other(operations=int(1e9), read=int(16e12))
     assert plan.least_seconds(other, mesh(fsdp=16, tensor=1)) == pytest.approx(seconds)
     reading = 16e12 / 16 / chip.bandwidth
     assert plan.least_seconds(other, mesh(fsdp=1, tensor=16)) == pytest.approx(reading)
@@ -188,7 +235,7 @@ def test_rollouts_with_a_cache_exchange_as_much_less_as_they_compute(plan):
         told = f"tiny,prompts_per_round=2,group_size=2,sampler.cache={cache},prompt_length=64"
         lengths = ",sampler.gen_length=32,sampler.block_length=16,sampler.steps=32"
         chosen = settings.parse(coding.get_config(told + lengths))
-        call = plan.programs(chosen, plan.model_of(chosen), mesh).calls["rollout"]
+        call = round_programs.programs(chosen, plan.model_of(chosen), mesh).calls["rollout"]
         traced = call.function.trace(*call.arguments)
         text = traced.lower().compile().as_text()
         kinds = hlo.exchanged(text, call.loops, call.shares)["collectives"]

@@ -236,14 +236,18 @@ def apart(
     counted_BxG = counted(batch, "answer")
     if config.exclude_stop:
         counted_BxG &= ~jnp.isin(answer_BxG, jnp.array(denoiser.config.stop_ids, jnp.int32))
-    target_BxGxD = jax.lax.stop_gradient(teacher_features(config.teacher, teacher_params, batch))
+    taught: tuple[Array, ...] = ()
+    logits = vocab_part(denoiser)
+    if config.divergence != "nll":  # which asks the teacher nothing
+        target_BxGxD = teacher_features(config.teacher, teacher_params, batch)
+        taught = (jax.lax.stop_gradient(target_BxGxD),)
+        logits += vocab_part(config.teacher)
     score = make_score(denoiser, config, params, teacher_params)
-    logits = vocab_part(denoiser) + vocab_part(config.teacher)
 
     def one_state(mask_BxL):
         (h_BxGxD,) = view_features(denoiser, params, batch, mask_BxL[None])
         mask_BxG = mask_BxL[:, batch.prompt_len :] & counted_BxG
-        arrays = masked_first(mask_BxG, mask_BxG, answer_BxG, h_BxGxD, target_BxGxD)
+        arrays = masked_first(mask_BxG, mask_BxG, answer_BxG, h_BxGxD, *taught)
         scores = by_chunks(score, logits, *arrays)
         count_B = jnp.sum(mask_BxG, axis=1)
         means = [jnp.sum(x_BxG, axis=1) / jnp.maximum(count_B, 1) for x_BxG in scores]
@@ -290,12 +294,13 @@ def teacher_features(teacher: Denoiser, params: PyTree, batch: Batch) -> Array:
 
 
 def make_score(denoiser: Denoiser, config: OpdConfig, params: PyTree, teacher_params: PyTree):
-    """`score(mask_BxC, tokens_BxC, student_BxCxD, teacher_BxCxD)`, the loss of some columns.
+    """`score(mask_BxC, tokens_BxC, student_BxCxD, teacher_BxCxD)`, the loss of some columns; under
+    "nll" without the teacher's.
 
     It gives (divergence, log-probability), [B, C] nats both, 0 where unmasked.
     """
 
-    def score(mask_BxC, tokens_BxC, h_BxCxD, target_BxCxD):
+    def score(mask_BxC, tokens_BxC, h_BxCxD, target_BxCxD=None):
         def masked():
             logits_BxCxV = denoiser.unembed(params, h_BxCxD)
             own_BxC = jnp.take_along_axis(logits_BxCxV, tokens_BxC[..., None], axis=-1)[..., 0]
