@@ -83,6 +83,19 @@ WAYS = (  # of writing what is right
     "8/(3-8/3) = 24 \\checkmark",
     "<expression>8/(3-8/3)</expression>",
     "8/(3-8/3) \\\\ = 24",
+    "8/(3-8/3) (= 24)",
+    "8/(3-8/3) [=24].",
+    "8/(3-8/3) (equals 24)",
+    "8/(3-8/3) \\text{ (= 24)}",
+    "8/(3-8/3) = 24 (target)",
+    "8/(3-8/3) = 24 (Target)",
+    "8/(3-8/3) = 24 (target number)",
+    "8/(3-8/3) = 24, which matches the target",
+    "8/(3-8/3) = 24 (target reached)",
+    "8/(3-8/3) = 24 \\text{ (target)}",
+    "8/(3-\\frac83)",
+    "\\frac8{3-\\frac83}",
+    "8/(3-\\frac 8{3}) = 24",
 )
 NO_WAYS = (
     "8/(3-8/3) = 25",
@@ -120,6 +133,17 @@ NO_WAYS = (
     "8/(3-8/3) = 24 (using each number twice)",
     "x = 8*3",
     "4! = 24",
+    "8/(3-8/3) (= 25)",
+    "8/(3-8/3) (24)",
+    "8/(3-8/3) = 25 (target)",
+    "8/(3-8/3) = 24 (target 25)",
+    "8/(3-8/3) = 24 (not target)",
+    "8/(3-8/3) = 24 (target not reached)",
+    "8/(3-8/3) = 24 (misses the target)",
+    "8*3 = 24 (target)",
+    "8/(3-\\frac38)",
+    "8/(3-\\frac833)",
+    "8/(3-\\frac8)",
 )
 EIGHTS = {"numbers": [3, 3, 8, 8], "target": 24}
 

@@ -12,6 +12,7 @@ from gdsd_jax.tasks import RewardConfig, TaskSettings
 from gdsd_jax.tasks.judges import JudgesError
 from gdsd_jax.tasks.mathematics import checker, competition, grading
 from gdsd_jax.tasks.mathematics.checker import Checker
+from tests.tasks.mathematics_numbers_test import entries
 
 
 def equal(gold, answer, by):
@@ -137,6 +138,50 @@ def test_formulas_are_told_apart(gold, answer, right, shared):
     ],
 )
 def test_formulas(gold, answer, right, shared):
+    assert equal(gold, answer, shared) is right
+
+
+WITH_UNITS = r"""
+36\pi \text{ cm}^3 | 36\pi \, \text{cm}^{3} | 36\pi \mbox{ cm}^2 | 36\pi \mathrm{cm}^3 | 36\pi cm³
+36\pi \textrm{ in}^2 | 36\pi \text{ units}^{ 2 } | 36\pi \text{ m/s}^2 | 36\pi \text{ cm}^3.
+36\pi \text{m}/\text{s}^2 | 36\pi \text{ s}^{-1} | 36\pi \text{ cm}^{\text{3}} | 36\pi cm^3
+36\pi \text{ cm}^3 \text{ of water} | 36\pi\ cm^{3} | 36\pi m^2 | 36\pi units^2 | 36π ft²
+36\pi \text{ cm^3} | 36\pi \mathrm{cm^3} | 36\pi \text{cm}³"""
+OTHERS = r"""
+36\pi \text{ cm}^3 + 2 | 36\pi \text{ cm} 3 | 36\pi \text{ cm}^{12} | 36\pi \text{ cm}^3 \times 2
+36\pi\text{r}^2 | 36\pi\mathrm{e}^3 | 36\pi r^2 | 36\pi at^2 | 36\pi x cm^2 | 35\pi \text{ cm}^3
+36\pi \text{ cm}^3 \text{ and } 4 \text{ cm} | 35\pi cm^3"""
+
+
+@pytest.mark.parametrize("answer", entries(WITH_UNITS))
+def test_units_with_powers_say_nothing_to_a_formula(answer, shared):
+    assert equal(r"36\pi", answer, shared) is True
+
+
+@pytest.mark.parametrize("answer", entries(OTHERS))
+def test_powers_that_are_no_unit_s_do(answer, shared):
+    assert equal(r"36\pi", answer, shared) is False
+
+
+@pytest.mark.parametrize(
+    "gold, answer, right",
+    [
+        (r"5\sqrt{2}", r"5\sqrt{2} \text{ cm}^2", True),
+        (r"5\sqrt{2}", r"5\sqrt{2} km²", True),
+        (r"5\sqrt{2}", r"5\sqrt{3} \text{ cm}^2", False),
+        (r"5\sqrt{2}", r"5\sqrt{2} \text{ cm}^2 \text{ or } 3", False),
+        (r"\frac{5\sqrt{2}}{3}", r"\frac{5\sqrt{2}}{3} \text{ m}^2", True),
+        (r"\frac{5\sqrt{2}}{3}", r"\frac{5\sqrt{2}}{3} \text{ m}^2 \cdot 2", False),
+        ("16x", r"16x \text{ cm}^2", True),
+        ("16x", "16x cm^2", True),
+        ("16x", r"16x^2 \text{ cm}^2", False),
+        ("16m^2", "16m^3", False),
+        ("60", r"12 \text{ cm} \times 5 \text{ cm}", False),
+        ("12", r"12 \text{ cm}^2 \times 5 \text{ cm}", False),
+        ("2", r"2\text{x}^2", False),
+    ],
+)
+def test_powers_of_units_and_others(gold, answer, right, shared):
     assert equal(gold, answer, shared) is right
 
 

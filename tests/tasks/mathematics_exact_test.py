@@ -69,6 +69,12 @@ def named(name):
         ("7", "x=3+4", True),
         ("2k+2", "2(k+1)", True),
         ("2k+2", "2k+1", False),
+        ("x+1", "x+2=x+1", False),
+        ("x+1", "2x+2-x-1=x+1", True),
+        ("x+1", "x^2=x+1", None),  # x^2 is what is asked for
+        ("x+1", "y+2=x+1", None),
+        ("x+2=x+1", "x+2=x+1", None),
+        ("2i", "(1+i)^2=2i", None),
         ("3m", "3", None),  # perhaps a unit
         ("e", "2e", None),
         ("2^{60}", "4^{30}", True),

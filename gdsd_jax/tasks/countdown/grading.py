@@ -28,7 +28,8 @@ _SAME = str.maketrans(
     | dict.fromkeys("$`\u00a0\u2007\u2009\u202f", " ")
 )
 _WORDS = {r"\times": "*", r"\cdot": "*", r"\ast": "*", r"\*": "*", r"\div": "/"}
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_ARGUMENT = r"\s*(?:\{([^{}]*)\}|([0-9]))"  # of one digit also without braces: \frac42
+_FRACTION = re.compile(rf"\\[dtc]?frac(?![A-Za-z]){_ARGUMENT}{_ARGUMENT}")
 # of LaTeX what changes no value: display, sizes of brackets, fonts, spaces
 _LATEX = re.compile(
     r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|q?quad|text(?:bf|rm|it)?|math(?:rm|bf)|mbox"
@@ -52,15 +53,19 @@ _EQUALS_IN_WORDS = re.compile(
 )
 _PRODUCT = re.compile(r"(?<=[0-9)])\s*(?=\(\s*[-+0-9(])|(?<=\))\s*(?=[0-9])")
 _EQUAL_SIGN = re.compile(r"(?<![!<>~])=")
+_ASIDE_IN_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{\s*(\([^{}()]*\))\s*\}")
+_EQUAL_ASIDE = re.compile(r"\(\s*=\s*([^()=]+)\)")
 _PLAIN = re.compile(r"\(?\s*-?[0-9]+\s*\)?")
 _TIMES = re.compile(r"(?<=[0-9)])\s*[xX]\s*(?=[0-9(])")
 # what may be said of a side, or makes no other number of it
 _SAID_AFTER = re.compile(
     r"\s*\(?\b(?:exactly|correct|right|indeed|true)\)?[.!]*$|(?<=[0-9])\.0+$|(?<=[0-9])!+$"
-    r"|,?\s*\(?\b(?:which\s+is\s+)?(?:the|our)\s+(?:target|goal)(?:\s+number)?\)?[.!]*$"
+    r"|,?\s*\(?\b(?:which\s+)?(?:(?:is|matches|reaches|hits)\s+)?(?:(?:the|our)\s+)?"
+    r"(?:target|goal)(?:\s+(?:number|value))?(?:\s+(?:reached|met|achieved|hit))?\)?[.!]*$"
     r"|,?\s*\(?\busing\s+(?:each|every|all|the)(?:\s+(?:of|the|given|numbers?))*"
     r"(?:\s+(?:exactly|only))?(?:\s+once)?\)?[.!]*$"
-    r"|\s*[\u2713\u2714\u2705]$"
+    r"|\s*[\u2713\u2714\u2705]$",
+    re.IGNORECASE,
 )
 _RELEASED_WORDS = {r"\div": "/", r"\times": "*", r"\cdot": "*"}
 _EQUALS = re.compile(r"=(?=[0-9. ])")
@@ -139,9 +144,11 @@ def in_ascii(answer: str) -> str:
     Without emphasis, a name before it, and a full stop.
     """
     for _ in range(4):  # fractions within fractions
-        answer = _FRACTION.sub(r"((\1)/(\2))", answer)
+        answer = _FRACTION.sub(_divided, answer)
+    answer = _ASIDE_IN_TEXT.sub(r" \1", answer)
     answer = _EQUALS_IN_WORDS.sub("=", re.sub(r"</?[a-z]{1,12}>", " ", answer))
     answer = _replaced(_LATEX.sub(" ", answer), _WORDS).translate(_SAME)
+    answer = _EQUAL_ASIDE.sub(r"= \1", answer)
     answer = _BOLD.sub("", " ".join(answer.split())).strip()
     named = _NAMED.match(answer)
     answer = answer if named is None else answer[named.end() :]
@@ -149,6 +156,12 @@ def in_ascii(answer: str) -> str:
     if answer.startswith("(") and answer.endswith(")") and "=" in answer:
         answer = answer[1:-1]  # \text{...} around all of it
     return _PRODUCT.sub("*", _TIMES.sub("*", answer.strip()))
+
+
+def _divided(fraction: re.Match) -> str:
+    """A hit of _FRACTION as (top)/(bottom), in brackets."""
+    top, top_digit, bottom, bottom_digit = fraction.groups(default="")
+    return f"(({top or top_digit})/({bottom or bottom_digit}))"
 
 
 def _end_of_braces(text: str, begin: int) -> int | None:

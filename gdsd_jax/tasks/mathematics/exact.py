@@ -45,20 +45,36 @@ class _NoSum(Exception):
 def verdict(gold: str, answer: str) -> bool | None:
     """Whether two formulas in LaTeX, or lists of them, are equal; None where that is not certain.
 
-    An answer of several sides is wrong where constants among them differ, as in 3 + 5 = 7.
+    An answer of several sides is wrong where constants among them differ, as in 3 + 5 = 7, or
+    where sums in the same letters do, as in x + 2 = x + 1.
     """
     lists = _list_of(gold), _list_of(answer)
     if lists != (None, None):
         return None if None in lists else _of_lists(*lists)
     sides = [sum_of(side) for side in EQUALS.split(answer)]
-    constants = [side for side in sides if side is not None and _is_constant(side)]
+    constants = [side for side in sides if side is not None and is_constant(side)]
     if any(side != constants[0] for side in constants):
+        return False
+    if EQUALS.search(gold) is None and _contradict(sides):
         return False
     if len(sides) > 1 and sides[0] is not None and _is_letter(sides[0]):
         sides = sides[1:]
     if None in sides or any(side != sides[0] for side in sides):
         return None
     return _of_sums(sum_of(gold), sides[0])
+
+
+def _contradict(sides: list[Sum | None]) -> bool:
+    """Whether sums in the same letters differ. A product on the left is what was asked for, as in
+    x^2 = x + 1."""
+    first, *others = sides
+    sums = others if first is None or len(first) < 2 else sides
+    of_letters: dict[frozenset[str], Sum] = {}
+    for one in sums:
+        letters = frozenset() if one is None else frozenset(_letters_of(one))
+        if letters and not letters & {"e", "i"} and of_letters.setdefault(letters, one) != one:
+            return True
+    return False
 
 
 def _of_sums(wanted: Sum | None, found: Sum | None) -> bool | None:
@@ -145,6 +161,11 @@ def is_vast(text: str) -> bool:
     return False
 
 
+def is_constant(one: Sum) -> bool:
+    """Whether there are no letters in a sum."""
+    return not _letters_of(one)
+
+
 def _sorted_sum(text: str) -> list | None:
     found = sum_of(text)
     return None if found is None else sorted(found.items())
@@ -152,10 +173,6 @@ def _sorted_sum(text: str) -> list | None:
 
 def _letters_of(one: Sum) -> set[str]:
     return {name for _, letters in one for name, _ in letters} - {PI}
-
-
-def _is_constant(one: Sum) -> bool:
-    return not _letters_of(one)
 
 
 def _is_letter(one: Sum) -> bool:

@@ -10,6 +10,11 @@ _IS = re.compile(
     re.DOTALL,
 )
 _NAME = re.compile(r"\\?[A-Za-z]+(?:\([A-Za-z]\)|_\{?\w+\}?)?")
+# behind a formula; math-verify leaves out a unit in letters, but not its power
+_UNIT_AND_POWER = re.compile(
+    r"(?<![A-Za-z\\])(?P<unit>[A-Za-z]+)"
+    r"\s*(?:(?:\^|\*\*)\s*(?:\{\s*[23]\s*\}|[23])|[\u00b2\u00b3])[\s.$]*$"
+)
 _STEP = re.compile(r"[;\n]|,\s+(?=[^,;=]*[0-9][^,;=]*=)")
 
 _LESS = r"(?:<|\\(?:leq?|leqslant|lt)(?![A-Za-z])|\u2264)"
@@ -32,10 +37,10 @@ _INTERVAL = re.compile(
 
 
 def alike(gold: str, answer: str) -> tuple[str, str]:
-    """(gold, answer), cleaned ones, without the sentence around the answer; as intervals where one
-    of them is an interval and the other an inequality."""
+    """(gold, answer), cleaned ones, without the sentence around the answer and the power of its
+    unit; as intervals where one of them is an interval and the other an inequality."""
     if not words.is_words(gold):
-        answer = without_sentence(answer)
+        answer = _without_power_of_unit(gold, without_sentence(answer))
     if _INTERVAL.fullmatch(gold):
         found = as_intervals(answer)
         if found is not None:
@@ -60,6 +65,15 @@ def without_sentence(text: str) -> str:
     if found is None or not words.may_stand_before(found["before"]):
         return text
     return found["rest"].strip().rstrip(".")
+
+
+def _without_power_of_unit(gold: str, answer: str) -> str:
+    r"""36\pi cm for 36\pi cm^3, unless the letters may be variables of the gold answer."""
+    found = _UNIT_AND_POWER.search(answer)
+    if found is None or set(found["unit"]) & set(re.sub(r"\\[A-Za-z]+", " ", gold)):
+        return answer
+    is_unit = found["unit"] == "m" or (len(found["unit"]) > 1 and words.is_word(found["unit"]))
+    return answer[: found.end("unit")] if is_unit else answer
 
 
 def steps_of(text: str) -> list[str]:

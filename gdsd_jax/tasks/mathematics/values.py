@@ -33,6 +33,10 @@ _POWER_OF_UNIT = re.compile(r"(?<=[A-Za-z}])\s*(?:\^|\*\*)\s*(?:\{[23]\}|[23](?!
 _NUMBERED = re.compile(r"^(?:#|[Nn]o\.)\s*(?=[0-9])")
 _SPELT_SIGN = re.compile(r"^(?:negative|minus)\s+(?=[0-9.a-z])", re.IGNORECASE)
 _ASIDE = re.compile(r"(?P<outside>[^()]*[^()\s])\s*\((?P<inside>[^()]+)\)\s*\.?")
+_WRITTEN = rf"(?:{words.SPELT_RUN}|{_DIGITS})"
+_TWICE = re.compile(
+    rf"(?<![A-Za-z0-9.,/^-])(?P<first>{_WRITTEN})\s*\(\s*(?P<second>{_WRITTEN})\s*\)", re.IGNORECASE
+)
 _VARIABLE = re.compile(r"\\?[A-Za-z]+(?:_\{?\w+\}?)?(?:\([A-Za-z]\))?")
 
 
@@ -56,7 +60,7 @@ def number_of(answer: str, loose: bool = False) -> Number | None:
     """
     if len(answer) > MOST_CHARACTERS:
         return None
-    answer = _without_aside(_side_of(cleaned(answer)))
+    answer = _without_aside(_TWICE.sub(_said_once, _side_of(cleaned(answer))))
     if loose:
         answer = _NUMBERED.sub("", _SPELT_SIGN.sub("-", answer))
         sign = "-" if answer.startswith("-") else ""
@@ -90,8 +94,17 @@ def _side_of(answer: str) -> str:
     return right
 
 
+def _said_once(hit: re.Match) -> str:
+    """5 for five (5) and 5 (five); others as they are, for 5 (5) is a product."""
+    digits = [text for text in hit.groups() if text[0].isdigit()]
+    spelt = [words.spelt_number(text) for text in hit.groups() if not text[0].isdigit()]
+    if len(digits) != 1 or _exact(digits[0]) != spelt[0]:
+        return hit[0]
+    return digits[0]
+
+
 def _without_aside(answer: str) -> str:
-    """An answer without what brackets say again, 5 for 5 (total) and for five (5)."""
+    """An answer without what brackets say again, 5 for 5 (total), five (5) and $5 (5 dollars)."""
     aside = _ASIDE.fullmatch(answer)
     if aside is None:
         return answer
@@ -103,6 +116,9 @@ def _without_aside(answer: str) -> str:
         if spelt is not None and re.search("[0-9]", number):
             found = number_of(number, loose=True)
             return number if found is not None and found.value == spelt else answer
+    found = [number_of(text, loose=True) for text in (outside, inside)]
+    if found[0] is not None and found[0] == found[1] and re.search("[A-Za-z$]", answer):
+        return outside  # without a unit it is a product
     is_comment = words.is_words(inside) and words.may_stand_after(inside)
     is_comment &= not words.SEVERAL & set(inside.lower().split())
     return outside if is_comment and len(inside) > 1 else answer

@@ -2,14 +2,18 @@
 
 import re
 
-from gdsd_jax.tasks.mathematics import exact, sentences, values, words, writing
+from gdsd_jax.tasks.mathematics import exact, parts, sentences, values, words, writing
 
 _BASE = re.compile(r"(?<=[0-9])\s*_\s*\{?\s*([0-9]+)")
 _OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·⁰¹²³⁴-⁹]")
 _WORDS_BETWEEN = re.compile(
     r"[0-9].*\\(?:text|mathrm|mbox)[a-z]*\s*\{[^{}]*[A-Za-z][^{}]*\}.*[0-9]"
 )
-_MAY_BE_SEVERAL = re.compile(r"[,=]|\\(?:text|mathrm|mbox)")
+_POWER_OF_TEXT = re.compile(
+    r"(?P<unit>\\(?:text(?:rm)?|mathrm|mbox)\s*\{(?P<words>[^{}]*)\})"
+    r"\s*(?:\^|\*\*)[\s{]*(?:\\text\s*\{)?\s*-?[0-9](?![0-9])[\s}]{0,3}"
+)
+_MAY_BE_SEVERAL = re.compile(r"[,=]|\\(?:text|mathrm|mbox|pm|mp)|\u00b1")
 _CHOICE = re.compile(
     r"(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is\s+)?:?\s*){0,2}"
     r"(?:\\text(?:bf|rm)?\s*\{\s*)?\(?\s*([A-J])\s*[).:]?\s*\}?\s*\)?\.?",
@@ -37,17 +41,15 @@ def decide(gold: str, answer: str) -> bool | None:
     if _without_spaces(gold_text) == _without_spaces(text):
         return True
     wanted = None if "=" in gold_text else values.number_of(gold)
-    if wanted is not None:
-        *steps, text = sentences.steps_of(text)
-        if any(map(_is_false, steps)) or sentences.MODULO.search(text):
-            return False
-    if "=" in text and _is_false(text):
+    if _has_wrong_equation(gold_text, text, wanted is not None):
         return False
+    if wanted is not None:
+        text = sentences.steps_of(text)[-1]
     plain = writing.without_text(text)
     number = values.number_of(plain, loose=True)
     if number is not None and wanted is not None:
         return _same(wanted, number)
-    if not _MAY_BE_SEVERAL.search(gold_text) and "=" not in text and _WORDS_BETWEEN.search(text):
+    if not _MAY_BE_SEVERAL.search(gold_text) and "=" not in text and _has_words_between(text):
         return False  # 12 \text{ cm} \times 5 \text{ cm}: math-verify sees the first number alone
     if _choice_of(gold_text) is not None and _choice_of(text) is not None:
         return _choice_of(gold_text) == _choice_of(text)
@@ -63,8 +65,40 @@ def decide(gold: str, answer: str) -> bool | None:
     if number is not None and not number.percent:  # the units say nothing to a formula
         text = rf"\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
     formulas = [writing.as_latex(gold_text), writing.as_latex(text)]
+    if any(map(parts.has_both_signs, formulas)):
+        formulas = list(map(parts.written_out, formulas))
     verdict = exact.verdict(*formulas)
     return False if verdict is None and any(map(exact.is_vast, formulas)) else verdict
+
+
+def _has_wrong_equation(gold: str, answer: str, is_number: bool) -> bool:
+    """Whether one of the equations in an answer is false, or they give one variable two values
+    though the gold answer, a number or a point, has a single one."""
+    plain = writing.without_text(answer)
+    form = _form_of(gold)
+    is_single = is_number or form not in (None, "")
+    if is_single and parts.contradict(plain, numbered=is_number):
+        return True
+    if is_number:
+        equations = sentences.steps_of(answer)
+        if sentences.MODULO.search(equations[-1]):
+            return True
+    elif form is not None or len(parts.of(writing.without_text(gold))) > 1:
+        equations = parts.of(plain)  # x=2 and x=3, where both are wanted
+    else:
+        equations = [answer]
+    return any("=" in equation and _is_false(equation) for equation in equations)
+
+
+def _has_words_between(text: str) -> bool:
+    r"""Whether words in \text{} stand between two numbers; the power of a unit is none."""
+    return _WORDS_BETWEEN.search(_POWER_OF_TEXT.sub(_without_power, text)) is not None
+
+
+def _without_power(hit: re.Match) -> str:
+    """The unit of a hit of _POWER_OF_TEXT; all of it where letters are no unit, as of x^2."""
+    said = words.WORD.findall(hit["words"])
+    return hit["unit"] if all(words.is_unit(word, letters=True) for word in said) else hit[0]
 
 
 def _is_false(text: str) -> bool:

@@ -105,12 +105,12 @@ _PART_AFTER = re.compile(
 _VARIABLE_IS = re.compile(r"\b[A-Za-z]\s+(?=(?:is|equals|was)(?:\s|$))")
 
 _SPELT_WORD = rf"(?:{'|'.join([*SPELT, *_TIMES])})\b"
-_SPELT_RUN = rf"{_SPELT_WORD}(?:(?:\s+and\s+|\s+|-){_SPELT_WORD})*"
+SPELT_RUN = rf"{_SPELT_WORD}(?:(?:\s+and\s+|\s+|-){_SPELT_WORD})*"
 _GOES_ON = re.compile(
     rf"\s*(?:/|:|-|,|over|to|by|and|out\s+of|of|in)\s*{_SPELT_WORD}", re.IGNORECASE
 )
-_SPELT_BEGIN = re.compile(_SPELT_RUN, re.IGNORECASE)
-_COUNT = rf"(?:[0-9]+\b|{_SPELT_RUN})"
+_SPELT_BEGIN = re.compile(SPELT_RUN, re.IGNORECASE)
+_COUNT = rf"(?:[0-9]+\b|{SPELT_RUN})"
 _SPELT_PART = re.compile(
     rf"(?:(?P<whole>{_COUNT})(?:\s+and\s+|-and-))?"
     rf"(?:(?P<top>an?\b|{_COUNT})(?:\s+|-))?(?P<part>{'|'.join(sorted(_PARTS)[::-1])})\b",

@@ -36,7 +36,9 @@ _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 _PRAISE = "[\u2713\u2714\u2705\u2611\u2728\u2b50\U0001f389\U0001f38a\U0001f44d\U0001f4af\ufe0f]"
 _LOWERED = re.compile("(?<=[0-9])[\u2080-\u2089]+")
 _BASE = re.compile(
-    r"(?<=[0-9])(?:\s*_\s*\{?\s*(?:\\text\s*\{)?|\s+(?:in\s+)?base[\s-]+|\s*\(base\s+)"
+    r"(?<=[0-9])(?:\s*_\s*\{?\s*(?:\\text\s*\{\s*)?(?:base[\s-]*\}?)?"
+    r"|\s*\\text\s*\{\s*\(?(?:in\s+)?base[\s-]*\}?"
+    r"|\s+(?:in\s+)?base[\s-]+|\s*\(base\s+)"
     rf"\s*\(?\s*(?P<base>[0-9]+|{'|'.join(list(words.SPELT)[2:17])})(?![A-Za-z0-9])[\s}})]*",
     re.IGNORECASE,
 )
@@ -100,6 +102,8 @@ _CLEANED = tuple(
         (r"^#{2,}\s*|\s*\\\\\s*$|^\\boxed\s*\{(?=[^{}]*$)", ""),
         (r"(?<![0-9A-Za-z)}*])\*\*([^\s*](?:[^*]*[^\s*])?)\*\*(?![0-9A-Za-z({\\*])", r"\1"),
         (r"\^\s*\{?\s*(?:\\(?:text|mathrm)\s*\{)?\s*(st|nd|rd|th)\s*\}{0,2}", r"\1"),
+        # brackets around the digits of another base
+        (r"(?<![0-9A-Za-z])\(\s*([0-9]+)\s*\)(?=\s*[_\u2080-\u2089])", r"\1"),
         (r"\\varnothing(?![A-Za-z])", r"\\emptyset"),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\displaystyle(?![A-Za-z])", ""),
@@ -122,7 +126,8 @@ _NEARLY = re.compile(r"\\(?:approx|simeq|sim|cong|doteq)(?![A-Za-z])|[≈≃∼�
 _PRINTED = str.maketrans(
     _WIDE
     | {"\u00d7": r"\times ", "\u00b7": r"\cdot ", "\u22c5": r"\cdot ", "\u00f7": "/"}
-    | {"\u2212": "-", "\u2013": "-", "\u221e": r"\infty ", "\u03c0": r"\pi "}
+    | {"\u2212": "-", "\u2013": "-"}
+    | {"\u221e": r"\infty ", "\u03c0": r"\pi ", "\u00b1": r"\pm ", "\u2213": r"\mp "}
 )
 _RAISED = re.compile("[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207f]+")
 _NAMES = re.compile(r"(?<![A-Za-z\\])(pi|inf|infty|infinity)(?![A-Za-z])")
@@ -131,8 +136,12 @@ _POWERS = re.compile(
     r"|\^\s*(-?[0-9]+(?:\.[0-9]+)?))"
 )
 _UNION = re.compile(r"(?<=[)\]])\s*[U\u222a]\s*(?=[(\[])")
+_JOINED = re.compile(
+    r"\\(?:textrm|mathrm|mbox)\s*\{\s*(?P<word>or|and)\s*\}|\\(?:lor|vee)(?![A-Za-z])"
+)
 _DECIMAL_POWER = re.compile(r"\^\{\s*(-?[0-9]*\.[0-9]+)\s*\}")
 _ROOT = re.compile(r"\u221a|(?<![A-Za-z\\])sqrt(?![A-Za-z]{2})")
+_SHORT_ROOT = re.compile(r"\\sqrt\s*([0-9])(?![0-9])")
 _ARGUMENT = re.compile(r"\s*(?:\\[A-Za-z]+|[0-9A-Za-z])")
 _UNDER = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?|\\pi(?![A-Za-z])|[A-Za-z](?![A-Za-z]))")
 
@@ -193,8 +202,10 @@ def as_latex(answer: str) -> str:
     answer = exact_side(answer.translate(_PRINTED)) or answer
     answer = _split_vulgar(answer.rstrip().removesuffix("."))
     answer = _UNION.sub(r" \\cup ", _RAISED.sub(_raised, answer))
+    # math-verify knows the words in \text{} alone
+    answer = _JOINED.sub(lambda hit: rf"\text{{ {hit['word'] or 'or'} }}", answer)
     answer = _NAMES.sub(lambda hit: r"\pi " if hit[1] == "pi" else r"\infty ", answer)
-    answer = _with_arguments(_with_roots(answer))
+    answer = _with_arguments(_with_roots(_SHORT_ROOT.sub(r"\\sqrt{\1}", answer)))
     answer = _POWERS.sub(lambda hit: f"^{{{hit[1] or hit[2]}}}", answer)
     answer = _with_brackets(answer)
     return _DECIMAL_POWER.sub(_as_fraction, answer)
