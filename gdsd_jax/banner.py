@@ -113,9 +113,9 @@ def workdir_text(chosen: Settings, workdir) -> str:
 def doubts_of(experiment: Experiment) -> list[str]:
     """Settings that go together, but hardly as they are meant."""
     chosen, model, found = experiment.settings, experiment.denoiser.config, []
-    kind = models.default_sampler(model).get("kind", "llada")
+    learnt = models.default_sampler(model).get("kind", "llada"), model.block_length
     if chosen.init_from is not None:
-        found += sampling.attention_doubts(chosen.sampler.kind, kind, f"{model.family} weights")
+        found += sampling.attention_doubts(chosen.sampler, *learnt, f"{model.family} weights")
     if chosen.rounds and chosen.inner_iterations < chosen.minibatches:
         found.append(
             f"inner_iterations={chosen.inner_iterations} is below minibatches="

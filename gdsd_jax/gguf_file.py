@@ -176,7 +176,8 @@ def entries_of(file: GgufFile) -> dict[str, Any]:
     refuse_other_computations(file, head_dim)
     if "token_embd.weight" not in file.stored:
         raise ValueError(f"{file.path}: token_embd.weight is missing among its tensors")
-    ends = [metadata[key] for key in ENDS if key in metadata]
+    with prefixed(f"{file.path}: ", "; download it again"):
+        ends = [json_files.entry(metadata, key, "id") for key in ENDS if key in metadata]
     if not ends:
         raise ValueError(f"{file.path}: {ENDS[0]} is missing in its metadata")
     entries |= {
@@ -197,7 +198,12 @@ def entries_of(file: GgufFile) -> dict[str, Any]:
         "max_position_embeddings": f"{name}.context_length",
         "num_experts": f"{name}.expert_count",
     }
-    return entries | {entry: metadata[key] for entry, key in further.items() if key in metadata}
+    with prefixed(f"{file.path}: ", "; download it again"):
+        return entries | {
+            entry: json_files.entry(metadata, key, "whole number")
+            for entry, key in further.items()
+            if key in metadata
+        }
 
 
 def spelling_of(file: GgufFile) -> Callable[[int], str | None]:
@@ -306,7 +312,8 @@ def check_type(file: GgufFile, stored) -> None:
     import gguf
 
     try:
-        gguf.dequantize(np.asarray(stored.data[:1]), stored.tensor_type)
+        first = stored.data if len(stored.shape) == 1 else stored.data[:1]
+        gguf.dequantize(np.asarray(first), stored.tensor_type)
     except NotImplementedError:
         raise ValueError(
             f"{file.path}: {stored.name} is stored as {stored.tensor_type.name}, which the gguf "
@@ -329,6 +336,9 @@ def lazy_tensor(stored, order: np.ndarray | None = None) -> LazyArray:
     def read(index=None) -> np.ndarray:
         rows, *columns = index or (slice(None),) * len(shape)
         rows = (np.arange(shape[0]) if order is None else order)[rows]
+        if not columns:  # as a whole: of some types the data are bytes, several to a number
+            whole = gguf.dequantize(np.asarray(stored.data), stored.tensor_type)
+            return whole.astype(np.float32, copy=False)[rows]
         sizes = [len(range(*part.indices(size))) for part, size in zip(columns, shape[1:])]
         values = np.empty((len(rows), *sizes), np.float32)
         for first in range(0, len(rows), step):

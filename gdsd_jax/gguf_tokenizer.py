@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
+from gdsd_jax import json_files
 from gdsd_jax.hf_tokenizer import QWEN2_WORDS
-from gdsd_jax.mistakes import one_line
+from gdsd_jax.mistakes import one_line, prefixed
 
 # what a token is, in tokenizer.ggml.token_type
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -87,10 +88,14 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
     required(metadata, "tokenizer.ggml.merges", source, list)
     types = metadata.get("tokenizer.ggml.token_type")
     types = dict(enumerate(types if isinstance(types, list) else ()))
+    with prefixed(f"{source}: ", "; download it again"):
+        ids = {
+            role: json_files.entry(metadata, key, "whole number", -1) for role, key in ROLES.items()
+        }
     roles = {  # a token with a role is a special one, which a comma that begins no text is not
-        role: tokens[metadata[key]]
-        for role, key in ROLES.items()
-        if metadata.get(key) in range(len(tokens)) and types.get(metadata[key]) != NORMAL
+        role: tokens[i]
+        for role, i in ids.items()
+        if i in range(len(tokens)) and types.get(i) != NORMAL
     }
     add_bos = bool(metadata.get("tokenizer.ggml.add_bos_token", rule.bos)) and "bos_token" in roles
     try:
@@ -98,9 +103,11 @@ def files_of(metadata: Mapping[str, Any], source) -> dict[str, str]:
     except Exception as error:  # the library raises no narrower class
         raise ValueError(f"{source}: its tokenizer cannot be rebuilt ({one_line(error)})") from None
     if add_bos:
-        bos, i = roles["bos_token"], metadata[ROLES["bos_token"]]
+        bos = roles["bos_token"]
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, i)]
+            single=f"{bos} $A",
+            pair=f"{bos} $A {bos} $B",
+            special_tokens=[(bos, ids["bos_token"])],
         )
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

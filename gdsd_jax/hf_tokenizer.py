@@ -77,6 +77,13 @@ def byte_level_bpe(folder: epath.Path, config: Mapping[str, Any]) -> tokenizers.
     )
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     add_tokens(tokenizer, folder, config)
+    begin = special_tokens(config).get("bos_token")
+    with prefixed(f"{folder / 'tokenizer_config.json'}: "):
+        has_begin = json_files.entry(config, "add_bos_token", "flag", False)
+    if has_begin and begin is not None:  # tokenizer.json would say it in a post-processor
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single=[begin, "$A"], special_tokens=[(begin, tokenizer.token_to_id(begin))]
+        )
     return tokenizer
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from etils import epath
 import numpy as np
 import sentencepiece
+import tokenizers
 
 from gdsd_jax import chat_templates, hf_tokenizer, paths
 from gdsd_jax.mistakes import one_line
@@ -63,7 +64,8 @@ class Tokenizer(Protocol):
       pad_id: fills unused columns.
       mask_id: stands for a position not yet decided; encoded text holds it only where the text
         spells it out. -1: an autoregressive model's tokenizer has none.
-      stop_ids: any of these ends an answer; the first is the one we write ourselves.
+      stop_ids: any of these ends an answer; the first is the one we write ourselves, the
+        tokenizer's own end where it is among them.
       bos_id: begins a text, or None.
     """
 
@@ -75,6 +77,10 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> list[int]:
         """Ids of the text alone, without special ids around it."""
+
+    def encode_raw(self, text: str) -> list[int]:
+        """Like `encode`, after the special ids that the tokenizer begins a text with that is no
+        chat."""
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text up to the first stop id; padding, masks and ids without a meaning are left out."""
@@ -143,6 +149,9 @@ class SentencePiece:
         first, *others = [self._model.encode(part) for part in text.split(_SPACE)]
         return first + [i for part in others for i in (*self._space_bytes, *part)]
 
+    def encode_raw(self, text: str) -> list[int]:
+        return self.encode(text)  # a model file does not say whether texts begin with a special id
+
     def decode(self, ids: Iterable[int]) -> str:
         return self._model.decode(_meaningful(ids, self))
 
@@ -198,16 +207,29 @@ class HuggingFace:
             folder, pad_id=pad_id, mask_id=mask_id, stop_ids=stop_ids
         )
         names = hf_tokenizer.special_tokens(config)
-        self.bos_id = None
-        if "bos_token" in names:
-            self.bos_id = self._tokenizer.token_to_id(names["bos_token"])
+        self.bos_id, end = (
+            self._tokenizer.token_to_id(names[role]) if role in names else None
+            for role in ("bos_token", "eos_token")
+        )
+        if end in self.stop_ids:  # the one that ends turns in the chat template
+            self.stop_ids = (end, *(i for i in self.stop_ids if i != end))
         self._folder = folder
         self._template = chat_templates.read(folder, config)
         self._template_arguments = names | dict(template_arguments or {})
 
     def encode(self, text: str) -> list[int]:
+        return self._encoding(text, with_special=False).ids
+
+    def encode_raw(self, text: str) -> list[int]:
+        encoding = self._encoding(text, with_special=True)
+        # what stands around a text belongs to no sequence; behind it that would be an end
+        places = [i for i, sequence in enumerate(encoding.sequence_ids) if sequence is not None]
+        return encoding.ids[: places[-1] + 1] if places else []
+
+    def _encoding(self, text: str, *, with_special: bool) -> tokenizers.Encoding:
+        """What the library makes of a text, by the post-processor or without."""
         try:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
+            return self._tokenizer.encode(text, add_special_tokens=with_special)
         except Exception as error:  # the library raises no narrower class
             raise ValueError(
                 f"the tokenizer of {self._folder} cannot read {text[:40]!r} ({one_line(error)})"

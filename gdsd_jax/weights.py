@@ -22,21 +22,12 @@ from gdsd_jax import (
     tasks,
     tokenizers,
 )
-from gdsd_jax.checkpoint import (
-    ADAPTERS,
-    PARAMS,
-    has_adapters,
-    is_converted,
-    latest_iteration,
-    lazy_params,
-    load_params,
-    load_trainable,
-    read_manifest,
-)
+from gdsd_jax.checkpoint import ADAPTERS, PARAMS, is_converted, latest_iteration, load_params
 from gdsd_jax.checksums import are_finite
 from gdsd_jax.keys import make_keys
 from gdsd_jax.mistakes import prefixed
 from gdsd_jax.models import ModelConfig
+from gdsd_jax.sampling import SamplerConfig
 from gdsd_jax.settings import Settings, build, replace
 from gdsd_jax.settings import read as read_settings
 from gdsd_jax.tasks import Task
@@ -71,6 +62,9 @@ def settings_to_use(folder, model: ModelConfig, stored: Collection[str]) -> Sett
     """Those that tell how to use a folder's model, whose arrays are stored in these types."""
     dtype = "bfloat16" if "bfloat16" in stored else "float32"
     sampler = {f"sampler.{key}": value for key, value in models.default_sampler(model).items()}
+    if model.block_length is not None:
+        whole = tokenizers.bucket(SamplerConfig.gen_length, model.block_length)
+        sampler["sampler.gen_length"] = whole  # in blocks
     given = {"init_from": str(folder), "dtype": dtype, "param_dtype": dtype, "remat": "none"}
     kept = {name: getattr(model, name) for name in LORA} if model.lora_rank else {}
     return build(given | sampler | kept)
@@ -82,7 +76,7 @@ def read_manifest_model(folder) -> tuple[ModelConfig, dict[str, Any]]:
     Raises:
       ValueError: no such folder, or a manifest that is not of this form; one line.
     """
-    manifest = read_manifest(folder)
+    manifest = checkpoint.read_manifest(folder)
     with prefixed(f"{folder}/manifest.json: ", "; convert the model again"):
         json_files.entry(manifest, "dtype", "texts", [])
         model = models.config_from_json(json_files.entry(manifest, "model", "object"))
@@ -121,7 +115,10 @@ def read_folder(folder, changes: Mapping[str, Any] = {}) -> tuple[Settings, Mode
     changes, the model, its tokenizer); `load_weights` reads its weights."""
     if not is_hugging_face(folder):
         settings = replace(settings_of(folder), changes)
-        return settings, *read_model(settings, kept_tokenizer(settings, folder))
+        model, tokenizer = read_model(settings, kept_tokenizer(settings, folder))
+        if not is_converted(folder):
+            model = models.with_blocks(model, settings.sampler.causal_block)
+        return settings, model, tokenizer
     model = models.config_from_hf(folder)
     stored = {leaf.dtype.name for leaf in jax.tree.leaves(hf.open_folder(folder, model))}
     settings = replace(settings_to_use(folder, model, stored), changes)
@@ -158,6 +155,7 @@ def read_model(settings: Settings, own: Tokenizer | None = None) -> tuple[ModelC
                 "launch/convert.py"
             )
         model, tokenizer = read_model(before, kept_tokenizer(before, settings.init_from))
+        model = models.with_blocks(model, before.sampler.causal_block)
     check_preset(settings, model, f"init_from={settings.init_from}")
     return with_settings(model, settings), tokenizer
 
@@ -377,7 +375,8 @@ def load_weights(
         # a base of random weights is drawn again
         rng = make_keys(jax.random.key(settings.seed), 0)["init"]
         frozen["base"] = base_weights(settings, model, mesh, rng)
-    return load_trainable(folder, abstract(mesh, make_trainable(settings, model))), frozen
+    shapes = abstract(mesh, make_trainable(settings, model))
+    return checkpoint.load_trainable(folder, shapes), frozen
 
 
 def hash_of(folder) -> str:
@@ -392,11 +391,11 @@ def hash_of(folder) -> str:
     """
     digest = hashlib.sha256()
     if is_converted(folder):
-        for part in (PARAMS, ADAPTERS) if has_adapters(folder) else (PARAMS,):
-            _hash_tree(digest, lazy_params(paths.absolute(folder) / part))
+        for part in (PARAMS, ADAPTERS) if checkpoint.has_adapters(folder) else (PARAMS,):
+            _hash_tree(digest, checkpoint.lazy_params(paths.absolute(folder) / part))
         return digest.hexdigest()
     newest = paths.absolute(folder) / "checkpoints" / str(latest_iteration(folder))
-    _hash_tree(digest, lazy_params(newest / "state", "state", "trainable"))
+    _hash_tree(digest, checkpoint.lazy_params(newest / "state", "state", "trainable"))
     settings = settings_of(folder)
     if settings.lora_rank and settings.init_from is not None:
         digest.update(hash_of(settings.init_from).encode())
@@ -418,7 +417,7 @@ def _hash_tree(digest, tree: PyTree) -> None:
 def starts_adapted(settings: Settings) -> bool:
     """Whether a run starts from the adapters of a converted folder."""
     init_from = settings.init_from
-    return init_from is not None and is_converted(init_from) and has_adapters(init_from)
+    return init_from is not None and is_converted(init_from) and checkpoint.has_adapters(init_from)
 
 
 def base_weights(
@@ -429,7 +428,7 @@ def base_weights(
     if settings.init_from is None:
         places = sharding.shardings(mesh, abstract(mesh, make))
         return jax.jit(make, out_shardings=places)(rng)
-    read = load_params if is_converted(settings.init_from) else load_trainable
+    read = load_params if is_converted(settings.init_from) else checkpoint.load_trainable
     return finite(read(settings.init_from, abstract(mesh, make)), settings.init_from)
 
 

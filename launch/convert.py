@@ -27,7 +27,8 @@ With --a2d the weights stay what they are; the config says a2d-..., and the toke
 token. It takes the first row of the embedding that the tokenizer leaves free. Where none is free,
 the vocabulary is filled up to the next multiple of 128 by rows that are the mean of the others, and
 so is the head; those behind the mask are never sampled. --mask_token names a token of the tokenizer
-that becomes the mask instead. configs/opdlm.py trains the model.
+that becomes the mask instead. configs/opdlm.py trains the model. Its blocks are those of the run's
+sampler: --to_hf writes them to config.json, as block_size.
 
 A local destination appears when it is complete. In an object store its last file appears last:
 manifest.json or config.json. Exit codes: 0 done; 2 bad input, one line says which; 1 a fault. The
@@ -233,7 +234,7 @@ def to_orbax(origin: Origin, args: argparse.Namespace) -> None:
     with paths.new_folder(args.to_orbax) as partial, progress(leaves, files) as bar:
         manifest = {
             "family": config.family,
-            "model": dataclasses.asdict(config),
+            "model": models.config_to_json(config),
             "source": origin.name,
             "adapter": None if adapter is None else str(adapter),
             "sha256": {file.name: digest(file, bar) for file in files},
@@ -352,7 +353,8 @@ def read_workdir(workdir: epath.Path) -> Source:
         model, _ = weights.read_model(settings, weights.kept_tokenizer(settings, workdir))
         tokenizer = weights.tokenizer_folder(settings, workdir)
         base = Source(model, {}, None, tokenizer, {}, "", {})
-    base = base._replace(workdir=workdir)
+    learnt = models.with_blocks(base.config, settings.sampler.causal_block)
+    base = base._replace(config=learnt, workdir=workdir)
     if not settings.lora_rank:
         return base._replace(params=trainable)
     if not settings.init_from:

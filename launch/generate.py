@@ -116,7 +116,9 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """How prompts are read, what computes and what is shown."""
     parser.add_argument(
-        "--raw", action="store_true", help="continue the prompt's text, without the chat template"
+        "--raw",
+        action="store_true",
+        help="continue the prompt's text: no chat template, at most the tokenizer's begin token",
     )
     parser.add_argument(
         "--thinking", action="store_true", help="let templates that know enable_thinking ask for it"
@@ -185,7 +187,8 @@ def read_model(args) -> Model:
     chosen, model, tokenizer = weights.read_folder(args.checkpoint, changes)
     sampler = settings.section("--sampler", args.sampler, SamplerConfig, chosen.sampler.given())
     sampling.check_model(model, sampler)
-    for doubt in sampling.attention_doubts(sampler.kind, chosen.sampler.kind, "these weights"):
+    learnt = chosen.sampler.kind, model.block_length
+    for doubt in sampling.attention_doubts(sampler, *learnt, "these weights"):
         print(f"note: {doubt}", file=sys.stderr)
     mesh = generation.mesh_of(args.mesh)
     return Model(weights.on_mesh(model, mesh), tokenizer, sampler, mesh, chosen)
@@ -204,7 +207,7 @@ def read_prompts(args, tokenizer) -> Iterator[Row]:
             if not args.raw:
                 ids = tokenizer.apply_chat(asked.turns)
             elif asked.messages is None:
-                ids = tokenizer.encode(asked.question)
+                ids = tokenizer.encode_raw(asked.question)
             else:
                 raise ValueError(
                     '--raw takes a text as prompt: give "question" instead of "messages"'

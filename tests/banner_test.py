@@ -101,6 +101,12 @@ DOUBTS = {
         {"family": "a2d-qwen3"},
         "takes full attention, but a2d-qwen3 weights have learnt with block-causal attention",
     ),
+    "other blocks than those that weights have learnt with": (
+        {"init_from": "/models/x", "sampler.kind": "block"},
+        {"family": "sdar", "block_length": 4},
+        "sampler.block_length=8, but sdar weights have learnt with blocks of 4 tokens: "
+        "sampler.block_length=4 is their own",
+    ),
     "minibatches that nobody takes": (
         {"inner_iterations": 1},
         {},
@@ -124,6 +130,10 @@ def test_a_run_without_contradictions_has_no_notes(prepared):
     assert banner.doubts_of(prepared) == []
     from_nothing = changed(prepared, {"sampler.kind": "block", "sampler.steps": 24})
     assert banner.doubts_of(from_nothing) == []  # nothing has been learnt yet
+    student = changed(
+        prepared, {"init_from": "/models/x", "sampler.kind": "block"}, family="a2d-qwen3"
+    )
+    assert banner.doubts_of(student) == []  # no blocks are known that it has learnt with
 
 
 @pytest.mark.parametrize(("changes", "of_model", "said"), DOUBTS.values(), ids=DOUBTS)

@@ -6,6 +6,7 @@ import functools
 import json
 import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 import tokenizers as hf_tokenizers
@@ -184,6 +185,31 @@ def test_a_part_of_a_tensor_is_that_of_the_whole(tmp_path, monkeypatch):
         for index in ((slice(3, 11), slice(5, 30)), (slice(0, 1), slice(None))):
             index = index[: len(lazy.shape)]
             np.testing.assert_allclose(lazy.read(index), meant[name][index], rtol=1e-6)
+
+
+def test_every_width_of_numbers_is_read(tmp_path):
+    """Of vectors too, whose data are bytes where numpy has no such numbers."""
+    types = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+    writer, meant = gguf.GGUFWriter(tmp_path / "x.gguf", "llama"), {}
+    for code, dtype in types.items():
+        for shape in ((5,), (64,), (6, 32)):
+            x = np.random.default_rng(len(meant)).standard_normal(shape).astype(dtype)
+            name, kind = f"{code}.{shape}", gguf.GGMLQuantizationType[code]
+            data = x.view(np.uint8) if code == "BF16" else x
+            writer.add_tensor(name, data, raw_dtype=kind)
+            meant[name] = x.astype(np.float32)
+    for write_part in ("header", "kv_data", "tensors"):
+        getattr(writer, f"write_{write_part}_to_file")()
+    writer.close()
+    for stored in gguf.GGUFReader(tmp_path / "x.gguf").tensors:
+        gguf_file.check_type(gguf_file.GgufFile(tmp_path, {}, {}), stored)
+        wanted, lazy = meant[stored.name], gguf_file.lazy_tensor(stored)
+        assert lazy.shape == wanted.shape and lazy.read().dtype == np.float32
+        np.testing.assert_array_equal(lazy.read(), wanted)
+        index = (slice(2, 5),) * wanted.ndim
+        np.testing.assert_array_equal(lazy.read(index), wanted[index])
+        order = np.arange(len(wanted))[::-1]
+        np.testing.assert_array_equal(gguf_file.lazy_tensor(stored, order).read(), wanted[::-1])
 
 
 def test_a_mask_row_is_added_and_the_dtype_chosen(tmp_path):
@@ -410,6 +436,10 @@ def test_files_that_are_none_are_refused(tmp_path, capsys):
         ({"llama.logit_scale": 0.5}, "logit_scale=0.5 is not supported, only 1"),
         ({"llama.residual_scale": 0.22}, "residual_scale=0.22 is not supported"),
         ({"llama.embedding_scale": 12.0}, "embedding_scale=12.0 is not supported"),
+        ({"tokenizer.ggml.eos_token_id": ["a"]}, "eos_token_id=['a']: give an id, a whole number"),
+        ({"tokenizer.ggml.eot_token_id": "x"}, "tokenizer.ggml.eot_token_id='x': give an id"),
+        ({"tokenizer.ggml.bos_token_id": ["a"]}, "bos_token_id=['a']: give a whole number"),
+        ({"tokenizer.ggml.unknown_token_id": 1.0}, "unknown_token_id=1.0: give a whole number"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

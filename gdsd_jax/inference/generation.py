@@ -55,9 +55,10 @@ def load_model(checkpoint: str, sampler: str = "", mesh: str = "") -> Model:
     devices = mesh_of(mesh)
     own = weights.settings_of(checkpoint).sampler
     chosen = settings.section("--sampler", sampler, SamplerConfig, own.given())
-    for doubt in attention_doubts(chosen.kind, own.kind, "these weights"):
-        warnings.warn(doubt, stacklevel=2)
     denoiser, params, tokenizer = weights.load(checkpoint, devices)
+    learnt = own.kind, denoiser.config.block_length
+    for doubt in attention_doubts(chosen, *learnt, "these weights"):
+        warnings.warn(doubt, stacklevel=2)
     make_sampler(denoiser, chosen, devices)  # these two say here what cannot work
     sharding.by_vocabulary(devices, denoiser)
     return Model(denoiser, params, tokenizer, chosen, devices)

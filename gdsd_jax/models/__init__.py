@@ -14,7 +14,7 @@ from gdsd_jax.models.attention import (
     previous_valid,
 )
 from gdsd_jax.models.cache import make_cache_fns
-from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json
+from gdsd_jax.models.config import PROJECTIONS, ModelConfig, config_from_json, config_to_json
 from gdsd_jax.models.families import (
     FAMILIES,
     MODELS,
@@ -26,6 +26,7 @@ from gdsd_jax.models.families import (
     preset,
     to_autoregressive,
     to_denoiser,
+    with_blocks,
 )
 from gdsd_jax.models.kernels import KERNELS, XLA, Kernel, find_kernel, make_splash, xla_attention
 from gdsd_jax.models.lora import init_lora, merge
@@ -49,6 +50,7 @@ __all__ = [
     "config_from_hf",
     "config_from_json",
     "config_to_hf",
+    "config_to_json",
     "default_sampler",
     "export_entries",
     "find_kernel",
@@ -64,6 +66,7 @@ __all__ = [
     "quantise_layers",
     "to_autoregressive",
     "to_denoiser",
+    "with_blocks",
 ]
 
 

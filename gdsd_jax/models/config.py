@@ -15,7 +15,8 @@ LARGEST_BASE = 1e30  # of rotations, whose frequencies are float32
 KINDS = (  # of the fields, as entries of JSON
     dict.fromkeys(("family", "attention", "dtype", "remat"), "text")
     | dict.fromkeys(("vocab_size", "d_model", "layers", "heads", "kv_heads", "head_dim"), "size")
-    | {"d_ff": "size", "tokenizer_size": "size", "mask_id": "id", "pad_id": "id"}
+    | dict.fromkeys(("d_ff", "tokenizer_size", "block_length"), "size")
+    | {"mask_id": "id", "pad_id": "id"}
     | {"stop_ids": "id list", "lora_rank": "whole number", "lora_targets": "texts"}
     | dict.fromkeys(("rope_theta", "norm_eps", "lora_alpha"), "number")
     | {"rope_scaling": "numbers"}
@@ -52,6 +53,8 @@ class ModelConfig:
       freeze_pad: no gradient to the padding token's embedding, as in Dream's released training.
       shift: the raw state of column i - 1 scores token i (Dream, autoregressive models).
       attention: "full" or "causal".
+      block_length: tokens of a block that the weights of a block-causal model have learnt with.
+        None: not known, and those of its type are taken.
       dtype: of activations; parameters have their own.
       remat: what a backward pass computes again: "none", "dots" (all but matrix products) or
         "full" (all but the layers' inputs).
@@ -81,6 +84,7 @@ class ModelConfig:
     freeze_pad: bool = False
     shift: bool = False
     attention: str = "full"
+    block_length: int | None = None
     dtype: str = "float32"
     remat: str = "none"
     lora_rank: int = 0
@@ -96,6 +100,8 @@ class ModelConfig:
         for key in ("vocab_size", "d_model", "layers", "heads", "kv_heads", "head_dim", "d_ff"):
             if not 1 <= getattr(self, key) < json_files.LARGEST:
                 raise ValueError(f"{key}={getattr(self, key)} must be at least 1, below 2**31")
+        if self.block_length is not None and not 1 <= self.block_length < json_files.LARGEST:
+            raise ValueError(f"block_length={self.block_length} must be at least 1, below 2**31")
         if self.layers > MOST_LAYERS:
             raise ValueError(f"layers={self.layers} must be at most {MOST_LAYERS}")
         if self.head_dim % 2:
@@ -132,8 +138,20 @@ def _is_scaling(*values: float) -> bool:
     return factor >= 1 and low < high
 
 
+def config_to_json(config: ModelConfig) -> dict[str, Any]:
+    """The entries of a config, for JSON.
+
+    A length of blocks that is not known is left out: earlier versions refuse entries that they do
+    not know.
+    """
+    entries = dataclasses.asdict(config)
+    if config.block_length is None:
+        del entries["block_length"]
+    return entries
+
+
 def config_from_json(entries: Mapping[str, Any]) -> ModelConfig:
-    """The config that `dataclasses.asdict` made these entries of, after their way through JSON.
+    """The config that `config_to_json` made these entries of, after their way through JSON.
 
     Raises:
       ValueError: an entry that is missing, unknown or of another type, or a config that cannot be;

@@ -4,7 +4,8 @@ A family is a module of data. It states MODEL_TYPES (model_type -> architecture)
 DIFFUSION (the model types that share its weights, or None), CONVENTIONS (model type -> fields of
 the config), SAMPLERS (model type -> fields of its default SamplerConfig), PRESETS, TENSORS (our
 path -> the checkpoint's tensor), REQUIRED (what the forward assumes of config.json), and the
-functions `config_from_hf(entries)` and `config_to_hf(config)`.
+functions `config_from_hf(entries)` and `config_to_hf(config)`. The length of blocks is read and
+written here, for all types whose sampler has blocks.
 """
 
 from collections.abc import Callable
@@ -40,6 +41,7 @@ REFUSED = {
 UNTRUE = ("dtype", "quantization_config", "compression_config")
 # where rotations may be described
 ROPE = ("rope_scaling", "rope_parameters", "rope_theta")
+BLOCK = "block_size"  # the entry of config.json that tells the tokens of a block, as in SDAR's
 # an entry that families without it may have inherited -> the field that it tells
 TWINS = {"tie_word_embeddings": "tied", "mask_id": "mask_id"}
 # fields of a `ModelConfig` that config.json tells
@@ -83,11 +85,30 @@ def preset(name: str) -> ModelConfig:
 def default_sampler(config: ModelConfig) -> dict:
     """The fields of `SamplerConfig` that the model's type asks for.
 
-    An autoregressive model's is exactly that of blocks of one token.
+    An autoregressive model's is exactly that of blocks of one token. Blocks that the weights have
+    learnt with go before those of the type.
     """
     if config.autoregressive:
         return {"kind": "block", "block_length": 1}
-    return dict(FAMILIES[config.family].SAMPLERS.get(config.family, {}))
+    fields = dict(FAMILIES[config.family].SAMPLERS.get(config.family, {}))
+    if has_blocks(config.family) and config.block_length is not None:
+        fields["block_length"] = config.block_length
+    return fields
+
+
+def has_blocks(model_type: str) -> bool:
+    """Whether models of the type attend by blocks."""
+    return "block_length" in FAMILIES[model_type].SAMPLERS.get(model_type, {})
+
+
+def with_blocks(config: ModelConfig, block_length: int | None) -> ModelConfig:
+    """The config of weights that have learnt with blocks of so many tokens.
+
+    It is the same for None, and for a type without blocks.
+    """
+    if block_length is None or not has_blocks(config.family):
+        return config
+    return dataclasses.replace(config, block_length=block_length)
 
 
 def config_from_hf(folder) -> ModelConfig:
@@ -166,6 +187,8 @@ def config_from_entries(path, entries: dict, spelled: Spelling | None = None) ->
         is_causal = name == FAMILIES[name].AUTOREGRESSIVE
         refuse_unsupported(given, COMMON | (CAUSAL if is_causal else {}))
         config = FAMILIES[name].config_from_hf(given)
+        if has_blocks(name):  # elsewhere the entry may mean something else
+            config = with_blocks(config, json_files.entry(given, BLOCK, "size", None))
         refuse_outside(config)
     if spelled is not None:
         config = without_strangers(config, given, spelled)
@@ -200,7 +223,10 @@ def without_strangers(config: ModelConfig, entries: dict, spelled: Spelling) -> 
 
 def config_to_hf(config: ModelConfig) -> dict:
     """Entries of a config.json that `config_from_hf` reads back as the same config."""
-    return FAMILIES[config.family].config_to_hf(config)
+    entries = FAMILIES[config.family].config_to_hf(config)
+    if has_blocks(config.family) and config.block_length is not None:
+        entries[BLOCK] = config.block_length
+    return entries
 
 
 def export_entries(config: ModelConfig, entries: dict, dtype: str) -> dict:

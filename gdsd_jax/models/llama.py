@@ -15,11 +15,11 @@ AUTOREGRESSIVE, DIFFUSION = "llama", "a2d-llama"
 def pair_of(model_type: str, **fields) -> dict[str, dict]:
     """CONVENTIONS of an autoregressive model and of the denoiser made from it.
 
-    They differ in who attends to whom, in the shift and in nothing else: their weights have the
-    same names and shapes.
+    They differ in who attends to whom, which leaves the first without blocks, in the shift and in
+    nothing else: their weights have the same names and shapes.
     """
     both = {
-        model_type: {"shift": True, "attention": "causal"},
+        model_type: {"shift": True, "attention": "causal", "block_length": None},
         f"a2d-{model_type}": {"shift": False, "attention": "full"},
     }
     return {name: {"family": name, **fields, **ways} for name, ways in both.items()}

@@ -1,7 +1,7 @@
 """SDAR and TraDo: block-causal denoisers that were trained on from Qwen3 (arXiv 2510.06303).
 
-The tensors and the forward are a2d-qwen3's, in blocks of 4. The released config.json files name no
-mask token, and their heads are not tied.
+The tensors and the forward are a2d-qwen3's, in blocks of 4 unless config.json's block_size says
+otherwise. Most of the released files name no mask token, and their heads are not tied.
 """
 
 import dataclasses

@@ -189,19 +189,27 @@ def stop_ids_of(config: SamplerConfig, model) -> tuple[int, ...]:
     return tuple(model.stop_ids if config.stop_ids is None else config.stop_ids)
 
 
-def attention_doubts(kind: str, learnt: str, whose: str) -> list[str]:
+def attention_doubts(
+    sampler: SamplerConfig, learnt: str, block_length: int | None, whose: str
+) -> list[str]:
     """A doubt where weights are sampled with another attention than they have learnt with.
 
     Args:
-      kind: of the sampler.
-      learnt: the kind that is the weights' own.
+      sampler: the one that is taken.
+      learnt: the kind of sampler that is the weights' own.
+      block_length: tokens of a block that they have learnt with; None: not known.
       whose: the weights, in words.
     """
-    by_blocks = kind == "block"
-    if by_blocks == (learnt == "block"):
-        return []
-    had, now = ("full", "block-causal") if by_blocks else ("block-causal", "full")
-    return [
-        f"sampler.kind={kind} takes {now} attention, but {whose} have learnt with {had} attention: "
-        f"sampler.kind={learnt} is their own"
-    ]
+    by_blocks = sampler.kind == "block"
+    if by_blocks != (learnt == "block"):
+        had, now = ("full", "block-causal") if by_blocks else ("block-causal", "full")
+        return [
+            f"sampler.kind={sampler.kind} takes {now} attention, but {whose} have learnt with "
+            f"{had} attention: sampler.kind={learnt} is their own"
+        ]
+    if by_blocks and block_length not in (None, sampler.block_length):
+        return [
+            f"sampler.block_length={sampler.block_length}, but {whose} have learnt with blocks of "
+            f"{block_length} tokens: sampler.block_length={block_length} is their own"
+        ]
+    return []
