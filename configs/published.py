@@ -9,9 +9,9 @@ globally at each loss, fixes them, and seeds repeat after some dozens of rounds.
 masked tokens are spread evenly over the rows of a slice; there over those of one device. Prompts'
 padding is never attended to; their loss passes no attention mask. Probabilities, confidences and
 noise are float32 with the noise cut where theirs ends; there they are bfloat16. Text behind a stop
-token is cut before it is graded. Whether the centre of TLC passes a gradient could not be read in
-the release; here it does. Warm-up is 8 steps, a thousandth of a run there; rounds are as many as
-their figures show.
+token is cut before it is graded. Masks go block by block as in the trainer without TLC; that of TLC
+could not be read, nor whether its centre passes a gradient, which it does here. Warm-up is 8 steps,
+a thousandth of a run there; rounds are as many as their figures show.
 """
 
 from ml_collections import ConfigDict
@@ -155,13 +155,20 @@ def choose(recipe: ConfigDict, overrides: dict[str, str]) -> str:
 
 
 def gdsd(
-    name: str, *, psi: float, beta: float, top_k: int | None = None, epsilon: float = 4e-4
+    name: str,
+    *,
+    psi: float,
+    beta: float,
+    top_k: int | None = None,
+    epsilon: float = 4e-4,
+    masks: str = "block_confidence",
 ) -> dict:
     """GDSD's own settings for a task in the recipe of that name.
 
     "mended": the formula of the paper, psi in sequence units, a trust region of 0.02 nats a token.
-    "r1": the first release's formula, in which psi is per token. "r2": the later one's, with
-    token-logit centralisation where its script for the task has it.
+    "r1": the first release's formula, in which psi is per token and tokens weigh alike. "r2": the
+    later one's, under ELBO weights and masks that go block by block, with token-logit
+    centralisation where its script for the task has it.
 
     Args:
       name: of `NAMES`.
@@ -169,12 +176,15 @@ def gdsd(
       beta: weight of the KL to the reference.
       top_k: best tokens in the mean of the centralisation; None = the task's script has none.
       epsilon: the ratio bound of r2; of r1 it is 4e-4.
+      masks: of r2, by its script's "remasking"; those of r1 are uniform.
     """
     if name == "mended":
         return {"gdsd": {"beta": beta}}
     chosen = {"preset": name, "psi": psi, "beta": beta, "trust": (4e-4, 4e-4)}
-    if name == "r2":
-        chosen["trust"] = (epsilon, epsilon)
+    if name == "r1":
+        chosen["weighting"] = "uniform"
+    else:
+        chosen |= {"trust": (epsilon, epsilon), "masks": masks, "mask_block": 32}
         if top_k is not None:
             chosen |= {"centring": "top_k", "centring_k": top_k}
     return {"gdsd": chosen}

@@ -82,12 +82,11 @@ def llada() -> ConfigDict:
 
 
 def dream() -> ConfigDict:
-    """Dream-7B by notes on a newer script than the releases: one update a round, half the passes.
+    """Dream-7B by the newest script of the release: one update a round, half the passes, and under
+    gdsd.recipe=r2 masks at random positions of a block.
 
-    No public source of that script is known, so its values cannot be checked. The notes name
-    "remasking random" besides, and not what it does. Dream's sampler has no such setting: the
-    positions are chosen by alg, which stays "entropy" here. In the later release a remasking says
-    how views of the loss are drawn; the uniform ones of this recipe may be what is meant.
+    The script is scripts/run_gdsd_dream_sudoku.sh of commit 782a103; its "remasking" says how the
+    views of the loss are drawn, Dream's sampler has no such setting.
     """
     recipe = published.dream()
     recipe.name, recipe.greeting = "sudoku-dream", "Dream-7B on Sudoku"
@@ -105,7 +104,7 @@ def a2d() -> ConfigDict:
 
 MODELS = {"tiny": embedded, "llada": llada, "dream": dream, "a2d": a2d}
 LLADA = {"psi": 10.0, "beta": 1e-3, "top_k": 64}
-DREAM = {"psi": 1.0, "beta": 1e-3, "top_k": 8, "epsilon": 0.2}
+DREAM = {"psi": 1.0, "beta": 1e-3, "top_k": 8, "epsilon": 0.2, "masks": "block_random"}
 GDSD = {"llada": LLADA, "a2d": LLADA, "dream": DREAM}
 # the completion is one block
 EMBEDDED = (objectives.EMBEDDED, {"gdsd": {"gdsd": {"mask_block": 24}}})

@@ -57,13 +57,28 @@ def known(rewards_B: Array, judged_B: Array | None) -> Array:
 BASELINES = {"leave_one_out": leave_one_out, "mean": from_group_mean}
 
 
-def group_softmax(x_B: Array, group_B: Array | None) -> Array:
-    """softmax of x over the rows of the same group, float32 [B]; None: all rows are one group."""
+def group_softmax(x_B: Array, group_B: Array | None, rewards_B: Array | None = None) -> Array:
+    """softmax of x over the rows of the same group, float32 [B]; None: all rows are one group.
+
+    Where a reward is not finite there is no verdict, and the row has no weight; in a group of such
+    rows alone none has.
+    """
     if group_B is None:
         group_B = jnp.zeros(x_B.shape, jnp.int32)
-    x_BxB = jnp.where(group_B[:, None] == group_B[None, :], x_B[None, :], -jnp.inf)
-    weights_BxB = jnp.exp(x_BxB - jnp.max(x_BxB, axis=1, keepdims=True))
-    return jnp.diagonal(weights_BxB) / jnp.sum(weights_BxB, axis=1)
+    among_BxB = group_B[:, None] == group_B[None, :]
+    if rewards_B is not None:
+        among_BxB &= known(rewards_B, None)[None, :]
+    x_BxB = jnp.where(among_BxB, x_B[None, :], -jnp.inf)
+    best_Bx1 = jnp.maximum(jnp.max(x_BxB, axis=1, keepdims=True), jnp.finfo(jnp.float32).min)
+    weights_BxB = jnp.exp(x_BxB - best_Bx1)
+    total_B = jnp.sum(weights_BxB, axis=1)
+    return jnp.diagonal(weights_BxB) / jnp.where(total_B > 0, total_B, 1.0)
+
+
+def used_share(weights_B: Array, groups: Array) -> Array:
+    """The effective sample size of weights that sum to 1 in each group, a share of the rows."""
+    square = jnp.sum(jnp.square(weights_B))
+    return jnp.where(square > 0, groups / (square * len(weights_B)), 0.0)
 
 
 def group_count(group_B: Array | None) -> Array:

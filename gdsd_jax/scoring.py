@@ -43,8 +43,9 @@ def stratified_counts(offset: Array, length_B: Array) -> Array:
     """How many of `length_B` positions each row masks, int32 [B] in 0 .. length.
 
     Row i takes the fraction (offset + i / B) mod 1. It is uniform for each row and evenly spread
-    over consecutive rows, that is over the completions of one prompt. `offset` is uniform in
-    [0, 1). The released code draws an integer k; its offset is (k + 1/2) / (L + 1).
+    over all B rows; the completions of one prompt are neighbours and get a share of that alone.
+    `offset` is uniform in [0, 1). The released code draws an integer k for the rows of a device;
+    its offset is (k + 1/2) / (L + 1).
     """
     rows = length_B.shape[0]
     fraction_B = (offset + jnp.arange(rows) / rows) % 1.0
@@ -122,10 +123,12 @@ def draw_columns(rng: Array, draws: int, batch: Batch) -> Array:
 def counted_length(batch: Batch, count: str) -> Array:
     """int32 [B], how many completion columns count.
 
-    "full": all of them. "answer": those through its end token.
+    "full": all that the row may have. "answer": those through its end token.
     """
     if count == "answer":
         return batch.completion_len_B
+    if batch.capped:
+        return jnp.sum(batch.valid_BxL[:, batch.prompt_len :], axis=1, dtype=jnp.int32)
     return jnp.full_like(batch.completion_len_B, batch.tokens_BxL.shape[1] - batch.prompt_len)
 
 
@@ -236,7 +239,8 @@ def half_weights(masked_BxG: Array, counted_BxG: Array, weighting: str) -> Array
     With m the number of positions masked in the half that predicts the token:
 
     - "uniform": 1/2.
-    - "elbo": (length + 1) / 2m. The expected score over all stratified masks is then the ELBO.
+    - "elbo": (length + 1) / 2m. The expected score over all stratified masks is then the ELBO,
+      where these are uniform over the completion.
     - "share": length / 2m, the same for masks whose tokens are drawn one by one.
 
     A half that has a token to weigh is not empty.

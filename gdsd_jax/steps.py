@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax import chips, models, objectives, sampling, sharding
-from gdsd_jax.advantages import BASELINES
+from gdsd_jax.advantages import BASELINES, known
 from gdsd_jax.keys import row_keys
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.objectives import ar, opd
@@ -45,7 +45,8 @@ class Distance(NamedTuple):
     """How far student and teacher are apart at each answer, float32 [S, b].
 
     Attributes:
-      kl: KL(teacher || student) over the whole vocabulary, nats a masked token.
+      kl: KL(teacher || student) over the whole vocabulary, nats a masked token; NaN where the
+        state that was drawn masks no token that counts.
       teacher_nats: -log-probability of the answer by the teacher, nats a token.
     """
 
@@ -106,7 +107,7 @@ def make_steps(
         sample_exactly,
         teach,
         make_drift(denoiser, settings, sharding.row_shards(mesh)),
-        make_slices(settings, mesh),
+        make_slices(settings, mesh, denoiser.config.stop_ids),
         make_score(denoiser, settings, config, mesh),
         make_advantages(settings),
         make_round_update(denoiser, settings, config, mesh),
@@ -199,15 +200,24 @@ def make_drift(denoiser: Denoiser, settings: Settings, shards: int = 1) -> Calla
     return jax.jit(drift)
 
 
-def make_slices(settings: Settings, mesh: jax.sharding.Mesh) -> Callable:
+def make_slices(settings: Settings, mesh: jax.sharding.Mesh, stop_ids: tuple[int, ...]) -> Callable:
     """`Steps.slices`, of every minibatch one after another."""
     sampler, count = settings.sampler, settings.minibatches * settings.slices
     uncut = objectives.find(settings.objective).uncut
+    capped = bool(settings.max_lengths) or settings.length_ramp.start is not None
 
     def slices(rollout: Rollout, prompts: Prompts) -> Batch:
         seen = rollout.uncut if uncut else rollout
-        prompt = prompts.tokens_BxP, prompts.valid_BxP
-        batch = as_batch(*prompt, seen.tokens_BxG, rollout.length_B, sampler.causal_block)
+        length_B, completion_BxG = rollout.length_B, seen.tokens_BxG
+        if sampler.reference_quirks:  # rows go on behind the answer
+            stops_BxG = sampling.is_stop(completion_BxG, stop_ids)
+            length_B = sampling.length_through(stops_BxG, length_B)
+        answers = completion_BxG, length_B, sampler.causal_block
+        batch = as_batch(prompts.tokens_BxP, prompts.valid_BxP, *answers)
+        if capped:
+            exists_BxG = jnp.arange(sampler.gen_length)[None, :] < prompts.max_length_B[:, None]
+            valid_BxL = jnp.concatenate([prompts.valid_BxP, exists_BxG], axis=1)
+            batch = batch.replace(valid_BxL=valid_BxL, capped=True)
         batch = batch.replace(
             passes=sampler.most_passes,
             logp_BxG=seen.logp_BxG,
@@ -324,6 +334,7 @@ def make_advantages(settings: Settings) -> Callable:
     ) -> Batch:
         advantages_B = baseline(rewards_B, settings.group_size, settings.scale_rewards, judged_B)
         shape = batch.completion_len_B.shape
+        rewards_B = jnp.where(known(rewards_B, judged_B), rewards_B, -jnp.inf)
         return batch.replace(
             rewards_B=rewards_B.reshape(shape),
             advantages_B=advantages_B.reshape(shape),
@@ -383,7 +394,7 @@ def make_distance(denoiser: Denoiser, teacher: Denoiser) -> Callable:
         def of_slice(one: Batch) -> Distance:
             found = opd.apart(denoiser, config, params, one, weights)
             nats_B = ar.nats_of_rows(teacher, objectives.ArConfig(), weights, one)
-            return Distance(found.divergence_B, nats_B)
+            return Distance(jnp.where(found.masked_B > 0, found.divergence_B, jnp.nan), nats_B)
 
         keys_S = jax.random.split(rng, len(slices.completion_len_B))
         masks = jax.vmap(lambda one, key: views_fn(one, 1, key))(slices, keys_S)

@@ -123,7 +123,7 @@ class Batch:
     completion_len_B: Array  # int32, up to and including the first stop id
     masks_KxBxL: Array  # bool, True where the denoiser sees the mask token
     advantages_B: Array | None = None  # float32, reward units
-    rewards_B: Array | None = None  # float32
+    rewards_B: Array | None = None  # float32, -infinity where there is no verdict
     solved_B: Array | None = None  # bool, whether the answer solves its problem
     group_B: Array | None = None  # int32, rows of one prompt share a number
     # float32 nats, None = stop-gradient of the current score; [K, B, G] for tokens
@@ -136,6 +136,8 @@ class Batch:
     # optimizer step has; None = as many as these rows have
     mean_count: Array | None = None
     prompt_len: int = flax.struct.field(pytree_node=False, default=0)  # P, static
+    # whether rows may have fewer completion columns than L - P, by `valid_BxL`, static
+    capped: bool = flax.struct.field(pytree_node=False, default=False)
     # of a block-causal denoiser, tokens, static
     block: int | None = flax.struct.field(pytree_node=False, default=None)
     # columns of the run's widest rows, static: draws for each column are made for so many, and are

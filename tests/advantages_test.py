@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax.advantages import from_group_mean, group_count, group_softmax, leave_one_out
+from gdsd_jax.advantages import (
+    from_group_mean,
+    group_count,
+    group_softmax,
+    leave_one_out,
+    used_share,
+)
 
 REWARDS = [0.0, 1.0, 0.5, 2.0, -1.0, 3.0, 3.0, 3.0, 3.0, 0.25, 0.5, 4.0]
 
@@ -122,6 +128,19 @@ def test_all_judged_is_no_different_from_unsaid(baseline):
         np.testing.assert_allclose(
             baseline(rewards, 4, scale, judged), baseline(rewards, 4, scale), rtol=1e-6, atol=1e-6
         )
+
+
+def test_rows_without_a_verdict_have_no_weight():
+    """In a group of such rows alone no row has any; the used share is of the others."""
+    rewards = jnp.array([2.0, -jnp.inf, 1.0, -jnp.inf, -jnp.inf])
+    group = jnp.array([0, 0, 0, 1, 1])
+    x = jnp.array([0.5, jnp.inf, 1.5, 1.0, jnp.nan])
+    found = np.asarray(group_softmax(x, group, rewards))
+    wanted = np.exp([0.5, 1.5]) / np.exp([0.5, 1.5]).sum()
+    np.testing.assert_allclose(found, [wanted[0], 0, wanted[1], 0, 0], rtol=1e-6)
+    share = used_share(jnp.asarray(found), group_count(group))
+    assert share == pytest.approx(2 / (5 * np.sum(wanted**2)))
+    assert used_share(jnp.zeros(3), group_count(None)) == 0
 
 
 def test_softmax_over_groups():

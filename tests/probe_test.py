@@ -45,6 +45,8 @@ def test_whole_groups_are_looked_at_evenly_spread():
 FAR = {
     "psi of the sequence": ("gdsd", objectives.GdsdConfig(psi=3.0), [3.0, -6.0]),
     "psi a token": ("gdsd", objectives.GdsdConfig(psi=3.0, preset="r1"), [12.0, -48.0]),
+    # half the sum of the tokens moves by that
+    "uniform weights": ("gdsd", objectives.GdsdConfig(psi=3.0, weighting="uniform"), [6.0, -12.0]),
     "no target": ("gdsd", objectives.GdsdConfig(psi=3.0, divergence="linear"), [1.0, -2.0]),
     "not said": ("espo", objectives.EspoConfig(), [1.0, -2.0]),
     "psi of the commits": (

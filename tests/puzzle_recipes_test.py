@@ -56,8 +56,13 @@ def test_recipes_by_name(config, model):
     first, asked, _ = parts("gdsd.recipe=r1")
     assert asked == ("released", "released")
     assert (first.preset, first.centring, first.trust) == ("r1", "none", (4e-4, 4e-4))
+    # the first release sums the log-probabilities of uniform masks, the later one estimates the
+    # ELBO under the states of a sampler that goes block by block
+    assert (first.weighting, first.masks) == ("uniform", "uniform")
     later, asked, _ = parts("gdsd.recipe=r2")
     assert asked == ("released", "released") and later.preset == "r2"
+    positions = "random" if (config, model) == (sudoku, "dream") else "confidence"
+    assert (later.weighting, later.masks, later.mask_block) == ("elbo", f"block_{positions}", 32)
     assert later.beta == first.beta == mended.beta > 0
     assert parts("gdsd.recipe=r2,objective=wd1")[1] == ("released", "released")
     assert parts("objective=wd1")[1] == ("full", "mended")

@@ -8,9 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from gdsd_jax import models, objectives, sharding
+from gdsd_jax import models, objectives, scoring, sharding
+from gdsd_jax.curriculum import LengthRamp
 from gdsd_jax.optimizer import init_state, make_update
-from gdsd_jax.steps import make_masked
+from gdsd_jax.sampling import SamplerConfig, make_rollout_fn
+from gdsd_jax.steps import make_masked, make_slices
+from gdsd_jax.types import Prompts, Rollout, Uncut
 from tests.reference import random_batch, random_params, tiny
 
 P, G, ROWS = 3, 8, 16
@@ -28,7 +31,9 @@ CONFIGS = {
 }
 FURTHER = {  # other forms of an objective
     "trajectory, squared": objectives.TrajectoryConfig(form="squared", groups=2),
+    "dmpo, one side": objectives.DmpoConfig(centring=0.0),
 }
+TERMS = {"dmpo": "dmpo, one side"}  # a gradient of which nearly as much is taken away
 CONFIGS |= FURTHER
 
 
@@ -80,10 +85,11 @@ def keeping():
     )
 
 
-def distance(one, other):
-    """The largest difference of two gradients, relative to the largest slope."""
+def distance(one, other, terms=None):
+    """The largest difference of two gradients, relative to the largest slope of the first, or of
+    the terms that it sums."""
     leaves = [jax.tree.leaves(tree) for tree in (one, other)]
-    largest = max(np.abs(leaf).max() for leaf in leaves[0])
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(one if terms is None else terms))
     return max(np.abs(a - b).max() for a, b in zip(*leaves)) / largest
 
 
@@ -91,10 +97,11 @@ def distance(one, other):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_gradient_knows_no_slices(batch, name):
     masks, grads = step_of(name, batch, 1)
+    terms = step_of(TERMS[name], batch, 1)[1] if name in TERMS else grads
     for slices in (2, 4):
         again, found = step_of(name, batch, slices)
         np.testing.assert_array_equal(again, masks)
-        assert distance(grads, found) < 1e-6
+        assert distance(grads, found, terms) < 1e-6
 
 
 @pytest.mark.parametrize("name", ["spg", "diffu_grpo", "coupled_grpo"])
@@ -105,3 +112,58 @@ def test_the_released_form_does(batch, name):
     np.testing.assert_array_equal(again, masks)
     assert distance(one, whole) < 1e-6  # by another program, which rounds its sums otherwise
     assert distance(one, four) > 0.01
+
+
+# ---------------------------------------------------------------- from rollout to slices
+
+
+def sliced(rollout, prompts, sampler, **entries):
+    """`Steps.slices` of one minibatch in one slice."""
+    entries = {"max_lengths": {}, "length_ramp": LengthRamp()} | entries
+    sizes = {"minibatches": 1, "slices": 1, "group_size": 1, "prompt_length": P}
+    settings = types.SimpleNamespace(objective="gdsd", sampler=sampler, **sizes, **entries)
+    mesh = sharding.make_mesh({}, devices=jax.devices()[:1])
+    return jax.tree.map(lambda x: x[0], make_slices(settings, mesh, (9,))(rollout, prompts))
+
+
+@pytest.mark.parametrize("quirks", [False, True])
+def test_answers_end_where_their_first_stop_is(quirks):
+    """Also where rows go on behind it, as in the released rollouts: what counts ends there."""
+    tokens = np.array([[4, 9, 5, 9], [4, 5, 6, 7], [9, 9, 9, 9]], np.int32)
+    zeros = jnp.zeros(tokens.shape, jnp.int32)
+    uncut = Uncut(jnp.asarray(tokens), zeros, zeros.astype(jnp.float32))
+    length = jnp.full(3, 4) if quirks else jnp.array([2, 4, 1])
+    rollout = Rollout(*jax.tree.leaves(uncut), length, jnp.full(3, 4), uncut)
+    prompts = Prompts(jnp.ones((3, P), jnp.int32), jnp.ones((3, P), bool))
+    found = sliced(rollout, prompts, SamplerConfig(gen_length=4, reference_quirks=quirks))
+    assert found.completion_len_B.tolist() == [2, 4, 1]
+    np.testing.assert_array_equal(found.tokens_BxL[:, P:], tokens)
+    assert scoring.counted_length(found, "full").tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    "entries", [{"max_lengths": {"math": 5}}, {"length_ramp": LengthRamp(start=3, rounds=2)}]
+)
+def test_columns_behind_a_cap_do_not_exist_for_the_loss_either(entries):
+    """The last token's log-probability is the one that the rollout recorded; "full" counts to the
+    cap."""
+    params = random_params(MODEL)
+    sampler = SamplerConfig(gen_length=G, block_length=G, steps=G, stop_ids=())
+    caps = jnp.array([5, 8, 1, 3])
+    prompts = Prompts(
+        jnp.arange(4 * P, dtype=jnp.int32).reshape(4, P) % 20 + 2,
+        jnp.ones((4, P), bool),
+        temperature_B=jnp.ones(4),
+        max_length_B=caps,
+    )
+    rollout_fn = make_rollout_fn(DENOISER, sampler)
+    rollout = rollout_fn(params, prompts, jax.random.split(jax.random.key(0), 4))
+    found = sliced(rollout, prompts, sampler, **entries)
+    np.testing.assert_array_equal(scoring.counted_length(found, "full"), caps)
+    last_B = jnp.argmax(rollout.step_map_BxG, axis=1)
+    row_B = jnp.arange(4)
+    seen = found.tokens_BxL.at[row_B, P + last_B].set(MODEL.mask_id)
+    h = DENOISER.features(params, seen, valid_BxL=found.valid_BxL)
+    logits = DENOISER.unembed(params, h)[row_B, P + last_B]
+    logp = jax.nn.log_softmax(logits)[row_B, found.tokens_BxL[row_B, P + last_B]]
+    np.testing.assert_allclose(logp, rollout.logp_BxG[row_B, last_B], atol=1e-5)

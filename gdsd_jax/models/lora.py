@@ -26,15 +26,16 @@ def projection_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
 def init_lora(config: ModelConfig, rng: Array) -> PyTree:
     """{"layers": {target: {"a": [N, in, r], "b": [N, r, out]}}}, float32.
 
-    b is zero, so the policy starts unchanged.
+    b is zero, so the policy starts unchanged. a is uniform within 1 / sqrt(in), as in PEFT, whose
+    learning rates are published.
     """
     shapes, adapters = projection_shapes(config), {}
     for number, target in enumerate(config.lora_targets):
         width_in, width_out = shapes[target]
         rng_target = jax.random.fold_in(rng, number)
-        a = jax.random.normal(rng_target, (config.layers, width_in, config.lora_rank))
+        shape, bound = (config.layers, width_in, config.lora_rank), width_in**-0.5
         adapters[target] = {
-            "a": a / jnp.sqrt(float(width_in)),
+            "a": jax.random.uniform(rng_target, shape, minval=-bound, maxval=bound),
             "b": jnp.zeros((config.layers, config.lora_rank, width_out), jnp.float32),
         }
     return {"layers": adapters}

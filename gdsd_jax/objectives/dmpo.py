@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.advantages import group_count, group_softmax
+from gdsd_jax.advantages import group_count, group_softmax, used_share
 from gdsd_jax.mistakes import check_choices
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, pair_scores, score_length
@@ -84,7 +84,7 @@ def loss(
 
     def weigh(sign):
         exponent_B = ref_B - old_B + sign * batch.rewards_B / config.alpha
-        return group_softmax(config.sharpness * exponent_B, batch.group_B)
+        return group_softmax(config.sharpness * exponent_B, batch.group_B, batch.rewards_B)
 
     good_B, bad_B, groups = weigh(1), weigh(-1), group_count(batch.group_B)
     metrics = {
@@ -92,7 +92,7 @@ def loss(
         "kl": jnp.mean(0.5 * jnp.square(score_B - ref_B) / length_B),
         "trust": jnp.float32(0.0),  # there is no region
         # share of completions that w uses
-        "effective": groups / (jnp.sum(jnp.square(good_B)) * score_B.shape[0]),
+        "effective": used_share(good_B, groups),
     }
     return -jnp.sum((good_B - config.centring * bad_B) * score_B / length_B) / groups, metrics
 

@@ -40,8 +40,9 @@ class GdsdConfig:
     Attributes:
       psi: guidance, nats per unit of advantage on the whole sequence (paper Table 4: 10); per token
         under a preset.
-      weighting: weights of token scores, "elbo" (their expected sum is then the ELBO) or "uniform",
-        a half each: psi and trust are then of half the sum of log-probabilities.
+      weighting: weights of token scores, "elbo" (their expected sum over uniform masks is then the
+        ELBO) or "uniform", a half each: psi and trust are then of half the sum of
+        log-probabilities.
       centring: mean that is taken off token logits: "none", "vocab" (token-logit centralisation,
         Eq. 8) or "top_k" (over the `centring_k` best tokens).
       centring_k: tokens in the mean of "top_k" (released: 64; 8 for Dream on sudoku).
@@ -63,8 +64,9 @@ class GdsdConfig:
         ("block_random") or at those that the rollout committed with the lowest probability
         ("block_confidence", the later release).
       mask_block: tokens of a block of masks.
-      preset: the released formula: psi per token, clip on the raw sum, sum over masks. "r1"; or
-        "r2", the later one, which is the same under ELBO weights. None: the formula of the paper.
+      preset: the released formula: psi per token, clip on the raw sum at both sides, sum over
+        masks. "r1", or "r2", the later one, which is the same under ELBO weights. None: the formula
+        of the paper.
     """
 
     psi: float = 10.0
@@ -279,10 +281,14 @@ def compares(config: GdsdConfig) -> bool:
 
 
 def asked(config: GdsdConfig, advantages_B: Array, length_B: Array) -> Array:
-    """psi A nats, under a preset a token; the linear divergence has no target."""
+    """psi A nats, under a preset a token; the linear divergence has no target.
+
+    A uniform score is half the sum of the tokens, which then moves by twice as much.
+    """
     if config.divergence == "linear":
         return one_nat(config, advantages_B, length_B)
-    return config.psi * advantages_B * (1 if config.preset is None else length_B)
+    part = 0.5 if config.weighting == "uniform" else 1.0
+    return config.psi / part * advantages_B * (1 if config.preset is None else length_B)
 
 
 OBJECTIVE = Objective(

@@ -10,7 +10,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from gdsd_jax.advantages import group_count, group_softmax
+from gdsd_jax.advantages import group_count, group_softmax, used_share
 from gdsd_jax.mistakes import check_choices
 from gdsd_jax.objectives.checks import check_probability
 from gdsd_jax.objectives.objective import Objective
@@ -58,8 +58,10 @@ def loss(
     logp_KxBxG = view_token_scores(denoiser, params, batch, batch.masks_KxBxL)
     score_B = jnp.mean(jnp.sum(logp_KxBxG * counted_BxG[None], axis=-1), axis=0)
     group_B = batch.group_B if config.softmax_over == "group" else None
-    good_B = group_softmax(config.psi * batch.advantages_B, group_B)
-    bad_B = group_softmax(-config.psi * batch.advantages_B, group_B)
+    good_B, bad_B = (
+        group_softmax(sign * config.psi * batch.advantages_B, group_B, batch.rewards_B)
+        for sign in (1, -1)
+    )
     groups = group_count(group_B)
     zero = jnp.float32(0.0)
     metrics = {
@@ -67,7 +69,7 @@ def loss(
         "kl": zero,  # nothing is compared with
         "trust": zero,
         # share of completions that w+ uses
-        "effective": groups / (jnp.sum(jnp.square(good_B)) * score_B.shape[0]),
+        "effective": used_share(good_B, groups),
     }
     return jnp.sum((config.negative * bad_B - good_B) * score_B) / groups, metrics
 

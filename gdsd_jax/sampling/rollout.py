@@ -416,6 +416,15 @@ def with_defaults(prompts: Prompts, gen_length: int) -> Prompts:
     )
 
 
+def length_through(stops_BxG: Array, most_B: Array) -> Array:
+    """int32 [B], columns through the first stop among the first `most_B`; these where there is
+    none."""
+    column_1xG = jnp.arange(stops_BxG.shape[1])[None, :]
+    stops_BxG = stops_BxG & (column_1xG < most_B[:, None])
+    first_B = jnp.argmax(stops_BxG, axis=1) + 1
+    return jnp.where(jnp.any(stops_BxG, axis=1), first_B, most_B).astype(jnp.int32)
+
+
 def finish(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id: int) -> Rollout:
     """Cut every row behind its first stop id."""
     tokens_BxG = state.tokens_BxL[:, -config.gen_length :]
@@ -424,16 +433,13 @@ def finish(state: SamplerState, prompts: Prompts, config: SamplerConfig, pad_id:
         length_B = jnp.minimum(prompts.max_length_B, state.block * config.block_length)
     else:
         stops_BxG = is_stop(tokens_BxG, config.stop_ids) & ~state.masked_BxG
-        stops_BxG &= column_1xG < prompts.max_length_B[:, None]
-        length_B = jnp.where(
-            jnp.any(stops_BxG, axis=1), jnp.argmax(stops_BxG, axis=1) + 1, prompts.max_length_B
-        )
+        length_B = length_through(stops_BxG, prompts.max_length_B)
     keep_BxG = column_1xG < length_B[:, None]
     return Rollout(
         tokens_BxG=jnp.where(keep_BxG, tokens_BxG, pad_id),
         step_map_BxG=jnp.where(keep_BxG, state.step_map_BxG, 0),
         logp_BxG=jnp.where(keep_BxG, state.logp_BxG, 0.0),
-        length_B=length_B.astype(jnp.int32),
+        length_B=length_B,
         passes_B=state.passes_B,
         uncut=Uncut(tokens_BxG, state.step_map_BxG, state.logp_BxG),
     )

@@ -54,6 +54,10 @@ def test_fresh_adapters_are_one_a_layer_and_target():
     assert not np.allclose(lora["q"]["a"], lora["k"]["a"]) and not np.allclose(
         lora["q"]["a"][0], lora["q"]["a"][1]
     )
+    wide = models.init_lora(tiny(lora_rank=64, lora_alpha=1.0), jax.random.key(1))["layers"]["q"]
+    bound = wide["a"].shape[1] ** -0.5
+    assert 0.95 * bound < np.abs(wide["a"]).max() <= bound
+    assert np.std(wide["a"]) == pytest.approx(bound / np.sqrt(3), rel=0.05)
 
 
 def test_the_same_loss_serves_adapters_and_weights(base):

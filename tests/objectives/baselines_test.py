@@ -224,6 +224,34 @@ def test_loss_and_gradient_are_the_float64_rendering(params, case):
         )
 
 
+@pytest.mark.parametrize("case", ["wd1", "wd1, released", "dmpo"])
+def test_answers_without_a_verdict_are_not_learnt_from(params, case):
+    """The weights are those of the others; whatever stands for such a row changes nothing."""
+    name, config, scores, _ = CASES[case]
+    denoiser = models.make_denoiser(MODEL)
+    batch = make_batch(params, scores, config, compared=name == "dmpo")
+    rewards = batch.rewards_B.at[1].set(-jnp.inf)
+    batch = batch.replace(rewards_B=rewards, advantages_B=batch.advantages_B.at[1].set(0.0))
+    grad_fn = jax.jit(
+        jax.value_and_grad(objectives.make_loss_fn(name, denoiser, config), has_aux=True)
+    )
+    found = grad_fn(params, {}, batch)
+    other = batch.replace(tokens_BxL=batch.tokens_BxL.at[1, P:].set(3))
+    (loss, metrics), grads = grad_fn(params, {}, other)
+    assert np.isfinite(loss) and loss == pytest.approx(float(found[0][0]), rel=1e-5)
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(
+            ours, theirs, atol=1e-5 * np.abs(theirs).max()
+        ),
+        grads,
+        found[1],
+    )
+    alone = batch.replace(rewards_B=jnp.full(5, -jnp.inf))
+    (loss, metrics), grads = grad_fn(params, {}, alone)
+    assert loss == 0 and metrics["effective"] == 0
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
+
+
 @pytest.mark.parametrize(
     "name, config", [("diffu_grpo", DiffuGrpoConfig()), ("dmpo", DmpoConfig(alpha=0.7))]
 )
