@@ -1,6 +1,7 @@
 """What a checkpoint holds of a run, and how a run goes on from it."""
 
 from collections.abc import Callable, Mapping
+import dataclasses
 import functools
 import types
 from typing import Any, NamedTuple
@@ -29,10 +30,11 @@ from gdsd_jax.types import Array, Batch, PyTree, TrainState
 from gdsd_jax.weights import (
     abstract,
     base_weights,
+    check_teacher,
     copies_of,
-    initial_weights,
     make_trainable,
     settings_of,
+    starts_adapted,
 )
 
 COPIES = ("reference", "teacher")  # of weights or adapters, frozen; a checkpoint holds them
@@ -225,11 +227,14 @@ def teacher_of(
     None where none is known.
 
     It is the copy that a run has kept, before its first round the student itself, and for other
-    folders the model that `settings` start from.
+    folders without adapters the model that `settings` start from.
 
     Args:
       folder: a run's workdir or a model's folder, whose weights or adapters are `trainable`.
       settings: of an objective with a teacher.
+
+    Raises:
+      ValueError: the settings start from what another run has distilled; one line.
     """
     number = latest_iteration(folder)
     theirs = settings if number is None else settings_of(folder)
@@ -242,9 +247,11 @@ def teacher_of(
         make = make_trainable(theirs, model)
         copies = abstract(mesh, lambda rng: copies_of(theirs, make(rng)))
         return {"teacher": load_trainable(folder, copies["teacher"], "teacher")}
-    if settings.init_from is None or settings.lora_rank:
+    if settings.init_from is None or model.lora_rank or starts_adapted(settings):
         return None
-    return copies_of(settings, initial_weights(settings, model, mesh, None)[0])
+    check_teacher(settings)
+    whole = dataclasses.replace(settings, lora_rank=0)
+    return copies_of(whole, base_weights(whole, model, mesh, None))
 
 
 def prompt_columns(stored: PyTree, gen_length: int) -> int | None:

@@ -38,7 +38,7 @@ class Programs(NamedTuple):
 
     calls: dict[str, Call]  # the rollout and an update, which are compiled
     others: dict[str, Other]  # the rest
-    whole: bool  # whether the rollout's weights are
+    whole: bool  # whether the rollout's weights are; a teacher's lie as they do
 
 
 def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
@@ -80,7 +80,7 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
         "rollout": rollout,
         "update": Call(calls.update, update, held(used("reference")), 1, reads, bytes_of(plain)),
     }
-    whole = steps.are_whole(sampled, chosen.rollout_weights, mesh)
+    whole = steps.are_whole(sampled, chosen.rollout_weights, mesh) and chosen.answers == "student"
     passes = chosen.sampler.most_passes
     others = others_of(calls, (state.trainable, frozen), prompts, slices, probed, rng)
     kernels = {leaf.shape[1:] for leaf in jax.tree.leaves(plain["layers"]) if leaf.ndim == 3}
@@ -112,7 +112,9 @@ def teaching(
 
 
 def parts_of(chosen: Settings, mesh) -> int:
-    """How many parts the run's rollouts have."""
+    """How many parts the run's rollouts have; a teacher's have one."""
+    if chosen.answers == "teacher":
+        return 1
     return steps.parts_of(chosen.rollout_parts, chosen.rows, sharding.row_shards(mesh))
 
 
@@ -132,6 +134,16 @@ def others_of(calls: steps.Steps, trees: tuple, prompts, slices, probed, rng) ->
         found["probe_before"] = calls.probe.before.trace(*trees, prompts, rollout, rng)
         found["probe_after"] = calls.probe.after.trace(*trees, slices, probed, rng)
     return found
+
+
+def unread(traced: jax.stages.Traced, arguments: tuple) -> int:
+    """Bytes a chip of the arguments that no equation reads: the compiled program goes without them,
+    and memory does not."""
+    arrays = [x for x in jax.tree.leaves(arguments) if isinstance(x, jax.ShapeDtypeStruct)]
+    jaxpr = traced.jaxpr.jaxpr
+    read = {id(one) for equation in jaxpr.eqns for one in equation.invars}
+    read |= {id(one) for one in jaxpr.outvars}
+    return held([x for x, one in zip(arrays, jaxpr.invars, strict=True) if id(one) not in read])
 
 
 def held(tree) -> int:

@@ -172,6 +172,7 @@ from gdsd_jax import (
     hosts,
     json_files,
     misplaced,
+    objectives,
     progress,
     resume,
     sampling,
@@ -263,12 +264,13 @@ def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -
             experiment = prepare(chosen, here, folder=folder, say=progress.say)
             opened.callback(experiment.task.close)
             with phase("loading the weights"):
-                model, is_taught = model_of(experiment, folder)
+                model, teacher = model_of(experiment, folder)
             with phase("hashing the weights"):
-                manifest = record.manifest_of(experiment, job.plan, folder)
+                manifest = record.manifest_of(experiment, job.plan, folder, teacher)
             note = None if job.before is None else record.check_same(job.before, manifest)
             kept = out.with_name(f"{out.name}.partial.jsonl")
             asked = evaluation.problems_asked(experiment)
+            is_taught = teacher is not None
             rounds = math.ceil(asked / chosen.prompts_per_round) if is_taught else 0
             batches = job.plan.batches(asked, chosen.rows, rounds)
             finished = Finished(kept, manifest, here, batches, fresh, progress.say)
@@ -294,20 +296,27 @@ def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -
     return 0
 
 
-def model_of(experiment: Experiment, folder: str) -> tuple[tuple[PyTree, dict], bool]:
-    """((trainable, frozen) of a checkpoint, whether its teacher is known and among them)."""
+def model_of(experiment: Experiment, folder: str) -> tuple[tuple[PyTree, dict], PyTree | None]:
+    """((trainable, frozen) of a checkpoint, its teacher's parameters): these are None where the
+    settings distil nothing or no teacher is known, which is told."""
     place = experiment.denoiser.config, experiment.mesh
     trainable, frozen = weights.load_weights(folder, weights.settings_of(folder), *place)
-    teacher = None
-    if experiment.teacher is not None:
-        teacher = resume.teacher_of(folder, experiment.settings, *place, trainable)
-    return (trainable, frozen | (teacher or {})), teacher is not None
+    if experiment.teacher is None:
+        return (trainable, frozen), None
+    teacher = resume.teacher_of(folder, experiment.settings, *place, trainable)
+    if teacher is None:
+        if experiment.hosts.first:
+            progress.say(f"note: the teacher of {folder} is not known, nothing is compared with it")
+        return (trainable, frozen), None
+    frozen |= teacher
+    return (trainable, frozen), objectives.frozen_params(experiment.teacher, frozen, "teacher")
 
 
 def doubts_of(chosen: Settings, folder: str) -> list[str]:
     """Notes on a config and a checkpoint that go together, but hardly as they are meant."""
-    learnt = weights.settings_of(folder).sampler.kind
-    found = sampling.attention_doubts(chosen.sampler.kind, learnt, "these weights")
+    theirs, model, _ = weights.read_folder(folder)
+    learnt = theirs.sampler.kind, model.block_length
+    found = sampling.attention_doubts(chosen.sampler, *learnt, "these weights")
     if not checkpoint.is_converted(folder):
         task = json_files.read_object(epath.Path(folder) / "config.json").get("task")
         if task not in (None, chosen.task):
@@ -385,7 +394,8 @@ def rescore(args: argparse.Namespace, out: epath.Path) -> int:
     chosen = settings.parse(load_config(args.config))
     manifest, prompts, items = rescoring.rescore(chosen, args.rescore)
     source = {"config": args.config, "rescored": args.rescore}
-    content = record.contents(source, manifest, prompts, items)
+    with rescoring.whole(args.rescore):
+        content = record.contents(source, manifest, prompts, items)
     write(out, content)
     for entry in content["evaluations"]:
         metrics = entry["metrics"]

@@ -151,7 +151,7 @@ def notes(chosen: Settings, mesh) -> list[str]:
         round_programs.parts_of(chosen, mesh),
         sharding.row_shards(mesh),
     )
-    if parts == asked:
+    if parts == asked or chosen.answers == "teacher":
         return []
     each = chosen.rows // shards
     return [
@@ -182,12 +182,13 @@ def measure(call: round_programs.Call, mesh) -> dict:
         "compute": ((flops - in_int8) / chip.flops + in_int8 / chip.int8) / mesh.size,
         "memory": call.weight_reads * read / chip.bandwidth,
     }
-    arguments = round_programs.held(call.arguments)
+    unread = round_programs.unread(traced, call.arguments)
+    arguments, beside = round_programs.held(call.arguments) - unread, call.beside + unread
     found = {
         "flops": flops,
         "int8_share": in_int8 / flops,
         "arguments": arguments,
-        "beside": call.beside,
+        "beside": beside,
     }
     try:
         compiled = compile_for(device.platform, traced.lower())
@@ -210,7 +211,7 @@ def measure(call: round_programs.Call, mesh) -> dict:
         inside = sum(one["bytes"] for one in found["collectives"] if not one["crosses"])
         across = sum(one["bytes"] for one in found["collectives"] if one["crosses"])
         seconds |= {"links": inside / chip.links, "network": across / chip.network}
-    total = peak + call.beside
+    total = peak + beside
     missing = total - chips.memory_of(device)
     found |= {"peak": peak, "total": total, "missing": missing, "seconds": seconds}
     return found | {"compile_s": round(time.monotonic() - began, 1)}

@@ -159,6 +159,12 @@ def test_answers_of_a_teacher_are_counted_as_its_own(plan):
         least = 2 * chosen.rows * ((prompt - first + 24 * columns) * kernels + 24 * logits * head)
         assert least < counted[name]["rollout"] < 1.6 * least, name  # attention besides
     assert counted["sft"]["update"] < 0.9 * counted["kd"]["update"]
+    # which no longer reads the teacher, though it lies in memory
+    for name, is_read in (("sft", False), ("kd", True)):
+        call = found[name]["update"]
+        unread = round_programs.unread(call.function.trace(*call.arguments), call.arguments)
+        teacher = round_programs.held(call.arguments[1]["teacher"])
+        assert unread == (0 if is_read else teacher) and teacher > 0
     assert counted["kd"]["update"] == counted["none"]["update"]
 
 

@@ -50,7 +50,7 @@ class Table(NamedTuple):
     grades: Grades | None  # of N x S answers, [N, S] each; None: the task grades nothing
     lengths_NxS: np.ndarray  # int, tokens through the stop id
     forwards_NxS: np.ndarray  # int, of the model
-    # of the student that answers to its teacher, of `distances`, by name; None: no teacher
+    # `distances` of the student that answers from its teacher; None: no teacher
     distances: Mapping[str, np.ndarray] | None = None
 
     @property
@@ -179,14 +179,25 @@ def answer(
     return Answers(texts, grades, length_B, passes_B)
 
 
+def finite(value: Any) -> Any:
+    """The value; None for a mean over nothing, which JSON has no number for."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 # ---------------------------------------------------------------- what is kept of a batch
 
 
 def key_of(sampler: SamplerConfig, request: Request, number: int, start: int) -> str:
     """The name of a batch among those of evaluations that differ in nothing else."""
-    asked = f"temperature={request.temperature:g} threshold={request.threshold:g}"
+    asked = f"temperature={exact(request.temperature)} threshold={exact(request.threshold)}"
     longest = sampler.gen_length if request.gen_length is None else request.gen_length
     return f"gen_length={sampler.gen_length} longest={longest} {asked} sample={number} row={start}"
+
+
+def exact(number: float) -> str:
+    """A number in the fewest digits that tell it from all others."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)
 
 
 def to_json(answers: Answers) -> dict[str, Any]:
@@ -270,10 +281,9 @@ def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) 
       temperature: of the sampled answers.
     """
     said = []
-    if "kl" in numbers:
-        said.append(
-            f"KL {numbers['kl_common']:.3f} nats a token (on its own answers {numbers['kl']:.3f})"
-        )
+    if "kl_common" in numbers:
+        own = f" (on its own answers {numbers['kl']:.3f})" if "kl" in numbers else ""
+        said.append(f"KL {numbers['kl_common']:.3f} nats a token{own}")
     if "pass_at_1" in numbers:
         solved = f"pass@1 {numbers['pass_at_1']:.1%}"
         if "teacher_pass_at_1" in numbers:

@@ -123,12 +123,17 @@ def stacked(files: Sequence[File], places: Mapping[str, int]) -> dict[str, Ratio
 
 
 def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict[str, Gain]:
-    """From one to the other by measure, with the crossed bootstrap's interval."""
+    """From one to the other by measure, with the crossed bootstrap's interval, over the problems of
+    which both tell."""
     found = {}
     for name in before:
-        span = intervals.crossed_interval(before[name], after[name]) if name in after else None
+        if name not in after:
+            continue
+        both_SxN = (before[name].bottom_N > 0) & (after[name].bottom_N > 0)
+        pair = [Ratio(*(np.where(both_SxN, x, 0) for x in one[name])) for one in (before, after)]
+        span = intervals.crossed_interval(*pair)
         if span is not None:
-            found[name] = Gain(before[name].value, after[name].value, *span)
+            found[name] = Gain(pair[0].value, pair[1].value, *span)
     return found
 
 

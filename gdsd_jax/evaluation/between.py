@@ -3,6 +3,7 @@
 The teacher stands still, so that it answers once a run.
 """
 
+from collections.abc import Sequence
 import math
 from typing import NamedTuple
 
@@ -17,9 +18,9 @@ from gdsd_jax.evaluation.answers import (
     greedy_and_sampled,
     summary,
 )
-from gdsd_jax.evaluation.distances import apart, heldout_rounds, threshold_after
+from gdsd_jax.evaluation.distances import apart, heldout_rounds, mean_known, threshold_after
 from gdsd_jax.experiment import Experiment
-from gdsd_jax.steps import Steps
+from gdsd_jax.steps import Distance, Steps
 from gdsd_jax.types import Batch, Prompts, PyTree, Rollout
 
 
@@ -106,7 +107,8 @@ def against_teacher(
 ) -> dict[str, float]:
     """What an evaluation says besides where there is a teacher.
 
-    kl: forward KL at the states of rollouts like those of training, nats a masked token.
+    kl: forward KL at the states of rollouts like those of training, nats a masked token; left out
+      where no token of theirs counts.
     teacher_nats: what those rollouts are to the teacher, nats a token.
     kl_common: forward KL at states of the teacher's own answers, which are the same at every
       evaluation and for every student of that teacher, nats a masked token.
@@ -119,14 +121,15 @@ def against_teacher(
     def sample(prompts: Prompts) -> Rollout:
         return steps.sample(trainable, frozen, prompts, rng)
 
-    def distance(*rounds: Batch) -> dict[str, float]:
+    def distance(rounds: Sequence[Batch]) -> Distance:
         found = apart(experiment, steps, (trainable, frozen), rng, rounds)
-        return {name: float(values.mean()) for name, values in found._asdict().items()}
+        return Distance(*(float(mean_known(values_N)) for values_N in found))
 
     threshold = threshold_after(experiment.settings, number)
-    own = heldout_rounds(experiment, threshold)[0]
-    numbers = distance(steps.slices(sample(own), own))
-    numbers["kl_common"] = distance(*teacher.rounds)["kl"]
+    rounds = heldout_rounds(experiment, threshold)
+    numbers = distance([steps.slices(sample(one), one) for one in rounds])._asdict()
+    numbers["kl_common"] = distance(teacher.rounds).kl
+    numbers = {name: value for name, value in numbers.items() if not math.isnan(value)}
     judged = teacher.greedy.judged
     if judged:
         numbers["teacher_pass_at_1"] = teacher.greedy.mean("solved")

@@ -14,6 +14,7 @@ from gdsd_jax.evaluation.figures import Item, grouped, parts_ratios, ratios_of, 
 from gdsd_jax.evaluation.intervals import Ratio
 
 NAMES = {"pass_at_1": "pass@1"}
+DISTANCES = ("kl_common", "kl", "teacher_nats")  # of students of one teacher alone
 
 
 class File(NamedTuple):
@@ -40,7 +41,8 @@ def check_graded(items: Sequence[Item], path: str | os.PathLike) -> None:
     for place, item in enumerate(items):
         grades = item.get("grades", "")
         distance = item.get("distance") or {}
-        if not isinstance(distance, dict) or not all(map(_is_number, distance.values())):
+        known = distance.values() if isinstance(distance, dict) else [distance]
+        if not all(value is None or _is_number(value) for value in known):
             raise ValueError(
                 f"{path}: {rescoring.OWN}[{place}]: its distance holds no numbers: evaluate again"
             )
@@ -56,7 +58,7 @@ def check_graded(items: Sequence[Item], path: str | os.PathLike) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+    return isinstance(value, int | float) and abs(value) < 1e300
 
 
 def key_of(prompt: Mapping[str, Any]) -> str:
@@ -130,6 +132,8 @@ def of_items(before: File, old: Sequence[Item], after: File, new: Sequence[Item]
             places.setdefault(key, len(places))
     numbers = [ratios(before, old, places), ratios(after, new, places)]
     own, parts = (differences(*pair) for pair in zip(*numbers))
+    if before.manifest.get("teacher") != after.manifest.get("teacher"):
+        own = {name: one for name, one in own.items() if name not in DISTANCES}
     if before.manifest["score"] != after.manifest["score"]:
         own.pop("mean_reward", None)  # of two parts
     return {"differences": own, "parts": parts}

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from gdsd_jax import curriculum, sharding
-from gdsd_jax.evaluation.answers import problems_asked
+from gdsd_jax.evaluation.answers import finite, problems_asked
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experience import prompts_of
 from gdsd_jax.experiment import Experiment
@@ -50,7 +50,9 @@ def apart(
     rng: jax.Array,
     rounds: Sequence[Batch],
 ) -> Distance:
-    """`Steps.distance` of the held-out problems, float32 [N] each: means of a problem's answers.
+    """`Steps.distance` of the held-out problems, float32 [N] each.
+
+    The mean of a problem's answers, NaN where none of them counts.
 
     Args:
       model: (trainable, frozen) of the student.
@@ -60,8 +62,16 @@ def apart(
     settings = experiment.settings
     found = [sharding.fetch(experiment.mesh, steps.distance(*model, one, rng)) for one in rounds]
     rows = jax.tree.map(lambda *parts: np.concatenate([part.reshape(-1) for part in parts]), *found)
-    problems = jax.tree.map(lambda row: row.reshape(-1, settings.group_size).mean(axis=1), rows)
-    return jax.tree.map(lambda values: values[: problems_asked(experiment)], problems)
+    problems = jax.tree.map(lambda row: row.reshape(-1, settings.group_size), rows)
+    return jax.tree.map(lambda row: mean_known(row[: problems_asked(experiment)]), problems)
+
+
+def mean_known(values_xN: np.ndarray) -> np.ndarray:
+    """The mean over the last axis of what is not NaN; NaN where all is."""
+    known_xN = ~np.isnan(values_xN)
+    sums_x = np.sum(values_xN, axis=-1, where=known_xN)
+    counts_x = np.sum(known_xN, axis=-1)
+    return np.divide(sums_x, counts_x, out=np.full_like(sums_x, np.nan), where=counts_x > 0)
 
 
 def distances(
@@ -71,9 +81,9 @@ def distances(
     rng: jax.Array,
     finished: Finished | None = None,
 ) -> dict[str, np.ndarray]:
-    """How far the student is from its teacher at each problem, float64 [N] by name.
+    """How far the student is from its teacher at each problem, float [N] by name.
 
-    The names are those of `between.against_teacher`; here all problems have all three. Rounds that
+    The names are those of `between.against_teacher`, the threshold is the last round's. Rounds that
     `finished` holds are not asked again, the others are kept there.
 
     Args:
@@ -93,7 +103,8 @@ def distances(
             found.append(one)
             step()
     count = problems_asked(experiment)
-    return {name: np.concatenate([one[name] for one in found])[:count] for name in found[0]}
+    joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    return {name: values.astype(float)[:count] for name, values in joined.items()}
 
 
 def of_round(
@@ -102,16 +113,13 @@ def of_round(
     model: tuple[PyTree, dict],
     prompts: Prompts,
     rng: jax.Array,
-) -> dict[str, list[float]]:
-    """`distances` of the problems of one round, those that fill it up among them."""
+) -> dict[str, list[float | None]]:
+    """`distances` of the problems of one round, those that fill it up among them; None for NaN."""
 
     def of_answers(call) -> Distance:
         rollout = call(*model, prompts, rng)
         return apart(experiment, steps, model, rng, [steps.slices(rollout, prompts)])
 
     own, common = of_answers(steps.sample), of_answers(steps.teach)
-    return {
-        "kl_common": common.kl.tolist(),
-        "kl": own.kl.tolist(),
-        "teacher_nats": own.teacher_nats.tolist(),
-    }
+    found = {"kl_common": common.kl, "kl": own.kl, "teacher_nats": own.teacher_nats}
+    return {name: [finite(value) for value in values.tolist()] for name, values in found.items()}

@@ -5,13 +5,12 @@ N problems, S answers to each.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-import math
 from typing import Any
 
 import numpy as np
 
 from gdsd_jax.evaluation import intervals
-from gdsd_jax.evaluation.answers import Table, named, summary
+from gdsd_jax.evaluation.answers import Table, finite, named, summary
 from gdsd_jax.evaluation.intervals import Ratio
 from gdsd_jax.tasks import Grades
 
@@ -45,10 +44,11 @@ def items_of(questions: Sequence[str], table: Table, **asked: Any) -> list[Item]
 
 
 def distance(table: Table, row: int) -> Item:
-    """{"distance": by name}; nothing where there is no teacher."""
+    """{"distance": by name, None where nothing counts}; nothing where there is no teacher."""
     if table.distances is None:
         return {}
-    return {"distance": {name: float(values[row]) for name, values in table.distances.items()}}
+    found = {name: finite(float(values[row])) for name, values in table.distances.items()}
+    return {"distance": found}
 
 
 def verdict(grades: Grades | None, place: Any) -> Item:
@@ -142,11 +142,6 @@ def figures(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -> 
     return {"metrics": metrics, "intervals": found}
 
 
-def finite(value: Any) -> Any:
-    """The value; None for a mean over nothing, which JSON has no number for."""
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def ratios_of(greedy: Table, sampled: Table, score: str) -> dict[str, Ratio]:
     """The means of `figures` by name, each as sums over the answers of a problem; without parts."""
     found = {}
@@ -165,7 +160,8 @@ def ratios_of(greedy: Table, sampled: Table, score: str) -> dict[str, Ratio]:
             greedy.forwards_NxS.sum(axis=1), greedy.lengths_NxS.sum(axis=1)
         )
     for name, values_N in (greedy.distances or {}).items():
-        found[name] = Ratio(values_N, np.ones(len(values_N), np.int64))
+        known_N = ~np.isnan(values_N)
+        found[name] = Ratio(np.where(known_N, values_N, 0.0), known_N.astype(np.int64))
     return found
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from gdsd_jax import data, settings, version, weights
-from gdsd_jax.checkpoint import latest_iteration
+from gdsd_jax.checkpoint import checksums_of, latest_iteration
 from gdsd_jax.evaluation import answers, intervals
 from gdsd_jax.evaluation.answers import Request
 from gdsd_jax.evaluation.distances import distances
@@ -169,8 +169,11 @@ def records_of(experiment: Experiment) -> list[Record]:
 # ---------------------------------------------------------------- the manifest
 
 
-def manifest_of(experiment: Experiment, plan: Plan, checkpoint: str) -> dict[str, Any]:
-    """All that the answers follow from, as JSON holds it. All processes must call it together."""
+def manifest_of(
+    experiment: Experiment, plan: Plan, checkpoint: str, teacher: PyTree | None = None
+) -> dict[str, Any]:
+    """All that the answers follow from, as JSON holds it, and of a student its teacher's
+    parameters. All processes must call it together."""
     return {
         "format": FORMAT,
         "settings": settings.to_json(experiment.settings),
@@ -179,6 +182,7 @@ def manifest_of(experiment: Experiment, plan: Plan, checkpoint: str) -> dict[str
         "checkpoint": str(checkpoint),
         "iteration": latest_iteration(checkpoint),
         "weights_sha256": weights.hash_of(checkpoint),
+        **({} if teacher is None else {"teacher": mark_of(teacher)}),
         "problems_sha256": problems_hash(experiment),
         "samplers": [sampler.given() for sampler in plan.samplers],
         "seed": experiment.settings.seed,
@@ -188,6 +192,12 @@ def manifest_of(experiment: Experiment, plan: Plan, checkpoint: str) -> dict[str
         "packages": versions(),
         "device": jax.devices()[0].device_kind,
     }
+
+
+def mark_of(params: PyTree) -> str:
+    """By which parameters are known, as devices hold them, whatever they were read from."""
+    sums = {name: sums.tolist() for name, sums in checksums_of(params).items()}
+    return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()
 
 
 def from_manifest(manifest: Mapping[str, Any]) -> tuple[Settings, Plan]:

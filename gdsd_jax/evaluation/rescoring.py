@@ -210,6 +210,7 @@ def check_whole(content: Mapping[str, Any], path: str | os.PathLike) -> None:
         writer = packages.get("gdsd_jax") if isinstance(packages, dict) else None
         version.format_of(manifest, record.FORMAT, str(path), writer=writer)
     well_formed = isinstance(manifest, dict) and isinstance(manifest.get("settings"), dict)
+    well_formed = well_formed and isinstance(manifest["settings"].get("task", ""), str)
     lists = [content.get("prompts"), content.get(OWN)]
     lists += [manifest.get("samplers")] if well_formed else []
     if not well_formed or not all(isinstance(value, list) for value in lists):

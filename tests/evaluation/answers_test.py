@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax import data, evaluation, models, progress, sampling, sharding, steps
-from gdsd_jax.evaluation import Request
+from gdsd_jax.evaluation import Request, answers
 from gdsd_jax.experience import prompts_of
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.sampling import SamplerConfig
@@ -308,3 +308,13 @@ def test_an_evaluation_says_what_was_judged():
     assert "KL 1.000 nats a token (on its own answers 2.000) | not judged" in evaluation.line_of(
         costs | far, "reward"
     )
+
+
+def test_requests_are_known_apart():
+    """Also those that agree in six digits."""
+    sampler = SamplerConfig()
+    keys = [
+        answers.key_of(sampler, Request(threshold=threshold), 0, 0)
+        for threshold in (0.9, 0.9999999, 1.0, math.inf)
+    ]
+    assert len(set(keys)) == 4 and "threshold=0.9 " in keys[0] and "threshold=1 " in keys[2]

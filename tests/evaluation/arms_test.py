@@ -64,6 +64,13 @@ def test_students_differ_in_their_distance_to_a_teacher(file):
     assert far[3] == "+0.500 (+0.500 to +0.500): higher"
 
 
+def test_problems_without_a_verdict_on_either_side_count_for_nothing(file):
+    """Else what is judged alone would make a difference."""
+    before, after = file([4, 4, None, None] * 10), file([4, 4, 0, 0] * 10)
+    (_, row) = table({"a": ([before], [after])}, "reward", {})
+    assert row[1:3] == ["1.000 → 1.000", "+0.000 (+0.000 to +0.000)"]
+
+
 def test_where_the_interval_holds_0_nobody_wins(file):
     before = [file([0] * 40)]
     first = (before, [file([4, 0] * 20)])

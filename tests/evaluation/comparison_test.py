@@ -85,7 +85,12 @@ def test_distances_to_a_teacher_are_compared(compare):
     code, found, said = compare(far, near)
     assert code == 0 and of(found, "kl_common")["difference"] == -0.5
     assert "kl_common 4.500 -> 4.000, -0.500 (95% -0.500 to -0.500, 9 problems): lower" in said
-    for broken in ({"kl_common": None}, [1.0]):
+    near["items"][2]["distance"] = {"kl_common": None}  # nothing of it counts
+    code, found, said = compare(far, near)
+    assert code == 0 and of(found, "kl_common")["problems"] == 8
+    near["manifest"]["teacher"] = "another"
+    assert "kl_common" not in compare(far, near)[1]["comparisons"][0]["differences"]
+    for broken in ({"kl_common": "2"}, {"kl_common": float("nan")}, {"kl_common": 10**400}, [1.0]):
         near["items"][2]["distance"] = broken
         code, _, said = compare(far, near)
         assert code == 2 and "items[2]: its distance holds no numbers: evaluate again" in said

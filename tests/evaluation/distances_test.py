@@ -42,3 +42,10 @@ def test_each_problem_counts_once():
     np.testing.assert_array_equal(found.teacher_nats, [2.5, 5.0, 8.0])
     alone = distances.apart(experiment, steps, ({}, {}), None, rounds[:1])
     np.testing.assert_array_equal(alone.kl, [1.5, 4.0])
+
+
+def test_answers_of_which_nothing_counts_are_left_out():
+    """They are no student at distance 0."""
+    values = np.array([[1.0, np.nan], [np.nan, np.nan], [2.0, 4.0]], np.float32)
+    np.testing.assert_array_equal(distances.mean_known(values), [1.0, np.nan, 3.0])
+    assert distances.mean_known(np.array([np.nan, 2.0, 4.0])) == 3.0
