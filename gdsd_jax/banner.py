@@ -116,6 +116,7 @@ def doubts_of(experiment: Experiment) -> list[str]:
     learnt = models.default_sampler(model).get("kind", "llada"), model.block_length
     if chosen.init_from is not None:
         found += sampling.attention_doubts(chosen.sampler, *learnt, f"{model.family} weights")
+    found += sampling.idle_doubts(chosen.sampler)
     if chosen.rounds and chosen.inner_iterations < chosen.minibatches:
         found.append(
             f"inner_iterations={chosen.inner_iterations} is below minibatches="

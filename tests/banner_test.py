@@ -147,3 +147,20 @@ def test_contradictions_are_said(prepared, changes, of_model, said):
 )
 def test_large_numbers_have_three_digits(count, text):
     assert banner.count_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"sampler.alg": "origin", "sampler.alg_temp": 0.5}, ["alg=origin", "alg_temp=0.5"]),
+        ({"sampler.kind": "dream", "sampler.remasking": "random"}, ["remasking=random"]),
+        ({"sampler.refresh_every": 2}, ["refresh_every=2"]),
+        ({"sampler.cache": "dual", "sampler.refresh_every": 2, "sampler.remasking": "random"}, []),
+        ({"sampler.kind": "dream", "sampler.alg_temp": 0.5}, []),
+    ],
+)
+def test_settings_that_no_sampler_reads_are_told(prepared, changes, names):
+    given = {"sampler.block_length": None, "sampler.steps": None} | changes
+    found = banner.doubts_of(changed(prepared, given))
+    assert [line.split()[0] for line in found] == [f"sampler.{name}" for name in names]
+    assert all("changes nothing" in line for line in found)

@@ -1,7 +1,7 @@
 """Samplers: one engine for training rollouts and evaluation."""
 
 from gdsd_jax.sampling.cache import branch_shares
-from gdsd_jax.sampling.config import SamplerConfig, attention_doubts, stop_ids_of
+from gdsd_jax.sampling.config import SamplerConfig, attention_doubts, idle_doubts, stop_ids_of
 from gdsd_jax.sampling.drift import Drift, drift, spread, take_rows
 from gdsd_jax.sampling.orders import ORDERS
 from gdsd_jax.sampling.replay import existing, is_doubled, pass_numbers, replay
@@ -27,6 +27,7 @@ __all__ = [
     "check_model",
     "drift",
     "existing",
+    "idle_doubts",
     "is_doubled",
     "is_stop",
     "length_through",

@@ -213,3 +213,20 @@ def attention_doubts(
             f"{block_length} tokens: sampler.block_length={block_length} is their own"
         ]
     return []
+
+
+def idle_doubts(sampler: SamplerConfig) -> list[str]:
+    """Doubts where settings are given that a sampler of this kind or cache does not read."""
+    by_dream, fields = sampler.kind == "dream", dataclasses.fields(SamplerConfig)
+    given, defaults = sampler.given(), {field.name: field.default for field in fields}
+    read = {
+        "remasking": ("kinds llada and block", not by_dream),
+        "alg": ("kind dream", by_dream),
+        "alg_temp": ("kind dream", by_dream),
+        "refresh_every": ("caches prefix and dual", sampler.cache in ("prefix", "dual")),
+    }
+    return [
+        f"sampler.{name}={given[name]} changes nothing, it is of {where} alone"
+        for name, (where, is_read) in read.items()
+        if not is_read and given[name] != defaults[name]
+    ]
