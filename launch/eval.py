@@ -352,7 +352,8 @@ def numbers_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def sure_lines(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[str]:
     """The intervals of the main numbers, and pass@k where there are several answers."""
     metrics, sure = entry["metrics"], entry["intervals"]
-    names = {"accuracy": "accuracy", "pass_at_1": "pass@1", "mean_reward": manifest["score"]}
+    names = {"kl_common": "KL", "accuracy": "accuracy", "pass_at_1": "pass@1"}
+    names["mean_reward"] = manifest["score"]
     if manifest["score"] != "reward":
         names["reward"] = "reward"
     said = [f"{shown} {span(sure[name])}" for name, shown in names.items() if sure.get(name)]

@@ -151,11 +151,11 @@ def undisturbed(data_dir, student):
     return trained(student, data_dir)
 
 
-def evaluated(monkeypatch, checkpoint, out):
-    """What launch/eval.py says of a run, by its own settings."""
+def evaluated(monkeypatch, capsys, checkpoint, out):
+    """(what launch/eval.py writes of a run by its own settings, what it prints)."""
     monkeypatch.setattr("sys.argv", ["eval.py", f"--checkpoint={checkpoint}", f"--out={out}"])
     assert launch_eval.main() == 0
-    return json.loads(out.read_text())
+    return json.loads(out.read_text()), capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -189,14 +189,16 @@ def test_a_student_is_distilled_from_the_model_it_started_from(undisturbed):
 
 @pytest.mark.slow
 def test_an_evaluation_says_how_far_the_teacher_is(
-    undisturbed, student, data_dir, tmp_path, monkeypatch
+    undisturbed, student, data_dir, tmp_path, monkeypatch, capsys
 ):
     """Of a run the copy that it keeps, before its first round the model itself: as the run's own
     evaluations said, and problem by problem."""
     lines = [row for row in undisturbed[0] if row["phase"] == "eval"]
     trained(tmp_path / "start", data_dir, "rounds=0")
     for line, workdir in ((lines[0], tmp_path / "start"), (lines[1], student)):
-        found = evaluated(monkeypatch, workdir, tmp_path / f"{line['step']}.json")
+        found, said = evaluated(monkeypatch, capsys, workdir, tmp_path / f"{line['step']}.json")
+        low, high = found["intervals"]["kl_common"]
+        assert f"resamples of 16 problems: KL {low:.3f} to {high:.3f}, " in said
         for name in ("kl_common", "kl", "teacher_nats"):
             assert found[name] == pytest.approx(line[name], rel=1e-5), name
             low, high = found["intervals"][name]

@@ -125,8 +125,6 @@ class GdsdConfig:
                 f"preset={self.preset!r} regresses on the old policy: leave divergence and anchor "
                 "out"
             )
-        if self.preset is not None and self.trust_sides != "two":
-            wrong.lines.append(f"preset={self.preset!r} clips at both sides: leave trust_sides out")
         if self.anchor == "reference" and self.centring != "none":
             wrong.lines.append(
                 f"anchor='reference' compares normalised scores: not centring={self.centring!r}"
