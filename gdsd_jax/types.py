@@ -104,7 +104,10 @@ class Uncut:
 
 @flax.struct.dataclass
 class Rollout:
-    """Completions and how they came about; from `length_B` on they are pad ids and zeros."""
+    """Completions and how they came about; from `length_B` on they are pad ids and zeros.
+
+    Under a sampler's `reference_quirks` nothing is cut, and `length_B` counts all that is written.
+    """
 
     tokens_BxG: Array  # int32
     step_map_BxG: Array  # int32, 1-based count of the row's own denoising passes at the commit

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gdsd_jax import sharding
-from gdsd_jax.evaluation.finished import Finished
+from gdsd_jax.evaluation.finished import Finished, once
 from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
 from gdsd_jax.experiment import Experiment, ignore
 from gdsd_jax.progress import phase, say
@@ -119,13 +119,11 @@ def evaluate(
         for number, start in itertools.product(range(request.samples), starts):
             row_B = np.arange(start, min(start + settings.rows, count))
             key = key_of(settings.sampler, request, number, start)
-            kept = None if finished is None else finished.get(key)
-            if kept is None:
-                answers = answer(experiment, sample, request, number, row_B)
-                if finished is not None:
-                    finished.keep(key, to_json(answers))
-            else:
-                answers = from_json(kept)
+
+            def make(number=number, row_B=row_B) -> dict[str, Any]:
+                return to_json(answer(experiment, sample, request, number, row_B))
+
+            answers = from_json(once(finished, key, make))
             for row, text in zip(row_B, answers.texts):
                 texts[row].append(text)
             batches.append(answers._replace(texts=[]))

@@ -3,7 +3,6 @@
 The teacher stands still, so that it answers once a run.
 """
 
-from collections.abc import Sequence
 import math
 from typing import NamedTuple
 
@@ -18,9 +17,15 @@ from gdsd_jax.evaluation.answers import (
     greedy_and_sampled,
     summary,
 )
-from gdsd_jax.evaluation.distances import apart, heldout_rounds, mean_known, threshold_after
+from gdsd_jax.evaluation.distances import (
+    distances,
+    heldout_rounds,
+    mean_known,
+    teacher_answers,
+    threshold_after,
+)
 from gdsd_jax.experiment import Experiment
-from gdsd_jax.steps import Distance, Steps
+from gdsd_jax.steps import Steps
 from gdsd_jax.types import Batch, Prompts, PyTree, Rollout
 
 
@@ -63,7 +68,8 @@ def taught(
     def teach(prompts: Prompts) -> Rollout:
         return steps.teach(trainable, frozen, prompts, rng)
 
-    rounds = [steps.slices(teach(one), one) for one in heldout_rounds(experiment, math.inf)]
+    model, asked = (trainable, frozen), heldout_rounds(experiment, math.inf)
+    rounds = [teacher_answers(steps, model, rng, prompts) for prompts in asked]
     return Taught(evaluate(experiment, teach, Request()), rounds)
 
 
@@ -107,11 +113,7 @@ def against_teacher(
 ) -> dict[str, float]:
     """What an evaluation says besides where there is a teacher.
 
-    kl: forward KL at the states of rollouts like those of training, nats a masked token; left out
-      where no token of theirs counts.
-    teacher_nats: what those rollouts are to the teacher, nats a token.
-    kl_common: forward KL at states of the teacher's own answers, which are the same at every
-      evaluation and for every student of that teacher, nats a masked token.
+    kl, teacher_nats, kl_common: means of `distances`; left out where nothing of them counts.
     teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0; where they are judged.
     threshold_pass_at_1: the same of the student, which commits whatever reaches the round's
       threshold; where there is one.
@@ -121,21 +123,16 @@ def against_teacher(
     def sample(prompts: Prompts) -> Rollout:
         return steps.sample(trainable, frozen, prompts, rng)
 
-    def distance(rounds: Sequence[Batch]) -> Distance:
-        found = apart(experiment, steps, (trainable, frozen), rng, rounds)
-        return Distance(*(float(mean_known(values_N)) for values_N in found))
-
-    threshold = threshold_after(experiment.settings, number)
-    rounds = heldout_rounds(experiment, threshold)
-    numbers = distance([steps.slices(sample(one), one) for one in rounds])._asdict()
-    numbers["kl_common"] = distance(teacher.rounds).kl
+    threshold, model = threshold_after(experiment.settings, number), (trainable, frozen)
+    found = distances(experiment, steps, model, rng, threshold, lambda one, _: teacher.rounds[one])
+    numbers = {name: float(mean_known(values)) for name, values in found.items()}
     numbers = {name: value for name, value in numbers.items() if not math.isnan(value)}
     judged = teacher.greedy.judged
     if judged:
         numbers["teacher_pass_at_1"] = teacher.greedy.mean("solved")
     if math.isfinite(threshold):
-        found = evaluate(experiment, sample, Request(threshold=threshold))
+        table = evaluate(experiment, sample, Request(threshold=threshold))
         if judged:
-            numbers["threshold_pass_at_1"] = found.mean("solved")
-        numbers["threshold_forwards_per_token"] = found.forwards_per_token
+            numbers["threshold_pass_at_1"] = table.mean("solved")
+        numbers["threshold_forwards_per_token"] = table.forwards_per_token
     return numbers

@@ -3,14 +3,15 @@
 N problems.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
+import functools
 
 import jax
 import numpy as np
 
 from gdsd_jax import curriculum, sharding
 from gdsd_jax.evaluation.answers import finite, problems_asked
-from gdsd_jax.evaluation.finished import Finished
+from gdsd_jax.evaluation.finished import Finished, once
 from gdsd_jax.experience import prompts_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.progress import phase
@@ -44,26 +45,18 @@ def threshold_after(settings: Settings, number: int) -> float:
 
 
 def apart(
-    experiment: Experiment,
-    steps: Steps,
-    model: tuple[PyTree, dict],
-    rng: jax.Array,
-    rounds: Sequence[Batch],
+    experiment: Experiment, steps: Steps, model: tuple[PyTree, dict], rng: jax.Array, batch: Batch
 ) -> Distance:
-    """`Steps.distance` of the held-out problems, float32 [N] each.
-
-    The mean of a problem's answers, NaN where none of them counts.
+    """`Steps.distance` of a round's problems, float32 each: the mean of a problem's answers, NaN
+    where none of them counts.
 
     Args:
       model: (trainable, frozen) of the student.
-      rounds: answers to `heldout_rounds`, or to the first of them; what fills the last one up is
-        left out.
+      batch: answers to one of `heldout_rounds`.
     """
-    settings = experiment.settings
-    found = [sharding.fetch(experiment.mesh, steps.distance(*model, one, rng)) for one in rounds]
-    rows = jax.tree.map(lambda *parts: np.concatenate([part.reshape(-1) for part in parts]), *found)
-    problems = jax.tree.map(lambda row: row.reshape(-1, settings.group_size), rows)
-    return jax.tree.map(lambda row: mean_known(row[: problems_asked(experiment)]), problems)
+    rows = sharding.fetch(experiment.mesh, steps.distance(*model, batch, rng))
+    copies = experiment.settings.group_size
+    return jax.tree.map(lambda row: mean_known(row.reshape(-1, copies)), rows)
 
 
 def mean_known(values_xN: np.ndarray) -> np.ndarray:
@@ -79,47 +72,47 @@ def distances(
     steps: Steps,
     model: tuple[PyTree, dict],
     rng: jax.Array,
+    threshold: float,
+    taught: Callable[[int, Prompts], Batch],
     finished: Finished | None = None,
 ) -> dict[str, np.ndarray]:
-    """How far the student is from its teacher at each problem, float [N] by name.
+    """How far the student is from its teacher at each problem, float [N] by name, NaN where nothing
+    counts.
 
-    The names are those of `between.against_teacher`, the threshold is the last round's. Rounds that
-    `finished` holds are not asked again, the others are kept there.
+    kl: forward KL at the states of rollouts like those of training, nats a masked token.
+    teacher_nats: what those rollouts are to the teacher, nats a token.
+    kl_common: forward KL at states of the teacher's own answers, which are the same at every
+      evaluation and for every student of that teacher, nats a masked token.
 
     Args:
       model: (trainable, frozen) of the student, with its teacher.
+      threshold: of the student's rollouts.
+      taught: the teacher's answers to a round, of its number and prompts.
+      finished: rounds that it holds are not asked again, the others are kept there.
     """
-    settings = experiment.settings
-    last = threshold_after(settings, settings.rounds)
-    rounds, found = heldout_rounds(experiment, last), []
+    length = experiment.settings.sampler.gen_length
+    rounds, found = heldout_rounds(experiment, threshold), []
+
+    def of_answers(batch: Batch) -> Distance:
+        return apart(experiment, steps, model, rng, batch)
+
+    def of_round(number: int, prompts: Prompts) -> dict[str, list[float | None]]:
+        own = of_answers(steps.slices(steps.sample(*model, prompts, rng), prompts))
+        told = own._asdict() | {"kl_common": of_answers(taught(number, prompts)).kl}
+        return {name: [finite(value) for value in values.tolist()] for name, values in told.items()}
+
     with phase("answers of student and teacher", len(rounds)) as step:
         for number, prompts in enumerate(rounds):
-            key = f"gen_length={settings.sampler.gen_length} distance={number}"
-            one = None if finished is None else finished.get(key)
-            if one is None:
-                one = of_round(experiment, steps, model, prompts, rng)
-                if finished is not None:
-                    finished.keep(key, one)
-            found.append(one)
+            make = functools.partial(of_round, number, prompts)
+            found.append(once(finished, f"gen_length={length} distance={number}", make))
             step()
     count = problems_asked(experiment)
     joined = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     return {name: values.astype(float)[:count] for name, values in joined.items()}
 
 
-def of_round(
-    experiment: Experiment,
-    steps: Steps,
-    model: tuple[PyTree, dict],
-    prompts: Prompts,
-    rng: jax.Array,
-) -> dict[str, list[float | None]]:
-    """`distances` of the problems of one round, those that fill it up among them; None for NaN."""
-
-    def of_answers(call) -> Distance:
-        rollout = call(*model, prompts, rng)
-        return apart(experiment, steps, model, rng, [steps.slices(rollout, prompts)])
-
-    own, common = of_answers(steps.sample), of_answers(steps.teach)
-    found = {"kl_common": common.kl, "kl": own.kl, "teacher_nats": own.teacher_nats}
-    return {name: [finite(value) for value in values.tolist()] for name, values in found.items()}
+def teacher_answers(
+    steps: Steps, model: tuple[PyTree, dict], rng: jax.Array, prompts: Prompts
+) -> Batch:
+    """The teacher's answers to a round."""
+    return steps.slices(steps.teach(*model, prompts, rng), prompts)

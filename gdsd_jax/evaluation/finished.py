@@ -95,6 +95,17 @@ class Finished:
             self.path.unlink(missing_ok=True)
 
 
+def once(finished: Finished | None, key: str, make: Callable[[], Any]) -> Any:
+    """The batch of that name, as JSON holds it: what is kept, else what `make` gives, kept from now
+    on; None: nothing is kept."""
+    batch = None if finished is None else finished.get(key)
+    if batch is None:
+        batch = make()
+        if finished is not None:
+            finished.keep(key, batch)
+    return batch
+
+
 def line_of(value: Any) -> str:
     """A line of the file."""
     return json.dumps(value) + "\n"

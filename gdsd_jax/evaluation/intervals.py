@@ -87,9 +87,10 @@ def paired_interval(before: Ratio, after: Ratio) -> list[float] | None:
 def crossed_interval(before: Ratio, after: Ratio) -> list[float] | None:
     """[low, high] of `after` minus `before`, whose sums are [S, N]: seeds by problems.
 
-    A resample draws seeds and, for all of them, problems; with each both of its values. Of S seeds
-    a draw varies by (S - 1) / S of what another S would: a seed's weight, how often it is drawn,
-    is stretched around 1 by as much. With one seed it says nothing of others.
+    A resample draws seeds and, for all of them, problems; with each both of its values. Draws of S
+    seeds vary by (S - 1) / S of what other S seeds would. So a seed's weight, how often it is
+    drawn, is stretched around 1, by the root of the inverse. With one seed it says nothing of
+    others.
     """
     return _difference(before, after, _crossed)
 

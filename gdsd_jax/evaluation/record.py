@@ -17,7 +17,7 @@ from gdsd_jax import data, settings, version, weights
 from gdsd_jax.checkpoint import checksums_of, latest_iteration
 from gdsd_jax.evaluation import answers, intervals
 from gdsd_jax.evaluation.answers import Request
-from gdsd_jax.evaluation.distances import distances
+from gdsd_jax.evaluation.distances import distances, teacher_answers, threshold_after
 from gdsd_jax.evaluation.figures import Item, evaluations_of, items_of
 from gdsd_jax.evaluation.finished import Finished, difference
 from gdsd_jax.experiment import Experiment
@@ -143,9 +143,7 @@ def answer_all(
 
         greedy, sampled = answers.greedy_and_sampled(here, sample, plan.sampled, finished)
         if is_taught:
-            steps = make_steps(experiment.denoiser, here.settings, mesh, experiment.teacher)
-            found = distances(here, steps, model, rng, finished)
-            greedy = greedy._replace(distances=found)
+            greedy = greedy._replace(distances=distances_of(here, model, rng, finished))
         tables = [greedy, sampled]
         for request in plan.requests()[2:]:
             tables.append(answers.evaluate(here, sample, request, finished))
@@ -157,6 +155,20 @@ def answer_all(
             }
             items += items_of(questions, table, **asked)
     return items
+
+
+def distances_of(
+    experiment: Experiment, model: tuple[PyTree, dict], rng: jax.Array, finished: Finished | None
+) -> dict[str, np.ndarray]:
+    """`distances` of a student, at the threshold of its last round."""
+    chosen = experiment.settings
+    steps = make_steps(experiment.denoiser, chosen, experiment.mesh, experiment.teacher)
+    threshold = threshold_after(chosen, chosen.rounds)
+
+    def taught(_, prompts: Prompts):
+        return teacher_answers(steps, model, rng, prompts)
+
+    return distances(experiment, steps, model, rng, threshold, taught, finished)
 
 
 def records_of(experiment: Experiment) -> list[Record]:

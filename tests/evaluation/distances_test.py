@@ -25,23 +25,36 @@ def test_the_threshold_is_that_of_the_next_round():
     assert distances.threshold_after(settings.parse(coding.get_config("tiny")), 0) == math.inf
 
 
-def test_each_problem_counts_once():
+def test_each_problem_counts_once(monkeypatch):
     """Three problems in two rounds of two, with two answers each: the row that fills the last round
-    up is left out."""
-    chosen = types.SimpleNamespace(group_size=2, eval_problems=3)
+    up is left out. Rounds that are kept are not asked again."""
+    sampler = types.SimpleNamespace(gen_length=4)
+    chosen = types.SimpleNamespace(group_size=2, eval_problems=3, sampler=sampler)
     mesh = sharding.make_mesh({"fsdp": 8})
     experiment = types.SimpleNamespace(settings=chosen, mesh=mesh, heldout=range(9))
+    asked = []
 
     def distance(trainable, frozen, batch, rng):
+        asked.append(batch)
         return Distance(jnp.asarray(batch, jnp.float32), jnp.asarray(batch, jnp.float32) + 1)
 
-    steps = types.SimpleNamespace(distance=distance)
+    steps = types.SimpleNamespace(
+        distance=distance, sample=lambda *call: call[2], slices=lambda rollout, prompts: rollout
+    )
     rounds = [[[1, 2], [3, 5]], [[6, 8], [100, 200]]]  # slices of two rows
-    found = distances.apart(experiment, steps, ({}, {}), None, rounds)
-    np.testing.assert_array_equal(found.kl, [1.5, 4.0, 7.0])
-    np.testing.assert_array_equal(found.teacher_nats, [2.5, 5.0, 8.0])
-    alone = distances.apart(experiment, steps, ({}, {}), None, rounds[:1])
-    np.testing.assert_array_equal(alone.kl, [1.5, 4.0])
+    monkeypatch.setattr(distances, "heldout_rounds", lambda *_: rounds)
+
+    def taught(number, prompts):
+        return [[number, np.nan]] * 2
+
+    kept = {}
+    finished = types.SimpleNamespace(get=kept.get, keep=kept.__setitem__)
+    for _ in range(2):
+        found = distances.distances(experiment, steps, ({}, {}), None, 1.0, taught, finished)
+        np.testing.assert_array_equal(found["kl"], [1.5, 4.0, 7.0])
+        np.testing.assert_array_equal(found["teacher_nats"], [2.5, 5.0, 8.0])
+        np.testing.assert_array_equal(found["kl_common"], [0.0, 0.0, 1.0])
+        assert len(asked) == 4 and len(kept) == 2
 
 
 def test_answers_of_which_nothing_counts_are_left_out():
