@@ -231,7 +231,7 @@ def model_of(
     if folder is not None:
         thinks = settings.enable_thinking  # of what is asked, not of how the weights came about
         theirs = dataclasses.replace(weights.settings_of(folder), enable_thinking=thinks)
-        found = weights.read_model(theirs, weights.kept_tokenizer(theirs, folder))
+        found = weights.read_own(theirs, folder)
         weights.check_preset(settings, found[0], folder)
         return found
     if settings.init_from is not None:

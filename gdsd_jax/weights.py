@@ -115,10 +115,7 @@ def read_folder(folder, changes: Mapping[str, Any] = {}) -> tuple[Settings, Mode
     changes, the model, its tokenizer); `load_weights` reads its weights."""
     if not is_hugging_face(folder):
         settings = replace(settings_of(folder), changes)
-        model, tokenizer = read_model(settings, kept_tokenizer(settings, folder))
-        if not is_converted(folder):
-            model = models.with_blocks(model, settings.sampler.causal_block)
-        return settings, model, tokenizer
+        return settings, *read_own(settings, folder)
     model = models.config_from_hf(folder)
     stored = {leaf.dtype.name for leaf in jax.tree.leaves(hf.open_folder(folder, model))}
     settings = replace(settings_to_use(folder, model, stored), changes)
@@ -154,10 +151,18 @@ def read_model(settings: Settings, own: Tokenizer | None = None) -> tuple[ModelC
                 f"init_from={settings.init_from}: a run of adapters; sum them up first with "
                 "launch/convert.py"
             )
-        model, tokenizer = read_model(before, kept_tokenizer(before, settings.init_from))
-        model = models.with_blocks(model, before.sampler.causal_block)
+        model, tokenizer = read_own(before, settings.init_from)
     check_preset(settings, model, f"init_from={settings.init_from}")
     return with_settings(model, settings), tokenizer
+
+
+def read_own(settings: Settings, folder) -> tuple[ModelConfig, Tokenizer]:
+    """The model and the tokenizer of a folder, whose settings these are; a run's weights have
+    learnt with the blocks of its sampler."""
+    model, tokenizer = read_model(settings, kept_tokenizer(settings, folder))
+    if not is_converted(folder):
+        model = models.with_blocks(model, settings.sampler.causal_block)
+    return model, tokenizer
 
 
 def read_converted(settings: Settings) -> tuple[ModelConfig, Tokenizer]:

@@ -183,6 +183,7 @@ from gdsd_jax.evaluation import comparison, record, rescoring
 from gdsd_jax.evaluation.finished import Finished
 from gdsd_jax.experiment import Experiment, prepare
 from gdsd_jax.hosts import Hosts
+from gdsd_jax.models import ModelConfig
 from gdsd_jax.progress import phase
 from gdsd_jax.settings import Settings
 from gdsd_jax.types import PyTree
@@ -277,7 +278,7 @@ def evaluate(job: Job, out: epath.Path, here: Hosts, fresh: bool, debug: bool) -
         except Exception as error:
             opened.close()  # the live line, before the error's
             return told(error, debug)
-        for line in (note, *doubts_of(chosen, folder)):
+        for line in (note, *doubts_of(chosen, experiment.denoiser.config, folder)):
             if line is not None and here.first:
                 progress.say(line)
         try:
@@ -312,10 +313,10 @@ def model_of(experiment: Experiment, folder: str) -> tuple[tuple[PyTree, dict], 
     return (trainable, frozen), objectives.frozen_params(experiment.teacher, frozen, "teacher")
 
 
-def doubts_of(chosen: Settings, folder: str) -> list[str]:
-    """Notes on a config and a checkpoint that go together, but hardly as they are meant."""
-    theirs, model, _ = weights.read_folder(folder)
-    learnt = theirs.sampler.kind, model.block_length
+def doubts_of(chosen: Settings, model: ModelConfig, folder: str) -> list[str]:
+    """Notes on a config and a folder, of that model, that go together, but hardly as they are
+    meant."""
+    learnt = weights.settings_of(folder).sampler.kind, model.block_length
     found = sampling.attention_doubts(chosen.sampler, *learnt, "these weights")
     if not checkpoint.is_converted(folder):
         task = json_files.read_object(epath.Path(folder) / "config.json").get("task")

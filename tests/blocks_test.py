@@ -153,8 +153,9 @@ def test_other_blocks_than_those_learnt_are_noted():
 def test_evaluations_and_the_harness_note_them_too(places, name):
     """Weights that no blocks are known of have none of their own."""
     said = "sampler.block_length=2, but these weights have learnt with blocks of 8 tokens"
-    chosen = weights.replace(weights.settings_of(places / name), {"sampler.block_length": 2})
-    notes = launch_eval.doubts_of(chosen, str(places / name))
+    own, model, _ = weights.read_folder(places / name)
+    chosen = weights.replace(own, {"sampler.block_length": 2})
+    notes = launch_eval.doubts_of(chosen, model, str(places / name))
     if name == "student":
         assert notes == []
         return

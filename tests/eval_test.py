@@ -7,7 +7,7 @@ import json
 import jax
 import pytest
 
-from gdsd_jax import checkpoint, cli, meanings, metrics, models, settings, tokenizers
+from gdsd_jax import checkpoint, cli, meanings, metrics, models, settings, tokenizers, weights
 from gdsd_jax.evaluation import answers
 from launch import convert
 from launch import eval as launch_eval
@@ -114,9 +114,11 @@ def test_thresholds_are_set_beside_the_schedule(evaluate, workdir):
 def test_another_task_and_another_attention_are_noted(workdir):
     """They go together, and may be meant."""
     own = settings.read(workdir)
-    assert launch_eval.doubts_of(own, str(workdir)) == []
+    _, model, _ = weights.read_folder(workdir)
+    assert launch_eval.doubts_of(own, model, str(workdir)) == []
     config = "countdown:tiny,sampler.kind=block"
-    attention, task = launch_eval.doubts_of(settings.parse(cli.load_config(config)), str(workdir))
+    other = settings.parse(cli.load_config(config))
+    attention, task = launch_eval.doubts_of(other, model, str(workdir))
     assert attention.startswith("note: sampler.kind=block takes block-causal attention, but these")
     assert task == (
         f"note: the run in {workdir} is of task=coding, the problems here are of task=countdown"
