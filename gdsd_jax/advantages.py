@@ -1,8 +1,12 @@
 """From rewards to advantages, and softmax over the completions of a prompt."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from gdsd_jax.types import Array
+
+# stands for the reward of an answer without a verdict; finite, as all that a checkpoint holds
+NO_VERDICT = np.finfo(np.float32).min
 
 
 def from_group_mean(
@@ -60,14 +64,14 @@ BASELINES = {"leave_one_out": leave_one_out, "mean": from_group_mean}
 def group_softmax(x_B: Array, group_B: Array | None, rewards_B: Array | None = None) -> Array:
     """softmax of x over the rows of the same group, float32 [B]; None: all rows are one group.
 
-    Where a reward is not finite there is no verdict, and the row has no weight; in a group of such
-    rows alone none has.
+    Where a reward says that there is no verdict the row has no weight; in a group of such rows
+    alone none has.
     """
     if group_B is None:
         group_B = jnp.zeros(x_B.shape, jnp.int32)
     among_BxB = group_B[:, None] == group_B[None, :]
     if rewards_B is not None:
-        among_BxB &= known(rewards_B, None)[None, :]
+        among_BxB &= known(rewards_B, rewards_B > NO_VERDICT)[None, :]
     x_BxB = jnp.where(among_BxB, x_B[None, :], -jnp.inf)
     best_Bx1 = jnp.maximum(jnp.max(x_BxB, axis=1, keepdims=True), jnp.finfo(jnp.float32).min)
     weights_BxB = jnp.exp(x_BxB - best_Bx1)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax import chips, models, objectives, sampling, sharding
-from gdsd_jax.advantages import BASELINES, known
+from gdsd_jax.advantages import BASELINES, NO_VERDICT, known
 from gdsd_jax.keys import row_keys
 from gdsd_jax.models import ModelConfig
 from gdsd_jax.objectives import ar, opd
@@ -334,7 +334,7 @@ def make_advantages(settings: Settings) -> Callable:
     ) -> Batch:
         advantages_B = baseline(rewards_B, settings.group_size, settings.scale_rewards, judged_B)
         shape = batch.completion_len_B.shape
-        rewards_B = jnp.where(known(rewards_B, judged_B), rewards_B, -jnp.inf)
+        rewards_B = jnp.where(known(rewards_B, judged_B), rewards_B, NO_VERDICT)
         return batch.replace(
             rewards_B=rewards_B.reshape(shape),
             advantages_B=advantages_B.reshape(shape),

@@ -126,7 +126,7 @@ class Batch:
     completion_len_B: Array  # int32, up to and including the first stop id
     masks_KxBxL: Array  # bool, True where the denoiser sees the mask token
     advantages_B: Array | None = None  # float32, reward units
-    rewards_B: Array | None = None  # float32, -infinity where there is no verdict
+    rewards_B: Array | None = None  # float32, advantages.NO_VERDICT where there is none
     solved_B: Array | None = None  # bool, whether the answer solves its problem
     group_B: Array | None = None  # int32, rows of one prompt share a number
     # float32 nats, None = stop-gradient of the current score; [K, B, G] for tokens

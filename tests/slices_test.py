@@ -9,10 +9,12 @@ import optax
 import pytest
 
 from gdsd_jax import models, objectives, scoring, sharding
+from gdsd_jax.advantages import NO_VERDICT, group_softmax
+from gdsd_jax.checkpoint import checksums_of
 from gdsd_jax.curriculum import LengthRamp
 from gdsd_jax.optimizer import init_state, make_update
 from gdsd_jax.sampling import SamplerConfig, make_rollout_fn
-from gdsd_jax.steps import make_masked, make_slices
+from gdsd_jax.steps import make_advantages, make_masked, make_slices
 from gdsd_jax.types import Prompts, Rollout, Uncut
 from tests.reference import random_batch, random_params, tiny
 
@@ -167,3 +169,20 @@ def test_columns_behind_a_cap_do_not_exist_for_the_loss_either(entries):
     logits = DENOISER.unembed(params, h)[row_B, P + last_B]
     logp = jax.nn.log_softmax(logits)[row_B, found.tokens_BxL[row_B, P + last_B]]
     np.testing.assert_allclose(logp, rollout.logp_BxG[row_B, last_B], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["wd1", "dmpo", "gdsd"])
+def test_rewards_without_a_verdict_are_numbers_too(name):
+    """A checkpoint inside a round holds them, and takes finite numbers alone."""
+    settings = types.SimpleNamespace(
+        objective=name, baseline="leave_one_out", group_size=2, scale_rewards=False
+    )
+    batch = random_batch(MODEL, rows=4, prompt_len=P, gen=G, draws=1)
+    judged = jnp.array([True, False, True, True])
+    given = jnp.array([1.0, jnp.nan, 2.0, 3.0]), jnp.array([True, False, True, True])
+    found = make_advantages(settings)(batch, *given, judged)
+    assert found.rewards_B.tolist() == [1.0, float(NO_VERDICT), 2.0, 3.0]
+    told = {"rewards": found.rewards_B, "advantages": found.advantages_B}
+    assert all(finite for _, finite in checksums_of(told).values())
+    weights = group_softmax(jnp.zeros(4), jnp.array([0, 0, 1, 1]), found.rewards_B)
+    np.testing.assert_array_equal(weights, [1, 0, 0.5, 0.5])

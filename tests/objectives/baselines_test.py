@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax import models, objectives
+from gdsd_jax.advantages import NO_VERDICT
 from gdsd_jax.objectives import CoupledGrpoConfig, DiffuGrpoConfig, DmpoConfig, Wd1Config
 from gdsd_jax.objectives.clipping import clipped_gain, k3
 from tests import reference
@@ -225,12 +226,13 @@ def test_loss_and_gradient_are_the_float64_rendering(params, case):
 
 
 @pytest.mark.parametrize("case", ["wd1", "wd1, released", "dmpo"])
-def test_answers_without_a_verdict_are_not_learnt_from(params, case):
+@pytest.mark.parametrize("nothing", [NO_VERDICT, -np.inf])
+def test_answers_without_a_verdict_are_not_learnt_from(params, case, nothing):
     """The weights are those of the others; whatever stands for such a row changes nothing."""
     name, config, scores, _ = CASES[case]
     denoiser = models.make_denoiser(MODEL)
     batch = make_batch(params, scores, config, compared=name == "dmpo")
-    rewards = batch.rewards_B.at[1].set(-jnp.inf)
+    rewards = batch.rewards_B.at[1].set(nothing)
     batch = batch.replace(rewards_B=rewards, advantages_B=batch.advantages_B.at[1].set(0.0))
     grad_fn = jax.jit(
         jax.value_and_grad(objectives.make_loss_fn(name, denoiser, config), has_aux=True)
@@ -246,7 +248,7 @@ def test_answers_without_a_verdict_are_not_learnt_from(params, case):
         grads,
         found[1],
     )
-    alone = batch.replace(rewards_B=jnp.full(5, -jnp.inf))
+    alone = batch.replace(rewards_B=jnp.full(5, nothing))
     (loss, metrics), grads = grad_fn(params, {}, alone)
     assert loss == 0 and metrics["effective"] == 0
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
