@@ -1,6 +1,7 @@
 """Rows of a user's file, JSONL, CSV, Parquet or a JSON list: read, renamed and checked field by
 field."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import csv
 import dataclasses
@@ -18,6 +19,7 @@ from gdsd_jax import json_files, paths
 from gdsd_jax.mistakes import one_line
 
 REQUIRED = object()  # the default of a field that every row must have
+EXACT = 2**53  # whole numbers below it are floats of their own
 MOST_NAMES = 12  # of columns that a message tells
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -50,7 +52,7 @@ class Field:
 def check(row: Any, where: str, fields: Sequence[Field]) -> dict[str, Any]:
     """The fields of a row and no other entries; the default of a field that is absent or null.
 
-    A number in a field of kind "text or number" comes back as text.
+    A number in a field of kind "text or number" comes back as text, a whole one without a point.
 
     Args:
       row: what a line of the file holds.
@@ -77,8 +79,14 @@ def check(row: Any, where: str, fields: Sequence[Field]) -> dict[str, Any]:
         if _has_surrogate(value):
             said = "a lone surrogate (\\ud800 to \\udfff) is no character: write it as UTF-8"
             raise ValueError(f"{prefix}{field.name}: {said}")
-        found[field.name] = str(value) if field.kind == "text or number" else value
+        found[field.name] = _as_text(value) if field.kind == "text or number" else value
     return found
+
+
+def _as_text(value: str | int | float) -> str:
+    """A text or number as text; a whole number that a table has as 72.0 is 72."""
+    is_whole = isinstance(value, float) and value.is_integer() and abs(value) < EXACT
+    return str(int(value) if is_whole else value)
 
 
 def read_rows(path: str | os.PathLike, wanted: str, flag: str = "") -> Iterator[tuple[str, Any]]:
@@ -165,6 +173,9 @@ def _csv_rows(text: str, path: str | os.PathLike) -> Iterator[tuple[int, dict[st
     """(number of its last line, row) of CSV with a line of column names."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
+        twice = [name for name, count in Counter(reader.fieldnames).items() if count > 1]
+        if twice:
+            raise csv.Error(f"two columns are named {twice[0]!r:.40}")
         for row in reader:
             if None in row or None in row.values():
                 raise csv.Error(f"it should have {len(reader.fieldnames)} values")
@@ -191,7 +202,15 @@ def _parquet_rows(data: bytes, path: str | os.PathLike) -> Iterator[tuple[int, d
     for batch in table.to_batches():
         for row in batch.to_pylist():
             number += 1
-            yield number, json.loads(json.dumps(row, default=str))
+            yield number, json.loads(json.dumps(row, default=_plain))
+
+
+def _plain(value: Any) -> str:
+    """The text of what JSON has no form for. Some writers store texts as bytes; those that are no
+    UTF-8 get surrogates, which `check` refuses where the column is read."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    return str(value)
 
 
 def read_records(

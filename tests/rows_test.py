@@ -125,6 +125,7 @@ def test_tables_are_read_by_their_column_names(tmp_path):
         (("name,note", "n,1,2"), "a.csv:2: not a row of CSV (it should have 2 values)"),
         (("name,note", 'n,"open'), "a.csv:2: not a row of CSV ("),
         (("name,note", "n," + "x" * 200_000), "a.csv:2: not a row of CSV ("),
+        (("name,note,name", "n,1,2"), "a.csv:1: not a row of CSV (two columns are named 'name')"),
         (("name,note", ",1"), "a.csv:2: name is not a non-empty string"),
     ],
 )
@@ -133,6 +134,16 @@ def test_faults_of_a_table_name_path_and_line(tmp_path, lines, said):
     with pytest.raises(ValueError) as error:
         rows.read_records(path, lambda row: rows.check(row, "", FIELDS), " with a name")
     assert str(error.value).startswith(f"{tmp_path}/{said}") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [("72.0", "72.0"), (72, "72"), (72.0, "72"), (-0.0, "0"), (7.25, "7.25"), (1e300, "1e+300")],
+)
+def test_numbers_are_texts(value, text):
+    """A table with a gap has whole numbers as floats."""
+    field = (Field("n", "text or number", "give it"),)
+    assert rows.check({"n": value}, "", field) == {"n": text}
 
 
 @pytest.mark.parametrize(
@@ -295,6 +306,19 @@ def test_parquet_is_read_as_json_would_be(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"a": []}), tmp_path / "none.parquet")
     with pytest.raises(ValueError, match="none.parquet has no rows"):
         list(rows.read_rows(tmp_path / "none.parquet", ""))
+
+
+def test_texts_that_parquet_has_as_bytes(tmp_path):
+    table = pyarrow.table({"q": ["2 + 2 = \u00bd?".encode()], "picture": [b"\xff\xd8"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+
+    def read(name):
+        field = (Field(name, "text", "give it"),)
+        return rows.read_records(tmp_path / "a.parquet", lambda row: rows.check(row, "", field), "")
+
+    assert read("q") == [{"q": "2 + 2 = \u00bd?"}]
+    with pytest.raises(ValueError, match="picture: a lone surrogate"):
+        read("picture")
 
 
 def test_a_missing_field_names_the_columns_that_there_are():

@@ -157,7 +157,7 @@ def parsed(data: bytes, path: str | os.PathLike) -> Any:
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a readable UTF-8 file: write it as UTF-8") from None
     except ValueError as error:
-        if is_row(data.split(b"\n", 1)[0]):
+        if is_row(data.lstrip().split(b"\n", 1)[0]):
             return None
         raise ValueError(
             f"{path}: not JSON ({error}): give a file of launch/eval.py, an object with "

@@ -318,12 +318,15 @@ WRONG = [
     (HUMAN_EVAL, {"entry_point": 3}, "entry_point is not a non-empty string"),
     (HUMAN_EVAL, {"test": "def check(:"}, "test is not a Python statement"),
     (HUMAN_EVAL, {"test": "assert twice(1) == 2"}, "test does not define check"),
+    (HUMAN_EVAL, {"test": "import numpy" + HUMAN_EVAL["test"]}, "test imports numpy, and the"),
     (HUMAN_EVAL, {"canonical_solution": 3}, "canonical_solution is not a string"),
     (MBPP, {"text": 3}, "text is not a non-empty string"),
     (MBPP, {"test_list": []}, "test_list is not a non-empty list"),
     (MBPP, {"test_list": ["assert half("]}, "test_list[0] is not a Python statement"),
     (MBPP, {"test_setup_code": "("}, "test_setup_code is not a Python statement"),
     (MBPP, {"challenge_test_list": "assert"}, "challenge_test_list is not a non-empty list"),
+    (MBPP, {"test_setup_code": "from scipy.stats import norm"}, "test_setup_code imports scipy"),
+    (ASSERTS, {"test_cases": ["1", "import a, os\nassert a"]}, "test_cases[1] imports a, and the"),
     (SANITIZED, {"test_imports": [3]}, "test_imports[0] is not a string"),
     (STDIN, {"question": " "}, "question is not a non-empty string"),
     (STDIN, {"input_output": "{"}, "input_output is not JSON"),
@@ -353,6 +356,13 @@ def test_inputs_and_outputs_of_their_own_columns(tmp_path):
     task = coding.make(TaskSettings(data_file=path, columns=columns))
     assert task.train[0]["form"] == "stdin" and task.train[0]["question"] == "Sum."
     task.close()
+
+
+def test_empty_columns_of_other_layouts_change_nothing():
+    """As a table of several data sets has them."""
+    columns = dict.fromkeys(name for row in LAYOUTS for name in row)
+    for row in (*LAYOUTS, {"question": "Sum.", "inputs": ["1"], "outputs": ["1"]}):
+        assert layouts.read(columns | row) == layouts.read(row)
 
 
 def test_asserts_are_read_first():

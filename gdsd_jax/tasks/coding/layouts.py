@@ -13,8 +13,10 @@ answer is and how it runs:
 "shown" is the text of the example in a prompt; without it the first test is shown.
 """
 
+import ast
 from collections.abc import Mapping
 import json
+import sys
 from typing import Any
 
 from gdsd_jax import row_schema, rows
@@ -53,12 +55,14 @@ def read(row: Any, challenge: bool = False, hard: bool = False) -> dict[str, Any
       challenge: whether MBPP's challenge_test_list must pass too.
       hard: keep what `acecode.hard` needs.
     """
-    if isinstance(row, Mapping) and "test_cases" not in row:
-        if "entry_point" in row and "test" in row:
+    # a merged table has empty columns of the other layouts
+    given = {name for name in row if row[name] is not None} if isinstance(row, Mapping) else set()
+    if "test_cases" not in given:
+        if {"entry_point", "test"} <= given:
             return _human_eval(row)
-        if "test_list" in row:
+        if "test_list" in given:
             return _mbpp(row, challenge)
-        if "input_output" in row or "inputs" in row:
+        if given & {"input_output", "inputs"}:
             return _stdin(row)
     found = row_schema.read(row, ("domain", "solution"))
     tests = rows.check(row, "", [TESTS])["test_cases"]  # which not every row has to have
@@ -103,7 +107,7 @@ def _human_eval(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _mbpp(row: Mapping[str, Any], challenge: bool) -> dict[str, Any]:
     named = {name: None if value == [] else value for name, value in row.items()}
-    if "text" not in named and "prompt" in named:  # the sanitized part's name
+    if named.get("text") is None and "prompt" in named:  # the sanitized part's name
         named["text"] = named["prompt"]
     found = rows.check(named, "", MBPP)
     tests = [*found["test_list"], *(found["challenge_test_list"] if challenge else ())]
@@ -121,7 +125,7 @@ def _mbpp(row: Mapping[str, Any], challenge: bool) -> dict[str, Any]:
 
 
 def _stdin(row: Mapping[str, Any]) -> dict[str, Any]:
-    pairs = row.get("input_output", row)
+    pairs = row if row.get("input_output") is None else row["input_output"]
     if isinstance(pairs, str):
         try:
             pairs = json.loads(pairs)
@@ -166,9 +170,27 @@ def _joined(values: Any) -> Any:
 def _check_statements(
     field: str, texts: list[str], number: bool = True, empty: bool = False
 ) -> None:
-    """ValueError for the first text that is no Python statement."""
+    """ValueError for the first text that is no Python statement, or takes a module that the sandbox
+    lacks: every program would fail it."""
     for place, text in enumerate(texts):
         tree = parse(text)
+        which = f"{field}[{place}]" if number else field
         if tree is None or not (tree.body or empty):
-            which = f"{field}[{place}]" if number else field
             raise ValueError(f"{which} is not a Python statement: give asserts as strings")
+        absent = sorted(imported(tree) - sys.stdlib_module_names)
+        if absent:
+            raise ValueError(
+                f"{which} imports {absent[0]:.40}, and the sandbox has the standard library alone: "
+                "compare without it, or leave the row out"
+            )
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """The modules that a program imports, their packages' names."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found

@@ -69,8 +69,6 @@ def read(row: Any) -> dict[str, Any]:
     number = values.number_of(final)
     if number is None or abs(number.value) >= LARGEST:
         raise ValueError(f"answer={final!r:.60} is not a number: {ANSWER.mend}")
-    if isinstance(row["answer"], float) and number.value.denominator == 1:
-        final = str(number.value)  # 18.0
     solution = found.solution or (given if hashes else "")
     return {"question": found.question, "answer": final, "solution": solution, **found.kept}
 
