@@ -133,17 +133,47 @@ def narrowed(rows: Row, widths: tuple[int, ...]) -> Row:
     return rows | {name: rows[name][:, -columns:] for name in ("tokens", "valid")}
 
 
+def asked_of(task: Task, record: Record) -> str:
+    """What a record asks, however it is spaced; records that ask the same are one problem."""
+    return " ".join(str(task.messages(record)).replace(r"\n", " ").split())
+
+
 def split_records(
-    records: Sequence[Record], share: float, seed: int
+    records: Sequence[Record], problems: Sequence[str], share: float, seed: int
 ) -> tuple[Sequence[Record], Sequence[Record]]:
     """(training records, held-out records), each in the order they came in.
 
-    `share` of them are held out, at least one, by `seed` alone: a run's own seed changes nothing.
+    `share` of the problems are held out, at least one, by `seed` alone: a run's own seed changes
+    nothing. All records of a problem are on one side.
+
+    Args:
+      records: of two problems or more.
+      problems: which one each record is.
+      share: of the problems.
+      seed: by which they are drawn.
     """
-    count = max(1, min(round(share * len(records)), len(records) - 1))
-    chosen = set(np.random.default_rng(seed).permutation(len(records))[:count].tolist())
-    train = [record for number, record in enumerate(records) if number not in chosen]
-    return train, [records[number] for number in sorted(chosen)]
+    known = list(dict.fromkeys(problems))
+    count = max(1, min(round(share * len(known)), len(known) - 1))
+    drawn = np.random.default_rng(seed).permutation(len(known))[:count]
+    chosen = {known[number] for number in drawn}
+    pairs = list(zip(records, problems, strict=True))
+    train = [record for record, problem in pairs if problem not in chosen]
+    return train, [record for record, problem in pairs if problem in chosen]
+
+
+def half_of(records: Sequence[Record], half: str | None) -> Sequence[Record]:
+    """Every second of the records, as `heldout_half` says, or all.
+
+    Raises:
+      ValueError: there is no such half.
+    """
+    if half is None:
+        return records
+    first = {"development": 0, "test": 1}[half]
+    found = [records[place] for place in range(first, len(records), 2)]
+    if not found:
+        raise ValueError(f"heldout_half={half}: of {len(records)} held-out problems none is left")
+    return found
 
 
 def split_sft(problems: Problems, steps: int, share: float) -> tuple[Problems, Problems]:

@@ -226,7 +226,7 @@ def model_of(
 
     A run from nothing that goes on takes the tokenizer that its workdir has kept, one that starts
     from another run the tokenizer of that: its weights were trained with it, whatever the task has
-    become.
+    become. What a run has kept that ended before its first checkpoint is nobody's.
     """
     if folder is not None:
         thinks = settings.enable_thinking  # of what is asked, not of how the weights came about
@@ -236,10 +236,11 @@ def model_of(
         return found
     if settings.init_from is not None:
         return weights.read_model(settings)
-    for place in (workdir, settings.start_from):
-        kept = None if place is None else paths.absolute(place) / "tokenizer"
-        if kept is not None and kept.is_dir():
-            return weights.read_model(settings, tokenizers.load(kept))
+    goes_on = workdir is not None and weights.latest_iteration(workdir) is not None
+    place = workdir if goes_on else settings.start_from
+    kept = None if place is None else paths.absolute(place) / "tokenizer"
+    if kept is not None and kept.is_dir():
+        return weights.read_model(settings, tokenizers.load(kept))
     return weights.read_model(settings, weights.task_tokenizer(task))
 
 
@@ -338,22 +339,7 @@ def problems_of(
         )
 
     train, heldout = split(settings, task, say)
-    return problems(train), problems(half_of(heldout, settings.heldout_half))
-
-
-def half_of(records: Sequence[Record], half: str | None) -> Sequence[Record]:
-    """Every second of the records, as `heldout_half` says, or all.
-
-    Raises:
-      ValueError: there is no such half.
-    """
-    if half is None:
-        return records
-    first = {"development": 0, "test": 1}[half]
-    found = [records[place] for place in range(first, len(records), 2)]
-    if not found:
-        raise ValueError(f"heldout_half={half}: of {len(records)} held-out problems none is left")
-    return found
+    return problems(train), problems(data.half_of(heldout, settings.heldout_half))
 
 
 def split(
@@ -362,14 +348,20 @@ def split(
     """(training records, held-out records): the task's, or a stated share of all."""
     if not len(task.train):
         raise ValueError(f"task={settings.task}: it has no training problems")
+    if task.heldout is not None and settings.heldout_file is None:
+        return task.train, task.heldout  # the task's own
+    problems = [data.asked_of(task, record) for record in task.train]
     if task.heldout is not None:
+        same = len(set(problems) & {data.asked_of(task, one) for one in task.heldout})
+        if same:
+            say(f"{settings.heldout_file}: {same} of its problems are trained on, word by word")
         return task.train, task.heldout
     file = settings.data_file or settings.task
-    if not settings.heldout_share or len(task.train) < 2:
+    if not settings.heldout_share or len(set(problems)) < 2:
         say(f"nothing of {file} is held out: evaluations use the training problems")
         return task.train, task.train
     share, seed = settings.heldout_share, settings.heldout_seed
-    train, heldout = data.split_records(task.train, share, seed)
+    train, heldout = data.split_records(task.train, problems, share, seed)
     say(
         f"held out: {len(heldout)} of the {len(task.train)} problems of {file} "
         f"(heldout_share={share:g}, heldout_seed={seed})"

@@ -142,18 +142,21 @@ def test_cursor_restores_exactly_in_a_new_loader(problems, tokenizer, taken):
     assert same(take(again, 8), expected)
 
 
+EACH = [str(number) for number in range(len(RECORDS))]  # a problem of its own
+
+
 def test_problems_are_held_out_by_a_seed_of_their_own():
     """A share of them, in their order, no record on both sides; few records leave one on each."""
-    train, heldout = data.split_records(RECORDS, 0.25, 0)
+    train, heldout = data.split_records(RECORDS, EACH, 0.25, 0)
     assert len(heldout) == 6 and len(train) == 17
     for part in (train, heldout):
         places = [RECORDS.index(record) for record in part]
         assert places == sorted(places)
     assert sorted(map(str, train + heldout)) == sorted(map(str, RECORDS))
-    assert data.split_records(RECORDS, 0.25, 0)[1] == heldout
-    assert data.split_records(RECORDS, 0.25, 1)[1] != heldout
-    assert [len(part) for part in data.split_records(RECORDS[:2], 0.01, 0)] == [1, 1]
-    assert [len(part) for part in data.split_records(RECORDS[:2], 0.99, 0)] == [1, 1]
+    assert data.split_records(RECORDS, EACH, 0.25, 0)[1] == heldout
+    assert data.split_records(RECORDS, EACH, 0.25, 1)[1] != heldout
+    assert [len(part) for part in data.split_records(RECORDS[:2], EACH[:2], 0.01, 0)] == [1, 1]
+    assert [len(part) for part in data.split_records(RECORDS[:2], EACH[:2], 0.99, 0)] == [1, 1]
 
 
 def test_each_visit_draws_another_answer(problems, tokenizer):

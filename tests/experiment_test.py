@@ -23,8 +23,9 @@ def prepared(data_dir, *overrides, **others):
         yield found
 
 
-def write_rows(path, count):
-    rows = [{"question": f"Give {n}.", "test_cases": [f"assert f() == {n}"]} for n in range(count)]
+def write_rows(path, count, first=0):
+    numbers = range(first, first + count)
+    rows = [{"question": f"Give {n}.", "test_cases": [f"assert f() == {n}"]} for n in numbers]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -49,12 +50,31 @@ def test_a_file_alone_is_split_and_says_so(data_dir, tmp_path, capsys):
 
 def test_a_heldout_file_is_what_is_held_out(data_dir, tmp_path):
     """Nothing of the other file is, and nobody says so; lines go where they are wanted."""
-    files = [write_rows(tmp_path / f"{count}.jsonl", count) for count in (8, 3)]
+    files = [write_rows(tmp_path / "train.jsonl", 8), write_rows(tmp_path / "test.jsonl", 3, 8)]
     own = (f"data_file={files[0]}", f"heldout_file={files[1]}", "prompt_length=200")
     lines = []
     with prepared(data_dir, *own, say=lines.append) as found:
         assert len(found.train.records) == 8 and len(found.heldout.records) == 3
     assert lines == []
+
+
+def test_problems_on_both_sides_are_told_or_kept_together(data_dir, tmp_path):
+    """Some files have several answers to a question, and some test files leak."""
+    own = ("prompt_length=200", f"data_file={write_rows(tmp_path / 'train.jsonl', 8)}")
+    lines, test = [], write_rows(tmp_path / "test.jsonl", 4, 6)
+    with prepared(data_dir, *own, f"heldout_file={test}", say=lines.append):
+        assert lines == [f"{test}: 2 of its problems are trained on, word by word"]
+    rows = (tmp_path / "train.jsonl").read_text().splitlines()
+    spaced = [row.replace("Give ", r"Give\n ") for row in rows]
+    (tmp_path / "twice.jsonl").write_text("\n".join(rows + spaced + rows))
+    twice = f"data_file={tmp_path / 'twice.jsonl'}"
+    with prepared(data_dir, own[0], twice, "heldout_share=0.3") as found:
+        train, heldout = (
+            {" ".join(r["question"].split()) for r in (p.records[i] for i in p.index)}
+            for p in (found.train, found.heldout)
+        )
+        assert len(heldout) == 2 and len(train) == 6 and not train & heldout
+        assert (len(found.train), len(found.heldout)) == (18, 6)
 
 
 def test_the_halves_of_what_is_held_out_share_nothing(data_dir, tmp_path):
@@ -92,7 +112,8 @@ def test_without_a_working_sandbox_one_line_says_so(data_dir, monkeypatch):
 
 
 def write_prompts(path, count):
-    path.write_text((json.dumps({"question": "sum the items", "domain": "chat"}) + "\n") * count)
+    rows = [{"question": f"sum the items {n}", "domain": "chat"} for n in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 

@@ -124,13 +124,14 @@ def stacked(files: Sequence[File], places: Mapping[str, int]) -> dict[str, Ratio
 
 def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict[str, Gain]:
     """From one to the other by measure, with the crossed bootstrap's interval, over the problems of
-    which both tell."""
+    which both tell in all seeds: where seeds have other problems, quotients of resamples are of no
+    use."""
     found = {}
     for name in before:
         if name not in after:
             continue
-        both_SxN = (before[name].bottom_N > 0) & (after[name].bottom_N > 0)
-        pair = [Ratio(*(np.where(both_SxN, x, 0) for x in one[name])) for one in (before, after)]
+        both_N = np.all((before[name].bottom_N > 0) & (after[name].bottom_N > 0), axis=0)
+        pair = [Ratio(*(np.where(both_N, x, 0) for x in one[name])) for one in (before, after)]
         span = intervals.crossed_interval(*pair)
         if span is not None:
             found[name] = Gain(pair[0].value, pair[1].value, *span)

@@ -1,6 +1,7 @@
 """Variants side by side, from files whose numbers are known by hand."""
 
 import json
+import re
 
 import pytest
 
@@ -69,6 +70,15 @@ def test_problems_without_a_verdict_on_either_side_count_for_nothing(file):
     before, after = file([4, 4, None, None] * 10), file([4, 4, 0, 0] * 10)
     (_, row) = table({"a": ([before], [after])}, "reward", {})
     assert row[1:3] == ["1.000 → 1.000", "+0.000 (+0.000 to +0.000)"]
+
+
+def test_seeds_are_compared_on_the_problems_that_all_of_them_judge(file):
+    """Where few verdicts of a seed are there, intervals of shares stay within 0 and 1."""
+    before = [file([0] * 30), file([0] * 30)]
+    after = [file([4, 0, 0] * 10), file([4, 0, 0] * 4 + [None] * 18)]
+    (_, row) = table({"a": (before, after)}, "reward", {})
+    gain, low, high = map(float, re.findall(r"[+-][0-9.]+", row[2]))
+    assert row[1] == "0.000 → 0.333" and gain == 0.333 and 0 < low < gain < high < 1
 
 
 def test_where_the_interval_holds_0_nobody_wins(file):

@@ -112,18 +112,8 @@ def make(
         score="correct",
         read=kind.read,
         close=checker.close,
-        notes=(
-            *notes_of(train, heldout),
-            *(() if heldout is None else (overlap_line(heldout, train),)),
-        ),
+        notes=notes_of(train, heldout),
     )
-
-
-def overlap_line(heldout: Sequence[Record], train: Sequence[Record]) -> str:
-    """How many held-out questions are trained on, for the user."""
-    known = {" ".join(record["question"].split()) for record in train}
-    same = sum(" ".join(record["question"].split()) in known for record in heldout)
-    return f"of {len(heldout)} held-out questions {same} are trained on, word by word"
 
 
 # ---------------------------------------------------------------- prompts and answers

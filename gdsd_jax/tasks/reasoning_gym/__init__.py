@@ -140,7 +140,15 @@ def records(data_dir: str, options: OPTIONS) -> tuple[list[Record], list[Record]
     for split in ("train", "heldout"):
         lines = (folder / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")
         found.append([json.loads(line) for line in lines if line])
-    return found[0], found[1]
+    train, heldout = found
+    return train, to_and_fro(heldout, len(options.dataset))
+
+
+def to_and_fro(records: list[Record], count: int) -> list[Record]:
+    """Records, one of each of `count` data sets after the other, with every second such group
+    backwards: so that halves of them, which are every second record, have all data sets alike."""
+    groups = [records[begin : begin + count] for begin in range(0, len(records), count)]
+    return [one for n, group in enumerate(groups) for one in (group[::-1] if n % 2 else group)]
 
 
 def write(folder: Path, options: OPTIONS) -> None:
