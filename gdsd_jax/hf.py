@@ -28,6 +28,7 @@ INDEX = "model.safetensors.index.json"
 BUFFER = ".rotary_emb.inv_freq"  # of older models: what config.json says of rotations
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 SHOWN = 6  # tensors of a fault that are named
+EMBEDDING = "embed.embedding"
 BLOCK_BYTES = 4 << 20  # of a tensor, read at a time
 
 
@@ -168,13 +169,29 @@ def open_tensors(
             stored = jnp.result_type(*{part.dtype for part in parts})
             flat[path] = lazy_array(path, leaf.shape, np.dtype(dtype or stored), parts)
     if config.tied:  # the head may be stored once more
-        wanted.add(FAMILIES[config.family].TENSORS["lm_head.kernel"])
+        names = [FAMILIES[config.family].TENSORS[path] for path in ("lm_head.kernel", EMBEDDING)]
+        wanted.update(names)
+        if set(names) <= tensors.keys() and not problems:
+            problems += untied(names, *(tensors[name] for name in names))
     problems += [
         f"unknown {name}" for name in tensors if name not in wanted and not name.endswith(BUFFER)
     ]
     if problems:
         raise ValueError(f"{source}: {first_of(problems)}")
     return nested(flat)
+
+
+def untied(names: Sequence[str], head: Tensor | LazyArray, embedding: Tensor | LazyArray) -> list:
+    """What is wrong with a stored head that should be the embedding, as a list of one; [] where it
+    is. Newer versions of transformers take such a head as it is."""
+    step = max(1, BLOCK_BYTES // (8 * embedding.shape[1]))
+    same = head.shape == embedding.shape
+    for begin in range(0, embedding.shape[0] if same else 0, step):
+        part = slice(begin, begin + step), slice(None)
+        one, other = (tensor.read(part) for tensor in (head, embedding))
+        same = same and np.array_equal(one.astype(np.float32), other.astype(np.float32), True)
+    said = f"{names[0]} is not {names[1]}, though config.json ties them"
+    return [] if same else [f"{said}: set tie_word_embeddings=false there"]
 
 
 def first_of(problems: Sequence[str]) -> str:

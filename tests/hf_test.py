@@ -79,6 +79,19 @@ def test_tied_heads_are_absent_or_a_duplicate(tmp_path, duplicate):
     )
 
 
+@pytest.mark.parametrize("row", [0, 39])
+def test_a_head_of_its_own_is_not_lost(tmp_path, row):
+    """Training of the head alone leaves such folders, whose config.json still ties it; transformers
+    5 takes both as they are."""
+    tensors = folders.random_tensors(QWEN3)
+    head = tensors["model.embed_tokens.weight"].copy()
+    head[row] += 1
+    folders.write(tmp_path, QWEN3, tensors | {"lm_head.weight": head})
+    with pytest.raises(ValueError, match="lm_head.weight is not model.embed_tokens") as error:
+        hf.load(tmp_path, QWEN3)
+    assert "set tie_word_embeddings=false" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_each_device_reads_only_its_slice(tmp_path, monkeypatch):
     """On a mesh the arrays are the same, placed by the rules, and no read is larger than what a
     device holds."""
