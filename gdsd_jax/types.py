@@ -35,7 +35,8 @@ class Denoiser(NamedTuple):
       block_causal: `(block, offset) -> attention`: a column sees its own block of columns and
         earlier blocks.
       doubled: `(prompt_len, block) -> attention` of the row [prompt | clean | noised]: a noised
-        column sees the prompt, the clean blocks before its own, and its own noised block.
+        column sees the prompt, the clean blocks before its own, and its own noised block, and
+        has the features that a rollout had which had decided those before.
       logit_shards: how many devices share the logits that `unembed` gives.
     """
 

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import models, scoring
+from gdsd_jax import models, sampling, scoring
 from gdsd_jax.scoring import Centring
-from gdsd_jax.types import Batch, Denoiser
+from gdsd_jax.types import Batch, Denoiser, Prompts
 from tests import reference
 from tests.reference import MASK, PAD, random_batch, random_params, tiny
 
@@ -70,6 +70,30 @@ def test_a_block_causal_denoiser_is_scored_on_the_doubled_row(params, batch):
 
     plain, _ = reference.pair_scores(logits_fn, MASK, batch, **SCORES["elbo"])
     np.testing.assert_allclose(pair(params, batch), plain, rtol=2e-5)  # as below
+
+
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize("shift", [False, True])
+def test_views_are_the_states_of_a_rollout_by_blocks(shift, block):
+    """Of the first token of each block, which is taken from the fully masked one: the shifted state
+    behind it is that of the block before, whose tokens are known by then."""
+    model = tiny(vocab_size=32, shift=shift, stop_ids=())
+    denoiser, params = models.make_denoiser(model), random_params(model)
+    sampler = sampling.SamplerConfig(
+        kind="block", gen_length=8, block_length=block, steps=8, remasking="left_to_right"
+    )
+    tokens_BxP = jnp.array([[PAD, 3, 4, 6], [7, 8, 3, 3]])
+    valid_BxP = jnp.array([[False, True, True, True], [True] * 4])
+    prompts = Prompts(tokens_BxP, valid_BxP, temperature_B=jnp.ones(2))
+    keys = jax.random.split(jax.random.key(1), 2)
+    uncut = jax.jit(sampling.make_rollout_fn(denoiser, sampler))(params, prompts, keys).uncut
+    valid_BxL = jnp.concatenate([valid_BxP, jnp.ones((2, 8), bool)], axis=1)
+    masks_BxL = jnp.tile(jnp.arange(12) >= 4, (2, 1))
+    tokens_BxL = jnp.concatenate([tokens_BxP, uncut.tokens_BxG], axis=1)
+    lengths = jnp.full(2, 8)
+    batch = Batch(tokens_BxL, valid_BxL, lengths, masks_BxL[None], prompt_len=4, block=block)
+    (found_BxG,) = scoring.view_token_scores(denoiser, params, batch, masks_BxL[None])
+    np.testing.assert_allclose(found_BxG[:, ::block], uncut.logp_BxG[:, ::block], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -1,5 +1,7 @@
 """Denoisers: `make_denoiser(config)` gives pure functions over plain parameter trees."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -115,7 +117,8 @@ def make_denoiser(
         return module.apply(variables(params), *args, method="extend")
 
     init_cache, extend = make_cache_fns(config, attention_kernel, hidden)
-    return Denoiser(config, features, unembed, bind, init_cache, extend, BlockCausal, Doubled)
+    doubled = functools.partial(Doubled, continues=True)
+    return Denoiser(config, features, unembed, bind, init_cache, extend, BlockCausal, doubled)
 
 
 def init_params(config: ModelConfig, rng: Array) -> PyTree:

@@ -57,10 +57,13 @@ class Doubled:
     Attributes:
       prompt_len: columns of the prompt; blocks are counted from its end.
       block: columns of a block.
+      continues: whether the noised block goes on from the clean one before it where states are
+        shifted, as in a rollout, whose earlier blocks are decided; else from the noised one.
     """
 
     prompt_len: int
     block: int
+    continues: bool = False
 
     def allowed(self, query, key, columns: int):
         completion = self.completion(columns)
@@ -122,7 +125,11 @@ def previous_valid(valid_BxL: Array, spec=Full()) -> Array:
         )
         noised_BxS = previous_valid(noised_valid_BxS)
         noised_BxS += completion * (noised_BxS >= prompt)
-        return jnp.concatenate([clean_BxS, noised_BxS[:, prompt:]], axis=1)
+        noised_BxS = noised_BxS[:, prompt:]
+        if spec.continues:
+            is_first_S = jnp.arange(completion) % spec.block == 0
+            noised_BxS = jnp.where(is_first_S, clean_BxS[:, prompt:], noised_BxS)
+        return jnp.concatenate([clean_BxS, noised_BxS], axis=1)
     columns_L = jnp.arange(valid_BxL.shape[1])
     last_seen_BxL = jax.lax.cummax(jnp.where(valid_BxL, columns_L, -1), axis=1)
     previous_BxL = jnp.pad(last_seen_BxL[:, :-1], ((0, 0), (1, 0)), constant_values=-1)

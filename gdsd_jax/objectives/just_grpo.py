@@ -19,7 +19,7 @@ from gdsd_jax.objectives.checks import check_clip, check_exact, check_fields, ch
 from gdsd_jax.objectives.clipping import token_loss
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.objectives.trajectory import replayed
-from gdsd_jax.sampling import is_doubled, pass_numbers
+from gdsd_jax.sampling import pass_numbers
 from gdsd_jax.scoring import counted, ranks
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
@@ -86,12 +86,9 @@ def scores(
 ) -> tuple[Array, Array]:
     """(old, reference) log-probabilities of the tokens that are scored, [K, B, G] nats."""
     check_fields("a score of objective 'just_grpo'", batch, "step_map_BxG")
-    passes = config.states
-    if batch.block is not None and not is_doubled(denoiser, batch.block):
-        passes *= batch.step_map_BxG.shape[1] // batch.block  # a drawn place of each block is one
 
     def score(scored_BxG):
-        picked = (scored_BxG, passes) if passes else None
+        picked = (scored_BxG, config.states) if config.states else None
         logp_BxG = replayed(denoiser, params, batch, picked=picked)
         return jnp.where(scored_BxG, logp_BxG, 0.0)
 

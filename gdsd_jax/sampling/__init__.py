@@ -4,7 +4,7 @@ from gdsd_jax.sampling.cache import branch_shares
 from gdsd_jax.sampling.config import SamplerConfig, attention_doubts, idle_doubts, stop_ids_of
 from gdsd_jax.sampling.drift import Drift, drift, spread, take_rows
 from gdsd_jax.sampling.orders import ORDERS
-from gdsd_jax.sampling.replay import existing, is_doubled, pass_numbers, replay
+from gdsd_jax.sampling.replay import existing, pass_numbers, replay
 from gdsd_jax.sampling.rollout import (
     Passes,
     SamplerState,
@@ -28,7 +28,6 @@ __all__ = [
     "drift",
     "existing",
     "idle_doubts",
-    "is_doubled",
     "is_stop",
     "length_through",
     "make_passes",

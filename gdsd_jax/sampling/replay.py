@@ -50,10 +50,10 @@ def replay(
       picked: (tokens, bool [B, G]; the most passes that they have in a row). Those passes are
         replayed, and the tokens of others get 0. None = all.
     """
-    gen_length, doubled = uncut.tokens_BxG.shape[1], is_doubled(denoiser, block)
-    number_BxG = pass_numbers(uncut.step_map_BxG, block if doubled else None)
-    most = min(block, gen_length) if doubled else passes or gen_length
-    features = make_features(denoiser, tokens_BxP, valid_BxP, uncut, block, doubled)
+    gen_length = uncut.tokens_BxG.shape[1]
+    number_BxG = pass_numbers(uncut.step_map_BxG, block)
+    most = passes or gen_length if block is None else min(block, gen_length)
+    features = make_features(denoiser, tokens_BxP, valid_BxP, uncut, block)
 
     def scores(params, first_B, now_BxG):
         h_BxGxD = features(params, (number_BxG > 0) & (number_BxG < first_B[:, None]))
@@ -61,14 +61,6 @@ def replay(
         return jnp.where(now_BxG, logp_BxG, 0.0)
 
     return summed(scores, params, number_BxG, slots(number_BxG, most, groups, picked))
-
-
-def is_doubled(denoiser: Denoiser, block: int | None) -> bool:
-    """Whether one forward of [prompt | clean | noised] scores a pass of every block.
-
-    With a shift a clean column scores a block's first token, which a noised stream does not have.
-    """
-    return block is not None and not getattr(denoiser.config, "shift", False)
 
 
 def summed(
@@ -143,7 +135,6 @@ def make_features(
     valid_BxP: Array,
     uncut: Uncut,
     block: int | None,
-    doubled: bool,
 ) -> Callable[[PyTree, Array], Array]:
     """`features(params, known_BxG) -> h_BxGxD` of the completion in which these tokens are known
     and the others undecided."""
@@ -151,12 +142,10 @@ def make_features(
     exists_BxG, undecided_id = existing(denoiser.config, uncut), undecided(denoiser.config)
     before_BxL, valid_BxL = tokens_BxP, jnp.concatenate([valid_BxP, exists_BxG], axis=1)
     forward = denoiser.features
-    if doubled:
+    if block is not None:
         before_BxL = jnp.concatenate([tokens_BxP, uncut.tokens_BxG], axis=1)
         valid_BxL = jnp.concatenate([valid_BxL, exists_BxG], axis=1)
         forward = functools.partial(forward, attention=denoiser.doubled(prompt_len, block))
-    elif block is not None:
-        forward = functools.partial(forward, attention=denoiser.block_causal(block, prompt_len))
 
     def features(params: PyTree, known_BxG: Array) -> Array:
         state_BxG = jnp.where(known_BxG | ~exists_BxG, uncut.tokens_BxG, undecided_id)

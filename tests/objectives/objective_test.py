@@ -130,7 +130,7 @@ def test_views_need_the_fields_that_they_name(case):
 @pytest.mark.parametrize("block", [None, 4])
 @pytest.mark.parametrize("shift", [False, True])
 def test_drawn_states_have_the_scores_that_all_have(params, shift, block):
-    """Of a row, of all its blocks in one forward, and block by block where states are shifted."""
+    """Of a row, and of all its blocks in one forward, whether states are shifted or not."""
     denoiser = models.make_denoiser(dataclasses.replace(MODEL, shift=shift))
     steps = jnp.tile(1 + jnp.arange(G, dtype=jnp.int32), (4, 1))
     batch = full_batch().replace(step_map_BxG=steps, completion_len_B=jnp.full(4, G), block=block)
