@@ -188,20 +188,24 @@ def make_update(
 def mean_gradient(
     loss_fn: Callable, trainable: PyTree, frozen: dict, slices: Batch
 ) -> tuple[PyTree, dict[str, Array]]:
-    """(the mean gradient of all slices, the metrics of `make_update`)."""
+    """(the mean gradient of all slices, float32, the metrics of `make_update`)."""
     gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
     def accumulate(total, batch):
         (loss, metrics), grads = gradient_fn(trainable, frozen, batch)
         finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-        grads = jax.tree.map(jnp.add, total[0], grads)
+        # in bfloat16 the rounding of their sum would grow with the number of slices
+        grads = jax.tree.map(lambda sum, x: sum + x.astype(jnp.float32), total[0], grads)
         metrics = weighed({"loss": loss, **metrics})
         metrics = {name: fold(name)(total[1][name], x) for name, x in metrics.items()}
         return (grads, metrics), finite
 
     first = jax.tree.map(lambda x: x[0], slices)
     (loss, metrics), grads = jax.eval_shape(gradient_fn, trainable, frozen, first)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, {"loss": loss, **metrics}))
+    zeros = (
+        jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), grads),
+        jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), {"loss": loss, **metrics}),
+    )
     total, finite_S = jax.lax.scan(accumulate, zeros, slices)
     count = jax.tree.leaves(slices)[0].shape[0]
     grads = jax.tree.map(lambda x: x / count, total[0])

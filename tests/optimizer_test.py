@@ -12,6 +12,7 @@ from gdsd_jax.optimizer import (
     learning_rate,
     make_optimizer,
     make_update,
+    mean_gradient,
 )
 from gdsd_jax.types import Batch
 
@@ -119,6 +120,23 @@ def test_slices_add_up_to_one_batch(count):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
     for name in ("loss", "error", "grad_norm"):
         np.testing.assert_allclose(history[-1][name], whole_history[-1][name], rtol=1e-5)
+
+
+def test_gradients_of_slices_add_up_in_float32():
+    """Those of weights in bfloat16 too, whose sum would stand still where each is small beside
+    it."""
+    count = 300
+    batch = slices(1)
+    many = jax.tree.map(lambda x: jnp.tile(x, (count, *(1,) * (x.ndim - 1))), batch)
+
+    def loss_fn(trainable, frozen, batch):
+        return jnp.sum(trainable["w"].astype(jnp.float32) * 1.25), {}
+
+    trainable = {"w": jnp.zeros(3, jnp.bfloat16)}
+    grads, metrics = mean_gradient(loss_fn, trainable, {}, many)
+    assert grads["w"].dtype == jnp.float32
+    np.testing.assert_allclose(grads["w"], np.full(3, 1.25), rtol=1e-6)
+    assert metrics["grad_norm"] == pytest.approx(1.25 * 3**0.5, rel=1e-6)
 
 
 def test_what_an_update_leaves_alone():

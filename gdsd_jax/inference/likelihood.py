@@ -158,7 +158,8 @@ def padded_pairs(pairs: Sequence[Pair], prompt_len: int, gen: int, pad_id: int) 
 
 
 def greedy_sampler(sampler: SamplerConfig, gen: int) -> SamplerConfig:
-    """The sampler for `gen` columns, one token a pass, without a cache that approximates.
+    """The sampler for `gen` columns, one token a pass, without an approximate cache or noise in its
+    order. Of kind dream the last pass of a block takes two tokens.
 
     Where the sampler takes the whole completion for one block, so does this one, but for
     block-causal denoisers, whose blocks belong to the model.
@@ -169,6 +170,7 @@ def greedy_sampler(sampler: SamplerConfig, gen: int) -> SamplerConfig:
         gen_length=gen,
         block_length=gen if whole else sampler.block_length,
         steps=gen,
+        alg_temp=0.0,
         cache="none" if sampler.approximate else sampler.cache,
     )
 
@@ -238,7 +240,7 @@ def are_greedy(model: Model, pairs: Sequence[Pair], batch: int) -> list[bool]:
             model,
             [pair.context for pair in rows],
             lengths,
-            index=range(len(rows)),
+            index=[pair.index for pair in rows],
             width=width,
             temperature=0.0,
         )

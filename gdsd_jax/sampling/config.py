@@ -218,11 +218,12 @@ def attention_doubts(
 def idle_doubts(sampler: SamplerConfig) -> list[str]:
     """Doubts where settings are given that a sampler of this kind or cache does not read."""
     by_dream, fields = sampler.kind == "dream", dataclasses.fields(SamplerConfig)
+    by_sureness = by_dream and sampler.alg != "origin"
     given, defaults = sampler.given(), {field.name: field.default for field in fields}
     read = {
         "remasking": ("kinds llada and block", not by_dream),
         "alg": ("kind dream", by_dream),
-        "alg_temp": ("kind dream", by_dream),
+        "alg_temp": ("kind dream with another alg than origin", by_sureness),
         "refresh_every": ("caches prefix and dual", sampler.cache in ("prefix", "dual")),
     }
     return [
