@@ -6,6 +6,7 @@ It states what the files of a run say, and nothing else. Folders of the machine 
 from collections.abc import Iterator, Mapping, Sequence
 import json
 import re
+import shlex
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -21,7 +22,8 @@ from gdsd_jax.workdirs import BEST
 FILE = "README.md"
 LICENSE = ("license", "license_name", "license_link")  # in front matter of models on the hub
 OURS = "gdsd_jax"
-PATH = re.compile(r"(?<![\w.])(\w+:/)?/([^\s,='\"/]+/)+")  # the folders of an absolute path
+PATH = re.compile(r"(?<![\w.])(\w+:/)?/([^,='\"/]+/)+")  # the folders of an absolute path
+MACHINES = ("--coordinator", "--num_processes", "--process_id")  # flags
 
 
 class Run(NamedTuple):
@@ -214,7 +216,7 @@ def run_parts(run: Run | None) -> Iterator[str]:
     if run is None:
         return
     yield f"## Held-out figures\n\n{figures(run)}"
-    command = f"```sh\n{shortened(run.command)}\n```\n\n" if run.command else ""
+    command = f"```sh\n{public_command(run.command)}\n```\n\n" if run.command else ""
     lines = [
         f"{key}={shortened(str(value))}"
         for key, value in run.settings.items()
@@ -299,6 +301,18 @@ def hub_name(base: str) -> str:
     return base.partition("@")[0] if hub.is_name(base) and "@" in base else ""
 
 
+def public_command(command: str) -> str:
+    """A command without folders, and without what names machines."""
+    kept, words = [], iter(shlex.split(command))
+    for word in words:
+        if word.partition("=")[0] not in MACHINES:
+            kept.append(shortened(word))
+        elif "=" not in word:
+            next(words, None)  # its value
+    return shlex.join(kept)
+
+
 def shortened(text: str) -> str:
-    """A text whose absolute paths have lost their folders, which are nobody's business."""
+    """A value, or one word of a command, whose absolute paths have lost their folders, which are
+    nobody's business."""
     return PATH.sub("", text)

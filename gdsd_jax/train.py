@@ -96,7 +96,7 @@ def train(
         key = seed_key_of(experiment)
         found = begin_until_stopped(experiment, steps, checkpoints, key, signalled)
         tell_beginning(workdir, checkpoints, best, found, changed, say)
-        with workdirs.opened(experiment, workdir, found.progress.lines, say) as writer:
+        with workdirs.opened(experiment, workdir, found.progress, say) as writer:
             loop = Loop(
                 experiment, workdir, steps, key, checkpoints, best, writer, signalled, say, profile
             )

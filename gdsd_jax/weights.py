@@ -17,6 +17,7 @@ from gdsd_jax import (
     misplaced,
     models,
     objectives,
+    origin,
     paths,
     sharding,
     tasks,
@@ -252,9 +253,8 @@ def task_tokenizer(task: Task) -> Tokenizer:
 
 def kept_tokenizer(settings: Settings, workdir) -> Tokenizer | None:
     """The tokenizer that the run in a workdir has kept; None where its model had one already."""
-    if settings.init_from is not None:
-        return None
-    return tokenizers.load(tokenizer_folder(settings, workdir))
+    has_own = settings.init_from is not None
+    return None if has_own else tokenizers.load(tokenizer_folder(settings, workdir))
 
 
 def tokenizer_folder(settings: Settings, workdir) -> epath.Path:
@@ -379,6 +379,7 @@ def load_weights(
     if settings.lora_rank:
         # a base of random weights is drawn again
         rng = make_keys(jax.random.key(settings.seed), 0)["init"]
+        origin.check(folder, settings, origin.base_of(settings))
         frozen["base"] = base_weights(settings, model, mesh, rng)
     shapes = abstract(mesh, make_trainable(settings, model))
     return checkpoint.load_trainable(folder, shapes), frozen
@@ -441,10 +442,8 @@ def finite(weights: PyTree, folder) -> PyTree:
     """The weights of a folder; paths.WorkdirError names a tensor that is not finite."""
     for name, is_finite in jax.device_get(are_finite(checkpoint.named(weights))).items():
         if not is_finite:
-            raise paths.WorkdirError(
-                f"{folder}: {name} holds NaN or infinity: nothing can be learnt from such weights, "
-                "convert or download them again"
-            )
+            said = "nothing can be learnt from such weights, convert or download them again"
+            raise paths.WorkdirError(f"{folder}: {name} holds NaN or infinity: {said}")
     return weights
 
 

@@ -9,21 +9,21 @@ from typing import Any
 
 from etils import epath
 
-from gdsd_jax import cli, locks, paths, report, settings, tokenizers
+from gdsd_jax import cli, locks, origin, paths, report, settings, tokenizers
 from gdsd_jax.checkpoint import OtherSettings, latest_iteration, read_host
 from gdsd_jax.evaluation import Heldout, question_of
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.metrics import MetricsWriter, read_metrics
 from gdsd_jax.report.unmasking import pieces
-from gdsd_jax.resume import from_host
+from gdsd_jax.resume import Progress, from_host
 from gdsd_jax.settings import Settings
 
 SAMPLES = 64  # held-out problems whose answers the report shows
 ORDERS = 4  # of those whose order of unmasking it shows
 REDRAWN_S = 60  # how old the page of a run that goes on may be
 BEST = "best"  # folder in a workdir: a workdir with the best checkpoint
-FILES = ("config.json", "metrics.jsonl", "metrics.jsonl.sent", "report.html")
+FILES = ("config.json", origin.FILE, "metrics.jsonl", "metrics.jsonl.sent", "report.html")
 FOLDERS = ("checkpoints", "samples", "tokenizer", "tensorboard", "damaged", BEST)
 
 
@@ -31,8 +31,9 @@ def check(workdir: epath.Path, chosen: Settings) -> settings.Changes:
     """The settings in which a run goes on otherwise than before, none where it begins.
 
     Raises:
-      checkpoint.OtherSettings: a run there has other settings that may not change, or `start_from`
-        is no run to start from; one line names keys with old and new values.
+      checkpoint.OtherSettings: a run there has other settings that may not change, or stands on
+        files that are others now, or `start_from` is no run to start from; one line names keys with
+        old and new values.
       paths.WorkdirError: a file is where a folder belongs, or a folder where a file does.
     """
     check_kinds(workdir)
@@ -51,6 +52,7 @@ def check(workdir: epath.Path, chosen: Settings) -> settings.Changes:
             f"{workdir}: the run there has other settings, {settings.listed(refused)}: give its "
             "own, or another --workdir"
         )
+    origin.check(workdir, chosen, origin.of(chosen))
     return allowed
 
 
@@ -59,18 +61,26 @@ def check_before(hosts: Hosts, workdir: epath.Path, chosen: Settings) -> None:
     a run that is not possible hears before minutes of work. It asks again when it has the lock.
 
     Raises:
-      paths.WorkdirError: as `check` in any process, or nothing can be written; in all of them.
+      paths.WorkdirError: as `check` in any process, nothing can be written, or the processes do not
+        see the same run there; in all of them.
     """
-    refusal = None
+    refusal = newest = None
     try:
         if hosts.first:
             locks.check_writable(workdir)
         check(workdir, chosen)
+        newest = latest_iteration(workdir)
     except paths.WorkdirError as error:
         refusal = str(error)
-    for line in hosts.exchange(refusal):
+    lines, checkpoints = zip(*hosts.exchange((refusal, newest)))
+    for line in lines:
         if line is not None:
             raise paths.WorkdirError(line)
+    if len(set(checkpoints)) > 1:
+        raise paths.WorkdirError(
+            f"the processes see different checkpoints in {workdir}, {list(checkpoints)}: give a "
+            "--workdir that is the same for all, such as a gs:// address"
+        )
 
 
 def check_kinds(workdir: epath.Path) -> None:
@@ -96,6 +106,7 @@ def check_start(chosen: Settings) -> None:
         )
     place = paths.absolute(chosen.start_from) / "checkpoints" / str(newest)
     progress, _ = from_host(read_host(place))
+    supervised_lines(chosen.start_from)
     if progress.phase == "sft" or progress.has_rl_state:
         raise OtherSettings(
             f"{name}: that run must have ended its supervised phase and begun no round: train one "
@@ -125,14 +136,16 @@ def claimed(hosts: Hosts, workdir: epath.Path, say: Callable[[str], None]) -> It
 
 @contextlib.contextmanager
 def opened(
-    experiment: Experiment, workdir: epath.Path, keep: int, say: Callable[[str], None]
+    experiment: Experiment, workdir: epath.Path, progress: Progress, say: Callable[[str], None]
 ) -> Iterator[MetricsWriter]:
-    """Writes config.json and the tokenizer; gives the writer of metrics.jsonl with its sinks.
+    """Writes config.json and the tokenizer, and removes answers that the run has yet to give; gives
+    the writer of metrics.jsonl with its sinks.
 
     Args:
       experiment: whose workdir it is.
       workdir: of the run.
-      keep: lines of metrics.jsonl that stay.
+      progress: where the run goes on. Later lines of metrics.jsonl, and later samples, are of an
+        earlier run there, or of rounds that are lost.
       say: takes the line about a sink that fails, or about lines that are lost.
 
     Raises:
@@ -142,13 +155,17 @@ def opened(
     sinks, chosen, first = [], experiment.settings, experiment.hosts.first
     if first:
         sinks = report.open_sinks(chosen.sinks, workdir, settings.to_json(chosen))
-    writer = MetricsWriter(workdir / "metrics.jsonl", keep, enabled=first, sinks=sinks, say=say)
+    lines = progress.lines
+    writer = MetricsWriter(workdir / "metrics.jsonl", lines, enabled=first, sinks=sinks, say=say)
     with contextlib.closing(writer):
         try:
             writer.open()
         except ValueError as error:
             raise OtherSettings(f"{error}; mend that, or give another --workdir") from None
         if first:
+            for path in (workdir / "samples").glob("*.json"):
+                if path.stem.isdecimal() and int(path.stem) > progress.round:
+                    path.unlink()
             write_settings(experiment, workdir)
             if chosen.keep_best is not None:
                 write_settings(experiment, workdir / BEST)
@@ -156,24 +173,28 @@ def opened(
 
 
 def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
-    """Writes config.json, and the tokenizer of a model from nothing."""
+    """Writes config.json and origin.json, and the tokenizer of a model from nothing unless a
+    checkpoint there needs the one that is there already."""
     workdir.mkdir(parents=True, exist_ok=True)
     settings.write(workdir, experiment.settings, experiment.task.score, cli.command())
-    kept = (workdir / "tokenizer").is_dir()
+    origin.write(workdir, experiment.settings)
+    kept = (workdir / "tokenizer").is_dir() and latest_iteration(workdir) is not None
     if experiment.settings.init_from is None and not kept:
         tokenizers.save(experiment.tokenizer, workdir / "tokenizer")
 
 
 def repeat_supervised(writer: MetricsWriter, workdir) -> None:
     """Writes the lines of another run's supervised phase, but for their clock."""
+    for row in supervised_lines(workdir):
+        row.pop("wall_s", None)
+        told = {key: math.nan if value is None else value for key, value in row.items()}
+        writer.write(told.pop("phase"), told.pop("step"), **told)
+
+
+def supervised_lines(workdir) -> list[dict[str, Any]]:
+    """The lines of a run's supervised phase; ValueError, one line, where they cannot be read."""
     path = epath.Path(workdir) / "metrics.jsonl"
-    if not path.exists():
-        return
-    for row in read_metrics(path):
-        if row["phase"] == "sft":
-            row.pop("wall_s", None)
-            told = {key: math.nan if value is None else value for key, value in row.items()}
-            writer.write(told.pop("phase"), told.pop("step"), **told)
+    return [row for row in read_metrics(path) if row["phase"] == "sft"] if path.exists() else []
 
 
 def write_report(

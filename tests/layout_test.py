@@ -29,6 +29,7 @@ GROUPS = (
     tuple(THIRD.split()),
     ("hf", "mask_rows", "gguf_file", "objectives", "data"),
     ("settings", "adapters"),
+    ("origin",),
     ("weights", "probe"),
     ("steps",),
     ("experience",),

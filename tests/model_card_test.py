@@ -133,7 +133,9 @@ def test_a_runs_export_has_its_card(workdir, tmp_path, monkeypatch, capsys):
     """The figures of the checkpoint's own lines, the intervals of evaluations of these weights."""
     run, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(workdir, run)
-    config = json.loads((run / "config.json").read_text()) | {"command": "gdsd train --x=/a/b"}
+    config = json.loads((run / "config.json").read_text()) | {
+        "command": "gdsd train '--x=/a/b b/c,y=/d/e' --coordinator 10.0.0.1:9 --process_id=0"
+    }
     (run / "config.json").write_text(json.dumps(config))
     last = [row for row in metrics.read_metrics(run / "metrics.jsonl") if row["phase"] == "eval"][
         -1
@@ -152,7 +154,7 @@ def test_a_runs_export_has_its_card(workdir, tmp_path, monkeypatch, capsys):
     assert text.startswith("\n# out\n") and "random weights on the task coding: 4 superv" in text
     assert "Means over 20 held-out problems at round 0; the weights are of round 0" in text
     assert "| held-out problems solved, temperature 0 | 0.0% |" in text
-    assert "```sh\ngdsd train --x=b\n```" in text and "\nrounds=0\n" in text
+    assert "```sh\ngdsd train --x=c,y=e\n```" in text and "\nrounds=0\n" in text
     assert "## Evaluation of other weights, to compare with\n\n`before.json`" in text
     assert "## Evaluation of these weights\n\n`after.json`, 40 problems, weights " in text
     assert "| solved, temperature 0 | 0.750 | 0.600 to 0.875 |" in text

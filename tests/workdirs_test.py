@@ -11,8 +11,19 @@ import numpy as np
 import pytest
 
 from configs import coding
-from gdsd_jax import checkpoint, experiment, metrics, report, settings, train, workdirs
+from gdsd_jax import (
+    checkpoint,
+    experiment,
+    metrics,
+    paths,
+    report,
+    resume,
+    settings,
+    train,
+    workdirs,
+)
 from gdsd_jax.evaluation import Heldout, Table
+from gdsd_jax.hosts import Hosts
 from gdsd_jax.report import unmasking
 
 SMALL = "tiny,prompts_per_round=8,group_size=2,sft.steps=4,eval_problems=4"
@@ -42,7 +53,7 @@ def test_a_metrics_file_that_is_none_changes_nothing(workdir, prepared, tmp_path
     (copy / "metrics.jsonl").write_text("\n".join([lines[0][:20], *lines[1:]]) + "\n")
     before = files_of(copy)
     with pytest.raises(checkpoint.OtherSettings, match="line 1 is not JSON") as error:
-        with workdirs.opened(prepared, copy, len(lines), print):
+        with workdirs.opened(prepared, copy, resume.Progress(lines=len(lines)), print):
             pass
     assert "\n" not in str(error.value) and files_of(copy) == before
 
@@ -110,3 +121,46 @@ def test_samples_are_what_the_page_and_the_sinks_show(workdir):
     page = (workdir / "report.html").read_text()
     assert page.count('<article class="card sample" data-number=') == 20
     assert page.count('<pre class="order">') == sum(len(order) > 1 for order in orders)
+
+
+def test_what_an_earlier_run_left_is_not_of_a_new_one(workdir, prepared, tmp_path):
+    """Without checkpoints nothing there has been trained with that tokenizer, and no answer is the
+    run's; one that goes on keeps both."""
+    folder = epath.Path(tmp_path / "run")
+    shutil.copytree(workdir, folder)
+    own, later = folder / "tokenizer" / "tokenizer.model", folder / "samples" / "000009.json"
+    wanted = own.read_bytes()
+    own.write_bytes(b"another")
+    later.write_text("[]")
+    goes_on = resume.Progress("rl", round=9)
+    with workdirs.opened(prepared, folder, goes_on, pytest.fail):
+        assert later.exists() and own.read_bytes() == b"another"
+    (folder / "checkpoints").rmtree()
+    _, tokenizer = experiment.model_of(prepared.settings, prepared.task, workdir=folder)
+    assert tokenizer.files() == prepared.tokenizer.files()
+    with workdirs.opened(prepared, folder, resume.Progress(), pytest.fail):
+        assert not later.exists() and own.read_bytes() == wanted
+        assert (folder / "samples" / "000000.json").exists()
+
+
+def test_processes_that_see_different_checkpoints_are_told(workdir):
+    """As where each has a disk of its own: one would go on and the other begin."""
+    two, chosen = Hosts(0, 2), settings.read(workdir)
+    for theirs, said in (((None, None), "different checkpoints"), (("no disk", None), "no disk")):
+        two.exchange = lambda own, theirs=theirs: [own, theirs]
+        with pytest.raises(paths.WorkdirError, match=said) as error:
+            workdirs.check_before(two, epath.Path(workdir), chosen)
+        assert "\n" not in str(error.value)
+    two.exchange = lambda own: [own, own]
+    workdirs.check_before(two, epath.Path(workdir), chosen)
+
+
+def test_damaged_lines_of_the_run_to_start_from_are_told_before_anything(workdir, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(workdir, start)
+    lines = (start / "metrics.jsonl").read_text().splitlines()
+    (start / "metrics.jsonl").write_text("\n".join([lines[0], "garbled", *lines[1:]]) + "\n")
+    chosen = settings.replace(settings.read(workdir), {"start_from": str(start), "rounds": 1})
+    with pytest.raises(checkpoint.OtherSettings, match="line 2 is not JSON") as error:
+        workdirs.check(epath.Path(tmp_path / "new"), chosen)
+    assert "\n" not in str(error.value) and not (tmp_path / "new").exists()
