@@ -1,4 +1,5 @@
-"""What a round of a run computes: its programs, with the shapes and places of all arguments."""
+"""What a round of a run computes, or a step of its supervised phase: its programs, with the shapes
+and places of all arguments."""
 
 from collections.abc import Callable
 import functools
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from gdsd_jax import hlo, models, objectives, sampling, sharding, steps, weights
 from gdsd_jax.optimizer import init_state, make_optimizer
 from gdsd_jax.settings import Settings, replace
+from gdsd_jax.supervised import make_sft_step
 from gdsd_jax.types import Denoiser, PyTree
 
 
@@ -89,6 +91,33 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
         for name, jaxpr in ((name, traced.jaxpr.jaxpr) for name, traced in others.items())
     }
     return Programs(found, counted, whole)
+
+
+def supervised(chosen: Settings, model: models.ModelConfig, mesh) -> Call:
+    """A step of the run's supervised phase, with the shapes and places of its arguments."""
+    denoiser, teacher = weights.make_denoisers(chosen, model, mesh)
+    make, optimizer = weights.make_trainable(chosen, model), make_optimizer(chosen.sft_optimizer)
+    state = weights.abstract(mesh, lambda rng: init_state(make(rng), optimizer))
+    frozen = {}
+    if chosen.lora_rank:
+        frozen["base"] = weights.abstract(mesh, weights.make_weights(chosen, model))
+    prompt, answer = chosen.prompt_length, chosen.sampler.gen_length
+
+    def row(dtype, *shape):
+        place = sharding.rows(mesh)
+        return jax.ShapeDtypeStruct((chosen.sft.batch, *shape), dtype, sharding=place)
+
+    arrays = {
+        "tokens": row(jnp.int32, prompt),
+        "valid": row(bool, prompt),
+        "completion": row(jnp.int32, answer),
+        "completion_len": row(jnp.int32),
+    }
+    rng = weights.abstract(mesh, lambda rng: rng)
+    params = jax.eval_shape(denoiser.bind, state.trainable, frozen)
+    plain = jax.eval_shape(functools.partial(steps.cast, config=model, quant="none"), params)
+    step = make_sft_step(teacher or denoiser, chosen)
+    return Call(step, (state, frozen, arrays, rng), 0, 1, 3, bytes_of(plain))
 
 
 def answering(

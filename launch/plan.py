@@ -115,14 +115,21 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
     mesh = experiment.make_mesh(chosen, devices)
     model = model_of(chosen)
     experiment.check(chosen, mesh, model)
-    calls, others, whole = round_programs.programs(chosen, model, mesh)
+    if not chosen.rounds and not chosen.sft.steps:
+        raise ValueError("rounds=0 and sft.steps=0: the run computes nothing, give one of them")
+    if chosen.rounds:
+        calls, others, whole = round_programs.programs(chosen, model, mesh)
+    else:
+        calls = {"supervised_step": round_programs.supervised(chosen, model, mesh)}
+        others, whole = {}, False
     parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(models.param_shapes(model)))
     found = {"rollout": rollout} if rollout else {}
     for name, call in calls.items():
         if name in found:
             continue
-        progress.say(f"compiling the {name} for {len(devices)} chips")
-        with progress.phase(f"compiling the {name}"):
+        said = f"compiling the {plain(name)}"
+        progress.say(f"{said} for {len(devices)} chips")
+        with progress.phase(said):
             found[name] = measure(call, mesh)
     missing = max(program["missing"] for program in found.values())
     beside = {f"{name}_s": least_seconds(other, mesh) for name, other in others.items()}
@@ -145,18 +152,26 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
 
 
 def notes(chosen: Settings, mesh) -> list[str]:
-    """Lines on settings that a run on this mesh cannot take whole."""
+    """Lines on settings that a run on this mesh cannot take whole, and on what is not planned."""
+    if not chosen.rounds:
+        return []
+    found = []
+    if chosen.sft.steps:
+        found.append(
+            f"note: of the {chosen.sft.steps} supervised steps nothing is told: rounds=0 plans them"
+        )
     asked, parts, shards = (
         chosen.rollout_parts,
         round_programs.parts_of(chosen, mesh),
         sharding.row_shards(mesh),
     )
     if parts == asked or chosen.answers == "teacher":
-        return []
+        return found
     each = chosen.rows // shards
     return [
+        *found,
         f"note: rollout_parts={asked} is {parts} here: a chip has {each} of the {chosen.rows} "
-        f"completions, and {asked} does not divide {each}"
+        f"completions, and {asked} does not divide {each}",
     ]
 
 
@@ -243,8 +258,14 @@ def least_seconds(other: round_programs.Other, mesh) -> float:
 def predict(chosen: Settings, found: dict, beside: dict[str, float], count: int) -> dict:
     """The fastest that the data sheet allows, everything overlapped; seconds, tokens, and hours of
     one chip."""
-    rollout = max(found["rollout"]["seconds"].values())
-    update = max(found["update"]["seconds"].values())
+    guess = {f"{name}_s": max(one["seconds"].values()) for name, one in found.items()} | beside
+    if chosen.rounds:
+        updates_s = chosen.inner_iterations * guess["update_s"]
+        run_s = guess["round_s"] = guess["rollout_s"] + sum(beside.values()) + updates_s
+        run_s *= chosen.rounds
+        guess["tokens_per_s"] = chosen.rows * chosen.sampler.gen_length / guess["rollout_s"]
+    else:
+        run_s = chosen.sft.steps * guess["supervised_step_s"]
     exchange = {
         name: sum(found[name]["seconds"].get(part, 0.0) for part in ("links", "network"))
         for name in found
@@ -252,15 +273,8 @@ def predict(chosen: Settings, found: dict, beside: dict[str, float], count: int)
     work = {
         name: max(found[name]["seconds"][part] for part in ("compute", "memory")) for name in found
     }
-    round_s = rollout + sum(beside.values()) + chosen.inner_iterations * update
-    tokens = chosen.prompts_per_round * chosen.group_size * chosen.sampler.gen_length
-    return {
-        "rollout_s": rollout,
-        "update_s": update,
-        **beside,
-        "round_s": round_s,
-        "tokens_per_s": tokens / rollout,
-        "chip_hours": chosen.rounds * round_s * count / 3600,
+    return guess | {
+        "chip_hours": run_s * count / 3600,
         "exchange_share": {name: exchange[name] / (exchange[name] + work[name]) for name in found},
         "bound": {
             name: max(program["seconds"], key=program["seconds"].get)
@@ -284,12 +298,12 @@ def search(chosen: Settings, devices: list) -> dict:
             if candidate == chosen or ("mesh.tensor" in change and shape == best["mesh"]):
                 return None
             same = shape == best["mesh"]
-            found = plan(candidate, devices, best["programs"]["rollout"] if same else None)
+            found = plan(candidate, devices, best["programs"].get("rollout") if same else None)
         except ValueError:
             return None  # rows that do not go round, an axis that a mesh does not divide
         tried.append(found | {"change": change})
-        missing, seconds = gib(found["missing"]), found["prediction"]["round_s"]
-        progress.say(f"tried {change}: {missing} too much, {seconds:.3g} s a round")
+        missing, hours = gib(found["missing"]), found["prediction"]["chip_hours"]
+        progress.say(f"tried {change}: {missing} too much, {hours:.3g} chip-hours for the run")
         if rank(found) < rank(best):
             best, chosen = found, candidate
             kept.update(change)
@@ -299,7 +313,7 @@ def search(chosen: Settings, devices: list) -> dict:
         attempt({"mesh.data": 1, "mesh.fsdp": -1, "mesh.tensor": tensor})
     for remat in [other for other in ("none", "dots", "full") if other != chosen.remat]:
         attempt({"remat": remat})
-    if not chosen.slices_apart:  # else they change what is learnt
+    if chosen.rounds and not chosen.slices_apart:  # else they change what is learnt
         fewest_slices(chosen, devices, lambda slices: attempt({"slices": slices}) or best)
     names = ("change", "mesh", "missing", "prediction")
     override = ",".join(f"{name}={value}" for name, value in kept.items())
@@ -321,12 +335,17 @@ def fewest_slices(chosen: Settings, devices: list, attempt: Callable[[int], dict
 
 
 def rank(found: dict) -> tuple[float, float, int]:
-    """What a better plan has less of: memory that is missing, seconds a round, slices."""
-    return found["missing"], found["prediction"]["round_s"], found["slices_of_update"]
+    """What a better plan has less of: memory that is missing, time, slices."""
+    return found["missing"], found["prediction"]["chip_hours"], found["slices_of_update"]
 
 
 def gib(size: float) -> str:
     return f"{size / chips.GIB:.2f} GiB"
+
+
+def plain(name: str) -> str:
+    """The name of a program in words."""
+    return name.replace("_", " ")
 
 
 def computed(found: dict) -> list[str]:
@@ -335,7 +354,8 @@ def computed(found: dict) -> list[str]:
     for name, one in found["programs"].items():
         in_int8 = f" ({one['int8_share']:.0%} in int8)" if one["int8_share"] else ""
         lines.append(
-            f"{name}: {one['flops']:.3g} operations{in_int8}, compiled in {one['compile_s']:.0f} s"
+            f"{plain(name)}: {one['flops']:.3g} operations{in_int8}, "
+            f"compiled in {one['compile_s']:.0f} s"
         )
         for entry in one["collectives"]:
             where = " over the network" if entry["crosses"] else ""
@@ -343,7 +363,7 @@ def computed(found: dict) -> list[str]:
                 f"  {entry['kind']}{where}: {entry['count']} times, "
                 f"{gib(entry['bytes'])} sent by each chip"
             )
-    gathers = found["programs"]["rollout"]["gathers_per_pass"]
+    gathers = found["programs"].get("rollout", {}).get("gathers_per_pass")
     if gathers:
         lines.append(f"each pass of the rollout collects {gib(gathers)} a chip")
     return lines
@@ -352,10 +372,12 @@ def computed(found: dict) -> list[str]:
 def table(found: dict) -> str:
     """The plan for people."""
     mesh = " x ".join(f"{axis} {size}" for axis, size in found["mesh"].items())
+    made = f"{found['parameters'] / 1e9:.2f} B parameters"
+    if "rollout" in found["programs"]:
+        made += f", rollout weights {found['rollout_weights']}"
     lines = [
         f"{found['topology']} x {found['slices']}: {found['chips']} chips ({found['chip']}), "
-        f"mesh {mesh}, "
-        f"{found['parameters'] / 1e9:.2f} B parameters, rollout weights {found['rollout_weights']}",
+        f"mesh {mesh}, {made}",
         f"{'GiB a chip':22}{'arguments':>10}{'temporary':>10}{'beside':>10}{'total':>10}{'of':>8}",
     ]
     for name, one in found["programs"].items():
@@ -363,25 +385,26 @@ def table(found: dict) -> str:
             f"{one[part] / chips.GIB:10.2f}"
             for part in ("arguments", "temporaries", "beside", "total")
         )
-        lines.append(f"{name:22}{sizes}{found['memory'] / chips.GIB:8.2f}")
+        lines.append(f"{plain(name):22}{sizes}{found['memory'] / chips.GIB:8.2f}")
     lines += [*computed(found), *found["notes"]]
     guess = found["prediction"]
-    percent = guess["exchange_share"]
+    percent, paced = guess["exchange_share"], ""
+    if "round_s" in guess:
+        paced = f"round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, "
     lines += [
         "PREDICTION from data sheets, at best "
         "(peak rates, everything overlapped, no reads of memory but of weights):",
         *(
-            f"  {name}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, "
+            f"  {plain(name)}: {guess[f'{name}_s']:.1f} s, bound by {guess['bound'][name]}, "
             f"exchange {percent[name]:.0%} if not overlapped"
             for name in found["programs"]
         ),
         *(
-            f"  {name.replace('_', ' ')}: {guess[f'{name}_s']:.1f} s"
+            f"  {plain(name)}: {guess[f'{name}_s']:.1f} s"
             for name in ("score", "drift", "probe_before", "probe_after")
             if guess.get(f"{name}_s")
         ),
-        f"  round {guess['round_s']:.0f} s, {guess['tokens_per_s']:,.0f} tokens/s, "
-        f"{guess['chip_hours']:,.0f} chip-hours for the run",
+        f"  {paced}{guess['chip_hours']:,.0f} chip-hours for the run",
         *([f"best: {found['override'] or 'as it is'}"] if "override" in found else ()),
         "fits" if found["fits"] else f"DOES NOT FIT: {gib(found['missing'])} a chip too much",
     ]

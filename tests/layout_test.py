@@ -36,10 +36,10 @@ GROUPS = (
     ("inference",),
     ("experiment",),
     ("resume",),
-    ("loop", "round_times", "round_programs", "rates"),
+    ("loop", "round_times", "rates"),
     ("evaluation",),
     ("workdirs", "supervised", "banner"),
-    ("train", "model_card"),
+    ("train", "model_card", "round_programs"),
     ("launch",),
 )
 # (importer, imported) of one group; a package may import its own files

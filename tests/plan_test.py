@@ -344,6 +344,24 @@ def test_a_distilled_student_is_planned_with_its_teacher(call, texts, monkeypatc
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("file", ["coding.py", "opdlm.py"])
+def test_a_run_without_rounds_is_its_supervised_phase(call, texts, file):
+    """Of a denoiser or a teacher; the whole batch is on the chips at once."""
+    config = "tiny,rounds=0,sft.steps=7200,sft.batch={},mesh.data=1,mesh.fsdp=4"
+    code, found, said = call(config.format(256), "v5e:2x2", file=file)
+    assert code == 0 and list(found["programs"]) == ["supervised_step"] and len(texts) == 1, said
+    step, guess = found["programs"]["supervised_step"], found["prediction"]
+    assert 0 < step["arguments"] < step["total"] and step["collectives"]
+    assert guess["supervised_step_s"] == max(step["seconds"].values())
+    assert guess["chip_hours"] == pytest.approx(guess["supervised_step_s"] * 7200 * 4 / 3600)
+    assert "supervised step: " in said and "round" not in said.split("PREDICTION")[1]
+    _, twice, _ = call(config.format(512), "v5e:2x2", file=file)
+    assert twice["programs"]["supervised_step"]["flops"] > 1.9 * step["flops"]
+    code, _, said = call("tiny,rounds=0,sft.steps=0", "v5e:2x2", file=file, compiles=False)
+    assert code == 2 and "rounds=0 and sft.steps=0: the run computes nothing" in said
+
+
+@pytest.mark.slow
 def test_what_does_not_fit_is_told_by_how_much(call):
     """Rows enough that their states exceed a chip's memory."""
     code, found, said = call(
