@@ -69,15 +69,10 @@ def decide(gold: str, answer: str) -> bool | None:
         return choices[0] == choices[1]
     if words.is_words(gold_text) and words.is_words(text):
         return len(text) > 2 and gold_text.strip(" .").casefold() == text.strip(" .").casefold()
-    said, said_by_gold = _words_of(text), _words_of(gold_text)
-    if wanted is not None and (not _OF_MATHEMATICS.search(plain) or words.SEVERAL & set(said)):
+    if _has_other_words(gold_text, text, wanted is not None) or _is_other(gold_text, text):
         return False
-    if words.DENIED & set(said) - set(said_by_gold) or _is_other(gold_text, text):
+    if not _is_balanced(text):
         return False
-    if _is_changed(gold_text, plain):
-        return False
-    if sum(len(word) > 2 for word in said) > 4 or not _is_balanced(text):
-        return False  # prose
     if number is not None and not number.percent:  # the units say nothing to a formula
         text = rf"\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
     formulas = [writing.as_latex(gold_text), writing.as_latex(text)]
@@ -85,6 +80,16 @@ def decide(gold: str, answer: str) -> bool | None:
         formulas = list(map(parts.written_out, formulas))
     verdict = exact.verdict(*formulas)
     return False if verdict is None and any(map(exact.is_vast, formulas)) else verdict
+
+
+def _has_other_words(gold: str, answer: str, is_number: bool) -> bool:
+    """Whether words of an answer deny it, make another value of it, or are prose."""
+    said, plain = _words_of(answer), writing.without_text(answer)
+    if is_number and (not _OF_MATHEMATICS.search(plain) or words.SEVERAL & set(said)):
+        return True
+    if words.DENIED & set(said) - set(_words_of(gold)) or _is_changed(gold, plain):
+        return True
+    return sum(len(word) > 2 for word in said) > 4
 
 
 def _has_wrong_equation(gold: str, answer: str, is_number: bool) -> bool:
