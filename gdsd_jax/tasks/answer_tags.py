@@ -22,7 +22,8 @@ _FILLERS = re.compile(
     rf"\A(?:\s*{_FILLER})+[ \t]*|^[ \t]*(?:{_FILLER}[ \t]*)+$|(?:{_FILLER}\s*)+\Z", re.MULTILINE
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is text
+_BRACE = re.compile("[{}]")
+_BRACE_OR_ESCAPED = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def until_end(text: str) -> str:
@@ -80,9 +81,19 @@ def last_boxed(text: str) -> str | None:
     begins = collections.deque(_BOXED.finditer(text), maxlen=1)
     if not begins:
         return None
-    begin, depth = begins[0].end(), 1
-    for brace in _BRACE.finditer(text, begin):
+    begin = begins[0].end()
+    end = end_of_braces(text, begin - 1, escapes=True)
+    return None if end is None else text[begin:end]
+
+
+def end_of_braces(text: str, begin: int, escapes: bool) -> int | None:
+    """Where the first braces behind `begin` are closed again; None where they never are.
+
+    With `escapes` an escaped brace is text.
+    """
+    depth = 0
+    for brace in (_BRACE_OR_ESCAPED if escapes else _BRACE).finditer(text, begin):
         depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            return text[begin : brace.start()]
+        if depth == 0 and brace[0] == "}":
+            return brace.start()
     return None

@@ -15,6 +15,7 @@ import numpy as np
 
 from gdsd_jax import row_schema, rows
 from gdsd_jax.tasks import answer_tags
+from gdsd_jax.tasks.mathematics import verdicts
 from gdsd_jax.tasks.mathematics.checker import Checker, check_installed
 from gdsd_jax.tasks.task import (
     Grades,
@@ -39,6 +40,12 @@ DOMAINS = types.MappingProxyType(
 NO_DOMAIN = "chat"  # of rows that say none
 MENDED = RewardConfig()
 OWN = {"format": 1.0, "tests": 1.0}  # weights of the parts
+# "answer": "C", and as it is written without JSON: **Answer:** (C)
+_CHOICE = re.compile(
+    r"""(?i:answer)[\s"'*_]*(?::|\bis\b)[\s"'*_:($]*(?:\\text\s*\{\s*)?"""
+    r"(?:(?i:option|choice)\s+\(?)?(?!I['\s]+[a-z])"  # "answer is I guess" names none
+    r"([A-Z])(?![A-Za-z0-9_])"
+)
 
 
 def make(settings: TaskSettings) -> Task:
@@ -130,7 +137,8 @@ def grade(
 ) -> Grades:
     """Parts "format" (a final answer is there) and "tests" (it is the record's), 0 or 1 each.
 
-    Answers are compared character for character, and of the domain "math" by `Checker.equal` too.
+    Answers are compared character for character, those that are a choice by their letter, and of
+    the domain "math" by `Checker.equal` too.
     Rows without an answer are not judged, nor is one whose comparison was lost twice. The reward is
     the sum of both parts, times their weights in `reward`.
     """
@@ -139,7 +147,7 @@ def grade(
     tests_N = np.zeros(len(texts), np.float32)
     judged_N = np.array([record["answer"] != "" for record in records], bool)
     for row, (record, answer) in enumerate(zip(records, answers)):
-        tests_N[row] = judged_N[row] and plain(record["answer"]) == plain(answer)
+        tests_N[row] = judged_N[row] and is_same(record["answer"], answer)
     open_rows = [
         row
         for row, record in enumerate(records)
@@ -160,10 +168,18 @@ def final_answer(text: str) -> str:
     boxed = answer_tags.last_boxed(text)
     if boxed is not None:
         return boxed.strip()
-    letters = re.findall(r'"?answer"?\s*(?::|is)\s*"?([A-Z])\b', text)
+    letters = _CHOICE.findall(text)
     return letters[-1] if letters else ""
 
 
+def is_same(gold: str, answer: str) -> bool:
+    """Whether two answers are the same text, or the same choice: (C) is C."""
+    gold, answer = plain(gold), plain(answer)
+    choice = verdicts.choice_of(gold)
+    return gold == answer or (choice is not None and choice == verdicts.choice_of(answer))
+
+
 def plain(answer: str) -> str:
-    """An answer without dollar signs around it and spaces."""
-    return answer.strip().strip("$").replace(" ", "")
+    """An answer without dollar signs around it and spaces, but for those between digits."""
+    answer = re.sub(" +", " ", answer.strip().strip("$"))
+    return re.sub("(?<![0-9]) | (?![0-9])", "", answer)

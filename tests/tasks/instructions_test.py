@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax.tasks import RewardConfig, TaskSettings, graded, instructions, parts_of, repeating
-from gdsd_jax.tasks.instructions import OPTIONS, constraints, grading, problems
+from gdsd_jax.tasks.instructions import OPTIONS, constraints, grading, problems, released
 from tests.tasks import texts
 
 PROSE = (
@@ -52,7 +52,13 @@ CASES = [  # (name, arguments, texts that satisfy it, texts that do not)
     (
         FIRST,
         {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "today"},
-        ["a\n\nToday, b", 'a\n\n\n\n"today" b', "a\n\n  TODAY"],
+        [
+            "a\n\nToday, b",
+            'a\n\n\n\n"today" b',
+            "a\n\n  TODAY",
+            "a\n\nToday's b",
+            "a\n\ntoday\u2019s",
+        ],
         ["Today\n\na", "a\nToday", "a\n\nTodays", "a\n\nb\n\nToday", "a\n\n..."],
     ),
     (
@@ -130,13 +136,20 @@ CASES = [  # (name, arguments, texts that satisfy it, texts that do not)
     (
         "detectable_format:json_format",
         {},
-        ['{"a": 1}', "[]", '```json\n{"a": 1}\n```', "```\n[1]\n```", " {} "],
+        [
+            '{"a": 1}',
+            "[]",
+            '```json\n{"a": 1}\n```',
+            "```\n[1]\n```",
+            " {} ",
+            '```json {"a": 1}```',
+        ],
         ["", "5", '"a"', "{'a': 1}", "x {}", "[" * 100_000, "[" + "9" * 10_000 + "]", "```json"],
     ),
     (
         "detectable_format:title",
         {},
-        ["<<a>>\nb", "x <<a b>> y", "<<<a>>>"],
+        ["<<a>>\nb", "x <<a b>> y", "<<<a>>>", "<< > >>"],
         ["<a>", "<<>>", "<< >>", "<<a\nb>>", ">>a<<"],
     ),
     (
@@ -155,7 +168,7 @@ CASES = [  # (name, arguments, texts that satisfy it, texts that do not)
         "startend:end_checker",
         {"end_phrase": "That is all."},
         ["x That is all.", 'x "that is all." ', "That is all.\n"],
-        ["That is all. x", "That is all", ""],
+        ["That is all. x", "That is all", 'That is all. "', ""],
     ),
     (
         "startend:quotation",
@@ -435,9 +448,10 @@ def test_long_texts_take_no_more_than_a_second_a_constraint():
     slow = {}
     for text in long:
         for one in EVERY["constraints"]:
-            seconds = texts.seconds_of(lambda: constraints.satisfied(text, one))  # noqa: B023
-            if seconds > 1:
-                slow[text[:20], one["id"]] = seconds
+            for rule in (constraints, released):
+                seconds = texts.seconds_of(lambda: rule.satisfied(text, one))  # noqa: B023
+                if seconds > 1:
+                    slow[text[:20], one["id"], rule.__name__] = seconds
         assert texts.seconds_of(lambda: repeating.is_repeating(text)) < 1  # noqa: B023
     assert not slow
 

@@ -1,6 +1,7 @@
 """Prompts of a user's file: read or refused by line, asked by domain, graded by the last answer."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -110,6 +111,53 @@ def test_the_last_answer_counts(tmp_path):
     np.testing.assert_array_equal(found.parts["format"], [1, 1, 1, 0, 0])
     np.testing.assert_array_equal(found.reward_N, [2, 2, 1, 0, 0])
     np.testing.assert_array_equal(found.solved_N, [True, True, False, False, False])
+
+
+CHOICES = r"""
+Answer: C | **answer**: C | **Answer:** C | 'answer': 'C' | answer: (C) | {"Answer": "C"}
+"answer": "C" | The answer is C because it is so. | the answer is option C | answer: **C**
+"answer": "C) Paris" | The correct answer is: C. | ANSWER: C | Answer: $C$ | Answer: \text{C}
+\boxed{C} | \boxed{\text{C}} | \boxed{(C)} | \boxed{C.} | \boxed{$C$} | answer: B, answer: C"""
+
+
+def test_a_choice_is_read_in_each_of_its_spellings(tmp_path):
+    texts = [text.strip() for text in re.split(r" \| |\n", CHOICES) if text.strip()]
+    row = {"question": "x", "domain": "science", "answer": "C"}
+    rows = (row, row | {"answer": "(C)"}, row | {"answer": "D"})
+    task = make(write(tmp_path / "rows.jsonl", *rows))
+    for record, right in zip(task.train, (True, True, False)):
+        found = graded(task, [record] * len(texts), texts, parts_of(task))
+        assert dict(zip(texts, found.solved_N.tolist())) == dict.fromkeys(texts, right)
+        assert found.parts["format"].all()
+
+
+def test_what_is_no_choice_is_none(tmp_path):
+    texts = ["answer is I guess", "Answer: I'm lost", "the answer is long", "answer: CC", "C", ""]
+    assert [prompts.final_answer(text) for text in texts] == [""] * len(texts)
+    assert prompts.final_answer("The answer is I.") == "I"
+    assert prompts.final_answer("answer" + " " * 100_000 + "answer" * 20_000) == ""
+
+
+@pytest.mark.parametrize(
+    "gold, answer, right",
+    [
+        ("12", "12", True),
+        ("12", "1 2", False),
+        ("12", "1  2", False),
+        ("1 2", "1  2", True),
+        ("1 2", "1 2", True),
+        ("x + 1", "x+1", True),
+        ("New York", "NewYork", True),
+        ("$ 5 $", "5", True),
+        ("C", "c", False),
+        ("C", "C or D", False),
+    ],
+)
+def test_spaces_keep_numbers_apart(gold, answer, right, tmp_path):
+    row = {"question": "x", "domain": "science", "answer": gold}
+    task = make(write(tmp_path / "rows.jsonl", row))
+    found = graded(task, task.train, [f"\\boxed{{{answer}}}"])
+    assert found.solved_N.tolist() == [right]
 
 
 def test_mathematics_is_compared_as_mathematics_and_the_rest_as_text(tmp_path):

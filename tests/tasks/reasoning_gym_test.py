@@ -184,11 +184,97 @@ def test_a_problem_that_is_another_one_gets_no_verdict(task):
         ("countdown", "'a'", False),
         ("n_queens", "[['_', 'Q']]", True),
         ("n_queens", "f()", False),
+        ("n_queens", "_ _ Q _\nQ _ _ _", True),
+        ("n_queens", "[valid_solutions[0][0:15:2]]", False),
+        ("binary_matrix", "[[0, 1], [1, 0]]", True),
+        ("binary_matrix", "0 1\n1 0", True),
+        ("binary_matrix", "[[0] * 2, [1, 0]]", False),
+        ("binary_matrix", "[oracle_answer[0:9:2]]", False),
+        ("spiral_matrix", "4 6 -7 3", True),
+        ("spiral_matrix", "(4, 6, 7)", True),
+        ("spiral_matrix", "oracle_answer[::2]", False),
+        ("string_insertion", "EACADDDDB", True),
+        ("string_insertion", "['E', 'A']", True),
+        ("string_insertion", "oracle_answer", False),
+        ("string_insertion", "entry['answer']", False),
+        ("string_insertion", "F'{oracle_answer}'", False),
+        ("string_insertion", r"'\'' + oracle_answer + '\''", False),
+        (
+            "string_insertion",
+            "\uff4f\uff52\uff41\uff43\uff4c\uff45\uff3f\uff41",
+            False,
+        ),  # NFKC: oracle_a
+        ("string_insertion", "[" * 20_000, False),
+        ("string_insertion", "\x00", False),
         ("leg_counting", "print(3)", True),  # compared, never evaluated
     ],
 )
 def test_which_answers_scorers_that_evaluate_get(name, answer, harmless):
     assert worker.is_harmless(name, answer) is harmless
+
+
+GIVEN = {"answer": "False", "metadata": {"numbers": [8, 5, 10, 6]}}
+
+
+@pytest.mark.parametrize(
+    "name, answer, right",
+    [
+        ("puzzle24", "10*(8 - 5) - 6", True),
+        ("puzzle24", "6+6+6+6", False),
+        ("puzzle24", "8+5+10+6+1-6", False),
+        ("puzzle24", "(8+5+10+6)*(x-x) + (x+x)/x*3", False),
+        ("puzzle24", "8**5+10+6", False),
+        ("countdown", "94*4 - 61 / (6)", True),
+        ("countdown", "-94*-4", True),
+        ("countdown", "94*(x-x)+(x+x)/x", False),
+        ("countdown", "4**2", False),
+        ("countdown", "9//2", False),
+        ("countdown", "sqrt(4)", False),
+        ("countdown", "2_4", False),
+        ("number_sorting", "['-3.5', '1']", True),
+        ("number_sorting", "[NaN, NaN]", False),
+        ("number_sorting", "['nan']", False),
+        ("number_sorting", r"['\u006ean']", False),
+        ("complex_arithmetic", "3 - 4i", True),
+        ("complex_arithmetic", "n an", False),
+        ("game_of_life_halting", " false\n", True),
+        ("game_of_life_halting", "True", False),
+        ("game_of_life_halting", "maybe", False),
+        ("leg_counting", "nan", True),  # compared as text
+    ],
+)
+def test_what_scorers_do_not_look_at_must_be_of_the_question(name, answer, right):
+    assert worker.is_to_the_question(name, answer, GIVEN) is right
+
+
+@pytest.mark.parametrize(
+    "answer, right",
+    [("0.3125", True), ("5/16", True), ("0.31251", True)]
+    + [(said, False) for said in ("0", "0.3", "0.31", "1/0", "nan", "1e9", "about 0.3")],
+)
+def test_the_begin_of_a_number_is_another_number(answer, right):
+    entry = {"answer": "0.3125"}
+    assert worker.is_to_the_question("coin_flip", answer, entry) is right
+
+
+@installed
+@pytest.mark.parametrize(
+    "name, cheat",
+    [
+        ("puzzle24", "6+6+6+6"),
+        ("complex_arithmetic", "nan"),
+        ("coin_flip", "0"),
+        ("game_of_life_halting", "maybe"),
+        ("string_insertion", "oracle_answer"),
+    ],
+)
+def test_no_answer_is_right_whatever_was_asked(name, cheat):
+    settings = json.dumps({"seed": 1, "size": 3})
+    for index in range(3):
+        entry = worker.entry_of(name, settings, index)
+        request = ["score", name, settings, index, entry["question"]]
+        assert worker.judge([*request, entry["answer"]]) == 1.0
+        assert worker.judge([*request, cheat]) == 0.0
 
 
 def test_no_answers():

@@ -164,16 +164,6 @@ def _divided(fraction: re.Match) -> str:
     return f"(({top or top_digit})/({bottom or bottom_digit}))"
 
 
-def _end_of_braces(text: str, begin: int) -> int | None:
-    """Where the braces that open behind `begin` are closed again."""
-    depth = 0
-    for brace in re.finditer("[{}]", text[begin:]):
-        depth += 1 if brace[0] == "{" else -1
-        if depth == 0 and brace[0] == "}":
-            return begin + brace.start()
-    return None
-
-
 def _replaced(text: str, others: dict[str, str]) -> str:
     for old, new in others.items():
         text = text.replace(old, new)
@@ -214,7 +204,7 @@ def _released_boxed(text: str) -> str | None:
     if r"\boxed " in text:
         return text.rpartition(r"\boxed ")[2].partition("$")[0]
     begin = text.rfind(r"\boxed")
-    end = None if begin < 0 else _end_of_braces(text, begin)
+    end = None if begin < 0 else answer_tags.end_of_braces(text, begin, escapes=False)
     if end is None or not text.startswith(r"\boxed{", begin):
         return None
     return text[begin + len(r"\boxed{") : end]

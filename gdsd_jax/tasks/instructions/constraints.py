@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 RELATIONS = ("at least", "less than")
 LANGUAGE = "language:response_language"  # known, but nothing here tells languages apart
-CHOICES = ("my answer is yes.", "my answer is no.", "my answer is maybe.")
+CHOICES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 _WORD = re.compile(r"\w+")
 _WORD_WITH_JOINTS = re.compile(r"\w+(?:['’-]\w+)*")
@@ -153,8 +153,8 @@ def has_word(text: str, word: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
 
 
-def count_placeholders(text: str) -> int:
-    """Square brackets that hold something, in one line."""
+def count_placeholders(text: str, empty: bool = False) -> int:
+    """Square brackets that hold something, in one line; also `empty` ones, where asked for."""
     count = 0
     for line in text.split("\n"):
         place = 0
@@ -163,7 +163,7 @@ def count_placeholders(text: str) -> int:
             end = -1 if begin < 0 else line.find("]", begin + 1)
             if end < 0:
                 break
-            count += bool(line[begin + 1 : end].strip())
+            count += empty or bool(line[begin + 1 : end].strip())
             place = end + 1
     return count
 
@@ -196,7 +196,7 @@ def titles_of(text: str) -> list[str]:
     for line in text.split("\n"):
         begin, end = line.find("<<"), line.rfind(">>")
         if 0 <= begin < end:
-            found.append(line[begin + 2 : end].strip("<> \t"))
+            found.append(line[begin:end].lstrip("<").rstrip(">").strip())
     return [title for title in found if title]
 
 
@@ -237,14 +237,15 @@ def _paragraphs(text: str, given: Arguments) -> bool:
 
 
 def _first_word(text: str, given: Arguments) -> bool:
-    """Paragraphs are parted by an empty line."""
+    """Paragraphs are parted by an empty line. The first word of "It's" is it's, and it too."""
     parts = [part.strip() for part in text.split("\n\n")]
     parts = [part for part in parts if part]
     number = given["nth_paragraph"]
     if len(parts) != given["num_paragraphs"] or not 1 <= number <= len(parts):
         return False
-    hit = _WORD_WITH_JOINTS.search(parts[number - 1].split(maxsplit=1)[0])
-    return hit is not None and hit[0].lower() == given["first_word"].strip().lower()
+    hit = _WORD_WITH_JOINTS.search(parts[number - 1].split(maxsplit=1)[0].lower())
+    words = () if hit is None else (hit[0], re.split("['\u2019]", hit[0])[0])
+    return given["first_word"].strip().lower() in words
 
 
 def _placeholders(text: str, given: Arguments) -> bool:
@@ -262,7 +263,7 @@ def _bullets(text: str, given: Arguments) -> bool:
 
 
 def _choice(text: str, given: Arguments) -> bool:
-    return any(choice in text.lower() for choice in CHOICES)
+    return any(choice.lower() in text.lower() for choice in CHOICES)
 
 
 def _highlights(text: str, given: Arguments) -> bool:
@@ -276,9 +277,9 @@ def _sections(text: str, given: Arguments) -> bool:
 
 
 def _json(text: str, given: Arguments) -> bool:
-    """An object or a list, alone or in a block of code."""
+    """An object or a list, alone or in a block of code, which may be one line."""
     text = text.strip()
-    block = re.match(r"```(?:json)?[ \t]*\n", text, re.IGNORECASE)
+    block = re.match(r"```(?:json)?", text, re.IGNORECASE)
     if block is not None and text.endswith("```"):
         text = text[block.end() : -3]
     try:
@@ -303,7 +304,7 @@ def _repeat(text: str, given: Arguments) -> bool:
 
 def _ending(text: str, given: Arguments) -> bool:
     ending = given["end_phrase"].strip().lower()
-    return text.strip().strip('"').rstrip().lower().endswith(ending)
+    return text.strip().strip('"').lower().endswith(ending)
 
 
 def _quotation(text: str, given: Arguments) -> bool:

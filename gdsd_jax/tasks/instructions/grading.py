@@ -10,12 +10,12 @@ import re
 import numpy as np
 
 from gdsd_jax.tasks import answer_tags
-from gdsd_jax.tasks.instructions import constraints
+from gdsd_jax.tasks.instructions import constraints, released
 from gdsd_jax.tasks.repeating import is_repeating
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
 _WORD = re.compile(r"[^\W_]")
-_FENCED = re.compile(r"```[A-Za-z]*\n(.*)```", re.DOTALL)
+_FENCED = re.compile(r"```[A-Za-z]*\s(.*)```", re.DOTALL)
 _SPECIAL = re.compile(r"<\|[a-z_]+\|>|<(?:mask|unk|s|bos)>|\[(?:MASK|PAD|UNK)\]")
 OWN = {"followed": 1.0}
 
@@ -29,9 +29,10 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
     Mended: an answer counts as it stands, up to an end token, which the paper calls strict. One
     without a word, or that repeats itself (`is_repeating`), satisfies nothing.
 
-    Released: the paper's loose form. A constraint is also satisfied where it is so without the
-    first line, without the last, without both, and each of these without the stars of markup. An
-    empty answer satisfies nothing; one that repeats itself counts like any other.
+    Released: the checks of the paper's code, in its loose form. A constraint is also satisfied
+    where it is so without the first line, without the last, without both, and each of these without
+    the stars of markup. An empty answer satisfies nothing; one that repeats itself counts like any
+    other.
 
     A record that asks for a language gets no verdict.
 
@@ -86,8 +87,7 @@ def _loose(text: str, asked: Sequence[Record]) -> list[bool]:
     """Whether each constraint is satisfied by one of the text's variants."""
     variants = [variant for variant in variants_of(text) if variant.strip()]
     return [
-        any(constraints.satisfied(variant, constraint) for variant in variants)
-        for constraint in asked
+        any(released.satisfied(variant, constraint) for variant in variants) for constraint in asked
     ]
 
 

@@ -51,7 +51,7 @@ def contradict(text: str, numbered: bool) -> bool:
     is_choice = _CHOICE.search(text) is not None
     bare, first = [], {}  # values without a name, and the first one of each name
     for part in of(text):
-        name, value = _named(part)
+        name, value = named(part)
         if _LEFT_OUT & set(map(str.lower, words.WORD.findall(part))):
             continue
         if numbered and name is not None:
@@ -79,7 +79,7 @@ def has_both_signs(formula: str) -> bool:
     return _BOTH_SIGNS.search(formula) is not None
 
 
-def _named(part: str) -> tuple[str | None, str]:
+def named(part: str) -> tuple[str | None, str]:
     """(name, value) of an equation; the name is None where it is none, or one of numbers."""
     sides = [side.strip() for side in exact.EQUALS.split(part)]
     name, value = sides[0], sides[-1]

@@ -13,7 +13,6 @@ from gdsd_jax.tasks import answer_tags
 
 _NUMBER = re.compile(r"-?\d+\.?\d*")
 _REASONED = re.compile(r"</reasoning>\s*<answer>")
-_BRACE = re.compile("[{}]")
 _BOXED = r"\boxed{"
 _DROPPED = (r"\left", r"\right", r"^{\circ}", r"^\circ", r"\$")
 _FRACTION, _ROOT, _UNIT = r"\frac", r"\sqrt", r"\text{ "
@@ -143,13 +142,12 @@ def boxed_answer(text: str) -> str | None:
         begin = text.rfind(r"\fbox")
     if begin < 0:
         return text
-    depth = 0
-    for brace in _BRACE.finditer(text, begin):
-        depth += 1 if brace[0] == "{" else -1
-        if depth == 0 and brace[0] == "}":
-            boxed = text[begin : brace.end()]
-            return boxed[len(_BOXED) : -1] if boxed.startswith(_BOXED) else boxed
-    return None
+    end = answer_tags.end_of_braces(text, begin, escapes=False)
+    if end is None:
+        return None
+    return (
+        text[begin + len(_BOXED) : end] if text.startswith(_BOXED, begin) else text[begin : end + 1]
+    )
 
 
 def is_same(answer: str | None, gold: str, fails: bool = True) -> bool:

@@ -83,6 +83,17 @@ def number_of(answer: str, loose: bool = False) -> Number | None:
     return Number(value * times * (-1 if "-" in signs else 1), percent)
 
 
+def same(wanted: Number, number: Number) -> bool:
+    """Whether two numbers are equal; a percent sign on one side alone may mean either."""
+    if wanted.value == number.value:
+        return True
+    if wanted.percent and not number.percent:
+        return wanted.value == 100 * number.value
+    if number.percent and not wanted.percent:
+        return 100 * wanted.value == number.value
+    return False
+
+
 def _side_of(answer: str) -> str:
     """What an equation says of its variable; an answer that is none as it is."""
     equals = list(EQUALS.finditer(answer))

@@ -2,7 +2,15 @@
 
 import re
 
-from gdsd_jax.tasks.mathematics import exact, parts, sentences, values, words, writing
+from gdsd_jax.tasks.mathematics import (
+    exact,
+    parts,
+    quantities,
+    sentences,
+    values,
+    words,
+    writing,
+)
 
 _BASE = re.compile(r"(?<=[0-9])\s*_\s*\{?\s*([0-9]+)")
 _OF_MATHEMATICS = re.compile(r"[\\^_+\-*/()\[\]{}=<>|!√π∞×÷·⁰¹²³⁴-⁹]")
@@ -14,6 +22,8 @@ _POWER_OF_TEXT = re.compile(
     r"\s*(?:\^|\*\*)[\s{]*(?:\\text\s*\{)?\s*-?[0-9](?![0-9])[\s}]{0,3}"
 )
 _MAY_BE_SEVERAL = re.compile(r"[,=]|\\(?:text|mathrm|mbox|pm|mp)|\u00b1")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_WORDS_BEHIND = re.compile(r"[A-Za-z\s.,;:'\"()$-]*\Z")
 _CHOICE = re.compile(
     r"(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is\s+)?:?\s*){0,2}"
     r"(?:\\text(?:bf|rm)?\s*\{\s*)?\(?\s*([A-J])\s*[).:]?\s*\}?\s*\)?\.?",
@@ -43,25 +53,26 @@ def decide(gold: str, answer: str) -> bool | None:
     wanted = None if "=" in gold_text else values.number_of(gold)
     if _has_wrong_equation(gold_text, text, wanted is not None):
         return False
+    listed = quantities.verdict(gold_text, text)
+    if listed is not None:
+        return listed
     if wanted is not None:
         text = sentences.steps_of(text)[-1]
     plain = writing.without_text(text)
     number = values.number_of(plain, loose=True)
     if number is not None and wanted is not None:
-        return _same(wanted, number)
+        return values.same(wanted, number)
     if not _MAY_BE_SEVERAL.search(gold_text) and "=" not in text and _has_words_between(text):
         return False  # 12 \text{ cm} \times 5 \text{ cm}: math-verify sees the first number alone
-    if _choice_of(gold_text) is not None and _choice_of(text) is not None:
-        return _choice_of(gold_text) == _choice_of(text)
+    choices = choice_of(gold_text), choice_of(text)
+    if None not in choices:
+        return choices[0] == choices[1]
     if words.is_words(gold_text) and words.is_words(text):
         return len(text) > 2 and gold_text.strip(" .").casefold() == text.strip(" .").casefold()
-    said, said_by_gold = _words_of(text), _words_of(gold_text)
-    if wanted is not None and (not _OF_MATHEMATICS.search(plain) or words.SEVERAL & set(said)):
+    if _has_other_words(gold_text, text, wanted is not None) or _is_other(gold_text, text):
         return False
-    if words.DENIED & set(said) - set(said_by_gold) or _is_other(gold_text, text):
+    if not _is_balanced(text):
         return False
-    if sum(len(word) > 2 for word in said) > 4 or not _is_balanced(text):
-        return False  # prose
     if number is not None and not number.percent:  # the units say nothing to a formula
         text = rf"\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
     formulas = [writing.as_latex(gold_text), writing.as_latex(text)]
@@ -69,6 +80,16 @@ def decide(gold: str, answer: str) -> bool | None:
         formulas = list(map(parts.written_out, formulas))
     verdict = exact.verdict(*formulas)
     return False if verdict is None and any(map(exact.is_vast, formulas)) else verdict
+
+
+def _has_other_words(gold: str, answer: str, is_number: bool) -> bool:
+    """Whether words of an answer deny it, make another value of it, or are prose."""
+    said, plain = _words_of(answer), writing.without_text(answer)
+    if is_number and (not _OF_MATHEMATICS.search(plain) or words.SEVERAL & set(said)):
+        return True
+    if words.DENIED & set(said) - set(_words_of(gold)) or _is_changed(gold, plain):
+        return True
+    return sum(len(word) > 2 for word in said) > 4
 
 
 def _has_wrong_equation(gold: str, answer: str, is_number: bool) -> bool:
@@ -105,7 +126,7 @@ def _is_false(text: str) -> bool:
     """Whether an equation is one of numbers that differ, as in 4 = 5 and 3 + 5 = 7."""
     sides = [_number_of(side) for side in exact.EQUALS.split(text)]
     numbers = [side for side in sides if side is not None]
-    return any(not _same(numbers[0], number) for number in numbers)
+    return any(not values.same(numbers[0], number) for number in numbers)
 
 
 def _number_of(side: str) -> values.Number | None:
@@ -119,10 +140,23 @@ def _number_of(side: str) -> values.Number | None:
 
 def _words_of(text: str) -> list[str]:
     """The words of a text, in small letters, without commands."""
-    return [word.lower() for word in words.WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text))]
+    return [word.lower() for word in words.WORD.findall(_COMMAND.sub(" ", text))]
 
 
-def _choice_of(text: str) -> str | None:
+def _is_changed(gold: str, plain: str) -> bool:
+    """Whether words behind a formula make another value of it: 2 pi or more, x + 1 squared.
+
+    In a list "or" is a separator.
+    """
+    wanted = writing.without_text(gold)
+    if len(parts.of(wanted)) > 1 or _form_of(gold) is not None or parts.has_both_signs(gold):
+        return False
+    behind = _WORDS_BEHIND.search(_COMMAND.sub(" ", plain))[0]
+    said = set(_words_of(wanted)) | ({"negative"} if "-" in wanted else set())
+    return not words.may_stand_behind_formula(behind, said)
+
+
+def choice_of(text: str) -> str | None:
     """The letter of "(C)", "C)" and "option C", in capitals; None where a text is none."""
     found = _CHOICE.fullmatch(text)
     return None if found is None or not found[1].isupper() else found[1]
@@ -163,16 +197,6 @@ def _variables_of(text: str) -> set[str]:
         if len(word) < 3 or not words.is_word(word)
         for letter in word
     }
-
-
-def _same(wanted: values.Number, number: values.Number) -> bool:
-    if wanted.value == number.value:
-        return True
-    if wanted.percent and not number.percent:
-        return wanted.value == 100 * number.value
-    if number.percent and not wanted.percent:
-        return 100 * wanted.value == number.value
-    return False
 
 
 def _without_spaces(text: str) -> str:

@@ -72,6 +72,15 @@ _NOT_NEXT = frozenset(
     "point score scores gross grand tens dozens quintillion sextillion septillion "
     "octillion nonillion decillion googol mil thou fold halved doubled tripled max rad".split()
 )
+# in a formula they are a part of it, or a unit
+_OF_FORMULAS = (_FUNCTIONS - {"plus", "minus", "times"}) | {
+    "radian",
+    "radians",
+    "rad",
+    "max",
+    "mod",
+}
+_MORE = frozenset("more less fewer greater larger smaller higher lower negative".split())
 # of these words math-verify sees nothing, whatever they say: 5 \\text{ or more}
 SEVERAL = DENIED | _CHANGED | set(SPELT)
 _OF = re.compile(
@@ -186,6 +195,14 @@ def may_stand_after(words: str) -> bool:
     if _NOT_AFTER & set(found) or _NOT_NEXT & set(found[:1]):
         return False
     return not _REFUSED_AFTER.search(words) and not _PART_AFTER.search(words)
+
+
+def may_stand_behind_formula(words: str, said: set[str]) -> bool:
+    """Whether words leave a formula before them as it is; those that are `said` of it do."""
+    found = [word for word in map(str.lower, WORD.findall(words)) if word not in said]
+    kept = [word for word in found if word not in _OF_FORMULAS]
+    is_other = times_of(kept) > 1 or _MORE & set(kept)
+    return not is_other and may_stand_after(" ".join(kept))
 
 
 def times_of(words: list[str]) -> int:

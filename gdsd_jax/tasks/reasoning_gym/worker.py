@@ -1,17 +1,20 @@
 """Makes problems of reasoning-gym and scores answers to them, by the library itself.
 
 A judge as `gdsd_jax/tasks/judges.py` wants it. Some of the library's scorers evaluate the answer as
-a program. Those get answers only that can call nothing, or nothing but functions of mathematics.
-This is no jail: what else an evaluation may do is bounded by time and memory alone.
+a program. Those get answers only that are plain data, or that call nothing but functions of
+mathematics. This is no jail: what else an evaluation may do is bounded by time and memory alone.
+Some scorers give full marks to what is no answer to the question; those answers get 0 here.
 """
 
+import ast
+from fractions import Fraction
 import functools
 import json
 import math
 import re
 from typing import Any
 
-# Their scorers hand the answer to eval: without a bracket it calls nothing.
+# Their scorers hand the answer to eval, where names such as oracle_answer hold the solution.
 EVALUATED = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
 # Their scorers hand the answer to sympy's parser, which evaluates it with Python's builtins.
 PARSED = (
@@ -27,6 +30,14 @@ FUNCTIONS = frozenset(
         "abs Abs pi erf erfi gamma Rational Integer"
     ).split()
 )
+# Their scorers look at the numbers of an expression alone: x/x is a 1 that was not given.
+SUMS = ("countdown", "puzzle24")
+# Their scorers ask whether an answer is far away, which NaN never is.
+NEAR = ("complex_arithmetic", "number_sorting")
+COIN_TOLERANCE = 1e-4  # the library's
+
+_BOARD = re.compile(r"[-0-9A-Z_\s]*")  # what EVALUATED data sets ask for, and no name of theirs
+_SUM = re.compile(r"(?:[-+0-9()\s]|\*(?!\*)|/(?!/))*")
 _NAME = re.compile(r"[^\W\d]\w*")
 _TEXT_OR_FIELD = re.compile(r"""["'\\{}\[\]:;@`]|\.\s*[^\W\d]""")
 
@@ -44,7 +55,7 @@ def judge(request: list) -> Any:
     entry = entry_of(name, settings, index)
     if entry["question"] != question:
         return None
-    if not is_harmless(name, answer):
+    if not is_harmless(name, answer) or not is_to_the_question(name, answer, entry):
         return 0.0
     score = float(dataset_of(name, settings).score_answer(answer, entry))
     return min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0
@@ -66,13 +77,45 @@ def made(name: str, settings: str, indices: list[int]) -> list | str:
 def is_harmless(name: str, answer: str) -> bool:
     """Whether an answer may be given to the scorer of a data set."""
     if name in EVALUATED:
-        return "(" not in answer
+        return _BOARD.fullmatch(answer) is not None or _is_data(answer)
     if name not in PARSED:
         return True
     if _TEXT_OR_FIELD.search(answer):
         return False
     names = _NAME.findall(answer)
     return all(len(found) == 1 or found in FUNCTIONS for found in names)
+
+
+def _is_data(answer: str) -> bool:
+    """Whether an answer is a Python list, text or number, without names and calls."""
+    try:
+        ast.literal_eval(answer)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return False
+    return True
+
+
+def is_to_the_question(name: str, answer: str, entry: dict[str, Any]) -> bool:
+    """Whether an answer is of the kind that is asked for, where the scorer does not look.
+
+    True where it does, and for the data sets that have no such gap.
+    """
+    if name in SUMS and not _SUM.fullmatch(answer):
+        return False
+    if name == "puzzle24":  # any numbers that make 24 pass its scorer
+        numbers = map(str, entry["metadata"]["numbers"])
+        return sorted(re.findall("[0-9]+", answer)) == sorted(numbers)
+    if name in NEAR:
+        return "nan" not in answer.replace(" ", "").lower() and "\\" not in answer
+    if name == "game_of_life_halting":  # any text passes its scorer
+        return answer.strip().lower() == entry["answer"].lower()
+    if name == "coin_flip":  # its scorer takes 0 for the begin of 0.25, and that for all of it
+        try:
+            wanted, found = Fraction(entry["answer"]), Fraction(answer.replace(",", ""))
+        except (ValueError, ZeroDivisionError):
+            return False
+        return abs(wanted - found) <= COIN_TOLERANCE
+    return True
 
 
 @functools.lru_cache(256)
