@@ -34,7 +34,7 @@ RULES = (
     (r"layers/(q|k|v|gate|up)/b$", P(None, None, ("tensor", "fsdp"))),
     (r"layers/(o|down)/a$", P(None, ("tensor", "fsdp"), None)),
     (r"layers/(o|down)/b$", P(None, None, "fsdp")),
-    (r"(norm|_norm)/scale$", P()),
+    (r"norm/scale$", P()),
 )
 # elements; a bigger array that no rule names is a mistake, not something to replicate
 LARGE = 1 << 16

@@ -100,7 +100,7 @@ def train(
             loop = Loop(
                 experiment, workdir, steps, key, checkpoints, best, writer, signalled, say, profile
             )
-            run(loop, *found[:-1])
+            run(loop, found)
             with phase("writing a checkpoint"):  # here, where SIGTERM is still noted
                 checkpoints.close()
                 best.close()
@@ -166,11 +166,10 @@ def beginning(
     return Resumed(state, frozen, None, Progress("rl", step=chosen.sft.steps), {})
 
 
-def run(
-    loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None, progress: Progress
-) -> None:
+def run(loop: Loop, found: Resumed) -> None:
     """The phases, from where the run stands."""
     experiment, chosen = loop.experiment, loop.experiment.settings
+    state, frozen, progress = found.state, found.frozen, found.progress
     if loop.profile is not None and loop.profile <= progress.round:
         loop.say(f"--profile={loop.profile}: that round is over, nothing is traced")
     if progress.phase == "sft":
@@ -186,7 +185,7 @@ def run(
         progress = progress._replace(lines=loop.writer.cursor())
         # without the reference, which is the weights themselves
         save(loop, state, {}, progress)
-    reinforce(loop, state, frozen, buffer, progress)
+    reinforce(loop, state, frozen, found.buffer, progress)
 
 
 def reinforce(
@@ -251,18 +250,19 @@ def compile_updates(
     keep: Callable[[], None],
 ) -> None:
     """Compiles what `run_updates` and `write_probe` call; `keep` is what a stop calls meanwhile."""
+    lowered = []
     # the first inner iteration compares with nothing, the others with the old scores
     for inner in {here.inner, loop.experiment.settings.inner_iterations - 1}:
         arguments = arguments_of_update(loop, state, frozen, buffer, keys["masks"], inner)
-        lowered = loop.steps.update.lower(*arguments, first=inner == 0)
-        with round_phase(loop, here.round), phase("compiling the update"):
-            unless_stopped(loop, lowered.compile, keep)
+        lowered.append(loop.steps.update.lower(*arguments, first=inner == 0))
     if loop.steps.sync is not None:
-        lowered = loop.steps.sync.lower(state.trainable, frozen["reference"])
-        unless_stopped(loop, lowered.compile, keep)
+        lowered.append(loop.steps.sync.lower(state.trainable, frozen["reference"]))
     if buffer.probed is not None:
         arguments = state.trainable, frozen, buffer.slices, buffer.probed, keys["probe"]
-        unless_stopped(loop, loop.steps.probe.after.lower(*arguments).compile, keep)
+        lowered.append(loop.steps.probe.after.lower(*arguments))
+    with round_phase(loop, here.round), phase("compiling the updates"):
+        for one in lowered:
+            unless_stopped(loop, one.compile, keep)
 
 
 def run_updates(

@@ -157,6 +157,10 @@ def test_large_numbers_have_three_digits(count, text):
         ({"sampler.refresh_every": 2}, ["refresh_every=2"]),
         ({"sampler.cache": "dual", "sampler.refresh_every": 2, "sampler.remasking": "random"}, []),
         ({"sampler.kind": "dream", "sampler.alg_temp": 0.5}, []),
+        (
+            {"sampler.kind": "dream", "sampler.alg": "origin", "sampler.alg_temp": 0.5},
+            ["alg_temp=0.5"],
+        ),
     ],
 )
 def test_settings_that_no_sampler_reads_are_told(prepared, changes, names):
