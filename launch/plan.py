@@ -132,6 +132,11 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
         progress.say(f"{said} for {len(devices)} chips")
         with progress.phase(said):
             found[name] = measure(call, mesh)
+    told = notes(chosen, mesh) if chosen.rounds else []
+    if chosen.rounds and chosen.sft.steps:
+        told.append(
+            f"note: of the {chosen.sft.steps} supervised steps nothing is told: rounds=0 plans them"
+        )
     missing = max(program["missing"] for program in found.values())
     beside = {f"{name}_s": least_seconds(other, mesh) for name, other in others.items()}
     return {
@@ -141,7 +146,7 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
         "mesh": dict(mesh.shape),
         "rollout_weights": "whole" if whole else "split",
         "rollout_parts": round_programs.parts_of(chosen, mesh),
-        "notes": notes(chosen, mesh),
+        "notes": told,
         "remat": chosen.remat,
         "slices_of_update": chosen.slices,
         "parameters": parameters,
@@ -153,24 +158,16 @@ def plan(chosen: Settings, devices: list, rollout: dict | None = None) -> dict:
 
 
 def notes(chosen: Settings, mesh) -> list[str]:
-    """Lines on settings that a run on this mesh cannot take whole, and on what is not planned."""
-    if not chosen.rounds:
-        return []
-    found = []
-    if chosen.sft.steps:
-        found.append(
-            f"note: of the {chosen.sft.steps} supervised steps nothing is told: rounds=0 plans them"
-        )
+    """Lines on settings that a run on this mesh cannot take whole."""
     asked, parts, shards = (
         chosen.rollout_parts,
         round_programs.parts_of(chosen, mesh),
         sharding.row_shards(mesh),
     )
     if parts == asked or chosen.answers == "teacher":
-        return found
+        return []
     each = chosen.rows // shards
     return [
-        *found,
         f"note: rollout_parts={asked} is {parts} here: a chip has {each} of the {chosen.rows} "
         f"completions, and {asked} does not divide {each}",
     ]

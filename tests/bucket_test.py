@@ -162,6 +162,7 @@ def test_all_of_a_run_lies_in_the_bucket(bucket, run):
     tables = {f"{phase}.csv" for phase in metrics.PHASES}
     assert parts == tables | {
         "config.json",
+        "origin.json",
         "metrics.jsonl",
         "metrics.jsonl.sent",
         "report.html",
