@@ -1,7 +1,7 @@
 """What a run stands on that its settings name and its checkpoints do not hold: the user's files,
 and the weights under its adapters. It is noted when a run begins, and looked at when it goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 import hashlib
 import json
 
@@ -39,13 +39,13 @@ def write(workdir, chosen: Settings) -> None:
     paths.write_whole(paths.absolute(workdir) / FILE, json.dumps(of(chosen), indent=1).encode())
 
 
-def check(workdir, chosen: Settings, now: Mapping[str, str]) -> None:
+def check(workdir, chosen: Settings, states: Callable[[Settings], dict[str, str]]) -> None:
     """Whether a run still stands on what it began with.
 
     Args:
       workdir: of a run.
       chosen: its settings.
-      now: `of` these, or a part of it.
+      states: `of` or `base_of`; not called where nothing was noted.
 
     Raises:
       checkpoint.OtherSettings: it does not; one line names the setting and the mend.
@@ -57,8 +57,10 @@ def check(workdir, chosen: Settings, now: Mapping[str, str]) -> None:
         before = json_files.parse(file.read_text())
     except ValueError as error:
         raise OtherSettings(f"{file}: not JSON ({error}): delete it") from None
-    for key, state in now.items():
-        if isinstance(before, dict) and before.get(key, state) != state:
+    if not isinstance(before, dict):
+        raise OtherSettings(f"{file}: no JSON object: delete it")
+    for key, state in states(chosen).items():
+        if before.get(key, state) != state:
             raise OtherSettings(
                 f"{workdir}: {key}={getattr(chosen, key)} is not what it was when the run there "
                 "began: give it as it was, or begin another run"

@@ -379,7 +379,7 @@ def load_weights(
     if settings.lora_rank:
         # a base of random weights is drawn again
         rng = make_keys(jax.random.key(settings.seed), 0)["init"]
-        origin.check(folder, settings, origin.base_of(settings))
+        origin.check(folder, settings, origin.base_of)
         frozen["base"] = base_weights(settings, model, mesh, rng)
     shapes = abstract(mesh, make_trainable(settings, model))
     return checkpoint.load_trainable(folder, shapes), frozen

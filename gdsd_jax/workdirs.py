@@ -52,7 +52,7 @@ def check(workdir: epath.Path, chosen: Settings) -> settings.Changes:
             f"{workdir}: the run there has other settings, {settings.listed(refused)}: give its "
             "own, or another --workdir"
         )
-    origin.check(workdir, chosen, origin.of(chosen))
+    origin.check(workdir, chosen, origin.of)
     return allowed
 
 
@@ -106,7 +106,7 @@ def check_start(chosen: Settings) -> None:
         )
     place = paths.absolute(chosen.start_from) / "checkpoints" / str(newest)
     progress, _ = from_host(read_host(place))
-    supervised_lines(chosen.start_from)
+    supervised_lines(chosen.start_from)  # which the run will repeat: they can be read
     if progress.phase == "sft" or progress.has_rl_state:
         raise OtherSettings(
             f"{name}: that run must have ended its supervised phase and begun no round: train one "
@@ -173,12 +173,14 @@ def opened(
 
 
 def write_settings(experiment: Experiment, workdir: epath.Path) -> None:
-    """Writes config.json and origin.json, and the tokenizer of a model from nothing unless a
-    checkpoint there needs the one that is there already."""
+    """Writes config.json; and origin.json and the tokenizer of a model from nothing, unless a
+    checkpoint there needs those that are there already."""
     workdir.mkdir(parents=True, exist_ok=True)
     settings.write(workdir, experiment.settings, experiment.task.score, cli.command())
-    origin.write(workdir, experiment.settings)
-    kept = (workdir / "tokenizer").is_dir() and latest_iteration(workdir) is not None
+    goes_on = latest_iteration(workdir) is not None
+    if not (goes_on and (workdir / origin.FILE).exists()):
+        origin.write(workdir, experiment.settings)
+    kept = goes_on and (workdir / "tokenizer").is_dir()
     if experiment.settings.init_from is None and not kept:
         tokenizers.save(experiment.tokenizer, workdir / "tokenizer")
 

@@ -349,7 +349,7 @@ def read_workdir(workdir: epath.Path) -> Source:
     checkpoint.format_of(checkpoint.read_host(place), str(place))
     trainable = checkpoint.lazy_params(place / "state", "state", "trainable")
     if settings.init_from:
-        origin.check(workdir, settings, origin.base_of(settings))
+        origin.check(workdir, settings, origin.base_of)
         base = read_source(paths.absolute(settings.init_from))
     else:
         model, _ = weights.read_model(settings, weights.kept_tokenizer(settings, workdir))
