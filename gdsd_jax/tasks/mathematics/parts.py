@@ -15,7 +15,6 @@ _CONCLUSION = re.compile(
 )
 _CHOICE = re.compile(r"\bor\b|\\(?:lor|vee)(?![A-Za-z])")
 _LEFT_OUT = words.DENIED | {"extraneous", "inadmissible", "reject"}
-_COMMAND = re.compile(r"\\[A-Za-z]+")
 _SYMBOL = re.compile(
     r"(?:\\[A-Za-z]+|(?<![A-Za-z\\])[A-Za-z])(?:_\{?\w+\}?|[0-9\u2080-\u2089]+)?(?:\(\w+\))?$"
 )
@@ -96,7 +95,7 @@ def named(part: str) -> tuple[str | None, str]:
 
 
 def _is_prose(name: str) -> bool:
-    return words.is_prose(words.WORD.findall(_COMMAND.sub(" ", name)))
+    return words.is_prose(words.WORD.findall(words.COMMAND.sub(" ", name)))
 
 
 def _differ(one: str, other: str) -> bool:

@@ -6,11 +6,9 @@ math-verify sees the first number alone where words stand behind it.
 import re
 from typing import NamedTuple
 
-from gdsd_jax.tasks.mathematics import parts, values, writing
+from gdsd_jax.tasks.mathematics import parts, values, words, writing
 
 _NEXT = re.compile(r"(?<=[A-Za-z.])\s+(?=[-+]?\$?(?:[0-9.]|\\frac))")
-_COMMAND = re.compile(r"\\[A-Za-z]+")
-_LETTER = re.compile("[A-Za-z]")
 _AROUND = re.compile(r"\s*(?P<begin>\\?[(\[{])(?P<inside>[^()\[\]{}]*?)(?P<end>\\?[)\]}])[\s.]*")
 
 
@@ -87,6 +85,6 @@ def _read(text: str) -> Quantities | None:
                 return None
             names.append(name)
             numbers.append(number)
-            units |= _LETTER.search(_COMMAND.sub("", piece)) is not None
+            units |= words.WORD.search(words.COMMAND.sub("", piece)) is not None
     brackets = "" if around is None else (around["begin"] + around["end"]).replace("\\", "")
     return Quantities("" if brackets == "{}" else brackets, names, numbers, units, runs)

@@ -145,9 +145,9 @@ def boxed_answer(text: str) -> str | None:
     end = answer_tags.end_of_braces(text, begin, escapes=False)
     if end is None:
         return None
-    return (
-        text[begin + len(_BOXED) : end] if text.startswith(_BOXED, begin) else text[begin : end + 1]
-    )
+    if text.startswith(_BOXED, begin):
+        return text[begin + len(_BOXED) : end]
+    return text[begin : end + 1]
 
 
 def is_same(answer: str | None, gold: str, fails: bool = True) -> bool:

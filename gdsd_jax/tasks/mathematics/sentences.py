@@ -70,7 +70,7 @@ def without_sentence(text: str) -> str:
 def _without_power_of_unit(gold: str, answer: str) -> str:
     r"""36\pi cm for 36\pi cm^3, unless the letters may be variables of the gold answer."""
     found = _UNIT_AND_POWER.search(answer)
-    if found is None or set(found["unit"]) & set(re.sub(r"\\[A-Za-z]+", " ", gold)):
+    if found is None or set(found["unit"]) & set(words.COMMAND.sub(" ", gold)):
         return answer
     is_unit = found["unit"] == "m" or (len(found["unit"]) > 1 and words.is_word(found["unit"]))
     return answer[: found.end("unit")] if is_unit else answer

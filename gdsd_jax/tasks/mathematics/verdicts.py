@@ -22,7 +22,6 @@ _POWER_OF_TEXT = re.compile(
     r"\s*(?:\^|\*\*)[\s{]*(?:\\text\s*\{)?\s*-?[0-9](?![0-9])[\s}]{0,3}"
 )
 _MAY_BE_SEVERAL = re.compile(r"[,=]|\\(?:text|mathrm|mbox|pm|mp)|\u00b1")
-_COMMAND = re.compile(r"\\[A-Za-z]+")
 _WORDS_BEHIND = re.compile(r"[A-Za-z\s.,;:'\"()$-]*\Z")
 _CHOICE = re.compile(
     r"(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is\s+)?:?\s*){0,2}"
@@ -140,7 +139,7 @@ def _number_of(side: str) -> values.Number | None:
 
 def _words_of(text: str) -> list[str]:
     """The words of a text, in small letters, without commands."""
-    return [word.lower() for word in words.WORD.findall(_COMMAND.sub(" ", text))]
+    return [word.lower() for word in words.WORD.findall(words.COMMAND.sub(" ", text))]
 
 
 def _is_changed(gold: str, plain: str) -> bool:
@@ -151,7 +150,7 @@ def _is_changed(gold: str, plain: str) -> bool:
     wanted = writing.without_text(gold)
     if len(parts.of(wanted)) > 1 or _form_of(gold) is not None or parts.has_both_signs(gold):
         return False
-    behind = _WORDS_BEHIND.search(_COMMAND.sub(" ", plain))[0]
+    behind = _WORDS_BEHIND.search(words.COMMAND.sub(" ", plain))[0]
     said = set(_words_of(wanted)) | ({"negative"} if "-" in wanted else set())
     return not words.may_stand_behind_formula(behind, said)
 

@@ -4,6 +4,7 @@ from fractions import Fraction
 import re
 
 WORD = re.compile(r"[A-Za-z]+")
+COMMAND = re.compile(r"\\[A-Za-z]+")  # of LaTeX
 _VOWEL = re.compile("[aeiouy]", re.IGNORECASE)
 _ABBREVIATIONS = re.compile("[A-Z]{2,4}s")  # such as CDs
 _WORDS_ONLY = re.compile(r"[A-Za-z][A-Za-z .,'\-]*")
