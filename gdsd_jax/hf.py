@@ -172,7 +172,8 @@ def open_tensors(
         names = [FAMILIES[config.family].TENSORS[path] for path in ("lm_head.kernel", EMBEDDING)]
         wanted.update(names)
         if set(names) <= tensors.keys() and not problems:
-            problems += untied(names, *(tensors[name] for name in names))
+            fault = fault_of_head(names, *(tensors[name] for name in names))
+            problems += [] if fault is None else [fault]
     problems += [
         f"unknown {name}" for name in tensors if name not in wanted and not name.endswith(BUFFER)
     ]
@@ -181,17 +182,22 @@ def open_tensors(
     return nested(flat)
 
 
-def untied(names: Sequence[str], head: Tensor | LazyArray, embedding: Tensor | LazyArray) -> list:
-    """What is wrong with a stored head that should be the embedding, as a list of one; [] where it
-    is. Newer versions of transformers take such a head as it is."""
+def fault_of_head(
+    names: Sequence[str], head: Tensor | LazyArray, embedding: Tensor | LazyArray
+) -> str | None:
+    """What is wrong with a stored head that should be the embedding; None where it is that. Newer
+    versions of transformers take another one as it is."""
     step = max(1, BLOCK_BYTES // (8 * embedding.shape[1]))
-    same = head.shape == embedding.shape
-    for begin in range(0, embedding.shape[0] if same else 0, step):
+
+    def is_same(begin: int) -> bool:
         part = slice(begin, begin + step), slice(None)
-        one, other = (tensor.read(part) for tensor in (head, embedding))
-        same = same and np.array_equal(one.astype(np.float32), other.astype(np.float32), True)
+        one, other = (tensor.read(part).astype(np.float32) for tensor in (head, embedding))
+        return np.array_equal(one, other, equal_nan=True)
+
+    if head.shape == embedding.shape and all(map(is_same, range(0, embedding.shape[0], step))):
+        return None
     said = f"{names[0]} is not {names[1]}, though config.json ties them"
-    return [] if same else [f"{said}: set tie_word_embeddings=false there"]
+    return f"{said}: set tie_word_embeddings=false there"
 
 
 def first_of(problems: Sequence[str]) -> str:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax import hlo, models, objectives, sampling, sharding, steps, weights
-from gdsd_jax.optimizer import init_state, make_optimizer
+from gdsd_jax.optimizer import OptimizerConfig, init_state, make_optimizer
 from gdsd_jax.settings import Settings, replace
 from gdsd_jax.supervised import make_sft_step
-from gdsd_jax.types import Denoiser, PyTree
+from gdsd_jax.types import Denoiser, PyTree, TrainState
 
 
 class Call(NamedTuple):
@@ -50,11 +50,8 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
     denoiser, teacher = weights.make_denoisers(chosen, model, mesh)
     calls = steps.make_steps(denoiser, chosen, mesh, teacher)
     make = weights.make_trainable(chosen, model)
-    optimizer = make_optimizer(chosen.optimizer)
-    state = weights.abstract(mesh, lambda rng: init_state(make(rng), optimizer))
-    frozen = weights.abstract(mesh, lambda rng: weights.copies_of(chosen, make(rng)))
-    if chosen.lora_rank:
-        frozen["base"] = weights.abstract(mesh, weights.make_weights(chosen, model))
+    state, base = trained(chosen, model, mesh, chosen.optimizer)
+    frozen = base | weights.abstract(mesh, lambda rng: weights.copies_of(chosen, make(rng)))
     prompts, slices, scored, probed = steps.abstract_round(
         calls, chosen, mesh, state.trainable, frozen
     )
@@ -93,14 +90,21 @@ def programs(chosen: Settings, model: models.ModelConfig, mesh) -> Programs:
     return Programs(found, counted, whole)
 
 
+def trained(
+    chosen: Settings, model: models.ModelConfig, mesh, config: OptimizerConfig
+) -> tuple[TrainState, dict]:
+    """(the state that is trained, {"base"} under its adapters or {}), abstract."""
+    make, optimizer = weights.make_trainable(chosen, model), make_optimizer(config)
+    state = weights.abstract(mesh, lambda rng: init_state(make(rng), optimizer))
+    if not chosen.lora_rank:
+        return state, {}
+    return state, {"base": weights.abstract(mesh, weights.make_weights(chosen, model))}
+
+
 def supervised(chosen: Settings, model: models.ModelConfig, mesh) -> Call:
     """A step of the run's supervised phase, with the shapes and places of its arguments."""
     denoiser, teacher = weights.make_denoisers(chosen, model, mesh)
-    make, optimizer = weights.make_trainable(chosen, model), make_optimizer(chosen.sft_optimizer)
-    state = weights.abstract(mesh, lambda rng: init_state(make(rng), optimizer))
-    frozen = {}
-    if chosen.lora_rank:
-        frozen["base"] = weights.abstract(mesh, weights.make_weights(chosen, model))
+    state, frozen = trained(chosen, model, mesh, chosen.sft_optimizer)
     prompt, answer = chosen.prompt_length, chosen.sampler.gen_length
 
     def row(dtype, *shape):
