@@ -44,8 +44,14 @@ def checksum(x: Array) -> Array:
         bits = x.astype(jnp.uint32)
     else:
         bits = jax.lax.bitcast_convert_type(x, BITS[x.dtype.itemsize]).astype(jnp.uint32)
-    finite = is_finite(x).astype(jnp.uint32)
-    return jnp.stack([jnp.sum(bits * weight, dtype=jnp.uint32), finite])
+    # both at once: a sum alone is reduced in steps on CPUs, each product written to memory first
+    total, finite = jax.lax.reduce(
+        (bits * weight, are_numbers(x)),
+        (np.uint32(0), np.True_),
+        lambda one, other: (one[0] + other[0], one[1] & other[1]),
+        tuple(range(x.ndim)),
+    )
+    return jnp.stack([total, finite.astype(jnp.uint32)])
 
 
 @jax.jit
@@ -56,7 +62,12 @@ def are_finite(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 def is_finite(x: Array) -> Array:
     """Whether all numbers of an array are finite; other values are."""
-    return jnp.isfinite(x).all() if jnp.issubdtype(x.dtype, jnp.floating) else jnp.bool_(True)
+    return are_numbers(x).all()
+
+
+def are_numbers(x: Array) -> Array:
+    """Whether each number of an array is finite; other values are."""
+    return jnp.isfinite(x) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.ones(x.shape, bool)
 
 
 def sum_of(host: Mapping[str, Any]) -> int:
