@@ -86,6 +86,14 @@ def test_what_is_not_finite_is_seen(value):
     assert checksums.checksums({"x": array})["x"][1] == 0
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_checksum_is_one_pass_that_writes_no_products(dtype):
+    """Every round computes those of the whole state."""
+    array = jax.ShapeDtypeStruct((30, 256, 512), dtype)
+    compiled = checksums.checksums.lower({"x": array}).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < array.size / 8
+
+
 # ---------------------------------------------------------------- files
 
 
