@@ -121,14 +121,14 @@ def small(model: str) -> ConfigDict:
     recipe.prompt_length = 48
     recipe.sampler.update(gen_length=32, steps=32)
     recipe.length_ramp.update(start=8, rounds=20)
-    recipe.rounds, recipe.prompts_per_round = 36, 16
+    recipe.rounds, recipe.prompts_per_round = 48, 16
     recipe.inner_iterations = recipe.minibatches = 4
     recipe.optimizer.update(
-        learning_rate=1.7e-4, warmup_steps=10, decay_steps=144, moments_dtype="bfloat16"
+        learning_rate=1.7e-4, warmup_steps=10, decay_steps=192, moments_dtype="bfloat16"
     )
     recipe.teacher_dtype = "bfloat16"
     recipe.sft.steps = 0
-    recipe.eval_every, recipe.eval_problems = 18, 32
+    recipe.eval_every, recipe.eval_problems = 24, 32
     return recipe
 
 
