@@ -4,9 +4,9 @@ r"""OPDLM: an autoregressive model becomes a diffusion language model by on-poli
   python launch/main.py --config=configs/opdlm.py
       the embedded default: any machine, minutes on 2 cores
   python launch/main.py --config=configs/opdlm.py:smollm2_135m,init_from=DIR
-      SmolLM2-135M-Instruct on everyday questions, for two cores (launch/demo.sh real): 12,500
-      answer tokens in 16 minutes; or qwen2p5_coder_0p5b; DIR is what `launch/convert.py --a2d` made
-      of the released model
+      SmolLM2-135M-Instruct on everyday questions, for two cores (launch/demo.sh real): 17,800
+      answer tokens in half an hour; or qwen2p5_coder_0p5b; DIR is what `launch/convert.py --a2d`
+      made of the released model
   ...:smollm2_135m,init_from=DIR,rounds=440,optimizer.decay_steps=1760,eval_every=40
       175,000 tokens, about three hours; it has not been run to its end
   ...:smollm2_135m,init_from=DIR,dtype=bfloat16,param_dtype=float32,prompts_per_round=256,\

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains the small model on generated problems, about ten minutes on two cores, set-up included: bash launch/demo.sh [--workdir=DIR]
-# Makes a diffusion model of SmolLM2-135M-Instruct, about twenty minutes: bash launch/demo.sh real [--workdir=DIR]
+# Makes a diffusion model of SmolLM2-135M-Instruct, about half an hour: bash launch/demo.sh real [--workdir=DIR]
 set -euo pipefail
 shopt -s lastpipe # so that the loop below can set `report`
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
