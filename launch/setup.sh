@@ -82,7 +82,3 @@ install_requirements() {
 
 # Two scripts started at once must not build the same environment.
 { ! command -v flock >/dev/null || flock 9; install_requirements; } 9>"$repository/.venv.lock"
-
-# Large arrays in huge pages (glibc 2.35 or newer, read when a program starts): else every new one costs a CPU run a page
-# fault for each 4 KiB.
-export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
