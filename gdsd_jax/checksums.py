@@ -46,7 +46,7 @@ def checksum(x: Array) -> Array:
         bits = jax.lax.bitcast_convert_type(x, BITS[x.dtype.itemsize]).astype(jnp.uint32)
     # both at once: a sum alone is reduced in steps on CPUs, each product written to memory first
     total, finite = jax.lax.reduce(
-        (bits * weight, are_numbers(x)),
+        (bits * weight, finite_places(x)),
         (np.uint32(0), np.True_),
         lambda one, other: (one[0] + other[0], one[1] & other[1]),
         tuple(range(x.ndim)),
@@ -57,16 +57,11 @@ def checksum(x: Array) -> Array:
 @jax.jit
 def are_finite(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """{name: whether all numbers are finite} of arrays in their places."""
-    return {name: is_finite(x) for name, x in arrays.items()}
+    return {name: finite_places(x).all() for name, x in arrays.items()}
 
 
-def is_finite(x: Array) -> Array:
-    """Whether all numbers of an array are finite; other values are."""
-    return are_numbers(x).all()
-
-
-def are_numbers(x: Array) -> Array:
-    """Whether each number of an array is finite; other values are."""
+def finite_places(x: Array) -> Array:
+    """bool of the shape of `x`: where it is finite; other values than floats are everywhere."""
     return jnp.isfinite(x) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.ones(x.shape, bool)
 
 
