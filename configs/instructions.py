@@ -104,8 +104,8 @@ def smollm2() -> ConfigDict:
     recipe.threshold = 0.9
     recipe.rounds = 30
     recipe.prompts_per_round, recipe.group_size = 8, 8
-    recipe.inner_iterations, recipe.minibatches, recipe.slices = 4, 4, 2  # one pass over a round
-    recipe.optimizer.update(learning_rate=1.5e-4, warmup_steps=8)
+    recipe.inner_iterations, recipe.minibatches, recipe.slices = 2, 2, 4  # one pass over a round
+    recipe.optimizer.update(learning_rate=3e-4, warmup_steps=4)
     recipe.lora_rank, recipe.lora_alpha = 32, 64.0
     recipe.sft.steps = 0
     recipe.eval_every, recipe.eval_problems = 10, 128

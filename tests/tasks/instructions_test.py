@@ -337,7 +337,7 @@ def test_answers_satisfy_and_by_seed_do_not(tmp_path, monkeypatch):
     found = graded(task, task.train, drawn, parts_of(task))
     assert 110 < found.solved_N.sum() < 190
     assert instructions.make(settings).train == task.train  # read back
-    assert [path.name for path in tmp_path.iterdir()] == ["instructions-1.0.0-1-3-40"]
+    assert [path.name for path in tmp_path.iterdir()] == ["instructions-2.0.0-1-3-40"]
     kinds = ("punctuation:no_comma", WORDS)
     own = TaskSettings(data_dir=str(tmp_path), options=OPTIONS((2, 2), 10, kinds))
     assert {one["id"] for record in instructions.make(own).train for one in record["constraints"]}

@@ -17,7 +17,7 @@ from gdsd_jax.tasks.instructions.constraints import RELATIONS, checked
 
 # Of the generated problems: raise it with any change to them. The folder they are kept in has it in
 # its name.
-VERSION = "1.0.0"
+VERSION = "2.0.0"
 SPLITS = ("train", "heldout")
 NUM_TRAIN = 4096
 NUM_HELDOUT = 512
@@ -28,7 +28,7 @@ FIRST_WORDS = ("today", "maybe", "once", "here")
 KEYWORDS = ("river", "music", "winter", "market", "letter", "garden")
 SPLITTERS = ("SECTION", "PART")
 
-_PATIENCE = 2000  # draws without a new problem, after which there are taken to be no more
+_PATIENCE = 2000  # draws without a new problem of the same kinds: these are taken to be used up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,38 +234,44 @@ def split_of(topic: str, asked: Sequence[Mapping[str, Any]]) -> str:
 def generate(chosen: Range) -> dict[str, list[dict[str, Any]]]:
     """The records by split: NUM_TRAIN under "train", NUM_HELDOUT under "heldout".
 
-    Each has "prompt", "topic" and "constraints", and no two have the same topic and constraints.
-    Fewer where there are not as many.
+    Each has "prompt", "topic" and "constraints", and no two have the same topic and constraints. In
+    both splits each number of constraints is as likely and each kind, but for what is at odds.
+    Fewer where some kinds have not as many.
     """
-    sizes = {"train": NUM_TRAIN, "heldout": NUM_HELDOUT}
-    splits = {name: [] for name in SPLITS}
-    rng = random.Random(f"instructions {chosen}")
-    seen, idle = set(), 0
-    while idle < _PATIENCE and any(len(splits[name]) < size for name, size in sizes.items()):
-        idle += 1
-        topic = rng.choice(writing.TOPICS)
-        asked = draw(topic, chosen, rng)
-        split, name = split_of(topic, asked), name_of(topic, asked)
-        if name in seen or len(splits[split]) == sizes[split]:
-            continue
+    sizes = dict(zip(SPLITS, (NUM_TRAIN, NUM_HELDOUT), strict=True))
+    return {split: of_split(chosen, split, size) for split, size in sizes.items()}
+
+
+def of_split(chosen: Range, split: str, size: int) -> list[dict[str, Any]]:
+    """The records of a split, at most `size`."""
+    rng = random.Random(f"instructions {chosen} {split}")
+    found, seen = [], set()
+    while len(found) < size:
+        kinds = draw_kinds(chosen, rng)
+        for _ in range(_PATIENCE):  # of the same kinds, so that those of many problems get no more
+            topic = rng.choice(writing.TOPICS)
+            asked = [drawn(kind, topic, chosen.words, rng) for kind in kinds]
+            name = name_of(topic, asked)
+            if split_of(topic, asked) == split and name not in seen:
+                break
+        else:
+            break
         seen.add(name)
-        if writing.answer(topic, asked, None) is None:
-            continue  # no text satisfies them all
-        splits[split].append(
-            {"prompt": prompt_of(topic, asked), "topic": topic, "constraints": asked}
-        )
-        idle = 0
-    return splits
-
-
-def draw(topic: str, chosen: Range, rng: random.Random) -> list[dict[str, Any]]:
-    """Constraints of different kinds, which may be at odds with each other."""
-    kinds = chosen.kinds or tuple(KINDS)
-    count = min(rng.randint(*chosen.constraints), len(kinds))
-    found = []
-    for name in rng.sample(kinds, count):
-        given = KINDS[name][1](rng, chosen.words)
-        if name == "combination:repeat_prompt":
-            given["prompt_to_repeat"] = task_of(topic)
-        found.append(checked(name, given))
+        if writing.answer(topic, asked, None) is not None:  # else no text satisfies them all
+            prompt = prompt_of(topic, asked)
+            found.append({"prompt": prompt, "topic": topic, "constraints": asked})
     return found
+
+
+def draw_kinds(chosen: Range, rng: random.Random) -> list[str]:
+    """Different kinds of constraints, which may be at odds with each other."""
+    kinds = chosen.kinds or tuple(KINDS)
+    return rng.sample(kinds, min(rng.randint(*chosen.constraints), len(kinds)))
+
+
+def drawn(kind: str, topic: str, words: int, rng: random.Random) -> dict[str, Any]:
+    """A constraint of that kind."""
+    given = KINDS[kind][1](rng, words)
+    if kind == "combination:repeat_prompt":
+        given["prompt_to_repeat"] = task_of(topic)
+    return checked(kind, given)

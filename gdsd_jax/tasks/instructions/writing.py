@@ -9,7 +9,7 @@ from typing import Any
 from gdsd_jax.tasks.instructions.constraints import satisfied
 from gdsd_jax.tasks.repeating import is_repeating
 
-TOPICS = tuple(
+THINGS = tuple(
     (
         "tea bread rain snow wind fire stone glass wood paper silk wool iron gold salt honey "
         "milk rice corn fruit apple grape lemon onion coffee soup cake cheese butter pepper "
@@ -24,6 +24,7 @@ ADJECTIVES = tuple(
         "heavy clean fresh dry"
     ).split()
 )
+TOPICS = tuple(f"{adjective} {thing}" for adjective in ADJECTIVES for thing in THINGS)
 BLANKS = ("[name]", "[place]", "[time]", "[date]")
 MOST_SENTENCES = 12
 
@@ -71,7 +72,7 @@ def draft(
     """A text with what is asked by name, which may be too long or too short for the rest.
 
     Args:
-      topic: a word.
+      topic: a word or two.
       asked: the constraints by name.
       words: adjectives to use.
       sentences: their number, of those that say something about the topic.
@@ -104,7 +105,7 @@ def draft(
 
 
 def sentence(topic: str, supply, more: int) -> str:
-    """Such as "The tea is warm and old."."""
+    """Such as "The green tea is warm and old."."""
     said = [next(supply) for _ in range(more + 1)]
     return f"The {topic} is {' and '.join(said)}."
 
