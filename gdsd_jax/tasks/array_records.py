@@ -48,7 +48,14 @@ class RowsBuilder(tfds.core.GeneratorBasedBuilder):
 def write(
     kind: type[RowsBuilder], splits: Mapping[str, Sequence[dict[str, Any]]], folder: Path
 ) -> None:
-    """Writes the rows below `folder`, without a word."""
+    """Writes the rows below `folder`, without a word.
+
+    Raises:
+      ValueError: a split without rows.
+    """
+    empty = [name for name, rows in splits.items() if not rows]
+    if empty:
+        raise ValueError(f"options: no problem can be generated for {empty[0]}: let them be wider")
     builder = kind(splits=splits, folder=folder)
     # The library announces a download and draws bars for what takes a second.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -59,6 +59,15 @@ def test_a_small_range_ends_by_itself():
     assert problems.generate(SMALL) == found
 
 
+@pytest.mark.parametrize("counts, largest", [((3, 4), 99), ((2, 3), 12)])
+def test_each_count_is_as_often_from_the_first_on(counts, largest):
+    # 3 numbers reach a target more often than 4, and sets of 2 numbers run out before those of 3
+    for rows in problems.generate(problems.Range(counts, largest)).values():
+        for first in (64, len(rows)):
+            made = [len(row.numbers) for row in rows[:first]]
+            assert abs(made.count(counts[0]) - made.count(counts[1])) <= 1
+
+
 def test_targets_are_made_with_the_signs_that_are_asked_for():
     found = problems.generate(problems.Range((3,), largest=9, largest_target=20, signs="+-"))
     signs = {sign for rows in found.values() for row in rows for sign in row.solution}
@@ -78,7 +87,7 @@ def test_generated_problems_are_built_once_and_read_back(tmp_path, monkeypatch):
             for row in made[name]
         ]
         assert records == rows
-    assert [path.name for path in tmp_path.iterdir()] == ["countdown-1.0.0-3-9-20-asmd"]
+    assert [path.name for path in tmp_path.iterdir()] == ["countdown-1.1.0-3-9-20-asmd"]
     assert json.loads(json.dumps(task.train)) == task.train  # no arrays, no NumPy numbers
     monkeypatch.setattr(problems, "generate", None)  # not called again
     assert countdown.make(settings).train == task.train

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax.tasks import RewardConfig, TaskSettings, graded, instructions, parts_of, repeating
-from gdsd_jax.tasks.instructions import OPTIONS, constraints, grading, problems, released
+from gdsd_jax.tasks.instructions import OPTIONS, constraints, grading, problems, released, writing
 from tests.tasks import texts
 
 PROSE = (
@@ -311,6 +311,30 @@ def test_no_held_out_topic_with_its_constraints_is_trained_on(splits):
     assert kinds == set(problems.KINDS)
     counts = [len(record["constraints"]) for record in splits["train"]]
     assert set(counts) == {1, 2, 3}
+
+
+def test_every_kind_is_as_often_held_out_and_in_training():
+    kinds = ("keywords:existence", "length_constraints:number_words", "punctuation:no_comma")
+    found = problems.generate(problems.Range((1, 1), 12, kinds))
+    for records, first in ((found["train"], 4096), (found["heldout"], 128)):
+        names = [record["constraints"][0]["id"] for record in records[:first]]
+        # of a binomial law, five times the spread
+        spread = 5 * (len(names) * (1 / 3) * (2 / 3)) ** 0.5
+        for kind in kinds:
+            assert abs(names.count(kind) - len(names) / 3) < spread
+
+
+def test_a_kind_of_few_problems_ends_by_itself():
+    found = problems.generate(problems.Range((1, 1), 12, ("punctuation:no_comma",)))
+    assert 0 < len(found["heldout"]) < 512 and 512 < len(found["train"]) < len(writing.TOPICS)
+
+
+def test_options_without_a_problem_are_refused(tmp_path):
+    at_odds = ("change_case:english_capital", "change_case:english_lowercase")
+    settings = TaskSettings(data_dir=str(tmp_path), options=OPTIONS((2, 2), 12, at_odds))
+    with pytest.raises(ValueError, match="options: no problem can be generated for train"):
+        instructions.make(settings)
+    assert not list(tmp_path.iterdir())
 
 
 def test_prompts_say_every_argument(splits):

@@ -14,7 +14,7 @@ from gdsd_jax.tasks.countdown.expressions import Tree
 
 # Of the generated problems: raise it with any change to them. The folder they are kept in has it in
 # its name.
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 SPLITS = ("train", "heldout")
 NUM_TRAIN = 4096
 NUM_HELDOUT = 512
@@ -28,7 +28,7 @@ class Range:
     """Which problems are generated.
 
     Attributes:
-      counts: how many numbers a problem has, each count as likely.
+      counts: how many numbers a problem has, each count as often.
       largest: the largest number of a problem; the smallest is 1.
       largest_target: the largest target; the smallest is 1.
       signs: of the expressions that make targets.
@@ -59,23 +59,26 @@ def split_of(numbers: Sequence[int]) -> str:
 def generate(chosen: Range) -> dict[str, list[Problem]]:
     """The problems by split: NUM_TRAIN under "train", NUM_HELDOUT under "heldout".
 
-    Fewer where there are not as many: no two have the same numbers and target.
+    Fewer where those of a count have run out: no two have the same numbers and target.
     """
     sizes = {"train": NUM_TRAIN, "heldout": NUM_HELDOUT}
     splits = {name: [] for name in SPLITS}
     rng = random.Random(f"countdown {chosen}")
+    made = {name: dict.fromkeys(chosen.counts, 0) for name in SPLITS}
     seen, idle = set(), 0
     while idle < _PATIENCE and any(len(splits[name]) < size for name, size in sizes.items()):
         idle += 1
         numbers = [rng.randint(1, chosen.largest) for _ in range(rng.choice(chosen.counts))]
         split = split_of(numbers)
         problem = _problem(numbers, chosen, rng)
-        if problem is None or len(splits[split]) == sizes[split]:
+        ahead = made[split][len(numbers)] > min(made[split].values())
+        if problem is None or ahead or len(splits[split]) == sizes[split]:
             continue
         key = (tuple(sorted(numbers)), problem.target)
         if key not in seen:
             seen.add(key)
             splits[split].append(problem)
+            made[split][len(numbers)] += 1
             idle = 0
     return splits
 

@@ -54,7 +54,8 @@ class OPTIONS:
     """The task's own settings.
 
     Attributes:
-      blanks: fewest and most empty cells of a generated puzzle, each number as likely.
+      blanks: fewest and most empty cells of a generated puzzle; each number is drawn as often, but
+        with more cells empty fewer puzzles have one solution and are kept.
       shots: worked examples before each puzzle, from the training puzzles, which lose them.
 
     Raises:

@@ -92,7 +92,8 @@ def generate(blanks: tuple[int, int]) -> dict[str, list[tuple[str, str]]]:
     Fewer where there are not as many: the puzzles of a split differ.
 
     Args:
-      blanks: fewest and most empty cells; each number between is as likely.
+      blanks: fewest and most empty cells; each number between is drawn as often, but with more
+        cells empty fewer puzzles have one solution.
     """
     sizes = {"train": NUM_TRAIN, "heldout": NUM_HELDOUT}
     splits = {}
