@@ -45,7 +45,8 @@ NOW_AND_THEN = (
     "length_constraints:number_words",
     "punctuation:no_comma",
 )
-# a block sees clean blocks before it whatever is masked there, and never what follows an answer
+# a block sees clean blocks before it whatever is masked there, and answers end with the block that
+# holds their end: what is behind it is never sampled
 # trust: an update moves even what it does not train on by 0.05 nats a token
 CONVERTED = {
     "gdsd": {

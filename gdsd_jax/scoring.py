@@ -64,7 +64,8 @@ def draw_masks(
 ) -> Array:
     """Stratified masks over the first `length_B` completion columns, bool [K, B, L].
 
-    The complement of a mask within these columns makes its pair.
+    The complement of a mask within these columns makes its pair. The columns behind them are masked
+    in both, as they were when the answer was sampled: what stands there would tell where it ends.
 
     Args:
       block_length: tokens. The masked positions then fill whole blocks from the last one backwards,
@@ -87,7 +88,8 @@ def draw_masks(
         if block_length is not None:
             block_1xG = column_1xG // block_length
             rank_BxG = ranks(rank_BxG - rank_BxG.shape[1] * block_1xG, inside_BxG)
-        return jnp.pad(rank_BxG < count_B[:, None], ((0, 0), (prompt_len, 0)))
+        masked_BxG = (rank_BxG < count_B[:, None]) | ~inside_BxG
+        return jnp.pad(masked_BxG, ((0, 0), (prompt_len, 0)))
 
     return jax.vmap(draw)(jax.random.split(rng, draws))
 
@@ -287,14 +289,15 @@ def pair_token_scores(
 ) -> tuple[Array, Array]:
     """(log-probability, centred score) of each token in the half of its pair that masks it.
 
-    Both float32 [K, B, G]. Each counted position is masked in exactly one half. So the features of
-    the two halves are merged first, and the vocabulary is projected once per pair.
+    Both float32 [K, B, G]. Each counted position is masked in exactly one half, and what else the
+    mask covers in both. So the features of the two halves are merged first, and the vocabulary is
+    projected once per pair.
     """
     prompt_len = batch.prompt_len
     completion_BxL = jnp.pad(counted_BxG, ((0, 0), (prompt_len, 0)))
 
     def score(mask_BxL):
-        halves_2xBxL = jnp.stack([mask_BxL, completion_BxL & ~mask_BxL])
+        halves_2xBxL = jnp.stack([mask_BxL, completion_BxL ^ mask_BxL])
         first_BxGxD, second_BxGxD = view_features(denoiser, params, batch, halves_2xBxL)
         h_BxGxD = jnp.where(mask_BxL[:, prompt_len:, None], first_BxGxD, second_BxGxD)
         return token_scores(denoiser, params, h_BxGxD, batch.tokens_BxL[:, prompt_len:], centring)

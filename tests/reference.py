@@ -301,7 +301,8 @@ def pair_scores(logits_fn, mask_id, batch, *, weighting, count, centring="none",
         completion = np.zeros(mask.shape, bool)
         for row in range(rows):
             completion[row, batch.prompt_len : batch.prompt_len + lengths[row]] = True
-        for half in (mask, completion & ~mask):
+        hidden = mask & ~completion  # what does not count and is masked, in both halves
+        for half in (mask, (completion & ~mask) | hidden):
             logits = logits_fn(np.where(half, mask_id, tokens), valid)
             for row in range(rows):
                 places = np.flatnonzero(half[row] & completion[row])

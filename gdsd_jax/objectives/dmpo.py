@@ -48,14 +48,17 @@ class DmpoConfig:
 
 
 def views(config: DmpoConfig, batch: Batch, draws: int, rng: Array) -> Array:
-    """Each token masked by its own coin; the complement is the pair. bool [K, B, L]."""
+    """Each token masked by its own coin; the complement is the pair. bool [K, B, L].
+
+    What does not count is masked in both.
+    """
     rng_ratio, rng_place = jax.random.split(rng)
     counted_BxG = counted(batch, config.count)
     ratio_KxBx1 = jax.random.uniform(
         rng_ratio, (draws, counted_BxG.shape[0], 1), minval=config.mask_low
     )
     coin_KxBxG = jax.random.bernoulli(rng_place, ratio_KxBx1, (draws, *counted_BxG.shape))
-    return jnp.pad(coin_KxBxG & counted_BxG[None], ((0, 0), (0, 0), (batch.prompt_len, 0)))
+    return jnp.pad(coin_KxBxG | ~counted_BxG[None], ((0, 0), (0, 0), (batch.prompt_len, 0)))
 
 
 def scores(

@@ -68,7 +68,7 @@ def quadrature(levels: int) -> tuple[np.ndarray, np.ndarray]:
 def views(config: GdpoConfig, batch: Batch, draws: int, rng: Array) -> Array:
     """One half of each pair, bool [K, B, L]: the pairs of the first draw, then of the next.
 
-    Whether a count is rounded up goes evenly round the rows.
+    What does not count is masked in both. Whether a count is rounded up goes evenly round the rows.
     """
     level_N, _ = quadrature(config.levels)
     counted_BxG = counted(batch, config.count)
@@ -80,7 +80,7 @@ def views(config: GdpoConfig, batch: Batch, draws: int, rng: Array) -> Array:
         chance_B = (jax.random.uniform(rng_round) + row_B) % 1.0
         count_B = jnp.floor(level * length_B + chance_B)
         order_BxG = jax.random.uniform(rng_place, counted_BxG.shape)
-        return ranks(order_BxG, counted_BxG) < count_B[:, None]
+        return (ranks(order_BxG, counted_BxG) < count_B[:, None]) | ~counted_BxG
 
     level_K = jnp.tile(jnp.asarray(level_N, jnp.float32), draws)
     masks_KxBxG = jax.vmap(draw)(jax.random.split(rng, len(level_K)), level_K)

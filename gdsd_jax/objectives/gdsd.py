@@ -58,7 +58,7 @@ class GdsdConfig:
         2605.10218).
       beta: weight of the k2 KL to the reference policy on normalised scores.
       count: positions that count, the "full" width (padding included, as the models are trained) or
-        the "answer" through its end token.
+        the "answer" through its end token; what is behind it is then masked in both halves.
       masks: "uniform" over the completion, or like the states of a sampler that goes block by
         block: the last blocks are masked whole and one of them in part, there at random positions
         ("block_random") or at those that the rollout committed with the lowest probability

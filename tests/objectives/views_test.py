@@ -10,17 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import objectives, scoring
+from gdsd_jax import models, objectives, scoring
 from gdsd_jax.objectives import (
     CoupledGrpoConfig,
     DiffuGrpoConfig,
     DmpoConfig,
+    EspoConfig,
+    GdpoConfig,
     GdsdConfig,
+    RftConfig,
+    SftConfig,
     SpgConfig,
     Wd1Config,
     spg,
 )
 from gdsd_jax.types import Batch
+from tests.reference import random_params, tiny
 
 P, G = 3, 12
 LENGTH = np.array([12, 7, 4, 1, 12, 9])  # answers through their end token
@@ -86,12 +91,13 @@ def test_blocks_by_confidence_are_the_released_loop(block, count):
     for draw in found[:, :, P:]:
         for row, mask in enumerate(draw):
             length = LENGTH[row] if count == "answer" else G
-            left, wanted = mask.sum(), np.zeros(G, bool)
+            left, wanted = mask[:length].sum(), np.zeros(G, bool)
             seen.add((row, left))
             for start in reversed(range(0, length, block)):
                 places = np.arange(start, min(start + block, length))
                 chosen = places[np.argsort(logp[row, places])][:left]
                 wanted[chosen], left = True, left - len(chosen)
+            wanted[length:] = True  # behind the answer nothing is shown
             np.testing.assert_array_equal(mask, wanted)
     assert len(seen) > 30  # counts of every size
 
@@ -182,7 +188,7 @@ def test_coupled_views_share_one_ratio():
 def test_dmpo_views_are_coins():
     """Masked with probability uniform in 0.1 .. 1, so with 0.55 on average.
 
-    Only within the answer, where that counts.
+    All behind the answer, where that alone counts.
     """
     found = views("dmpo", DmpoConfig(), 2000)[:, :, P:]
     assert found.mean() == pytest.approx(0.55, abs=0.02)
@@ -191,7 +197,39 @@ def test_dmpo_views_are_coins():
     assert share.var() == pytest.approx(0.81 / 12 + (0.55 - 0.37) / 12, rel=0.1)
     answer = views("dmpo", DmpoConfig(count="answer"), 50)[:, :, P:]
     for row, length in enumerate(LENGTH):
-        assert not answer[:, row, length:].any() and answer[:, row, :length].any()
+        assert answer[:, row, length:].all() and not answer[:, row, :length].all()
+
+
+PAIRED = {
+    "gdsd": GdsdConfig(count="answer"),
+    "espo": EspoConfig(count="answer"),
+    "gdpo": GdpoConfig(count="answer"),
+    "dmpo": DmpoConfig(count="answer"),
+    "rft": RftConfig(count="answer"),
+    "sft": SftConfig(count="answer"),
+}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_the_end_of_an_answer_is_not_shown_by_what_stands_behind_it(name):
+    """The scores of two halves do not depend on the padding, whose end would tell the length."""
+    model = tiny(vocab_size=32)
+    denoiser, params = models.make_denoiser(model), random_params(model)
+    tokens = np.random.default_rng(1).integers(3, 20, (len(LENGTH), P + G))
+    batch = make_batch().replace(tokens_BxL=jnp.asarray(tokens))
+    masks = views(name, PAIRED[name], 3, batch=batch)
+    score = jax.jit(
+        lambda tokens: scoring.pair_token_scores(
+            denoiser,
+            params,
+            batch.replace(tokens_BxL=tokens, masks_KxBxL=jnp.asarray(masks)),
+            scoring.counted(batch, "answer"),
+        )[0]
+    )
+    behind = np.arange(P + G)[None, :] >= P + LENGTH[:, None]
+    found, other = score(jnp.asarray(tokens)), score(jnp.asarray(np.where(behind, 7, tokens)))
+    inside = np.broadcast_to(~behind[:, P:], found.shape)
+    np.testing.assert_array_equal(np.asarray(found)[inside], np.asarray(other)[inside])
 
 
 def test_impossible_views_are_refused_by_name():

@@ -221,8 +221,12 @@ def description_of(constraint: Mapping[str, Any]) -> str:
 
 
 def name_of(topic: str, asked: Sequence[Mapping[str, Any]]) -> str:
-    """The same for the same topic and constraints, in whatever order."""
-    return json.dumps([topic, sorted(json.dumps(one, sort_keys=True) for one in asked)])
+    """The same for the same topic and constraints, in whatever order these and their words come."""
+    alike = [
+        {key: sorted(value) if isinstance(value, list) else value for key, value in one.items()}
+        for one in asked
+    ]
+    return json.dumps([topic, sorted(json.dumps(one, sort_keys=True) for one in alike)])
 
 
 def split_of(topic: str, asked: Sequence[Mapping[str, Any]]) -> str:
