@@ -79,10 +79,11 @@ def group_softmax(x_B: Array, group_B: Array | None, rewards_B: Array | None = N
     return jnp.diagonal(weights_BxB) / jnp.where(total_B > 0, total_B, 1.0)
 
 
-def used_share(weights_B: Array, groups: Array) -> Array:
-    """The effective sample size of weights that sum to 1 in each group, a share of the rows."""
+def used_share(weights_B: Array) -> Array:
+    """The effective sample size of weights, (sum w)^2 / sum w^2, a share of the rows."""
     square = jnp.sum(jnp.square(weights_B))
-    return jnp.where(square > 0, groups / (square * len(weights_B)), 0.0)
+    used = jnp.square(jnp.sum(weights_B)) / jnp.where(square > 0, square, 1.0)
+    return used / len(weights_B)
 
 
 def group_count(group_B: Array | None) -> Array:

@@ -161,8 +161,22 @@ def split_records(
     return train, [record for record, problem in pairs if problem in chosen]
 
 
-def half_of(records: Sequence[Record], half: str | None) -> Sequence[Record]:
-    """Every second of the records, as `heldout_half` says, or all.
+def mixed(records: Sequence[Record], problems: Sequence[str], seed: int) -> Sequence[Record]:
+    """The records in an order of their problems that `seed` draws; those of a problem stay
+    together.
+
+    A file may be sorted, by difficulty or kind. So mixed, its first records are a fair sample, and
+    so is every part that is cut from it.
+    """
+    known = list(dict.fromkeys(problems))
+    order = np.random.default_rng(seed).permutation(len(known))
+    place = {known[number]: number_drawn for number_drawn, number in enumerate(order)}
+    pairs = zip(problems, records, strict=True)
+    return [record for _, record in sorted(pairs, key=lambda pair: place[pair[0]])]
+
+
+def half_of(records: Sequence[Record], problems: Sequence[str], half: str | None):
+    """The records of every second problem, as `heldout_half` says, or all.
 
     Raises:
       ValueError: there is no such half.
@@ -170,7 +184,8 @@ def half_of(records: Sequence[Record], half: str | None) -> Sequence[Record]:
     if half is None:
         return records
     first = {"development": 0, "test": 1}[half]
-    found = [records[place] for place in range(first, len(records), 2)]
+    chosen = set(list(dict.fromkeys(problems))[first::2])
+    found = [one for one, problem in zip(records, problems, strict=True) if problem in chosen]
     if not found:
         raise ValueError(f"heldout_half={half}: of {len(records)} held-out problems none is left")
     return found

@@ -339,33 +339,45 @@ def problems_of(
         )
 
     train, heldout = split(settings, task, say)
-    return problems(train), problems(data.half_of(heldout, settings.heldout_half))
+    half = data.half_of(heldout, asked(task, heldout), settings.heldout_half)
+    return problems(train), problems(half)
+
+
+def asked(task: Task, records: Sequence[Record]) -> list[str]:
+    """What each record asks."""
+    return [data.asked_of(task, record) for record in records]
 
 
 def split(
     settings: Settings, task: Task, say: Callable[[str], None]
 ) -> tuple[Sequence[Record], Sequence[Record]]:
-    """(training records, held-out records): the task's, or a stated share of all."""
+    """(training records, held-out records): the task's, or a stated share of all.
+
+    Those of a data_file come in an order that `heldout_seed` draws, those of a heldout_file in
+    their own.
+    """
     if not len(task.train):
         raise ValueError(f"task={settings.task}: it has no training problems")
     if task.heldout is not None and settings.heldout_file is None:
         return task.train, task.heldout  # the task's own
-    problems = [data.asked_of(task, record) for record in task.train]
-    if task.heldout is not None:
-        same = len(set(problems) & {data.asked_of(task, one) for one in task.heldout})
+    train, heldout, seed = task.train, task.heldout, settings.heldout_seed
+    problems, share = asked(task, train), settings.heldout_share
+    if heldout is not None:
+        same = len(set(problems) & set(asked(task, heldout)))
         if same:
             say(f"{settings.heldout_file}: {same} of its problems are trained on, word by word")
-        return task.train, task.heldout
+        return data.mixed(train, problems, seed), heldout
     file = settings.data_file or settings.task
-    if not settings.heldout_share or len(set(problems)) < 2:
+    if not share or len(set(problems)) < 2:
         say(f"nothing of {file} is held out: evaluations use the training problems")
-        return task.train, task.train
-    share, seed = settings.heldout_share, settings.heldout_seed
-    train, heldout = data.split_records(task.train, problems, share, seed)
+        mixed = data.mixed(train, problems, seed)
+        return mixed, mixed
+    train, heldout = data.split_records(train, problems, share, seed)
     say(
         f"held out: {len(heldout)} of the {len(task.train)} problems of {file} "
         f"(heldout_share={share:g}, heldout_seed={seed})"
     )
+    train, heldout = (data.mixed(part, asked(task, part), seed) for part in (train, heldout))
     return train, heldout
 
 

@@ -85,12 +85,13 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "mismatch_cov": "covariance of the two inside groups",
         },
         "eval": {
-            "pass_at_1": "share of the problems that are solved, temperature 0",
+            "pass_at_1": "share of the judged problems that are solved, temperature 0",
             "mean_reward": "mean of the part of the grades that the task names as its measure, "
             "0..1, temperature 1; of a task that names none the reward",
             "reward": "mean of the reward as in rollout lines, temperature 1",
             "solved": "share of the judged answers that are solved, temperature 1",
             "problems": "how many problems were asked",
+            "judged_problems": "of how many the answers got a verdict, temperature 0",
             "forwards_per_token": "forwards of the model a token, temperature 0",
             "looping": "share of the answers that repeat themselves, temperature 0",
             "kl": "forward KL to the teacher at states of the student's answers, nats a masked "
@@ -150,7 +151,7 @@ def of_evaluations(
 
     def is_told(name: str) -> bool:
         beside_teacher = name.startswith(("kl", "teacher_", "threshold_"))
-        is_graded = name.endswith(("pass_at_1", "reward", "solved"))
+        is_graded = name.endswith(("pass_at_1", "judged_problems", "reward", "solved"))
         return (
             (graded or not is_graded)
             and (taught or not beside_teacher)

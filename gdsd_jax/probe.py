@@ -61,26 +61,21 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
     tokens = settings.probe_tokens if settings.probe_tokens < sampler.gen_length else 0
 
     def likelihoods_of(params, probed: Probed) -> Array:
-        return likelihoods(denoiser, sampler, params, widened(probed, shards), tokens)[:rows]
+        wide = widened((probed, looked_at(probed, tokens)), rows, shards)
+        return likelihoods(denoiser, sampler, params, *wide, tokens)[:rows]
 
     def bounds_of(params, probed: Probed, rng: Array) -> Array:
-        return bounds(denoiser, sampler, params, widened(probed, shards), rng)[:rows]
+        return bounds(denoiser, sampler, params, widened(probed, rows, shards), rng)[:rows]
 
     def before(trainable, frozen, prompts: Prompts, rollout: Rollout, rng: Array) -> Probed:
         params = denoiser.bind(trainable, frozen)
         prompts, uncut = jax.tree.map(lambda x: x[row_R], (prompts, rollout.uncut))
-        found = Probed(
-            prompts.tokens_BxP,
-            prompts.valid_BxP,
-            uncut.tokens_BxG,
-            uncut.step_map_BxG,
-            jnp.zeros(rows),
-            jnp.zeros(rows),
-        )
+        asked, zeros_R = (prompts.tokens_BxP, prompts.valid_BxP), jnp.zeros(rows)
+        found = Probed(*asked, uncut.tokens_BxG, uncut.step_map_BxG, zeros_R, zeros_R)
         if settings.approximate:  # what was recorded is not the law of exact rollouts
             trajectory_R = likelihoods_of(params, found)
         else:
-            trajectory_R = totals(found, uncut.logp_BxG, tokens)
+            trajectory_R = totals(found, uncut.logp_BxG, looked_at(found, tokens))
         elbo_R = bounds_of(params, found, rng)
         found = found._replace(elbo_R=elbo_R, trajectory_R=trajectory_R)
         return jax.lax.with_sharding_constraint(found, place)
@@ -99,12 +94,11 @@ def make_probe(denoiser: Denoiser, settings: Settings, mesh: jax.sharding.Mesh) 
     return Probe(jax.jit(before), jax.jit(after))
 
 
-def widened(probed: Probed, shards: int) -> Probed:
-    """The rows and then some of them again, so many that `shards` devices divide them: else each
-    device computes all of them."""
-    rows = len(probed.elbo_R)
+def widened(tree: PyTree, rows: int, shards: int) -> PyTree:
+    """The rows of all arrays and then some of them again, so many that `shards` devices divide
+    them: else each device computes all of them."""
     row_W = np.resize(np.arange(rows), math.ceil(rows / shards) * shards)
-    return jax.tree.map(lambda x: x[row_W], probed)
+    return jax.tree.map(lambda x: x[row_W], tree)
 
 
 def looked_at(probed: Probed, tokens: int) -> Array:
@@ -115,21 +109,23 @@ def looked_at(probed: Probed, tokens: int) -> Array:
     return committed_RxG & spread(committed_length(probed), tokens, committed_RxG.shape[1])
 
 
-def totals(probed: Probed, logp_RxG: Array, tokens: int) -> Array:
+def totals(probed: Probed, logp_RxG: Array, looked_RxG: Array) -> Array:
     """float32 [R], nats of the rows' own commits, from the tokens that are looked at."""
-    if not tokens:
-        return jnp.sum(logp_RxG, axis=1)
-    looked_RxG = looked_at(probed, tokens)
     count_R = jnp.maximum(jnp.sum(looked_RxG, axis=1), 1)
     total_R = jnp.sum(jnp.where(looked_RxG, logp_RxG, 0.0), axis=1)
     return total_R / count_R * committed_length(probed)
 
 
 def likelihoods(
-    denoiser: Denoiser, sampler: SamplerConfig, params: PyTree, probed: Probed, tokens: int = 0
+    denoiser: Denoiser,
+    sampler: SamplerConfig,
+    params: PyTree,
+    probed: Probed,
+    looked_RxG: Array,
+    tokens: int,
 ) -> Array:
-    """float32 [R], nats of the rows' own commits, by a replay."""
-    picked = (looked_at(probed, tokens), tokens) if tokens else None
+    """float32 [R], nats of the rows' own commits, by a replay of `tokens` of each; 0 = all."""
+    picked = (looked_RxG, tokens) if tokens else None
     logp_RxG = replay(
         denoiser,
         params,
@@ -140,7 +136,7 @@ def likelihoods(
         passes=sampler.most_passes,
         picked=picked,
     )
-    return totals(probed, logp_RxG, tokens)
+    return totals(probed, logp_RxG, looked_RxG)
 
 
 def bounds(

@@ -64,8 +64,7 @@ def draw_masks(
 ) -> Array:
     """Stratified masks over the first `length_B` completion columns, bool [K, B, L].
 
-    The complement of a mask within these columns makes its pair. The columns behind them are masked
-    in both, as they were when the answer was sampled: what stands there would tell where it ends.
+    The complement of a mask within these columns makes its pair.
 
     Args:
       block_length: tokens. The masked positions then fill whole blocks from the last one backwards,
@@ -88,10 +87,37 @@ def draw_masks(
         if block_length is not None:
             block_1xG = column_1xG // block_length
             rank_BxG = ranks(rank_BxG - rank_BxG.shape[1] * block_1xG, inside_BxG)
-        masked_BxG = (rank_BxG < count_B[:, None]) | ~inside_BxG
-        return jnp.pad(masked_BxG, ((0, 0), (prompt_len, 0)))
+        return jnp.pad(rank_BxG < count_B[:, None], ((0, 0), (prompt_len, 0)))
 
     return jax.vmap(draw)(jax.random.split(rng, draws))
+
+
+def draw_pairs(
+    rng: Array,
+    draws: int,
+    batch: Batch,
+    count: str,
+    *,
+    block_length: int | None = None,
+    order_BxG: Array | None = None,
+) -> Array:
+    """`draw_masks` over the columns that count, bool [K, B, L], one half of each pair.
+
+    The columns behind them are masked in both, as they were when the answer was sampled: what
+    stands there would tell where it ends.
+    """
+    columns, length_B = batch.tokens_BxL.shape[1], counted_length(batch, count)
+    masks_KxBxL = draw_masks(
+        rng,
+        draws,
+        batch.prompt_len,
+        columns,
+        length_B,
+        block_length=block_length,
+        order_BxG=order_BxG,
+    )
+    behind_BxL = jnp.arange(columns)[None, :] >= batch.prompt_len + length_B[:, None]
+    return masks_KxBxL | behind_BxL[None]
 
 
 def ranks(order_BxG: Array, among_BxG: Array) -> Array:

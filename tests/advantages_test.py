@@ -138,9 +138,17 @@ def test_rows_without_a_verdict_have_no_weight():
     found = np.asarray(group_softmax(x, group, rewards))
     wanted = np.exp([0.5, 1.5]) / np.exp([0.5, 1.5]).sum()
     np.testing.assert_allclose(found, [wanted[0], 0, wanted[1], 0, 0], rtol=1e-6)
-    share = used_share(jnp.asarray(found), group_count(group))
-    assert share == pytest.approx(2 / (5 * np.sum(wanted**2)))
-    assert used_share(jnp.zeros(3), group_count(None)) == 0
+    assert used_share(jnp.asarray(found)) == pytest.approx(1 / (5 * np.sum(wanted**2)))
+    assert used_share(jnp.zeros(3)) == 0
+
+
+def test_equal_weights_use_every_row():
+    """Of however many groups; a row that has all the weight of its group leaves the others out."""
+    for groups in (1, 2, 4):
+        group = jnp.arange(16) // (16 // groups)
+        assert used_share(group_softmax(jnp.zeros(16), group)) == pytest.approx(1.0)
+        best = jnp.where(jnp.arange(16) % (16 // groups) == 0, 50.0, 0.0)
+        assert used_share(group_softmax(best, group)) == pytest.approx(groups / 16)
 
 
 def test_softmax_over_groups():

@@ -159,6 +159,29 @@ def test_problems_are_held_out_by_a_seed_of_their_own():
     assert [len(part) for part in data.split_records(RECORDS[:2], EACH[:2], 0.99, 0)] == [1, 1]
 
 
+def test_files_are_mixed_by_their_problems():
+    """A sorted file's first records are then of all kinds; records of a problem stay together and
+    in their order, and another seed gives another order."""
+    records = list(range(60))
+    problems = [str(record // 2) for record in records]
+    found = data.mixed(records, problems, 0)
+    assert sorted(found) == records != found == data.mixed(records, problems, 0)
+    assert all(one % 2 == 0 and other == one + 1 for one, other in zip(found[::2], found[1::2]))
+    assert data.mixed(records, problems, 1) != found
+    assert np.mean(found[:20]) == pytest.approx(29.5, abs=12)
+
+
+def test_halves_share_no_problem():
+    """However its records lie; of different problems every second one, as they come."""
+    records, problems = list(range(8)), list("aabbccda")
+    assert data.half_of(records, problems, "development") == [0, 1, 4, 5, 7]
+    assert data.half_of(records, problems, "test") == [2, 3, 6]
+    assert data.half_of(records, EACH[:8], "test") == [1, 3, 5, 7]
+    assert data.half_of(records, problems, None) is records
+    with pytest.raises(ValueError, match="heldout_half=test: of 2 held-out problems none is left"):
+        data.half_of([1, 1], ["a", "a"], "test")
+
+
 def test_each_visit_draws_another_answer(problems, tokenizer):
     answers = data.answers_of(task_of(answer), problems, tokenizer, 16, seed=3)
     batches = take(data.make_loader(problems, answers, batch=23, seed=0), 2)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from configs import coding
@@ -46,6 +47,33 @@ def test_a_file_alone_is_split_and_says_so(data_dir, tmp_path, capsys):
     with pytest.raises(ValueError, match=f"heldout_file={file} needs a data_file"):
         with prepared(data_dir, f"heldout_file={file}"):
             pass
+
+
+def test_a_sorted_file_is_mixed(data_dir, tmp_path):
+    """Both phases train on all of it, a few held-out problems are of all of it, and the problems
+    that are held out are those of the seed alone."""
+    file = write_rows(tmp_path / "rows.jsonl", 200)
+    rows = [json.loads(line) | {"solution": "f = int"} for line in file.read_text().splitlines()]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    own = (
+        f"data_file={file}",
+        "prompt_length=200",
+        "sft.steps=5",
+        "sft.noise=0",
+        "heldout_share=0.2",
+    )
+    places = {}
+    for seed in (0, 1):
+        with prepared(data_dir, *own, f"seed={seed}") as found:
+            train, heldout = (
+                [int(p.records[i]["question"][5:-1]) for i in p.index]
+                for p in (found.train, found.heldout)
+            )
+        places[seed] = train, heldout
+    train, heldout = places[0]
+    assert places[0] == places[1] and len(heldout) == 40
+    for part in (train, heldout[:20], heldout[20:]):  # means of a uniform law, four spreads around
+        assert abs(np.mean(part) - 99.5) < 4 * 58 / len(part) ** 0.5
 
 
 def test_a_heldout_file_is_what_is_held_out(data_dir, tmp_path):

@@ -146,7 +146,7 @@ def test_rows_that_the_devices_do_not_divide_are_widened(rolled):
     alone = made(settings).before(params, {}, prompts, rollout, rng)
     slices = Batch(None, None, None, None, advantages_B=jnp.ones((2, 9)))
     for count in (4, 8):
-        assert len(probe.widened(alone, count).elbo_R) == 8
+        assert len(probe.widened(alone, 6, count).elbo_R) == 8
         mesh = sharding.make_mesh({"data": 1, "fsdp": count}, devices=jax.devices()[:count])
         before, after = probe.make_probe(toy.denoiser(), settings, mesh)
         probed = before(params, {}, prompts, rollout, rng)
@@ -174,7 +174,7 @@ def test_a_likelihood_may_be_of_a_few_tokens(rolled):
     np.testing.assert_allclose(whole.trajectory_R, logp.sum(axis=1), rtol=1e-6)
     # replayed: each of these tokens at its own state
     answers, steps = np.asarray(probed.tokens_RxG), np.asarray(probed.step_map_RxG)
-    again = probe.likelihoods(toy.denoiser(), few.sampler, params, probed, 2)
+    again = probe.likelihoods(toy.denoiser(), few.sampler, params, probed, looked, 2)
     for row in range(len(answers)):
         total = 0.0
         for column in np.flatnonzero(looked[row]):
@@ -184,13 +184,38 @@ def test_a_likelihood_may_be_of_a_few_tokens(rolled):
         assert again[row] == pytest.approx(total / 2 * toy.G, rel=1e-5)
 
 
+def test_widened_rows_look_at_the_same_tokens(rolled):
+    """Before and after: 8 devices hold two rows more, among which the tokens would be spread
+    otherwise, and a small move of the likelihood would be lost in other tokens' likelihoods."""
+    _, prompts, rollout = rolled
+    params, rng = toy.params(), jax.random.key(3)
+    answers, steps = np.asarray(rollout.tokens_BxG), np.asarray(rollout.step_map_BxG)
+    logp = np.zeros(answers.shape)
+    for row, column in np.ndindex(answers.shape):
+        state = np.where(steps[row] < steps[row, column], answers[row], MASK)
+        logp[row, column] = toy.logp(params, list(state))[column, answers[row, column]]
+    uncut = Uncut(rollout.tokens_BxG, rollout.step_map_BxG, jnp.asarray(logp, jnp.float32))
+    rollout = rollout.replace(logp_BxG=uncut.logp_BxG, uncut=uncut)
+    other = toy.params(seed=1)
+    nudged = jax.tree.map(lambda one, two: one + 1e-3 * (two - one), params, other)
+    slices = Batch(None, None, None, None, advantages_B=jnp.ones((2, 9)))
+    signs = []
+    for count in (1, 8):
+        mesh = sharding.make_mesh({"data": 1, "fsdp": count}, devices=jax.devices()[:count])
+        before, after = probe.make_probe(toy.denoiser(), settings_of(probe_tokens=2), mesh)
+        found = after(nudged, {}, slices, before(params, {}, prompts, rollout, rng), rng)
+        signs.append(float(found["mismatch_signs"]))
+    assert signs[0] == signs[1]
+
+
 def test_what_an_approximate_rollout_recorded_is_not_taken(rolled):
     """Of int8 as of a cache: the likelihood before is replayed, as that after the updates is."""
     _, prompts, rollout = rolled
     settings = settings_of(approximate=True)
     params, rng = toy.params(), jax.random.key(3)
     probed = made(settings).before(params, {}, prompts, rollout, rng)
-    again = probe.likelihoods(toy.denoiser(), settings.sampler, params, probed)
+    looked = probe.looked_at(probed, 0)
+    again = probe.likelihoods(toy.denoiser(), settings.sampler, params, probed, looked, 0)
     np.testing.assert_allclose(probed.trajectory_R, again, rtol=1e-6)
     rows, _ = probe.rows_of(settings)
     assert not np.allclose(probed.trajectory_R, rollout.logp_BxG[rows].sum(axis=1), rtol=1e-3)

@@ -27,7 +27,7 @@ class Request(NamedTuple):
 
     temperature: float = 0.0  # of the proposals, 0 = greedy
     samples: int = 1  # S, answers to each problem
-    threshold: float = math.inf  # probability from which on proposals are committed; infinity = off
+    threshold: float = math.inf  # probability above which proposals are committed; infinity = off
     gen_length: int | None = None  # most tokens of an answer; None = the sampler's
 
 
@@ -264,6 +264,7 @@ def summary(score: str, names: Sequence[str], greedy: Table, sampled: Table) -> 
         return ungraded
     return {
         "pass_at_1": greedy.mean("solved"),
+        "judged_problems": int(greedy.grades.judged_N.any(axis=1).sum()),
         "mean_reward": sampled.mean(score),
         **{name: sampled.mean(name) for name in ("reward", "solved", *names)},
         **ungraded,
@@ -299,4 +300,13 @@ def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) 
         if "threshold_pass_at_1" in numbers:
             by_threshold += f" with pass@1 {numbers['threshold_pass_at_1']:.1%}"
         said.append(by_threshold)
-    return " | ".join(["held-out " + said[0], *said[1:], f"{numbers['problems']} problems"])
+    said.append(f"{counted(numbers)} problems")
+    return " | ".join(["held-out " + said[0], *said[1:]])
+
+
+def counted(numbers: Mapping[str, float]) -> str:
+    """How many problems were asked, and where not all of them were judged, how many were."""
+    judged = numbers.get("judged_problems", numbers["problems"])
+    return (
+        f"{judged} judged of {numbers['problems']}" if judged < numbers["problems"] else f"{judged}"
+    )

@@ -31,12 +31,14 @@ class Arm(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """A number of a variant in the mean over seeds and problems, and its interval's ends."""
+    """A number of a variant in the mean over seeds and problems, its interval's ends, and of how
+    many problems that is."""
 
     before: float
     after: float
     low: float
     high: float
+    problems: int
 
 
 class Numbers(NamedTuple):
@@ -134,7 +136,7 @@ def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict
         pair = [Ratio(*(np.where(both_N, x, 0) for x in one[name])) for one in (before, after)]
         span = intervals.crossed_interval(*pair)
         if span is not None:
-            found[name] = Gain(pair[0].value, pair[1].value, *span)
+            found[name] = Gain(pair[0].value, pair[1].value, *span, int(both_N.sum()))
     return found
 
 
@@ -184,4 +186,5 @@ def told(one: Gain, form: str) -> str:
 
 def verdict(one: Gain, form: str) -> str:
     """A difference with its interval and in words."""
-    return f"{told(one, form)}: {intervals.verdict(one.after - one.before, one.low, one.high)}"
+    said = intervals.verdict(one.after - one.before, one.low, one.high, one.problems)
+    return f"{told(one, form)}: {said}"

@@ -115,7 +115,7 @@ def against_teacher(
 
     kl, teacher_nats, kl_common: means of `distances`; left out where nothing of them counts.
     teacher_pass_at_1: problems that the teacher solves, 0..1, temperature 0; where they are judged.
-    threshold_pass_at_1: the same of the student, which commits whatever reaches the round's
+    threshold_pass_at_1: the same of the student, which commits whatever is above the round's
       threshold; where there is one.
     threshold_forwards_per_token: what that takes, as `forwards_per_token` for the schedule alone.
     """

@@ -15,6 +15,7 @@ from gdsd_jax.evaluation.intervals import Ratio
 
 NAMES = {"pass_at_1": "pass@1"}
 DISTANCES = ("kl_common", "kl", "teacher_nats")  # of students of one teacher alone
+SAMPLED = ("mean_reward", "reward", "solved")  # and the parts: of answers at one temperature alone
 
 
 class File(NamedTuple):
@@ -101,6 +102,7 @@ def compare(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
         "problems": [len(before.keys), len(after.keys)],
         "common": len(set(before.keys) & set(after.keys)),
         "score": after.manifest["score"],
+        "temperatures": temperatures(before, after),
         "intervals": intervals.stated(),
         "comparisons": comparisons,
     }
@@ -136,7 +138,19 @@ def of_items(before: File, old: Sequence[Item], after: File, new: Sequence[Item]
         own = {name: one for name, one in own.items() if name not in DISTANCES}
     if before.manifest["score"] != after.manifest["score"]:
         own.pop("mean_reward", None)  # of two parts
+    if are_apart(temperatures(before, after)):
+        own, parts = {name: one for name, one in own.items() if name not in SAMPLED}, {}
     return {"differences": own, "parts": parts}
+
+
+def temperatures(*files: File) -> list[float | None]:
+    """Of the sampled answers of each; None where they were not asked for here."""
+    return [file.manifest.get("sampled", {}).get("temperature") for file in files]
+
+
+def are_apart(known: Sequence[float | None]) -> bool:
+    """Whether temperatures differ, as far as they are known."""
+    return len({one for one in known if one is not None}) > 1
 
 
 def ratios(
@@ -174,13 +188,14 @@ def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict
         if not both_N.any():
             continue
         low, high = intervals.paired_interval(*pair)
+        problems = int(np.sum(both_N))
         found[name] = {
             "before": pair[0].value,
             "after": pair[1].value,
             "difference": pair[1].value - pair[0].value,
             "interval": [low, high],
-            "problems": int(np.sum(both_N)),
-            "shown": not low <= 0 <= high,
+            "problems": problems,
+            "shown": intervals.is_shown(low, high, problems),
         }
     return found
 
@@ -191,6 +206,9 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
         f"{found['before']} -> {found['after']}: {found['common']} problems in common, of "
         f"{found['problems'][0]} and {found['problems'][1]}"
     ]
+    if are_apart(found["temperatures"]):
+        first, second = found["temperatures"]
+        lines.append(f"sampled answers are not compared: temperatures {first:g} and {second:g}")
     for comparison in found["comparisons"]:
         first, second = comparison["gen_lengths"]
         if first is not None or second is not None:
@@ -212,7 +230,7 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
 def told(one: Mapping[str, Any]) -> str:
     """A difference in words."""
     low, high = one["interval"]
-    said = intervals.verdict(one["difference"], low, high)
+    said = intervals.verdict(one["difference"], low, high, one["problems"])
     return (
         f"{one['before']:.3f} -> {one['after']:.3f}, {one['difference']:+.3f} "
         f"({intervals.LEVEL:.0%} {low:+.3f} to {high:+.3f}, {one['problems']} problems): {said}"

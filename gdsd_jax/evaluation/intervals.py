@@ -8,10 +8,13 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 LEVEL = 0.95  # of the intervals
 RESAMPLES = 10_000
 SEED = 0  # of the resamples
+# problems; of fewer, all differing one way is no rarer than one in twenty by a sign test
+FEWEST = 6
 ROWS = 1000  # resamples that are held at once
 
 
@@ -89,10 +92,19 @@ def crossed_interval(before: Ratio, after: Ratio) -> list[float] | None:
 
     A resample draws seeds and, for all of them, problems; with each both of its values. Draws of S
     seeds vary by (S - 1) / S of what other S seeds would. So a seed's weight, how often it is
-    drawn, is stretched around 1, by the root of the inverse. With one seed it says nothing of
-    others.
+    drawn, is stretched around 1, by the root of the inverse. How much seeds vary is known from
+    these S alone: so the interval is never narrower than Student's of the seeds' own differences.
+    With one seed it says nothing of others.
     """
-    return _difference(before, after, _crossed)
+    found = _difference(before, after, _crossed)
+    seeds = len(before.top_N)
+    if found is None or seeds == 1:
+        return found
+    values_2xS = [one.top_N.sum(axis=1) / one.bottom_N.sum(axis=1) for one in (before, after)]
+    own_S = values_2xS[1] - values_2xS[0]
+    reach = stats.t.ppf((1 + LEVEL) / 2, seeds - 1) * own_S.std(ddof=1) / math.sqrt(seeds)
+    low, high = found
+    return [float(min(low, own_S.mean() - reach)), float(max(high, own_S.mean() + reach))]
 
 
 def _crossed(ratio: Ratio) -> np.ndarray:
@@ -121,9 +133,14 @@ def _difference(
         return _percentiles(resample(after) - resample(before))
 
 
-def verdict(difference: float, low: float, high: float) -> str:
-    """A difference in words, by its interval's ends."""
-    if low <= 0 <= high:
+def is_shown(low: float, high: float, problems: int) -> bool:
+    """Whether a difference over so many problems is more than chance, by its interval's ends."""
+    return problems >= FEWEST and not low <= 0 <= high
+
+
+def verdict(difference: float, low: float, high: float, problems: int) -> str:
+    """A difference in words."""
+    if not is_shown(low, high, problems):
         return "no difference shown"
     return "higher" if difference > 0 else "lower"
 

@@ -48,7 +48,7 @@ class Plan(NamedTuple):
     Attributes:
       samplers: one for each generation length.
       sampled: the answers besides the greedy ones.
-      thresholds: probabilities from which on proposals are committed, in further greedy answers.
+      thresholds: probabilities above which proposals are committed, in further greedy answers.
     """
 
     samplers: tuple[SamplerConfig, ...]

@@ -10,12 +10,19 @@ import jax.numpy as jnp
 from gdsd_jax.scoring import counted_length, row_mean, score_length
 from gdsd_jax.types import Array, Batch
 
-LOG_LARGEST = 20.0  # of ratios, so that exp does not overflow
+LOG_LARGEST = 20.0  # nats, of ratios: up to there exp does not overflow
 
 
 def bounded_exp(x: Array) -> Array:
     """exp(x), of at most `LOG_LARGEST`."""
     return jnp.exp(jnp.minimum(x, LOG_LARGEST))
+
+
+def exp_and_slope(x: Array) -> tuple[Array, Array]:
+    """(exp(x), from `LOG_LARGEST` on its tangent there; its derivative)."""
+    within = jnp.minimum(x, LOG_LARGEST)
+    slope = jnp.exp(within)
+    return slope * (1 + x - within), slope
 
 
 def clipped_gain(
@@ -37,8 +44,8 @@ def k3(logp: Array, reference: Array) -> Array:
 
     It is never negative.
     """
-    d = jnp.minimum(reference - logp, LOG_LARGEST)
-    return jnp.exp(d) - d - 1
+    d = reference - logp
+    return exp_and_slope(d)[0] - d - 1
 
 
 def tokens(config, batch: Batch) -> Array:

@@ -4,14 +4,14 @@ u is the log-ratio of the model to the anchor at an answer, t what the teacher's
 on the whole sequence. With p = exp(u) and q = exp(t), neither of which is normalised, each is at
 least 0 and 0 where u = t (but for `linear`, which has no such point), and all have the derivative
 -t with respect to u at u = 0, up to terms of t squared: they differ where moves or targets are
-large.
+large. Beyond 20 nats exp goes on as a line, which leaves all of this true.
 """
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from gdsd_jax.objectives.clipping import bounded_exp
+from gdsd_jax.objectives.clipping import exp_and_slope
 from gdsd_jax.types import Array
 
 
@@ -25,14 +25,14 @@ def forward(u: Array, t: Array) -> Array:
 
     What weighs denoising by exp(advantage) minimises (wd1, arXiv 2507.08838; DMPO).
     """
-    p, q = bounded_exp(u), bounded_exp(t)
-    return q * (t - u) - q + p
+    (p, _), (q, slope) = exp_and_slope(u), exp_and_slope(t)
+    return slope * (t - u) - q + p
 
 
 def reverse(u: Array, t: Array) -> Array:
     """KL(p || q) = p (u - t) - p + q; its derivative is p (u - t), a policy gradient by ratios."""
-    p, q = bounded_exp(u), bounded_exp(t)
-    return p * (u - t) - p + q
+    (p, slope), (q, _) = exp_and_slope(u), exp_and_slope(t)
+    return slope * (u - t) - p + q
 
 
 def linear(u: Array, t: Array) -> Array:

@@ -95,7 +95,7 @@ def loss(
         "kl": jnp.mean(0.5 * jnp.square(score_B - ref_B) / length_B),
         "trust": jnp.float32(0.0),  # there is no region
         # share of completions that w uses
-        "effective": used_share(good_B, groups),
+        "effective": used_share(good_B),
     }
     return -jnp.sum((good_B - config.centring * bad_B) * score_B / length_B) / groups, metrics
 

@@ -23,8 +23,7 @@ from gdsd_jax.objectives.objective import Objective, compares_with_reference, on
 from gdsd_jax.scoring import (
     Centring,
     Scores,
-    counted_length,
-    draw_masks,
+    draw_pairs,
     pair_scores,
     row_mean,
     rows_counted,
@@ -142,12 +141,11 @@ def views(config: GdsdConfig, batch: Batch, draws: int, rng: Array) -> Array:
     """
     if config.masks == "block_confidence":
         check_fields("masks='block_confidence'", batch, "logp_BxG")
-    return draw_masks(
+    return draw_pairs(
         rng,
         draws,
-        batch.prompt_len,
-        batch.tokens_BxL.shape[1],
-        counted_length(batch, config.count),
+        batch,
+        config.count,
         block_length=None if config.masks == "uniform" else config.mask_block,
         order_BxG=batch.logp_BxG if config.masks == "block_confidence" else None,
     )
@@ -281,11 +279,12 @@ def compares(config: GdsdConfig) -> bool:
 
 
 def asked(config: GdsdConfig, advantages_B: Array, length_B: Array) -> Array:
-    """psi A nats, under a preset a token; the linear divergence has no target.
+    """psi A nats, under a preset a token; the linear divergence has no target, and that from the
+    reference is nearer or farther as the policy has moved.
 
     A uniform score is half the sum of the tokens, which then moves by twice as much.
     """
-    if config.divergence == "linear":
+    if config.divergence == "linear" or config.anchor == "reference":
         return one_nat(config, advantages_B, length_B)
     part = 0.5 if config.weighting == "uniform" else 1.0
     return config.psi / part * advantages_B * (1 if config.preset is None else length_B)

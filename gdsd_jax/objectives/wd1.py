@@ -69,7 +69,7 @@ def loss(
         "kl": zero,  # nothing is compared with
         "trust": zero,
         # share of completions that w+ uses
-        "effective": used_share(good_B, groups),
+        "effective": used_share(good_B),
     }
     return jnp.sum((config.negative * bad_B - good_B) * score_B) / groups, metrics
 

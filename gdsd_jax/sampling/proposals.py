@@ -50,7 +50,11 @@ def tempered(logits_BxCxV: Array, temperature_B: Array, config: SamplerConfig, m
     if not config.reference_quirks:
         forbidden_V = never_committed(model, logits_BxCxV.shape[-1])
         scores_BxCxV = jnp.where(forbidden_V[None, None], FORBIDDEN, scores_BxCxV)
-    return scores_BxCxV if config.top_p == 1 else nucleus(scores_BxCxV, config.top_p)
+    if config.top_p == 1:
+        return scores_BxCxV
+    # the likeliest token is the same either way, but not how confident its proposal is
+    is_drawn_Bx1x1 = temperature_B[:, None, None] > 0
+    return jnp.where(is_drawn_Bx1x1, nucleus(scores_BxCxV, config.top_p), scores_BxCxV)
 
 
 def never_committed(model, vocab_size: int) -> Array:
@@ -62,7 +66,8 @@ def never_committed(model, vocab_size: int) -> Array:
 
 
 def nucleus(scores_BxCxV: Array, top_p: float) -> Array:
-    """Forbids every token but the likeliest ones that together first exceed `top_p`.
+    """Forbids every token but the likeliest ones that together first exceed `top_p`, and those as
+    likely as the last of them.
 
     At least one token stays.
     """

@@ -19,8 +19,8 @@ def most_confident(confidence_BxC: Array, masked_BxC: Array, count_B: Array) -> 
 
 
 def sure_enough(probability_BxC: Array, masked_BxC: Array, threshold_B: Array) -> Array:
-    """bool [B, C]: masked positions whose proposal is at least as probable as the row's threshold.
+    """bool [B, C]: masked positions whose proposal is more probable than the row's threshold.
 
-    A threshold of inf commits none.
+    A threshold of 1 or more commits none (arXiv 2606.06712).
     """
-    return masked_BxC & (probability_BxC >= threshold_B[:, None])
+    return masked_BxC & (probability_BxC > threshold_B[:, None])

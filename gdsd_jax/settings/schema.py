@@ -97,7 +97,7 @@ class Settings:
       heldout_file: such a file of the problems to evaluate on; None = the task's own, or a share.
       heldout_share: share of data_file's problems that are held out where there is no
         heldout_file; 0 = none, evaluations then use the training problems.
-      heldout_seed: decides which problems those are.
+      heldout_seed: decides which problems those are, and in which order those of data_file come.
       heldout_half: half of the held-out problems that evaluations ask, every second one:
         "development", to choose by, or "test", to report; None = all.
       columns: our name of a column -> its name in the user's files.
@@ -114,7 +114,7 @@ class Settings:
       too_long: what becomes of longer prompts: "drop", or "cut" at the front.
       sampler: how completions are written (gdsd_jax/sampling/config.py).
       temperature: of the proposals in training rollouts.
-      threshold: commit every proposal of at least this probability; None = the schedule alone.
+      threshold: commit every proposal above this probability; None = the schedule alone.
       threshold_ramp: how the threshold changes from round to round.
       length_ramp: how the longest completion changes from round to round.
       max_lengths: domain of a record -> most tokens of its completions.

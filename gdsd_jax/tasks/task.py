@@ -273,7 +273,8 @@ def take_examples(
 ) -> tuple[list[Record], Sequence[Record]]:
     """(worked examples for the prompts, the other training problems).
 
-    The same ones for the same seed; none where texts are only graded.
+    The same ones for every seed of a run, so that all hold out and ask the same; none where texts
+    are only graded.
 
     Raises:
       ValueError: no other problem would be left; one line.
@@ -282,7 +283,7 @@ def take_examples(
         return [], train
     if len(train) <= shots:
         raise ValueError(f"options.shots={shots}: there are {len(train)} training problems")
-    chosen = random.Random(f"shots {settings.seed}").sample(range(len(train)), shots)
+    chosen = random.Random("shots").sample(range(len(train)), shots)
     others = [record for row, record in enumerate(train) if row not in set(chosen)]
     return [train[row] for row in chosen], others
 

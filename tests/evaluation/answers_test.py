@@ -254,13 +254,15 @@ def test_the_tasks_score_is_the_mean_reward():
         "second": 1.0,
         "reward": sampled.mean("reward"),
         "solved": sampled.mean("solved"),
+        "judged_problems": PROBLEMS - 1,
         "problems": PROBLEMS,
         "forwards_per_token": greedy.forwards_per_token,
         "looping": greedy.looping,
     }
     line = evaluation.line_of(numbers, "second")
     assert line.startswith(f"held-out pass@1 {greedy.mean('solved'):.1%} (temperature 0) | second")
-    assert line.endswith(f"{greedy.forwards_per_token:.2f} forwards a token | 6 problems")
+    said = f"{greedy.forwards_per_token:.2f} forwards a token | 5 judged of 6 problems"
+    assert line.endswith(said)
     reward = sampled.mean("reward")
     assert reward != 1 and f"| second 100.0%, reward {reward:.3f} (temperature 1) |" in line
     numbers["reward"] = -2.5

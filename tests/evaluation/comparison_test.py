@@ -135,6 +135,30 @@ def test_chance_is_not_a_difference(compare):
     assert [low, high] == pytest.approx(np.percentile(differences, [2.5, 97.5]), abs=1e-12)
 
 
+def test_answers_at_other_temperatures_are_not_compared(compare):
+    """What is sampled, that is; greedy answers are."""
+    before, after = content([0] * 9), content([4] * 9)
+    for one, temperature in ((before, 1.0), (after, 0.5)):
+        one["manifest"]["sampled"] = {"temperature": temperature, "samples": 1}
+    code, found, said = compare(before, after)
+    assert code == 0 and "sampled answers are not compared: temperatures 1 and 0.5" in said
+    (one,) = found["comparisons"]
+    assert {"accuracy", "pass_at_1"} <= one["differences"].keys() and not one["parts"]
+    assert not {"mean_reward", "reward", "solved"} & one["differences"].keys()
+    after["manifest"]["sampled"]["temperature"] = 1.0
+    assert "not compared" not in compare(before, after)[2]
+    assert of(compare(before, after)[1], "reward")["difference"] == 1
+
+
+@pytest.mark.parametrize("problems, shown", [(1, False), (5, False), (6, True)])
+def test_a_few_problems_show_no_difference(compare, problems, shown):
+    """All of five go one way in one of sixteen trials by chance."""
+    code, found, said = compare(content([0] * problems), content([4] * problems))
+    assert code == 0 and of(found, "pass_at_1")["shown"] is shown
+    line = next(line for line in said.splitlines() if line.startswith("pass@1 "))
+    assert line.endswith("higher" if shown else "no difference shown")
+
+
 def test_order_and_missing_verdicts(compare):
     """Problems are known by their records; what one file could not judge counts in neither."""
     before, after = content([4, 0, None]), content([0, 4, 4])

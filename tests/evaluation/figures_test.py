@@ -121,6 +121,7 @@ def test_numbers_are_those_of_a_loop():
         "total",
         "unjudged",
         "problems",
+        "judged_problems",
     }
 
 

@@ -37,8 +37,10 @@ def whole_completion(batch):
 
 
 def complement(mask_BxL, batch, count="full"):
+    """The other half; what the mask covers behind what counts is masked in both."""
     lengths = reference.completion_lengths(batch, count)
-    return ~mask_BxL & (np.arange(P + G) >= P) & (np.arange(P + G) < P + lengths[:, None])
+    counted = (np.arange(P + G) >= P) & (np.arange(P + G) < P + lengths[:, None])
+    return np.where(counted, ~mask_BxL, mask_BxL)
 
 
 def diffu_scores(params, batch, config):
@@ -301,6 +303,9 @@ def test_gain_and_divergence_at_their_edges():
             gradient(x, 1.0, 0.2, 0.2)
         )
         assert np.isfinite(jax.grad(lambda y: k3(y, jnp.float32(0.0)))(jnp.float32(x)))
+    # the pull to the reference does not let go of what has gone farthest
+    slopes = [jax.grad(k3)(jnp.float32(-d), jnp.float32(0.0)) for d in (5.0, 19.0, 21.0, 60.0)]
+    assert slopes == sorted(slopes, reverse=True) and slopes[-1] == slopes[-2] < -4e8
 
 
 @pytest.mark.parametrize(

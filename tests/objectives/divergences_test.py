@@ -1,6 +1,9 @@
 """Divergences from the tilted teacher, the anchor, and rejection sampling, against float64 NumPy
 loops and finite differences. B rows, K draws."""
 
+import itertools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -203,3 +206,16 @@ def test_wrong_answers_do_not_matter(params, batch):
     other = batch.replace(tokens_BxL=jnp.where(solved_Bx1, batch.tokens_BxL, 3))
     losses = [value_and_gradient("rft", RftConfig(), params, one)[0] for one in (batch, other)]
     np.testing.assert_allclose(*losses, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["squared", "forward", "reverse"])
+def test_divergences_stay_divergences_far_away(name):
+    """Never negative, and never steeper away from the target than towards it, also beyond the bound
+    of the exponential; below it they are what they say, in float64."""
+    distance = DIVERGENCES[name]
+    for u, t in itertools.product((-30.0, -1.0, 0.5, 19.0, 21.0, 26.0, 40.0), repeat=2):
+        value, slope = jax.value_and_grad(distance)(jnp.float32(u), jnp.float32(t))
+        size = 1e-5 * math.exp(min(max(u, t), 20)) * (1 + abs(u - t))  # of the terms
+        assert value >= -size and slope * (u - t) >= -size
+        if max(u, t) < 20:
+            assert value == pytest.approx(BY_HAND[name][0](u, t), rel=1e-5, abs=size)

@@ -50,6 +50,23 @@ def test_an_answer_stands_on_its_own(text, right, task):
     assert graded(task, [record], [text], parts_of(task)).parts["right"] == right
 
 
+@pytest.mark.parametrize(
+    "answer, texts, others",
+    [
+        (
+            "12",
+            ("12", "It is 12.", "12, or a dozen", "(12)", "x = 12", "12 - easily"),
+            ("12,000", "12.5", "0.12", "-12", "1/12", "12/7", "112", "12-14"),
+        ),
+        ("four", ("Four.", "two plus two: four"), ("twenty-four", "four-fifths", "fourteen")),
+        ("Paris", ("-Paris", "Paris, France", "Paris.It is"), ("Saint-Paris",)),
+    ],
+)
+def test_an_answer_is_no_part_of_a_number_or_word(answer, texts, others):
+    assert [everyday.holds(text, answer) for text in texts] == [True] * len(texts)
+    assert [everyday.holds(text, answer) for text in others] == [False] * len(others)
+
+
 def test_own_questions(tmp_path):
     rows = [{"question": "Why?"}, {"prompt": "no", "question": "Who?", "answers": ["me"]}]
     path = tmp_path / "own.jsonl"

@@ -324,6 +324,18 @@ def test_every_kind_is_as_often_held_out_and_in_training():
             assert abs(names.count(kind) - len(names) / 3) < spread
 
 
+def test_words_in_another_order_are_the_same_problem():
+    words = (["river", "music"], ["music", "river"])
+    asked = [[{"id": "keywords:existence", "keywords": one}] for one in words]
+    assert problems.name_of("old tea", asked[0]) == problems.name_of("old tea", asked[1])
+    kinds = ("keywords:existence", "keywords:forbidden_words")
+    train, heldout = (
+        {problems.name_of(record["topic"], record["constraints"]) for record in records}
+        for records in problems.generate(problems.Range((1, 1), 12, kinds)).values()
+    )
+    assert not train & heldout
+
+
 def test_a_kind_of_few_problems_ends_by_itself():
     found = problems.generate(problems.Range((1, 1), 12, ("punctuation:no_comma",)))
     assert 0 < len(found["heldout"]) < 512 and 512 < len(found["train"]) < len(writing.TOPICS)

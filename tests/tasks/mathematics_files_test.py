@@ -168,9 +168,10 @@ def test_examples_come_from_the_training_problems(tmp_path, task):
     shown = {turn["content"].partition("\n")[0] for turn in turns[:-1:2]}
     left = {one["question"] for one in found.train}
     assert len(shown) == 2 and len(left) == 4 and not shown & left
-    assert turns == make(task, path, options=two, seed=1).messages(record)
-    others = [make(task, path, options=two, seed=seed).messages(record) for seed in range(2, 6)]
-    assert any(turns != other for other in others)
+    # by no seed of a run: runs that differ in it hold out, ask and train on the same problems
+    others = [make(task, path, options=two, seed=seed) for seed in range(1, 6)]
+    assert all(turns == other.messages(record) for other in others)
+    assert all(found.train == other.train for other in others)
     final = "\\boxed{72}" if task is gsm8k else "\\boxed{\\frac{1}{2}}"
     assert all(turn["content"].endswith(f"{final}.") for turn in turns[1:-1:2])
     (turn,) = make(task, path, options=two, prompt="released").messages(record)

@@ -20,7 +20,8 @@ NUM_TRAIN = 4096
 NUM_HELDOUT = 512
 HELDOUT_SHARE = 8  # one of so many sets of numbers is held out
 
-_PATIENCE = 2000  # draws without a new problem, after which there are taken to be no more
+_PATIENCE = 2000  # problems drawn again, after which there are taken to be no more
+_MOST_DRAWS = 1_000_000  # of numbers, which may hardly ever reach a target: half a minute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +60,17 @@ def split_of(numbers: Sequence[int]) -> str:
 def generate(chosen: Range) -> dict[str, list[Problem]]:
     """The problems by split: NUM_TRAIN under "train", NUM_HELDOUT under "heldout".
 
-    Fewer where those of a count have run out: no two have the same numbers and target.
+    Fewer where those of a count have run out, or are hardly ever drawn: no two have the same
+    numbers and target.
     """
     sizes = {"train": NUM_TRAIN, "heldout": NUM_HELDOUT}
     splits = {name: [] for name in SPLITS}
     rng = random.Random(f"countdown {chosen}")
     made = {name: dict.fromkeys(chosen.counts, 0) for name in SPLITS}
     seen, idle = set(), 0
-    while idle < _PATIENCE and any(len(splits[name]) < size for name, size in sizes.items()):
-        idle += 1
+    for _ in range(_MOST_DRAWS):
+        if idle == _PATIENCE or all(len(splits[name]) == size for name, size in sizes.items()):
+            break
         numbers = [rng.randint(1, chosen.largest) for _ in range(rng.choice(chosen.counts))]
         split = split_of(numbers)
         problem = _problem(numbers, chosen, rng)
@@ -75,6 +78,7 @@ def generate(chosen: Range) -> dict[str, list[Problem]]:
         if problem is None or ahead or len(splits[split]) == sizes[split]:
             continue
         key = (tuple(sorted(numbers)), problem.target)
+        idle += 1
         if key not in seen:
             seen.add(key)
             splits[split].append(problem)

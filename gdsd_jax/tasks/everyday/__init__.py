@@ -109,5 +109,8 @@ def grade(records: Sequence[Record], texts: Sequence[str], reward: RewardConfig)
 
 
 def holds(text: str, answer: str) -> bool:
-    """Whether the answer stands in a text on its own, in any case."""
-    return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text, re.IGNORECASE) is not None
+    """Whether the answer stands in a text on its own, in any case: as no part of another word or
+    number, nor of twenty-four or -8."""
+    unsigned = "(?<!-)" if answer[:1].isdigit() else ""
+    before, after = rf"(?<!\w)(?<!\w-)(?<!\d[.,/]){unsigned}", r"(?!\w)(?!-\w)(?![.,/]\d)"
+    return re.search(before + re.escape(answer) + after, text, re.IGNORECASE) is not None
