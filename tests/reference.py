@@ -345,6 +345,7 @@ def gdsd_loss(logits_fn, mask_id, batch, config):
             if move < -low and (config.trust_sides == "two" or advantage < 0):
                 move = -low
         drift = plain[draw, row] - float(batch.ref_KxB[draw, row])
-        total += (move - config.psi * advantage / length) ** 2
+        weight = length / (batch.tokens_BxL.shape[1] - batch.prompt_len) if config.by_length else 1
+        total += weight**2 * (move - config.psi * advantage / length) ** 2
         total += config.beta * 0.5 * drift**2 / length
     return total / plain.size

@@ -58,6 +58,9 @@ class GdsdConfig:
       beta: weight of the k2 KL to the reference policy on normalised scores.
       count: positions that count, the "full" width (padding included, as the models are trained) or
         the "answer" through its end token; what is behind it is then masked in both halves.
+      by_length: weigh an answer's term by (L / width)^2, so that the gradient of its score is in
+        proportion to psi A at any length. Otherwise it is to psi A / L^2, and where lengths differ
+        (count="answer") short answers decide what is learnt.
       masks: "uniform" over the completion, or like the states of a sampler that goes block by
         block: the last blocks are masked whole and one of them in part, there at random positions
         ("block_random") or at those that the rollout committed with the lowest probability
@@ -79,6 +82,7 @@ class GdsdConfig:
     anchor: str = "old"
     beta: float = 0.0
     count: str = "full"
+    by_length: bool = False
     masks: str = "uniform"
     mask_block: int = 32
     preset: str | None = None
@@ -124,6 +128,8 @@ class GdsdConfig:
                 f"preset={self.preset!r} regresses on the old policy: leave divergence and anchor "
                 "out"
             )
+        if self.preset is not None and self.by_length:
+            wrong.lines.append(f"preset={self.preset!r} weighs all lengths alike: not by_length")
         if self.anchor == "reference" and self.centring != "none":
             wrong.lines.append(
                 f"anchor='reference' compares normalised scores: not centring={self.centring!r}"
@@ -173,7 +179,8 @@ def loss(
     """mean (u - psi A / L)^2 + beta mean (l - l_ref)^2 / 2L.
 
     u is the score's move per token, limited to the trust region. Of another divergence D the first
-    term is mean 2 D(L u, psi A) / L^2; from the reference, u is the way from there.
+    term is mean 2 D(L u, psi A) / L^2; from the reference, u is the way from there. With
+    `by_length` it is the mean of these terms times (L / width)^2.
     """
     score = sequence_scores(denoiser, config, params, batch)
     old_KxB = jax.lax.stop_gradient(score.centred_KxB) if batch.old_KxB is None else batch.old_KxB
@@ -191,7 +198,7 @@ def loss(
         if config.anchor == "reference":
             limited_KxB = limited_KxB + (old_KxB - ref_KxB) / length_1xB
         residual_KxB = limited_KxB - target_1xB
-        main_KxB, slope_KxB = divergence(config, limited_KxB, target_1xB, length_1xB)
+        main_KxB, slope_KxB = divergence(config, limited_KxB, target_1xB, batch)
         main = row_mean(main_KxB, batch, config)
     else:
         low, high = config.trust
@@ -217,11 +224,15 @@ def loss(
 
 
 def divergence(
-    config: GdsdConfig, move_KxB: Array, target_1xB: Array, length_1xB: Array
+    config: GdsdConfig, move_KxB: Array, target_1xB: Array, batch: Batch
 ) -> tuple[Array, Array]:
-    """(2 / L^2 times the divergence of a sequence, its derivative with respect to the score)."""
-    distance = DIVERGENCES[config.divergence]
-    scale_1xB = 2 / jnp.square(length_1xB)
+    """(2 / L^2 times the divergence of a sequence, its derivative with respect to the score).
+
+    With `by_length` 2 / width^2 times.
+    """
+    distance, length_1xB = DIVERGENCES[config.divergence], score_length(batch, config.count)[None]
+    width = batch.tokens_BxL.shape[1] - batch.prompt_len
+    scale_1xB = 2 / jnp.square(jnp.full_like(length_1xB, width) if config.by_length else length_1xB)
     goal_KxB = jnp.broadcast_to(length_1xB * target_1xB, move_KxB.shape)
 
     def total(way_KxB):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gdsd_jax import models, objectives
-from gdsd_jax.objectives import GdsdConfig
+from gdsd_jax.objectives import GdsdConfig, gdsd
 from gdsd_jax.types import Batch
 from tests import reference
 from tests.reference import MASK, random_batch, random_params, tiny
@@ -25,6 +25,7 @@ CASES = {
         beta=0.2,
         count="answer",
     ),
+    "answers by length": GdsdConfig(count="answer", by_length=True, trust=None, beta=0.2),
     "top-k, uniform, free": GdsdConfig(
         psi=2.0, centring="top_k", centring_k=5, weighting="uniform", trust=None
     ),
@@ -299,3 +300,18 @@ def test_diagnostics_are_those_of_the_later_release(logits, batch, config):
 def test_impossible_configs_are_refused_by_name(options, word):
     with pytest.raises(ValueError, match=word):
         GdsdConfig(**options)
+
+
+def test_by_length_every_answer_counts_alike():
+    """The loss's derivative with respect to a score is in proportion to its advantage at any
+    length; without, short answers count more, by the square of their length."""
+    lengths, advantages = np.array([2, 6, 3, 6]), np.array([1.0, 1.0, -1.0, -0.5])
+    batch = random_batch(tiny(), rows=4, prompt_len=3, gen=6, draws=1).replace(
+        completion_len_B=jnp.asarray(lengths), advantages_B=jnp.asarray(advantages, jnp.float32)
+    )
+    still_1xB = jnp.zeros((1, 4))
+    for by_length, weight in ((True, 36.0), (False, lengths**2)):
+        config = GdsdConfig(psi=2.0, count="answer", by_length=by_length)
+        target_1xB = config.psi * batch.advantages_B[None] / jnp.asarray(lengths)[None]
+        _, slope_1xB = gdsd.divergence(config, still_1xB, target_1xB, batch)
+        np.testing.assert_allclose(slope_1xB[0], -2 * config.psi * advantages / weight, rtol=1e-6)
