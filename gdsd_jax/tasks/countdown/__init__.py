@@ -54,7 +54,7 @@ class OPTIONS:
     """The task's own settings, of the generated problems.
 
     Attributes:
-      counts: how many numbers a problem has, each count as often.
+      counts: how many numbers a problem has, each count as likely.
       largest: the largest number of a problem; the smallest is 1.
       largest_target: the largest target; the smallest is 1.
       signs: signs of the expressions that make the targets, some of +-*/. Answers may have all.

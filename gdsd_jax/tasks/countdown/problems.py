@@ -29,7 +29,7 @@ class Range:
     """Which problems are generated.
 
     Attributes:
-      counts: how many numbers a problem has, each count as often.
+      counts: how many numbers a problem has, each count as likely.
       largest: the largest number of a problem; the smallest is 1.
       largest_target: the largest target; the smallest is 1.
       signs: of the expressions that make targets.
