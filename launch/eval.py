@@ -115,7 +115,7 @@ def mode_of(args: argparse.Namespace) -> str:
         if getattr(args, name) is None:
             raise ValueError(f"--{mode} needs --{name} too")
     for path in (args.again, args.rescore, *(args.compare or ())):
-        if path is not None and path == args.out:
+        if None not in (path, args.out) and paths.absolute(path) == paths.absolute(args.out):
             raise ValueError(f"--out={args.out} would be written over what is read: name another")
     return mode
 

@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 # `python launch/generate.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from gdsd_jax import interrupts
+from gdsd_jax import interrupts, paths
 
 if __name__ == "__main__":
     interrupts.watch()  # the imports below take their time
@@ -78,6 +78,9 @@ def check_flags(args: argparse.Namespace) -> None:
         )
     with wrong.check():
         output_path("--out", args.out)
+    if None not in (args.prompts, args.out):
+        if paths.absolute(args.prompts) == paths.absolute(args.out):
+            wrong.lines.append(f"--out={args.out} would be written over what is read: name another")
     wrong.end()
 
 

@@ -116,7 +116,7 @@ def check_lora(settings) -> None:
     if settings.lora_rank and not settings.lora_alpha > 0:
         raise ValueError(
             f"lora_alpha={settings.lora_alpha}: adapters would change nothing; give it above 0, "
-            f"such as lora_rank={settings.lora_rank}"
+            f"such as lora_alpha={settings.lora_rank}"
         )
     if settings.lora_rank and not settings.lora_targets:
         raise ValueError("lora_targets=(): name a projection, such as lora_targets=(q, v)")
