@@ -175,7 +175,9 @@ def mixed(records: Sequence[Record], problems: Sequence[str], seed: int) -> Sequ
     return [record for _, record in sorted(pairs, key=lambda pair: place[pair[0]])]
 
 
-def half_of(records: Sequence[Record], problems: Sequence[str], half: str | None):
+def half_of(
+    records: Sequence[Record], problems: Sequence[str], half: str | None
+) -> Sequence[Record]:
     """The records of every second problem, as `heldout_half` says, or all.
 
     Raises:

@@ -372,12 +372,14 @@ def split(
         say(f"nothing of {file} is held out: evaluations use the training problems")
         mixed = data.mixed(train, problems, seed)
         return mixed, mixed
-    train, heldout = data.split_records(train, problems, share, seed)
+    pairs = list(zip(train, problems, strict=True))
+    train, heldout = (
+        data.mixed(*zip(*part), seed) for part in data.split_records(pairs, problems, share, seed)
+    )
     say(
         f"held out: {len(heldout)} of the {len(task.train)} problems of {file} "
         f"(heldout_share={share:g}, heldout_seed={seed})"
     )
-    train, heldout = (data.mixed(part, asked(task, part), seed) for part in (train, heldout))
     return train, heldout
 
 

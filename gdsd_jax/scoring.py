@@ -92,31 +92,13 @@ def draw_masks(
     return jax.vmap(draw)(jax.random.split(rng, draws))
 
 
-def draw_pairs(
-    rng: Array,
-    draws: int,
-    batch: Batch,
-    count: str,
-    *,
-    block_length: int | None = None,
-    order_BxG: Array | None = None,
-) -> Array:
-    """`draw_masks` over the columns that count, bool [K, B, L], one half of each pair.
+def hiding_behind(masks_KxBxL: Array, batch: Batch, count: str) -> Array:
+    """The masks, bool [K, B, L], which also cover what is behind the columns that count.
 
-    The columns behind them are masked in both, as they were when the answer was sampled: what
-    stands there would tell where it ends.
+    Both halves of a pair mask that, as it was when the answer was sampled: what stands there would
+    tell where it ends.
     """
-    columns, length_B = batch.tokens_BxL.shape[1], counted_length(batch, count)
-    masks_KxBxL = draw_masks(
-        rng,
-        draws,
-        batch.prompt_len,
-        columns,
-        length_B,
-        block_length=block_length,
-        order_BxG=order_BxG,
-    )
-    behind_BxL = jnp.arange(columns)[None, :] >= batch.prompt_len + length_B[:, None]
+    behind_BxL = jnp.pad(~counted(batch, count), ((0, 0), (batch.prompt_len, 0)))
     return masks_KxBxL | behind_BxL[None]
 
 

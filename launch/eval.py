@@ -363,7 +363,7 @@ def sure_lines(entry: Mapping[str, Any], manifest: Mapping[str, Any]) -> list[st
         stated = manifest["intervals"]
         lines.append(
             f"{stated['level']:.0%} intervals, {stated['resamples']} resamples of "
-            f"{evaluation.counted(metrics)} problems: {', '.join(said)}"
+            f"{evaluation.told_count(metrics)} problems: {', '.join(said)}"
         )
     chances = metrics.get("pass_at_k", {})
     if len(chances) > 1:

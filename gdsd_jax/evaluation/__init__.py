@@ -4,7 +4,6 @@ from gdsd_jax.evaluation.answers import (
     Answers,
     Request,
     Table,
-    counted,
     evaluate,
     from_json,
     line_of,
@@ -12,6 +11,7 @@ from gdsd_jax.evaluation.answers import (
     question_of,
     summary,
     to_json,
+    told_count,
 )
 from gdsd_jax.evaluation.between import Heldout, Taught, heldout, taught
 
@@ -24,11 +24,11 @@ __all__ = [
     "evaluate",
     "from_json",
     "heldout",
-    "counted",
     "line_of",
     "problems_asked",
     "question_of",
     "summary",
+    "told_count",
     "taught",
     "to_json",
 ]

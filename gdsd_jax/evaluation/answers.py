@@ -300,11 +300,11 @@ def line_of(numbers: Mapping[str, float], score: str, temperature: float = 1.0) 
         if "threshold_pass_at_1" in numbers:
             by_threshold += f" with pass@1 {numbers['threshold_pass_at_1']:.1%}"
         said.append(by_threshold)
-    said.append(f"{counted(numbers)} problems")
+    said.append(f"{told_count(numbers)} problems")
     return " | ".join(["held-out " + said[0], *said[1:]])
 
 
-def counted(numbers: Mapping[str, float]) -> str:
+def told_count(numbers: Mapping[str, float]) -> str:
     """How many problems were asked, and where not all of them were judged, how many were."""
     judged = numbers.get("judged_problems", numbers["problems"])
     return (

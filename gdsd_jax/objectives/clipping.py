@@ -18,11 +18,9 @@ def bounded_exp(x: Array) -> Array:
     return jnp.exp(jnp.minimum(x, LOG_LARGEST))
 
 
-def exp_and_slope(x: Array) -> tuple[Array, Array]:
-    """(exp(x), from `LOG_LARGEST` on its tangent there; its derivative)."""
-    within = jnp.minimum(x, LOG_LARGEST)
-    slope = jnp.exp(within)
-    return slope * (1 + x - within), slope
+def extended_exp(x: Array) -> Array:
+    """exp(x), from `LOG_LARGEST` on its tangent there: `bounded_exp` is its derivative."""
+    return bounded_exp(x) * (1 + jnp.maximum(x - LOG_LARGEST, 0.0))
 
 
 def clipped_gain(
@@ -45,7 +43,7 @@ def k3(logp: Array, reference: Array) -> Array:
     It is never negative.
     """
     d = reference - logp
-    return exp_and_slope(d)[0] - d - 1
+    return extended_exp(d) - d - 1
 
 
 def tokens(config, batch: Batch) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from gdsd_jax.objectives.clipping import exp_and_slope
+from gdsd_jax.objectives.clipping import bounded_exp, extended_exp
 from gdsd_jax.types import Array
 
 
@@ -25,14 +25,12 @@ def forward(u: Array, t: Array) -> Array:
 
     What weighs denoising by exp(advantage) minimises (wd1, arXiv 2507.08838; DMPO).
     """
-    (p, _), (q, slope) = exp_and_slope(u), exp_and_slope(t)
-    return slope * (t - u) - q + p
+    return bounded_exp(t) * (t - u) - extended_exp(t) + extended_exp(u)
 
 
 def reverse(u: Array, t: Array) -> Array:
     """KL(p || q) = p (u - t) - p + q; its derivative is p (u - t), a policy gradient by ratios."""
-    (p, slope), (q, _) = exp_and_slope(u), exp_and_slope(t)
-    return slope * (u - t) - p + q
+    return bounded_exp(u) * (u - t) - extended_exp(u) + extended_exp(t)
 
 
 def linear(u: Array, t: Array) -> Array:

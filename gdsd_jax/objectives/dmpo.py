@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from gdsd_jax.advantages import group_count, group_softmax, used_share
 from gdsd_jax.mistakes import check_choices
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import counted, pair_scores, score_length
+from gdsd_jax.scoring import counted, hiding_behind, pair_scores, score_length
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -58,7 +58,8 @@ def views(config: DmpoConfig, batch: Batch, draws: int, rng: Array) -> Array:
         rng_ratio, (draws, counted_BxG.shape[0], 1), minval=config.mask_low
     )
     coin_KxBxG = jax.random.bernoulli(rng_place, ratio_KxBx1, (draws, *counted_BxG.shape))
-    return jnp.pad(coin_KxBxG | ~counted_BxG[None], ((0, 0), (0, 0), (batch.prompt_len, 0)))
+    masks_KxBxL = jnp.pad(coin_KxBxG, ((0, 0), (0, 0), (batch.prompt_len, 0)))
+    return hiding_behind(masks_KxBxL, batch, config.count)
 
 
 def scores(

@@ -21,7 +21,14 @@ from gdsd_jax.mistakes import check_choices
 from gdsd_jax.objectives.checks import check_clip
 from gdsd_jax.objectives.clipping import sequence_loss
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import counted, counted_length, pair_token_scores, ranks, rows_counted
+from gdsd_jax.scoring import (
+    counted,
+    counted_length,
+    hiding_behind,
+    pair_token_scores,
+    ranks,
+    rows_counted,
+)
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 MOST = 16  # noise levels
@@ -80,11 +87,12 @@ def views(config: GdpoConfig, batch: Batch, draws: int, rng: Array) -> Array:
         chance_B = (jax.random.uniform(rng_round) + row_B) % 1.0
         count_B = jnp.floor(level * length_B + chance_B)
         order_BxG = jax.random.uniform(rng_place, counted_BxG.shape)
-        return (ranks(order_BxG, counted_BxG) < count_B[:, None]) | ~counted_BxG
+        return ranks(order_BxG, counted_BxG) < count_B[:, None]
 
     level_K = jnp.tile(jnp.asarray(level_N, jnp.float32), draws)
     masks_KxBxG = jax.vmap(draw)(jax.random.split(rng, len(level_K)), level_K)
-    return jnp.pad(masks_KxBxG, ((0, 0), (0, 0), (batch.prompt_len, 0)))
+    masks_KxBxL = jnp.pad(masks_KxBxG, ((0, 0), (0, 0), (batch.prompt_len, 0)))
+    return hiding_behind(masks_KxBxL, batch, config.count)
 
 
 def scores(

@@ -23,7 +23,9 @@ from gdsd_jax.objectives.objective import Objective, compares_with_reference, on
 from gdsd_jax.scoring import (
     Centring,
     Scores,
-    draw_pairs,
+    counted_length,
+    draw_masks,
+    hiding_behind,
     pair_scores,
     row_mean,
     rows_counted,
@@ -147,14 +149,16 @@ def views(config: GdsdConfig, batch: Batch, draws: int, rng: Array) -> Array:
     """
     if config.masks == "block_confidence":
         check_fields("masks='block_confidence'", batch, "logp_BxG")
-    return draw_pairs(
+    masks_KxBxL = draw_masks(
         rng,
         draws,
-        batch,
-        config.count,
+        batch.prompt_len,
+        batch.tokens_BxL.shape[1],
+        counted_length(batch, config.count),
         block_length=None if config.masks == "uniform" else config.mask_block,
         order_BxG=batch.logp_BxG if config.masks == "block_confidence" else None,
     )
+    return hiding_behind(masks_KxBxL, batch, config.count)
 
 
 def sequence_scores(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -> Scores:
