@@ -155,16 +155,26 @@ def split_config(text: str) -> tuple[str, str]:
     return re.fullmatch(r"((?:\w+://)?[^:]*):?(.*)", text, re.DOTALL).groups()
 
 
-def output_path(flag: str, path: str | None) -> epath.Path | None:
-    """Where results will go; ValueError at once where they cannot. None where nothing is asked."""
+def output_path(flag: str, path: str | None, *read: str | os.PathLike | None) -> epath.Path | None:
+    """Where results will go; ValueError at once where they cannot, or would take the place of a
+    file that is read. None where nothing is asked."""
     if not path:
         return None
     place = paths.absolute(path)
+    if any(one is not None and paths.absolute(one) == place for one in read):
+        raise ValueError(f"{flag}={path} would be written over what is read: name another")
     if place.is_dir():
         raise ValueError(f"{flag}={path}: that is a folder; name a file")
     if not paths.is_remote(place) and not place.parent.is_dir():
         raise ValueError(f"{flag}={path}: no folder {place.parent}; name a file")
     return place
+
+
+def read_of_run(folder: str | os.PathLike | None) -> list[epath.Path]:
+    """What commands read of a run's workdir, which no result may take the place of."""
+    if folder is None:
+        return []
+    return [paths.absolute(folder) / name for name in ("config.json", "metrics.jsonl")]
 
 
 def output_folder(flag: str, path: str | os.PathLike) -> epath.Path:

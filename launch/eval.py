@@ -52,7 +52,17 @@ if __name__ == "__main__":
 from etils import epath
 
 from gdsd_jax import paths
-from gdsd_jax.cli import Parser, fail, fault, load_config, output_path, replacing, run, told
+from gdsd_jax.cli import (
+    Parser,
+    fail,
+    fault,
+    load_config,
+    output_path,
+    read_of_run,
+    replacing,
+    run,
+    told,
+)
 from gdsd_jax.mistakes import Gathered
 
 MODES = ("checkpoint", "again", "rescore", "compare")
@@ -85,7 +95,7 @@ def check_flags(args: argparse.Namespace) -> None:
         if args.config:
             load_config(args.config)
     with wrong.check():
-        output_path("--out", args.out)
+        out_of(args)
     for read, text in (
         (read_lengths, args.lengths),
         (read_samples, args.samples),
@@ -114,10 +124,13 @@ def mode_of(args: argparse.Namespace) -> str:
     for name in needed:
         if getattr(args, name) is None:
             raise ValueError(f"--{mode} needs --{name} too")
-    for path in (args.again, args.rescore, *(args.compare or ())):
-        if None not in (path, args.out) and paths.absolute(path) == paths.absolute(args.out):
-            raise ValueError(f"--out={args.out} would be written over what is read: name another")
     return mode
+
+
+def out_of(args: argparse.Namespace) -> epath.Path | None:
+    """Where the numbers will go; ValueError where they cannot."""
+    read = (args.again, args.rescore, *(args.compare or ()), *read_of_run(args.checkpoint))
+    return output_path("--out", args.out, *read)
 
 
 def check_two(files: list[str]) -> None:
@@ -202,7 +215,7 @@ def main() -> int:
     args = arguments()
     try:
         mode = mode_of(args)
-        out = output_path("--out", args.out)
+        out = out_of(args)
         if mode == "compare":
             return compare(args, out)
         if mode == "rescore":

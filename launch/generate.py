@@ -38,12 +38,12 @@ from typing import Any, NamedTuple
 # `python launch/generate.py` puts launch/ there, not the repository
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-from gdsd_jax import interrupts, paths
+from gdsd_jax import interrupts
 
 if __name__ == "__main__":
     interrupts.watch()  # the imports below take their time
 
-from gdsd_jax.cli import Parser, output_path, replacing, run, told
+from gdsd_jax.cli import Parser, output_path, read_of_run, replacing, run, told
 from gdsd_jax.mistakes import Gathered
 
 LIMITS = {  # of numbers: keys of jax have 32 bits, positions are int32
@@ -77,10 +77,7 @@ def check_flags(args: argparse.Namespace) -> None:
             "--chat prints its answers, by the chat template: leave out --out, --raw"
         )
     with wrong.check():
-        output_path("--out", args.out)
-    if None not in (args.prompts, args.out):
-        if paths.absolute(args.prompts) == paths.absolute(args.out):
-            wrong.lines.append(f"--out={args.out} would be written over what is read: name another")
+        output_path("--out", args.out, args.prompts, *read_of_run(args.checkpoint))
     wrong.end()
 
 
@@ -110,7 +107,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=float,
         default=math.inf,
-        help="commit all at least this probable; default off",
+        help="commit all more probable than this; default off",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8, help="prompts at once")

@@ -14,7 +14,7 @@ from typing import Any
 from etils import epath
 
 from gdsd_jax import paths
-from gdsd_jax.cli import Parser, run, told
+from gdsd_jax.cli import Parser, output_path, read_of_run, run, told
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.report import page
 from gdsd_jax.report.before_after import entries_of, headlines, score_of
@@ -92,7 +92,8 @@ def main() -> int:
         workdirs = [paths.absolute(one) for one in args.workdirs]
         if args.out is None and len(workdirs) > 1:
             raise ValueError("--out is missing: name the page of several runs")
-        out = paths.absolute(args.out) if args.out else workdirs[0] / "report.html"
+        read = [file for one in workdirs for file in read_of_run(one)]
+        out = output_path("--out", args.out, *read) or workdirs[0] / "report.html"
         paths.write_whole(out, page.encoded(draw(workdirs)))
     except (ValueError, OSError) as error:
         return told(error, args.debug)
