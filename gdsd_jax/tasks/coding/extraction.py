@@ -92,7 +92,7 @@ def _find(text: str, asked: Asked) -> str | None:
         found = _cut_to_code(start, 0, 0, _CUTS)
         if found is not None and _is_whole(found[1], asked):
             return _with_preamble(found[0], asked)
-    for start in _starts(bare):  # its fences are strings
+    for start in _starts(bare) if bare != text else ():  # its fences are strings
         found = _cut_to_code(text[len(bare) - len(start) :], 0, 0, _CUTS)
         if found is not None and _is_whole(found[1], asked):
             return _with_preamble(found[0], asked)
