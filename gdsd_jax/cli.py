@@ -167,7 +167,15 @@ def output_path(flag: str, path: str | None, *read: str | os.PathLike | None) ->
         raise ValueError(f"{flag}={path}: that is a folder; name a file")
     if not paths.is_remote(place) and not place.parent.is_dir():
         raise ValueError(f"{flag}={path}: no folder {place.parent}; name a file")
+    check_writable(flag, path, place.parent)
     return place
+
+
+def check_writable(flag: str, path: str | os.PathLike, place: epath.Path) -> None:
+    """ValueError where nothing can be written at the place that a flag names."""
+    reason = paths.why_unwritable(place)
+    if reason is not None:
+        raise ValueError(f"{flag}={path}: nothing can be written there ({reason}); name another")
 
 
 def read_of_run(folder: str | os.PathLike | None) -> list[epath.Path]:

@@ -153,7 +153,7 @@ def check_before_data(
     """
     wrong, mesh = Gathered(), None
     with wrong.check():
-        if settings.require_init and model_settings.init_from is None:
+        if trains and settings.require_init and settings.init_from is None:
             raise ValueError(
                 f"{settings.name} starts from released weights: convert them with `python "
                 "launch/convert.py --from_hf=DIR --to_orbax=DIR` and add init_from=DIR to the "

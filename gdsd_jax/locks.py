@@ -7,7 +7,6 @@ has written it since. Who finds it there watches whether it changes: no clocks a
 
 from collections.abc import Callable, Iterator
 import contextlib
-import errno
 import fcntl
 import os
 import socket
@@ -65,15 +64,9 @@ def held(
 
 def check_writable(workdir: epath.Path) -> None:
     """paths.WorkdirError where a local folder could not be made or written in; nothing is."""
-    if paths.is_remote(workdir):
-        return
-    there = next(folder for folder in (workdir, *workdir.parents) if folder.exists())
-    reason = os.strerror(errno.EACCES)
-    if os.statvfs(there).f_flag & os.ST_RDONLY:
-        reason = os.strerror(errno.EROFS)
-    elif os.access(there, os.W_OK | os.X_OK):
-        return
-    raise paths.WorkdirError(unwritable(workdir, reason))
+    reason = paths.why_unwritable(workdir)
+    if reason is not None:
+        raise paths.WorkdirError(unwritable(workdir, reason))
 
 
 def unwritable(workdir: epath.Path, reason: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import shutil
 import uuid
@@ -32,6 +33,18 @@ def absolute(path: str | os.PathLike) -> epath.Path:
     except KeyError as error:
         raise ValueError(f"{path}: give a local path or gs://, not {error.args[0]}") from None
     return path if is_remote(path) else path.expanduser().resolve()
+
+
+def why_unwritable(place: str | os.PathLike) -> str | None:
+    """Why nothing can be written in a local folder, or the folder not be made, as the system says
+    it; None where it can, and of an address of an object store. Nothing is tried."""
+    place = epath.Path(place)
+    if is_remote(place):
+        return None
+    there = next(one for one in (place, *place.parents) if one.exists())
+    if os.statvfs(there).f_flag & os.ST_RDONLY:
+        return os.strerror(errno.EROFS)
+    return None if os.access(there, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
 
 
 def kvstore(folder: epath.Path) -> dict[str, str]:

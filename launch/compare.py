@@ -26,11 +26,13 @@ Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fa
 
 import argparse
 from collections.abc import Mapping, Sequence
+import contextlib
 import itertools
 import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -43,7 +45,7 @@ from gdsd_jax import interrupts
 if __name__ == "__main__":
     interrupts.watch()  # the imports below take their time
 
-from gdsd_jax import metrics, paths, report
+from gdsd_jax import cli, metrics, paths, report
 from gdsd_jax.cli import Parser, load_config, output_folder, run, split_config, told
 from gdsd_jax.mistakes import Gathered
 from gdsd_jax.report.tables import lines_of, markdown, merit, run_of, score_of, table
@@ -66,10 +68,18 @@ def train(config: str, workdir: pathlib.Path, *overrides: str) -> None:
 
 def run_script(script: str, *flags: str, output: int | None = None) -> None:
     """A script of launch/ to its end; SystemExit with its code where it fails."""
-    command = [sys.executable, str(ROOT / "launch" / script), *flags]
-    done = subprocess.run(command, check=False, stdout=output)
+    done = subprocess.run(command_of(script, *flags), check=False, stdout=output)
+    if done.returncode < 0:  # it could say nothing, as where the memory was not enough
+        name = signal.Signals(-done.returncode).name
+        line = f"launch/{script} was ended by {name}; the same command goes on from there"
+        raise SystemExit(cli.fail(line, 128 - done.returncode))
     if done.returncode:
         raise SystemExit(done.returncode)
+
+
+def command_of(script: str, *flags: str) -> list[str]:
+    """What starts a script of launch/."""
+    return [sys.executable, str(ROOT / "launch" / script), *flags]
 
 
 def finished(config: str, out: pathlib.Path, name: str, seed: int, *overrides: str) -> pathlib.Path:
@@ -333,7 +343,8 @@ def grid_of(texts: Sequence[str]) -> dict[str, list[str]]:
 
 def check(plan: Plan, test: Test) -> None:
     """Mistakes of the settings of all variants and of the test; nothing is trained before."""
-    from gdsd_jax import settings  # slow to import: wrong arguments are told before
+    from gdsd_jax import experiment, settings  # slow to import: wrong flags are told before
+    from gdsd_jax.evaluation import arms
 
     starts = [
         settings.parse(load_config(argument_of(plan.config, f"seed={seed}"))) for seed in plan.seeds
@@ -351,6 +362,32 @@ def check(plan: Plan, test: Test) -> None:
     for temperature in filter(None, test.temperatures):
         with wrong.check("--temperatures: "):
             settings.parse(load_config(argument_of(plan.config, f"temperature={temperature}")))
+    wrong.end()
+    if test.split:
+        task = experiment.make_task(starts[0], starts[0].init_from is None)
+        with contextlib.closing(task):
+            arms.values_in(experiment.split(starts[0], task, experiment.ignore)[1], test.split)
+    check_begins(plan)
+
+
+def check_begins(plan: Plan) -> None:
+    """Mistakes of the variants that main.py would find when their turn comes, hours later, of those
+    that have not begun. Each is asked in a process of its own, which gives its devices back."""
+    wrong = Gathered()
+    for name, overrides in plan.variants.items():
+        values, seed = choices_of(plan.grid)[0], plan.seeds[0]
+        workdir = plan.out / f"{folder_of(name, values)}-{seed}"
+        if workdir.exists():
+            continue
+        argument = argument_of(plan.config, f"seed={seed}", overrides, *values)
+        flags = ("--check", f"--config={argument}", f"--workdir={workdir}")
+        asked = subprocess.run(
+            command_of("main.py", *flags), check=False, capture_output=True, text=True
+        )
+        said = re.findall("^error: (.*)", asked.stderr, re.MULTILINE)
+        if asked.returncode:
+            said = said or [f"main.py --check ends with exit code {asked.returncode}"]
+            wrong.lines += [f"variant {name!r}: {line}" for line in said]
     wrong.end()
 
 
@@ -389,7 +426,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tune", action="append", default=[], metavar="KEY=VALUE/VALUE")
     parser.add_argument("--halvings", type=int, default=0)
     parser.add_argument("--test", action="store_true", help="report a half that no run was asked")
-    parser.add_argument("--samples", type=int, default=8, help="of a test, to each problem")
+    parser.add_argument("--samples", type=int, help="of a test, to each problem; by default 8")
     parser.add_argument("--temperatures", default="", help="of these samples")
     parser.add_argument("--split", help="column by which the problems of a test are told apart")
     return parser.checked(check_flags)
@@ -405,18 +442,23 @@ def check_flags(args: argparse.Namespace) -> None:
     with wrong.check():
         grid_of(args.tune)
     for name, least in (("halvings", 0), ("samples", 1)):
-        if getattr(args, name) < least:
-            wrong.lines.append(f"--{name}={getattr(args, name)}: give a number of at least {least}")
+        given = getattr(args, name)
+        if given is not None and given < least:
+            wrong.lines.append(f"--{name}={given}: give a number of at least {least}")
     if args.halvings > 0 and not args.tune:
         wrong.lines.append(f"--halvings={args.halvings}: nothing is tuned, give --tune")
-    if not args.test and (args.temperatures or args.split):
-        wrong.lines.append("--temperatures and --split are of a test: give --test too")
+    of_test = [name for name in ("samples", "temperatures", "split") if getattr(args, name)]
+    if of_test and not args.test:
+        wrong.lines.append(f"--{', --'.join(of_test)} belongs to a test: give --test too")
     with wrong.check():
         load_config(args.config)
     with wrong.check():
         if paths.is_remote(args.out):
             raise ValueError(f"--out={args.out}: give a local folder")
-        output_folder("--out", args.out)
+        place = output_folder("--out", args.out)
+        cli.check_writable("--out", args.out, place)
+        if (place / "config.json").exists():
+            raise ValueError(f"--out={args.out}: a run is in there; name a folder for all runs")
     wrong.end()
 
 
@@ -427,7 +469,7 @@ def main() -> int:
     variants, seeds, grid = variants_of(args.variants), seeds_of(args.seeds), grid_of(args.tune)
     plan = Plan(config, out, variants, seeds, grid, args.halvings)
     temperatures = [one for one in args.temperatures.split(",") if one] or [None]
-    test = Test(args.samples, temperatures, args.split)
+    test = Test(args.samples or 8, temperatures, args.split)
     try:
         check(plan, test)
         out.mkdir(parents=True, exist_ok=True)

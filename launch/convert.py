@@ -57,7 +57,7 @@ if __name__ == "__main__":
     interrupts.watch()  # the imports below take their time
 
 from gdsd_jax import paths
-from gdsd_jax.cli import Parser, place, run, told
+from gdsd_jax.cli import Parser, check_writable, output_folder, place, run, told
 from gdsd_jax.mistakes import Gathered
 
 
@@ -128,6 +128,10 @@ def check_flags(args: argparse.Namespace) -> None:
     }
     wrong = Gathered()
     wrong.lines += [line for line, is_made in mistakes.items() if is_made]
+    for name, folder in (("to_orbax", args.to_orbax), ("to_hf", args.to_hf)):
+        with wrong.check():
+            if folder is not None:
+                check_writable(f"--{name}", folder, output_folder(f"--{name}", folder))
     wrong.end()
 
 

@@ -120,6 +120,10 @@ def mode_of(args: argparse.Namespace) -> str:
     asked = [name for name in flags if getattr(args, name) not in (None, "")]
     if mode != "checkpoint" and asked:
         raise ValueError(f"--{asked[0]} asks a model: give it with --checkpoint=DIR")
+    unread = {"again": ("config",), "rescore": ("fresh",), "compare": ("config", "fresh")}
+    for name in unread.get(mode, ()):
+        if getattr(args, name):
+            raise ValueError(f"--{mode} reads no --{name}: leave it out")
     needed = {"compare": (), "rescore": ("config", "out")}.get(mode, ("out",))
     for name in needed:
         if getattr(args, name) is None:

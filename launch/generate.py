@@ -50,7 +50,6 @@ LIMITS = {  # of numbers: keys of jax have 32 bits, positions are int32
     "batch": (1, 1 << 20),
     "prompt_length": (1, 1 << 24),
     "temperature": (0, math.inf),
-    "threshold": (0, math.inf),
     "seed": (0, (1 << 32) - 1),
 }
 
@@ -72,6 +71,8 @@ def check_flags(args: argparse.Namespace) -> None:
                 f"--{name}={getattr(args, name)} must be at least {least}"
                 + ("" if most == math.inf else f" and at most {most}")
             )
+    if not 0 < args.threshold <= 1:
+        wrong.lines.append(f"--threshold={args.threshold} must lie in (0, 1]; 1 commits none early")
     if args.chat and (args.out or args.raw):
         wrong.lines.append(
             "--chat prints its answers, by the chat template: leave out --out, --raw"
@@ -106,8 +107,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=float,
-        default=math.inf,
-        help="commit all more probable than this; default off",
+        default=1.0,
+        help="commit all more probable than this; 1, the default, commits none early",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=8, help="prompts at once")

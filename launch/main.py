@@ -2,6 +2,8 @@
 
   python launch/main.py --config=configs/coding.py[:MODEL[,key=value...]] [--workdir=DIR]
 
+With --check it is only said whether the run can begin: settings, files, problems and devices are
+looked at, the workdir is not touched.
 On TPU VM pod slices the same command on every host: the processes find one another. Elsewhere each
 is told:
   ... --coordinator=HOST:PORT --num_processes=N --process_id=I
@@ -39,6 +41,9 @@ def make_parser() -> Parser:
     )
     parser.add_argument(
         "--workdir", help="local folder or gs:// address; by default runs/NAME-OVERRIDES"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="say whether the run can begin, and begin nothing"
     )
     parser.add_hosts()
     parser.add_argument(
@@ -143,7 +148,8 @@ def launch(chosen: Settings, args: argparse.Namespace, here: Hosts) -> int:
         workdirs.check_before(here, workdir, chosen)
     except Exception as error:
         return told(error, args.debug)
-    if jax.default_backend() != "cpu" and jax.config.jax_compilation_cache_dir is None:
+    is_cached = jax.config.jax_compilation_cache_dir is not None
+    if jax.default_backend() != "cpu" and not is_cached and not args.check:
         # a run that resumes compiles nothing
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
     # orbax logs each fault several times and then raises it, which is one line here
@@ -161,6 +167,9 @@ def launch(chosen: Settings, args: argparse.Namespace, here: Hosts) -> int:
         with shown(here):
             if here.first:
                 progress.say("\n".join(banner.lines_of(prepared, workdir)))
+            if args.check:
+                progress.say("nothing is wrong: without --check the run begins")
+                return 0
             train.train(prepared, workdir, say=progress.say, profile=args.profile)
     except train.Interrupted:
         return 143

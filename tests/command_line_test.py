@@ -2,6 +2,7 @@
 `gdsd`."""
 
 from pathlib import Path
+import runpy
 import subprocess
 import sys
 
@@ -107,6 +108,22 @@ def test_a_wrong_command_line_is_told_before_jax_is_imported(command):
     code, lines = run(ROOT / "gdsd_jax" / "__main__.py", command, *flags)
     check(lines, said)
     assert code == "2"
+
+
+@pytest.mark.parametrize("script", ["eval", "compare", "convert"])
+def test_what_cannot_be_written_is_told_at_once(monkeypatch, capsys, tmp_path, script):
+    """Not after hours of work; root may write everywhere."""
+    flags = {
+        "eval": ["--checkpoint=x", f"--out={tmp_path}/out"],
+        "compare": [CODING, f"--out={tmp_path}/out", "a="],
+        "convert": ["--from_hf=x", f"--to_orbax={tmp_path}/out"],
+    }[script]
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *flags])
+    with pytest.raises(SystemExit, match="^2$"):
+        runpy.run_path(ROOT / "launch" / f"{script}.py", run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"={tmp_path}/out: nothing can be written there (Permission denied); name" in line
 
 
 def test_a_wrong_setting_is_told_after_it():

@@ -64,6 +64,7 @@ def column_of(table: list[list[str]], head: str, row: int = 1) -> str:
 @pytest.mark.parametrize("given", [None, "elsewhere"])
 def test_scripts_of_a_comparison_share_what_they_compile(compare, monkeypatch, tmp_path, given):
     """In its folder, unless another one is given."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
     name, seen = "JAX_COMPILATION_CACHE_DIR", set()
     monkeypatch.delenv(name)
     if given is not None:
@@ -295,7 +296,15 @@ WRONG = {
     "no grid": (["--halvings=1", "a="], "--halvings=1: nothing is tuned, give --tune"),
     "temperature": (["--test", "--temperatures=1,hot", "a="], "--temperatures: config key 'temper"),
     "cold": (["--test", "--temperatures=-1", "a="], "--temperatures: temperature=-1.0 must"),
-    "no test": (["--split=misled", "a="], "--temperatures and --split are of a test: give --test"),
+    "no test": (
+        ["--split=misled", "--samples=2", "a="],
+        "--samples, --split belongs to a test: give",
+    ),
+    "column": (
+        ["--test", "--split=hue", "a="],
+        "no held-out problem has a column 'hue': choose one",
+    ),
+    "variant": (["a=", "b=keep_best=hue"], "variant 'b': keep_best=hue: evaluations of this run"),
     "start": (["a=", "b=sft.noise=0.9"], "variant 'b': sft.noise=0.4 is now 0.9: the supervised"),
     "key": (["a=", "b=gdsd.psy=3"], "variant 'b': unknown config key 'gdsd.psy'; near it"),
     "config": (["--config=none.py", "a="], "--config: no file none.py; there are the recipes"),
@@ -322,6 +331,22 @@ def test_a_file_where_the_folder_should_be_is_named(compare, monkeypatch, capsys
     assert code_of(compare.main) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and str(tmp_path / "out") in line
+
+
+def test_a_run_is_no_folder_of_runs(compare, monkeypatch, capsys, tmp_path):
+    run_with(tmp_path / "run")
+    arguments(monkeypatch, f"--config={CODING}", f"--out={tmp_path / 'run'}", "a=")
+    assert code_of(compare.main) == 2
+    assert f"--out={tmp_path / 'run'}: a run is in there" in capsys.readouterr().err
+
+
+def test_a_script_that_is_killed_is_told(compare, monkeypatch, capsys, tmp_path):
+    """As by the system where the memory is not enough."""
+    (tmp_path / "launch").mkdir()
+    (tmp_path / "launch/dies.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    assert code_of(lambda: compare.run_script("dies.py")) == 137
+    assert "launch/dies.py was ended by SIGKILL; the same" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from launch import convert
 from tests import folders
 from tests.folders import DREAM, LLADA, LLAMA, QWEN2, QWEN3, SDAR
 from tests.reference import random_adapters
+from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {
@@ -211,7 +212,8 @@ def test_damaged_folders_leave_the_destination_alone(tmp_path, damage, capsys):
 def refused(folder, capsys, words, way=("from_hf", "to_orbax")):
     """Exit code 2, one line with these words, and nothing half-written beside the destination."""
     before = {path for path in folder.rglob("*") if path.is_file()}
-    assert run(f"--{way[0]}={folder / 'in'}", f"--{way[1]}={folder / 'out'}") == 2
+    flags = f"--{way[0]}={folder / 'in'}", f"--{way[1]}={folder / 'out'}"
+    assert code_of(lambda: run(*flags)) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and re.search(words, errors[0])
     assert {path for path in folder.rglob("*") if path.is_file()} == before
@@ -224,7 +226,7 @@ def test_a_destination_in_use_is_refused(tmp_path, capsys):
     refused(tmp_path, capsys, "out is not empty; name a new folder")
     shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").write_text("a file")
-    refused(tmp_path, capsys, "out is not empty")
+    refused(tmp_path, capsys, "out is a file; name a folder")
 
 
 def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import coding
-from gdsd_jax import experiment, meanings, metrics, settings, tokenizers
+from gdsd_jax import experiment, meanings, metrics, settings, tokenizers, weights
 from gdsd_jax.sandbox import SandboxError
 from gdsd_jax.tasks import coding as coding_task
 
@@ -255,6 +255,13 @@ def test_a_folder_brings_its_own_model_and_tokenizer(workdir, data_dir):
         assert found.settings.model is None
         kept = tokenizers.load(workdir / "tokenizer")
         assert found.tokenizer.encode("sum the items") == kept.encode("sum the items")
+
+
+def test_a_folder_is_asked_by_a_recipe_that_starts_from_released_weights(workdir):
+    """An evaluation starts from nothing else than the folder."""
+    asked = settings.parse(coding.get_config("llada,mesh.fsdp=8"))
+    assert asked.require_init
+    assert experiment.check_before_data(asked, weights.settings_of(workdir), False).size == 8
 
 
 def test_a_folder_of_another_model_than_the_settings_name_is_refused(workdir, data_dir):

@@ -228,6 +228,19 @@ def test_a_workdir_that_cannot_be_used_is_told_first(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(("override", "code"), [("seed=1", 0), ("keep_best=hue", 2)])
+def test_whether_a_run_can_begin(main, monkeypatch, capsys, data_dir, tmp_path, override, code):
+    monkeypatch.setattr(train, "train", lambda *_, **__: pytest.fail("the run began"))
+    config = f"--config={ROOT}/configs/coding.py:tiny,data_dir={data_dir},{override}"
+    flags = ["main.py", config, "--check", f"--workdir={tmp_path / 'run'}"]
+    monkeypatch.setattr(sys, "argv", flags)
+    assert main() == code
+    told = capsys.readouterr()
+    assert ("nothing is wrong: without --check the run begins" in told.out) == (code == 0)
+    assert ("keep_best=hue" in told.err) == (code == 2)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_default_workdir_is_named_by_the_overrides(main, monkeypatch, data_dir):
     """So that a second experiment does not look finished."""
     workdirs = []

@@ -68,13 +68,18 @@ def read(
 
 
 def values_of(arms: Mapping[str, Arm], column: str) -> list[Any]:
-    """The values that the problems' records have there.
+    """`values_in` of the problems' records."""
+    keys = dict.fromkeys(key for arm in arms.values() for file in arm.after for key in file.keys)
+    records = [record for record in map(json.loads, keys) if isinstance(record, dict)]
+    return values_in(records, column)
+
+
+def values_in(records: Sequence[Mapping[str, Any]], column: str) -> list[Any]:
+    """The values that records have in a column.
 
     Raises:
       ValueError: no record has the column; one line names those there are.
     """
-    keys = dict.fromkeys(key for arm in arms.values() for file in arm.after for key in file.keys)
-    records = [record for record in map(json.loads, keys) if isinstance(record, dict)]
     found = {json.dumps(record[column]): record[column] for record in records if column in record}
     if not found:
         names = ", ".join(sorted({name for record in records for name in record}))

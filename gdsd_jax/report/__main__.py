@@ -93,7 +93,7 @@ def main() -> int:
         if args.out is None and len(workdirs) > 1:
             raise ValueError("--out is missing: name the page of several runs")
         read = [file for one in workdirs for file in read_of_run(one)]
-        out = output_path("--out", args.out, *read) or workdirs[0] / "report.html"
+        out = output_path("--out", args.out or str(workdirs[0] / "report.html"), *read)
         paths.write_whole(out, page.encoded(draw(workdirs)))
     except (ValueError, OSError) as error:
         return told(error, args.debug)
