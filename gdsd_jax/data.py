@@ -175,10 +175,11 @@ def mixed(records: Sequence[Record], problems: Sequence[str], seed: int) -> Sequ
     return [record for _, record in sorted(pairs, key=lambda pair: place[pair[0]])]
 
 
-def half_of(
-    records: Sequence[Record], problems: Sequence[str], half: str | None
-) -> Sequence[Record]:
-    """The records of every second problem, as `heldout_half` says, or all.
+def half_of(task: Task, records: Sequence[Record], half: str | None) -> Sequence[Record]:
+    """The records of every second cluster, as `heldout_half` says, or all.
+
+    Those of no cluster are with others that ask the same. Clusters are taken by their names: where
+    alike ones have like names, both halves get some of them.
 
     Raises:
       ValueError: there is no such half.
@@ -186,8 +187,11 @@ def half_of(
     if half is None:
         return records
     first = {"development": 0, "test": 1}[half]
-    chosen = set(list(dict.fromkeys(problems))[first::2])
-    found = [one for one, problem in zip(records, problems, strict=True) if problem in chosen]
+    clusters = [task.cluster(one) for one in records]
+    names = [name or asked_of(task, one) for name, one in zip(clusters, records)]
+    order = sorted(set(names)) if any(clusters) else list(dict.fromkeys(names))
+    chosen = set(order[first::2])
+    found = [one for one, name in zip(records, names, strict=True) if name in chosen]
     if not found:
         raise ValueError(f"heldout_half={half}: of {len(records)} held-out problems none is left")
     return found

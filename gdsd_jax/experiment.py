@@ -339,7 +339,7 @@ def problems_of(
         )
 
     train, heldout = split(settings, task, say)
-    half = data.half_of(heldout, asked(task, heldout), settings.heldout_half)
+    half = data.half_of(task, heldout, settings.heldout_half)
     return problems(train), problems(half)
 
 

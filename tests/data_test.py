@@ -173,13 +173,22 @@ def test_files_are_mixed_by_their_problems():
 
 def test_halves_share_no_problem():
     """However its records lie; of different problems every second one, as they come."""
-    records, problems = list(range(8)), list("aabbccda")
-    assert data.half_of(records, problems, "development") == [0, 1, 4, 5, 7]
-    assert data.half_of(records, problems, "test") == [2, 3, 6]
-    assert data.half_of(records, EACH[:8], "test") == [1, 3, 5, 7]
-    assert data.half_of(records, problems, None) is records
+    task = Task([], None, lambda record: [{"role": "user", "content": record}], None)
+    records = list("ddbbccea")
+    assert data.half_of(task, records, "development") == list("ddcca")
+    assert data.half_of(task, records, "test") == list("bbe")
+    assert data.half_of(task, records, None) is records
     with pytest.raises(ValueError, match="heldout_half=test: of 2 held-out problems none is left"):
-        data.half_of([1, 1], ["a", "a"], "test")
+        data.half_of(task, ["a", "a"], "test")
+
+
+def test_halves_share_no_cluster():
+    """Of clusters every second one by its name; what has none is one by what it asks."""
+    task = Task([], None, lambda record: [{"role": "user", "content": record}], None)
+    task = task._replace(cluster=lambda record: record[1:] or None)
+    records = ["1dd", "2aa", "3aa", "4dd", "b", "5cc"]
+    assert data.half_of(task, records, "development") == ["b", "5cc"]
+    assert data.half_of(task, records, "test") == ["1dd", "2aa", "3aa", "4dd"]
 
 
 def test_each_visit_draws_another_answer(problems, tokenizer):

@@ -52,6 +52,7 @@ class Table(NamedTuple):
     forwards_NxS: np.ndarray  # int, of the model
     # `distances` of the student that answers from its teacher; None: no teacher
     distances: Mapping[str, np.ndarray] | None = None
+    cluster_N: np.ndarray | None = None  # int, of each problem; None: each is one by itself
 
     @property
     def forwards_per_token(self) -> float:

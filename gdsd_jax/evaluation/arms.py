@@ -32,13 +32,13 @@ class Arm(NamedTuple):
 
 class Gain(NamedTuple):
     """A number of a variant in the mean over seeds and problems, its interval's ends, and of how
-    many problems that is."""
+    many independent problems, or clusters, that is."""
 
     before: float
     after: float
     low: float
     high: float
-    problems: int
+    independent: int
 
 
 class Numbers(NamedTuple):
@@ -126,7 +126,13 @@ def stacked(files: Sequence[File], places: Mapping[str, int]) -> dict[str, Ratio
             found[f"pass@{max(chances)}"] = chances[max(chances)]
         seeds.append(found)
     shared = [name for name in seeds[0] if all(name in one for one in seeds)]
-    return {name: Ratio(*map(np.stack, zip(*(one[name] for one in seeds)))) for name in shared}
+    return {name: side_by_side([one[name] for one in seeds]) for name in shared}
+
+
+def side_by_side(seeds: Sequence[Ratio]) -> Ratio:
+    """The sums [S, N] of ratios over the same problems."""
+    tops, bottoms, clusters = zip(*seeds)
+    return Ratio(np.stack(tops), np.stack(bottoms), clusters[0])
 
 
 def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict[str, Gain]:
@@ -138,10 +144,13 @@ def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict
         if name not in after:
             continue
         both_N = np.all((before[name].bottom_N > 0) & (after[name].bottom_N > 0), axis=0)
-        pair = [Ratio(*(np.where(both_N, x, 0) for x in one[name])) for one in (before, after)]
+        pair = [
+            Ratio(*(np.where(both_N, sums, 0) for sums in one[:2]), one.cluster_N)
+            for one in intervals.alike(before[name], after[name])
+        ]
         span = intervals.crossed_interval(*pair)
         if span is not None:
-            found[name] = Gain(pair[0].value, pair[1].value, *span, int(both_N.sum()))
+            found[name] = Gain(pair[0].value, pair[1].value, *span, pair[1].independent)
     return found
 
 
@@ -191,5 +200,5 @@ def told(one: Gain, form: str) -> str:
 
 def verdict(one: Gain, form: str) -> str:
     """A difference with its interval and in words."""
-    said = intervals.verdict(one.after - one.before, one.low, one.high, one.problems)
+    said = intervals.verdict(one.after - one.before, one.low, one.high, one.independent)
     return f"{told(one, form)}: {said}"

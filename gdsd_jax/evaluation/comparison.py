@@ -182,22 +182,25 @@ def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict
         if name not in after:
             continue
         both_N = (before[name].bottom_N > 0) & (after[name].bottom_N > 0)
-        pair = [
-            Ratio(one.top_N[both_N], one.bottom_N[both_N]) for one in (before[name], after[name])
-        ]
         if not both_N.any():
             continue
+        pair = [only(one, both_N) for one in intervals.alike(before[name], after[name])]
         low, high = intervals.paired_interval(*pair)
-        problems = int(np.sum(both_N))
         found[name] = {
             "before": pair[0].value,
             "after": pair[1].value,
             "difference": pair[1].value - pair[0].value,
             "interval": [low, high],
-            "problems": problems,
-            "shown": intervals.is_shown(low, high, problems),
+            "problems": int(np.sum(both_N)),
+            "independent": pair[1].independent,
+            "shown": intervals.is_shown(low, high, pair[1].independent),
         }
     return found
+
+
+def only(ratio: Ratio, chosen_N: np.ndarray) -> Ratio:
+    """The sums of some problems."""
+    return Ratio(*(None if values_N is None else values_N[chosen_N] for values_N in ratio))
 
 
 def lines_of(found: Mapping[str, Any]) -> list[str]:
@@ -230,8 +233,11 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
 def told(one: Mapping[str, Any]) -> str:
     """A difference in words."""
     low, high = one["interval"]
-    said = intervals.verdict(one["difference"], low, high, one["problems"])
+    said = intervals.verdict(one["difference"], low, high, one["independent"])
+    problems = f"{one['problems']} problems"
+    if one["independent"] < one["problems"]:
+        problems += f" of {one['independent']} clusters"
     return (
         f"{one['before']:.3f} -> {one['after']:.3f}, {one['difference']:+.3f} "
-        f"({intervals.LEVEL:.0%} {low:+.3f} to {high:+.3f}, {one['problems']} problems): {said}"
+        f"({intervals.LEVEL:.0%} {low:+.3f} to {high:+.3f}, {problems}): {said}"
     )

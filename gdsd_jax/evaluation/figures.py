@@ -12,24 +12,24 @@ import numpy as np
 from gdsd_jax.evaluation import intervals
 from gdsd_jax.evaluation.answers import Table, finite, named, summary
 from gdsd_jax.evaluation.intervals import Ratio
-from gdsd_jax.tasks import Grades
+from gdsd_jax.tasks import Grades, Record, Task
 
 Item = dict[str, Any]
 
 
-def items_of(questions: Sequence[str], table: Table, **asked: Any) -> list[Item]:
+def items_of(problems: Sequence[Item], table: Table, **asked: Any) -> list[Item]:
     """An item for each answer, those to one problem one after another; distances to a teacher stand
     in the first of them.
 
     Args:
-      questions: of the N problems.
+      problems: {"question", and "cluster" where it has one} of each of the N.
       table: the answers.
       asked: entries of all items, such as the temperature.
     """
     return [
         {
             "problem": row,
-            "question": questions[row],
+            **problems[row],
             **asked,
             "sample": number,
             "completion": text,
@@ -49,6 +49,12 @@ def distance(table: Table, row: int) -> Item:
         return {}
     found = {name: finite(float(values[row])) for name, values in table.distances.items()}
     return {"distance": found}
+
+
+def cluster_entry(task: Task, record: Record) -> Item:
+    """{"cluster": its name}; nothing where the record has none."""
+    name = task.cluster(record)
+    return {} if name is None else {"cluster": name}
 
 
 def verdict(grades: Grades | None, place: Any) -> Item:
@@ -100,7 +106,17 @@ def table_of(items: Sequence[Item], names: Sequence[str]) -> Table:
     if all(firsts):
         shared = [name for name in firsts[0] if all(name in one for one in firsts)]
         distances = {name: np.array([one[name] for one in firsts], float) for name in shared}
-    return Table(texts, grades, lengths_NxS, forwards_NxS, distances)
+    clusters = clusters_of([row[0].get("cluster") for row in rows])
+    return Table(texts, grades, lengths_NxS, forwards_NxS, distances, clusters)
+
+
+def clusters_of(names: Sequence[str | None]) -> np.ndarray | None:
+    """A number for each cluster, int [N], one of its own for None; None where all are None."""
+    if not any(names):
+        return None
+    known: dict[Any, int] = {}
+    own = (row if name is None else str(name) for row, name in enumerate(names))
+    return np.array([known.setdefault(one, len(known)) for one in own])
 
 
 # ---------------------------------------------------------------- numbers
@@ -144,24 +160,24 @@ def figures(greedy: Table, sampled: Table, score: str, names: Sequence[str]) -> 
 
 def ratios_of(greedy: Table, sampled: Table, score: str) -> dict[str, Ratio]:
     """The means of `figures` by name, each as sums over the answers of a problem; without parts."""
-    found = {}
+    found, cluster_N = {}, greedy.cluster_N
     if greedy.grades is not None:
         judged_NxS = greedy.grades.judged_N
         points_NxSx2 = greedy.grades.points_Nx2 * judged_NxS[..., None]
-        found["accuracy"] = Ratio(*np.moveaxis(points_NxSx2.sum(axis=1), -1, 0))
+        found["accuracy"] = Ratio(*np.moveaxis(points_NxSx2.sum(axis=1), -1, 0), cluster_N)
         found["pass_at_1"] = mean_ratio(greedy, "solved")
         found["mean_reward"] = mean_ratio(sampled, score)
         for name in ("reward", "solved"):
             found[name] = mean_ratio(sampled, name)
     answered_NxS = np.array([[text is not None for text in row] for row in greedy.texts])
-    found["looping"] = Ratio(greedy.loops_NxS.sum(axis=1), answered_NxS.sum(axis=1))
+    found["looping"] = Ratio(greedy.loops_NxS.sum(axis=1), answered_NxS.sum(axis=1), cluster_N)
     if greedy.lengths_NxS.any():
         found["forwards_per_token"] = Ratio(
-            greedy.forwards_NxS.sum(axis=1), greedy.lengths_NxS.sum(axis=1)
+            greedy.forwards_NxS.sum(axis=1), greedy.lengths_NxS.sum(axis=1), cluster_N
         )
     for name, values_N in (greedy.distances or {}).items():
         known_N = ~np.isnan(values_N)
-        found[name] = Ratio(np.where(known_N, values_N, 0.0), known_N.astype(np.int64))
+        found[name] = Ratio(np.where(known_N, values_N, 0.0), known_N.astype(np.int64), cluster_N)
     return found
 
 
@@ -176,7 +192,7 @@ def mean_ratio(table: Table, name: str) -> Ratio:
     """The mean of "reward", "solved" or a part over the answers that were judged."""
     judged_NxS = table.grades.judged_N
     values_NxS = np.where(judged_NxS, named(table.grades)[name], 0).astype(np.float64)
-    return Ratio(values_NxS.sum(axis=1), judged_NxS.sum(axis=1))
+    return Ratio(values_NxS.sum(axis=1), judged_NxS.sum(axis=1), table.cluster_N)
 
 
 def chances_of(table: Table) -> dict[int, Ratio]:
@@ -190,7 +206,7 @@ def chances_of(table: Table) -> dict[int, Ratio]:
             intervals.pass_at_k(int(answers), int(solved), k) if enough else 0.0
             for answers, solved, enough in zip(answers_N, solved_N, enough_N)
         ]
-        found[k] = Ratio(np.array(chance_N), enough_N.astype(np.int64))
+        found[k] = Ratio(np.array(chance_N), enough_N.astype(np.int64), table.cluster_N)
     return found
 
 

@@ -1,6 +1,6 @@
 """How sure a mean over problems is: bootstrap intervals; and pass@k without bias.
 
-N problems, R resamples, S seeds.
+N problems, C clusters of them, R resamples, S seeds.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,17 +21,34 @@ ROWS = 1000  # resamples that are held at once
 class Ratio(NamedTuple):
     """A mean over problems as the quotient of two sums: right cells over empty ones, say.
 
-    For a plain mean `bottom_N` counts the answers of each problem.
+    For a plain mean `bottom_N` counts the answers of each problem. Problems of the same number in
+    `cluster_N` are drawn together; None = each by itself.
     """
 
     top_N: np.ndarray
     bottom_N: np.ndarray
+    cluster_N: np.ndarray | None = None
 
     @property
     def value(self) -> float | None:
         """The quotient; None where there is nothing to divide by."""
         bottom = self.bottom_N.sum()
         return float(self.top_N.sum() / bottom) if bottom else None
+
+    @property
+    def joined(self) -> "Ratio":
+        """The same quotient with the sums of clusters, [..., C], in place of those of problems."""
+        if self.cluster_N is None:
+            return self
+        known, place_N = np.unique(self.cluster_N, return_inverse=True)
+        belongs_NxC = place_N[:, None] == np.arange(len(known))
+        return Ratio(self.top_N @ belongs_NxC, self.bottom_N @ belongs_NxC)
+
+    @property
+    def independent(self) -> int:
+        """How many clusters tell anything."""
+        bottom_C = self.joined.bottom_N
+        return int(np.count_nonzero(bottom_C.any(axis=tuple(range(bottom_C.ndim - 1)))))
 
 
 def pass_at_k(answers: int, solved: int, k: int) -> float:
@@ -71,18 +88,19 @@ def _draws(problems: int) -> Iterator[np.ndarray]:
 
 
 def interval(ratio: Ratio) -> list[float] | None:
-    """[low, high]: the percentile bootstrap over problems; None where there is nothing to average.
+    """[low, high]: the percentile bootstrap over problems, or over their clusters; None where there
+    is nothing to average.
 
     The same numbers in every process: the resamples follow from SEED alone.
     """
     with np.errstate(invalid="ignore"):
-        return _percentiles(resampled(ratio)) if ratio.bottom_N.any() else None
+        return _percentiles(resampled(ratio.joined)) if ratio.bottom_N.any() else None
 
 
 def paired_interval(before: Ratio, after: Ratio) -> list[float] | None:
     """[low, high] of `after` minus `before`, over the same N problems in the same order.
 
-    A resample draws problems, and with each of them both of its values.
+    A resample draws problems, or clusters, and with each of them both of its values.
     """
     return _difference(before, after, resampled)
 
@@ -90,11 +108,11 @@ def paired_interval(before: Ratio, after: Ratio) -> list[float] | None:
 def crossed_interval(before: Ratio, after: Ratio) -> list[float] | None:
     """[low, high] of `after` minus `before`, whose sums are [S, N]: seeds by problems.
 
-    A resample draws seeds and, for all of them, problems; with each both of its values. Draws of S
-    seeds vary by (S - 1) / S of what other S seeds would. So a seed's weight, how often it is
-    drawn, is stretched around 1, by the root of the inverse. How much seeds vary is known from
-    these S alone: so the interval is never narrower than Student's of the seeds' own differences.
-    With one seed it says nothing of others.
+    A resample draws seeds and, for all of them, problems or clusters; with each both of its values.
+    Draws of S seeds vary by (S - 1) / S of what other S seeds would. So a seed's weight, how often
+    it is drawn, is stretched around 1, by the root of the inverse. How much seeds vary is known
+    from these S alone: so the interval is never narrower than Student's of the seeds' own
+    differences. With one seed it says nothing of others.
     """
     found = _difference(before, after, _crossed)
     seeds = len(before.top_N)
@@ -115,12 +133,18 @@ def _crossed(ratio: Ratio) -> np.ndarray:
     stretch = math.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1.0
     weight_RxS = 1 + stretch * (times_RxS - 1)
     sums = []
-    for values_SxN in ratio:
+    for values_SxN in (ratio.top_N, ratio.bottom_N):
         drawn_SxR = np.concatenate(
             [values_SxN[:, index_RxN].sum(axis=2) for index_RxN in _draws(problems)], axis=1
         )
         sums.append(np.sum(weight_RxS * drawn_SxR.T, axis=1))
     return np.divide(*sums)
+
+
+def alike(before: Ratio, after: Ratio) -> tuple[Ratio, Ratio]:
+    """Both with the clusters that one of them knows."""
+    cluster_N = before.cluster_N if after.cluster_N is None else after.cluster_N
+    return before._replace(cluster_N=cluster_N), after._replace(cluster_N=cluster_N)
 
 
 def _difference(
@@ -129,18 +153,20 @@ def _difference(
     """The middle of `after` minus `before` over their resamples, which are drawn together."""
     if not (before.bottom_N.any() and after.bottom_N.any()):
         return None
+    before, after = alike(before, after)
     with np.errstate(invalid="ignore"):
-        return _percentiles(resample(after) - resample(before))
+        return _percentiles(resample(after.joined) - resample(before.joined))
 
 
-def is_shown(low: float, high: float, problems: int) -> bool:
-    """Whether a difference over so many problems is more than chance, by its interval's ends."""
-    return problems >= FEWEST and not low <= 0 <= high
+def is_shown(low: float, high: float, independent: int) -> bool:
+    """Whether a difference over so many problems, or clusters, is more than chance, by its
+    interval's ends."""
+    return independent >= FEWEST and not low <= 0 <= high
 
 
-def verdict(difference: float, low: float, high: float, problems: int) -> str:
+def verdict(difference: float, low: float, high: float, independent: int) -> str:
     """A difference in words."""
-    if not is_shown(low, high, problems):
+    if not is_shown(low, high, independent):
         return "no difference shown"
     return "higher" if difference > 0 else "lower"
 
@@ -151,7 +177,7 @@ def _percentiles(values_R: np.ndarray) -> list[float]:
     return np.nanquantile(values_R, [tail, 1 - tail]).tolist()
 
 
-def stated() -> dict[str, float]:
+def stated(has_clusters: bool = False) -> dict[str, float]:
     """What the intervals are, for a file that holds some."""
-    method = "percentile bootstrap over problems"
+    method = f"percentile bootstrap over {'clusters of ' if has_clusters else ''}problems"
     return {"method": method, "level": LEVEL, "resamples": RESAMPLES, "seed": SEED}

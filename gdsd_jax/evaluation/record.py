@@ -18,7 +18,7 @@ from gdsd_jax.checkpoint import checksums_of, latest_iteration
 from gdsd_jax.evaluation import answers, intervals
 from gdsd_jax.evaluation.answers import Request
 from gdsd_jax.evaluation.distances import distances, teacher_answers, threshold_after
-from gdsd_jax.evaluation.figures import Item, evaluations_of, items_of
+from gdsd_jax.evaluation.figures import Item, cluster_entry, evaluations_of, items_of
 from gdsd_jax.evaluation.finished import Finished, difference
 from gdsd_jax.experiment import Experiment
 from gdsd_jax.loop import keys_of, seed_key_of
@@ -131,7 +131,11 @@ def answer_all(
     """
     chosen, mesh = experiment.settings, experiment.mesh
     rng = keys_of(experiment, seed_key_of(experiment), 0)["evaluation"]
-    questions = [answers.question_of(experiment.task, one) for one in records_of(experiment)]
+    problems = [
+        {"question": answers.question_of(experiment.task, one)}
+        | cluster_entry(experiment.task, one)
+        for one in records_of(experiment)
+    ]
     items = []
     for sampler in plan.samplers:
         here = at_length(experiment, sampler)
@@ -153,7 +157,7 @@ def answer_all(
                 "temperature": request.temperature,
                 "threshold": request.threshold if math.isfinite(request.threshold) else None,
             }
-            items += items_of(questions, table, **asked)
+            items += items_of(problems, table, **asked)
     return items
 
 
@@ -200,7 +204,7 @@ def manifest_of(
         "seed": experiment.settings.seed,
         "sampled": {"temperature": plan.sampled.temperature, "samples": plan.sampled.samples},
         "thresholds": list(plan.thresholds),
-        "intervals": intervals.stated(),
+        "intervals": intervals.stated(any(map(experiment.task.cluster, records_of(experiment)))),
         "packages": versions(),
         "device": jax.devices()[0].device_kind,
     }

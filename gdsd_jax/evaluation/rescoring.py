@@ -16,7 +16,7 @@ import zlib
 
 from gdsd_jax import extensions, json_files, rows, settings, tasks, version
 from gdsd_jax.evaluation import answers, intervals, record
-from gdsd_jax.evaluation.figures import Item, verdict
+from gdsd_jax.evaluation.figures import Item, cluster_entry, verdict
 from gdsd_jax.experiment import make_task
 from gdsd_jax.settings import Settings
 from gdsd_jax.tasks import Record, Task
@@ -80,7 +80,7 @@ def rescore(chosen: Settings, path: str | os.PathLike) -> tuple[dict, list[dict]
         "parts": list(names),
         "rescored": {"file": str(path), "sha256": hashlib.sha256(data).hexdigest()},
         "samplers": before["samplers"] if before else [],
-        "intervals": intervals.stated(),
+        "intervals": intervals.stated(any("cluster" in item for item in items)),
         "packages": record.versions(),
     }
     if before:
@@ -124,7 +124,8 @@ def numbered(found: Sequence[Completion], task: Task) -> tuple[list[dict], list[
             numbers[key] = len(problems)
             problems.append(one.record)
         samples[key] = samples.get(key, 0) + 1
-        item = {"problem": numbers[key], **one.item, "sample": samples[key] - 1}
+        told = one.item | cluster_entry(task, one.record)
+        item = {"problem": numbers[key], **told, "sample": samples[key] - 1}
         counted.append(one._replace(item=item))
     return record.prompts_of(problems, task.messages), counted
 

@@ -159,6 +159,21 @@ def test_a_few_problems_show_no_difference(compare, problems, shown):
     assert line.endswith("higher" if shown else "no difference shown")
 
 
+def test_problems_of_few_clusters_show_no_difference(compare):
+    """What five clusters say is not said more often by their 40 problems; a file of an earlier
+    version, without clusters, is read by those of the other."""
+    before, after = content([0] * 40), content([4] * 40)
+    for place, item in enumerate(after["items"]):
+        item["cluster"] = f"c{place % 5}"
+    for pair in ((before, after), (after, before)):
+        _, found, said = compare(*pair)
+        told = of(found, "pass_at_1")
+        assert (told["problems"], told["independent"], told["shown"]) == (40, 5, False)
+        assert "40 problems of 5 clusters): no difference shown" in said
+    after["items"][0]["cluster"] = None  # one by itself
+    assert of(compare(before, after)[1], "pass_at_1")["independent"] == 6
+
+
 def test_order_and_missing_verdicts(compare):
     """Problems are known by their records; what one file could not judge counts in neither."""
     before, after = content([4, 0, None]), content([0, 4, 4])

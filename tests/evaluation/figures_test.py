@@ -33,8 +33,8 @@ def through_json(value):
 
 
 def items(given, **asked):
-    questions = [f"question {row}" for row in range(len(given.texts))]
-    return through_json(figures.items_of(questions, given, **asked))
+    problems = [{"question": f"question {row}"} for row in range(len(given.texts))]
+    return through_json(figures.items_of(problems, given, **asked))
 
 
 def test_items_hold_the_answers():

@@ -89,7 +89,7 @@ def test_seeds_and_problems_are_drawn_together():
     student = 0.2 + np.array([-1, 1]) * 4.302653 * 0.2 / 3**0.5  # of two degrees of freedom
     assert intervals.crossed_interval(before, after) == pytest.approx(student, abs=1e-6)
     for seed, gain in enumerate(gain_Sx1[:, 0]):
-        pair = [Ratio(*(sums[[seed]] for sums in one)) for one in (before, after)]
+        pair = [Ratio(*(sums[[seed]] for sums in one[:2])) for one in (before, after)]
         assert intervals.crossed_interval(*pair) == pytest.approx([gain, gain])
     nothing = Ratio(np.zeros((2, 3)), np.zeros((2, 3)))
     assert intervals.crossed_interval(nothing, nothing) is None
@@ -102,6 +102,31 @@ def test_pairs_are_drawn_together():
     assert found == pytest.approx([0.1, 0.1])
     alone = intervals.interval(Ratio(values_N, ones_N))
     assert alone[1] - alone[0] > 0.1
+
+
+def test_problems_of_a_cluster_are_drawn_together():
+    """As one problem that tells their sums would be; drawn by themselves, copies of problems seem
+    surer than they are."""
+    rng = np.random.default_rng(6)
+    top_SxC, bottom_SxC = rng.random((3, 2, 30)), np.ones((2, 30))
+    names = np.repeat(np.arange(30), 4)[rng.permutation(120)]
+    before, after, other = (
+        Ratio(top_SxN, bottom_SxC[:, names], names) for top_SxN in top_SxC[..., names]
+    )
+    once = [Ratio(4 * sums_SxC, 4 * bottom_SxC) for sums_SxC in top_SxC]
+    assert before.value == pytest.approx(once[0].value) and before.independent == 30
+    found = intervals.crossed_interval(before, after)
+    assert found == pytest.approx(intervals.crossed_interval(*once[:2]))
+    first, second = (Ratio(one.top_N[0], one.bottom_N[0], names) for one in (before, other))
+    found = intervals.paired_interval(first, second)
+    single = [Ratio(one.top_N[0], one.bottom_N[0]) for one in (once[0], once[2])]
+    assert found == pytest.approx(intervals.paired_interval(*single))
+    low, high = intervals.interval(first)
+    assert [low, high] == pytest.approx(intervals.interval(single[0]))
+    alone = intervals.interval(first._replace(cluster_N=None))
+    assert (alone[1] - alone[0]) / (high - low) == pytest.approx(0.5, abs=0.05)
+    told = first._replace(bottom_N=np.where(names < 4, first.bottom_N, 0))
+    assert told.independent == 4 and told._replace(cluster_N=None).independent == 16
 
 
 @pytest.mark.parametrize("seeds, spread", [(3, 0.0), (2, 0.06), (3, 0.06), (8, 0.06)])

@@ -289,6 +289,7 @@ def test_the_generated_task(make, built, generated):
     for seed in ("0 1", "0 2"):
         assert task.answer(record, seed) == answers.noisy_completion(record, seed, 0.4)
     assert parts_of(task) == ("format", "tests") and task.score == "tests"
+    assert task.cluster(record) == " ".join(names(problem.spec))
     found = graded(task, [record] * 2, [task.answer(record, None), "no program"])
     assert found.reward_N.tolist() == [2, 0] and found.solved_N.tolist() == [True, False]
 
