@@ -63,9 +63,6 @@ def differences_of(runs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 def draw(workdirs: list[epath.Path]) -> str:
     """The page; ValueError or OSError where a run's files cannot be used."""
-    for workdir in workdirs:
-        if not (workdir / "metrics.jsonl").exists():
-            raise ValueError(f"{workdir} has no metrics.jsonl: name the workdir of a run")
     if len(workdirs) == 1:
         return page.page_of(workdirs[0])
     named = dict(zip(names_of(workdirs), workdirs))
@@ -90,6 +87,9 @@ def main() -> int:
     args = parser.parse_args()
     try:
         workdirs = [paths.absolute(one) for one in args.workdirs]
+        for one in workdirs:
+            if not (one / "metrics.jsonl").exists():
+                raise ValueError(f"{one} has no metrics.jsonl: name the workdir of a run")
         if args.out is None and len(workdirs) > 1:
             raise ValueError("--out is missing: name the page of several runs")
         read = [file for one in workdirs for file in read_of_run(one)]

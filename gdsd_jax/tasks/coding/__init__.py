@@ -81,7 +81,7 @@ def make(settings: TaskSettings) -> Task:
         functools.partial(messages, wording=WORDINGS[prompt]),
         functools.partial(grading.grade, sandbox=sandbox, reward=settings.reward),
         functools.partial(answer, noise=settings.noise),
-        operations_of,
+        cluster=operations_of,
         score="tests",
         read=read,
         tokenizer=tokenizer,
@@ -92,7 +92,8 @@ def make(settings: TaskSettings) -> Task:
 
 def operations_of(record: Record) -> str | None:
     """The names of a generated problem's operations: what one with other numbers asks too."""
-    return " ".join(step.partition("=")[0] for step in record.get("spec", "").split()) or None
+    steps = (record.get("spec") or "").split()
+    return " ".join(step.partition("=")[0] for step in steps) or None
 
 
 def hard_part(settings: TaskSettings) -> tuple[list[Record], tuple[str, ...]]:
