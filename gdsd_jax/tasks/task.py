@@ -57,9 +57,6 @@ class Task(NamedTuple):
       answer: (record, seed) -> text for a supervised start, as `grade` gets it: a prefill is its
         begin. A str seed may give an answer with mistakes, always the same one; a seed of None
         gives the best answer. None = the task knows no answers.
-      cluster: record -> a name that problems share which a model mostly solves or fails together;
-        None = a problem by itself. Those of a cluster are in the same half of what is held out, and
-        intervals take clusters as independent, not problems.
       score: "reward" or the name of a part that lies in 0..1: what evaluations call mean_reward.
       read: row of a user's file -> record; ValueError, without the path, where it is none. None =
         the task reads no files.
@@ -67,6 +64,9 @@ class Task(NamedTuple):
         task's own texts.
       close: gives back what the task opened, such as a sandbox.
       notes: lines for the user, about the data.
+      cluster: record -> a name that problems share which a model mostly solves or fails together;
+        None = a problem by itself. Those of a cluster are in the same half of what is held out, and
+        intervals take clusters as independent, not problems.
     """
 
     train: Sequence[Record]
@@ -74,12 +74,12 @@ class Task(NamedTuple):
     messages: Callable[[Record], list[dict[str, str]]]
     grade: Callable[[Sequence[Record], Sequence[str]], Grades] | None
     answer: Callable[[Record, str | None], str] | None = None
-    cluster: Callable[[Record], str | None] = lambda _: None
     score: str = "reward"
     read: Callable[[dict[str, Any]], Record] | None = None
     tokenizer: str | None = None
     close: Callable[[], None] = lambda: None
     notes: Sequence[str] = ()
+    cluster: Callable[[Record], str | None] = lambda _: None
 
 
 MOST_WEIGHT = 1_000_000  # of a part; float32 tells sums of larger ones apart no more

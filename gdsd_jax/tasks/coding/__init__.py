@@ -81,12 +81,12 @@ def make(settings: TaskSettings) -> Task:
         functools.partial(messages, wording=WORDINGS[prompt]),
         functools.partial(grading.grade, sandbox=sandbox, reward=settings.reward),
         functools.partial(answer, noise=settings.noise),
-        cluster=operations_of,
         score="tests",
         read=read,
         tokenizer=tokenizer,
         close=sandbox.close,
         notes=notes,
+        cluster=operations_of,
     )
 
 
