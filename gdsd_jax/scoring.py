@@ -92,6 +92,22 @@ def draw_masks(
     return jax.vmap(draw)(jax.random.split(rng, draws))
 
 
+def draw_pairs(
+    rng: Array,
+    draws: int,
+    batch: Batch,
+    count: str,
+    *,
+    block_length: int | None = None,
+    order_BxG: Array | None = None,
+) -> Array:
+    """`draw_masks` over the columns that count, `hiding_behind` them; one half of each pair."""
+    columns, length_B = batch.tokens_BxL.shape[1], counted_length(batch, count)
+    own = {"block_length": block_length, "order_BxG": order_BxG}
+    masks_KxBxL = draw_masks(rng, draws, batch.prompt_len, columns, length_B, **own)
+    return hiding_behind(masks_KxBxL, batch, count)
+
+
 def hiding_behind(masks_KxBxL: Array, batch: Batch, count: str) -> Array:
     """The masks, bool [K, B, L], which also cover what is behind the columns that count.
 

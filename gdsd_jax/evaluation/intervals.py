@@ -150,10 +150,10 @@ def alike(before: Ratio, after: Ratio) -> tuple[Ratio, Ratio]:
 def _difference(
     before: Ratio, after: Ratio, resample: Callable[[Ratio], np.ndarray]
 ) -> list[float] | None:
-    """The middle of `after` minus `before` over their resamples, which are drawn together."""
+    """The middle of `after` minus `before`, of the same clusters, over their resamples, which are
+    drawn together."""
     if not (before.bottom_N.any() and after.bottom_N.any()):
         return None
-    before, after = alike(before, after)
     with np.errstate(invalid="ignore"):
         return _percentiles(resample(after.joined) - resample(before.joined))
 

@@ -10,7 +10,7 @@ from gdsd_jax.mistakes import check_choices
 from gdsd_jax.objectives.checks import check_clip
 from gdsd_jax.objectives.clipping import sequence_loss
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import counted_length, draw_masks, hiding_behind, pair_scores, rows_counted
+from gdsd_jax.scoring import draw_pairs, pair_scores, rows_counted
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -42,9 +42,7 @@ class EspoConfig:
 
 def views(config: EspoConfig, batch: Batch, draws: int, rng: Array) -> Array:
     """Complementary pairs, stratified over the batch; bool [K, B, L], one half of each."""
-    columns, length_B = batch.tokens_BxL.shape[1], counted_length(batch, config.count)
-    masks_KxBxL = draw_masks(rng, draws, batch.prompt_len, columns, length_B)
-    return hiding_behind(masks_KxBxL, batch, config.count)
+    return draw_pairs(rng, draws, batch, config.count)
 
 
 def scores(

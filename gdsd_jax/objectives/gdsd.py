@@ -23,9 +23,7 @@ from gdsd_jax.objectives.objective import Objective, compares_with_reference, on
 from gdsd_jax.scoring import (
     Centring,
     Scores,
-    counted_length,
-    draw_masks,
-    hiding_behind,
+    draw_pairs,
     pair_scores,
     row_mean,
     rows_counted,
@@ -149,16 +147,14 @@ def views(config: GdsdConfig, batch: Batch, draws: int, rng: Array) -> Array:
     """
     if config.masks == "block_confidence":
         check_fields("masks='block_confidence'", batch, "logp_BxG")
-    masks_KxBxL = draw_masks(
+    return draw_pairs(
         rng,
         draws,
-        batch.prompt_len,
-        batch.tokens_BxL.shape[1],
-        counted_length(batch, config.count),
+        batch,
+        config.count,
         block_length=None if config.masks == "uniform" else config.mask_block,
         order_BxG=batch.logp_BxG if config.masks == "block_confidence" else None,
     )
-    return hiding_behind(masks_KxBxL, batch, config.count)
 
 
 def sequence_scores(denoiser: Denoiser, config: GdsdConfig, params: PyTree, batch: Batch) -> Scores:

@@ -4,15 +4,7 @@ import dataclasses
 
 from gdsd_jax.mistakes import check_choices
 from gdsd_jax.objectives.objective import Objective
-from gdsd_jax.scoring import (
-    counted_length,
-    draw_masks,
-    hiding_behind,
-    pair_scores,
-    row_mean,
-    rows_counted,
-    score_length,
-)
+from gdsd_jax.scoring import draw_pairs, pair_scores, row_mean, rows_counted, score_length
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
 
 
@@ -36,9 +28,7 @@ class SftConfig:
 
 def views(config: SftConfig, batch: Batch, draws: int, rng: Array) -> Array:
     """Complementary pairs, stratified over the batch; bool [K, B, L], one half of each."""
-    columns, length_B = batch.tokens_BxL.shape[1], counted_length(batch, config.count)
-    masks_KxBxL = draw_masks(rng, draws, batch.prompt_len, columns, length_B)
-    return hiding_behind(masks_KxBxL, batch, config.count)
+    return draw_pairs(rng, draws, batch, config.count)
 
 
 def loss(
