@@ -49,7 +49,7 @@ from gdsd_jax.mistakes import Gathered
 LIMITS = {  # of numbers: keys of jax have 32 bits, positions are int32
     "batch": (1, 1 << 20),
     "prompt_length": (1, 1 << 24),
-    "temperature": (0, math.inf),
+    "temperature": (0, 1_000_000),
     "seed": (0, (1 << 32) - 1),
 }
 
@@ -68,8 +68,7 @@ def check_flags(args: argparse.Namespace) -> None:
     for name, (least, most) in LIMITS.items():
         if not least <= getattr(args, name) <= most:  # nan is not, either
             wrong.lines.append(
-                f"--{name}={getattr(args, name)} must be at least {least}"
-                + ("" if most == math.inf else f" and at most {most}")
+                f"--{name}={getattr(args, name)} must be at least {least} and at most {most}"
             )
     if not 0 < args.threshold <= 1:
         wrong.lines.append(f"--threshold={args.threshold} must lie in (0, 1]; 1 commits none early")

@@ -49,6 +49,7 @@ FLAGS = {
     "generate --checkpoint=GOOD --prompt=a --seed=-1": "--seed=-1 must be at least 0",
     "generate --checkpoint=GOOD --prompt=a --seed=99999999999": "at most 4294967295",
     "generate --checkpoint=GOOD --prompt=a --temperature=nan": "--temperature=nan must be",
+    "generate --checkpoint=GOOD --prompt=a --temperature=inf": "--temperature=inf must be at least",
     "generate --checkpoint=GOOD --prompt=a --threshold=0": "--threshold=0.0 must lie in (0, 1]",
     "generate --checkpoint=GOOD --prompt=a --threshold=90": "--threshold=90.0 must lie in (0, 1]",
     "generate --checkpoint=GOOD --prompt=a --threshold=nan": "--threshold=nan must lie in (0, 1]",
