@@ -22,7 +22,7 @@ heldout_file=HumanEval.jsonl.gz
 ...:tiny_a2d,init_from=runs/opdlm-tiny
     the embedded problems, on from what the embedded default of configs/opdlm.py made
 ...:MODEL,objective=espo
-    another objective with its recipe (configs/objectives.py): espo, spg, diffu_grpo,
+    another objective with its recipe (configs/objectives.py): espo, spg, rft, diffu_grpo,
     coupled_grpo (of :dream: DiffuCoder's own), wd1, dmpo, gdpo, trajectory, just_grpo
 
 Files hold question and test_cases, or are HumanEval's, MBPP's or AceCode's as published, or hold

@@ -14,7 +14,7 @@ python launch/main.py --config=configs/instructions.py:a2d,init_from=DIR
     rows of your own, evaluated on the public prompts of IFEval (arXiv 2311.07911), as they are
 ...:MODEL,reward.variant=released
     the paper's loose form in place of the strict one
-...:MODEL,options.constraints=(2,5),options.words=80
+"...:MODEL,options.constraints=(2,5),options.words=80"
     more of them in a prompt, and longer texts
 
 GDSD's authors publish nothing on this task: the values are those of its other tasks.

@@ -9,7 +9,7 @@ options.dataset=zebra_puzzles
 python launch/main.py --config=configs/reasoning_gym.py:a2d,init_from=DIR,\
 options.dataset=zebra_puzzles
     on from a denoiser that configs/opdlm.py made
-...:MODEL,options.dataset=(leg_counting,zebra_puzzles),options.size=5000
+"...:MODEL,options.dataset=(leg_counting,zebra_puzzles),options.size=5000"
     several data sets, as many problems of each
 ...:MODEL,options.dataset=leg_counting,options.config.max_animals=5
     settings of the data set, by the library's names

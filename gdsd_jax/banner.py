@@ -132,6 +132,12 @@ def doubts_of(experiment: Experiment) -> list[str]:
                 f"{section}.warmup_steps={optimizer.warmup_steps} is not below the "
                 f"{times(count, 'update')} of {whose}: the learning rate is never reached"
             )
+        if 0 < optimizer.decay_steps < count:
+            found.append(
+                f"{section}.decay_steps={optimizer.decay_steps} is below the "
+                f"{times(count, 'update')} of {whose}: the others are made at "
+                f"{optimizer.final_share:.0%} of the learning rate"
+            )
     learns_by_rewards = chosen.rounds and objectives.find(chosen.objective).rewards
     if learns_by_rewards and chosen.temperature == 0:
         found.append("temperature=0: the answers to a prompt are all the same, nothing is learnt")

@@ -358,24 +358,24 @@ def split(
     """
     if not len(task.train):
         raise ValueError(f"task={settings.task}: it has no training problems")
-    if task.heldout is not None and settings.heldout_file is None:
-        return task.train, task.heldout  # the task's own
     train, heldout, seed = task.train, task.heldout, settings.heldout_seed
+
+    def mixed(records: Sequence[Record]) -> Sequence[Record]:
+        return data.mixed(records, asked(task, records), seed)
+
+    if heldout is not None and settings.heldout_file is None:  # the task's own
+        return (train, heldout) if settings.data_file is None else (mixed(train), mixed(heldout))
     problems, share = asked(task, train), settings.heldout_share
     if heldout is not None:
         same = len(set(problems) & set(asked(task, heldout)))
         if same:
             say(f"{settings.heldout_file}: {same} of its problems are trained on, word by word")
-        return data.mixed(train, problems, seed), heldout
+        return mixed(train), heldout
     file = settings.data_file or settings.task
     if not share or len(set(problems)) < 2:
         say(f"nothing of {file} is held out: evaluations use the training problems")
-        mixed = data.mixed(train, problems, seed)
-        return mixed, mixed
-    pairs = list(zip(train, problems, strict=True))
-    train, heldout = (
-        data.mixed(*zip(*part), seed) for part in data.split_records(pairs, problems, share, seed)
-    )
+        return (mixed(train),) * 2
+    train, heldout = map(mixed, data.split_records(train, problems, share, seed))
     say(
         f"held out: {len(heldout)} of the {len(task.train)} problems of {file} "
         f"(heldout_share={share:g}, heldout_seed={seed})"

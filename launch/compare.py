@@ -21,7 +21,7 @@ variants of a seed start from the same supervised model, which is trained once. 
 run, and report.html with the curves and the tables, which curves.png, probes.png (where rewards ask
 for moves) and table.md hold alone, and compiled/, from which scripts load what earlier ones
 compiled (JAX_COMPILATION_CACHE_DIR names another place).
-Exit codes: 0 done; 2 bad arguments, one line says which; that of a run which fails.
+Exit codes: 0 done; 2 bad arguments, lines say which; that of a run which fails.
 """
 
 import argparse

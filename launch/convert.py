@@ -31,7 +31,7 @@ that becomes the mask instead. configs/opdlm.py trains the model. Its blocks are
 sampler: --to_hf writes them to config.json, as block_size.
 
 A local destination appears when it is complete. In an object store its last file appears last:
-manifest.json or config.json. Exit codes: 0 done; 2 bad input, one line says which; 1 a fault. The
+manifest.json or config.json. Exit codes: 0 done; 2 bad input, lines say which; 1 a fault. The
 destination is then untouched.
 """
 

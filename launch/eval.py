@@ -28,7 +28,7 @@ Finished batches are kept in FILE.json.partial.jsonl: the same command goes on f
 begins again. On several hosts the same command on each, as for launch/main.py:
   ... --coordinator=HOST:PORT --num_processes=N --process_id=I
 
-Exit codes: 0 done; 2 bad configuration or input, one line says which; 130 after Ctrl-C; 1 a fault.
+Exit codes: 0 done; 2 bad configuration or input, lines say which; 130 after Ctrl-C; 1 a fault.
 """
 
 import argparse

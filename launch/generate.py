@@ -21,7 +21,7 @@ the turns before it in mind, of which the oldest are forgotten where they exceed
 An autoregressive model writes one token after another, up to gen_length of them; --show then draws
 its tokens as they come.
 
-Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
+Exit codes: 0 done; 2 bad input, lines say which; 1 a fault.
 """
 
 import argparse

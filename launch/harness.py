@@ -11,7 +11,7 @@ unless the task or --gen_kwargs says otherwise. Tasks that compare log-likelihoo
 evidence lower bound of masked diffusion over --draws random masks, each with its complement, and
 perplexities are bounds of whole texts. FILE.json holds the harness' results and every sample.
 
-Exit codes: 0 done; 2 bad input, one line says which; 1 a fault.
+Exit codes: 0 done; 2 bad input, lines say which; 1 a fault.
 """
 
 import argparse

@@ -7,7 +7,7 @@ looked at, the workdir is not touched.
 On TPU VM pod slices the same command on every host: the processes find one another. Elsewhere each
 is told:
   ... --coordinator=HOST:PORT --num_processes=N --process_id=I
-Exit codes: 0 done; 2 bad configuration or input, one line says which; 143 after SIGTERM, with the
+Exit codes: 0 done; 2 bad configuration or input, lines say which; 143 after SIGTERM, with the
 state saved; 130 after Ctrl-C; 1 a fault.
 """
 

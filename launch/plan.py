@@ -15,7 +15,7 @@ could be. Of a GPU's memory a program gets the share XLA_PYTHON_CLIENT_MEM_FRACT
 is set. --search tries other meshes and remat too, one after the other, then finds the fewest slices
 that fit, and names the overrides of the fastest plan. With rounds=0 a step of the supervised phase
 is planned.
-Exit codes: 0 it fits; 3 it does not, and by how much; 2 bad arguments, one line says which.
+Exit codes: 0 it fits; 3 it does not, and by how much; 2 bad arguments, lines say which.
 """
 
 import argparse

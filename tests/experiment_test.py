@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -74,6 +75,20 @@ def test_a_sorted_file_is_mixed(data_dir, tmp_path):
     assert places[0] == places[1] and len(heldout) == 40
     for part in (train, heldout[:20], heldout[20:]):  # means of a uniform law, four spreads around
         assert abs(np.mean(part) - 99.5) < 4 * 58 / len(part) ** 0.5
+
+
+def test_a_sorted_file_that_its_task_splits_is_mixed(data_dir, tmp_path):
+    """Of Countdown's own split too the first problems are a fair sample."""
+    pairs = sorted(itertools.combinations(range(1, 46), 2), key=sum)
+    rows = [{"numbers": pair, "target": sum(pair)} for pair in pairs]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with prepared(data_dir, "task=countdown", f"data_file={file}", "prompt_length=400") as found:
+        for part in (found.train, found.heldout):
+            places = [pairs.index(tuple(part.records[i]["numbers"])) for i in part.index]
+            first = places[: len(places) // 2]
+            assert len(first) > 30
+            assert abs(np.mean(first) - len(pairs) / 2) < 4 * 290 / len(first) ** 0.5
 
 
 def test_a_heldout_file_is_what_is_held_out(data_dir, tmp_path):

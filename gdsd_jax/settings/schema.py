@@ -98,8 +98,9 @@ class Settings:
       heldout_share: share of data_file's problems that are held out where there is no
         heldout_file; 0 = none, evaluations then use the training problems.
       heldout_seed: decides which problems those are, and in which order those of data_file come.
-      heldout_half: half of the held-out problems that evaluations ask, every second one:
-        "development", to choose by, or "test", to report; None = all.
+      heldout_half: half of the held-out problems that evaluations ask, every second one or, of a
+        task that says which are alike, every second cluster: "development", to choose by, or
+        "test", to report; None = all.
       columns: our name of a column -> its name in the user's files.
       data_dir: folder where generated problems are built.
       prompt: what is asked: "bare" (the question alone), "full" (with instructions how to answer)
