@@ -125,7 +125,7 @@ DOUBTS = {
     "a decay that ends before the run": (
         {"optimizer.decay_steps": 30, "optimizer.final_share": 0.05},
         {},
-        "optimizer.decay_steps=30 is below the 120 updates of the run: the others are made at 5% of",
+        "optimizer.decay_steps=30 is below the 120 updates of the run: the others are made at 5%",
     ),
     "answers that are all the same": ({"temperature": 0.0}, {}, "temperature=0: the answers"),
 }
