@@ -35,7 +35,7 @@ PATIENCE_S = 10**7
 
 
 class Checkpoints:
-    """The checkpoints of one run, newest last.
+    """The checkpoints of one run.
 
     A checkpoint is `{"state": tree of arrays, "host": JSON, "checksums": JSON}` under its iteration
     number; earlier versions wrote no checksums.

@@ -70,7 +70,7 @@ def problems_of(
       report: gets one line with their number.
 
     Raises:
-      ValueError: no prompt is left.
+      ValueError: no prompt is left, or with "error" one is too long.
     """
     prompts = map(task.messages, records)
     encoded = tokenizers.encode_prompts(tokenizer, prompts, length, too_long=too_long)
@@ -133,9 +133,9 @@ def narrowed(rows: Row, widths: tuple[int, ...]) -> Row:
     return rows | {name: rows[name][:, -columns:] for name in ("tokens", "valid")}
 
 
-def asked_of(task: Task, record: Record) -> str:
-    """What a record asks, however it is spaced; records that ask the same are one problem."""
-    return " ".join(str(task.messages(record)).replace(r"\n", " ").split())
+def asked(task: Task, records: Sequence[Record]) -> list[str]:
+    """What each record asks, however it is spaced; records that ask the same are one problem."""
+    return [" ".join(str(task.messages(one)).replace(r"\n", " ").split()) for one in records]
 
 
 def split_records(
@@ -188,7 +188,7 @@ def half_of(task: Task, records: Sequence[Record], half: str | None) -> Sequence
         return records
     first = {"development": 0, "test": 1}[half]
     clusters = [task.cluster(one) for one in records]
-    names = [name or asked_of(task, one) for name, one in zip(clusters, records)]
+    names = [name or own for name, own in zip(clusters, asked(task, records))]
     order = sorted(set(names)) if any(clusters) else list(dict.fromkeys(names))
     chosen = set(order[first::2])
     found = [one for one, name in zip(records, names, strict=True) if name in chosen]

@@ -36,7 +36,7 @@ def prompts_of(
     Args:
       rows: rows of a `data.Problems`.
       temperature: of the proposals, 0 = greedy.
-      threshold: proposals of at least this probability are committed; infinity = off.
+      threshold: proposals above this probability are committed; infinity = off.
       longest: most tokens of a completion, besides the cap of its problem.
       first_sample: number of a prompt's first completion.
       widths: as in `data.Problems`. All processes have the same rows, and so the same width.

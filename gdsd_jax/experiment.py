@@ -343,11 +343,6 @@ def problems_of(
     return problems(train), problems(half)
 
 
-def asked(task: Task, records: Sequence[Record]) -> list[str]:
-    """What each record asks."""
-    return [data.asked_of(task, record) for record in records]
-
-
 def split(
     settings: Settings, task: Task, say: Callable[[str], None]
 ) -> tuple[Sequence[Record], Sequence[Record]]:
@@ -361,13 +356,13 @@ def split(
     train, heldout, seed = task.train, task.heldout, settings.heldout_seed
 
     def mixed(records: Sequence[Record]) -> Sequence[Record]:
-        return data.mixed(records, asked(task, records), seed)
+        return data.mixed(records, data.asked(task, records), seed)
 
     if heldout is not None and settings.heldout_file is None:  # the task's own
         return (train, heldout) if settings.data_file is None else (mixed(train), mixed(heldout))
-    problems, share = asked(task, train), settings.heldout_share
+    problems, share = data.asked(task, train), settings.heldout_share
     if heldout is not None:
-        same = len(set(problems) & set(asked(task, heldout)))
+        same = len(set(problems) & set(data.asked(task, heldout)))
         if same:
             say(f"{settings.heldout_file}: {same} of its problems are trained on, word by word")
         return mixed(train), heldout
@@ -462,6 +457,8 @@ def check(
         sampling.check_model(model, settings.sampler)
     with wrong.check():
         sharding.shardings(mesh, models.param_shapes(model))
+    with wrong.check():
+        sharding.check_vocabulary(mesh, model.vocab_size)
     with wrong.check():
         check_graded(settings, task)
     wrong.end()

@@ -14,7 +14,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
         },
         "sft": {
             "loss": "mean loss of the answers that are learnt since the line before, nats a token; "
-            "of sft.weighting=uniform half of it",
+            "of sft.objective=sft with sft.weighting=uniform half of it",
             "heldout_loss": "the same loss of held-out answers, nats a token",
             "skipped": "how many steps since the line before were not finite and changed nothing, "
             "with not_finite=skip alone",
@@ -79,7 +79,8 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "mismatch_gap": "mean of the ELBO less the likelihood of the rollout's own commits, "
             "before the updates, nats a token",
             "mismatch_corr": "correlation of the two inside groups, each a token",
-            "mismatch_signs": "share of those whose ELBO moved whose likelihood moved alike",
+            "mismatch_signs": "of the completions whose ELBO moved, the share whose likelihood "
+            "moved in the same direction",
             "mismatch_elbo_var": "variance inside groups of the ELBO a token, before the updates",
             "mismatch_trajectory_var": "the same of the likelihood",
             "mismatch_cov": "covariance of the two inside groups",
@@ -91,7 +92,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = types.MappingProxyType(
             "reward": "mean of the reward as in rollout lines, temperature 1",
             "solved": "share of the judged answers that are solved, temperature 1",
             "problems": "how many problems were asked",
-            "judged_problems": "of how many the answers got a verdict, temperature 0",
+            "judged_problems": "how many problems have an answer with a verdict, temperature 0",
             "forwards_per_token": "forwards of the model a token, temperature 0",
             "looping": "share of the answers that repeat themselves, temperature 0",
             "kl": "forward KL to the teacher at states of the student's answers, nats a masked "

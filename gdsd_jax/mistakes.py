@@ -66,6 +66,17 @@ def check_choices(config, **choices: Iterable) -> None:
     wrong.end()
 
 
+def check_share(config, key: str, span: str = "[0, 1]") -> None:
+    """ValueError unless the field is None or lies in a span from 0 to 1, such as "(0, 1]"."""
+    value = getattr(config, key)
+    if value is None:
+        return
+    above = value > 0 or (value == 0 and span[0] == "[")
+    below = value < 1 or (value == 1 and span[-1] == "]")
+    if not (above and below):
+        raise ValueError(f"{key}={value} must lie in {span}")
+
+
 def check_least(config, **least: float) -> None:
     """Mistakes naming the fields below their least values."""
     wrong = Gathered()

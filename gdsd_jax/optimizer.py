@@ -18,7 +18,8 @@ class OptimizerConfig:
     Attributes:
       learning_rate: the rate after the warm-up.
       warmup_steps: optimizer steps of a linear warm-up.
-      decay_steps: the step at which a cosine ends that begins at the warm-up's end; 0 = constant.
+      decay_steps: the step at which a cosine ends that begins at the warm-up's end; the warm-up
+        then begins at a rate of 0, otherwise at a share of the rate. 0 = constant.
       final_share: share of the rate that is left when the decay ends, and from there on.
       weight_decay: decoupled weight decay, of all parameters.
       b1: decay of the first moment.

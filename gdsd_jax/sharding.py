@@ -66,7 +66,7 @@ def make_mesh(sizes: Mapping[str, int], devices=None, rows: int | None = None) -
     much larger, and it alone crosses them.
 
     Raises:
-      ValueError: sizes that do not multiply to the number of devices.
+      ValueError: sizes that do not multiply to the number of devices, or leave it open.
     """
     devices = jax.devices() if devices is None else devices
     slices = len({slice_of(device) for device in devices})
@@ -81,7 +81,7 @@ def make_mesh(sizes: Mapping[str, int], devices=None, rows: int | None = None) -
         shape["fsdp"] = math.gcd(rows // math.gcd(rows, slices * shape["data"]), left)
         left //= shape["fsdp"]
     if list(shape.values()).count(-1) > 1:
-        raise refusal
+        raise ValueError(f"mesh {shape}: only one size may be -1, or fsdp and tensor both")
     inside = [left if size == -1 else size for size in shape.values()]
     if slices * math.prod(inside) != len(devices):
         raise refusal
@@ -166,16 +166,20 @@ def bytes_per_device(tree: PyTree, places: PyTree) -> int:
     return sum(jax.tree.leaves(jax.tree.map(size, tree, places)))
 
 
+def check_vocabulary(mesh: Mesh, words: int) -> None:
+    """ValueError where the mesh does not divide a vocabulary of so many words."""
+    parts = mesh.shape["fsdp"] * mesh.shape["tensor"]
+    if words % parts:
+        raise ValueError(f"a vocabulary of {words} is not divisible by fsdp * tensor = {parts}")
+
+
 def by_vocabulary(mesh: Mesh, denoiser: Denoiser) -> Denoiser:
     """The denoiser whose logits lie split over the vocabulary, for losses.
 
     States are collected, which are far smaller than the head, and the sums of a softmax cross the
     mesh, one number a token. A sampler's rows stay where they are: see `by_rows`.
     """
-    parts, words = mesh.shape["fsdp"] * mesh.shape["tensor"], denoiser.config.vocab_size
-    if words % parts:
-        raise ValueError(f"a vocabulary of {words} is not divisible by fsdp * tensor = {parts}")
-
+    check_vocabulary(mesh, denoiser.config.vocab_size)
     place = row_placer(mesh)
 
     def unembed(params, h):

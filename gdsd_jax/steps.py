@@ -66,7 +66,7 @@ class Steps(NamedTuple):
     sample: Callable
     sample_exactly: Callable  # the same without a cache that approximates and without int8
     teach: Callable | None  # the same by the teacher, where there is one
-    # (trainable, frozen, prompts, rollout) -> sampling.Drift; None: nothing is approximated
+    # (trainable, frozen, prompts, rollout) -> sampling.Drift; None: there is none, or no rewards
     drift: Callable | None
     slices: Callable  # (rollout, prompts) -> Batch [S, b, ...] without masks
     score: Callable  # (trainable, frozen, slices, rng) -> Scored

@@ -103,8 +103,8 @@ def line_of(
 def make_heldout_loss(loop: Loop) -> Callable[[TrainState, dict], float] | None:
     """`(state, frozen) -> nats a token` of the best answers to the first held-out problems.
 
-    The masks are the same every time. A last batch is filled up by repeating. None where the
-    settings ask for none.
+    The masks are the same every time. A last batch is filled up by repeating, and counts for the
+    problems in it. None where the settings ask for none.
     """
     experiment, chosen = loop.experiment, loop.experiment.settings
     sft, longest = chosen.sft, chosen.sampler.gen_length
@@ -117,15 +117,17 @@ def make_heldout_loss(loop: Loop) -> Callable[[TrainState, dict], float] | None:
     loss_fn = make_sft_loss(experiment.teacher or experiment.denoiser, chosen)
 
     def heldout_loss(state: TrainState, frozen: dict) -> float:
-        losses = []
+        losses, sizes = [], []
         for number, begin in enumerate(range(0, len(problems), sft.batch)):
-            row_B = np.resize(np.arange(begin, min(begin + sft.batch, len(problems))), sft.batch)
+            row_N = np.arange(begin, min(begin + sft.batch, len(problems)))
+            row_B = np.resize(row_N, sft.batch)
             values = problems.tokens[row_B], problems.valid[row_B], completions[row_B]
             rows = dict(zip(SFT_FIELDS, (*values, lengths[row_B])))
             arrays = sharding.global_rows(experiment.mesh, rows)
             rng = loop.keys(number)["evaluation"]
             losses.append(loss_fn(state.trainable, frozen, arrays, rng))
-        return float(np.mean(jax.device_get(losses)))
+            sizes.append(len(row_N))
+        return float(np.average(jax.device_get(losses), weights=sizes))
 
     return heldout_loss
 

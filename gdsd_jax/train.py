@@ -190,7 +190,7 @@ def run(loop: Loop, found: Resumed) -> None:
 
 def reinforce(
     loop: Loop, state: TrainState, frozen: dict, buffer: Buffer | None, progress: Progress
-) -> TrainState:
+) -> None:
     """The rounds."""
     experiment, chosen = loop.experiment, loop.experiment.settings
     loader = data.make_loader(
@@ -237,7 +237,6 @@ def reinforce(
         loop.say(round_line(progress.round, chosen.rounds, seconds_left=left, **summary))
     numbers = evaluate(loop, state, frozen, progress.round, teacher, keep)
     keep_if_best(loop, state, frozen, progress, numbers)
-    return state
 
 
 def compile_updates(

@@ -125,7 +125,7 @@ class Batch:
     tokens_BxL: Array  # int32, prompt (left-padded) then completion
     valid_BxL: Array  # bool, False on padding that must not be attended to
     completion_len_B: Array  # int32, up to and including the first stop id
-    masks_KxBxL: Array  # bool, True where the denoiser sees the mask token
+    masks_KxBxL: Array  # bool, True where a token is masked; of just_grpo where it is scored
     advantages_B: Array | None = None  # float32, reward units
     rewards_B: Array | None = None  # float32, advantages.NO_VERDICT where there is none
     solved_B: Array | None = None  # bool, whether the answer solves its problem

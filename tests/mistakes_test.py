@@ -1,9 +1,11 @@
 """All that is wrong with a command is told at once, a line for each mistake."""
 
+import dataclasses
+
 import pytest
 
 from configs import coding, gsm8k
-from gdsd_jax import cli, experiment, mistakes, settings
+from gdsd_jax import cli, experiment, mistakes, models, settings
 
 
 def refuse(text: str) -> None:
@@ -125,6 +127,14 @@ def test_what_needs_devices_is_told_together():
         experiment.prepare(chosen)
     rows, batch, sink = found.value.lines
     assert "=1 must be a multiple" in rows and "sft.batch=3" in batch and "'paper'" in sink
+
+
+def test_a_vocabulary_that_the_mesh_does_not_divide_is_told_before_the_run():
+    chosen = settings.parse(coding.get_config("tiny,mesh.data=4,mesh.fsdp=2"))
+    mesh = experiment.make_mesh(chosen)  # of eight devices
+    model = dataclasses.replace(models.preset(chosen.model), vocab_size=1021)
+    with pytest.raises(mistakes.Mistakes, match="a vocabulary of 1021 is not divisible by fsdp"):
+        experiment.check(chosen, mesh, model)
 
 
 def lines_of_start(config) -> tuple[str, ...]:

@@ -54,7 +54,6 @@ def test_one_size_may_be_left_open(sizes, wanted):
     [
         dict(data=3),
         dict(data=2, fsdp=2, tensor=1),
-        dict(data=-1, fsdp=-1),
         dict(data=-1, fsdp=3),
         dict(data=0),
         dict(data=16),
@@ -65,6 +64,12 @@ def test_one_size_may_be_left_open(sizes, wanted):
 def test_meshes_that_do_not_fit_are_refused(sizes):
     with pytest.raises(ValueError, match="does not fit 8 devices"):
         sharding.make_mesh(sizes)
+
+
+@pytest.mark.parametrize("sizes", [dict(data=-1, fsdp=-1), dict(data=-1, fsdp=-1, tensor=-1)])
+def test_only_one_size_is_open(sizes):
+    with pytest.raises(ValueError, match="only one size may be -1, or fsdp and tensor both"):
+        sharding.make_mesh(sizes, rows=8)
 
 
 @pytest.mark.parametrize(

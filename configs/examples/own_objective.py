@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from configs import coding, common
 from gdsd_jax.objectives import Objective
-from gdsd_jax.scoring import draw_masks, pair_scores
+from gdsd_jax.scoring import draw_pairs, pair_scores
 
 
 def get_config(arg=None):
@@ -34,8 +34,7 @@ class Config:  # its keys begin with the file's name
 
 
 def views(config, batch, draws, rng):
-    columns = batch.tokens_BxL.shape[1]
-    return draw_masks(rng, draws, batch.prompt_len, columns, batch.completion_len_B)
+    return draw_pairs(rng, draws, batch, "answer")  # what is behind the answer is hidden too
 
 
 def loss(denoiser, config, params, batch):

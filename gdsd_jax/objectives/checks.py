@@ -6,7 +6,7 @@ from gdsd_jax.types import Batch
 # K mask draws.
 FIELDS = {
     "tokens_BxL": ("int32 [B, L]", "prompts, left-padded, and then completions"),
-    "valid_BxL": ("bool [B, L]", "False on padding, which nobody attends to"),
+    "valid_BxL": ("bool [B, L]", "False on the padding before a prompt, which nobody attends to"),
     "completion_len_B": ("int32 [B]", "tokens of each completion through its stop id"),
     "masks_KxBxL": ("bool [K, B, L]", "True where a token is masked, as make_views_fn draws them"),
     "advantages_B": ("float32 [B]", "such as advantages.leave_one_out(rewards_B, group_size)"),
@@ -41,13 +41,6 @@ def check_clip(config) -> None:
         )
     if config.beta < 0:
         raise ValueError(f"beta={config.beta} must not be negative")
-
-
-def check_probability(config, key: str) -> None:
-    """ValueError unless the field is a probability."""
-    value = getattr(config, key)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{key}={value} is no probability, give 0 .. 1")
 
 
 def check_exact(name: str, sampler, temperature: float, threshold: float | None) -> None:

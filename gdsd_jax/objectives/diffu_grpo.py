@@ -7,8 +7,8 @@ generators, and old scores from the same function as the loss, without dropout.
 
 import dataclasses
 
-from gdsd_jax.mistakes import check_choices
-from gdsd_jax.objectives.checks import check_clip, check_probability
+from gdsd_jax.mistakes import check_choices, check_share
+from gdsd_jax.objectives.checks import check_clip
 from gdsd_jax.objectives.clipping import token_loss, tokens
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, draw_full_masks, view_token_scores
@@ -37,7 +37,7 @@ class DiffuGrpoConfig:
     def __post_init__(self):
         check_choices(self, count=("full", "answer"))
         check_clip(self)
-        check_probability(self, "mask_prompt")
+        check_share(self, "mask_prompt")
 
 
 def views(config: DiffuGrpoConfig, batch: Batch, draws: int, rng: Array) -> Array:

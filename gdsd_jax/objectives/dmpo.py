@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gdsd_jax.advantages import group_count, group_softmax, used_share
-from gdsd_jax.mistakes import check_choices
+from gdsd_jax.mistakes import check_choices, check_share
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, hiding_behind, pair_scores, score_length
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
@@ -45,6 +45,8 @@ class DmpoConfig:
             raise ValueError(f"alpha={self.alpha} must be positive")
         if not 0 <= self.mask_low < 1:
             raise ValueError(f"mask_low={self.mask_low}: give a probability below 1")
+        check_share(self, "sharpness")
+        check_share(self, "centring")
 
 
 def views(config: DmpoConfig, batch: Batch, draws: int, rng: Array) -> Array:

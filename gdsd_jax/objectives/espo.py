@@ -1,7 +1,8 @@
 """ESPO: PPO on whole sequences, the ELBO in place of the likelihood.
 
 The code of ML-GSAI/ESPO. B rows, K mask draws; nats unless said. Masks come from explicit keys, and
-old scores from the same function as the loss, both without dropout. Padding is never attended to.
+old scores from the same function as the loss, both without dropout. Padding before a prompt is
+never attended to.
 """
 
 import dataclasses

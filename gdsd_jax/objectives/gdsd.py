@@ -6,8 +6,9 @@ The defaults differ from the released code, and the presets restore it. By defau
 centring does something, the weighting is the same whatever the centring, the trust region is on the
 score per token, psi is on the whole sequence, and both terms are means over masks. As in the
 released code the main term falls with L^2 and the KL with L. Masks are booleans from explicit keys,
-halves without a masked token weigh nothing, old scores come from the same function as the loss,
-without dropout, and padding is never attended to.
+halves without a masked token weigh nothing, and old scores come from the same function as the loss,
+without dropout. Padding before a prompt is never attended to; that behind an answer is, as when it
+was sampled.
 """
 
 import dataclasses

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gdsd_jax.mistakes import check_choices
-from gdsd_jax.objectives.checks import check_fields, check_probability
+from gdsd_jax.mistakes import check_choices, check_share
+from gdsd_jax.objectives.checks import check_fields
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import by_chunks, counted, largest, view_features, vocab_part
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
@@ -62,7 +62,7 @@ class OpdConfig:
             divergence=("forward", "reverse", "mixed", "jsd", "nll"),
             states=("stitched", "all", "random"),
         )
-        check_probability(self, "weight")
+        check_share(self, "weight")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(
                 f"top_k={self.top_k} must be at least 1, or None for the whole vocabulary"

@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gdsd_jax.mistakes import check_choices
-from gdsd_jax.objectives.checks import check_probability
+from gdsd_jax.mistakes import check_choices, check_least, check_share
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, draw_columns, draw_full_masks, ranks, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
@@ -57,7 +56,9 @@ class SpgConfig:
         if not 0 <= self.min_share <= self.max_share <= 1:
             shares = f"min_share={self.min_share}, max_share={self.max_share}"
             raise ValueError(f"{shares}: give 0 <= min <= max <= 1")
-        check_probability(self, "mask_prompt")
+        check_share(self, "mask_prompt")
+        check_share(self, "mix")
+        check_least(self, block_length=1)
 
 
 def views(config: SpgConfig, batch: Batch, draws: int, rng: Array) -> Array:

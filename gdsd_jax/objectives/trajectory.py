@@ -3,8 +3,9 @@
 As in TraceRL (arXiv 2509.06949) and CJ-GRPO (arXiv 2509.23924) each token is scored at the state in
 which the sampler committed it. What is raised or lowered is the likelihood of the commits given
 their order. That is the likelihood of the answer only where the order does not look at the sampled
-token: `origin`, `random` and `left_to_right`. The softmax is the model's own, the mask's share
-included, which is never drawn and which training makes vanish. B rows, G completion columns; nats.
+token: `origin`, `random`, `left_to_right`, `entropy` and `topk_margin`. The softmax is the model's
+own, the mask's share included, which is never drawn and which training makes vanish. B rows, G
+completion columns; nats.
 """
 
 import dataclasses

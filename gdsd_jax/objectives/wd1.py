@@ -11,8 +11,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from gdsd_jax.advantages import group_count, group_softmax, used_share
-from gdsd_jax.mistakes import check_choices
-from gdsd_jax.objectives.checks import check_probability
+from gdsd_jax.mistakes import check_choices, check_least, check_share
 from gdsd_jax.objectives.objective import Objective
 from gdsd_jax.scoring import counted, draw_full_masks, score_length, view_token_scores
 from gdsd_jax.types import Array, Batch, Denoiser, PyTree
@@ -39,7 +38,8 @@ class Wd1Config:
 
     def __post_init__(self):
         check_choices(self, count=("full", "answer"), softmax_over=("group", "batch"))
-        check_probability(self, "mask_prompt")
+        check_share(self, "mask_prompt")
+        check_least(self, psi=0, negative=0)
 
 
 def views(config: Wd1Config, batch: Batch, draws: int, rng: Array) -> Array:

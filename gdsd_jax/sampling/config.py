@@ -27,8 +27,9 @@ class SamplerConfig:
       block_length: columns of a block, a divisor of gen_length. None: the whole completion for
         "dream", whose released sampler knows no blocks, else at most 32.
       steps: denoising passes over the whole completion, at most one a token; of "dream" more,
-        since steps of its time may commit nothing. The blocks share them evenly; "block" rounds a
-        share up. None: one a token, at most 256.
+        since steps of its time may commit nothing. The blocks share them evenly, at least
+        one each; what is left over goes unused, and "block" rounds a share up. None: one a token,
+        at most 256.
       remasking: of "llada" and "block", which positions are committed first: "low_confidence" (the
         surest), "random", "left_to_right", or the path of a .py file that defines ORDER.
       alg: of "dream", which positions are committed first: "entropy", "maskgit_plus",
@@ -44,7 +45,7 @@ class SamplerConfig:
         prompt; 0 = off.
       compact: rows that are done leave between blocks: when at most half of the rows still run,
         the rollout goes on with half of them. The tokens are the same. It is so with eight blocks
-        or more, and as far as eight rows and two on the way down.
+        or more; rows are halved at most twice, and never below eight.
       stop_ids: tokens that end a completion; None = the model's own.
       reference_quirks: the released samplers' behaviour, for parity. A proposed mask token counts
         as masked, every block takes all its passes, and nothing is cut behind a stop id. "block"
@@ -110,9 +111,10 @@ class SamplerConfig:
                 f"{self.gen_length} of gen_length take no more than {self.gen_length} steps"
             )
         if self.gen_length % self.block_length:
+            own = " (the default)" if self._given["block_length"] is None else ""
             wrong.lines.append(
                 f"gen_length={self.gen_length} must be a multiple of "
-                f"block_length={self.block_length}"
+                f"block_length={self.block_length}{own}"
             )
         if self.cache == "prefix" and self.blocks > PREFIX_BLOCKS:
             wrong.lines.append(

@@ -1,8 +1,7 @@
 """Drift: how far a rollout's log-probabilities are from those of full forwards.
 
-A rollout with an approximate cache, or in int8, records other numbers than full forwards at the
-same states would give.
-B rows, G completion columns, S tokens of a row.
+A rollout with an approximate cache, a threshold, or in int8, records other numbers than full
+forwards at the same states would give. B rows, G completion columns, S tokens of a row.
 """
 
 from typing import NamedTuple

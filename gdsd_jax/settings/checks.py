@@ -5,7 +5,7 @@ from typing import Any
 
 from gdsd_jax import objectives
 from gdsd_jax.advantages import BASELINES
-from gdsd_jax.mistakes import Gathered, check_choices, check_least
+from gdsd_jax.mistakes import Gathered, check_choices, check_least, check_share
 from gdsd_jax.sharding import ROLLOUT_WEIGHTS
 
 MOST = 1 << 20  # of tokens or rows of anything; far more than fits, and arrays of more take long
@@ -100,17 +100,6 @@ def check_seed(config, key: str) -> None:
         raise ValueError(f"{key}={getattr(config, key)} must be below 2**32")
 
 
-def check_share(config, key: str, span: str) -> None:
-    """ValueError unless the field is None or lies in a span from 0 to 1, such as "(0, 1]"."""
-    value = getattr(config, key)
-    if value is None:
-        return
-    above = value > 0 or (value == 0 and span[0] == "[")
-    below = value < 1 or (value == 1 and span[-1] == "]")
-    if not (above and below):
-        raise ValueError(f"{key}={value} must lie in {span}")
-
-
 def check_lora(settings) -> None:
     """ValueError where adapters would change nothing."""
     if settings.lora_rank and not settings.lora_alpha > 0:
@@ -187,7 +176,7 @@ def check_answers(settings) -> None:
 def check_blocks(settings) -> None:
     """ValueError where the objective wants another attention."""
     objective, sampler = objectives.find(settings.objective), settings.sampler
-    if objective.teacher and not (sampler.kind == "block" and sampler.block_length):
+    if objective.teacher and sampler.kind != "block":
         raise ValueError(
             f"objective {settings.objective!r} trains a block-causal model: set "
             "sampler.kind=block and sampler.block_length"

@@ -347,7 +347,7 @@ def read(workdir, of_model: bool = False) -> Settings:
 def without_files(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entries without those that belong to a task, objective or sink from a file."""
     left_out = {"sinks"}
-    for key in ("task", "objective"):
+    for key in ("task", "objective", "sft.objective"):
         if extensions.is_file(str(values.get(key, ""))):
             left_out.add(key)
     sections = set()

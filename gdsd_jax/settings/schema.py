@@ -6,7 +6,7 @@ from typing import Any
 
 from gdsd_jax import objectives
 from gdsd_jax.curriculum import LengthRamp, ThresholdRamp
-from gdsd_jax.mistakes import Gathered, check_least
+from gdsd_jax.mistakes import Gathered, check_least, check_share
 from gdsd_jax.models import PROJECTIONS
 from gdsd_jax.optimizer import OptimizerConfig
 from gdsd_jax.reference import ReferenceSync
@@ -54,9 +54,9 @@ class SftPhase:
         with wrong.check():
             checks.check_most(self, checks.MOST, "batch")
         with wrong.check():
-            checks.check_share(self, "share", "(0, 1]")
+            check_share(self, "share", "(0, 1]")
         with wrong.check():
-            checks.check_share(self, "noise", "[0, 1]")
+            check_share(self, "noise")
         with wrong.check():
             self.check_objective()
         wrong.end()
@@ -82,7 +82,7 @@ class Settings:
     """Everything that is chosen for a run.
 
     Attributes:
-      name: name of the run; its workdir is runs/NAME unless another is given.
+      name: name of the run; its workdir is runs/NAME-OVERRIDES unless another is given.
       greeting: what is printed first.
       model: a preset of gdsd_jax.models, or a .py file that defines PRESET; None = init_from's own.
       init_from: folder of a converted model or workdir of another run; None = random weights.
@@ -96,7 +96,8 @@ class Settings:
       data_file: JSONL, CSV or Parquet of the user's problems; None = the task's own.
       heldout_file: such a file of the problems to evaluate on; None = the task's own, or a share.
       heldout_share: share of data_file's problems that are held out where there is no
-        heldout_file; 0 = none, evaluations then use the training problems.
+        heldout_file, of tasks that have no split of their own; 0 = none, evaluations then use the
+        training problems.
       heldout_seed: decides which problems those are, and in which order those of data_file come.
       heldout_half: half of the held-out problems that evaluations ask, every second one or, of a
         task that says which are alike, every second cluster: "development", to choose by, or
@@ -104,8 +105,8 @@ class Settings:
       columns: our name of a column -> its name in the user's files.
       data_dir: folder where generated problems are built.
       prompt: what is asked: "bare" (the question alone), "full" (with instructions how to answer)
-        or "released" (what the task's authors ask for); None = bare for a model that starts from
-        nothing, else full.
+        or "released" (what the task's authors ask for); None = the task's own choice: generated
+        problems bare, those of a file in full, but bare for a model that starts from nothing.
       reward: which rule grades answers, and what its parts count for.
       enable_thinking: what chat templates are told that know the word, such as Qwen3's.
       prompt_length: tokens of a prompt; shorter ones are padded on the left to this.
@@ -159,7 +160,7 @@ class Settings:
       rollout_quant: "int8": rollouts and evaluations multiply by the layers' projections in int8,
         weights with a scale a column, inputs with a scale a token; embedding, head and adapters
         stay as they are. Tokens then differ a little, as with a cache. "none": nothing is in int8.
-      drift_share: with a cache, a threshold or int8, the share of rollout rows whose
+      drift_share: with an approximate cache, a threshold or int8, the share of rollout rows whose
         log-probabilities are recomputed, rounded up to rows that the devices divide.
       drift_tokens: of each of these answers the tokens for which that is done, evenly spread; it
         costs a pass of the rows for each. 0 = all tokens.

@@ -49,7 +49,9 @@ _CHOICE = re.compile(
 
 
 def make(settings: TaskSettings) -> Task:
-    """The task on the user's files; it builds nothing, runs no program and knows no solutions.
+    """The task on the user's files; it builds nothing and runs no program.
+
+    Solutions are those of the rows, where all for training have one.
 
     Raises:
       ValueError: no data_file, or one that cannot be read, or math-verify is missing where answers

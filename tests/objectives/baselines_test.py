@@ -319,6 +319,10 @@ def test_gain_and_divergence_at_their_edges():
         (Wd1Config, dict(softmax_over="all"), "softmax_over"),
         (DmpoConfig, dict(alpha=0.0), "alpha"),
         (DmpoConfig, dict(mask_low=1.0), "mask_low"),
+        (DmpoConfig, dict(sharpness=1.5), "sharpness"),
+        (DmpoConfig, dict(centring=-0.1), "centring"),
+        (Wd1Config, dict(psi=-1.0), "psi"),
+        (Wd1Config, dict(negative=-1.0), "negative"),
     ],
 )
 def test_impossible_configs_are_refused_by_name(make, options, word):

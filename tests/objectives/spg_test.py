@@ -42,6 +42,12 @@ def logits():
     return np.random.default_rng(0).standard_normal((B, P + G, V)).astype(np.float32)
 
 
+@pytest.mark.parametrize("options", [dict(mix=5.0), dict(mix=-0.5), dict(block_length=0)])
+def test_impossible_configs_are_refused_by_name(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        SpgConfig(**options)
+
+
 def numpy_loss(logits, batch, config):
     """Loops; logits do not depend on the view here."""
     logp, tokens = reference.log_softmax(np.float64(logits)), np.asarray(batch.tokens_BxL)

@@ -2,12 +2,13 @@
 
 import json
 import math
+import types
 
 import numpy as np
 import pytest
 
 from configs import sft
-from gdsd_jax import data, experiment, settings
+from gdsd_jax import data, experiment, settings, supervised
 from gdsd_jax.metrics import read_metrics
 from gdsd_jax.tasks import TaskSettings, chats, parts_of
 from gdsd_jax.train import train
@@ -138,6 +139,20 @@ def test_answers_that_are_too_long_are_dropped_with_one_line(prepared):
     assert f"{48 - left} {line}" in said
     with pytest.raises(ValueError, match="no answer has 1 tokens or fewer: raise sampler.gen_len"):
         data.fitting(found.task, found.sft_problems, found.tokenizer, 1)
+
+
+def test_the_heldout_loss_weighs_problems_alike(prepared, monkeypatch):
+    """Nine in batches of eight: the last one fills a batch."""
+    found = prepared[0]
+    chosen = settings.replace(found.settings, {"sft.heldout_problems": 9})
+    losses = iter([1.0, 2.0])
+    monkeypatch.setattr(supervised, "make_sft_loss", lambda *_: lambda *_: next(losses))
+    loop = types.SimpleNamespace(
+        experiment=found._replace(settings=chosen), keys=lambda number: {"evaluation": None}
+    )
+    heldout_loss = supervised.make_heldout_loss(loop)
+    told = heldout_loss(types.SimpleNamespace(trainable=None), {})
+    assert told == pytest.approx((8 * 1 + 2) / 9, rel=1e-12)
 
 
 @pytest.mark.slow
