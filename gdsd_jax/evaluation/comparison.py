@@ -12,7 +12,6 @@ from gdsd_jax.evaluation import intervals, rescoring
 from gdsd_jax.evaluation.answers import Table
 from gdsd_jax.evaluation.figures import Item, grouped, parts_ratios, ratios_of, sets_of
 from gdsd_jax.evaluation.intervals import Ratio
-from gdsd_jax.mistakes import Gathered
 
 NAMES = {"pass_at_1": "pass@1"}
 DISTANCES = ("kl_common", "kl", "teacher_nats")  # of students of one teacher alone
@@ -75,14 +74,9 @@ def compare(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
     Lengths that both have are compared one by one; where they share none, the first of each.
 
     Raises:
-      ValueError: files that are none, a line for each; other tasks, rules or problems, one line.
+      ValueError: a file that is none, other tasks, rules or problems; one line says which.
     """
-    files, gathered = [], Gathered()
-    for path in paths:
-        with gathered.check():
-            files.append(read(path))
-    gathered.end()
-    before, after = files
+    before, after = map(read, paths)
     check_alike(before, after)
     if not set(before.keys) & set(after.keys):
         raise ValueError(
