@@ -165,6 +165,7 @@ def test_the_model_of_a_run_is_read_without_the_users_files(tmp_path):
     gone = str(tmp_path / "mine.py")
     own = entries.pop("gdsd")
     entries |= {"task": gone, "objective": gone, "sinks": [gone], "mine": own, "options": {"a": 1}}
+    entries["sft"]["objective"] = gone
     (tmp_path / "config.json").write_text(json.dumps(entries))
     with pytest.raises(ValueError, match="mine.py is not a readable file"):
         settings.read(tmp_path)
