@@ -354,23 +354,26 @@ def split(
     if not len(task.train):
         raise ValueError(f"task={settings.task}: it has no training problems")
     train, heldout, seed = task.train, task.heldout, settings.heldout_seed
-
-    def mixed(records: Sequence[Record]) -> Sequence[Record]:
-        return data.mixed(records, data.asked(task, records), seed)
-
-    if heldout is not None and settings.heldout_file is None:  # the task's own
-        return (train, heldout) if settings.data_file is None else (mixed(train), mixed(heldout))
+    own = heldout is not None and settings.heldout_file is None  # the task's own split
+    if own and settings.data_file is None:
+        return train, heldout
     problems, share = data.asked(task, train), settings.heldout_share
     if heldout is not None:
-        same = len(set(problems) & set(data.asked(task, heldout)))
+        train, asked = data.mixed(train, problems, seed), data.asked(task, heldout)
+        if own:
+            return train, data.mixed(heldout, asked, seed)
+        same = len(set(problems) & set(asked))
         if same:
             say(f"{settings.heldout_file}: {same} of its problems are trained on, word by word")
-        return mixed(train), heldout
+        return train, heldout
     file = settings.data_file or settings.task
     if not share or len(set(problems)) < 2:
         say(f"nothing of {file} is held out: evaluations use the training problems")
-        return (mixed(train),) * 2
-    train, heldout = map(mixed, data.split_records(train, problems, share, seed))
+        return (data.mixed(train, problems, seed),) * 2
+    pairs = list(zip(train, problems, strict=True))
+    train, heldout = (
+        data.mixed(*zip(*part), seed) for part in data.split_records(pairs, problems, share, seed)
+    )
     say(
         f"held out: {len(heldout)} of the {len(task.train)} problems of {file} "
         f"(heldout_share={share:g}, heldout_seed={seed})"

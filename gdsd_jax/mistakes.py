@@ -67,10 +67,8 @@ def check_choices(config, **choices: Iterable) -> None:
 
 
 def check_share(config, key: str, span: str = "[0, 1]") -> None:
-    """ValueError unless the field is None or lies in a span from 0 to 1, such as "(0, 1]"."""
+    """ValueError unless the field lies in a span from 0 to 1, such as "(0, 1]"."""
     value = getattr(config, key)
-    if value is None:
-        return
     above = value > 0 or (value == 0 and span[0] == "[")
     below = value < 1 or (value == 1 and span[-1] == "]")
     if not (above and below):

@@ -81,7 +81,7 @@ def make_mesh(sizes: Mapping[str, int], devices=None, rows: int | None = None) -
         shape["fsdp"] = math.gcd(rows // math.gcd(rows, slices * shape["data"]), left)
         left //= shape["fsdp"]
     if list(shape.values()).count(-1) > 1:
-        raise ValueError(f"mesh {shape}: only one size may be -1, or fsdp and tensor both")
+        raise ValueError(f"{refusal}: only one size may be -1, or fsdp and tensor both")
     inside = [left if size == -1 else size for size in shape.values()]
     if slices * math.prod(inside) != len(devices):
         raise refusal

@@ -54,6 +54,7 @@ def test_one_size_may_be_left_open(sizes, wanted):
     [
         dict(data=3),
         dict(data=2, fsdp=2, tensor=1),
+        dict(data=-1, fsdp=-1),
         dict(data=-1, fsdp=3),
         dict(data=0),
         dict(data=16),

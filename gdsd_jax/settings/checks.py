@@ -78,8 +78,9 @@ def check_alone(settings) -> None:
         "threshold": "(0, 1]",
         "heldout_share": "[0, 1)",
     }.items():
-        with wrong.check():
-            check_share(settings, key, span)
+        if getattr(settings, key) is not None:
+            with wrong.check():
+                check_share(settings, key, span)
     if not settings.data_dir:
         wrong.lines.append("data_dir= is empty: name a folder, such as data_dir=runs/data")
     for domain, tokens in settings.max_lengths.items():
