@@ -13,7 +13,7 @@ import math
 from etils import epath
 import numpy as np
 
-from gdsd_jax import hf, json_files
+from gdsd_jax import hf, hub, json_files
 from gdsd_jax.mistakes import prefixed
 from gdsd_jax.models import FAMILIES, PROJECTIONS, ModelConfig, merge, param_shapes
 from gdsd_jax.types import LazyArray, PyTree
@@ -51,7 +51,7 @@ CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 def save(folder, config: ModelConfig, adapters: PyTree, base: str) -> None:
     """Writes adapters of the layers: adapter_model.safetensors and adapter_config.json.
 
-    `base` is the name or folder of the weights they belong to.
+    `base` is the weights they belong to: a folder, or owner/name@hash on the hub.
     """
     folder, tensors, names = epath.Path(folder), {}, FAMILIES[config.family].TENSORS
     for target, pair in adapters["layers"].items():
@@ -67,7 +67,8 @@ def save(folder, config: ModelConfig, adapters: PyTree, base: str) -> None:
     entries = {
         "peft_type": "LORA",
         "task_type": None,
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": hub.split(base).name or base,
+        "revision": hub.split(base).revision or None,
         "r": config.lora_rank,
         "lora_alpha": config.lora_alpha,
         "lora_dropout": 0.0,

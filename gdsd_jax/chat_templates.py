@@ -81,6 +81,11 @@ def strftime_now(form: str) -> str:
     return datetime.datetime.now().strftime(form)
 
 
+# The day that templates are told which write one: prompts of a run are the same whenever it begins
+# or goes on. It is the one that Llama 3's own templates write where they are told none.
+ONE_DAY = {"strftime_now": datetime.date(2024, 7, 26).strftime}
+
+
 def to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
     """JSON as transformers writes it into a prompt: letters as they are, no HTML escapes."""
     return json.dumps(

@@ -24,7 +24,7 @@ from gdsd_jax.types import LazyArray, PyTree
 
 DTYPES = {"F32": np.dtype("float32"), "F16": np.dtype("float16"), "BF16": np.dtype(jnp.bfloat16)}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
-INDEX = "model.safetensors.index.json"
+INDEX, WHOLE = "model.safetensors.index.json", "model.safetensors"
 BUFFER = ".rotary_emb.inv_freq"  # of older models: what config.json says of rotations
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 SHOWN = 6  # tensors of a fault that are named
@@ -269,15 +269,16 @@ def read_tensor(tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
 
 
 def tensors_of(folder: epath.Path) -> tuple[dict[str, Tensor], list[str]]:
-    """({name: tensor}, what is wrong with the index), from the index and its shards or from the
-    single file. The index alone says which shard's tensor counts, and which tensors there are.
+    """({name: tensor}, what is wrong with the index), from the single file, which also stands
+    before an index in transformers, or from the index and its shards. The index alone says which
+    shard's tensor counts, and which tensors there are.
 
     Raises:
       ValueError: a file is absent or unreadable, one line naming it.
     """
     index = folder / INDEX
-    if not index.exists():
-        return header_in(folder, "model.safetensors"), []
+    if (folder / WHOLE).exists() or not index.exists():
+        return header_in(folder, WHOLE), []
     places = read_index(index)
     headers = {file: header_in(folder, file) for file in sorted(set(places.values()))}
     tensors = {name: headers[file][name] for name, file in places.items() if name in headers[file]}
@@ -398,6 +399,8 @@ def save(
         write_file(folder / file, part, itertools.islice(tensors, len(names)))
     if len(shards) > 1:
         write_index(folder, shards, plan)
+    # of what was there before, else it would be what is loaded
+    (folder / (WHOLE if len(shards) > 1 else INDEX)).unlink(missing_ok=True)
     written = export_entries(config, entries or {}, dtypes["embed.embedding"].name)
     (folder / "config.json").write_text(json.dumps(written, indent=2))
 
@@ -433,7 +436,7 @@ def split(plan: dict[str, tuple], max_shard_bytes: int) -> dict[str, list[str]]:
         groups[-1].append(name)
         size += size_of(*tensor)
     if len(groups) == 1:
-        return {"model.safetensors": groups[0]}
+        return {WHOLE: groups[0]}
     return {
         f"model-{number:05}-of-{len(groups):05}.safetensors": names
         for number, names in enumerate(groups, 1)

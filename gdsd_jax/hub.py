@@ -26,6 +26,21 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
 
 
+class Revision(NamedTuple):
+    """One state of a repository."""
+
+    name: str  # owner/name
+    revision: str
+
+
+def split(text: str) -> Revision:
+    """The parts of owner/name@revision; of any other text both are ""."""
+    match = NAME.fullmatch(text)
+    if match is None or match["revision"] is None:
+        return Revision("", "")
+    return Revision(match["name"], match["revision"])
+
+
 def download(text: str) -> Download:
     """The files of a repository that a conversion reads, in the library's cache.
 
@@ -59,7 +74,8 @@ def download(text: str) -> Download:
 
 # ---------------------------------------------------------------- up
 
-REPLACED = ("*.safetensors", "*.safetensors.index.json")  # of weights that were there before
+# of weights or adapters that were there before; what is uploaded too stays
+REPLACED = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json")
 
 
 def check_push(name: str) -> None:

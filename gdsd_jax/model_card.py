@@ -153,7 +153,7 @@ def text_of(card: Card) -> str:
 
 def front_matter(card: Card) -> dict[str, Any]:
     """The entries that the hub reads. Each is written as JSON, which is YAML too."""
-    base, run = hub_name(card.base), card.run
+    base, run = hub.split(card.base).name, card.run
     tags = [OURS, "autoregressive" if card.model.autoregressive else "diffusion-language-model"]
     if run is not None:
         tags += [shortened(str(run.settings.get(key))) for key in ("objective", "task")]
@@ -280,10 +280,12 @@ def use(card: Card) -> str:
     short = card.name.rpartition("/")[2]
     convert = f"gdsd convert --from_hf={card.name} --to_orbax=models/{short}"
     if card.adapters:
-        base = hub_name(card.base) or "BASE"
+        base = hub.split(card.base).name or "BASE"
+        grows = " --a2d" if card.model.family.startswith("a2d-") else ""  # the base is none yet
         convert = (
             f"hf download {card.name} --local-dir=adapters/{short}\n"
-            f"gdsd convert --from_hf={base} --adapter=adapters/{short} --to_orbax=models/{short}"
+            f"gdsd convert --from_hf={base} --adapter=adapters/{short}{grows} "
+            f"--to_orbax=models/{short}"
         )
     return (
         f'## Use\n\n```sh\npip install "{OURS}[hub]"\n{convert}\n'
@@ -294,11 +296,6 @@ def use(card: Card) -> str:
 def versions_line(packages: Mapping[str, str | None]) -> str:
     """The versions of the packages that are there."""
     return ", ".join(f"{name} {found}" for name, found in packages.items() if found)
-
-
-def hub_name(base: str) -> str:
-    """owner/name of a base that was downloaded from the hub; else ""."""
-    return base.partition("@")[0] if hub.is_name(base) and "@" in base else ""
 
 
 def public_command(command: str) -> str:

@@ -267,7 +267,7 @@ def half_weights(masked_BxG: Array, counted_BxG: Array, weighting: str) -> Array
     - "uniform": 1/2.
     - "elbo": (length + 1) / 2m. The expected score over all stratified masks is then the ELBO,
       where these are uniform over the completion.
-    - "share": length / 2m, the same for masks whose tokens are drawn one by one.
+    - "share": length / 2m, so that each half speaks for the whole length.
 
     A half that has a token to weigh is not empty.
     """

@@ -103,8 +103,8 @@ def line_of(
 def make_heldout_loss(loop: Loop) -> Callable[[TrainState, dict], float] | None:
     """`(state, frozen) -> nats a token` of the best answers to the first held-out problems.
 
-    The masks are the same every time. A last batch is filled up by repeating, and counts for the
-    problems in it. None where the settings ask for none.
+    The masks are the same every time. A last batch is filled up by repeating its own problems, and
+    counts for as many as it has. None where the settings ask for none.
     """
     experiment, chosen = loop.experiment, loop.experiment.settings
     sft, longest = chosen.sft, chosen.sampler.gen_length

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gdsd_jax import (
+    chat_templates,
     checkpoint,
     hf,
     json_files,
@@ -186,7 +187,7 @@ def with_tokenizer(
         pad_id=model.pad_id,
         mask_id=-1 if model.mask_id is None else model.mask_id,
         stop_ids=model.stop_ids,
-        template_arguments=template_arguments,
+        template_arguments=template_arguments | chat_templates.ONE_DAY,
     )
     tokenizers.check_rows(tokenizer, model.vocab_size, folder)
     return dataclasses.replace(model, tokenizer_size=tokenizer.vocab_size), tokenizer

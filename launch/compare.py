@@ -48,7 +48,7 @@ if __name__ == "__main__":
 from gdsd_jax import cli, metrics, paths, report
 from gdsd_jax.cli import Parser, load_config, output_folder, run, split_config, told
 from gdsd_jax.mistakes import Gathered
-from gdsd_jax.report.tables import lines_of, markdown, merit, run_of, score_of, table
+from gdsd_jax.report.tables import check_ended, lines_of, markdown, merit, score_in, table
 
 # ---------------------------------------------------------------- the runs
 
@@ -133,11 +133,17 @@ def compare(plan: Plan) -> list[Tuned]:
 
 
 def tuned(plan: Plan, name: str, overrides: str) -> Tuned:
-    """A variant at the best of the grid's values."""
+    """A variant at the best of the grid's values.
+
+    Raises:
+      ValueError: a run has gone on past its rounds, under a command that asked for more.
+    """
     best = choose(plan, name, overrides) if plan.grid else ()
     chosen = (overrides, *best)
     folder = folder_of(name, best)
     workdirs = [finished(plan.config, plan.out, folder, seed, *chosen) for seed in plan.seeds]
+    for workdir in workdirs:
+        check_ended(workdir, rounds_of(plan.config, ",".join(filter(None, chosen))))
     label = " ".join([name, *(text.partition("=")[2] for text in best)])
     return Tuned(label, workdirs, edges(plan.grid, best))
 
@@ -226,27 +232,26 @@ class Test(NamedTuple):
 
     Attributes:
       samples: answers to each problem besides the greedy one.
-      temperatures: of these; None = the config's.
+      temperatures: of these, the config's override of each; "" = as it is there.
       split: column of the problems' records by whose values they are told apart, or none.
     """
 
     samples: int
-    temperatures: Sequence[str | None]
+    temperatures: Sequence[str]
     split: str | None
 
 
 def evaluated(
-    plan: Plan, workdir: pathlib.Path, seed: int, test: Test, temperature: str | None
+    plan: Plan, workdir: pathlib.Path, seed: int, test: Test, temperature: str
 ) -> pathlib.Path:
     """The evaluation of a run's newest checkpoint on the half that no run was asked.
 
     The start and all variants are asked alike, by the config alone: what a variant overrides is of
     its training.
     """
-    by = () if temperature is None else (f"temperature={temperature}",)
-    place = "-".join(["test", str(test.samples), *(one.replace("=", "-") for one in by)])
-    file = workdir / f"{place}.json"
-    argument = argument_of(plan.config, f"seed={seed}", *by, "heldout_half=test")
+    place = filter(None, ["test", str(test.samples), temperature.replace("=", "-")])
+    file = workdir / f"{'-'.join(place)}.json"
+    argument = argument_of(plan.config, f"seed={seed}", temperature, "heldout_half=test")
     if not file.exists() or not is_current(json.loads(file.read_text()), argument):
         print(f"== {workdir.name}: {file.name}", flush=True)
         flags = [f"--config={argument}", f"--checkpoint={workdir}", f"--samples={test.samples}"]
@@ -288,14 +293,9 @@ def test_tables(plan: Plan, runs: Sequence[Tuned], test: Test) -> dict[str, list
         split = arms.values_of(sides, test.split) if test.split else []
         for only in ({}, *({test.split: value} for value in split)):
             told = [f"{key} {value}" for key, value in only.items()]
-            said = [f"temperature {temperature}"] if temperature is not None else []
-            found[", ".join(["Test half", *told, *said])] = arms.table(sides, score, only)
+            said = filter(None, ["Test half", *told, temperature.replace("=", " ")])
+            found[", ".join(said)] = arms.table(sides, score, only)
     return found
-
-
-def score_in(workdirs: Sequence[pathlib.Path]) -> str:
-    """The name of the score of these runs."""
-    return score_of([run_of(workdir) for workdir in workdirs])
 
 
 # ---------------------------------------------------------------- the command
@@ -341,10 +341,10 @@ def grid_of(texts: Sequence[str]) -> dict[str, list[str]]:
     return grid
 
 
-def check(plan: Plan, test: Test) -> None:
+def check(plan: Plan, test: Test | None) -> None:
     """Mistakes of the settings of all variants and of the test; nothing is trained before."""
     from gdsd_jax import experiment, settings  # slow to import: wrong flags are told before
-    from gdsd_jax.evaluation import arms
+    from gdsd_jax.evaluation import arms, record
 
     starts = [
         settings.parse(load_config(argument_of(plan.config, f"seed={seed}"))) for seed in plan.seeds
@@ -359,11 +359,12 @@ def check(plan: Plan, test: Test) -> None:
                 if changed:
                     told = settings.listed(changed)
                     raise ValueError(f"{told}: the supervised phase is shared, set it in --config")
-    for temperature in filter(None, test.temperatures):
+    for temperature in test.temperatures if test else ():
         with wrong.check("--temperatures: "):
-            settings.parse(load_config(argument_of(plan.config, f"temperature={temperature}")))
+            asked = load_config(argument_of(plan.config, temperature))
+            record.plan_of(settings.parse(asked), samples=test.samples)
     wrong.end()
-    if test.split:
+    if test and test.split:
         task = experiment.make_task(starts[0], starts[0].init_from is None)
         with contextlib.closing(task):
             arms.values_in(experiment.split(starts[0], task, experiment.ignore)[1], test.split)
@@ -468,8 +469,8 @@ def main() -> int:
     config = argument_of(args.config, "heldout_half=development") if args.test else args.config
     variants, seeds, grid = variants_of(args.variants), seeds_of(args.seeds), grid_of(args.tune)
     plan = Plan(config, out, variants, seeds, grid, args.halvings)
-    temperatures = [one for one in args.temperatures.split(",") if one] or [None]
-    test = Test(args.samples or 8, temperatures, args.split)
+    temperatures = [f"temperature={one}" for one in args.temperatures.split(",") if one] or [""]
+    test = Test(args.samples or 8, temperatures, args.split) if args.test else None
     try:
         check(plan, test)
         out.mkdir(parents=True, exist_ok=True)
@@ -479,12 +480,14 @@ def main() -> int:
         return told(error, args.debug)
     try:
         runs = compare(plan)
-        tests = test_tables(plan, runs, test) if args.test else {}
+        tests = test_tables(plan, runs, test) if test else {}
     except ValueError as error:  # all runs and answers are kept
         return told(error, args.debug)
     at_edge = [f"{one.name}: {text} is at the edge" for one in runs for text in one.edges]
     summary = [args.config, f"seeds {args.seeds}", "mean and range over the seeds", *at_edge]
-    if args.test:
+    if grid:
+        summary.append(f"tuned on seed {seeds[0]}, which is reported too")
+    if test:
         summary.append("test half: mean and 95% interval over problems and seeds")
     write(out, {one.name: one.workdirs for one in runs}, " · ".join(summary), tests)
     for line in at_edge:

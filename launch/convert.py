@@ -188,6 +188,7 @@ class Source(NamedTuple):
     entries: dict  # of the config.json that the model came with
     base: str  # where that came from; "" of random weights
     license: dict  # of that, as its own model card says it
+    plain: bool = True  # whether the weights, without the adapters, are those of `base`
     workdir: epath.Path | None = None  # of the run that trained it
 
 
@@ -216,7 +217,7 @@ def origin_of(args: argparse.Namespace) -> Iterator[Origin]:
         raise ValueError(f"--from_hf={misplaced.adapters_line(folder)}")
     config = models.config_from_hf(folder)
     entries = json_files.read_object(folder / "config.json")
-    files = [file for file in sorted(folder.iterdir()) if is_hashed(file.name)]
+    files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors*")])
     yield Origin(folder, config, entries, name, files, functools.partial(hf.open_folder, folder))
 
 
@@ -281,12 +282,18 @@ def from_orbax(args: argparse.Namespace) -> None:
     found = read_source(source)
     if found.adapters is None and args.lora == "keep":
         raise ValueError(f"{source}: --lora=keep, but there are no adapters; leave it out")
+    if args.lora == "keep" and not found.plain:
+        raise ValueError(
+            f"{source}: --lora=keep, but its adapters stand over weights that were trained or "
+            "changed before, which no folder that PEFT reads holds; leave it out"
+        )
     card = card_of(found, args)
     if args.lora == "keep":
+        kept = jax.tree.map(lambda x: x.astype(dtype or x.dtype), found.adapters)
         with paths.new_folder(destination) as partial:
             copy_companions(found.companions, partial)
             (partial / "README.md").write_text(card)
-            adapters.save(partial, found.config, found.adapters, found.base)
+            adapters.save(partial, found.config, kept, found.base)
         return
     params = found.params
     if found.adapters is not None:
@@ -341,6 +348,7 @@ def read_converted(folder: epath.Path) -> Source:
         json_files.entry(manifest, "config", "object", {}),
         json_files.entry(manifest, "source", "text", str(folder)),
         json_files.entry(manifest, "license", "object", {}),
+        plain=manifest.get("adapter") is None or pairs is not None,
     )
 
 
@@ -362,7 +370,7 @@ def read_workdir(workdir: epath.Path) -> Source:
     learnt = models.with_blocks(base.config, settings.sampler.causal_block)
     base = base._replace(config=learnt, workdir=workdir)
     if not settings.lora_rank:
-        return base._replace(params=trainable)
+        return base._replace(params=trainable, plain=False)
     if not settings.init_from:
         raise ValueError(
             f"{workdir}: its adapters stand over random weights (no init_from), which no "
@@ -412,11 +420,6 @@ def copy_companions(source: epath.Path, destination: epath.Path) -> list[str]:
     for path in files:
         path.copy(destination / path.name)
     return [path.name for path in files]
-
-
-def is_hashed(name: str) -> bool:
-    """Whether the manifest holds the hash of a file of that name."""
-    return name == "config.json" or ".safetensors" in name
 
 
 def digest(file: epath.Path, bar) -> str:

@@ -335,6 +335,7 @@ def doubts_of(chosen: Settings, model: ModelConfig, folder: str) -> list[str]:
     meant."""
     learnt = weights.settings_of(folder).sampler.kind, model.block_length
     found = sampling.attention_doubts(chosen.sampler, *learnt, "these weights")
+    found += sampling.idle_doubts(chosen.sampler)
     if not checkpoint.is_converted(folder):
         task = json_files.read_object(epath.Path(folder) / "config.json").get("task")
         if task not in (None, chosen.task):

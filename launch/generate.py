@@ -188,7 +188,8 @@ def read_model(args) -> Model:
     sampler = settings.section("--sampler", args.sampler, SamplerConfig, chosen.sampler.given())
     sampling.check_model(model, sampler)
     learnt = chosen.sampler.kind, model.block_length
-    for doubt in sampling.attention_doubts(sampler, *learnt, "these weights"):
+    doubts = sampling.attention_doubts(sampler, *learnt, "these weights")
+    for doubt in doubts + sampling.idle_doubts(sampler):
         print(f"note: {doubt}", file=sys.stderr)
     mesh = generation.mesh_of(args.mesh)
     return Model(weights.on_mesh(model, mesh), tokenizer, sampler, mesh, chosen)

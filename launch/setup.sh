@@ -80,5 +80,9 @@ install_requirements() {
     echo "$stamp" >"$venv/stamp"
 }
 
-# Two scripts started at once must not build the same environment.
-{ ! command -v flock >/dev/null || flock 9; install_requirements; } 9>"$repository/.venv.lock"
+# Two scripts started at once must not build the same environment. What fails ends the shell in brackets, not the one
+# that a user types in.
+(
+    ! command -v flock >/dev/null || flock 9
+    install_requirements
+) 9>"$repository/.venv.lock" || return 2 2>/dev/null || exit 2

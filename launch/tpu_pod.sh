@@ -94,10 +94,16 @@ state() {
 }
 
 create() {
-    local now node=(--node-id="$name")
+    local node=(--node-id="$name")
     [ "$num_slices" = 1 ] || node=(--node-count="$num_slices" --node-prefix="$name")
     run gcloud compute tpus queued-resources create "$name" "${where[@]}" "${node[@]}" \
         --accelerator-type="$type" --runtime-version="$version" ${spot:+--spot} || fail "$name could not be created, see above"
+    arrive
+}
+
+# Waits until what was asked for is there.
+arrive() {
+    local now
     while now=$(state) && [ -z "$dry_run" ]; do
         case $now in
             ACTIVE) return ;;
@@ -138,13 +144,17 @@ delete() {
 }
 
 up() {
-    local code now
+    local code
     while true; do
-        now=$(state)
-        if [ "$now" != ACTIVE ]; then
-            [ -z "$now" ] || delete
-            create
-        fi
+        case $(state) in
+            ACTIVE) ;;
+            '') create ;;
+            CREATING | ACCEPTED | PROVISIONING | WAITING_FOR_RESOURCES) arrive ;; # its place in the queue is kept
+            *)
+                delete
+                create
+                ;;
+        esac
         code=0
         { setup && start && follow; } || code=$?
         case $code in

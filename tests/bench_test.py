@@ -14,7 +14,7 @@ import pytest
 from gdsd_jax import models, round_times, sharding, steps, weights
 from gdsd_jax.models import flops
 from launch import bench
-from tests.processes import PATIENCE, free_port
+from tests.processes import PATIENCE, free_port, xla_flags
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,7 +47,7 @@ def test_one_script_collects_what_a_gpu_tells(tmp_path):
     for name in done_before:
         (tmp_path / f"{name}.json").write_text('{"device": "cpu", "before": true}')
     command = ["bash", "launch/gpu.sh", "--size=tiny", f"--out={tmp_path}"]
-    environment = os.environ | {"PYTHON": sys.executable, "XLA_FLAGS": ""}
+    environment = os.environ | {"PYTHON": sys.executable, "XLA_FLAGS": xla_flags()}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
@@ -79,7 +79,7 @@ def test_processes_share_a_round(tmp_path):
     command += ["--settings=inner_iterations=1,mask_draws=1,gdsd.beta=0"]
     command += [f"--coordinator=localhost:{free_port()}", "--num_processes=2", "--process_id"]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    one_device = {"cwd": ROOT, "env": os.environ | {"XLA_FLAGS": ""}}
+    one_device = {"cwd": ROOT, "env": os.environ | {"XLA_FLAGS": xla_flags()}}
     started = [
         subprocess.Popen([*command, str(number)], **one_device, **output) for number in range(2)
     ]

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from tests.processes import xla_flags
 from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +65,7 @@ def column_of(table: list[list[str]], head: str, row: int = 1) -> str:
 @pytest.mark.parametrize("given", [None, "elsewhere"])
 def test_scripts_of_a_comparison_share_what_they_compile(compare, monkeypatch, tmp_path, given):
     """In its folder, unless another one is given."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    monkeypatch.setenv("XLA_FLAGS", xla_flags())
     name, seen = "JAX_COMPILATION_CACHE_DIR", set()
     monkeypatch.delenv(name)
     if given is not None:
@@ -72,7 +73,7 @@ def test_scripts_of_a_comparison_share_what_they_compile(compare, monkeypatch, t
 
     def train(config, workdir, *_):
         seen.add(os.environ[name])
-        finished_run(workdir, (0.4, 0.4))
+        finished_run(workdir, (0.4, 0.4), (0.5, 0.5))
 
     monkeypatch.setattr(compare, "train", train)
     arguments(monkeypatch, f"--config={SMALL}", f"--out={tmp_path}", "--seeds=0", "a=", "b=")
@@ -84,7 +85,8 @@ def test_finished_runs_are_only_tabled(compare, monkeypatch, capsys, tmp_path):
     training = [0.5] * 5 + [0.3] * 5 + [0.6] * 5
     finished_run(tmp_path / "a-0", (0.4, 0.6), (0.5, 0.5), (0.7, 0.8), training=training)
     finished_run(tmp_path / "a-1", (0.5, 0.6), (0.45, 0.65), (0.6, 0.6))
-    given = (f"--config={CODING}", f"--out={tmp_path}", "--seeds=0,1", "a=gdsd.psi=3")
+    config = f"--config={CODING}:tiny,rounds=2"
+    given = (config, f"--out={tmp_path}", "--seeds=0,1", "a=gdsd.psi=3")
     arguments(monkeypatch, *given)
     assert compare.main() == 0
     head = (
@@ -202,6 +204,7 @@ def test_the_best_rate_of_the_first_seed_is_used(compare, monkeypatch, tmp_path)
         (tmp_path / "scratch" / workdir.name / "metrics.jsonl").rename(workdir / "metrics.jsonl")
 
     monkeypatch.setattr(compare, "train", train)
+    monkeypatch.setattr(compare, "rounds_of", lambda *_: 1)
     grid = {"optimizer.learning_rate": ["3e-5", "1e-4"]}
     (found,) = compare.compare(compare.Plan("c.py", tmp_path, {"a": "gdsd.psi=3"}, [4, 5], grid))
     assert [name for name, _ in trained] == [
@@ -243,6 +246,9 @@ def test_the_better_half_goes_on(compare, monkeypatch, tmp_path):
     assert found.name == "a 2" and found.edges == []
     monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("trained again"))
     assert compare.compare(plan) == [found]
+    monkeypatch.setattr(compare, "rounds_of", lambda *_: 6)  # asked for after all of them are done
+    with pytest.raises(ValueError, match="a-2-0 has 8 rounds, not 6: give another --out"):
+        compare.compare(plan._replace(grid={"gdsd.psi": ["2"]}, halvings=0))
 
 
 def test_a_run_that_went_past_a_halving_is_no_measure_of_it(compare, tmp_path):
@@ -296,6 +302,11 @@ WRONG = {
     "no grid": (["--halvings=1", "a="], "--halvings=1: nothing is tuned, give --tune"),
     "temperature": (["--test", "--temperatures=1,hot", "a="], "--temperatures: config key 'temper"),
     "cold": (["--test", "--temperatures=-1", "a="], "--temperatures: temperature=-1.0 must"),
+    "at zero": (["--test", "--temperatures=0,1", "a="], "--samples=8: at temperature=0.0 all are"),
+    "at zero in the config": (
+        ["--test", f"--config={CODING}:tiny,temperature=0.0", "a="],
+        "--samples=8: at temperature=0.0 all are the same",
+    ),
     "no test": (
         ["--split=misled", "--samples=2", "a="],
         "--samples, --split belongs to a test: give",
@@ -353,7 +364,7 @@ def test_a_script_that_is_killed_is_told(compare, monkeypatch, capsys, tmp_path)
 def test_a_variant_trains_from_the_shared_start(compare, monkeypatch, tmp_path):
     """Also one without the reference policy that the config's own objective has; also from another
     folder than the repository's."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    monkeypatch.setenv("XLA_FLAGS", xla_flags())
     monkeypatch.chdir(tmp_path)
     given = (f"--config={SMALL},data_dir=data", "--out=out", "--seeds=3", "b=objective=wd1")
     arguments(monkeypatch, *given)
@@ -367,10 +378,10 @@ def test_a_variant_trains_from_the_shared_start(compare, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_other_half_is_reported(compare, monkeypatch, tmp_path):
+def test_the_other_half_is_reported(compare, monkeypatch, data_dir, tmp_path):
     """Runs are asked one half, the table tells of the other; a second call asks nothing again."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
-    config = f"--config={SMALL},eval_problems=6,data_dir={tmp_path / 'data'}"
+    monkeypatch.setenv("XLA_FLAGS", xla_flags())
+    config = f"--config={SMALL},eval_problems=6,data_dir={data_dir}"
     out = tmp_path / "out"
     test = ("--test", "--samples=2", "--split=misled")
     variants = ("a=", "b=objective=rft,sampler.remasking=random,temperature=2.0")
@@ -398,13 +409,13 @@ def test_the_other_half_is_reported(compare, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_distillation_beside_its_control(compare, monkeypatch, tmp_path):
+def test_distillation_beside_its_control(compare, monkeypatch, data_dir, tmp_path):
     """Both from the same teacher and student, on as many answers; a second call only draws the
     table again."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=1")
+    monkeypatch.setenv("XLA_FLAGS", xla_flags())
     config = (
         f"{OPDLM}:tiny,rounds=1,prompts_per_round=8,inner_iterations=1,minibatches=1,sft.steps=2,"
-        f"sft.batch=8,eval_every=1,eval_problems=8,mesh.data=1,data_dir={tmp_path / 'data'}"
+        f"sft.batch=8,eval_every=1,eval_problems=8,mesh.data=1,data_dir={data_dir}"
     )
     out = tmp_path / "out"
     given = (f"--config={config}", f"--out={out}", "--seeds=0", "opd=", "sft=control=sft")

@@ -3,6 +3,8 @@
 import atexit
 from collections.abc import Callable, Iterator
 import contextlib
+import fcntl
+import functools
 import importlib.util
 import math
 import os
@@ -111,15 +113,43 @@ def bucket(monkeypatch) -> Iterator[Bucket]:
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory) -> Path:
-    """Where the generated problems and their tokenizer are built, once for all tests."""
-    return tmp_path_factory.mktemp("data")
+def once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """`once(name, fill)` is a folder that the first of pytest's workers that needs it fills for all
+    of them: tests read it, and copy what they change."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def made(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, is_filled = root / name, root / f"{name}.filled"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not is_filled.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed
+                folder.mkdir()
+                fill(folder)
+                is_filled.touch()
+        return folder
+
+    return made
 
 
 @pytest.fixture(scope="session")
-def workdir(data_dir, tmp_path_factory) -> Path:
+def data_dir(once) -> Path:
+    """Where the generated problems and their tokenizer are built, once for all tests."""
+    from gdsd_jax.tasks.coding import dataset
+
+    return once("data", dataset.build)
+
+
+@pytest.fixture(scope="session")
+def workdir(data_dir, once) -> Path:
     """Workdir of a finished run of the embedded default: a few supervised steps, an evaluation, a
     checkpoint."""
+    return once("full", functools.partial(run_shortly, data_dir))
+
+
+def run_shortly(data_dir: Path, folder: Path) -> None:
     from configs import coding
     from gdsd_jax import experiment, settings, train
 
@@ -129,17 +159,19 @@ def workdir(data_dir, tmp_path_factory) -> Path:
             f"sft_optimizer.learning_rate=1e-3,eval_problems=20,data_dir={data_dir}"
         )
     )
-    folder = tmp_path_factory.mktemp("full")
     prepared = experiment.prepare(chosen)
     train.train(prepared, folder, say=lambda line: None)
     prepared.task.close()
-    return folder
 
 
 @pytest.fixture(scope="session")
-def lora_workdir(data_dir, tmp_path_factory) -> Path:
+def lora_workdir(data_dir, once) -> Path:
     """Workdir with a checkpoint of adapters that are not zero, over a base that no checkpoint
     holds."""
+    return once("lora", functools.partial(save_adapters, data_dir))
+
+
+def save_adapters(data_dir: Path, folder: Path) -> None:
     from configs import coding
     from gdsd_jax import experiment, resume, settings, weights, workdirs
     from gdsd_jax.checkpoint import Checkpoints
@@ -151,7 +183,6 @@ def lora_workdir(data_dir, tmp_path_factory) -> Path:
             f"data_dir={data_dir}"
         )
     )
-    folder = tmp_path_factory.mktemp("lora")
     prepared = experiment.prepare(chosen)
     prepared.task.close()
     model, mesh = prepared.denoiser.config, prepared.mesh
@@ -165,7 +196,6 @@ def lora_workdir(data_dir, tmp_path_factory) -> Path:
     checkpoints = Checkpoints(folder / "checkpoints")
     checkpoints.save(3, resume.as_saved(state, frozen, None), {})
     checkpoints.close()
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -177,7 +207,7 @@ def main() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def runs(data_dir, tmp_path_factory) -> Iterator:
+def runs(data_dir) -> Iterator:
     """Starts runs of launch/main.py after a supervised phase that has taught something."""
     from tests.processes import TAUGHT, Runs
 
@@ -186,12 +216,17 @@ def runs(data_dir, tmp_path_factory) -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(runs, tmp_path_factory) -> Path:
+def undisturbed(runs, once) -> Path:
     """Folder of a run from start to end."""
     from tests.processes import without_clock
 
-    workdir = tmp_path_factory.mktemp("undisturbed")
-    runs.finish(workdir)
+    workdir = once("undisturbed", runs.finish)
     rollouts = [row for row in without_clock(workdir) if row["phase"] == "rollout"]
     assert any(row["reward"] for row in rollouts), "no answer is a program"
     return workdir
+
+
+@pytest.fixture(scope="session")
+def stopped(runs, undisturbed, once) -> Path:
+    """Folder of a run that was stopped between two updates."""
+    return once("stopped", runs.stop)

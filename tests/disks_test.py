@@ -4,7 +4,6 @@ goes on, and nothing is lost. In a mount namespace of its own, where the system 
 from pathlib import Path
 import shlex
 import shutil
-import signal
 import subprocess
 
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 
 from tests.processes import (
     ROOT,
-    SFT_STEPS,
     Runs,
     assert_same_run,
     last_state,
@@ -28,17 +26,6 @@ def namespaces() -> None:
     tried = subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True)
     if tried.returncode:
         pytest.skip("no namespaces here")
-
-
-@pytest.fixture(scope="module")
-def stopped(runs, undisturbed, tmp_path_factory) -> Path:
-    """Folder of a run that was stopped between two updates."""
-    workdir = tmp_path_factory.mktemp("stopped")
-    place = ("gdsd_jax.loop:Loop.stopping", SFT_STEPS + 1, signal.SIGTERM)
-    process = runs.start(workdir, killed=place)
-    process.communicate()
-    assert process.returncode == 143
-    return workdir
 
 
 @pytest.fixture

@@ -180,7 +180,7 @@ def test_raw_thinking_and_printing(generate, converted, expected):
     [
         dict(kind="dream", alg="maskgit_plus", top_p=0.9),
         dict(kind="block", remasking="random"),
-        dict(cache="dual"),
+        dict(cache="dual", alg="maskgit_plus"),
     ],
     ids=lambda sampler: sampler.get("kind", "cache"),
 )
@@ -198,6 +198,8 @@ def test_every_sampler(generate, converted, expected, tmp_path, sampler):
     assert code == 0, said
     doubt = "note: sampler.kind=block takes block-causal attention, but these weights have learnt"
     assert (doubt in said) == (sampler.get("kind") == "block")
+    idle = "note: sampler.alg=maskgit_plus changes nothing, it is of kind dream alone"
+    assert (idle in said) == ("alg" in sampler and sampler.get("kind") != "dream")
     wanted = expected(tokenizer.encode("[a b]"), 0, 0.7, **sampler)
     (line,) = read(tmp_path / "o.jsonl")
     assert {key: line[key] for key in wanted} == wanted

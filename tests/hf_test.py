@@ -366,6 +366,31 @@ def test_one_file_needs_no_index(tmp_path):
     assert entries["auto_map"] == {"a": "b"} and entries["torch_dtype"] == "bfloat16"
 
 
+@pytest.mark.parametrize("first, second", [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_a_folder_that_is_written_again_holds_the_new_weights(tmp_path, first, second):
+    """In several files and then in one, and the other way round."""
+    folders.write(tmp_path / "in")
+    params = hf.load(tmp_path / "in", LLADA)
+    changed = jax.tree.map(lambda x: x + 1, params)
+    size = 3 * sum(x.size for x in jax.tree.leaves(params))  # bytes, between the two
+    for weights, dtype in ((params, first), (changed, second)):
+        hf.save(tmp_path / "out", LLADA, weights, dtype=dtype, max_shard_bytes=size)
+        assert (tmp_path / "out" / hf.INDEX).exists() == (dtype == "float32")
+        found = hf.load(tmp_path / "out", LLADA, "float32")
+        wanted = hf.paths_of(weights)
+        for name, values in hf.paths_of(found).items():
+            np.testing.assert_array_equal(values, np.float32(wanted[name].astype(dtype)), name)
+
+
+def test_the_single_file_goes_before_an_index(tmp_path):
+    """As in transformers, which leaves the index of earlier shards behind."""
+    whole = folders.write(tmp_path)
+    places = dict.fromkeys(whole, "model-00001-of-00002.safetensors")
+    (tmp_path / hf.INDEX).write_text(json.dumps({"weight_map": places}))
+    tensors, problems = hf.tensors_of(epath.Path(tmp_path))
+    assert not problems and tensors.keys() == whole.keys()
+
+
 def test_other_parameters_are_not_saved(tmp_path):
     folders.write(tmp_path)
     params = hf.load(tmp_path, LLADA)

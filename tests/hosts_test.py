@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 
 from gdsd_jax.hosts import Hosts, start, watch_sigterm
-from tests.processes import PATIENCE, ended, free_port, spawn, state_of, without_clock
+from tests.processes import (
+    PATIENCE,
+    ended,
+    free_port,
+    spawn,
+    state_of,
+    without_clock,
+    xla_flags,
+)
 
 # What Gloo writes of its own, in pieces that lines of several threads may cut anywhere.
 GLOO = re.compile(
@@ -170,9 +178,7 @@ def launch(data_dir):
             if count > 1
             else []
         )
-        flags = environment | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES // count}"
-        }
+        flags = environment | {"XLA_FLAGS": xla_flags(DEVICES // count)}
         processes = [
             spawn(*command, *address, *([f"--process_id={index}"] if address else []), **flags)
             for index in range(count)

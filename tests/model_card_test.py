@@ -90,6 +90,12 @@ def test_what_loads_it_and_where_it_comes_from(changes, library, base):
         assert data.base_model_relation == "adapter" and "--from_hf=owner/base --adapter=" in text
 
 
+def test_adapters_of_a_converted_model_are_loaded_over_one():
+    converted = models.to_denoiser(folders.LLAMA)
+    _, text = read(model_card.text_of(card(adapters=True, model=converted)))
+    assert "--adapter=adapters/small --a2d --to_orbax=" in text
+
+
 def test_the_license_is_that_of_the_bases_card(tmp_path):
     front = (
         "---\nlicense: other\nlicense_name: 'own'\nlicense_link: https://x/y\nlanguage: en\n---\n"
@@ -259,7 +265,8 @@ def pushed(tmp_path_factory):
             step = [one[0], source, f"--to_hf={base / 'refused'}", f"--push={one[1]}"]
         steps.append(step)
     with hub_server.serving() as hub:
-        hub.repositories["lab/old"] = {"model-00001-of-00009.safetensors": b"x", "mine.txt": b"y"}
+        before = {"model-00001-of-00009.safetensors": b"x", "adapter_config.json": b"{}"}
+        hub.repositories["lab/old"] = before | {"mine.txt": b"y"}
         hub.full.add("alice/full")
         places = {"HF_ENDPOINT": hub.url, "HF_HOME": str(base / "home")}
         done = subprocess.run(
@@ -285,7 +292,8 @@ def test_the_hubs_own_client_uploads_the_folder(pushed):
         assert sum(call.startswith(f"POST /api/models/{name}/commit") for call in hub.calls) == 1
     assert hub.private == {"alice/new"}
     assert hub.repositories["lab/old"]["mine.txt"] == b"y"
-    assert "model-00001-of-00009.safetensors" not in hub.repositories["lab/old"]
+    gone = {"model-00001-of-00009.safetensors", "adapter_config.json"}
+    assert gone.isdisjoint(hub.repositories["lab/old"])
     assert models.config_from_hf(base / "new") == folders.LLADA
     data, _ = read((base / "new" / "README.md").read_text())
     assert data.license == "mit"

@@ -15,6 +15,7 @@ import pytest
 from configs import coding
 from gdsd_jax import experiment, settings, train, weights
 from gdsd_jax.metrics import read_metrics
+from tests.processes import xla_flags
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -184,7 +185,7 @@ def letters(tmp_path_factory):
         )
         command = [sys.executable, str(ROOT / "launch/main.py")]
         command += [f"--config={config}", f"--workdir={folder / 'two'}"]
-        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+        environment = os.environ | {"XLA_FLAGS": xla_flags()}
         done = subprocess.run(
             command, cwd=folder / "work", env=environment, capture_output=True, text=True
         )

@@ -3,6 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
+import signal
 import socket
 import subprocess
 import sys
@@ -77,12 +78,15 @@ def children_of(pid: int | str) -> list[int]:
     return found
 
 
+def xla_flags(devices: int = 1) -> str:
+    """The suite's, for so many devices: of a flag that is given twice the last one counts."""
+    return f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+
+
 def spawn(*command, **environment) -> subprocess.Popen:
     """Output and errors go to files, which do not fill up as pipes do while another process is
     waited for."""
-    environment = {
-        name: value for name, value in os.environ.items() if name != "XLA_FLAGS"
-    } | environment
+    environment = os.environ | {"XLA_FLAGS": xla_flags()} | environment
     files = [tempfile.TemporaryFile("w+") for _ in range(2)]
     command = [sys.executable, *map(str, command)]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=files[0], stderr=files[1])
@@ -114,7 +118,7 @@ class Runs:
             "JAX_PLATFORMS": "cpu",
             **COMPILED,
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+            "XLA_FLAGS": xla_flags(),
         }
         self.running: list[subprocess.Popen] = []
 
@@ -168,6 +172,12 @@ class Runs:
         output, errors = (process := self.start(workdir, *overrides, **how)).communicate()
         assert process.returncode == 0, errors
         return output
+
+    def stop(self, workdir) -> None:
+        """A run of `TAUGHT` until it is between two updates, where it is stopped and saves."""
+        place = ("gdsd_jax.loop:Loop.stopping", SFT_STEPS + 1, signal.SIGTERM)
+        _, errors = (process := self.start(workdir, killed=place)).communicate()
+        assert process.returncode == 143, errors
 
     def close(self) -> None:
         for process in self.running:

@@ -117,6 +117,7 @@ def test_outside_of_the_block_phases_say_nothing(capsys):
     assert capsys.readouterr().out == "a line\n" and not progress._open
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_stream_that_is_closed_does_no_harm(monkeypatch):
     monkeypatch.setattr(progress, "QUIET_S", 0.0)
     monkeypatch.setattr(progress, "REDRAW_S", 0.01)

@@ -12,7 +12,9 @@ from gdsd_jax.cli import load_config
 from gdsd_jax.settings import explaining, keys
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = [importlib.import_module(f"configs.{path.stem}") for path in ROOT.glob("configs/*.py")]
+MODULES = [
+    importlib.import_module(f"configs.{path.stem}") for path in sorted(ROOT.glob("configs/*.py"))
+]
 RECIPES = [
     f"{module.__name__.removeprefix('configs.')}:{model}"
     for module in MODULES

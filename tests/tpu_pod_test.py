@@ -159,6 +159,16 @@ def test_a_slice_that_is_taken_away_is_asked_for_again(cloud, tmp_path):
     ]
 
 
+def test_a_request_that_waits_keeps_its_place(cloud, tmp_path):
+    run = cloud("echo done")
+    assert run("create", *PLACE, "--type=v5litepod-16").returncode == 0
+    (tmp_path / "state").write_text("WAITING_FOR_RESOURCES\n")
+    (tmp_path / "gcloud").write_text(GCLOUD.replace("cat state", "cat state; echo ACTIVE >state"))
+    done = run(*UP)
+    assert done.returncode == 0 and "done" in done.stdout.splitlines(), done.stderr
+    assert made(tmp_path) == ["queued-resources create", "queued-resources delete"]
+
+
 @pytest.mark.parametrize(
     "code, exits, said", [(1, 1, "ended with exit code 1"), (2, 2, "refused its configuration")]
 )

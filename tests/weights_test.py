@@ -2,6 +2,7 @@
 tokenizer; others are refused."""
 
 import dataclasses
+import datetime
 import json
 import pathlib
 import shutil
@@ -134,6 +135,18 @@ def test_chat_templates_are_told_what_the_run_asks(tmp_path):
             ):
                 asked = tokenizer.chat_text([{"role": "user", "content": "ab"}])
                 assert asked == ("[ab]!" if thinks else "[ab]"), (folder.name, thinks)
+
+
+def test_a_runs_prompts_are_the_same_on_every_day(tmp_path):
+    """Templates that write the date are told one, but where the tokenizer is asked by itself."""
+    save_converted(tmp_path, models.ModelConfig(family="llada", **SIZES))
+    (tmp_path / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}")
+    turns = [{"role": "user", "content": "ab"}]
+    _, tokenizer = weights.read_model(of_coding("model=none", f"init_from={tmp_path}"))
+    assert tokenizer.chat_text(turns) == "26 Jul 2024"
+    ids = {name: SIZES[name] for name in ("pad_id", "mask_id", "stop_ids")}
+    today = tokenizers.load(tmp_path, **ids).chat_text(turns)
+    assert today.endswith(str(datetime.datetime.now().year))
 
 
 def with_config(workdir, folder, **changes):

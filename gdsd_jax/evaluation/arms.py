@@ -31,14 +31,14 @@ class Arm(NamedTuple):
 
 
 class Gain(NamedTuple):
-    """A number of a variant in the mean over seeds and problems, its interval's ends, and of how
-    many independent problems, or clusters, that is."""
+    """A number of a variant in the mean over seeds and problems, its interval's ends, and how many
+    problems, or clusters, it changed for."""
 
     before: float
     after: float
     low: float
     high: float
-    independent: int
+    changed: int
 
 
 class Numbers(NamedTuple):
@@ -150,7 +150,7 @@ def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict
         ]
         span = intervals.crossed_interval(*pair)
         if span is not None:
-            found[name] = Gain(pair[0].value, pair[1].value, *span, pair[1].independent)
+            found[name] = Gain(pair[0].value, pair[1].value, *span, intervals.changed(*pair))
     return found
 
 
@@ -200,5 +200,5 @@ def told(one: Gain, form: str) -> str:
 
 def verdict(one: Gain, form: str) -> str:
     """A difference with its interval and in words."""
-    said = intervals.verdict(one.after - one.before, one.low, one.high, one.independent)
+    said = intervals.verdict(one.after - one.before, one.low, one.high, one.changed)
     return f"{told(one, form)}: {said}"

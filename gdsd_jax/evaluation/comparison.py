@@ -103,7 +103,7 @@ def compare(paths: Sequence[str | os.PathLike]) -> dict[str, Any]:
         "common": len(set(before.keys) & set(after.keys)),
         "score": after.manifest["score"],
         "temperatures": temperatures(before, after),
-        "intervals": intervals.stated(),
+        "intervals": intervals.stated(any("cluster" in one for one in before.items + after.items)),
         "comparisons": comparisons,
     }
 
@@ -193,7 +193,8 @@ def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict
             "interval": [low, high],
             "problems": int(np.sum(both_N)),
             "independent": pair[1].independent,
-            "shown": intervals.is_shown(low, high, pair[1].independent),
+            "changed": intervals.changed(*pair),
+            "shown": intervals.is_shown(low, high, intervals.changed(*pair)),
         }
     return found
 
@@ -233,7 +234,7 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
 def told(one: Mapping[str, Any]) -> str:
     """A difference in words."""
     low, high = one["interval"]
-    said = intervals.verdict(one["difference"], low, high, one["independent"])
+    said = intervals.verdict(one["difference"], low, high, one["changed"])
     problems = f"{one['problems']} problems"
     if one["independent"] < one["problems"]:
         problems += f" of {one['independent']} clusters"

@@ -13,7 +13,7 @@ from scipy import stats
 LEVEL = 0.95  # of the intervals
 RESAMPLES = 10_000
 SEED = 0  # of the resamples
-# problems; of fewer, all differing one way is no rarer than one in twenty by a sign test
+# problems that differ; of fewer, all one way is no rarer than one in twenty by a sign test
 FEWEST = 6
 ROWS = 1000  # resamples that are held at once
 
@@ -158,15 +158,23 @@ def _difference(
         return _percentiles(resample(after.joined) - resample(before.joined))
 
 
-def is_shown(low: float, high: float, independent: int) -> bool:
-    """Whether a difference over so many problems, or clusters, is more than chance, by its
-    interval's ends."""
-    return independent >= FEWEST and not low <= 0 <= high
+def changed(before: Ratio, after: Ratio) -> int:
+    """How many problems, or clusters, of the same in both, have another value after, with any
+    seed."""
+    old, new = before.joined, after.joined
+    differs = old.top_N * new.bottom_N != new.top_N * old.bottom_N
+    return int(np.count_nonzero(differs.any(axis=tuple(range(differs.ndim - 1)))))
 
 
-def verdict(difference: float, low: float, high: float, independent: int) -> str:
+def is_shown(low: float, high: float, differing: int) -> bool:
+    """Whether a difference is more than chance, by its interval's ends and by how many problems,
+    or clusters, differ: what a few do, a resample that misses them all does not see."""
+    return differing >= FEWEST and not low <= 0 <= high
+
+
+def verdict(difference: float, low: float, high: float, differing: int) -> str:
     """A difference in words."""
-    if not is_shown(low, high, independent):
+    if not is_shown(low, high, differing):
         return "no difference shown"
     return "higher" if difference > 0 else "lower"
 

@@ -2,7 +2,6 @@
 from which it can be run again, in one JSON file without a clock in it."""
 
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 import hashlib
 from importlib import metadata
 import json
@@ -109,8 +108,8 @@ def sampler_of(sampler: SamplerConfig, length: int) -> SamplerConfig:
 
 
 def at_length(experiment: Experiment, sampler: SamplerConfig) -> Experiment:
-    """The experiment with another sampler."""
-    chosen = dataclasses.replace(experiment.settings, sampler=sampler)
+    """The experiment with another sampler, by which its objective need not be able to train."""
+    chosen = settings.unchecked(vars(experiment.settings) | {"sampler": sampler})
     heldout = data.with_length(experiment.heldout, sampler.gen_length, chosen.max_lengths)
     return experiment._replace(settings=chosen, heldout=heldout)
 

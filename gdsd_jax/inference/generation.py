@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gdsd_jax import experience, settings, sharding, tokenizers, weights
-from gdsd_jax.sampling import SamplerConfig, attention_doubts
+from gdsd_jax.sampling import SamplerConfig, attention_doubts, idle_doubts
 from gdsd_jax.sharding import MeshConfig
 from gdsd_jax.steps import make_sampler
 from gdsd_jax.tokenizers import Tokenizer
@@ -47,7 +47,8 @@ class Model(NamedTuple):
 
 
 def load_model(checkpoint: str, sampler: str = "", mesh: str = "") -> Model:
-    """The model of a converted folder or a workdir; warns of a sampler that is not its own kind's.
+    """The model of a converted folder or a workdir; warns of a sampler that is not its own kind's,
+    and of settings that it does not read.
 
     Raises:
       ValueError: no model there, or settings that cannot work; one line.
@@ -57,7 +58,7 @@ def load_model(checkpoint: str, sampler: str = "", mesh: str = "") -> Model:
     chosen = settings.section("--sampler", sampler, SamplerConfig, own.given())
     denoiser, params, tokenizer = weights.load(checkpoint, devices)
     learnt = own.kind, denoiser.config.block_length
-    for doubt in attention_doubts(chosen, *learnt, "these weights"):
+    for doubt in attention_doubts(chosen, *learnt, "these weights") + idle_doubts(chosen):
         warnings.warn(doubt, stacklevel=2)
     make_sampler(denoiser, chosen, devices)  # these two say here what cannot work
     sharding.by_vocabulary(devices, denoiser)

@@ -158,8 +158,9 @@ def padded_pairs(pairs: Sequence[Pair], prompt_len: int, gen: int, pad_id: int) 
 
 
 def greedy_sampler(sampler: SamplerConfig, gen: int) -> SamplerConfig:
-    """The sampler for `gen` columns, one token a pass, without an approximate cache or noise in its
-    order. Of kind dream the last pass of a block takes two tokens.
+    """The sampler for `gen` columns, one token a pass, without an approximate cache or a
+    temperature in its order; a random order stays one. Of kind dream the last pass of a block takes
+    two tokens.
 
     Where the sampler takes the whole completion for one block, so does this one, but for
     block-causal denoisers, whose blocks belong to the model.

@@ -40,7 +40,7 @@ def clipped_gain(
 def k3(logp: Array, reference: Array) -> Array:
     """exp(d) - d - 1 with d = reference - logp: an estimate of KL(p || reference).
 
-    It is never negative.
+    It is never negative but for its rounding.
     """
     d = reference - logp
     return extended_exp(d) - d - 1

@@ -68,8 +68,8 @@ class GdsdConfig:
         ("block_confidence", the later release).
       mask_block: tokens of a block of masks.
       preset: the released formula: psi per token, clip on the raw sum at both sides, sum over
-        masks. "r1", or "r2", the later one, which is the same under ELBO weights. None: the formula
-        of the paper.
+        masks. "r1", or "r2", the later one, which is the same under ELBO weights. It sets no value:
+        psi, trust and weighting are given beside it. None: the formula of the paper.
     """
 
     psi: float = 10.0

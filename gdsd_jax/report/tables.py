@@ -36,6 +36,13 @@ def merit(workdir: pathlib.Path, rounds: int | None = None) -> float:
     return -math.inf if distance is None else -distance
 
 
+def check_ended(workdir: pathlib.Path, rounds: int) -> None:
+    """ValueError where a run has more rounds behind it than are asked for, or fewer."""
+    last = lines_of(workdir, "eval")[-1]["step"]
+    if last != rounds:
+        raise ValueError(f"{workdir} has {last} rounds, not {rounds}: give another --out")
+
+
 def lines_of(workdir: pathlib.Path, phase: str) -> list[dict]:
     """The lines of a phase in a run so far."""
     file = workdir / "metrics.jsonl"
@@ -73,6 +80,11 @@ class Column(NamedTuple):
 def score_of(runs: Sequence[Run]) -> str:
     """The name of the score; variants of different tasks may have several."""
     return " / ".join(dict.fromkeys(run.score for run in runs))
+
+
+def score_in(workdirs: Sequence[pathlib.Path]) -> str:
+    """The same of workdirs."""
+    return score_of([run_of(workdir) for workdir in workdirs])
 
 
 def table(workdirs: Mapping[str, Sequence[pathlib.Path]]) -> list[list[str]]:

@@ -256,6 +256,8 @@ def serve(config):
     far.close()
     own = (os.getpid(), zygote)
     send(1, {"ready": True})
+    # from here on nobody reads it, and Python warns there of odd escapes in tests
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     while (request := receive(0)) is not None:
         send(1, run_program(control, own, jail, config["limits"], request))
 

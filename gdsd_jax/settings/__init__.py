@@ -16,7 +16,7 @@ from gdsd_jax.settings.parsing import (
     to_json,
     write,
 )
-from gdsd_jax.settings.schema import Settings, SftPhase
+from gdsd_jax.settings.schema import Settings, SftPhase, unchecked
 from gdsd_jax.settings.values import Text, entries_of
 
 __all__ = [
@@ -41,5 +41,6 @@ __all__ = [
     "run_name",
     "section",
     "to_json",
+    "unchecked",
     "write",
 ]

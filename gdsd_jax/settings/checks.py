@@ -156,8 +156,10 @@ def check_parts(settings) -> None:
 
 
 def check_group(settings) -> None:
-    """ValueError where there is nothing to compare a completion with."""
-    if objectives.find(settings.objective).rewards and settings.group_size < 2:
+    """ValueError where there is nothing that the objective could compare a completion with."""
+    objective = objectives.find(settings.objective)
+    compares = objective.by_group or "advantages_B" in objective.reads
+    if compares and settings.group_size < 2:
         raise ValueError(
             f"group_size={settings.group_size}: advantages compare completions, give at least 2"
         )

@@ -4,10 +4,18 @@ A record is a dict with "messages", the turns that are asked, and "solution", th
 graded: the task is for the supervised phase alone.
 """
 
+import functools
 from typing import Any
 
 from gdsd_jax import row_schema, rows
-from gdsd_jax.tasks.task import Record, Task, TaskSettings, read_files
+from gdsd_jax.tasks.task import (
+    Record,
+    RewardConfig,
+    Task,
+    TaskSettings,
+    read_files,
+    solution_of,
+)
 
 WANTED = " with messages that end with the assistant's turn, or question and solution"
 
@@ -16,10 +24,14 @@ def make(settings: TaskSettings) -> Task:
     """The task on the user's files.
 
     Raises:
-      ValueError: no data_file, or a file, row or column that cannot be read; one line.
+      ValueError: no data_file, or a file, row or column that cannot be read, or a rule for
+        rewards; one line.
     """
+    if settings.reward != RewardConfig():
+        raise ValueError("reward: the task chats grades nothing: leave reward out")
     rows.check_columns(settings.columns, row_schema.FIELDS)
     train, heldout = read_files(settings, read, WANTED)
+    answer = functools.partial(solution_of, noise=settings.noise)
     return Task(train, heldout, messages, None, answer, read=read)
 
 
@@ -46,8 +58,3 @@ def read(row: Any) -> dict[str, Any]:
 def messages(record: Record) -> list[dict[str, str]]:
     """What is asked."""
     return record["messages"]
-
-
-def answer(record: Record, seed: str | None) -> str:
-    """What is learnt, whatever the seed."""
-    return record["solution"]

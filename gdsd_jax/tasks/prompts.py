@@ -25,6 +25,7 @@ from gdsd_jax.tasks.task import (
     TaskSettings,
     notes_of,
     read_files,
+    solution_of,
 )
 
 # What follows the question, as the published models were trained (OPDLM, arXiv 2606.06712).
@@ -72,7 +73,7 @@ def make(settings: TaskSettings) -> Task:
     if settings.only_grades or any(map(takes_algebra, (*train, *(heldout or ())))):
         check_installed()
     ask = messages if settings.prompt != "bare" else bare_messages
-    checker = Checker()
+    checker, answer = Checker(), functools.partial(solution_of, noise=settings.noise)
     return Task(
         train,
         heldout,
@@ -119,11 +120,6 @@ def messages(record: Record) -> list[dict[str, str]]:
 def bare_messages(record: Record) -> list[dict[str, str]]:
     """The question alone; messages as they stand."""
     return row_schema.asked(record)
-
-
-def answer(record: Record, seed: str | None) -> str:
-    """The solution as it stands, whatever the seed."""
-    return record["solution"]
 
 
 def takes_algebra(record: Record) -> bool:

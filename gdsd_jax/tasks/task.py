@@ -272,6 +272,20 @@ def file_task(
     return Task(train, heldout, messages, grade, read=read)
 
 
+def solution_of(record: Record, seed: str | None, noise: float) -> str:
+    """A user's own solution, as `Task.answer` gives it, which stands as it is.
+
+    Raises:
+      ValueError: under a seed, where there is noise: nobody knows how to make it wrong; one line.
+    """
+    if seed is not None and noise:
+        raise ValueError(
+            f"sft.noise={noise:g} needs generated records: set sft.noise=0 for solutions of your "
+            "own"
+        )
+    return record["solution"]
+
+
 def take_examples(
     settings: TaskSettings, train: Sequence[Record], shots: int
 ) -> tuple[list[Record], Sequence[Record]]:

@@ -69,6 +69,7 @@ def test_a_clear_difference_is_shown(compare):
     """Problems 2 .. 21 are in both; each is solved in the second file alone."""
     code, found, said = compare(content([0] * 22), content([4] * 20 + [0] * 5, first=2))
     assert code == 0 and (found["problems"], found["common"]) == ([22, 25], 20), said
+    assert found["intervals"]["method"] == "percentile bootstrap over problems"
     solved = of(found, "pass_at_1")
     assert (solved["before"], solved["after"], solved["difference"]) == (0, 1, 1)
     assert solved["interval"] == [1, 1] and solved["shown"] and solved["problems"] == 20
@@ -159,6 +160,17 @@ def test_a_few_problems_show_no_difference(compare, problems, shown):
     assert line.endswith("higher" if shown else "no difference shown")
 
 
+@pytest.mark.parametrize("same", [3, 444])
+@pytest.mark.parametrize("better, shown", [(3, False), (5, False), (6, True)])
+def test_problems_that_stay_as_they_were_show_nothing(compare, same, better, shown):
+    """However many: a resample without those that differ is rare, but three of three go one way in
+    one of four trials by chance."""
+    code, found, said = compare(content([4] * same + [0] * better), content([4] * (same + better)))
+    told = of(found, "pass_at_1")
+    assert code == 0 and (told["changed"], told["shown"]) == (better, shown), said
+    assert told["interval"][0] > 0 or same == 444 or shown
+
+
 def test_problems_of_few_clusters_show_no_difference(compare):
     """What five clusters say is not said more often by their 40 problems; a file of an earlier
     version, without clusters, is read by those of the other."""
@@ -167,6 +179,7 @@ def test_problems_of_few_clusters_show_no_difference(compare):
         item["cluster"] = f"c{place % 5}"
     for pair in ((before, after), (after, before)):
         _, found, said = compare(*pair)
+        assert found["intervals"]["method"] == "percentile bootstrap over clusters of problems"
         told = of(found, "pass_at_1")
         assert (told["problems"], told["independent"], told["shown"]) == (40, 5, False)
         assert "40 problems of 5 clusters): no difference shown" in said

@@ -9,7 +9,7 @@ import pytest
 from configs import coding, sudoku
 from gdsd_jax import data, settings, weights
 from gdsd_jax.evaluation import Request, record
-from gdsd_jax.experiment import prepare
+from gdsd_jax.experiment import Experiment, prepare
 from gdsd_jax.sampling import SamplerConfig
 
 
@@ -39,6 +39,19 @@ def test_what_is_asked():
     greedy = settings.parse(sudoku.get_config("llada,temperature=0.0"))
     with pytest.raises(ValueError, match="--samples=4: at temperature=0.0 all are the same"):
         record.plan_of(greedy, samples=4)
+
+
+def test_a_length_need_not_be_one_to_train_with():
+    """Of the evaluation alone: the objective's own steps would be 16."""
+    chosen = settings.parse(coding.get_config("tiny,objective=just_grpo"))
+    sampler = record.sampler_of(chosen.sampler, 16)
+    with pytest.raises(ValueError, match="takes answers that are written left to right"):
+        dataclasses.replace(chosen, sampler=sampler)
+    rows = np.zeros((1, 2), np.int32)
+    problems = data.Problems([{}], rows, rows == 0, np.arange(1), np.array([32]))
+    alone = Experiment(**dict.fromkeys(Experiment._fields) | {"settings": chosen})
+    found = record.at_length(alone._replace(heldout=problems), sampler)
+    assert found.settings.sampler == sampler and found.heldout.max_length.tolist() == [16]
 
 
 def test_a_manifest_says_what_was_asked():

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gdsd_jax import models, objectives
+from configs import coding
+from gdsd_jax import models, objectives, settings
 from gdsd_jax.advantages import NO_VERDICT
 from gdsd_jax.objectives import CoupledGrpoConfig, DiffuGrpoConfig, DmpoConfig, Wd1Config
 from gdsd_jax.objectives.clipping import clipped_gain, k3
@@ -328,3 +329,11 @@ def test_gain_and_divergence_at_their_edges():
 def test_impossible_configs_are_refused_by_name(make, options, word):
     with pytest.raises(ValueError, match=word):
         make(**options)
+
+
+def test_one_answer_a_prompt_is_enough_where_none_are_compared():
+    """Fine-tuning on right answers takes each by itself."""
+    assert settings.parse(coding.get_config("tiny,objective=rft,group_size=1")).rows == 32
+    for name in ("gdsd", "dmpo", "wd1", "espo"):
+        with pytest.raises(ValueError, match="group_size=1: advantages compare completions"):
+            settings.parse(coding.get_config(f"tiny,objective={name},group_size=1"))

@@ -40,7 +40,7 @@ for name, (source, tests) in json.load(sys.stdin).items():
             failed.append((name, test, repr(error)))
 print(json.dumps(failed))
 """
-    command, text = [sys.executable, "-c", script], json.dumps(PROGRAMS)
+    command, text = [sys.executable, "-P", "-c", script], json.dumps(PROGRAMS)
     done = subprocess.run(command, input=text, capture_output=True, text=True, cwd="/tmp")
     assert json.loads(done.stdout.splitlines()[-1]) == [], done.stderr
 

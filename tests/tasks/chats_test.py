@@ -10,7 +10,7 @@ import pytest
 from configs import sft
 from gdsd_jax import data, experiment, settings, supervised
 from gdsd_jax.metrics import read_metrics
-from gdsd_jax.tasks import TaskSettings, chats, parts_of
+from gdsd_jax.tasks import RewardConfig, TaskSettings, chats, parts_of, prompts
 from gdsd_jax.train import train
 
 
@@ -18,6 +18,7 @@ def turn(role, content):
     return {"role": role, "content": content}
 
 
+ASKED = {"question": "Hi", "solution": "Hello."}
 ROW = {"messages": [turn("user", "Hi"), turn("assistant", "Hello.")]}
 
 
@@ -109,6 +110,19 @@ def test_without_a_file_or_with_another_column_one_line_says_so(tmp_path):
     path = write(tmp_path / "a.jsonl", [ROW])
     with pytest.raises(ValueError, match=r"columns\.talk: no such field, choose one of question"):
         chats.make(TaskSettings(data_file=path, columns={"talk": "prompt"}))
+
+
+def test_what_chats_know_nothing_of_is_refused(tmp_path):
+    """Rewards, and how to make an answer wrong."""
+    path = write(tmp_path / "a.jsonl", [ROW])
+    for reward in (RewardConfig("released"), RewardConfig(weights={"format": 2.0})):
+        with pytest.raises(ValueError, match="reward: the task chats grades nothing: leave reward"):
+            chats.make(TaskSettings(data_file=path, reward=reward))
+    for make in (chats.make, prompts.make):
+        task = make(TaskSettings(data_file=write(tmp_path / "b.jsonl", [ASKED]), noise=0.25))
+        assert task.answer(task.train[0], None) == "Hello."
+        with pytest.raises(ValueError, match="sft.noise=0.25 needs generated records: set sft.no"):
+            task.answer(task.train[0], "7")
 
 
 def chat(number):

@@ -140,6 +140,45 @@ def test_helpers_and_imports_of_a_prompt_are_there(sandbox):
     assert grading.grade([layouts.read(row)], [text], sandbox).solved_N.all()
 
 
+USES = [  # what may stand behind a solution
+    "result = half(4)\nprint(result)",
+    "def test_half():\n    assert half(4) == 2",
+    "class TestHalf:\n    answer = 2",
+    "for x in (1, 2):\n    y = half(x)",
+    "from solution import other",
+    "import math",
+]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_block_that_shows_the_use_is_not_the_solution(sandbox, use):
+    """By the name that the tests call: of MBPP's rows, and of those whose rule asks for a fence."""
+    text = f"{fenced(MBPP['code'])}\nIt is used so:\n{fenced(use)}"
+    assert grading.grade([layouts.read(MBPP)], [text], sandbox).solved_N.all()
+    row = {"question": "Add 1.", "test_cases": ["assert f(1) == 2"]}
+    named = fenced("def f(x):\n    return x + 1")
+    text = f"{named}\nIt is used so:\n{fenced(use + chr(10) + 'from solution import f')}"
+    assert grading.grade([layouts.read(row)], [text], sandbox).solved_N.all()
+
+
+@pytest.mark.parametrize(
+    "tests, name",
+    [
+        (["assert half(4) == 2"], "half"),
+        (["assert set(half(4)) == {2}", "assert other(4) == 2"], "half"),
+        (["assert math.isclose(half(4), one(2))"], "half"),
+        (["assert half(one(4), Pair(1, 2)) == one(2)"], "half"),
+        (["assert not 2 > 3", "assert half(4)"], "half"),
+        (["assert 2 < 3"], ""),
+    ],
+)
+def test_the_name_that_tests_call(tests, name):
+    """Not one of Python's, nor one that the row itself defines."""
+    setup = "import math\ndef one(x):\n    return x"
+    record = layouts.read(MBPP | {"test_list": tests, "test_setup_code": setup})
+    assert layouts.asked_of(record).name == name
+
+
 def test_challenging_tests_count_where_they_are_asked_for(tmp_path):
     path = write(tmp_path / "mbpp.jsonl", MBPP)
     text = fenced("def half(x):\n    return abs(x) / 2")
@@ -175,6 +214,9 @@ def test_solutions_become_answers():
         ("import sys\nsys.stdout.write(str(sum(map(int, open(0).read().split()))))", 1),
         ("print('  3')\nimport sys\nsys.exit()", 0.5),
         ("print(3)\nraise SystemExit(1)", 0),
+        ("print(3)\nexit()\nprint(4)", 0.5),
+        ("if input() == '1 2':\n    print(3)\n    quit()\nprint(4)", 0.5),
+        ("print(3)\nexit(1)", 0),
         ("print(3)\nimport os\nos._exit(0)", 0),  # nothing was flushed
         ("print(3, flush=True)\nimport os\nos._exit(0)", 0.5),
         ("print(3)\nprint()\n", 0.5),

@@ -284,9 +284,12 @@ def test_any_text_is_borne():
     bear(2000, seed=0)
 
 
-@pytest.mark.slow
-def test_very_many_texts_are_borne():
-    bear(100_000, seed=2)
+@pytest.mark.parametrize(
+    "count",
+    [pytest.param(10_000, marks=pytest.mark.slow), pytest.param(100_000, marks=pytest.mark.long)],
+)
+def test_very_many_texts_are_borne(count):
+    bear(count, seed=2)
 
 
 @pytest.mark.parametrize("variant", ["mended", "released"])

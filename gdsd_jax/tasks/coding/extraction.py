@@ -38,9 +38,9 @@ _LINE_FENCE = re.compile(r"^[ \t>]*(?:[-*+][ \t]+|[0-9]+[.)][ \t]+)?(`{3,}|~{3,}
 _INDENTED = re.compile(r"(?:^|\n)(?:[ \t]+|[ \t]*[-*+][ \t]+|[ \t]*[0-9]+[.)][ \t]+)$")
 _NAME = re.compile(r"[ \t]*\{?\.?(?:(?:python3?|py)\b\}?)?[ \t]*", re.IGNORECASE)
 _START = re.compile(r"^(?:def|class|import|from|async[ \t]+def)\b|^@", re.MULTILINE)
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _BLOCKS_OF_CODE = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.ExceptHandler)
-_KEPT = (*_DEFINITIONS, ast.Import, ast.ImportFrom)
+_KEPT = (*DEFINITIONS, ast.Import, ast.ImportFrom)
 _ACTS = (ast.Call, ast.Await, ast.Yield, ast.YieldFrom, ast.NamedExpr)
 _GIVES = (ast.Return, ast.Yield, ast.YieldFrom)
 
@@ -189,16 +189,16 @@ def _is_whole(tree: ast.Module | None, asked: Asked) -> bool:
     """Whether a program defines what is asked for."""
     if tree is None:
         return False
-    names = set(_bound(tree.body))
+    names = set(bound(tree.body))
     return asked.name in names if asked.name else bool(names)
 
 
-def _bound(body: Sequence[ast.stmt]) -> Iterator[str]:
+def bound(body: Sequence[ast.stmt]) -> Iterator[str]:
     """The names that statements define, also within conditions, loops, with and try."""
     waiting: list[ast.AST] = list(body)
     while waiting:
         node = waiting.pop()
-        if isinstance(node, _DEFINITIONS):
+        if isinstance(node, DEFINITIONS):
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
@@ -260,13 +260,13 @@ def _grown(
     places = [
         place
         for place, node in enumerate(tree.body)
-        if isinstance(node, _DEFINITIONS) and node.name == asked.name
+        if isinstance(node, DEFINITIONS) and node.name == asked.name
     ]
     if not places or tree.body[places[0]].lineno > floor:
         return None
     function = tree.body[places[0]]
     new = [node for node in function.body if node.end_lineno > floor]
-    own = [node for node in new if not isinstance(node, _DEFINITIONS)]
+    own = [node for node in new if not isinstance(node, DEFINITIONS)]
     gives = any(isinstance(part, _GIVES) for node in own for part in ast.walk(node))
     if not new or (must_give and not gives):
         return None
@@ -282,7 +282,7 @@ def _grown(
 
 def _returns_at_the_margin(tree: ast.Module) -> bool:
     """Whether something is returned outside of functions, which the parser lets pass."""
-    outside = [node for node in tree.body if not isinstance(node, _DEFINITIONS)]
+    outside = [node for node in tree.body if not isinstance(node, DEFINITIONS)]
     return any(isinstance(part, ast.Return) for node in outside for part in ast.walk(node))
 
 

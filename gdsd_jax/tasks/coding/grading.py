@@ -13,7 +13,7 @@ import numpy as np
 
 from gdsd_jax.progress import phase
 from gdsd_jax.sandbox import Program, Sandbox
-from gdsd_jax.tasks.coding.extraction import FENCE, find_program, parse
+from gdsd_jax.tasks.coding.extraction import DEFINITIONS, FENCE, find_program, parse
 from gdsd_jax.tasks.coding.harness import evenly
 from gdsd_jax.tasks.coding.layouts import asked_of
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
@@ -124,7 +124,7 @@ def _asked_block(record: Record, text: str) -> str | None:
     with examples may follow it; else the last block."""
     called = {node.func.id for node in _walk(record["tests"][0]) if _is_call_of_name(node)}
     for block in reversed(_BLOCK.findall(text)[-_BLOCKS:]):
-        if called & {getattr(node, "name", None) for node in _walk(block)}:
+        if called & {node.name for node in _walk(block) if isinstance(node, DEFINITIONS)}:
             return block
     return extract_code(text)
 

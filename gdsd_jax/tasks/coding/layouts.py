@@ -14,6 +14,7 @@ answer is and how it runs:
 """
 
 import ast
+import builtins
 from collections.abc import Mapping
 import json
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 
 from gdsd_jax import row_schema, rows
 from gdsd_jax.tasks.coding import acecode
-from gdsd_jax.tasks.coding.extraction import Asked, parse, preamble_of
+from gdsd_jax.tasks.coding.extraction import Asked, bound, parse, preamble_of
 
 WANTED = " with question or messages, and test_cases"
 TESTS = rows.Field("test_cases", "texts", "give assert statements as strings")
@@ -81,7 +82,19 @@ def asked_of(record: Mapping[str, Any]) -> Asked:
     """What an answer to a record must define."""
     if record["form"] == "function":
         return Asked(record["entry_point"], record["question"])
-    return Asked()
+    return Asked(_called_in(record["tests"][0]))
+
+
+def _called_in(test: str) -> str:
+    """The name that asserts call first, of those that neither Python nor what stands before them
+    defines; "" where there is none."""
+    body = parse(test).body
+    known = {*dir(builtins), *bound(body)}
+    for node in (node for one in body if isinstance(one, ast.Assert) for node in ast.walk(one)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id not in known:
+                return node.func.id
+    return ""
 
 
 def _human_eval(row: Mapping[str, Any]) -> dict[str, Any]:
