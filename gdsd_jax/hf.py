@@ -269,15 +269,14 @@ def read_tensor(tensor: Tensor, index: tuple[slice, ...]) -> np.ndarray:
 
 
 def tensors_of(folder: epath.Path) -> tuple[dict[str, Tensor], list[str]]:
-    """({name: tensor}, what is wrong with the index), from the single file, which also stands
-    before an index in transformers, or from the index and its shards. The index alone says which
-    shard's tensor counts, and which tensors there are.
+    """({name: tensor}, what is wrong with the index), from the index and its shards or from the
+    single file. The index alone says which shard's tensor counts, and which tensors there are.
 
     Raises:
       ValueError: a file is absent or unreadable, one line naming it.
     """
     index = folder / INDEX
-    if (folder / WHOLE).exists() or not index.exists():
+    if not index.exists():
         return header_in(folder, WHOLE), []
     places = read_index(index)
     headers = {file: header_in(folder, file) for file in sorted(set(places.values()))}

@@ -382,15 +382,6 @@ def test_a_folder_that_is_written_again_holds_the_new_weights(tmp_path, first, s
             np.testing.assert_array_equal(values, np.float32(wanted[name].astype(dtype)), name)
 
 
-def test_the_single_file_goes_before_an_index(tmp_path):
-    """As in transformers, which leaves the index of earlier shards behind."""
-    whole = folders.write(tmp_path)
-    places = dict.fromkeys(whole, "model-00001-of-00002.safetensors")
-    (tmp_path / hf.INDEX).write_text(json.dumps({"weight_map": places}))
-    tensors, problems = hf.tensors_of(epath.Path(tmp_path))
-    assert not problems and tensors.keys() == whole.keys()
-
-
 def test_other_parameters_are_not_saved(tmp_path):
     folders.write(tmp_path)
     params = hf.load(tmp_path, LLADA)
