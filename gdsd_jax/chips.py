@@ -27,7 +27,8 @@ class Chip(NamedTuple):
 
 
 GIB = 1 << 30
-FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
+# by which jax is told the share of a GPU's memory to take; the second name is deprecated
+FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 GPUS_A_HOST = 8  # of the form that the rates are of
 CHIPS = {  # by jax's device_kind
     "TPU v4": Chip(275e12, 275e12, 31 * GIB, 1.23e12, 90e9, 3.1e9),
@@ -60,13 +61,14 @@ def memory_fraction() -> float:
     Raises:
       ValueError: the environment says what is no share.
     """
-    text = os.environ.get(FRACTION, "0.75")
+    name = next((name for name in FRACTIONS if name in os.environ), FRACTIONS[0])
+    text = os.environ.get(name, "0.75")
     try:
         share = float(text)
     except ValueError:
         share = math.nan
     if not 0 < share < math.inf:
-        raise ValueError(f"{FRACTION}={text} in the environment: give a share such as 0.9")
+        raise ValueError(f"{name}={text} in the environment: give a share such as 0.9")
     return share
 
 

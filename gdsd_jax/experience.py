@@ -15,7 +15,7 @@ from gdsd_jax.data import Row, narrowed
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.tasks import Grades, Record, Task
 from gdsd_jax.tokenizers import Tokenizer
-from gdsd_jax.types import Prompts
+from gdsd_jax.types import Prompts, Rollout
 
 
 def prompts_of(
@@ -104,6 +104,17 @@ def grades_of(
     merged = hosts.merge(fields | {f"part {name}": by_name[name] for name in parts}, len(texts))
     found = {name: merged.pop(f"part {name}") for name in parts}
     return Grades(parts=found, **merged)
+
+
+def answers_in(
+    mesh: jax.sharding.Mesh, rollout: Rollout, stop_ids: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens_BxG, length_B), on the host. A length goes up to and including the first stop id,
+    behind which samplers with `reference_quirks` go on."""
+    tokens_BxG, length_B = sharding.fetch(mesh, (rollout.tokens_BxG, rollout.length_B))
+    stops_BxG = np.isin(tokens_BxG, list(stop_ids))
+    through_B = np.where(stops_BxG.any(axis=1), 1 + np.argmax(stops_BxG, axis=1), length_B)
+    return tokens_BxG, np.minimum(through_B, length_B)
 
 
 RUN = 4  # tokens; a text that comes round again repeats such runs

@@ -24,7 +24,7 @@ class Call(NamedTuple):
     beside: int  # bytes a chip that lie in memory meanwhile and are no arguments
     loops: int  # passes of its loop without a known length
     weight_reads: int  # times that each weight is read from memory
-    weights: int  # bytes of all weights without adapters, of the type that products read
+    weights: int  # bytes of the weights that products read, of their type, without adapters
     shares: hlo.Shares = ()  # of those passes, that go into each branch
 
 
@@ -152,8 +152,10 @@ def parts_of(chosen: Settings, mesh) -> int:
 
 
 def bytes_of(params: dict) -> int:
-    """Bytes of abstract parameters on all chips, each array once, without adapters."""
-    base = {name: tree for name, tree in params.items() if name != "lora"}
+    """Bytes of abstract parameters on all chips that each pass reads, each array once: without
+    adapters, and without an embedding that is no head too, of which a pass takes a few rows."""
+    left_out = {"lora"} | ({"embed"} if "lm_head" in params else set())
+    base = {name: tree for name, tree in params.items() if name not in left_out}
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(base))
 
 

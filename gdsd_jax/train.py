@@ -6,7 +6,7 @@ second: `Steps.update` (steps.py) draws masked views and takes loss_fn (both of 
 update (optimizer.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import math
 import time
@@ -18,6 +18,7 @@ import numpy as np
 from gdsd_jax import chips, curriculum, data, evaluation, objectives, settings, sharding, workdirs
 from gdsd_jax.checkpoint import Checkpoints, load_trainable
 from gdsd_jax.experience import (
+    answers_in,
     grades_of,
     mean_of,
     prompts_of,
@@ -333,6 +334,7 @@ def experience_of(
     Completions come from the device, rewards from the host while the device scores.
     """
     steps, mesh, exact = loop.steps, loop.experiment.mesh, progress.exact
+    stop_ids = stop_ids_of(loop.experiment.settings.sampler, loop.experiment.denoiser.config)
     weights, rollout_fn = (state.trainable, frozen), sampler_of(loop, exact)
     prompts = training_prompts(loop.experiment, rows, progress.round, exact)
     with phase("compiling the rollout"):  # the first time that prompts have so many columns
@@ -341,15 +343,16 @@ def experience_of(
     with phase("rollout"):
         rollout = rollout_fn(*weights, prompts, keys["rollout"])
         slices = steps.slices(rollout, prompts)
-        tokens_BxG, length_B = sharding.fetch(mesh, (rollout.tokens_BxG, rollout.length_B))
-    sampled, drift, probed = time.monotonic(), {}, None
+        tokens_BxG, length_B = answers_in(mesh, rollout, stop_ids)
+    summary, numbers = numbers_of(tokens_BxG, length_B, stop_ids, time.monotonic() - began)
+    drift, probed = {}, None
     if steps.drift is not None and not exact:
         drift = steps.drift(*weights, prompts, rollout)._asdict()
     with phase("scores"):  # the first time they are compiled; they run while the host grades
         scored = steps.score(*weights, slices, keys["masks"])
         if steps.probe is not None:
             probed = steps.probe.before(*weights, prompts, rollout, keys["probe"])
-    summary, numbers = numbers_of(loop, tokens_BxG, length_B, sampled - began)
+    sampled = time.monotonic()
     if objectives.find(loop.experiment.settings.objective).rewards:
         rewards, means, watched = grade_round(loop, rows, tokens_BxG, length_B, progress.round)
         slices = steps.advantages(slices, *sharding.global_rows(mesh, rewards))
@@ -370,10 +373,9 @@ def sampler_of(loop: Loop, exact: bool) -> Callable:
 
 
 def numbers_of(
-    loop: Loop, tokens_BxG: np.ndarray, length_B: np.ndarray, seconds: float
+    tokens_BxG: np.ndarray, length_B: np.ndarray, stop_ids: Sequence[int], seconds: float
 ) -> tuple[dict[str, float], dict[str, float]]:
     """What a rollout of so many seconds tells of itself: (in the terminal, besides)."""
-    stop_ids = stop_ids_of(loop.experiment.settings.sampler, loop.experiment.denoiser.config)
     return {"tokens_per_s": float(length_B.sum() / seconds)}, {
         "length": length_B.mean(),
         "truncated": truncated(tokens_BxG, length_B, stop_ids),

@@ -7,11 +7,12 @@
 It times a rollout, the samplers' caches and an update of one denoiser, and programs in the sandbox,
 and tells peak memory. Each timing is a median and stands beside a square matrix product, timed
 right before and after it, because a machine's pace drifts. MFU is the operations needed per second
-over the product's rate. A round of GDSD, 8 updates on 4 mask pairs each of 2 answers, takes minutes
+over the product's rate; of a round it is those computed, recomputation included, without the
+probe's and the drift's. A round of GDSD, 8 updates on 4 mask pairs each of 2 answers, takes minutes
 and is left out unless it is asked for; it tells which share is whose. So is attention: the time of
 cuDNN's and XLA's in bfloat16, and how far both are from float32.
 On one GPU of 80 GB or more: --size=llada_8b --dtype=bfloat16 --parts=rollout,samplers. These are
-random weights of 16 GB; an update of all of them needs several devices.
+random weights of 16 GB; an update of all of them takes 192 GB, more than one GPU has.
 
 Exit codes: 0 done; 2 bad arguments; 1 a fault.
 """

@@ -22,7 +22,8 @@ done
 if [ -z "${PYTHON:-}" ]; then
     source launch/setup.sh
 fi
-export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-.9} # the plan's share too
+# the plan's share too; under its older name jax refuses it beside this one
+[ -n "${XLA_PYTHON_CLIENT_MEM_FRACTION:-}" ] || export XLA_CLIENT_MEM_FRACTION="${XLA_CLIENT_MEM_FRACTION:-.9}"
 mkdir -p "$out"
 
 part() { # NAME SECONDS COMMAND...: writes OUT/NAME.json, or why there is none to OUT/NAME.failed
@@ -87,9 +88,9 @@ import json, pathlib, sys
 sys.path.insert(0, ".")
 from gdsd_jax.topologies import GPUS
 
-for file in pathlib.Path(sys.argv[1]).glob("*.json"):
-    kind = json.loads(file.read_text()).get("device")
-    print(*[name for name, known in GPUS.items() if known[0] == kind][:1], end="")
+files = pathlib.Path(sys.argv[1]).glob("*.json")
+kinds = {json.loads(file.read_text()).get("device") for file in files}
+print(*[name for name, known in GPUS.items() if known[0] in kinds][:1], end="")
 END
 }
 
@@ -109,6 +110,11 @@ else
     echo "plan: left out, plan.py knows no such card as this device" | tee "$out/plan.failed"
 fi
 part samplers 200 "${bench[@]}" --parts=samplers
-part update 100 "${bench[@]}" --parts=update
+if [ $size = tiny ]; then
+    part update 100 "${bench[@]}" --parts=update
+else
+    echo "update: left out, all weights and their moments take more than one GPU; the round has one of adapters" |
+        tee "$out/update.failed"
+fi
 gather
 echo "written: $out/gpu.json"

@@ -11,10 +11,11 @@ Needs no accelerator and no weights; minutes and a few GB for an 8B model. For T
   pip install --no-deps --target=DIR jax-cuda12-plugin==VERSION jax-cuda12-pjrt==VERSION
   export CUDA_PLUGIN_PATH=DIR
 Memory and exchanges are the compiler's; seconds are predictions from data sheets, the best that
-could be. Of a GPU's memory a program gets the share XLA_PYTHON_CLIENT_MEM_FRACTION, 0.75 unless it
-is set. --search tries other meshes and remat too, one after the other, then finds the fewest slices
-that fit, and names the overrides of the fastest plan. With rounds=0 a step of the supervised phase
-is planned.
+could be. Of a GPU's memory a program gets the share XLA_CLIENT_MEM_FRACTION, 0.75 unless it is set.
+Where rows that are done leave a block-causal rollout, the keys and values of those that go on, at
+most half of all, lie in memory twice for a moment; that is not counted. --search tries other meshes
+and remat too, one after the other, then finds the fewest slices that fit, and names the overrides
+of the fastest plan. With rounds=0 a step of the supervised phase is planned.
 Exit codes: 0 it fits; 3 it does not, and by how much; 2 bad arguments, lines say which.
 """
 

@@ -64,6 +64,21 @@ def test_one_script_collects_what_a_gpu_tells(tmp_path):
     assert beside["rollout_s"]["measured"] > 0 < beside["update_s"]["measured"]
 
 
+def test_the_script_for_gpus_plans_for_the_card_that_measured(tmp_path):
+    """Which all parts before name; plan.py is told it once."""
+    for name in ("attention", "rollout", "round", "samplers", "update"):
+        (tmp_path / f"{name}.json").write_text('{"device": "NVIDIA H100 80GB HBM3"}')
+    python = tmp_path / "python"
+    asks = f'[ "$1" != launch/plan.py ] || {{ echo "$@" >{tmp_path}/asked; exit 1; }}'
+    python.write_text(f'#!/bin/bash\n{asks}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    command = ["bash", "launch/gpu.sh", "--size=tiny", f"--out={tmp_path}"]
+    environment = os.environ | {"PYTHON": str(python)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--topology=h100:1" in (tmp_path / "asked").read_text().split()
+
+
 def test_the_script_for_gpus_refuses_other_flags():
     done = subprocess.run(
         ["bash", "launch/gpu.sh", "--size=small"], cwd=ROOT, capture_output=True, check=False

@@ -9,6 +9,7 @@ import pytest
 from gdsd_jax import experience, sharding
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.tasks import Grades, Task
+from gdsd_jax.types import Rollout
 
 INDEX = np.array([3, 5, 3, 6, 3, 7, 8, 9])
 
@@ -208,6 +209,22 @@ def test_completions_without_an_end_token_are_counted():
     lengths = np.array([2, 3, 1, 0])
     assert experience.truncated(tokens, lengths, (2, 3)) == 0.5
     assert experience.truncated(tokens, lengths, ()) == 1.0
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_an_answers_length_is_through_its_end(mesh, goes_on):
+    """Also where the sampler wrote on: each row counts as far as its first stop id."""
+    length_B = np.array([3, 5, 1, 6, 6, 2, 6, 4])
+    tokens_BxG = np.full((8, 6), 7)
+    tokens_BxG[np.arange(8), length_B - 1] = np.where(length_B == 6, 7, 2)  # some have no end
+    tokens_BxG[np.arange(6) >= length_B[:, None]] = 2 if goes_on else 1
+    told_B = np.full(8, 6) if goes_on else length_B
+    fields = {"tokens_BxG": tokens_BxG, "length_B": told_B}
+    arrays = sharding.global_rows(mesh, {name: np.int32(x) for name, x in fields.items()})
+    rest = dict.fromkeys(("step_map_BxG", "logp_BxG", "passes_B"))
+    found = experience.answers_in(mesh, Rollout(**arrays, **rest), (1, 2) if goes_on else (2,))
+    np.testing.assert_array_equal(found[0], tokens_BxG)
+    np.testing.assert_array_equal(found[1], length_B)
 
 
 def test_text_behind_the_end_is_not_looked_at():

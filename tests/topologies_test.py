@@ -38,10 +38,14 @@ def test_gpus_are_what_they_are_called(compiler, monkeypatch, card, gigabytes, c
     devices = topologies.devices(f"{card}:2x8")
     assert [device.process_index for device in devices] == 8 * [0] + 8 * [1]
     assert {device.compute_capability for device in devices} == {capability}
-    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    for name in chips.FRACTIONS:
+        monkeypatch.delenv(name, raising=False)
     assert chips.memory_of(devices[0]) == pytest.approx(0.75e9 * gigabytes, rel=0.08)
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", ".9")
     assert chips.memory_of(devices[0]) == pytest.approx(0.9e9 * gigabytes, rel=0.08)
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION")
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", ".5")
+    assert chips.memory_of(devices[0]) == pytest.approx(0.5e9 * gigabytes, rel=0.08)
 
 
 @pytest.mark.parametrize("name", ["h100:0", "h100:12", "h100:0x8", "b200:2x16"])

@@ -13,10 +13,10 @@ import numpy as np
 
 from gdsd_jax import sharding
 from gdsd_jax.evaluation.finished import Finished, once
-from gdsd_jax.experience import grades_of, mean_of, prompts_of, texts_of
+from gdsd_jax.experience import answers_in, grades_of, mean_of, prompts_of, texts_of
 from gdsd_jax.experiment import Experiment, ignore
 from gdsd_jax.progress import phase, say
-from gdsd_jax.sampling import SamplerConfig
+from gdsd_jax.sampling import SamplerConfig, stop_ids_of
 from gdsd_jax.tasks import Grades, Record, Task
 from gdsd_jax.tasks.repeating import is_repeating
 from gdsd_jax.types import Prompts, Rollout
@@ -163,8 +163,9 @@ def answer(
         widths=problems.widths,
     )
     rollout = sample(prompts)
-    fields = (rollout.tokens_BxG, rollout.length_B, rollout.passes_B)
-    tokens_BxG, length_B, passes_B = (field[: len(row_B)] for field in sharding.fetch(mesh, fields))
+    stop_ids = stop_ids_of(settings.sampler, experiment.denoiser.config)
+    fields = *answers_in(mesh, rollout, stop_ids), sharding.fetch(mesh, rollout.passes_B)
+    tokens_BxG, length_B, passes_B = (field[: len(row_B)] for field in fields)
     records = [problems.records[index] for index in problems.index[row_B]]
     texts = texts_of(experiment.task, experiment.tokenizer, records, tokens_BxG)
     grades = None

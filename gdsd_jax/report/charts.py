@@ -14,7 +14,7 @@ from gdsd_jax.meanings import meaning_of
 from gdsd_jax.metrics import parts_of
 
 Rows = Sequence[Mapping[str, Any]]
-REWARD = "reward"  # the score of a task that names no part
+REWARD = "reward"  # the score of a task that names no part; it may have any scale
 
 # Where a chart stands in the page, in this order; those of the last are folded away.
 FIRST, COMPLETIONS, UPDATES, COST = "First", "Completions", "Updates", "Cost"
@@ -70,6 +70,11 @@ def charts_of(rows: Rows, score: str) -> list[Chart]:
     if shown:
         shown[0] = shown[0]._replace(group=FIRST)
     return sorted(shown, key=lambda chart: GROUPS.index(chart.group))
+
+
+def has_any_scale(score: str) -> bool:
+    """Whether a score is no share: it is the reward, alone or as one of several, "a / b"."""
+    return REWARD in score.split(" / ")
 
 
 def grade_charts(rows: Rows, score: str) -> list[Chart]:
@@ -284,7 +289,7 @@ def comparison_charts(runs: Mapping[str, Sequence[Rows]], score: str) -> list[Ch
     distilled = is_distilled(runs)
     shares = {"pass_at_1", "threshold_pass_at_1", "teacher_pass_at_1"}
     shares |= {"solved", "trust", "flat_groups", "distinct"}
-    shares |= set() if score == REWARD else {"mean_reward"}
+    shares |= set() if has_any_scale(score) else {"mean_reward"}
     charts = []
     for phase, key, title, unit in compared(score):
         by_tokens = distilled and phase == "eval"

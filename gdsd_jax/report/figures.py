@@ -5,10 +5,10 @@ import io
 import math
 
 from gdsd_jax.report.charts import (
-    REWARD,
     Chart,
     Rows,
     Series,
+    has_any_scale,
     have_points,
     is_distilled,
     moving_mean,
@@ -154,7 +154,7 @@ def curve_figure(runs: Mapping[str, Sequence[Rows]], score: str, format: str = "
     if distilled:
         del panels["mean_reward"]
         panels = {"kl_common": "Held-out KL to the teacher, nats a token"} | panels
-    shares = {"pass_at_1"} | ({"mean_reward"} if score != REWARD else set())
+    shares = {"pass_at_1"} | (set() if has_any_scale(score) else {"mean_reward"})
     charts = [
         Chart(
             title,

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from gdsd_jax import metrics
 from gdsd_jax.report.before_after import score_name
-from gdsd_jax.report.charts import moving_mean, points
+from gdsd_jax.report.charts import REWARD, has_any_scale, moving_mean, points
 
-REWARD = "reward"  # the score of a task that names no part; it may have any scale
 NOTHING = "-"  # a cell without a number
 
 
@@ -117,7 +116,7 @@ def table(workdirs: Mapping[str, Sequence[pathlib.Path]]) -> list[list[str]]:
 def grade_columns(runs: Sequence[Run]) -> list[Column]:
     """The score, pass@1, the reward and each other part, each with its gain."""
     score = score_of(runs)
-    form = ".3f" if score == REWARD else ".1%"
+    form = ".3f" if has_any_scale(score) else ".1%"
     measures = [
         ("mean_reward", f"{score}, temperature 1", form),
         ("pass_at_1", "pass@1, temperature 0", ".1%"),

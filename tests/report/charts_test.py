@@ -317,6 +317,20 @@ def test_what_is_zero_in_all_runs_is_compared_too():
     assert found["Held-out tests"].series[0].y == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    "score, is_share", [("tests", True), ("reward", False), ("tests / reward", False)]
+)
+def test_a_reward_among_several_scores_is_no_share(score, is_share):
+    """It may have any scale, which an axis of shares would cut."""
+    rows = [
+        {"phase": "eval", "step": step, "wall_s": 0, "mean_reward": 4.0, "pass_at_1": 0.5}
+        for step in (0, 1)
+    ]
+    found = charts.comparison_charts({"a": [rows], "b": [rows]}, score)
+    one = next(chart for chart in found if chart.title.startswith("Held-out " + score))
+    assert one.share is is_share
+
+
 @pytest.mark.parametrize("score", ["tests", "reward"])
 def test_all_that_the_headlines_tell_is_compared(score):
     keys = ["pass_at_1", "mean_reward", "reward", "format", "threshold_pass_at_1"]
