@@ -31,7 +31,7 @@ def bound_names(nodes):
 
 
 def looks_beyond_values(tree):
-    """Whether a test looks at more of a program than its values: its output, input, files, names.
+    """Whether a test looks at more of a program than its values: output, input, files, names, code.
 
     The program's process has its own of these.
     """
@@ -40,9 +40,12 @@ def looks_beyond_values(tree):
     attributes = {x.attr for x in nodes if isinstance(x, ast.Attribute)}
     imports = [x for x in nodes if isinstance(x, (ast.Import, ast.ImportFrom))]
     imported = {name.name for x in imports for name in x.names}
-    return not (_WORLD.isdisjoint(names | imported) and _STREAMS.isdisjoint(attributes | imported))
+    owned = _STREAMS | _CODE
+    return not (_WORLD.isdisjoint(names | imported) and owned.isdisjoint(attributes | imported))
 
 
+_CODE = {"GeneratorType", "CoroutineType", "FunctionType", "isgenerator", "isgeneratorfunction"}
+_CODE |= {"iscoroutinefunction", "isfunction", "signature", "getsource", "getfullargspec"}
 _STREAMS = {"stdin", "stdout", "stderr", "input", "redirect_stdout", "redirect_stderr", "patch"}
 _WORLD = {"open", "globals", "locals", "capsys", "monkeypatch", "tempfile"}
 

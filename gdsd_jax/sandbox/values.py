@@ -16,6 +16,7 @@ Only the program's process calls `marshal.loads`, on what the judge sent. What t
 sent is read by `decode`, which trusts no byte of it.
 """
 
+import array
 import builtins
 from collections import Counter, OrderedDict, defaultdict, deque
 import dataclasses
@@ -83,6 +84,12 @@ def _fraction(numerator, denominator):
     return fractions.Fraction(numerator, denominator)
 
 
+def _array(code, items):
+    if type(items) is not list:
+        raise ValueError("no items of an array")
+    return array.array(code, items)
+
+
 _DAY, _CLOCK = ("year", "month", "day"), ("hour", "minute", "second", "microsecond", "tzinfo")
 # Types of the standard library: how a value is taken apart, and put together of exactly these
 # parts. Both sides have them, so that no code of a program has a part in it.
@@ -111,6 +118,7 @@ FORMS = {
         _of(list, lambda x: OrderedDict(enumerate(x)).values()),
     ),
     bytearray: (lambda x: (bytes(x),), _of(bytes, bytearray)),
+    array.array: (lambda x: (x.typecode, x.tolist()), _array),
     fractions.Fraction: (operator.attrgetter("numerator", "denominator"), _fraction),
     decimal.Decimal: (lambda x: (str(x),), decimal.Decimal),
     datetime.date: (operator.attrgetter(*_DAY), datetime.date),
@@ -151,7 +159,7 @@ def encode(value, lend):
 
 def refuse_buffers(value, depth=3):
     """ValueError for what `marshal` would take for bytes, or for code."""
-    if type(value) in (bytearray, memoryview, types.CodeType):
+    if type(value) in (bytearray, memoryview, array.array, types.CodeType):
         raise ValueError("no exact value")
     if type(value) is tuple and len(value) <= 8 and depth:
         for x in value:

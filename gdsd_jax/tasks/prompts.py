@@ -136,11 +136,11 @@ def grade(
     """Parts "format" (a final answer is there) and "tests" (it is the record's), 0 or 1 each.
 
     Answers are compared character for character, those that are a choice by their letter, and of
-    the domain "math" by `Checker.equal` too.
+    the domain "math" by `Checker.equal` too, where they do not copy a formula of the question.
     Rows without an answer are not judged, nor is one whose comparison was lost twice. The reward is
     the sum of both parts, times their weights in `reward`.
     """
-    answers = [final_answer(text) for text in texts]
+    answers = [final_answer(text, record["answer"]) for record, text in zip(records, texts)]
     format_N = np.array([answer != "" for answer in answers], np.float32)
     tests_N = np.zeros(len(texts), np.float32)
     judged_N = np.array([record["answer"] != "" for record in records], bool)
@@ -151,30 +151,37 @@ def grade(
         for row, record in enumerate(records)
         if takes_algebra(record) and answers[row] and not tests_N[row]
     ]
-    verdicts = checker.equal([(records[row]["answer"], answers[row]) for row in open_rows])
-    for row, verdict in zip(open_rows, verdicts):
-        tests_N[row], judged_N[row] = verdict is True, verdict is not None
+    pairs = [(records[row]["answer"], answers[row]) for row in open_rows]
+    for row, pair, verdict in zip(open_rows, pairs, checker.equal(pairs)):
+        is_copied = verdict is True and verdicts.is_copied(records[row].get("question", ""), *pair)
+        tests_N[row], judged_N[row] = verdict is True and not is_copied, verdict is not None
     parts = {"format": format_N, "tests": tests_N}
     return Grades(reward.total(parts, OWN), tests_N == 1, parts, judged_N)
 
 
-def final_answer(text: str) -> str:
-    r"""What the last \boxed{} holds, braces balanced, else the letter of the last "answer": "C".
+def final_answer(text: str, gold: str = "") -> str:
+    r"""What the last \boxed{} holds, braces balanced, else the letter of the last "answer": "C",
+    which also goes before a box without a letter where the gold answer is a choice.
 
     "" where there is neither.
     """
-    boxed = answer_tags.last_boxed(text)
-    if boxed is not None:
+    boxed, letters = answer_tags.last_boxed(text), _CHOICE.findall(text)
+    is_aside = letters and choice_of(gold) is not None
+    if boxed is not None and not (is_aside and choice_of(boxed) is None):
         return boxed.strip()
-    letters = _CHOICE.findall(text)
     return letters[-1] if letters else ""
 
 
 def is_same(gold: str, answer: str) -> bool:
     """Whether two answers are the same text, or the same choice: (C) is C."""
-    gold, answer = plain(gold), plain(answer)
-    choice = verdicts.choice_of(gold)
-    return gold == answer or (choice is not None and choice == verdicts.choice_of(answer))
+    choice = choice_of(gold)
+    is_choice = choice is not None and choice == choice_of(answer)
+    return is_choice or plain(gold) == plain(answer)
+
+
+def choice_of(answer: str) -> str | None:
+    """The letter that an answer names, as `verdicts.choice_of`; None where it is no choice."""
+    return verdicts.choice_of(answer.strip(" $"))
 
 
 def plain(answer: str) -> str:

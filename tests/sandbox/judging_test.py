@@ -262,6 +262,8 @@ def test_long_literals_cost_the_program_nothing(sandbox, form):
         "import builtins\nbuiltins.input = lambda: 1\nassert f(1) == 1",
         "with open('x', 'w') as file: file.write('a')\nassert f('x') == 1",
         "assert 'f' in globals()",
+        "import types\nassert isinstance(f(1), types.GeneratorType)",
+        "import inspect\nassert list(inspect.signature(f).parameters) == ['x']",
         "x = []\nwhile True: x.append(' ' * (1 << 20))",
         f"assert f(1) == 1\nassert f('a' * {9 << 20}) == 1",
         "class Mine: pass\nassert f(1) == 1\nassert f(f(1)) == 1 and f(Mine()) == 1",

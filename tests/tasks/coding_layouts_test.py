@@ -229,6 +229,12 @@ def test_solutions_become_answers():
         ),
         ("import atexit\natexit.register(print, 3)", 0.5),
         ("import sys, io\nsys.stdout = io.StringIO()\nprint(3)", 0),
+        ("import sys, io\nold, sys.stdout = sys.stdout, io.StringIO()\nold.write('3')", 0.5),
+        (
+            "import sys, io, atexit\nsys.stdout = kept = io.StringIO()\n"
+            "atexit.register(lambda: sys.__stdout__.write(kept.getvalue()))\nprint(3)",
+            0.5,
+        ),
         ("try:\n    n += 1\nexcept NameError:\n    n = 3\nprint(n)", 0.5),
         ("def printed(*_): return '3'\nevenly = printed\nPROGRAM = 'print(3)'", 0),
         ("import os\nos.write(3, b'x' * 40)\n", 0),

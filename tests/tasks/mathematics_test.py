@@ -141,6 +141,29 @@ def test_mended_parts_and_weights(shared):
     np.testing.assert_allclose(rewards, [1, 0.1, 0])
 
 
+@pytest.mark.parametrize(
+    "question, gold, answer, right",
+    [
+        (r"What is $\sqrt{3^3+3^3+3^3}$?", "9", r"\sqrt{3^3 + 3^3 + 3^3}", False),
+        ("Factor $x^2-25$.", "(x+5)(x-5)", "x^2-25", False),
+        ("Factor $x^2-25$.", "(x+5)(x-5)", "(x - 5)(x + 5)", True),
+        ("Simplify $2x+3x$.", "5x", "2x+3x", False),
+        (r"Of $\frac{2\pi}{3}$ and $1$, which?", r"\frac{2}{3}\pi", r"\frac{2\pi}{3}", True),
+        (r"A side is $2\sqrt{3}$.", r"2\sqrt{3}\text{ cm}", r"2\sqrt{3}", True),
+        (r"A side is 5\text{ cm}.", "5", r"5\text{ cm}", True),
+        (r"What is $\frac{1}{2}$ as a decimal?", "0.5", r"\frac{1}{2}", True),
+        ("Which is it, $(3,4)$ or $(4,3)$?", "(3,4)", "(3, 4)", True),
+        ("Is it Evelyn?", r"\text{Evelyn}", "Evelyn", True),
+        ("Solve $x-1=2$.", "3", "4-1", True),
+    ],
+)
+def test_a_formula_of_the_question_is_no_answer(question, gold, answer, right, shared):
+    """Though what it comes to is: else a model need not work it out."""
+    record, text = {"question": question, "answer": gold}, f"\\boxed{{{answer}}}"
+    found = grading.grade([record], [text], RewardConfig(), shared, competition.KIND.rule)
+    assert found.solved_N.tolist() == [right] and found.parts["format"].tolist() == [1]
+
+
 def test_released_parts_of_gsm8k():
     text = "<reasoning>\na\n</reasoning>\n<answer>\n18\n</answer>\n"
     full = {"correct": 1, "exact": 1, "integer": 1, "soft": 1, "strict": 1}

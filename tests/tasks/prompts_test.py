@@ -117,6 +117,8 @@ CHOICES = r"""
 Answer: C | **answer**: C | **Answer:** C | 'answer': 'C' | answer: (C) | {"Answer": "C"}
 "answer": "C" | The answer is C because it is so. | the answer is option C | answer: **C**
 "answer": "C) Paris" | The correct answer is: C. | ANSWER: C | Answer: $C$ | Answer: \text{C}
+\boxed{C. 5} | \boxed{\text{C) Mitochondria}} | \boxed{\textbf{(C)}\ 5}
+\boxed{5\,m/s} "answer": "C"
 \boxed{C} | \boxed{\text{C}} | \boxed{(C)} | \boxed{C.} | \boxed{$C$} | answer: B, answer: C"""
 
 
@@ -151,6 +153,8 @@ def test_what_is_no_choice_is_none(tmp_path):
         ("$ 5 $", "5", True),
         ("C", "c", False),
         ("C", "C or D", False),
+        ("C", "(C) 5 or (D) 6", False),
+        ("C", "(C) + 2", False),
     ],
 )
 def test_spaces_keep_numbers_apart(gold, answer, right, tmp_path):

@@ -51,13 +51,15 @@ def be_program(program, source, target):
         os.dup2(target, 1)
         os.closerange(3, 1024)
         sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)
-        sys.stdout = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
+        own = open(1, "w", encoding="utf-8", errors="replace", closefd=False)
+        sys.stdout = sys.__stdout__ = own
         status = ended(program)
         for thread in threading.enumerate():
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
         atexit._run_exitfuncs()  # where fast writers of competitions print
         sys.stdout.flush()
+        own.flush()  # which the program may have kept, and put another in its place
     except BaseException:
         status = 1
     finally:

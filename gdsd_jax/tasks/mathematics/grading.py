@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gdsd_jax.tasks.mathematics import answers, released, values
+from gdsd_jax.tasks.mathematics import answers, released, values, verdicts
 from gdsd_jax.tasks.mathematics.checker import Checker
 from gdsd_jax.tasks.task import Grades, Record, RewardConfig
 
@@ -63,26 +63,28 @@ def grade(
         parts = _columns(found, rule.parts)
         return Grades(reward.total(parts, rule.weights), parts["correct"] == 1, parts)
     ends = [answers.find(text) for text in texts]
-    verdicts = judge([record["answer"] for record in records], ends, checker)
+    judged = judge(records, ends, checker)
     found = [
         (verdict is True, end.answer is not None, end.boxed, end.xml)
-        for verdict, end in zip(verdicts, ends)
+        for verdict, end in zip(judged, ends)
     ]
     parts = _columns(found, PARTS)
-    judged_N = np.array([verdict is not None for verdict in verdicts], bool)
+    judged_N = np.array([verdict is not None for verdict in judged], bool)
     return Grades(reward.total(parts, MENDED), parts["correct"] == 1, parts, judged_N)
 
 
 def judge(
-    golds: Sequence[str], ends: Sequence[answers.Found], checker: Checker
+    records: Sequence[Record], ends: Sequence[answers.Found], checker: Checker
 ) -> list[bool | None]:
-    """Whether each end of a text has the gold answer, None where no verdict was possible."""
+    """Whether each end of a text has its record's answer, and not a formula of the question that
+    equals it; None where no verdict was possible."""
     rows = [row for row, end in enumerate(ends) if end.answer is not None]
-    verdicts: list[bool | None] = [False] * len(ends)
-    pairs = [(golds[row], ends[row].answer) for row in rows]
-    for row, verdict in zip(rows, checker.equal(pairs)):
-        verdicts[row] = verdict
-    return verdicts
+    found: list[bool | None] = [False] * len(ends)
+    pairs = [(records[row]["answer"], ends[row].answer) for row in rows]
+    for row, pair, verdict in zip(rows, pairs, checker.equal(pairs)):
+        is_copied = verdict is True and verdicts.is_copied(records[row].get("question", ""), *pair)
+        found[row] = verdict and not is_copied
+    return found
 
 
 def _columns(found: Sequence[tuple], names: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -21,6 +21,8 @@ _POWER_OF_TEXT = re.compile(
     r"(?P<unit>\\(?:text(?:rm)?|mathrm|mbox)\s*\{(?P<words>[^{}]*)\})"
     r"\s*(?:\^|\*\*)[\s{]*(?:\\text\s*\{)?\s*-?[0-9](?![0-9])[\s}]{0,3}"
 )
+_SIGN = re.compile(r"\\[A-Za-z]+|[0-9]+|[A-Za-z]")
+_TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
 _MAY_BE_SEVERAL = re.compile(r"[,=]|\\(?:text|mathrm|mbox|pm|mp)|\u00b1")
 _WORDS_BEHIND = re.compile(r"[A-Za-z\s.,;:'\"()$-]*\Z")
 _CHOICE = re.compile(
@@ -28,6 +30,11 @@ _CHOICE = re.compile(
     r"(?:\\text(?:bf|rm)?\s*\{\s*)?\(?\s*([A-J])\s*[).:]?\s*\}?\s*\)?\.?",
     re.IGNORECASE,
 )
+_BEFORE_OPTION = re.compile(  # as in "C. Paris"; a product is none
+    r"(?:\\text(?:bf|rm)?\s*\{\s*)?\(?\s*([A-J])\s*[).:](?:\s|\\[ ,;]|\})+"
+    r"(?=[\w$(]|\\(?:text|mathrm|d?frac|sqrt|\$))"
+)
+_LONE_LETTER = re.compile(r"(?<![A-Za-z\\])[A-J](?![A-Za-z'])")
 
 
 def decide(gold: str, answer: str) -> bool | None:
@@ -79,6 +86,20 @@ def decide(gold: str, answer: str) -> bool | None:
         formulas = list(map(parts.written_out, formulas))
     verdict = exact.verdict(*formulas)
     return False if verdict is None and any(map(exact.is_vast, formulas)) else verdict
+
+
+def is_copied(question: str, gold: str, answer: str) -> bool:
+    """Whether an answer is a formula of the question, and not the gold one however it is written:
+    what was to be worked out equals what comes of it. Numbers, with or without units, choices,
+    lists and equations are no such formulas."""
+    asked, wanted, text = map(writing.cleaned, (question, gold, answer))
+    said = _without_spaces(text)
+    if said not in _without_spaces(asked) or _signs_of(text) == _signs_of(wanted):
+        return False
+    if "=" in said or choice_of(text) is not None or _form_of(text) is not None:
+        return False
+    is_number = values.number_of(writing.without_text(text), loose=True) is not None
+    return not is_number and _OF_MATHEMATICS.search(said) is not None
 
 
 def _has_other_words(gold: str, answer: str, is_number: bool) -> bool:
@@ -156,8 +177,13 @@ def _is_changed(gold: str, plain: str) -> bool:
 
 
 def choice_of(text: str) -> str | None:
-    """The letter of "(C)", "C)" and "option C", in capitals; None where a text is none."""
+    """The letter of "(C)", "C)", "option C" and "C. Paris", in capitals; None where a text is
+    none, or names several."""
     found = _CHOICE.fullmatch(text)
+    if found is None:
+        found = _BEFORE_OPTION.match(text)
+        if found is not None and _LONE_LETTER.search(text, found.end()):
+            return None
     return None if found is None or not found[1].isupper() else found[1]
 
 
@@ -185,6 +211,11 @@ def _form_of(text: str) -> str | None:
     if text[:1] in ("(", "[", "{") and closes[:1] == [len(text) - 1] and 1 in commas:
         return "" if text[0] == "{" else text[0] + text[-1]
     return "" if 0 in commas else None
+
+
+def _signs_of(text: str) -> list[str]:
+    """The commands, numbers and letters of a formula in the order of their names, without units."""
+    return sorted(_SIGN.findall(_TEXT.sub(" ", text)))
 
 
 def _variables_of(text: str) -> set[str]:
