@@ -14,7 +14,7 @@ rounds=750,inner_iterations=16,minibatches=16,optimizer.decay_steps=12000,eval_e
       5 million tokens, for one GPU; it has not been run
   python launch/main.py --config=configs/opdlm.py:qwen3_4b,init_from=DIR,data_file=FILE.json
       Qwen3-4B, the published recipe of about 70 million tokens; of qwen3_8b launch/plan.py says at
-      best 28 s a round on v5p:2x2x4, 60 chip-hours for the 483 rounds
+      best 27 s a round on v5p:2x2x4, 58 chip-hours for the 483 rounds
   ...:qwen3_4b,math=1,...
       OPDLM-MATH's recipe
   ...:MODEL,control=sft
