@@ -73,6 +73,7 @@ def experiment(task=TASK, sampler=SCHEDULE, problems=PROBLEMS):
         task=task,
         parts=("second",),
         tokenizer=Ids(),
+        denoiser=SimpleNamespace(config=SimpleNamespace(stop_ids=())),
         heldout=heldout,
         hosts=Hosts(),
     )
