@@ -142,8 +142,7 @@ def tuned(plan: Plan, name: str, overrides: str) -> Tuned:
     chosen = (overrides, *best)
     folder = folder_of(name, best)
     workdirs = [finished(plan.config, plan.out, folder, seed, *chosen) for seed in plan.seeds]
-    for workdir in workdirs:
-        check_ended(workdir, rounds_of(plan.config, ",".join(filter(None, chosen))))
+    check_ended(workdirs, rounds_of(plan.config, *chosen))
     label = " ".join([name, *(text.partition("=")[2] for text in best)])
     return Tuned(label, workdirs, edges(plan.grid, best))
 
@@ -196,11 +195,11 @@ def choices_of(grid: Mapping[str, Sequence[str]]) -> list[tuple[str, ...]]:
     ]
 
 
-def rounds_of(config: str, overrides: str) -> int:
+def rounds_of(config: str, *overrides: str) -> int:
     """The rounds of a variant."""
     from gdsd_jax import settings  # slow to import: wrong arguments are told before
 
-    return settings.parse(load_config(argument_of(config, overrides))).rounds
+    return settings.parse(load_config(argument_of(config, *overrides))).rounds
 
 
 def folder_of(name: str, best: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from gdsd_jax.evaluation import comparison, intervals
 from gdsd_jax.evaluation.comparison import File, check_alike, tables_of
 from gdsd_jax.evaluation.figures import chances_of, grouped, ratios_of
 from gdsd_jax.evaluation.intervals import Ratio
+from gdsd_jax.report.charts import has_any_scale
 
 MEASURES = {  # and pass@k of the most k
     "kl_common": "held-out KL, nats",
@@ -186,7 +187,7 @@ def table(arms: Mapping[str, Arm], score: str, only: Mapping[str, Any]) -> list[
 
 def form_of(name: str, score: str) -> str:
     """How a measure is written; a score that is no part's may have any scale."""
-    free = name == "kl_common" or (name, score) == ("mean_reward", "reward")
+    free = name == "kl_common" or (name == "mean_reward" and has_any_scale(score))
     return ".3f" if free else ".1%"
 
 

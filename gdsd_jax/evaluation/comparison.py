@@ -185,7 +185,7 @@ def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict
         if not both_N.any():
             continue
         pair = [only(one, both_N) for one in intervals.alike(before[name], after[name])]
-        low, high = intervals.paired_interval(*pair)
+        (low, high), changed = intervals.paired_interval(*pair), intervals.changed(*pair)
         found[name] = {
             "before": pair[0].value,
             "after": pair[1].value,
@@ -193,8 +193,8 @@ def differences(before: Mapping[str, Ratio], after: Mapping[str, Ratio]) -> dict
             "interval": [low, high],
             "problems": int(np.sum(both_N)),
             "independent": pair[1].independent,
-            "changed": intervals.changed(*pair),
-            "shown": intervals.is_shown(low, high, intervals.changed(*pair)),
+            "changed": changed,
+            "shown": intervals.is_shown(low, high, changed),
         }
     return found
 

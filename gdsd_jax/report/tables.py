@@ -35,11 +35,12 @@ def merit(workdir: pathlib.Path, rounds: int | None = None) -> float:
     return -math.inf if distance is None else -distance
 
 
-def check_ended(workdir: pathlib.Path, rounds: int) -> None:
+def check_ended(workdirs: Sequence[pathlib.Path], rounds: int) -> None:
     """ValueError where a run has more rounds behind it than are asked for, or fewer."""
-    last = lines_of(workdir, "eval")[-1]["step"]
-    if last != rounds:
-        raise ValueError(f"{workdir} has {last} rounds, not {rounds}: give another --out")
+    for workdir in workdirs:
+        last = lines_of(workdir, "eval")[-1]["step"]
+        if last != rounds:
+            raise ValueError(f"{workdir} has {last} rounds, not {rounds}: give another --out")
 
 
 def lines_of(workdir: pathlib.Path, phase: str) -> list[dict]:

@@ -114,3 +114,9 @@ def test_other_rules_do_not_stand_side_by_side(file):
     arm = ([file([0] * 3)], [file([4] * 3, reward=other)])
     with pytest.raises(ValueError, match="rescore one of them"):
         table({"a": arm}, "tests", {})
+
+
+def test_a_reward_among_several_scores_is_no_share():
+    """As in reports: it may have any scale."""
+    forms = {score: arms.form_of("mean_reward", score) for score in ("tests", "tests / reward")}
+    assert forms == {"tests": ".1%", "tests / reward": ".3f"}

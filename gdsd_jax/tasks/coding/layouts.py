@@ -16,6 +16,7 @@ answer is and how it runs:
 import ast
 import builtins
 from collections.abc import Mapping
+import functools
 import json
 import sys
 from typing import Any
@@ -85,16 +86,16 @@ def asked_of(record: Mapping[str, Any]) -> Asked:
     return Asked(_called_in(record["tests"][0]))
 
 
+@functools.lru_cache(1024)  # all answers to a prompt ask for it
 def _called_in(test: str) -> str:
     """The name that asserts call first, of those that neither Python nor what stands before them
     defines; "" where there is none."""
     body = parse(test).body
     known = {*dir(builtins), *bound(body)}
-    for node in (node for one in body if isinstance(one, ast.Assert) for node in ast.walk(one)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id not in known:
-                return node.func.id
-    return ""
+    asserts = (node for node in body if isinstance(node, ast.Assert))
+    calls = (x.func for one in asserts for x in ast.walk(one) if isinstance(x, ast.Call))
+    names = (x.id for x in calls if isinstance(x, ast.Name))
+    return next((name for name in names if name not in known), "")
 
 
 def _human_eval(row: Mapping[str, Any]) -> dict[str, Any]:
