@@ -229,6 +229,8 @@ def test_solutions_become_answers():
         ),
         ("import atexit\natexit.register(print, 3)", 0.5),
         ("import sys, io\nsys.stdout = io.StringIO()\nprint(3)", 0),
+        ("import sys\nsys.stdout.write('3')\nsys.stdout.close()", 0.5),
+        ("import os, sys\nsys.stdout = os.fdopen(1, 'w')\nprint(3)", 0.5),
         ("import sys, io\nold, sys.stdout = sys.stdout, io.StringIO()\nold.write('3')", 0.5),
         (
             "import sys, io, atexit\nsys.stdout = kept = io.StringIO()\n"

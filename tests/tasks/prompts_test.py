@@ -117,6 +117,7 @@ CHOICES = r"""
 Answer: C | **answer**: C | **Answer:** C | 'answer': 'C' | answer: (C) | {"Answer": "C"}
 "answer": "C" | The answer is C because it is so. | the answer is option C | answer: **C**
 "answer": "C) Paris" | The correct answer is: C. | ANSWER: C | Answer: $C$ | Answer: \text{C}
+\boxed{Option C: Paris} | \boxed{The answer is C. Paris}
 \boxed{C. 5} | \boxed{\text{C) Mitochondria}} | \boxed{\textbf{(C)}\ 5}
 \boxed{5\,m/s} "answer": "C"
 \boxed{C} | \boxed{\text{C}} | \boxed{(C)} | \boxed{C.} | \boxed{$C$} | answer: B, answer: C"""

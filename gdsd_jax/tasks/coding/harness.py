@@ -58,8 +58,9 @@ def be_program(program, source, target):
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
         atexit._run_exitfuncs()  # where fast writers of competitions print
-        sys.stdout.flush()
-        own.flush()  # which the program may have kept, and put another in its place
+        for stream in (sys.stdout, own):  # the program may have kept its own, or closed one
+            if not getattr(stream, "closed", False):
+                stream.flush()
     except BaseException:
         status = 1
     finally:

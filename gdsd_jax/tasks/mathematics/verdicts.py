@@ -25,14 +25,14 @@ _SIGN = re.compile(r"\\[A-Za-z]+|[0-9]+|[A-Za-z]")
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}")
 _MAY_BE_SEVERAL = re.compile(r"[,=]|\\(?:text|mathrm|mbox|pm|mp)|\u00b1")
 _WORDS_BEHIND = re.compile(r"[A-Za-z\s.,;:'\"()$-]*\Z")
-_CHOICE = re.compile(
+_LETTER = (
     r"(?:(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is\s+)?:?\s*){0,2}"
-    r"(?:\\text(?:bf|rm)?\s*\{\s*)?\(?\s*([A-J])\s*[).:]?\s*\}?\s*\)?\.?",
-    re.IGNORECASE,
+    r"(?:\\text(?:bf|rm)?\s*\{\s*)?\(?\s*([A-J])\s*"
 )
+_CHOICE = re.compile(_LETTER + r"[).:]?\s*\}?\s*\)?\.?", re.IGNORECASE)
 _BEFORE_OPTION = re.compile(  # as in "C. Paris"; a product is none
-    r"(?:\\text(?:bf|rm)?\s*\{\s*)?\(?\s*([A-J])\s*[).:](?:\s|\\[ ,;]|\})+"
-    r"(?=[\w$(]|\\(?:text|mathrm|d?frac|sqrt|\$))"
+    _LETTER + r"[).:](?:\s|\\[ ,;]|\})+(?=[\w$(]|\\(?:text|mathrm|d?frac|sqrt|\$))",
+    re.IGNORECASE,
 )
 _LONE_LETTER = re.compile(r"(?<![A-Za-z\\])[A-J](?![A-Za-z'])")
 
@@ -220,7 +220,7 @@ def _signs_of(text: str) -> list[str]:
 
 def _variables_of(text: str) -> set[str]:
     """The letters that are no part of commands or words."""
-    text = re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\\[A-Za-z]+", " ", text)
+    text = words.COMMAND.sub(" ", _TEXT.sub(" ", text))
     return {
         letter
         for word in words.WORD.findall(text)
