@@ -89,8 +89,8 @@ def plan_of(
     if samples is not None:
         if not chosen.temperature:
             raise ValueError(
-                f"--samples={samples}: at temperature=0.0 all are the same; add temperature=1.0 to "
-                "the config"
+                f"--samples={samples}: at temperature=0.0 all are the same; give one above 0, such "
+                "as temperature=1.0"
             )
         sampled = Request(temperature=chosen.temperature, samples=samples)
     return Plan(samplers or (chosen.sampler,), sampled, tuple(thresholds))
