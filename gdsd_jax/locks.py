@@ -35,7 +35,8 @@ def held(
 ) -> Iterator[None]:
     """Holds the lock of a workdir, which is made if need be.
 
-    A folder that it made and in which nothing else lies at the end is taken away again.
+    A folder that it made and in which nothing else lies at the end is taken away again, and the
+    lock of a folder that was there is left as it was: a refused run changes nothing.
 
     Args:
       workdir: local folder or gs:// address.
@@ -52,6 +53,7 @@ def held(
         return
     made = not workdir.exists()
     file = locked(workdir, say)
+    before = sign(file, myself().encode())
     try:
         yield
     finally:
@@ -59,6 +61,7 @@ def held(
             with contextlib.suppress(OSError):
                 (workdir / NAME).unlink()
                 workdir.rmdir()
+        sign(file, before)
         os.close(file)
 
 
@@ -89,11 +92,16 @@ def locked(workdir: epath.Path, say: Callable[[str], None]) -> int:
         raise paths.WorkdirError(busy(workdir, holder)) from None
     except OSError as error:
         say(f"{workdir}: no lock there ({error.strerror}): see to it that no other run uses it")
-        return file
-    with contextlib.suppress(OSError):  # who it is, for others; a full disk does not matter here
-        os.ftruncate(file, 0)
-        os.write(file, myself().encode())
     return file
+
+
+def sign(file: int, holder: bytes) -> bytes:
+    """Writes who holds a lock, for others; returns what stood there."""
+    before = os.pread(file, 200, 0)
+    with contextlib.suppress(OSError):  # a full disk does not matter here
+        os.ftruncate(file, 0)
+        os.pwrite(file, holder, 0)
+    return before
 
 
 def myself() -> str:

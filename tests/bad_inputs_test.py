@@ -19,6 +19,7 @@ import pytest
 from gdsd_jax import cli, settings, train
 from tests import folders
 from tests.bad_inputs import case, flags, model_folders, overrides, row_files
+from tests.contents import contents
 from tests.scripts import code_of
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,14 +53,6 @@ def whole(tmp_path_factory):
     return {"HF": base / "hf", "GOOD": base / "good", "DATA": base / "data", "ROOT": ROOT}
 
 
-def tree(folder: Path) -> dict[str, bytes | None]:
-    """What is in a folder: path -> content, None of a folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
-
-
 def outcome(one: case.Case, folder: Path, whole: dict, patch, capsys):
     """(exit code, text on stderr) of a case's command."""
 
@@ -74,7 +67,7 @@ def outcome(one: case.Case, folder: Path, whole: dict, patch, capsys):
             shutil.copytree(whole[name.upper()], folder / name)
     if one.build is not None:
         one.build(folder)
-    before = tree(folder)
+    before = contents(folder)
     name, *arguments = shlex.split(one.command, comments=True)
     patch.chdir(folder)
     patch.setattr(warnings, "showwarning", warnings.showwarning)
@@ -86,7 +79,7 @@ def outcome(one: case.Case, folder: Path, whole: dict, patch, capsys):
     capsys.readouterr()
     code = code_of(module.main)
     errors = capsys.readouterr().err
-    assert tree(folder) == before, "something was written"
+    assert contents(folder) == before, "something was written"
     return code, errors, [filled(said) for said in one.said]
 
 

@@ -26,6 +26,7 @@ from gdsd_jax import (
     weights,
 )
 from gdsd_jax.checkpoint import Checkpoints, Damaged
+from tests.contents import contents
 
 TREE = {
     "a": jnp.arange(3000.0).reshape(30, 100),
@@ -338,13 +339,13 @@ PARTS["host"] = lambda folder: folder / "host" / "metadata"
 def test_the_newest_whole_checkpoint_is_taken(prepared, copy, part, damage):
     """And no file is changed by that."""
     spoil(PARTS[part](copy / "checkpoints" / "9"), damage)
-    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    before = contents(copy)
     checkpoints = Checkpoints(copy / "checkpoints")
     older = checkpoints.iterations()[1]
     found = resume.resume_newest(prepared, None, checkpoints, None)
     assert list(found.damaged) == [9] and str(checkpoints.place(9)) in found.damaged[9]
     assert found.progress.phase == "rl" and checkpoints.checked == older
-    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert before == contents(copy)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from tests.contents import contents
 from tests.processes import (
     ROOT,
     Runs,
@@ -49,12 +50,6 @@ def run_on(runs: Runs, mount: str, workdir: Path, after: str = "true") -> tuple[
     return done.returncode, lines[0]
 
 
-def files_of(folder: Path) -> dict:
-    """All that a run has written, but for who holds its lock."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
-    return {path: path.read_bytes() for path in files}
-
-
 @pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_loses_nothing(runs, undisturbed, stopped, tmp_path):
     """With room again the same command goes on to the same parameters."""
@@ -70,11 +65,11 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(runs, undisturbed, stopped, 
 
 @pytest.mark.slow
 def test_a_disk_that_cannot_be_written_ends_the_run_at_once(runs, copy):
-    before = files_of(copy)
+    before = contents(copy)
     mount = f"mount --bind {copy} {copy} && mount -o remount,bind,ro {copy}"
     code, line = run_on(runs, mount, copy)
     assert code == 2 and f"{copy}: nothing can be written there (Read-only" in line
-    assert files_of(copy) == before
+    assert contents(copy) == before
 
 
 @pytest.mark.slow
@@ -82,10 +77,10 @@ def test_a_garbled_line_is_named_and_nothing_changes(runs, copy):
     path = copy / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([lines[0], lines[1][:20] + "\n", *lines[2:]]))
-    before = files_of(copy)
+    before = contents(copy)
     code, line = run_on(runs, "true", copy)
     assert code == 2 and f"{path}, line 2 is not JSON" in line and "mend that, or give" in line
-    assert files_of(copy) == before
+    assert contents(copy) == before
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from gdsd_jax import (
 )
 from gdsd_jax.checkpoint import Checkpoints, OtherSettings
 from gdsd_jax.checksums import sum_of
-from tests.workdirs_test import files_of
+from tests.contents import contents
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +56,14 @@ def with_settings(prepared, **changes):
     ],
 )
 def test_other_settings_are_refused_and_nothing_changes(prepared, copy, key, value):
-    before = files_of(copy)
+    before = contents(copy)
     old = settings.flat(prepared.settings)[key]
     other = with_settings(prepared, **{key: value, "rounds": 3})
     with pytest.raises(OtherSettings) as error:
         train.train(other, copy, say=pytest.fail)
     assert f"other settings, {key}={old} is now {value}: give" in str(error.value)
     assert str(copy) in str(error.value) and "\n" not in str(error.value)
-    assert files_of(copy) == before
+    assert contents(copy) == before
 
 
 def test_a_run_that_came_meanwhile_is_seen(prepared, copy, tmp_path, monkeypatch):
@@ -78,9 +78,7 @@ def test_a_run_that_came_meanwhile_is_seen(prepared, copy, tmp_path, monkeypatch
     other = with_settings(prepared, seed=7, **{"gdsd.psi": 3.0})
     with pytest.raises(OtherSettings, match="the run there has other settings"):
         train.train(other, folder, say=pytest.fail)
-    now = files_of(folder)
-    now.pop(".lock", None)
-    assert now == {name: data for name, data in files_of(copy).items() if name != ".lock"}
+    assert contents(folder) == contents(copy)
 
 
 @pytest.mark.parametrize("name", [*workdirs.FILES, *workdirs.FOLDERS])
@@ -91,20 +89,20 @@ def test_a_file_in_a_folders_place_is_refused(prepared, copy, name):
     else:
         path.unlink(missing_ok=True)
     path.mkdir() if name in workdirs.FILES else path.write_text("")
-    before = files_of(copy)
+    before = contents(copy)
     with pytest.raises(paths.WorkdirError, match=f"/{name} is no .*: move it away"):
         train.train(prepared, copy, say=pytest.fail)
-    assert files_of(copy) == before
+    assert contents(copy) == before
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"sft": "x", "eval": null}', '{"lost": 1}'])
 def test_what_sinks_got_may_be_unreadable(prepared, copy, text):
     (copy / "metrics.jsonl.sent").write_text(text)
-    before = files_of(copy)
+    before = contents(copy)
     with pytest.raises(OtherSettings, match=r"metrics\.jsonl\.sent.*: delete it") as error:
         train.train(with_settings(prepared, sinks=("csv",)), copy, say=len)
     assert "\n" not in str(error.value)
-    after = files_of(copy)
+    after = contents(copy)
     assert {name: after[name] for name in before} == before
 
 
@@ -112,10 +110,10 @@ def test_what_sinks_got_may_be_unreadable(prepared, copy, text):
 def test_a_run_without_readable_settings_is_refused(prepared, copy, text):
     """Nothing could be compared."""
     (copy / "config.json").unlink() if text is None else (copy / "config.json").write_text(text)
-    before = files_of(copy)
+    before = contents(copy)
     with pytest.raises(OtherSettings, match="config.json") as error:
         train.train(prepared, copy, say=pytest.fail)
-    assert "\n" not in str(error.value) and files_of(copy) == before
+    assert "\n" not in str(error.value) and contents(copy) == before
 
 
 def test_what_may_change_is_told(prepared, copy):

@@ -1,5 +1,6 @@
 """One run at a time in a workdir: a second one is refused, a dead one leaves nothing behind."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_a_folder_made_in_vain_goes_again(tmp_path):
     with locks.held(used, pytest.fail):
         (used / "file").touch()
     assert there.is_dir() and not new.exists() and (used / "file").exists()
+
+
+@pytest.mark.parametrize("stood", ["", "process 7 on another"])
+def test_a_lock_is_left_as_it_was(tmp_path, stood):
+    """By a run that is refused behind it; one that was killed left its name."""
+    (tmp_path / locks.NAME).write_text(stood)
+    with contextlib.suppress(KeyError), locks.held(epath.Path(tmp_path), pytest.fail):
+        assert (tmp_path / locks.NAME).read_text() == locks.myself()
+        raise KeyError
+    assert (tmp_path / locks.NAME).read_text() == stood
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from configs import coding
 from gdsd_jax import experiment, metrics, report, resume, settings, train
 from gdsd_jax.checkpoint import Checkpoints
+from tests.contents import contents
 from tests.processes import CLOCK, SMALL, Runs, assert_same_run, last_state
 from tests.report.rows import unexplained
 
@@ -57,13 +58,13 @@ def test_a_checkpoint_of_other_settings_is_refused(runs, undisturbed, tmp_path):
     workdir = shutil.copytree(undisturbed, tmp_path / "other")
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"phase": "tr')  # what a kill leaves, which a run that goes on would cut off
-    before = {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+    before = contents(workdir)
     _, errors = (process := runs.start(workdir, "lora_rank=2,lora_alpha=2")).communicate()
     assert process.returncode == 2
     (line,) = errors.splitlines()
     assert str(workdir) in line and "other settings, lora_alpha=0.0 is now 2.0" in line
     assert "--workdir" in line
-    assert {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()} == before
+    assert contents(workdir) == before
 
 
 def small(data_dir, *overrides: str) -> settings.Settings:

@@ -15,6 +15,7 @@ from gdsd_jax.evaluation import record
 from gdsd_jax.report import __main__ as report
 from gdsd_jax.settings import FORMAT as CONFIG
 from tests import folders
+from tests.contents import contents
 
 ROOT = Path(__file__).resolve().parents[1]
 LATER = "9.8.7"
@@ -115,13 +116,6 @@ def drop_none(entries: dict) -> dict:
     return entries
 
 
-def tree(folder: Path) -> dict:
-    return {
-        path.relative_to(folder).as_posix(): path.is_file() and path.read_bytes()
-        for path in folder.rglob("*")
-    }
-
-
 def config_of(workdir: Path) -> str:
     """The flag with which the run of the fixture was started."""
     found = json.loads((workdir / "config.json").read_text())
@@ -175,14 +169,14 @@ def test_a_later_format_is_refused_and_nothing_changes(kind, files, tmp_path, mo
     shutil.copytree(files, folder)
     key, number = number_of(kind)
     change(folder, kind, {key: number + 1, "version": LATER})
-    before = tree(folder)
+    before = contents(folder)
     for command in COMMANDS[kind]:
         code, said = call(command, folder, monkeypatch, capsys)
         assert code == 2, (command, said)
         (line,) = said.splitlines()
         assert line.startswith("error: ") and f"{key} {number + 1}, this version, " in line, line
         assert line.endswith(f"reads up to {number}: install gdsd_jax {LATER} or a later one"), line
-        assert tree(folder) == before, command
+        assert contents(folder) == before, command
 
 
 def test_what_was_written_before_there_were_numbers_is_read(files, tmp_path, monkeypatch, capsys):

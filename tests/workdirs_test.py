@@ -25,16 +25,9 @@ from gdsd_jax import (
 from gdsd_jax.evaluation import Heldout, Table
 from gdsd_jax.hosts import Hosts
 from gdsd_jax.report import unmasking
+from tests.contents import contents
 
 SMALL = "tiny,prompts_per_round=8,group_size=2,sft.steps=4,eval_problems=4"
-
-
-def files_of(folder) -> dict:
-    """The bytes of every file, and every folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.is_file() and path.read_bytes()
-        for path in folder.rglob("*")
-    }
 
 
 @pytest.fixture
@@ -51,11 +44,11 @@ def test_a_metrics_file_that_is_none_changes_nothing(workdir, prepared, tmp_path
     shutil.copytree(workdir, copy)
     lines = (copy / "metrics.jsonl").read_text().splitlines()
     (copy / "metrics.jsonl").write_text("\n".join([lines[0][:20], *lines[1:]]) + "\n")
-    before = files_of(copy)
+    before = contents(copy)
     with pytest.raises(checkpoint.OtherSettings, match="line 1 is not JSON") as error:
         with workdirs.opened(prepared, copy, resume.Progress(lines=len(lines)), print):
             pass
-    assert "\n" not in str(error.value) and files_of(copy) == before
+    assert "\n" not in str(error.value) and contents(copy) == before
 
 
 def test_a_sink_that_does_not_open_leaves_no_folder(prepared, tmp_path):
