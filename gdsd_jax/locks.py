@@ -35,8 +35,8 @@ def held(
 ) -> Iterator[None]:
     """Holds the lock of a workdir, which is made if need be.
 
-    A folder that it made and in which nothing else lies at the end is taken away again, and the
-    lock of a folder that was there is left as it was: a refused run changes nothing.
+    At the end the lock is what it was before, since a refused run changes nothing: gone, or with
+    the name of a run that was killed. A folder that was made and is empty goes too.
 
     Args:
       workdir: local folder or gs:// address.
@@ -52,16 +52,18 @@ def held(
             yield
         return
     made = not workdir.exists()
-    file = locked(workdir, say)
-    before = sign(file, myself().encode())
+    file, before = locked(workdir, say)
+    sign(file, myself().encode())
     try:
         yield
     finally:
-        if made and [path.name for path in workdir.iterdir()] == [NAME]:
+        if before is None:
             with contextlib.suppress(OSError):
-                (workdir / NAME).unlink()
-                workdir.rmdir()
-        sign(file, before)
+                os.unlink(workdir / NAME)
+                if made:
+                    os.rmdir(workdir)  # raises where something lies in it
+        else:
+            sign(file, before)
         os.close(file)
 
 
@@ -77,10 +79,12 @@ def unwritable(workdir: epath.Path, reason: str) -> str:
     return f"{workdir}: nothing can be written there ({reason}): give another --workdir"
 
 
-def locked(workdir: epath.Path, say: Callable[[str], None]) -> int:
-    """The open file that holds the lock; raises as `held`."""
+def locked(workdir: epath.Path, say: Callable[[str], None]) -> tuple[int, bytes | None]:
+    """(the open file that holds the lock, what stood in it, None where there was no file); raises
+    as `held`."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        there = (workdir / NAME).exists()
         file = os.open(workdir / NAME, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise paths.WorkdirError(unwritable(workdir, error.strerror)) from None
@@ -92,16 +96,25 @@ def locked(workdir: epath.Path, say: Callable[[str], None]) -> int:
         raise paths.WorkdirError(busy(workdir, holder)) from None
     except OSError as error:
         say(f"{workdir}: no lock there ({error.strerror}): see to it that no other run uses it")
-    return file
+    if not is_at(workdir / NAME, file):  # the run before took it away meanwhile
+        os.close(file)
+        return locked(workdir, say)
+    return file, os.pread(file, 200, 0) if there else None
 
 
-def sign(file: int, holder: bytes) -> bytes:
-    """Writes who holds a lock, for others; returns what stood there."""
-    before = os.pread(file, 200, 0)
+def is_at(path: epath.Path, file: int) -> bool:
+    """Whether an open file still has that path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file))
+    except FileNotFoundError:
+        return False
+
+
+def sign(file: int, holder: bytes) -> None:
+    """Writes who holds a lock, for others."""
     with contextlib.suppress(OSError):  # a full disk does not matter here
         os.ftruncate(file, 0)
         os.pwrite(file, holder, 0)
-    return before
 
 
 def myself() -> str:

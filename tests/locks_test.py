@@ -55,7 +55,7 @@ def test_a_second_run_is_refused_until_the_first_is_dead(tmp_path, other):
 
 
 def test_a_folder_made_in_vain_goes_again(tmp_path):
-    """One in which something lies stays, and so does one that was there."""
+    """One in which something lies stays, and so does one that was there, without a lock."""
     there, new, used = (epath.Path(tmp_path / name) for name in ("there", "new", "used"))
     there.mkdir()
     for folder in (there, new):
@@ -63,17 +63,38 @@ def test_a_folder_made_in_vain_goes_again(tmp_path):
             assert folder.is_dir()
     with locks.held(used, pytest.fail):
         (used / "file").touch()
-    assert there.is_dir() and not new.exists() and (used / "file").exists()
+    assert list(there.iterdir()) == [] and not new.exists()
+    assert [path.name for path in used.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("stood", ["", "process 7 on another"])
+@pytest.mark.parametrize("stood", [None, "", "process 7 on another"])
 def test_a_lock_is_left_as_it_was(tmp_path, stood):
     """By a run that is refused behind it; one that was killed left its name."""
-    (tmp_path / locks.NAME).write_text(stood)
+    path = tmp_path / locks.NAME
+    if stood is not None:
+        path.write_text(stood)
     with contextlib.suppress(KeyError), locks.held(epath.Path(tmp_path), pytest.fail):
-        assert (tmp_path / locks.NAME).read_text() == locks.myself()
+        assert path.read_text() == locks.myself()
         raise KeyError
-    assert (tmp_path / locks.NAME).read_text() == stood
+    assert (path.read_text() if path.exists() else None) == stood
+
+
+def test_a_lock_that_goes_while_it_is_opened_is_none(tmp_path, monkeypatch):
+    """The run before ended between the opening and the locking; a third could make the file anew
+    and hold it too."""
+    path, lock = tmp_path / locks.NAME, fcntl.flock
+    path.touch()
+
+    def late(file, operation):
+        monkeypatch.undo()
+        path.unlink()
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with locks.held(epath.Path(tmp_path), pytest.fail):
+        with pytest.raises(paths.WorkdirError, match=f"at work there, {locks.myself()}:"):
+            with locks.held(epath.Path(tmp_path), pytest.fail):
+                pytest.fail("held twice")
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
