@@ -36,7 +36,7 @@ def held(
     """Holds the lock of a workdir, which is made if need be.
 
     At the end the lock is what it was before, since a refused run changes nothing: gone, or with
-    the name of a run that was killed. A folder that was made and is empty goes too.
+    the name of a run that was killed. Folders that were made and are empty go too.
 
     Args:
       workdir: local folder or gs:// address.
@@ -51,7 +51,7 @@ def held(
         with leased(workdir, say, end):
             yield
         return
-    made = not workdir.exists()
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
     file, before = locked(workdir, say)
     sign(file, myself().encode())
     try:
@@ -60,8 +60,8 @@ def held(
         if before is None:
             with contextlib.suppress(OSError):
                 os.unlink(workdir / NAME)
-                if made:
-                    os.rmdir(workdir)  # raises where something lies in it
+                for folder in made:
+                    os.rmdir(folder)  # raises where something lies in it
         else:
             sign(file, before)
         os.close(file)

@@ -58,7 +58,7 @@ def test_a_folder_made_in_vain_goes_again(tmp_path):
     """One in which something lies stays, and so does one that was there, without a lock."""
     there, new, used = (epath.Path(tmp_path / name) for name in ("there", "new", "used"))
     there.mkdir()
-    for folder in (there, new):
+    for folder in (there, new, new / "deep" / "run"):
         with locks.held(folder, pytest.fail):
             assert folder.is_dir()
     with locks.held(used, pytest.fail):
