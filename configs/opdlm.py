@@ -7,8 +7,8 @@ r"""OPDLM: an autoregressive model becomes a diffusion language model by on-poli
       SmolLM2-135M-Instruct on everyday questions, for two cores (launch/demo.sh real): 17,800
       answer tokens in half an hour; or qwen2p5_coder_0p5b; DIR is what `launch/convert.py --a2d`
       made of the released model
-  ...:smollm2_135m,init_from=DIR,rounds=440,optimizer.decay_steps=1760,eval_every=40
-      175,000 tokens, about three hours; it has not been run to its end
+  ...:smollm2_135m,init_from=DIR,rounds=400,optimizer.decay_steps=1600,eval_every=40
+      165,000 tokens, about three hours; 353 of its rounds have been run
   ...:smollm2_135m,init_from=DIR,dtype=bfloat16,param_dtype=float32,prompts_per_round=256,\
 rounds=750,inner_iterations=16,minibatches=16,optimizer.decay_steps=12000,eval_every=75
       5 million tokens, for one GPU; it has not been run
